@@ -1,0 +1,49 @@
+# From a fresh clone with Python alone: `make demo` and `make test`.
+PYTHON ?= python3
+BACKEND ?= jax
+DATA ?= amp
+VENV ?= .venv
+BIN := $(VENV)/bin
+BACKENDS := jax torch tensorflow
+
+.PHONY: help demo test lint format benchmark clean
+
+help:
+	@echo "make demo [BACKEND=jax|torch|tensorflow] [DATA=amp|gb1]   fine-tune a small ESM-2, see out/"
+	@echo "make test                                                lint, and the suite on every backend"
+	@echo "make benchmark                                           speed beside transformers, some minutes"
+
+demo: $(VENV)/.installed-$(BACKEND)
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python recipes/full.py --data $(DATA)
+
+test: $(VENV)/.installed-test lint
+	KERAS_BACKEND=jax $(BIN)/python -m pytest
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -m "not once"
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m "not once"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(VENV)/.installed-test
+	$(BIN)/python tests/benchmarks/benchmark_esm2.py
+
+clean:
+	rm -rf out
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and by its exact version: with a CPU build at hand, that is the one taken.
+$(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -c constraints.txt -e ".[jax,torch,tensorflow,test]"
+	touch $@
+
+$(VENV)/.installed-%: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e ".[$*]"
+	touch $@
