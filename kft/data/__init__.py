@@ -1,0 +1,70 @@
+"""Data sets and readers: `load` a known data set by name, or `read_csv` and `read_fasta` your own.
+
+To add a data set, write one file with a function that returns a `Dataset`, and name it in
+`LOADERS`. Nothing here knows Keras.
+"""
+
+import difflib
+import inspect
+
+from .amp import load_amp
+from .dataset import Dataset, Split
+from .fasta import Record, read_fasta
+from .flip import load_gb1, load_secondary_structure
+from .tables import read_csv
+
+__all__ = ["Dataset", "Record", "Split", "load", "names", "read_csv", "read_fasta"]
+
+LOADERS = {
+    "amp": load_amp,
+    "gb1": load_gb1,
+    "secondary_structure": load_secondary_structure,
+}
+
+
+def names():
+    """Return the names that `load` knows.
+
+    Returns:
+        tuple of str.
+
+    Example:
+        >>> names()
+        ('amp', 'gb1', 'secondary_structure')
+    """
+    return tuple(LOADERS)
+
+
+def load(name, **options):
+    """Load a data set by name.
+
+    Args:
+        name: one of `names()`.
+        **options: of that data set, for instance `crop=True` for "gb1".
+
+    Returns:
+        Dataset: with train, valid and test, and where it comes from.
+
+    Raises:
+        ValueError: if the name is unknown.
+        TypeError: if the data set has no such option.
+
+    Example:
+        >>> load("amp").task
+        'classification'
+    """
+    if name not in LOADERS:
+        close = difflib.get_close_matches(str(name), LOADERS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"`name` must be one of {', '.join(LOADERS)}; got {name!r}.{hint} Your own file is "
+            "read by kft.data.read_csv."
+        )
+    known = tuple(inspect.signature(LOADERS[name]).parameters)
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise TypeError(
+            f"data set {name!r} has no option {', '.join(map(repr, unknown))}; "
+            + (f"its options are {', '.join(known)}." if known else "it takes none.")
+        )
+    return LOADERS[name](**options)

@@ -1,0 +1,224 @@
+"""The two records that every data set is made of: `Split` (inputs with targets) and `Dataset`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+TASKS = ("classification", "regression", "residue_classification")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """Hold the inputs and targets of one part of a data set, checked on construction.
+
+    Args:
+        inputs: list of N inputs, for proteins strings of residues.
+        targets: array of N targets (integers for classes, floats for measurements), or for
+            residue tasks a list of N integer arrays with one entry per residue.
+        groups: array of N group names, or None. Records of a group are near copies or belong
+            together, and are never separated by a split.
+        masks: list of N boolean arrays with one entry per residue, or None. True marks a residue
+            whose target counts, for instance one that is resolved in the structure.
+
+    Raises:
+        ValueError: if lengths differ or a target is missing, NaN or infinite.
+
+    Example:
+        >>> split = Split(["MKTAYI", "GIGKFL"], [0, 1])
+        >>> len(split), split.take([1]).inputs
+        (2, ['GIGKFL'])
+    """
+
+    inputs: list
+    targets: np.ndarray | list[np.ndarray]
+    groups: np.ndarray | None = None
+    masks: list[np.ndarray] | None = None
+
+    def __post_init__(self):
+        columns = {"inputs": list(self.inputs), "targets": _as_targets(self.targets)}
+        if self.groups is not None:
+            columns["groups"] = np.asarray(self.groups)
+        if self.masks is not None:
+            columns["masks"] = [np.asarray(mask, dtype=bool) for mask in self.masks]
+        for name, column in columns.items():
+            if len(column) != len(columns["inputs"]):
+                raise ValueError(
+                    f"`{name}` has {len(column)} entries but `inputs` has "
+                    f"{len(columns['inputs'])}; give exactly one per input."
+                )
+            object.__setattr__(self, name, column)  # how a frozen dataclass sets its own fields
+        _check_targets(self.targets)
+        if isinstance(self.targets, list):
+            _check_residues("targets", self.targets, self.inputs)
+        if self.masks is not None:
+            _check_residues("masks", self.masks, self.inputs)
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __repr__(self):
+        if not self.inputs:
+            return "Split(0 records)"
+        lengths = [len(x) for x in self.inputs]
+        return f"Split({len(self):,} records, input lengths {min(lengths)} to {max(lengths)})"
+
+    def take(self, indices):
+        """Return a new split with the records at these positions, in this order.
+
+        Args:
+            indices: integers (n,), positions from 0.
+
+        Returns:
+            Split: of n records.
+
+        Raises:
+            IndexError: if a position is out of range.
+            TypeError: if `indices` are not integers.
+
+        Example:
+            >>> Split(["AC", "DE", "FG"], [1.0, 2.0, 3.0]).take([2, 0]).inputs
+            ['FG', 'AC']
+        """
+        indices = np.asarray(indices)
+        if indices.size and indices.dtype.kind not in "iu":
+            raise TypeError(
+                f"`indices` must be integers, got {indices.dtype}; turn a boolean mask into "
+                "positions with numpy.flatnonzero."
+            )
+
+        def pick(column):
+            if column is None or isinstance(column, np.ndarray):
+                return column if column is None else column[indices.astype(int)]
+            return [column[i] for i in indices]
+
+        return Split(*map(pick, (self.inputs, self.targets, self.groups, self.masks)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Hold a data set with its parts, and all that is needed to cite and to reproduce it.
+
+    Args:
+        name: short name.
+        task: "classification" (integer targets), "regression" (float targets) or
+            "residue_classification" (a list of integer arrays).
+        train: Split.
+        valid: Split, or None where the data was not split.
+        test: Split, or None where the data was not split.
+        source: where the data comes from, a path or an address.
+        licence: under what terms it may be used.
+        citation: the papers to cite.
+        checksum: sha256 of the file that was read, in hexadecimal.
+        classes: names of the classes in the order of the integer targets; None for regression.
+        notes: sentences that say how it was split, and what was removed or changed.
+        variable_positions: positions from 0 at which the sequences differ, for a library of
+            mutants of one protein; else None.
+
+    Raises:
+        ValueError: if the task is unknown, or targets and task do not fit together.
+
+    Example:
+        >>> part = Split(["MKTAYI", "GIGKFL"], [0, 1])
+        >>> toy = Dataset("toy", "classification", part, None, None, source="typed in",
+        ...               licence="none", citation="", checksum="", classes=("no", "yes"))
+        >>> len(toy.train)
+        2
+    """
+
+    name: str
+    task: str
+    train: Split
+    valid: Split | None
+    test: Split | None
+    source: str
+    licence: str
+    citation: str
+    checksum: str
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    variable_positions: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        if self.task not in TASKS:
+            raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {self.task!r}.")
+        if (self.classes is None) != (self.task == "regression"):
+            raise ValueError(
+                f"`classes` is {self.classes!r} but `task` is {self.task!r}; name the classes of a "
+                "classification, and leave `classes` out of a regression."
+            )
+        for name, split in self.splits.items():
+            self._check_fit(name, split)
+
+    @property
+    def splits(self):
+        """Return the parts that exist, by name, in the order train, valid, test."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: split for name, split in parts.items() if split is not None}
+
+    def _check_fit(self, name, split):
+        per_residue = isinstance(split.targets, list)
+        targets = np.concatenate(split.targets) if per_residue and split else split.targets
+        if per_residue != (self.task == "residue_classification"):
+            raise ValueError(
+                f"`{name}` has {'one target per residue' if per_residue else 'one target each'}, "
+                f"which does not fit `task` {self.task!r}."
+            )
+        if self.classes is None or not len(targets):
+            return
+        if targets.dtype.kind not in "iu":
+            raise ValueError(
+                f"`{name}` holds {targets.dtype} targets; {self.task} needs integers, the "
+                "positions in `classes`."
+            )
+        if targets.min() < 0 or targets.max() >= len(self.classes):
+            raise ValueError(
+                f"`{name}` holds targets from {targets.min()} to {targets.max()}, but `classes` "
+                f"names {len(self.classes)} classes, numbered from 0."
+            )
+
+    def __repr__(self):
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
+        rows = [("task", self.task), ("records", sizes)]
+        if self.classes is not None:
+            rows.append(("classes", ", ".join(self.classes)))
+        if self.variable_positions is not None:
+            rows.append(("varies at", ", ".join(map(str, self.variable_positions))))
+        rows += [("source", self.source), ("licence", self.licence), ("cite", self.citation)]
+        rows += [("note", note) for note in self.notes]
+        lines = [f"  {key:<10}{value}" for key, value in rows if value]
+        return "\n".join([f"Dataset {self.name}", *lines])
+
+
+def _as_targets(targets):
+    """One array, or a list of arrays where each record has a target per residue."""
+    if isinstance(targets, (list, tuple)):
+        targets = list(targets)
+        if targets and isinstance(targets[0], (list, tuple, np.ndarray)):
+            return [np.asarray(row) for row in targets]
+    return np.asarray(targets)
+
+
+def _check_targets(targets):
+    """Refuse None, NaN and infinity, which would turn the loss into NaN many steps later."""
+    for i, target in enumerate(targets):
+        if _is_missing(target):
+            raise ValueError(
+                f"`targets` of record {i} is {target}; remove the record or give it a value."
+            )
+
+
+def _is_missing(target):
+    """True for None, NaN and infinity, and for arrays that hold one."""
+    array = np.asarray(target)
+    if array.dtype.kind == "O":
+        return any(value is None or _is_missing(value) for value in array.flat)
+    return array.dtype.kind == "f" and not np.isfinite(array).all()
+
+
+def _check_residues(name, rows, inputs):
+    for i, (row, residues) in enumerate(zip(rows, inputs, strict=True)):
+        if len(row) != len(residues):
+            raise ValueError(
+                f"`{name}` of record {i} has {len(row)} entries but its input has "
+                f"{len(residues)} residues; give exactly one per residue."
+            )

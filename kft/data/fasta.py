@@ -1,0 +1,138 @@
+"""Read FASTA files of any size, one record at a time."""
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Record(NamedTuple):
+    """Hold one FASTA record: the header without its `>`, and the sequence on one line.
+
+    Example:
+        >>> record = Record("sp|P02699|OPSD_BOVIN Rhodopsin", "MNGTEGPNFY")
+        >>> record.id
+        'sp|P02699|OPSD_BOVIN'
+    """
+
+    name: str
+    sequence: str
+
+    @property
+    def id(self):
+        """Return the first word of the name, by convention the identifier."""
+        return self.name.split()[0]
+
+
+def read_fasta(path):
+    """Read a FASTA file, plain or gzipped, one record at a time.
+
+    Blank lines, Windows line ends, spaces inside of sequences and comment lines that begin with
+    `;` are skipped. Letters are kept as they are, lower case included; whether they are residues
+    is for the tokenizer to say.
+
+    Args:
+        path: the file; gzip is recognised by content, not by name.
+
+    Returns:
+        iterator of Record: (name, sequence), in file order.
+
+    Raises:
+        FileNotFoundError: at once, if there is no such file.
+        ValueError: on reaching the line that is wrong: text before the first `>`, a header without
+            name or sequence, bytes that are no text, a compressed file that ends early, or a file
+            without records.
+
+    Source: Pearson and Lipman 1988, PNAS 85:2444.
+
+    Example:
+        >>> for name, sequence in read_fasta("proteins.fasta.gz"):  # doctest: +SKIP
+        ...     print(name, len(sequence))
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`path` is {path}, which is not a file; check the name.")
+    return _stream(path)
+
+
+def _stream(path):
+    with path.open("rb") as file:
+        opener = gzip.open if file.read(2) == GZIP_MAGIC else open
+    # Undecodable bytes become surrogates, so that the line that holds them can be named.
+    with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape") as lines:
+        yield from parse_fasta(lines, path)
+
+
+def parse_fasta(lines, origin):
+    """Parse lines of FASTA text.
+
+    Args:
+        lines: iterable of str.
+        origin: what to call the file in errors.
+
+    Returns:
+        iterator of Record.
+
+    Raises:
+        ValueError: as `read_fasta`.
+
+    Example:
+        >>> list(parse_fasta([">a\\n", "MKT\\n", "AYI\\n"], "text"))
+        [Record(name='a', sequence='MKTAYI')]
+    """
+    name, header_line, pieces = None, 0, []
+    for number, line in _numbered(lines, origin):
+        if line.startswith(">"):
+            if name is not None:
+                yield _record(name, pieces, origin, header_line)
+            name, header_line, pieces = line[1:].strip(), number, []
+        elif name is None:
+            raise ValueError(
+                f"{origin}, line {number}: expected a header that begins with '>', got "
+                f"{line[:40]!r}; is this a FASTA file?"
+            )
+        else:
+            pieces += line.split()
+    if name is None:
+        raise ValueError(f"{origin} holds no FASTA record; is it the right file?")
+    yield _record(name, pieces, origin, header_line)
+
+
+def _numbered(lines, origin):
+    """(line number from 1, line) of the lines that say something; errors get the line number."""
+    number = 0
+    try:
+        for number, line in enumerate(lines, start=1):
+            if "\0" in line or not (line.isascii() or _is_text(line)):
+                raise ValueError(
+                    f"{origin}, line {number}: holds bytes that are not text; save the file as "
+                    "plain text (UTF-8)."
+                )
+            if line.strip() and not line.startswith(";"):
+                yield number, line
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{origin}, after line {number}: the compressed file is damaged or ends early "
+            f"({error}); copy or download it again."
+        ) from error
+
+
+def _is_text(line):
+    try:
+        line.encode("utf-8")  # refuses the surrogates that stand for undecodable bytes
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _record(name, pieces, origin, line):
+    if not name:
+        raise ValueError(f"{origin}, line {line}: the header is empty; give the record a name.")
+    if not pieces:
+        raise ValueError(
+            f"{origin}, line {line}: no sequence follows the header {name[:40]!r}; add the "
+            "sequence or remove the header."
+        )
+    return Record(name, "".join(pieces))
