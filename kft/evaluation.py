@@ -1,0 +1,425 @@
+"""Scores of predictions with bootstrap intervals.
+
+A resample of the test set is written as counts: how often each record was drawn. Every metric
+here is a function of counts (R, N) and gives all R resamples at once, so that two thousand
+resamples of six thousand records take about a second, and the score itself is the same function
+with every count equal to one. The tests hold each metric equal to scikit-learn's or scipy's.
+
+Shapes: `R` resamples, `N` test records (residues, for a per-residue task), `K` classes,
+`U` distinct values.
+
+The interval is the percentile bootstrap of Efron and Tibshirani, "An Introduction to the
+Bootstrap" (1993), chapter 13; whole clusters are drawn when `groups` is given (Field and Welsh,
+"Bootstrapping clustered data", 2007).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+TASKS = ("classification", "regression", "residue_classification")
+
+Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+_BLOCK = 200_000  # counts held at once: bounds memory, and small blocks stay in the cache
+
+
+class Interval(NamedTuple):
+    """A score and the two ends of its interval; all NaN where the score is undefined.
+
+    Example:
+        >>> print(Interval(0.912, 0.895, 0.928))
+        0.912 [0.895, 0.928]
+        >>> print(Interval(float("nan"), float("nan"), float("nan")))
+        undefined
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "undefined"
+        largest = max(abs(number) for number in self)
+        digits = ",.1f" if largest >= 100 else ".3f" if largest >= 0.01 or largest == 0 else ".3g"
+        return f"{self.value:{digits}} [{self.low:{digits}}, {self.high:{digits}}]"
+
+
+class Scores(dict[str, Interval]):
+    """Metric name -> `Interval`, the task's headline metric first.
+
+    Example:
+        >>> scores = score("regression", [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0])
+        >>> scores.headline, scores["Spearman"].value
+        ('Spearman', 1.0)
+    """
+
+    @property
+    def headline(self) -> str:
+        """The name of the metric that this task is judged by."""
+        return next(iter(self))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {interval}" for name, interval in self.items())
+
+    def to_dict(self) -> dict[str, dict[str, float | None]]:
+        """Return plain numbers for JSON; what is undefined is None, since JSON knows no NaN."""
+        return {
+            name: {key: None if math.isnan(x) else float(x) for key, x in row._asdict().items()}
+            for name, row in self.items()
+        }
+
+
+def score(
+    task: str,
+    targets: ArrayLike,
+    predictions: ArrayLike,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+) -> Scores:
+    """Score predictions, each metric with a percentile bootstrap interval.
+
+    One set of resamples serves all metrics, and it depends on `seed`, `resamples`, the number of
+    records and `groups` alone: two models scored with the same seed are scored on the same
+    resamples.
+
+    A score is undefined (NaN, printed "undefined") where its formula is 0/0: AUROC and MCC when
+    the targets hold one class, Spearman and Pearson when targets or predictions are constant, as
+    those of a mean predictor are. MCC of a constant prediction is 0, as in scikit-learn. Macro
+    averages go over the classes for which the metric is defined. Resamples in which a metric is
+    undefined are left out of its interval.
+
+    Args:
+        task: "classification", "regression" or "residue_classification" (residues of all chains
+            in one row, with `groups` naming the chain).
+        targets: (N,) classes, integers from 0, or (N,) real values.
+        predictions: probabilities (N, K), or (N,) or (N, 1) of class 1; for regression (N,) or
+            (N, 1) in the unit of the targets.
+        confidence: coverage of the interval, between 0 and 1.
+        resamples: number of bootstrap resamples.
+        seed: the only source of randomness.
+        groups: (N,) labels; whole groups are drawn instead of records. Near-copies (one cluster,
+            one chain) are not independent, and drawing them singly makes intervals too narrow.
+
+    Returns:
+        Binary: AUROC, accuracy, MCC. More classes: accuracy, MCC, macro F1, macro AUROC
+        (one against the rest). Regression: Spearman, Pearson, RMSE (in the unit of the targets).
+
+    Raises:
+        ValueError: unknown task; lengths that differ; NaN; values that are not probabilities;
+            classes out of range; fewer than two records or groups.
+
+    Example:
+        >>> scores = score("classification", [0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9])
+        >>> scores["AUROC"].value, scores["accuracy"].value
+        (0.75, 0.5)
+    """
+    _check_options(confidence, resamples)
+    values, draws = _bootstrap(task, targets, predictions, resamples, seed, groups)
+    return Scores({name: _interval(values[name], draws[name], confidence) for name in values})
+
+
+def difference(
+    task: str,
+    targets: ArrayLike,
+    predictions: ArrayLike,
+    reference: ArrayLike,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+) -> Scores:
+    """Score `predictions` minus score of `reference`, with paired bootstrap intervals.
+
+    Both are scored on the same resamples, so that what makes a resample hard for both cancels.
+    An interval that holds 0 says that this test set cannot tell the two apart.
+
+    Args:
+        task, targets, confidence, resamples, seed, groups: as for `score`.
+        predictions: of the model of interest, as for `score`.
+        reference: of the model that it is held against, as for `score`.
+
+    Returns:
+        The metrics of `score`; positive where `predictions` score higher (worse, for RMSE).
+
+    Raises:
+        ValueError: as `score`.
+
+    Example:
+        >>> gain = difference("regression", [1, 2, 3, 4], [1, 2, 3, 4], [4, 3, 2, 1])
+        >>> gain["Spearman"].value
+        2.0
+    """
+    _check_options(confidence, resamples)
+    values, draws = _bootstrap(task, targets, predictions, resamples, seed, groups)
+    other_values, other_draws = _bootstrap(task, targets, reference, resamples, seed, groups)
+    if values.keys() != other_values.keys():
+        raise ValueError("predictions and reference must have the same number of classes")
+    return Scores(
+        {
+            name: _interval(
+                values[name] - other_values[name], draws[name] - other_draws[name], confidence
+            )
+            for name in values
+        }
+    )
+
+
+def table(scores: Mapping[str, Scores]) -> pd.DataFrame:
+    """Lay out the scores of several models as text, one row each, one column per metric.
+
+    Args:
+        scores: name of the model -> its `Scores`.
+
+    Returns:
+        A frame of strings such as "0.912 [0.895, 0.928]", in the order given.
+
+    Example:
+        >>> frame = table({"mean": score("regression", [1.0, 2.0, 4.0], [2.0, 2.0, 2.0])})
+        >>> frame.loc["mean", "Spearman"]
+        'undefined'
+    """
+    rows = [{metric: str(interval) for metric, interval in row.items()} for row in scores.values()]
+    return pd.DataFrame(rows, index=list(scores))
+
+
+def _bootstrap(
+    task: str,
+    targets: ArrayLike,
+    predictions: ArrayLike,
+    resamples: int,
+    seed: int,
+    groups: ArrayLike | None,
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Return each metric's value on the test set and its (R,) values on the resamples."""
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; valid tasks are {', '.join(map(repr, TASKS))}")
+    if task == "residue_classification" and groups is None:
+        raise ValueError(
+            "residue_classification needs groups, the chain of each residue: "
+            "residues of one chain are not independent"
+        )
+    targets, predictions = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
+    _check_lengths(targets, predictions, groups)
+    measure = (_regression if task == "regression" else _classification)(targets, predictions)
+    values = {name: float(x[0]) for name, x in measure(np.ones((1, len(targets)))).items()}
+    blocks = [measure(counts) for counts in _resample(len(targets), groups, resamples, seed)]
+    return values, {name: np.concatenate([block[name] for block in blocks]) for name in values}
+
+
+def _resample(
+    records: int, groups: ArrayLike | None, resamples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Yield blocks of counts (r, N), float64: how often each resample holds each record."""
+    unit = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    units = records if unit is None else int(unit.max()) + 1
+    if units < 2:
+        raise ValueError(f"groups must hold at least 2 different groups, received {units}")
+    rng = np.random.default_rng(seed)
+    step = max(1, _BLOCK // records)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(units, size=(rows, units)) + units * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
+        yield (counts if unit is None else counts[:, unit]).astype(np.float64)
+
+
+def _interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
+    draws = draws[~np.isnan(draws)]
+    if math.isnan(value) or not len(draws):
+        return Interval(math.nan, math.nan, math.nan)
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _classification(targets: np.ndarray, predictions: np.ndarray) -> Measure:
+    """Return counts (R, N) -> metrics of class probabilities, each (R,)."""
+    probabilities = _check_probabilities(predictions)
+    classes = probabilities.shape[1]
+    targets = _check_classes(targets, classes)
+    truth = np.eye(classes)[targets]  # (N, K), one-hot
+    called = np.eye(classes)[probabilities.argmax(axis=1)]  # (N, K), one-hot
+    columns = [1] if classes == 2 else range(classes)  # for two, AUROC of class 0 is the same
+    ranks = {column: _midranks(probabilities[:, column]) for column in columns}
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        total = counts.sum(axis=1)  # (R,)
+        true, predicted, hit = (counts @ tally for tally in (truth, called, truth * called))
+        auroc = [_auroc(counts, truth[:, k], ranks[k](counts)) for k in columns]
+        accuracy = hit.sum(axis=1) / total
+        mcc = _mcc(total, true, predicted, hit)
+        if classes == 2:
+            return {"AUROC": auroc[0], "accuracy": accuracy, "MCC": mcc}
+        return {
+            "accuracy": accuracy,
+            "MCC": mcc,
+            "macro F1": _mean_where_defined(_divide(2 * hit, true + predicted)),
+            "macro AUROC": _mean_where_defined(np.stack(auroc, axis=1)),
+        }
+
+    return measure
+
+
+def _regression(targets: np.ndarray, predictions: np.ndarray) -> Measure:
+    """Return counts (R, N) -> metrics of real-valued predictions, each (R,)."""
+    if predictions.ndim > 2 or (predictions.ndim == 2 and predictions.shape[1] != 1):
+        raise ValueError(
+            f"predictions of a regression must be (N,) or (N, 1), received {predictions.shape}"
+        )
+    targets, predictions = targets.astype(np.float64), predictions.reshape(-1)
+    _check_finite("targets", targets)
+    _check_finite("predictions", predictions)
+    target_ranks, predicted_ranks = _midranks(targets), _midranks(predictions)
+    squares = (predictions - targets) ** 2
+    # Shifting x and y leaves their correlation as it is; around the mean its rounding is least.
+    x, y = targets - targets.mean(), predictions - predictions.mean()
+    terms = np.stack([x, y, x * x, y * y, x * y], axis=1)  # (N, 5)
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        total = counts.sum(axis=1)
+        middle = (total[:, None] + 1) / 2  # the mean of any n ranks, ties or not
+        a, b = target_ranks(counts) - middle, predicted_ranks(counts) - middle
+        products = [np.einsum("rn,rn->r", counts * u, v) for u, v in ((a, a), (b, b), (a, b))]
+        zero = np.zeros_like(total)  # the ranks are centred in each resample
+        return {
+            "Spearman": _correlation(total, np.stack([zero, zero, *products])),
+            "Pearson": _correlation(total, (counts @ terms).T),
+            "RMSE": np.sqrt(counts @ squares / total),
+        }
+
+    return measure
+
+
+def _midranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return counts (R, N) -> ranks (R, N) of each record within each resample.
+
+    The values are sorted once. In a resample, copies of a record and records with equal values
+    are tied and share the mean of their ranks, as in `scipy.stats.rankdata`.
+    """
+    _, tie = np.unique(values, return_inverse=True)  # (N,) index of the value among the U
+    order = np.argsort(tie, kind="stable")
+    starts = np.flatnonzero(np.diff(tie[order], prepend=-1))
+
+    def ranks(counts: np.ndarray) -> np.ndarray:
+        size = np.add.reduceat(counts[:, order], starts, axis=1)  # (R, N) -> (R, U)
+        return (np.cumsum(size, axis=1) - (size - 1) / 2)[:, tie]  # (R, U) -> (R, N)
+
+    return ranks
+
+
+def _auroc(counts: np.ndarray, positive: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Mann-Whitney U of the positives over its maximum (Hanley and McNeil 1982)."""
+    positives = counts @ positive
+    negatives = counts.sum(axis=1) - positives
+    rank_sum = np.einsum("rn,rn->r", counts * positive, ranks)
+    return _divide(rank_sum - positives * (positives + 1) / 2, positives * negatives)
+
+
+def _mcc(total: np.ndarray, true: np.ndarray, predicted: np.ndarray, hit: np.ndarray) -> np.ndarray:
+    """Matthews correlation of K classes (Gorodkin 2004), from class totals, each (R, K)."""
+    covariance = hit.sum(axis=1) * total - (true * predicted).sum(axis=1)
+    spread_true = total**2 - (true**2).sum(axis=1)
+    spread_predicted = total**2 - (predicted**2).sum(axis=1)
+    mcc = _divide(covariance, np.sqrt(spread_true * spread_predicted))
+    return np.where((spread_predicted == 0) & (spread_true > 0), 0.0, mcc)
+
+
+def _correlation(total: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Pearson correlation (R,) from the sums (5, R) of x, y, x*x, y*y and x*y over n = total."""
+    x, y, xx, yy, xy = sums
+    spread_x, spread_y = xx - x**2 / total, yy - y**2 / total
+    # Of a constant only rounding error is left, which must not pass for a spread.
+    spread_x = np.where(spread_x > 1e-12 * xx, spread_x, 0.0)
+    spread_y = np.where(spread_y > 1e-12 * yy, spread_y, 0.0)
+    return np.clip(_divide(xy - x * y / total, np.sqrt(spread_x * spread_y)), -1.0, 1.0)
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide, with NaN ("undefined") and no warning where the denominator is 0."""
+    return np.divide(
+        numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=denominator != 0
+    )
+
+
+def _mean_where_defined(values: np.ndarray) -> np.ndarray:
+    return _divide(np.nansum(values, axis=1), (~np.isnan(values)).sum(axis=1))
+
+
+def _check_options(confidence: float, resamples: int) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, such as 0.95; got {confidence}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, received {resamples}")
+
+
+def _check_lengths(targets: np.ndarray, predictions: np.ndarray, groups: ArrayLike | None) -> None:
+    if targets.ndim != 1:
+        raise ValueError(f"targets must be (N,), received shape {targets.shape}")
+    if predictions.ndim == 0 or len(predictions) != len(targets):
+        received = len(predictions) if predictions.ndim else "a single number"
+        raise ValueError(
+            f"targets and predictions must have one entry per test record: "
+            f"received {len(targets)} targets and {received} predictions"
+        )
+    if len(targets) < 2:
+        raise ValueError(f"a bootstrap needs at least 2 test records, received {len(targets)}")
+    if groups is not None and len(np.asarray(groups)) != len(targets):
+        raise ValueError(
+            f"groups must have one entry per test record: "
+            f"received {len(np.asarray(groups))} groups and {len(targets)} targets"
+        )
+
+
+def _check_finite(name: str, values: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{name} hold NaN or infinity in {len(bad)} of {len(values)} records, "
+            f"first at index {bad[0]}"
+        )
+
+
+def _check_probabilities(predictions: np.ndarray) -> np.ndarray:
+    """Return probabilities (N, K), or say what they are instead."""
+    _check_finite("predictions", predictions)
+    if predictions.ndim == 1 or predictions.shape[1:] == (1,):
+        positive = predictions.reshape(-1)
+        predictions = np.stack([1 - positive, positive], axis=1)
+    if predictions.ndim != 2:
+        raise ValueError(f"probabilities must be (N, K) or (N,), received {predictions.shape}")
+    outside = np.flatnonzero(((predictions < -1e-6) | (predictions > 1 + 1e-6)).any(axis=1))
+    if len(outside):
+        raise ValueError(
+            f"predictions must be probabilities between 0 and 1, but row {outside[0]} is "
+            f"{predictions[outside[0]]}; apply a softmax or sigmoid to logits first"
+        )
+    sums = predictions.sum(axis=1)
+    wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3)  # wide enough for half precision
+    if len(wrong):
+        raise ValueError(
+            f"the probabilities of a record must sum to 1, but those of row {wrong[0]} sum to "
+            f"{sums[wrong[0]]:.4g} ({len(wrong)} of {len(sums)} rows are wrong)"
+        )
+    return predictions
+
+
+def _check_classes(targets: np.ndarray, classes: int) -> np.ndarray:
+    """Return targets as int64, or say which is no class."""
+    numbers = targets.astype(np.float64)
+    _check_finite("targets", numbers)
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= classes) | (numbers != np.floor(numbers)))
+    if len(wrong):
+        raise ValueError(
+            f"targets must be classes 0 to {classes - 1}, one per column of the probabilities, "
+            f"but the target at index {wrong[0]} is {targets[wrong[0]]}"
+        )
+    return numbers.astype(np.int64)

@@ -1,0 +1,375 @@
+"""Figures of test results, each with a caption that says what it shows and what stands out.
+
+Every function returns (figure, caption). The sentences on what stands out are computed from the
+numbers in the figure, so they stay true whichever way a result falls. Figures are made without
+pyplot: nothing global changes, and no display is needed.
+
+Colours are those of Okabe and Ito, "Color Universal Design" (2008), which colour-blind readers
+can tell apart; curves differ in line style as well.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from sklearn.metrics import roc_curve
+
+from kft.evaluation import Interval, Scores, difference, score
+
+MODEL = "#0072B2"  # blue
+OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#666666"
+STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MANY = 1500  # points above which single ones hide each other, and density is drawn instead
+
+
+def plot_classification(
+    targets: ArrayLike,
+    probabilities: Mapping[str, ArrayLike],
+    classes: Sequence[str] = ("class 0", "class 1"),
+    data: str = "the data",
+    split: str = "test",
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+) -> tuple[Figure, str]:
+    """Draw ROC curves of a model and its baselines, and the model's scores by class.
+
+    Args:
+        targets: (N,) classes 0 and 1.
+        probabilities: name -> (N,) probabilities of class 1, or (N, 2). The first is the model,
+            the others are its baselines.
+        classes: names of class 0 and class 1.
+        data, split: names of the data set and of the split, for the caption.
+        confidence, resamples, seed, groups: as for `evaluation.score`.
+
+    Returns:
+        The figure, 1200 pixels wide when saved, and its caption.
+
+    Raises:
+        ValueError: no probabilities; not two classes; otherwise as `evaluation.score`.
+
+    Example:
+        >>> figure, caption = plot_classification([0, 0, 1, 1], {"model": [0.2, 0.6, 0.4, 0.9]})
+        >>> len(figure.axes)
+        2
+    """
+    if len(classes) != 2:
+        raise ValueError(f"plot_classification draws two classes, received {len(classes)}")
+    options = {"confidence": confidence, "resamples": resamples, "seed": seed, "groups": groups}
+    scores = _score_each("classification", targets, probabilities, options)
+    targets = np.asarray(targets).astype(int)
+    positive = {name: _positive(values) for name, values in probabilities.items()}
+    model = next(iter(positive))
+
+    figure, (left, right) = _figure()
+    _draw_rocs(left, targets, positive, scores, classes)
+    left.set_title(f"ROC curves: AUROC with {confidence:.0%} interval")
+    _draw_scores(right, targets, positive[model], classes, model)
+
+    sizes = np.bincount(targets, minlength=2)
+    caption = (
+        f"Left: ROC curves of {_listed(list(positive))} on the {split} split of {data} "
+        f"(n = {len(targets):,}: {sizes[1]:,} {classes[1]}, {sizes[0]:,} {classes[0]}). "
+        f"AUROC is the chance that a random {classes[1]} record scores above a random "
+        f"{classes[0]} record. Right: the probability of {classes[1]} that {model} gives to the "
+        f"records of each class. {_how(options)} What stands out: "
+        f"{_against('classification', targets, probabilities, scores, options)} "
+        f"{_calls(targets, positive[model], classes, model)}"
+    )
+    return figure, caption
+
+
+def plot_regression(
+    targets: ArrayLike,
+    predictions: Mapping[str, ArrayLike],
+    quantity: str = "target",
+    unit: str = "unit of the data",
+    data: str = "the data",
+    split: str = "test",
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+) -> tuple[Figure, str]:
+    """Draw measured against predicted values, and the Spearman correlation beside baselines.
+
+    Args:
+        targets: (N,) measured values.
+        predictions: name -> (N,) or (N, 1), in the unit of the targets. The first is the model,
+            the others are its baselines.
+        quantity: what was measured, such as "fitness".
+        unit: its unit, such as "log enrichment".
+        data, split: names of the data set and of the split, for the caption.
+        confidence, resamples, seed, groups: as for `evaluation.score`.
+
+    Returns:
+        The figure, 1200 pixels wide when saved, and its caption.
+
+    Raises:
+        ValueError: no predictions; otherwise as `evaluation.score`.
+
+    Example:
+        >>> figure, caption = plot_regression([1.0, 2.0, 3.0], {"model": [1.5, 1.8, 2.9]})
+        >>> "n = 3" in caption
+        True
+    """
+    options = {"confidence": confidence, "resamples": resamples, "seed": seed, "groups": groups}
+    scores = _score_each("regression", targets, predictions, options)
+    targets = np.asarray(targets, dtype=float)
+    model = next(iter(predictions))
+    predicted = np.asarray(predictions[model], dtype=float).reshape(-1)
+
+    figure, (left, right) = _figure()
+    shown = _draw_agreement(figure, left, targets, predicted)
+    left.set(
+        xlabel=f"measured {quantity} ({unit})",
+        ylabel=f"predicted {quantity} ({unit})",
+        title="\n".join(textwrap.wrap(f"predictions of {model}", 50)),
+    )
+    spearman = {name: row["Spearman"] for name, row in scores.items()}
+    _draw_intervals(right, spearman)
+    right.set_title(f"Spearman with {confidence:.0%} interval")
+
+    caption = (
+        f"Left: measured and predicted {quantity} of {model} on the {split} split of {data} "
+        f"(n = {len(targets):,}); {shown}, and the dashed line is perfect agreement. "
+        f"Right: Spearman rank correlation of {_listed(list(predictions))}{_undefined(spearman)}. "
+        f"{_how(options)} What stands out: "
+        f"{_against('regression', targets, predictions, scores, options)} "
+        f"{_top_tenth(targets, predicted, quantity)}"
+    )
+    return figure, caption
+
+
+def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
+    """Write a figure as PNG, with its caption inside (key "Description") and beside it as text.
+
+    Args:
+        figure: what to write.
+        caption: the text that belongs to it.
+        path: ends in ".png"; missing folders are made. The caption goes to the same name with
+            ".txt".
+
+    Returns:
+        The path of the PNG.
+
+    Raises:
+        ValueError: the path does not end in ".png".
+
+    Example:
+        `save_figure(*plot_regression(targets, {"model": predictions}), "out/gb1.png")`
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"path must end in .png, received {str(path)!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", metadata={"Description": caption})
+    path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+    return path
+
+
+def _figure() -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(10, 4.6), dpi=120, layout="constrained")  # 1200 pixels wide
+    axes = figure.subplots(1, 2)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _looks(number: int) -> list[tuple]:
+    """Return a colour and a line style for each curve, the model's first."""
+    others = [(OTHERS[i % len(OTHERS)], STYLES[i % len(STYLES)]) for i in range(number - 1)]
+    return [(MODEL, "-"), *others]
+
+
+def _draw_rocs(
+    ax: Axes,
+    targets: np.ndarray,
+    positive: Mapping[str, np.ndarray],
+    scores: Mapping[str, Scores],
+    classes: Sequence[str],
+) -> None:
+    for (name, values), (colour, style) in zip(positive.items(), _looks(len(positive))):
+        label = "\n".join(textwrap.wrap(f"{name}: {scores[name]['AUROC']}", 42))
+        _draw_roc(ax, targets, values, label, colour, style)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, label="chance: 0.500")
+    ax.set(
+        xlabel=f"false positive rate (fraction of {classes[0]})",
+        ylabel=f"true positive rate (fraction of {classes[1]})",
+        aspect="equal",
+    )
+    ax.legend(loc="lower right", fontsize=9, framealpha=1)
+
+
+def _draw_roc(
+    ax: Axes, targets: np.ndarray, values: np.ndarray, label: str, colour: str, style: object
+) -> None:
+    if len(np.unique(targets)) < 2:  # no curve exists; the legend says "undefined"
+        ax.plot([], [], color=colour, linestyle=style, label=label)
+        return
+    false_positives, true_positives, _ = roc_curve(targets, values)
+    width = 2.2 if colour == MODEL else 1.5
+    ax.plot(
+        false_positives, true_positives, color=colour, linestyle=style, linewidth=width, label=label
+    )
+
+
+def _draw_scores(
+    ax: Axes, targets: np.ndarray, values: np.ndarray, classes: Sequence[str], model: str
+) -> None:
+    """Histograms as fractions of each class, so that a rare class is as visible as a common one."""
+    bins = np.linspace(0, 1, 31)
+    for label, (colour, hatch) in enumerate(((OTHERS[3], None), (MODEL, "///"))):
+        chosen = values[targets == label]
+        ax.hist(
+            chosen,
+            bins,
+            weights=np.full(len(chosen), 100 / max(len(chosen), 1)),
+            histtype="stepfilled",
+            facecolor=colour + "70",
+            edgecolor=colour,
+            hatch=hatch,
+            linewidth=1.2,
+            label=f"{classes[label]} (n = {len(chosen):,})",
+        )
+    ax.axvline(0.5, color=GREY, linewidth=0.8, linestyle="--")
+    ax.set(
+        xlabel=f"predicted probability of {classes[1]}",
+        ylabel="share of the records of the class (%)",
+        title="\n".join(textwrap.wrap(f"scores of {model}", 50)),
+        xlim=(0, 1),
+    )
+    ax.set_ylim(top=1.2 * ax.get_ylim()[1])  # room for the legend above any peak
+    ax.legend(loc="upper center", fontsize=9, ncols=2)
+
+
+def _draw_agreement(figure: Figure, ax: Axes, targets: np.ndarray, predicted: np.ndarray) -> str:
+    """Draw points, or their density where they are many; say which."""
+    if len(targets) > MANY:
+        cells = ax.hexbin(targets, predicted, gridsize=45, bins="log", mincnt=1, cmap="cividis")
+        figure.colorbar(cells, ax=ax, label="records per hexagon")
+        shown = "colour counts the records of each hexagon"
+    else:
+        ax.scatter(targets, predicted, s=14, alpha=0.4, color=MODEL, linewidths=0)
+        shown = "each point is one record"
+    ends = [min(targets.min(), predicted.min()), max(targets.max(), predicted.max())]
+    ax.plot(ends, ends, color=GREY, linewidth=1, linestyle="--")
+    return shown
+
+
+def _draw_intervals(ax: Axes, intervals: Mapping[str, Interval]) -> None:
+    """Draw one row per model, from the top in the order given."""
+    for row, (name, interval) in enumerate(intervals.items()):
+        colour = MODEL if row == 0 else GREY
+        label = f"{name}: {interval}"  # above its bar, where a long name has room
+        ax.annotate(
+            label,
+            (0.02, row - 0.25),
+            xycoords=ax.get_yaxis_transform(),
+            color=colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
+        if math.isnan(interval.value):
+            continue
+        ax.barh(row, interval.value, height=0.3, color=colour, alpha=0.3)
+        ends = [interval.low, interval.high]
+        ax.plot(ends, [row, row], color=colour, linewidth=2.5, marker="|", markersize=9)
+    lowest = min([0.0, *(row.low for row in intervals.values() if not math.isnan(row.low))])
+    ax.set_xlim(lowest * 1.1, 1.02)
+    ax.set_ylim(len(intervals) - 0.5, -0.6)
+    ax.set_yticks([])
+    ax.set_xlabel("Spearman rank correlation (no unit)")
+    ax.axvline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+
+
+def _score_each(
+    task: str, targets: ArrayLike, predictions: Mapping[str, ArrayLike], options: dict
+) -> dict[str, Scores]:
+    if not predictions:
+        raise ValueError("nothing to plot: give at least one name -> predictions, the model first")
+    return {name: score(task, targets, values, **options) for name, values in predictions.items()}
+
+
+def _positive(probabilities: ArrayLike) -> np.ndarray:
+    """Return the probability of class 1, (N,), from (N,), (N, 1) or (N, 2)."""
+    probabilities = np.asarray(probabilities, dtype=float)
+    return probabilities if probabilities.ndim == 1 else probabilities[:, -1]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _undefined(intervals: Mapping[str, Interval]) -> str:
+    names = [name for name, interval in intervals.items() if math.isnan(interval.value)]
+    return f" (undefined for {_listed(names)}: equal values have no order)" if names else ""
+
+
+def _how(options: dict) -> str:
+    drawn = "records" if options["groups"] is None else "whole groups of records"
+    return (
+        f"Brackets and bars are {options['confidence']:.0%} percentile bootstrap intervals over "
+        f"{options['resamples']:,} resamples of {drawn}, the same for every model (seed "
+        f"{options['seed']})."
+    )
+
+
+def _against(
+    task: str,
+    targets: ArrayLike,
+    predictions: Mapping[str, ArrayLike],
+    scores: Mapping[str, Scores],
+    options: dict,
+) -> str:
+    """Say how the model, the first, stands to the best of the others."""
+    (model, own), *others = scores.items()
+    metric = own.headline
+    if math.isnan(own[metric].value):
+        return f"the {metric} of {model} is undefined on these records."
+    others = [(name, row) for name, row in others if not math.isnan(row[metric].value)]
+    if not others:
+        return f"{model} reaches {metric} {own[metric]}, with no baseline to hold it against."
+    best = max(others, key=lambda item: item[1][metric].value)[0]
+    gap = difference(task, targets, predictions[model], predictions[best], **options)[metric]
+    stands = f"{model} reaches {metric} {own[metric].value:.3f}"
+    if gap.low > 0:
+        return f"{stands}, {gap} above the best baseline ({best}): a gain clear of zero."
+    if gap.high < 0:
+        loss = Interval(-gap.value, -gap.high, -gap.low)
+        return f"{stands}, {loss} below the best baseline ({best}): the baseline is better."
+    return (
+        f"{stands}, which differs from the best baseline ({best}) by {gap}: "
+        f"these records cannot tell the two apart."
+    )
+
+
+def _calls(targets: np.ndarray, values: np.ndarray, classes: Sequence[str], model: str) -> str:
+    """Say what the model gets right and wrong at the usual threshold."""
+    if len(np.unique(targets)) < 2:
+        return "All records are of one class."
+    found, wrong = (np.mean(values[targets == label] > 0.5) for label in (1, 0))
+    return (
+        f"At a probability above 0.5, {model} finds {found:.0%} of the {classes[1]} records and "
+        f"takes {wrong:.0%} of the {classes[0]} records for them."
+    )
+
+
+def _top_tenth(targets: np.ndarray, predicted: np.ndarray, quantity: str) -> str:
+    """Say how many of the best records one would find by measuring what is predicted best."""
+    if np.ptp(predicted) == 0:
+        return "Its predictions are all the same."
+    size = max(1, len(targets) // 10)
+    top, best = (set(np.argsort(-x, kind="stable")[:size]) for x in (predicted, targets))
+    return (
+        f"Of the {size:,} records predicted highest in {quantity}, {len(top & best) / size:.0%} "
+        f"are among the {size:,} measured highest ({size / len(targets):.0%} by chance)."
+    )

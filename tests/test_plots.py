@@ -1,0 +1,189 @@
+"""Figures show every model; captions say what the numbers say, whichever way they fall."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import kft.plots
+from kft.evaluation import score
+from kft.plots import plot_classification, plot_regression, save_figure
+
+
+@pytest.fixture
+def labels():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(2, size=300)
+    good = 1 / (1 + np.exp(-(4 * targets - 2 + rng.normal(size=300))))
+    return targets, good, rng.random(300)
+
+
+@pytest.fixture
+def values():
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=300)
+    return targets, targets + 0.3 * rng.normal(size=300), targets + 3 * rng.normal(size=300)
+
+
+def texts(axes):
+    legend = axes.get_legend()
+    return [text.get_text() for text in (legend.get_texts() if legend else axes.texts)]
+
+
+def test_classification_legend_holds_the_scores_of_all(labels):
+    targets, good, poor = labels
+    figure, _ = plot_classification(targets, {"net": good, "3-mers": np.stack([1 - poor, poor], 1)})
+    roc, histogram = figure.axes
+    scores = {name: score("classification", targets, p)["AUROC"] for name, p in
+              (("net", good), ("3-mers", poor))}  # fmt: skip
+    wanted = [f"{name}: {interval}" for name, interval in scores.items()]
+    assert texts(roc) == [*wanted, "chance: 0.500"]
+    assert texts(histogram) == [f"class {k} (n = {n})" for k, n in enumerate(np.bincount(targets))]
+    for line, interval in zip(roc.lines, scores.values(), strict=False):
+        x, y = line.get_xydata().T
+        assert np.trapezoid(y, x) == pytest.approx(interval.value, abs=1e-12)
+
+
+def test_histogram_shows_shares_of_each_class(labels):
+    targets, good, _ = labels
+    figure, _ = plot_classification(targets, {"net": good})
+    for patch in figure.axes[1].patches:
+        heights = patch.get_xy()[:, 1]
+        assert 0 < heights.max() <= 100
+    assert figure.axes[1].get_ylabel().endswith("(%)")
+
+
+def test_caption_says_what_it_shows_and_how_it_was_made(labels):
+    targets, good, poor = labels
+    _, caption = plot_classification(
+        targets, {"net": good, "3-mers": poor}, ("inert", "antimicrobial"), data="amp",
+        split="valid", confidence=0.9, resamples=200, seed=7, groups=np.arange(300) // 2,
+    )  # fmt: skip
+    zeros, ones = np.bincount(targets)
+    for words in (
+        "net and 3-mers on the valid split of amp",
+        f"n = 300: {ones} antimicrobial, {zeros} inert",
+        "90% percentile bootstrap intervals over 200 resamples of whole groups",
+        "seed 7",
+        f"finds {np.mean(good[targets == 1] > 0.5):.0%} of the antimicrobial",
+        f"takes {np.mean(good[targets == 0] > 0.5):.0%} of the inert",
+    ):
+        assert words in caption
+
+
+def test_caption_is_true_whichever_way_the_comparison_falls(labels, values):
+    targets, good, poor = labels
+    better = plot_classification(targets, {"net": good, "base": poor, "worse": 1 - good})[1]
+    assert "above the best baseline (base): a gain clear of zero" in better
+    below = plot_classification(targets, {"net": poor, "base": good})[1]
+    assert "below the best baseline (base): the baseline is better" in below
+    assert " -0." not in below  # "0.1 below", not "-0.1 below"
+    same = plot_classification(targets, {"net": good, "base": good})[1]
+    assert "cannot tell the two apart" in same
+    assert "no baseline" in plot_classification(targets, {"net": good})[1]
+    targets, good, poor = values
+    assert "gain clear of zero" in plot_regression(targets, {"net": good, "base": poor})[1]
+    assert "the baseline is better" in plot_regression(targets, {"net": poor, "base": good})[1]
+
+
+def test_regression_shows_the_intervals_of_all_and_names_the_undefined(values):
+    targets, good, poor = values
+    predictions = {"net": good[:, None], "ridge": poor, "mean": np.zeros(300)}
+    figure, caption = plot_regression(targets, predictions, "fitness", "log enrichment", data="gb1")
+    left, right = figure.axes
+    scores = {name: score("regression", targets, p) for name, p in predictions.items()}
+    assert texts(right) == [f"{name}: {row['Spearman']}" for name, row in scores.items()]
+    assert texts(right)[2] == "mean: undefined"
+    bars = [bar.get_width() for bar in right.patches]
+    assert bars == [scores[name]["Spearman"].value for name in ("net", "ridge")]
+    assert left.get_xlabel() == "measured fitness (log enrichment)"
+    np.testing.assert_allclose(left.collections[0].get_offsets(), np.stack([targets, good], 1))
+    assert "undefined for mean" in caption and "each point is one record" in caption
+    hits = len(set(np.argsort(-good)[:30]) & set(np.argsort(-targets)[:30])) / 30
+    assert f"{hits:.0%} are among the 30 measured highest (10% by chance)" in caption
+
+
+def test_caption_counts_hits_at_the_upper_end():
+    targets = np.arange(100)
+    right_on_top = np.where(targets < 50, 49 - targets, targets)
+    caption = plot_regression(targets, {"net": right_on_top}, resamples=20)[1]
+    assert "Of the 10 records predicted highest in target, 100% are among" in caption
+
+
+def test_many_points_become_a_density():
+    targets = np.random.default_rng(0).normal(size=2000)
+    figure, caption = plot_regression(targets, {"net": targets}, resamples=20)
+    assert "hexagon" in caption and figure.axes[0].collections[0].get_array().sum() == 2000
+
+
+def test_degenerate_results_still_make_a_figure(values):
+    _, caption = plot_classification([1, 1, 1], {"net": [0.2, 0.8, 0.9], "base": [0.1, 0.2, 0.3]})
+    assert "undefined" in caption and "one class" in caption
+    _, caption = plot_regression(values[0], {"mean": np.zeros(300)})
+    assert "Its predictions are all the same" in caption
+
+
+def test_nothing_is_clipped_or_overlaps(values, labels):
+    """Every text lies inside the figure, even with long names."""
+    long = "last 2 blocks, ESM-2 8M, seed 3"
+    figures = [
+        plot_regression(values[0], {long: values[1], "mean": np.zeros(300)})[0],
+        plot_classification(labels[0], {long: labels[1], "3-mers": labels[2]})[0],
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            box = axes.get_tightbbox()
+            assert box.x0 >= 0 and box.y0 >= 0
+            assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        legend = figure.axes[0].get_legend()
+        if legend:  # it hides no more of the curves than their lower right
+            assert legend.get_window_extent().x0 > figure.axes[0].get_window_extent().x0
+        first, second = (axes.get_tightbbox() for axes in figure.axes[:2])
+        assert first.x1 <= second.x0
+
+
+def test_save_writes_png_and_caption(values, tmp_path):
+    figure, caption = plot_regression(values[0], {"net": values[1]}, quantity="ΔG", unit="kJ/mol")
+    path = save_figure(figure, caption, tmp_path / "new" / "figure.v1.png")
+    assert path == tmp_path / "new" / "figure.v1.png"
+    assert (tmp_path / "new" / "figure.v1.txt").read_text(encoding="utf-8") == caption + "\n"
+    with Image.open(path) as image:
+        assert image.size[0] == 1200
+        assert image.info["Description"] == caption
+    with pytest.raises(ValueError, match=r"end in \.png"):
+        save_figure(figure, caption, tmp_path / "figure.pdf")
+
+
+def test_bad_input_is_named(labels):
+    with pytest.raises(ValueError, match="nothing to plot"):
+        plot_regression([1.0, 2.0], {})
+    with pytest.raises(ValueError, match="two classes, received 3"):
+        plot_classification([0, 1, 2], {"net": np.eye(3)}, ("a", "b", "c"))
+
+
+def imported_by(*modules):
+    """What these modules import on their own, without kft's front door, which imports Keras."""
+    code = f"""
+import importlib, sys, types
+sys.modules["kft"] = package = types.ModuleType("kft")
+package.__path__ = [{str(Path(kft.plots.__file__).parent)!r}]
+for name in {modules}:
+    importlib.import_module(name)
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_plots_import_neither_pyplot_nor_keras():
+    imported = imported_by("kft.plots")
+    assert "matplotlib.figure" in imported
+    assert not imported & {"matplotlib.pyplot", "keras"}
+
+
+def test_tables_import_neither_matplotlib_nor_keras():
+    assert not imported_by("kft.evaluation", "kft.baselines") & {"matplotlib", "keras"}
