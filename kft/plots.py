@@ -198,7 +198,9 @@ def _draw_rocs(
     scores: Mapping[str, Scores],
     classes: Sequence[str],
 ) -> None:
-    for (name, values), (colour, style) in zip(positive.items(), _looks(len(positive))):
+    for (name, values), (colour, style) in zip(
+        positive.items(), _looks(len(positive)), strict=False
+    ):
         label = "\n".join(textwrap.wrap(f"{name}: {scores[name]['AUROC']}", 42))
         _draw_roc(ax, targets, values, label, colour, style)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, label="chance: 0.500")

@@ -26,6 +26,7 @@ class Publisher(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
         self.wfile.write(CONTENT[:-100] if "truncated" in self.path else CONTENT)
+        return None
 
     def log_message(self, *args):
         pass

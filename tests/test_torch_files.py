@@ -1,6 +1,7 @@
 """What torch wrote comes back equal, without torch, and no file can make anything else happen."""
 
 import argparse
+import contextlib
 import copyreg
 import io
 import os
@@ -321,7 +322,7 @@ def test_storage_of_another_kind_is_an_error(tmp_path):
 def test_truncation_is_an_error_or_harmless(tmp_path, zipped):
     path = save(checkpoint(), tmp_path / "file.pt", zipped)
     expected, content = torch.load(path, weights_only=False), path.read_bytes()
-    lengths = random.Random(0).sample(range(len(content)), 250) + [0, 1, 14, len(content) - 1]
+    lengths = [*random.Random(0).sample(range(len(content)), 250), 0, 1, 14, len(content) - 1]
     errors = 0
     for length in lengths:
         path.write_bytes(content[:length])
@@ -341,10 +342,8 @@ def test_changed_bytes_never_crash(tmp_path, zipped):
         for position in rng.sample(range(len(content)), 3):
             damaged[position] = rng.randrange(256)
         path.write_bytes(damaged)
-        try:
+        with contextlib.suppress(CheckpointError):
             read_torch(path)
-        except CheckpointError:
-            pass
 
 
 def test_says_what_the_file_is(tmp_path):

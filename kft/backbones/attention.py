@@ -1,0 +1,99 @@
+"""Self-attention with rotary positions, as ESM-2 uses it; no weights live here.
+
+References: Su et al. 2021, "RoFormer", arXiv:2104.09864, section 3.2.2; Vaswani et al. 2017,
+"Attention is all you need", equation 1.
+
+Differences from the reference (`fair-esm` 2.0.0): the scores are divided by sqrt(d), not the
+queries. The numbers are the same up to rounding.
+
+Shapes: `B` proteins in a batch, `L` tokens, `H` heads, `d` features of one head.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def rotary_frequencies(head_width):
+    """Angle per position of each pair of features (Su et al. 2021, RoFormer, section 3.2.2).
+
+    Args:
+        head_width: features d of one head, even.
+
+    Returns:
+        d/2 floats, 10000^(-2i/d), each step rounded to float32 where the reference rounds: far
+        along a protein the last bit of a frequency is visible in the angle.
+    """
+    exponent = np.arange(0, head_width, 2, dtype="float32") / np.float32(head_width)
+    return tuple((1 / np.power(10000.0, exponent.astype("float64")).astype("float32")).tolist())
+
+
+def rotate(x, frequencies):
+    """Rotates queries or keys by their position (Su et al. 2021, RoFormer, equation 34).
+
+    Args:
+        x: float tensor (B, L, H, d), d even. Feature i is paired with feature i + d/2.
+        frequencies: d/2 floats, radians per position.
+
+    Returns:
+        Tensor of the same shape and dtype; computed in float32, as in the reference.
+    """
+    position = ops.arange(ops.shape(x)[1], dtype="float32")  # (L,)
+    angle = ops.outer(position, ops.convert_to_tensor(frequencies, "float32"))  # (L, d/2)
+    cos, sin = ops.cos(angle)[None, :, None, :], ops.sin(angle)[None, :, None, :]  # (1, L, 1, d/2)
+    # Not slices: on torch the gradient of each would fill a tensor of the whole size with zeros.
+    first, second = ops.split(ops.cast(x, "float32"), 2, axis=-1)  # (B, L, H, d/2)
+    rotated = ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return ops.cast(rotated, x.dtype)
+
+
+def attention_weights(query, key, attention_mask):
+    """softmax(Q K^T / sqrt(d)), the weights that `attention` does not hand out.
+
+    Args:
+        query, key: float tensors (B, L, H, d).
+        attention_mask: bool (B, L), True where a token may be attended to.
+
+    Returns:
+        float32 (B, H, L, L).
+    """
+    query, key = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key))  # (B, H, L, d)
+    return _weights(query, key, _bias(attention_mask)[:, None, None, :])
+
+
+def attention(query, key, value, attention_mask):
+    """softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, equation 1).
+
+    Args:
+        query, key, value: float tensors (B, L, H, d).
+        attention_mask: bool (B, L), True where a token may be attended to.
+
+    Returns:
+        Tensor (B, L, H, d) of the dtype of `value`; the softmax is computed in float32.
+    """
+    if keras.backend.backend() == "jax" and keras.distribution.list_devices()[0].startswith("cpu"):
+        # XLA would write the (B, H, L, L) weights of every block to memory and keep them for the
+        # gradient. One protein at a time they stay in the cache, and computing them again is
+        # cheaper than keeping them: less time, and a tenth of the memory.
+        return ops.map(keras.remat(_of_one_protein), (query, key, value, _bias(attention_mask)))
+    mask = attention_mask[:, None, None, :]  # (B, 1, 1, L)
+    return ops.dot_product_attention(query, key, value, mask=mask)
+
+
+def _of_one_protein(inputs):
+    """Three times (L, H, d) and a bias (L,) -> (L, H, d)."""
+    *projections, bias = inputs
+    query, key, value = (ops.transpose(x, (1, 0, 2)) for x in projections)  # (H, L, d)
+    weights = ops.cast(_weights(query, key, bias), value.dtype)  # (H, L, L)
+    return ops.transpose(ops.matmul(weights, value), (1, 0, 2))
+
+
+def _weights(query, key, bias):
+    """Twice (..., H, L, d) and a float32 bias for the scores -> float32 (..., H, L, L)."""
+    scores = ops.cast(ops.matmul(query, ops.swapaxes(key, -1, -2)), "float32")
+    return ops.softmax(scores * query.shape[-1] ** -0.5 + bias, axis=-1)
+
+
+def _bias(attention_mask):
+    """0 where a token may be attended to; elsewhere so low that its weight is exactly 0."""
+    return ops.where(attention_mask, 0.0, -1e9)

@@ -1,0 +1,486 @@
+"""ESM-2, the protein language model of Lin et al. 2023, as a functional Keras model.
+
+Reference: Lin et al., "Evolutionary-scale prediction of atomic-level protein structure with a
+language model", Science 379:1123 (2023), doi 10.1126/science.ade2574, and the code of `fair-esm`
+2.0.0 (`esm/model/esm2.py`, `esm/modules.py`, `esm/rotary_embedding.py`). The contact head is
+Rao et al. 2021, "Transformer protein language models are unsupervised structure learners".
+
+Differences from the reference: none in the numbers. Token ids outside `encode` are not checked,
+and dropout, which the published models train without, does not exist here.
+
+Shapes: `B` proteins in a batch, `L` tokens, `N` = L - 2 residues, `D` width, `H` heads,
+`d` = D / H, `n` encoder blocks.
+"""
+
+import warnings
+from functools import cached_property
+from itertools import pairwise
+
+import keras
+import numpy as np
+from keras import ops
+
+from kft.backbones.attention import attention, attention_weights, rotary_frequencies, rotate
+
+ALPHABET = (
+    "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
+).split()
+CLS, PAD, EOS, MASK = (ALPHABET.index(token) for token in ("<cls>", "<pad>", "<eos>", "<mask>"))
+
+# The published models were trained with 15% of the residues chosen and 80% of those shown as
+# <mask>. Their embeddings are zero, so all others are scaled as dropout would (section A.1).
+MASKED_IN_TRAINING = 0.15 * 0.8
+
+PUBLISHED = {  # name: blocks, width, heads (table S1)
+    "esm2_t6_8M_UR50D": (6, 320, 20),
+    "esm2_t12_35M_UR50D": (12, 480, 20),
+    "esm2_t30_150M_UR50D": (30, 640, 20),
+    "esm2_t33_650M_UR50D": (33, 1280, 20),
+    "esm2_t36_3B_UR50D": (36, 2560, 40),
+    "esm2_t48_15B_UR50D": (48, 5120, 40),
+}
+
+
+# Tokens ---------------------------------------------------------------------------------------
+
+_MASK_STAND_IN = "\0"  # one character for "<mask>" while a string is looked up
+_TOKEN_OF_BYTE = np.full(256, -1, dtype="int32")
+for _token in [*(t for t in ALPHABET if len(t) == 1), _MASK_STAND_IN]:
+    _TOKEN_OF_BYTE[ord(_token)] = MASK if _token == _MASK_STAND_IN else ALPHABET.index(_token)
+
+
+def residue_tokens(sequence, name="sequence"):
+    """Turns one protein into token ids, without <cls> and <eos>.
+
+    Args:
+        sequence: string of one-letter residues in either case; "<mask>", "-" and "." may stand
+            among them.
+        name: what an error calls this sequence.
+
+    Returns:
+        int32 array (N,).
+
+    Raises:
+        TypeError: not a string.
+        ValueError: empty, or a character that is no residue; says which and where.
+    """
+    if not isinstance(sequence, str):
+        raise TypeError(
+            f"{name} must be a string of one-letter residues, received {sequence!r} "
+            f"({type(sequence).__name__})."
+        )
+    if not sequence:
+        raise ValueError(f"{name} is empty: it must hold at least one residue.")
+    # `upper` would invent residues beyond ASCII (the German sharp s becomes "SS"), and a
+    # stand-in that was there before is no <mask>: both are left as they are and found below.
+    if sequence.isascii() and _MASK_STAND_IN not in sequence:
+        text = sequence.upper().replace("<MASK>", _MASK_STAND_IN)
+    else:
+        text = "".join(c if c.isascii() and c != _MASK_STAND_IN else "?" for c in sequence)
+        text = text.upper()
+    tokens = _TOKEN_OF_BYTE[np.frombuffer(text.encode("ascii"), dtype="uint8")]
+    if tokens.min() < 0:
+        at = int(np.argmax(tokens < 0))
+        at += 5 * text[:at].count(_MASK_STAND_IN)  # "<mask>" is six characters of the original
+        raise ValueError(
+            f"{name} has {sequence[at]!r} at position {at + 1}, which is no residue. Known are "
+            f"{''.join(t for t in ALPHABET if len(t) == 1)} and <mask>; write X for an unknown "
+            f"residue."
+        )
+    return tokens
+
+
+def encode(sequences, max_length=None, pad_lengths=None, names=None):
+    """Turns proteins into what the backbone takes: <cls> residues <eos>, then <pad>.
+
+    Args:
+        sequences: list of strings, see `residue_tokens`.
+        max_length: residues to keep from the start of each protein; a warning says how many
+            were cut. None keeps all.
+        pad_lengths: ascending token counts. The batch is padded to the first that holds its
+            longest protein, so that few shapes occur and little is compiled. None pads to the
+            longest.
+        names: what errors call each sequence, None for "sequences[0]" and so on.
+
+    Returns:
+        {"token_ids": int32 array (B, L)}.
+
+    Raises:
+        TypeError: a bare string, or an element that is no string.
+        ValueError: no sequences, an empty one, a character that is no residue, or `max_length`
+            below 1.
+
+    Example:
+        >>> encode(["MKT", "a"])["token_ids"].tolist()
+        [[0, 20, 15, 11, 2], [0, 5, 2, 1, 1]]
+    """
+    if isinstance(sequences, str | bytes):
+        raise TypeError(
+            "sequences must be a list of strings, received one string: write [sequence]."
+        )
+    if max_length is not None and max_length < 1:
+        raise ValueError(f"max_length must be at least 1 residue, received {max_length}.")
+    names = names or [f"sequences[{i}]" for i in range(len(sequences))]
+    rows = [residue_tokens(s, name) for s, name in zip(sequences, names, strict=True)]
+    if not rows:
+        raise ValueError("sequences is empty: give at least one protein.")
+    if max_length is not None:
+        cut = [len(row) - max_length for row in rows if len(row) > max_length]
+        if cut:
+            warnings.warn(
+                f"{len(cut)} of {len(rows)} sequences were longer than max_length={max_length}: "
+                f"{sum(cut)} residues were cut from their ends.",
+                stacklevel=2,
+            )
+        rows = [row[:max_length] for row in rows]
+    length = max(map(len, rows)) + 2
+    length = next((p for p in pad_lengths or () if p >= length), length)
+    token_ids = np.full((len(rows), length), PAD, dtype="int32")
+    for out, row in zip(token_ids, rows, strict=True):
+        out[0], out[1 : len(row) + 1], out[len(row) + 1] = CLS, row, EOS
+    return {"token_ids": token_ids}
+
+
+# Layers ---------------------------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable("kft")
+class TokenEmbedding(keras.layers.Layer):
+    """Embeds tokens with ESM's token dropout: int (B, L) -> float (B, L, D).
+
+    <mask> and <pad> become zero, and the rest is scaled by (1 - 0.15 * 0.8) / (1 - share of
+    <mask> among the tokens that are not <pad>).
+    """
+
+    def __init__(self, width, token_dropout=True, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.token_dropout = width, token_dropout
+        self.tokens = keras.layers.Embedding(
+            len(ALPHABET), width, _normal(), dtype=self.dtype_policy, name="tokens"
+        )
+
+    def build(self, token_ids_shape):
+        self.tokens.build(token_ids_shape)
+        self.built = True
+
+    def call(self, token_ids):
+        shown = ops.not_equal(token_ids, PAD)
+        scale = 1.0
+        if self.token_dropout:
+            is_mask = ops.equal(token_ids, MASK)
+            masked = ops.sum(ops.cast(is_mask, "float32"), axis=1, keepdims=True)  # (B, 1)
+            total = ops.sum(ops.cast(shown, "float32"), axis=1, keepdims=True)
+            scale = (1.0 - MASKED_IN_TRAINING) / (1.0 - masked / total)
+            shown = ops.logical_and(shown, ops.logical_not(is_mask))
+        scale = ops.expand_dims(ops.where(shown, scale, 0.0), -1)  # (B, L, 1)
+        return self.tokens(token_ids) * ops.cast(scale, self.compute_dtype)
+
+    def compute_output_spec(self, token_ids):
+        return keras.KerasTensor((*token_ids.shape, self.width), dtype=self.compute_dtype)
+
+    def get_config(self):
+        config = {"width": self.width, "token_dropout": self.token_dropout}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("kft")
+class EncoderBlock(keras.layers.Layer):
+    """A pre-norm transformer block: x + attention(norm(x)), then x + feedforward(norm(x)).
+
+    `call(x, attention_mask)` takes float (B, L, D) and bool (B, L), True where a token may be
+    attended to, and returns (B, L, D).
+    """
+
+    def __init__(self, width, num_heads, hidden_width, frequencies, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.num_heads, self.hidden_width = width, num_heads, hidden_width
+        self.frequencies = tuple(frequencies)
+        policy = self.dtype_policy
+        self.attention_norm = _norm("attention_norm", policy)
+        self.query = _dense(width, "query", policy)
+        self.key = _dense(width, "key", policy)
+        self.value = _dense(width, "value", policy)
+        self.attention_output = _dense(width, "attention_output", policy)
+        self.feedforward_norm = _norm("feedforward_norm", policy)
+        self.feedforward_in = _dense(hidden_width, "feedforward_in", policy)
+        self.feedforward_out = _dense(width, "feedforward_out", policy)
+
+    def build(self, x_shape, attention_mask_shape):
+        in_width = (self.attention_norm, self.query, self.key, self.value, self.attention_output)
+        for layer in (*in_width, self.feedforward_norm, self.feedforward_in):
+            layer.build(x_shape)
+        self.feedforward_out.build((*x_shape[:-1], self.hidden_width))
+
+    def call(self, x, attention_mask):
+        shape = ops.shape(x)
+        # Tokens in rows: with (B, L, D) XLA would copy each dense layer's input once more to
+        # contract B and L for the gradient of the kernel, a quarter of a training step.
+        x = ops.reshape(x, (-1, self.width))  # (BL, D)
+        h = attention(*self._project(self.attention_norm(x), shape[1]), attention_mask)
+        x = x + self.attention_output(ops.reshape(h, ops.shape(x)))  # (B, L, H, d) -> (BL, D)
+        h = ops.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate=False)
+        return ops.reshape(x + self.feedforward_out(h), shape)
+
+    def attention_weights(self, x, attention_mask):
+        """The weights that `call` uses and does not hand out, float32 (B, H, L, L)."""
+        query, key, _ = self._project(self.attention_norm(x), ops.shape(x)[1])
+        return attention_weights(query, key, attention_mask)
+
+    def _project(self, x, length):
+        """(B, L, D) or (BL, D) -> rotated queries, rotated keys and values, each (B, L, H, d)."""
+        heads = (-1, length, self.num_heads, self.width // self.num_heads)
+        query, key, value = (
+            ops.reshape(layer(x), heads) for layer in (self.query, self.key, self.value)
+        )
+        return rotate(query, self.frequencies), rotate(key, self.frequencies), value
+
+    def compute_output_spec(self, x, attention_mask):
+        return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        names = ("width", "num_heads", "hidden_width", "frequencies")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+class MaskedLMHead(keras.layers.Layer):
+    """Token logits from hidden states, with the embedding's own table: (B, L, D) -> (B, L, 33)."""
+
+    def __init__(self, embedding, **kwargs):
+        super().__init__(dtype=embedding.dtype_policy, **kwargs)
+        # Not tracked: the table stays the embedding's.
+        vars(self)["embedding"] = embedding
+        self.dense = _dense(embedding.width, "dense", self.dtype_policy)
+        self.norm = _norm("norm", self.dtype_policy)
+
+    def build(self, x_shape):
+        self.dense.build(x_shape)
+        self.norm.build(x_shape)
+        self.bias = self.add_weight(shape=(len(ALPHABET),), initializer="zeros", name="bias")
+
+    def call(self, x):
+        x = self.norm(ops.gelu(self.dense(x), approximate=False))
+        table = ops.convert_to_tensor(self.embedding.tokens.embeddings)  # (33, D)
+        return ops.matmul(x, ops.transpose(table)) + self.bias
+
+
+class AttentionWeights(keras.layers.Layer):
+    """The attention weights of one block: its input and mask -> float32 (B, H, L, L)."""
+
+    def __init__(self, block, **kwargs):
+        super().__init__(dtype=block.dtype_policy, **kwargs)
+        vars(self)["block"] = block  # not tracked: its weights stay its own
+
+    def call(self, x, attention_mask):
+        return self.block.attention_weights(x, attention_mask)
+
+    def compute_output_spec(self, x, attention_mask):
+        batch, length = attention_mask.shape
+        return keras.KerasTensor((batch, self.block.num_heads, length, length), dtype="float32")
+
+
+class ContactHead(keras.layers.Layer):
+    """Predicts contacts from attention: symmetrise, correct for the average product, regress.
+
+    `call(attentions, token_ids)` takes the n attention weights, float32 (B, H, L, L), and int
+    (B, L), and returns probabilities, float32 (B, N, N); rows and columns past a protein's end
+    mean nothing. Rao et al. 2021; the correction is Dunn et al. 2008, equation 3.
+    """
+
+    def build(self, attentions_shape, token_ids_shape):
+        channels = sum(shape[1] for shape in attentions_shape)
+        self.kernel = self.add_weight(shape=(channels, 1), initializer=_normal(), name="kernel")
+        self.bias = self.add_weight(shape=(1,), initializer="zeros", name="bias")
+
+    def call(self, attentions, token_ids):
+        keep = ops.logical_and(ops.not_equal(token_ids, PAD), ops.not_equal(token_ids, EOS))
+        keep = ops.cast(keep, "float32")
+        maps = ops.concatenate(attentions, axis=1)  # (B, nH, L, L)
+        maps = maps * keep[:, None, :, None] * keep[:, None, None, :]
+        maps = maps[:, :, 1:-1, 1:-1]  # (B, nH, N, N)
+        maps = maps + ops.transpose(maps, (0, 1, 3, 2))
+        rows = ops.sum(maps, axis=-1, keepdims=True)  # (B, nH, N, 1)
+        columns = ops.sum(maps, axis=-2, keepdims=True)  # (B, nH, 1, N)
+        total = ops.sum(rows, axis=-2, keepdims=True)  # (B, nH, 1, 1)
+        maps = maps - rows * columns / total
+        return ops.sigmoid(ops.einsum("bcij,co->bij", maps, self.kernel) + self.bias)
+
+    def compute_output_spec(self, attentions, token_ids):
+        batch, length = token_ids.shape
+        residues = None if length is None else length - 2
+        return keras.KerasTensor((batch, residues, residues), dtype="float32")
+
+
+@keras.saving.register_keras_serializable("kft")
+class TokenMask(keras.layers.Layer):
+    """Marks tokens: bool (B, L), True where the id in int (B, L) is none of `excluded`."""
+
+    def __init__(self, excluded, **kwargs):
+        super().__init__(**kwargs)
+        self.excluded = tuple(excluded)
+
+    def call(self, token_ids):
+        mask = ops.not_equal(token_ids, self.excluded[0])
+        for token in self.excluded[1:]:
+            mask = ops.logical_and(mask, ops.not_equal(token_ids, token))
+        return mask
+
+    def compute_output_spec(self, token_ids):
+        return keras.KerasTensor(token_ids.shape, dtype="bool")
+
+    def get_config(self):
+        return {**super().get_config(), "excluded": self.excluded}
+
+
+def _normal():
+    return keras.initializers.RandomNormal(stddev=0.02)
+
+
+def _dense(units, name, dtype):
+    return keras.layers.Dense(units, kernel_initializer=_normal(), dtype=dtype, name=name)
+
+
+def _norm(name, dtype):
+    return keras.layers.LayerNormalization(epsilon=1e-5, dtype=dtype, name=name)
+
+
+# Models ---------------------------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable("kft")
+class ESM2(keras.Model):
+    """The ESM-2 encoder: {"token_ids": int (B, L)} -> float (B, L, D) after the final norm.
+
+    Args:
+        num_blocks: encoder blocks n.
+        width: size D of a hidden state.
+        num_heads: attention heads H; D / H must be even.
+        hidden_width: units inside a feed-forward; None means 4 D.
+        token_dropout: whether embeddings are scaled for the share of <mask>, as all published
+            ESM-2 models do.
+        frequencies: D / (2 H) rotary frequencies; None computes them. Checkpoints carry their
+            own, some rounded to half precision, and the model was trained with those.
+        name: name of the Keras model.
+        dtype: Keras dtype or policy, "mixed_bfloat16" for one.
+
+    Attributes:
+        stages: layers in order: embedding, block 0 ... block n-1, final norm.
+        width: D.
+        residue_mask: symbolic bool (B, L), True where a token is a residue.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+
+    Example:
+        >>> backbone = ESM2(num_blocks=2, width=32, num_heads=4)
+        >>> backbone(backbone.encode(["MKTAYI"])).shape
+        (1, 8, 32)
+    """
+
+    encode = staticmethod(encode)
+
+    def __init__(
+        self, num_blocks, width, num_heads, hidden_width=None, token_dropout=True,
+        frequencies=None, name="esm2", dtype=None, **kwargs,
+    ):  # fmt: skip
+        if num_blocks < 1 or width % (2 * num_heads):
+            raise ValueError(
+                f"An ESM-2 needs num_blocks >= 1 and a width that is an even multiple of "
+                f"num_heads, received {num_blocks=}, {width=}, {num_heads=}."
+            )
+        hidden_width = hidden_width or 4 * width
+        frequencies = tuple(frequencies or rotary_frequencies(width // num_heads))
+        dtype = keras.dtype_policies.get(dtype).name
+        config = {
+            "num_blocks": num_blocks, "width": width, "num_heads": num_heads,
+            "hidden_width": hidden_width, "token_dropout": token_dropout,
+            "frequencies": frequencies, "dtype": dtype,
+        }  # fmt: skip
+        stages = [TokenEmbedding(width, token_dropout, name="embedding", dtype=dtype)]
+        stages += [
+            EncoderBlock(
+                width, num_heads, hidden_width, frequencies, name=f"block_{i}", dtype=dtype
+            )
+            for i in range(num_blocks)
+        ]
+        stages += [_norm("final_norm", dtype)]
+
+        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+        attention_mask = TokenMask([PAD], name="attention_mask")(token_ids)
+        x = stages[0](token_ids)
+        for block in stages[1:-1]:
+            x = block(x, attention_mask)
+        super().__init__({"token_ids": token_ids}, stages[-1](x), name=name, **kwargs)
+
+        self.width, self._config = width, config
+        self.residue_mask = TokenMask([CLS, PAD, EOS], name="residue_mask")(token_ids)
+
+    @property
+    def stages(self):
+        blocks = (f"block_{i}" for i in range(self._config["num_blocks"]))
+        return [self.get_layer(name) for name in ("embedding", *blocks, "final_norm")]
+
+    # The two models below are built when they are first asked for. They are no layers of the
+    # backbone: a fine-tuned model must not carry weights that no gradient reaches. Keras's
+    # saving finds them as attributes, so that `backbone.save` keeps their weights.
+
+    @cached_property
+    def masked_lm(self):
+        """keras.Model from the backbone's input to token logits, see `MaskedLM`."""
+        return MaskedLM(self)
+
+    @cached_property
+    def contacts(self):
+        """keras.Model from the backbone's input to contact probabilities, see `Contacts`."""
+        return Contacts(self)
+
+    def get_config(self):
+        return {**self._config, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+class _OnBackbone(keras.Model):
+    """A functional model that shares a backbone's layers and is rebuilt from its config."""
+
+    def __init__(self, backbone, output, name):
+        super().__init__(backbone.input, output, name=name)
+        # Tracked, since a block whose weights are only borrowed is not in the graph. The backbone
+        # itself must not be: it refers to this model, and Keras's loading follows every circle.
+        self.stages = backbone.stages
+        self._backbone_config = backbone.get_config()
+
+    def get_config(self):
+        return {"backbone": self._backbone_config}
+
+
+@keras.saving.register_keras_serializable("kft")
+class MaskedLM(_OnBackbone):
+    """{"token_ids": int (B, L)} -> token logits, float (B, L, 33); the table is tied."""
+
+    def __init__(self, backbone):
+        head = MaskedLMHead(backbone.stages[0], name="lm_head")
+        super().__init__(backbone, head(backbone.output), "masked_lm")
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return ESM2.from_config(config["backbone"]).masked_lm
+
+
+@keras.saving.register_keras_serializable("kft")
+class Contacts(_OnBackbone):
+    """{"token_ids": int (B, L)} -> contact probabilities, float32 (B, N, N)."""
+
+    def __init__(self, backbone):
+        mask = backbone.get_layer("attention_mask").output
+        attentions = [
+            AttentionWeights(block, name=f"attention_{i}")(before.output, mask)
+            for i, (before, block) in enumerate(pairwise(backbone.stages[:-1]))
+        ]
+        head = ContactHead(name="contact_head", dtype="float32")
+        super().__init__(backbone, head(attentions, backbone.input["token_ids"]), "contacts")
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return ESM2.from_config(config["backbone"]).contacts

@@ -1,0 +1,106 @@
+"""The original implementations, small and random, for tests to compare with; needs torch."""
+
+import argparse
+
+import numpy as np
+import torch
+from esm.data import Alphabet
+from esm.model.esm2 import ESM2 as FairESM2
+from transformers import EsmConfig, EsmForMaskedLM
+
+RESIDUES = "LAGVSERTIDPKQNFYMHWCXBUZO.-"
+
+SHAPES = {  # name: blocks, width, heads
+    "two blocks": (2, 64, 4),
+    "20 heads of 16": (2, 320, 20),
+    "six deep": (6, 48, 6),
+}
+
+
+def esm_config(num_blocks, width, num_heads, **changes):
+    """The configuration of a published ESM-2, but for its size."""
+    options = {
+        "vocab_size": 33,
+        "mask_token_id": 32,
+        "pad_token_id": 1,
+        "hidden_size": width,
+        "num_hidden_layers": num_blocks,
+        "num_attention_heads": num_heads,
+        "intermediate_size": 4 * width,
+        "position_embedding_type": "rotary",
+        "token_dropout": True,
+        "emb_layer_norm_before": False,
+        "layer_norm_eps": 1e-5,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "attn_implementation": "eager",  # the only one that hands out attention, for contacts
+    }
+    return EsmConfig(**(options | changes))
+
+
+def hugging_face(num_blocks, width, num_heads, scale=0.1, seed=0, **changes):
+    """transformers' EsmForMaskedLM with weights large enough to matter."""
+    torch.manual_seed(seed)
+    model = EsmForMaskedLM(esm_config(num_blocks, width, num_heads, **changes)).eval()
+    return _perturbed(model, scale)
+
+
+def fair(num_blocks, width, num_heads, scale=0.1, seed=0):
+    """fair-esm's ESM2 with weights large enough to matter."""
+    torch.manual_seed(seed)
+    return _perturbed(FairESM2(num_blocks, width, num_heads).eval(), scale)
+
+
+def _perturbed(model, scale):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter) * scale
+            # The scales of norms and the biases start from 1 and 0, all else from nothing.
+            parameter.copy_(noise if parameter.ndim > 1 else parameter + noise)
+    return model
+
+
+def save_fair(model, path, contacts=True):
+    """Writes what the publisher's files hold, the contact head in the sibling file."""
+    settings = argparse.Namespace(
+        encoder_layers=model.num_layers,
+        encoder_embed_dim=model.embed_dim,
+        encoder_attention_heads=model.attention_heads,
+        token_dropout=model.token_dropout,
+    )
+    state = {}
+    for name, value in model.state_dict().items():
+        if not name.startswith("contact_head"):
+            prefix = "encoder." if name.startswith("lm_head") else "encoder.sentence_encoder."
+            state[prefix + name] = value
+    torch.save({"cfg": {"model": settings}, "model": state}, path)
+    if contacts:
+        regression = {k: v for k, v in model.state_dict().items() if k.startswith("contact_head")}
+        torch.save({"model": regression}, path.with_name(f"{path.stem}-contact-regression.pt"))
+
+
+def outputs(model, token_ids):
+    """Hidden states, logits and contacts of either reference, as numpy arrays."""
+    ids = torch.tensor(np.ascontiguousarray(token_ids)).long()
+    with torch.no_grad():
+        if isinstance(model, FairESM2):
+            last = model.num_layers
+            found = model(ids, repr_layers=[last], return_contacts=True)
+            found = found["representations"][last], found["logits"], found["contacts"]
+        else:
+            mask = (ids != 1).long()
+            hidden = model.esm(ids, attention_mask=mask).last_hidden_state
+            logits = model(ids, attention_mask=mask).logits
+            found = hidden, logits, model.predict_contacts(ids, mask)
+    return [x.numpy() for x in found]
+
+
+def proteins(lengths, seed=0):
+    """Random proteins of the given lengths over all residue letters."""
+    rng = np.random.default_rng(seed)
+    return ["".join(rng.choice(list(RESIDUES), n)) for n in lengths]
+
+
+def alphabet():
+    """fair-esm's alphabet of ESM-2."""
+    return Alphabet.from_architecture("ESM-1b")

@@ -1,0 +1,66 @@
+"""The same training run on every backend: 50 steps beside transformers with plain torch."""
+
+import keras
+import numpy as np
+import references
+import torch
+from test_esm2 import from_reference
+
+import kft
+
+STEPS, RATE, MOMENTUM = 50, 0.02, 0.9
+# What rounding in float32 grows to in 50 steps: the largest difference of a loss, of about 0.5, to
+# that of the torch loop. Measured (pytest -s tests/test_training.py): TORCHMEASURED.
+TOLERANCE = 1e-4
+
+
+def batches():
+    """The same 50 batches for everybody: proteins of two kinds, padded to 32 tokens.
+
+    A fifth of the labels is wrong, so that the loss stays at a height where it can differ.
+    """
+    rng = np.random.default_rng(0)
+    for _ in range(STEPS):
+        kinds = rng.integers(0, 2, 8)
+        proteins = [
+            "".join(rng.choice(list(("ADEGLST", "AFIKRVW")[kind]), rng.integers(5, 30)))
+            for kind in kinds
+        ]
+        labels = np.where(rng.random(8) < 0.2, 1 - kinds, kinds).astype("int32")
+        yield kft.backbones.esm2.encode(proteins, pad_lengths=(32,)), labels
+
+
+def reference_curve(reference):
+    """Mean pooling over residues, a zero-initialised linear layer, SGD with momentum."""
+    model, head = reference.esm, torch.nn.Linear(32, 2)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=RATE, momentum=MOMENTUM)
+    for inputs, kinds in batches():
+        ids = torch.tensor(inputs["token_ids"]).long()
+        hidden = model(ids, attention_mask=(ids != 1).long()).last_hidden_state
+        residues = ((ids != 0) & (ids != 1) & (ids != 2)).float()
+        pooled = torch.einsum("bl,bld->bd", residues / residues.sum(1, keepdim=True), hidden)
+        loss = torch.nn.functional.cross_entropy(head(pooled), torch.tensor(kinds).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield float(loss.detach())
+
+
+def test_loss_curve_is_the_references():
+    reference = references.hugging_face(2, 32, 4)
+    model = kft.Model(from_reference(reference), kft.heads.Classification(2))
+    model.compile(
+        keras.optimizers.SGD(RATE, momentum=MOMENTUM), loss="sparse_categorical_crossentropy"
+    )
+    curve = []
+    for inputs, kinds in batches():
+        model.reset_metrics()
+        curve.append(float(model.train_on_batch(inputs, kinds)))
+    expected = np.array(list(reference_curve(reference)))
+    assert np.ptp(expected) > 0.3, "nothing moved that could differ"
+    worst = np.abs(np.array(curve) - expected).max()
+    print(f"{keras.backend.backend()}: largest difference {worst:.1e}")
+    assert worst < TOLERANCE
