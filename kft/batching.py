@@ -10,7 +10,7 @@ import numpy as np
 # Token counts that batches of sequences are padded to. JAX compiles a model once per shape, so
 # shapes must be few. On proteins of 3 to 1,000 residues steps of a third to a half, and unequal
 # neighbours, make a quarter of the tokens padding.
-PAD_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+PAD_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
 # Batches for evaluation hold at most so many tokens, whatever the batch size: attention takes
 # memory with the square of the length.

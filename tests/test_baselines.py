@@ -12,6 +12,8 @@ from kft import baselines
 from kft.baselines import composition, constant, fit_all, kmers, one_hot
 from kft.evaluation import score
 
+pytestmark = pytest.mark.once
+
 LETTERS = np.array(list(baselines.AMINO_ACIDS))
 
 

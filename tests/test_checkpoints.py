@@ -20,6 +20,8 @@ from huggingface_hub import constants
 from kft.backbones.checkpoints import Tensors, hub_folder, read_safetensors
 from kft.backbones.torch_files import CheckpointError, read_torch
 
+pytestmark = pytest.mark.once
+
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),

@@ -17,6 +17,8 @@ import pytest
 from kft import data
 from kft.data import Dataset, Split, amp
 
+pytestmark = pytest.mark.once
+
 needs_flip = pytest.mark.skipif(
     not os.environ.get("KFT_DATA"), reason="KFT_DATA is unset: the FLIP files are not here"
 )

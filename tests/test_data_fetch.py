@@ -9,6 +9,8 @@ import pytest
 from kft import data
 from kft.data import fetch, flip
 
+pytestmark = pytest.mark.once
+
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PLACE = "flip/gb1/splits.zip"

@@ -9,6 +9,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from kft import data
 from kft.data.splits import KMER, PARTS, SHARED, cluster, cluster_split, group_split, random_split
 
+pytestmark = pytest.mark.once
+
 
 def check_partition(parts, n):
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(n))

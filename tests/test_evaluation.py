@@ -11,6 +11,8 @@ from sklearn import metrics
 from kft import evaluation
 from kft.evaluation import Interval, difference, score, table
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def rng():

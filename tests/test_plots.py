@@ -12,6 +12,8 @@ import kft.plots
 from kft.evaluation import score
 from kft.plots import plot_classification, plot_regression, save_figure
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def labels():

@@ -9,6 +9,8 @@ import pytest
 
 from kft.data import Record, read_csv, read_fasta
 
+pytestmark = pytest.mark.once
+
 HEADER = "sequence,y\n"
 
 

@@ -22,6 +22,8 @@ import torch
 from kft.backbones import torch_files
 from kft.backbones.torch_files import CheckpointError, read_torch
 
+pytestmark = pytest.mark.once
+
 LAYOUTS = [pytest.param(True, id="zip"), pytest.param(False, id="legacy")]
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),

@@ -156,7 +156,7 @@ class TokenEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         self.width, self.token_dropout = width, token_dropout
         self.tokens = keras.layers.Embedding(
-            len(ALPHABET), width, _normal(), dtype=self.dtype_policy, name="tokens"
+            len(ALPHABET), width, _normal(width), dtype=self.dtype_policy, name="tokens"
         )
 
     def build(self, token_ids_shape):
@@ -288,7 +288,9 @@ class ContactHead(keras.layers.Layer):
 
     def build(self, attentions_shape, token_ids_shape):
         channels = sum(shape[1] for shape in attentions_shape)
-        self.kernel = self.add_weight(shape=(channels, 1), initializer=_normal(), name="kernel")
+        self.kernel = self.add_weight(
+            shape=(channels, 1), initializer=_normal(channels), name="kernel"
+        )
         self.bias = self.add_weight(shape=(1,), initializer="zeros", name="bias")
 
     def call(self, attentions, token_ids):
@@ -331,12 +333,12 @@ class TokenMask(keras.layers.Layer):
         return {**super().get_config(), "excluded": self.excluded}
 
 
-def _normal():
-    return keras.initializers.RandomNormal(stddev=0.02)
+def _normal(inputs):
+    return keras.initializers.RandomNormal(stddev=inputs**-0.5)
 
 
 def _dense(units, name, dtype):
-    return keras.layers.Dense(units, kernel_initializer=_normal(), dtype=dtype, name=name)
+    return keras.layers.Dense(units, kernel_initializer="lecun_normal", dtype=dtype, name=name)
 
 
 def _norm(name, dtype):
