@@ -374,7 +374,7 @@ class ESM2(keras.Model):
 
     Example:
         >>> backbone = ESM2(num_blocks=2, width=32, num_heads=4)
-        >>> backbone(backbone.encode(["MKTAYI"])).shape
+        >>> tuple(backbone(backbone.encode(["MKTAYI"])).shape)
         (1, 8, 32)
     """
 
