@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BACKENDS := jax torch tensorflow
 
-.PHONY: help demo test lint format benchmark clean
+.PHONY: help demo test $(BACKENDS:%=test-%) lint format benchmark clean
 
 help:
 	@echo "make demo [BACKEND=jax|torch|tensorflow] [DATA=amp|gb1]   fine-tune a small ESM-2, see out/"
@@ -16,10 +16,15 @@ help:
 demo: $(VENV)/.installed-$(BACKEND)
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python recipes/full.py --data $(DATA)
 
+# One process per backend, two at a time with one thread each: small models gain nothing from more.
 test: $(VENV)/.installed-test lint
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 --output-sync=line $(BACKENDS:%=test-%)
+
+test-jax: $(VENV)/.installed-test
 	KERAS_BACKEND=jax $(BIN)/python -m pytest
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -m "not once"
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m "not once"
+
+test-torch test-tensorflow: test-%: $(VENV)/.installed-test
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -m "not once"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

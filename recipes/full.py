@@ -18,14 +18,14 @@ import kft
 from kft.backbones.esm2 import ESM2
 
 SIZE = {"num_blocks": 3, "width": 64, "num_heads": 4}
-EPOCHS = {"amp": 10, "gb1": 30}
+EPOCHS = {"amp": 10, "gb1": 20}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="amp", choices=sorted(EPOCHS))
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the batches")
-    parser.add_argument("--epochs", type=int, help="default: 10 for amp, 30 for gb1")
+    parser.add_argument("--epochs", type=int, help="default: 10 for amp, 20 for gb1")
     parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it runs")
     parser.add_argument("--out", default="out", help="folder for the figure and the JSON")
     args = parser.parse_args()
