@@ -18,6 +18,7 @@ demo: $(VENV)/.installed-$(BACKEND)
 
 # One process per backend, two at a time with one thread each: small models gain nothing from more.
 test: $(VENV)/.installed-test lint
+	@echo "The suite on $(BACKENDS): about 10 minutes; each backend prints when it is done."
 	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 --output-sync=line $(BACKENDS:%=test-%)
 
 test-jax: $(VENV)/.installed-test
