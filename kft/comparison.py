@@ -58,7 +58,9 @@ def report(model, data, name, seconds, out, settings=None):
     """
     from rich.console import Console
 
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # a log has room for the table
     others = baselines.fit_all(data, progress=lambda line: console.print(f"  {line}"))
     answers = {name: predict(model, data.test.inputs)}
     answers |= {other.name: other.predictions for other in others}
