@@ -69,17 +69,32 @@ _import_keras()
 _HOME = {
     "load": "kft.backbones",
     "Model": "kft.model",
+    "replace_head": "kft.model",
     "predict": "kft.model",
     "embed": "kft.model",
     "batches": "kft.batching",
+    "freeze": "kft.params",
+    "unfreeze": "kft.params",
+    "train_only": "kft.params",
+    "parameters": "kft.params",
+    "fingerprint": "kft.params",
+    "split": "kft.frontier",
+    "fit_frontier": "kft.frontier",
+    "find_learning_rate": "kft.learning_rates",
+    "fit": "kft.fitting",
     "evaluate": "kft.comparison",
 }
-_MODULES = ("backbones", "baselines", "comparison", "data", "evaluation", "heads", "plots")
+_MODULES = (
+    "backbones", "baselines", "callbacks", "comparison", "data", "evaluation", "heads", "losses",
+    "params", "plots", "strategies",
+)  # fmt: skip
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 importlib.import_module("kft.backbones.esm2")
 importlib.import_module("kft.model")
+importlib.import_module("kft.frontier")
+importlib.import_module("kft.learning_rates")
 
 
 def __getattr__(name):

@@ -20,21 +20,30 @@ MOST_TOKENS = 16384
 class Batches(keras.utils.PyDataset):
     """Encoded batches of records, see `kft.batches`.
 
-    `batches[i]` is batch i of the present epoch: encoded inputs, or (encoded inputs, targets).
+    `batches[i]` is batch i of the present epoch: encoded inputs, or (encoded inputs, targets), or
+    where residues have targets (encoded inputs, targets, weights).
 
     Attributes:
         chosen: list of int arrays, the records of each batch of the present epoch.
         cut: list of int, how many residues each input above `max_length` has lost.
+        lengths: int array, the tokens of each record, <cls> and <eos> included and what is cut
+            left out; None where records are arrays, which do not differ in size.
     """
 
-    def __init__(self, inputs, targets, encode, batch_size, seed, max_length, names):
+    def __init__(self, inputs, targets, encode, batch_size, seed, max_length, names, masks=None):
         super().__init__()
         self.inputs, self.targets, self.encode = inputs, targets, encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
-        self.cut = []
-        # Only strings differ in size: they are put beside others of their length. What is no
-        # array is left to the encoder, which says what is wrong with None or a number.
-        self.lengths = self._measure(names) if np.ndim(inputs[0]) == 0 else None
+        self.cut, self.lengths, self.residues = [], None, None
+        if encode is None:
+            _check_arrays(inputs, names)
+            self.encode = _stack
+        elif np.ndim(inputs[0]) == 0:
+            # Only strings differ in size: they are put beside others of their length. What is no
+            # array is left to the encoder, which says what is wrong with None or a number.
+            self.lengths, self.residues = self._measure(names)
+        if isinstance(targets, list):
+            self.targets, self.masks = _per_residue(targets, masks, self.residues, names)
         self.epoch = 0
         self._plan()
 
@@ -49,20 +58,45 @@ class Batches(keras.utils.PyDataset):
         else:
             with _silent_cuts():  # they are counted in `cut`
                 encoded = self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
-        return encoded if self.targets is None else (encoded, self.targets[chosen])
+        if self.targets is None:
+            return encoded
+        if isinstance(self.targets, list):
+            return (encoded, *self._at_tokens(chosen, _tokens(encoded)))
+        return encoded, self.targets[chosen]
+
+    def padded(self, index):
+        """The tokens that each record of batch `index` is padded to, None where all are alike."""
+        if self.lengths is None:
+            return None
+        return int(_padded(self.lengths[self.chosen[index]].max()))
+
+    def _at_tokens(self, chosen, length):
+        """Targets (B, L) or (B, L, K) and weights (B, L), 0 but at the tokens of residues."""
+        first = self.targets[0]
+        targets = np.zeros((len(chosen), length, *first.shape[1:]), dtype=first.dtype)
+        weights = np.zeros((len(chosen), length), dtype="float32")
+        for row, i in enumerate(chosen):
+            kept = self.lengths[i] - 2  # <cls> residues <eos>
+            targets[row, 1 : kept + 1] = self.targets[i][:kept]
+            weights[row, 1 : kept + 1] = self.masks[i][:kept]
+        return targets, weights
 
     def _measure(self, names):
-        """Tokens of each input. All are encoded now: an error in the third epoch is too late."""
-        lengths = []
+        """Tokens of each input, and residues of it before any is cut.
+
+        All are encoded now: an error in the third epoch is too late.
+        """
+        lengths, residues = [], []
         with _silent_cuts():
             for name, x in zip(names, self.inputs, strict=True):
                 tokens = _tokens(self.encode([x], names=[name]))
+                residues.append(tokens - 2)
                 if self.max_length is not None and len(x) > self.max_length:
                     kept = _tokens(self.encode([x], self.max_length, names=[name]))
                     self.cut += [tokens - kept] if kept < tokens else []
                     tokens = kept
                 lengths.append(tokens)
-        return np.array(lengths)
+        return np.array(lengths), residues
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -140,8 +174,11 @@ def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None)
 
     Args:
         records: what has `.inputs` and `.targets` (a `kft.data.Split`), a pair (inputs, targets),
-            or inputs alone.
-        encode: the backbone's `encode`.
+            or inputs alone. Targets are numbers (N,) or (N, K); or, where every residue has its
+            own, a list of N arrays with one entry (or K) per residue. Then `.masks`, if there is
+            one, is a list of N bool arrays that mark the residues which count.
+        encode: the backbone's `encode`. None stacks records that are arrays of one shape, or
+            dicts of such arrays, for any Keras model; float64 becomes float32.
         batch_size: records per batch; the last one may be smaller.
         seed: int from which the order of every epoch follows, on every backend. None keeps one
             order, by length, for evaluation.
@@ -149,14 +186,18 @@ def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None)
         names: what errors call each input, None for "inputs[0]" and so on.
 
     Returns:
-        keras.utils.PyDataset of (encoded inputs, targets), or of encoded inputs. A plain
-        keras.Model shuffles batches in `fit` with Python's `random`, unless told
-        `shuffle=False`, and predicts in the order of `.chosen`; a `kft.Model` does neither.
+        keras.utils.PyDataset of (encoded inputs, targets), or of encoded inputs; where residues
+        have targets of (encoded inputs, targets (B, L) or (B, L, K), weights float32 (B, L)), at
+        the token of each residue. Weights are 1 at residues that count, and 0 at special tokens,
+        padding and residues that are masked. A plain keras.Model shuffles batches in `fit` with
+        Python's `random`, unless told `shuffle=False`, and predicts in the order of `.chosen`; a
+        `kft.Model` does neither.
 
     Raises:
-        ValueError: no records, other than one target per input, a target that is missing, an
-            empty input or one with a character that is no residue.
-        TypeError: targets that are no numbers, or an input that is no string.
+        ValueError: no records, other than one target per input or per residue, a target that is
+            missing, an empty input or one with a character that is no residue, arrays of
+            different shapes.
+        TypeError: targets that are no numbers, an input that is no string or no array.
 
     Example:
         >>> import kft
@@ -170,10 +211,11 @@ def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None)
         raise ValueError(f"batch_size must be at least 1, received {batch_size}.")
     if len(inputs) == 0:
         raise ValueError("records is empty: give at least one input.")
-    if targets is not None:
-        targets = _checked_targets(targets, len(inputs))
     names = names or [f"inputs[{i}]" for i in range(len(inputs))]
-    result = Batches(inputs, targets, encode, batch_size, seed, max_length, names)
+    if targets is not None:
+        targets = _rows(targets, names) or _checked_targets(targets, len(inputs))
+    masks = getattr(records, "masks", None)
+    result = Batches(inputs, targets, encode, batch_size, seed, max_length, names, masks)
     warn_of_cut(result.cut, len(inputs), max_length)
     return result
 
@@ -192,12 +234,121 @@ def _parts(records):
     return list(inputs), targets
 
 
+# Records that are arrays ----------------------------------------------------------------------
+
+
+def _stack(inputs):
+    """Arrays of one shape, or dicts of such arrays -> (B, ...) each."""
+    if isinstance(inputs[0], dict):
+        return {key: _stack([x[key] for x in inputs]) for key in inputs[0]}
+    stacked = np.stack(inputs)
+    return stacked.astype("float32") if stacked.dtype == "float64" else stacked
+
+
+def _check_arrays(inputs, names):
+    shapes = []
+    for name, x in zip(names, inputs, strict=True):
+        parts = x if isinstance(x, dict) else {"": x}
+        wrong = [part for part in parts.values() if np.asarray(part).dtype.kind not in "biuf"]
+        if wrong or not parts:
+            received = repr(x[:20]) if isinstance(x, str) else type(x).__name__
+            raise TypeError(
+                f"{name} must be an array of numbers or a dict of such arrays, received "
+                f"{received}: encode=None only stacks, give a backbone's `encode` for raw inputs."
+            )
+        shapes.append({key: np.shape(part) for key, part in parts.items()})
+        if shapes[-1] != shapes[0]:
+            raise ValueError(
+                f"{name} has shape {_said(shapes[-1])}, and {names[0]} {_said(shapes[0])}: bring "
+                f"all records to one shape."
+            )
+
+
+def _said(shapes):
+    return shapes.get("", shapes)
+
+
+# Targets --------------------------------------------------------------------------------------
+
+
+def _rows(targets, names):
+    """The targets as a list of arrays where each record has its own, else None."""
+    if isinstance(targets, np.ndarray) and targets.dtype != object:
+        return None
+    targets = list(targets) if np.iterable(targets) else []
+    arrays = [isinstance(row, np.ndarray) and row.ndim > 0 for row in targets]
+    if not any(arrays):
+        return None
+    if not all(arrays):
+        i = arrays.index(False)
+        raise ValueError(
+            f"targets mixes arrays with single values, targets[{i}] is {targets[i]!r}: give one "
+            f"array per record, with a target for each residue, or one value per record."
+        )
+    if len(targets) != len(names):
+        raise ValueError(f"{len(names)} inputs and {len(targets)} targets: give one per input.")
+    return targets
+
+
+def _per_residue(targets, masks, residues, names):
+    """Targets and masks as lists of arrays, one entry per residue; 0 where none counts."""
+    if residues is None:
+        raise ValueError(
+            "targets are a list of arrays, one target per residue, but inputs are no strings: give "
+            "one array (N,) or (N, K) of targets."
+        )
+    if masks is None:
+        masks = [np.ones(n, dtype=bool) for n in residues]
+    if len(masks) != len(names):
+        raise ValueError(f"{len(names)} inputs and {len(masks)} masks: give one per input.")
+    dtype = "float32" if any(row.dtype.kind not in "biu" for row in targets) else "int32"
+    filled, width = [], targets[0].shape[1:]
+    for name, row, mask, n in zip(names, targets, masks, residues, strict=True):
+        mask = np.asarray(mask)
+        if mask.dtype != bool:
+            raise TypeError(f"the mask of {name} must be bool, True counts; received {mask.dtype}.")
+        if row.shape != (n, *width) or mask.shape != (n,):
+            raise ValueError(
+                f"{name} has {n} residues, targets of shape {row.shape} and a mask of shape "
+                f"{mask.shape}: expected {(n, *width)} and {(n,)}, one per residue. Several "
+                f"targets per record, and none per residue, are one array (N, K)."
+            )
+        row = _as_numbers(row)
+        missing = mask & ~np.isfinite(row.reshape(n, -1)).all(axis=1)
+        if missing.any():
+            raise ValueError(
+                f"the target of {name} at residue {int(np.argmax(missing)) + 1} is missing (NaN or "
+                f"infinite): give a value, or mark it False in masks."
+            )
+        counted = mask.reshape(n, *(1 for _ in width))
+        filled.append(np.where(counted, row, 0).astype(dtype))
+    return filled, [np.asarray(mask) for mask in masks]
+
+
 def _checked_targets(targets, n):
-    array = np.asarray(targets)
+    try:
+        array = np.asarray(targets)
+    except ValueError:
+        raise ValueError(
+            "targets are lists of different lengths: targets of residues are a list of numpy "
+            "arrays, several targets per record one array (N, K)."
+        ) from None
     if array.ndim == 0 or len(array) != n:
         received = len(array) if array.ndim else repr(targets)
         raise ValueError(f"{n} inputs and {received} targets: give one target per input.")
-    if array.dtype == object:  # None, or pandas' NA, among others
+    array = _as_numbers(array)
+    missing = ~np.isfinite(array.reshape(n, -1)).all(axis=1)
+    if missing.any():
+        raise ValueError(
+            f"{missing.sum()} of {n} targets are missing (NaN or infinite), the first is "
+            f"targets[{int(np.argmax(missing))}]: leave those records out."
+        )
+    return array.astype("float32" if array.dtype.kind == "f" else "int32")
+
+
+def _as_numbers(array):
+    """An array of numbers, NaN where an array of objects says None or pandas' NA."""
+    if array.dtype == object:
         from pandas import isna
 
         known = array[~isna(array)]
@@ -209,10 +360,4 @@ def _checked_targets(targets, n):
             f"targets must be numbers, received {array.dtype}: number the classes 0, 1, ... "
             f"(numpy.unique(labels, return_inverse=True) does)."
         )
-    missing = ~np.isfinite(array.reshape(n, -1)).all(axis=1)
-    if missing.any():
-        raise ValueError(
-            f"{missing.sum()} of {n} targets are missing (NaN or infinite), the first is "
-            f"targets[{int(np.argmax(missing))}]: leave those records out."
-        )
-    return array.astype("float32" if array.dtype.kind == "f" else "int32")
+    return array

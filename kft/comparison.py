@@ -12,7 +12,7 @@ from kft import baselines, evaluation, plots
 from kft.model import predict
 
 
-def evaluate(model, data, split="test", batch_size=32, resamples=1000):
+def evaluate(model, data, split="test", batch_size=32, resamples=1000, max_length=None):
     """Scores a model on one split of a data set, with 95% bootstrap intervals.
 
     Args:
@@ -20,13 +20,16 @@ def evaluate(model, data, split="test", batch_size=32, resamples=1000):
         data: a `kft.data.Dataset`.
         split: "train", "valid" or "test".
         batch_size: most records per batch.
-        resamples: bootstrap resamples; whole groups are drawn where the split has groups.
+        resamples: bootstrap resamples; whole groups are drawn where the split has groups, and
+            whole chains where residues are scored.
+        max_length: residues to keep of each protein, None for all; what is cut is not scored.
 
     Returns:
-        `kft.evaluation.Scores`, metric name -> interval, the task's headline metric first.
+        `kft.evaluation.Scores`, metric name -> interval, the task's headline metric first. Of
+        residues, those count that the split's `masks` mark.
 
     Raises:
-        ValueError: unknown or absent split; a task that the model's answers do not fit.
+        ValueError: unknown or absent split; a head that answers another task or other classes.
 
     Example:
         `kft.evaluate(model, kft.data.load("amp"))["AUROC"].value`
@@ -35,11 +38,39 @@ def evaluate(model, data, split="test", batch_size=32, resamples=1000):
         raise ValueError(
             f"split must be one of {', '.join(data.splits)} for {data.name}, received {split!r}."
         )
+    _check_head(model, data)
     records = data.splits[split]
-    answers = predict(model, records.inputs, batch_size)
-    return evaluation.score(
-        data.task, records.targets, answers, groups=records.groups, resamples=resamples
-    )
+    targets, groups = records.targets, records.groups
+    answers = predict(model, records.inputs, batch_size, max_length)
+    if data.task.startswith("residue"):
+        targets, answers, groups = _counted_residues(records, answers)
+    return evaluation.score(data.task, targets, answers, groups=groups, resamples=resamples)
+
+
+def _check_head(model, data):
+    head = getattr(model, "head", None)
+    task, classes = getattr(head, "task", None), getattr(head, "classes", None)
+    if task is None:
+        return  # a head of the user's own: what it answers is seen when it is scored
+    if task != data.task or (classes is not None and classes != len(data.classes)):
+        wanted = data.task + (f" into {len(data.classes)} classes" if data.classes else "")
+        received = task + (f" into {classes} classes" if classes else "")
+        raise ValueError(
+            f"model.head must answer {data.name}, {wanted}, received {type(head).__name__}, which "
+            f"answers {received}: kft.heads.for_data(data) builds the head that fits."
+        )
+
+
+def _counted_residues(records, answers):
+    """Targets, answers and group of each residue that counts and was not cut, of all chains."""
+    lengths = [len(rows) for rows in answers]
+    masks = records.masks or [np.ones(n, dtype=bool) for n in lengths]
+    kept = [mask[:n] for mask, n in zip(masks, lengths, strict=True)]
+    targets = [row[:n][mask] for row, n, mask in zip(records.targets, lengths, kept, strict=True)]
+    answers = [rows[mask] for rows, mask in zip(answers, kept, strict=True)]
+    chains = np.arange(len(lengths)) if records.groups is None else records.groups
+    groups = np.repeat(chains, [mask.sum() for mask in kept])
+    return np.concatenate(targets), np.concatenate(answers), groups
 
 
 def report(model, data, name, seconds, out, settings=None):

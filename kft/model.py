@@ -7,7 +7,7 @@ import tempfile
 import warnings
 import weakref
 import zipfile
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import keras
@@ -16,17 +16,106 @@ import numpy as np
 from kft.batching import Batches, batches, warn_of_cut
 from kft.data import read_fasta
 from kft.heads import Pooling
+from kft.params import find, is_frozen
 
 
 @keras.saving.register_keras_serializable("kft")
-class Model(keras.Model):
+class Learner(keras.Model):
+    """A functional Keras model whose frozen layers run in inference mode.
+
+    Keras does so for BatchNormalization alone. Here a whole layer of the graph, frozen as
+    `kft.params.is_frozen` says, is called with `training=False`: its dropout rests, and what it
+    answers can be computed once.
+    """
+
+    def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
+        def in_mode(operation):
+            call = operation_fn(operation)
+            # Keras asks for shapes through here, too.
+            if call_fn or call == operation.compute_output_spec or not _rests(operation):
+                return call
+            return lambda *args, **kwargs: operation(*args, **{**kwargs, "training": False})
+
+        return super()._run_through_graph(inputs, in_mode, call_fn)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        """None: the layers inside hand on Keras's masks themselves."""
+        return
+
+
+def _rests(operation):
+    # Augmentation is part of the data: it goes on.
+    return (
+        isinstance(operation, keras.Layer)
+        and not isinstance(operation, AUGMENTATION)
+        and is_frozen(operation)
+    )
+
+
+# The class that Keras's layers for images share, which it does not export.
+AUGMENTATION = keras.layers.RandomBrightness.__base__
+
+
+def flat(model):
+    """A functional model as a `Learner` in which no functional model is a layer.
+
+    Args:
+        model: a functional or Sequential Keras model.
+
+    Returns:
+        A `Learner` that shares the layers, or the model itself where it is one already.
+
+    Raises:
+        TypeError: a model that is not functional.
+    """
+    model = _graph(model)
+    if model is None:
+        raise TypeError(
+            "model must be a functional Keras model that is built: the layers of any other form "
+            "no graph that could be cut."
+        )
+    if isinstance(model, Learner) and not any(_graph(layer) for layer in model.layers):
+        return model
+    tensors = {id(x): x for x in model.inputs}
+    _run_anew(model, tensors)
+    outputs = keras.tree.map_structure(lambda x: tensors[id(x)], model.output)
+    return Learner(model.input, outputs, name=model.name)
+
+
+def _graph(layer):
+    """The layer itself, or the model inside of a Sequential, if its graph says all it does."""
+    layer = getattr(layer, "_functional", layer)
+    runs = getattr(type(layer), "call", None)
+    return layer if getattr(runs, "__qualname__", "") == "Functional.call" else None
+
+
+def _run_anew(model, tensors):
+    """Calls every layer of the graph once more, symbolically; functional ones are opened."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            args, kwargs = node.arguments.fill_in(tensors)
+            inner = _graph(node.operation)
+            if inner is None:
+                outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+            else:
+                inside = dict(zip(map(id, inner.inputs), keras.tree.flatten(args), strict=True))
+                _run_anew(inner, inside)
+                outputs = [inside[id(x)] for x in inner.outputs]
+            tensors |= zip(map(id, node.outputs), outputs, strict=True)
+
+
+@keras.saving.register_keras_serializable("kft")
+class Model(Learner):
     """A backbone with a head on top; everything else is Keras.
 
     The layers of both stand side by side in one flat graph, so that a single block can be
-    frozen, looked at or cut off.
+    frozen, looked at or cut off. Frozen layers run in inference mode, see `Learner`.
 
     Args:
-        backbone: a kft backbone, for example of `kft.load`. Its layers are shared, not copied.
+        backbone: a kft backbone, for example of `kft.load`, or any functional Keras model. Its
+            layers are shared, not copied.
         head: a layer that is called with the backbone's output and, where the backbone has one,
             its `residue_mask`, for example `kft.heads.Regression()`.
 
@@ -43,17 +132,21 @@ class Model(keras.Model):
 
     def __init__(self, backbone, head, name="model", **kwargs):
         mask = getattr(backbone, "residue_mask", None)
-        features = backbone.output
-        output = head(features) if mask is None else head(features, mask)
-        super().__init__(backbone.input, output, name=name, **kwargs)
+        inputs = [backbone.output] if mask is None else [backbone.output, mask]
+        pooling = getattr(head, "pooling", None)
+        if pooling is not None and pooling.kind != "attention":
+            # A node of its own: with the backbone frozen, the head learns from vectors alone.
+            inputs = [pooling(*inputs)]
+        super().__init__(backbone.input, head(*inputs), name=name, **kwargs)
         # Not as a tracked attribute: its layers are already layers of this graph, and would be
         # listed twice.
         vars(self)["backbone"] = backbone
         self.head = head
 
-    def encode(self, *args, **kwargs):
-        """The backbone's `encode`."""
-        return self.backbone.encode(*args, **kwargs)
+    @property
+    def encode(self):
+        """The backbone's `encode`; None where it takes arrays as they are."""
+        return getattr(self.backbone, "encode", None)
 
     def fit(self, x=None, y=None, *, shuffle=None, **kwargs):
         """Keras's `fit`. Batches of `kft.batches` come in the order that their seed says."""
@@ -99,6 +192,56 @@ class Model(keras.Model):
         return model
 
 
+def replace_head(model, head, features=None):
+    """Chops a model's head and puts another one on its backbone.
+
+    Layers are shared, so the backbone keeps what it has learned, and what is frozen stays frozen.
+    kft's heads start from zero weights (Dosovitskiy et al. 2021, section 3.2).
+
+    Args:
+        model: a `kft.Model`, or any functional Keras model.
+        head: a layer that is called with the features, for example `kft.heads.Classification(10)`.
+        features: pattern of the one layer whose output the head is to take, see `kft.freeze`.
+            None takes what the last layer with weights takes, which is to be chopped with all
+            that follows it. A `kft.Model` knows its head.
+
+    Returns:
+        A `kft.Model` that is not compiled.
+
+    Raises:
+        TypeError: a model that is not functional.
+        ValueError: the pattern matches no layer, or several; a model without a layer to chop.
+
+    Example:
+        >>> import kft
+        >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
+        >>> model = kft.Model(backbone, kft.heads.Regression())
+        >>> kft.replace_head(model, kft.heads.Classification(10)).output_shape
+        (None, 10)
+    """
+    if isinstance(model, Model) and features is None:
+        return Model(model.backbone, head, name=model.name)
+    flat(model)  # says what is wrong with one that has no graph
+    backbone = keras.Model(model.input, _features(model, features), name=f"{model.name}_backbone")
+    return Model(backbone, head, name=model.name)
+
+
+def _features(model, pattern):
+    if pattern is not None:
+        found = [layer for path, layer in find(model, pattern) if layer in model.layers]
+        if len(found) != 1:
+            raise ValueError(
+                f"features must match one layer of the graph, received {pattern!r}, which matches "
+                f"{len(found)}: {', '.join(layer.name for layer in found)}. The layers are "
+                f"{', '.join(layer.name for layer in model.layers)}."
+            )
+        return found[0].output
+    weighted = [layer for layer in model.layers if layer.weights]
+    if not weighted:
+        raise ValueError(f"{model.name} has no layer with weights that could be its head.")
+    return weighted[-1].input
+
+
 # Predictions from raw inputs ------------------------------------------------------------------
 
 _CHUNK = 8192  # records of a FASTA file that are in memory at a time
@@ -116,10 +259,14 @@ def predict(model, inputs, batch_size=32, max_length=None, out=None):
         batch_size: most inputs per batch; long proteins come in smaller batches.
         max_length: residues to keep of each protein, None for all.
         out: path of a `.csv` (column `name`, then one per output) or `.npz` (`names`, `values`)
-            that the answers are streamed to. None returns them.
+            that the answers are streamed to. None returns them. Of a per-residue head the CSV has
+            a row per residue, with its `position` from 1 after the name, and the npz file all
+            residues in one row, with `lengths` that say how many are of each record.
 
     Returns:
-        float32 array (records, outputs), or the path `out`, which exists only when complete.
+        float32 array (records, outputs); of a per-residue head a list of float32 arrays
+        (residues, outputs), one per record, without special tokens and what `max_length` cut; or
+        the path `out`, which exists only when complete.
 
     Raises:
         ValueError, TypeError: an input that cannot be encoded; the message says which.
@@ -130,6 +277,9 @@ def predict(model, inputs, batch_size=32, max_length=None, out=None):
         >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
         >>> kft.predict(kft.Model(backbone, kft.heads.Regression()), ["MKTAYI"]).shape
         (1, 1)
+        >>> residues = kft.Model(backbone, kft.heads.ResidueClassification(3))
+        >>> [rows.shape for rows in kft.predict(residues, ["MKTAYI", "GSS"])]
+        [(6, 3), (3, 3)]
     """
     encode = model.backbone.encode
     return _collect(_answers(model, encode, inputs, batch_size, max_length, "predicting"), out)
@@ -172,10 +322,14 @@ _EMBEDDERS = weakref.WeakKeyDictionary()
 
 
 def _answers(model, encode, inputs, batch_size, max_length, doing):
-    """Yields (names, float32 (records, ...)) for one part of the inputs after the other."""
+    """Yields (names, answers) for one part of the inputs after the other.
+
+    Answers are float32 (records, ...), or a list of (residues, ...) of a per-residue head.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
+    per_residue = getattr(getattr(model, "head", None), "per_residue", False)
     console, cut, seen = Console(stderr=True), [], 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(doing, total=None)
@@ -185,11 +339,19 @@ def _answers(model, encode, inputs, batch_size, max_length, doing):
                 warnings.filterwarnings("ignore", message=".*longer than max_length")
                 records = batches(part, encode, batch_size, None, max_length, called)
             cut, seen, rows = cut + records.cut, seen + len(part), None
+            of_residues = per_residue and records.lengths is not None
             for i, chosen in enumerate(records.chosen):
                 answer = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
                 if rows is None:
-                    rows = np.empty((len(part), *answer.shape[1:]), dtype="float32")
-                rows[chosen] = answer
+                    shape = (len(part), *answer.shape[1:])
+                    rows = [None] * len(part) if of_residues else np.empty(shape, dtype="float32")
+                if of_residues:
+                    for record, tokens in zip(chosen, answer, strict=True):
+                        # Between <cls> and <eos>; a copy, or the whole batch would be kept.
+                        residues = tokens[1 : records.lengths[record] - 1]
+                        rows[record] = residues.astype("float32", copy=True)
+                else:
+                    rows[chosen] = answer
                 bar.advance(task, len(chosen))
             yield names, rows
     warn_of_cut(cut, seen, max_length)
@@ -215,7 +377,8 @@ def _parts(inputs):
 
 def _collect(answers, out):
     if out is None:
-        return np.concatenate([rows for _, rows in answers])
+        parts = [rows for _, rows in answers]
+        return list(chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts)
     out = Path(out)
     writers = {".csv": _write_csv, ".npz": _write_npz}
     if out.suffix not in writers:
@@ -233,24 +396,35 @@ def _write_csv(answers, path):
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         for i, (names, rows) in enumerate(answers):
+            of_residues = isinstance(rows, list)
             if i == 0:
-                writer.writerow(["name", *(f"output_{k}" for k in range(rows.shape[1]))])
-            writer.writerows([name, *row] for name, row in zip(names, rows.tolist(), strict=True))
+                outputs = [f"output_{k}" for k in range(rows[0].shape[-1])]
+                writer.writerow(["name", *["position"] * of_residues, *outputs])
+            for name, row in zip(names, rows, strict=True):
+                if of_residues:
+                    writer.writerows([name, k, *x] for k, x in enumerate(row.tolist(), start=1))
+                else:
+                    writer.writerow([name, *row.tolist()])
 
 
 def _write_npz(answers, path):
     """What `numpy.savez` writes, without ever holding all values."""
-    names, width = [], 0
+    names, lengths, count, width = [], [], 0, 0
     raw = path.with_suffix(".raw")
     with raw.open("wb") as file:
         for part, rows in answers:
             names += part
-            width = rows.shape[1]
+            if isinstance(rows, list):
+                lengths += map(len, rows)
+                rows = np.concatenate(rows)
+            count, width = count + len(rows), rows.shape[1]
             file.write(rows.tobytes())
+    small = {"names": np.array(names)} | ({"lengths": np.array(lengths)} if lengths else {})
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("values.npy", "w", force_zip64=True) as file, raw.open("rb") as values:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), width)}
+            header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
             np.lib.format.write_array_header_1_0(file, header)
             shutil.copyfileobj(values, file)
-        with archive.open("names.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array(file, np.array(names))
+        for name, array in small.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array)

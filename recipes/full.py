@@ -48,8 +48,8 @@ def main():
     )
     model.compile(
         keras.optimizers.AdamW(rate, weight_decay=0.01, clipnorm=1.0),
-        loss=model.head.default_loss,
-        metrics=list(model.head.default_metrics),
+        loss=model.head.make_loss(),
+        metrics=model.head.make_metrics(),
     )
     print(f"\nTraining all weights on {keras.backend.backend()}; the first epoch compiles.")
     started = time.perf_counter()

@@ -241,12 +241,186 @@ BAD = {
     "J": ((["J", "MKA"], [1, 2]), ValueError, r"inputs\[0\] has 'J' at position 1"),
     "stop": ((["GS", "MKA*"], [1, 2]), ValueError, r"inputs\[1\] has '\*' at position 4"),
     "no residue": ((["GS", ""], [1, 2]), ValueError, r"inputs\[1\] is empty"),
+    "ragged": ((["MK", "GSA"], [[1, 2], [1, 2, 3]]), ValueError, "lists of different lengths"),
 }
 
 
 @pytest.mark.parametrize(("records", "error", "message"), BAD.values(), ids=BAD.keys())
 def test_bad_records_are_refused_at_once_and_named(records, error, message):
     with pytest.raises(error, match=message):
+        kft.batches(records, encode)
+
+
+def test_several_targets_per_record_stay_one_array():
+    for targets in ([[1.0, 2.0], [3.0, 4.0]], np.array([[1.0, 2.0], [3.0, 4.0]])):
+        (_, given), *more = kft.batches((["MK", "GS"], targets), encode, seed=None)
+        assert not more
+        np.testing.assert_array_equal(given, [[1.0, 2.0], [3.0, 4.0]])
+
+
+# Records that are arrays ------------------------------------------------------------------------
+
+
+def test_arrays_are_stacked_without_an_encoder():
+    images = np.arange(48.0).reshape(4, 2, 2, 3)
+    for given, dtype in ((images.astype("float32"), "float32"), (images, "float32"),
+                         (images.astype("uint8"), "uint8")):  # fmt: skip
+        batches = kft.batches((given, [0, 1, 2, 3]), None, 3, seed=1)
+        assert (batches.lengths, batches.padded(0)) == (None, None)
+        for i in range(2):
+            inputs, targets = batches[i]
+            np.testing.assert_array_equal(inputs, images[targets])
+            assert inputs.dtype == dtype
+    parts = [{"a": image, "b": k} for k, image in enumerate(images)]
+    inputs, targets = kft.batches((parts, [0, 1, 2, 3]), None, 4, seed=1)[0]
+    np.testing.assert_array_equal(inputs["a"], images[targets])
+    np.testing.assert_array_equal(inputs["b"], targets)
+
+
+def test_a_functional_keras_model_is_served():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 3)).astype("float32")
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, kft.heads.Regression()(inputs))
+    model.compile(keras.optimizers.Adam(0.1), model.layers[-1].make_loss())
+    batches = kft.batches((x, x.sum(axis=1)), None, 8)
+    history = model.fit(batches, epochs=12, shuffle=False, verbose=0).history["loss"]
+    assert history[-1] < 0.1 * history[0]
+
+
+BAD_ARRAYS = {
+    "strings": (["MKT", "GA"], TypeError, r"inputs\[0\] must be an array .* received 'MKT'"),
+    "None": ([np.ones(2), None], TypeError, r"inputs\[1\] must be an array .* received NoneType"),
+    "shapes": (
+        [np.ones(2), np.ones(3)],
+        ValueError,
+        r"inputs\[1\] has shape \(3,\), and inputs\[0",
+    ),
+    "keys": ([{"a": np.ones(2)}, {"b": np.ones(2)}], ValueError, r"inputs\[1\] has shape {'b'"),
+}
+
+
+@pytest.mark.parametrize(("inputs", "error", "message"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
+def test_arrays_that_cannot_be_stacked(inputs, error, message):
+    with pytest.raises(error, match=message):
+        kft.batches(inputs, None)
+
+
+# Targets of residues ----------------------------------------------------------------------------
+
+CHAINS = ["MKTAY", "GA", "AC<mask>D", "WWWWWWWWWWWW"]  # of 5, 2, 4 and 12 residues
+SIZES = (5, 2, 4, 12)
+
+
+def chains(width=(), dtype="int32", seed=0):
+    """Records with targets above 0 at every residue, some of them masked."""
+    rng = np.random.default_rng(seed)
+    return SimpleNamespace(
+        inputs=CHAINS,
+        targets=[rng.integers(1, 9, (n, *width)).astype(dtype) for n in SIZES],
+        masks=[rng.uniform(size=n) < 0.6 for n in SIZES],
+    )
+
+
+@pytest.mark.parametrize("max_length", [None, 4])
+@pytest.mark.parametrize("dtype", ["int64", "float64"])
+@pytest.mark.parametrize("width", [(), (2,)])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.filterwarnings("ignore:.*longer than max_length")
+def test_targets_stand_at_the_tokens_of_their_residues(max_length, dtype, width, masked):
+    records = chains(width, dtype)
+    if not masked:
+        records.masks = None
+    batches = kft.batches(records, encode, 2, seed=3, max_length=max_length)
+    for i, chosen in enumerate(batches.chosen):
+        inputs, targets, weights = batches[i]
+        length = inputs["token_ids"].shape[1]
+        assert batches.padded(i) == length
+        assert (targets.shape, weights.shape) == ((2, length, *width), (2, length))
+        assert targets.dtype == {"int64": "int32", "float64": "float32"}[dtype]
+        assert weights.dtype == "float32"
+        for row, k in enumerate(chosen):
+            n = min(SIZES[k], max_length or 99)
+            mask = (records.masks or [np.ones(s, bool) for s in SIZES])[k][:n]
+            expected = np.zeros(length)
+            expected[1 : n + 1] = mask
+            np.testing.assert_array_equal(weights[row], expected)
+            at = records.targets[k][:n]
+            np.testing.assert_array_equal(targets[row, 1 : n + 1][mask], at[mask])
+            assert not targets[row][expected == 0].any()
+
+
+def test_targets_of_residues_in_a_pair_and_as_objects():
+    records = chains()
+    rows = np.empty(4, dtype=object)
+    rows[:] = records.targets
+    for given in (records.targets, tuple(records.targets), rows, pd.Series(records.targets)):
+        inputs, targets, weights = kft.batches((CHAINS, given), encode, seed=None)[0]
+        assert weights.sum() == sum(SIZES) == (inputs["token_ids"] > 3).sum()
+        assert targets.sum() == sum(map(np.sum, records.targets))
+
+
+def test_masked_residues_may_lack_a_target():
+    records = chains(dtype="float64")
+    for row, mask in zip(records.targets, records.masks, strict=True):
+        row[~mask] = np.nan
+    _, targets, weights = kft.batches(records, encode, seed=None)[0]
+    assert np.isfinite(targets).all() and 0 < weights.sum() < sum(SIZES)
+
+
+def broken(**changes):
+    records = chains(dtype="float64")
+    for name, (index, value) in changes.items():
+        getattr(records, name)[index] = value
+    return records
+
+
+HOLE = np.array([1.0, np.nan])
+BAD_RESIDUES = {
+    "too few": (broken(targets=(1, np.ones(1))), r"inputs\[1\] has 2 residues, targets of shape"),
+    "letters": (broken(targets=(2, np.ones(9))), r"inputs\[2\] has 4 residues.* \(9,\)"),
+    "missing": (broken(targets=(1, HOLE), masks=(1, HOLE > 9)), None),
+    "NaN": (broken(targets=(1, HOLE), masks=(1, HOLE < HOLE + 1)), None),
+    "counted NaN": (
+        broken(targets=(1, HOLE), masks=(1, np.ones(2, bool))),
+        r"inputs\[1\] at residue 2 is missing",
+    ),
+    "None": (
+        broken(targets=(1, np.array([None, 1], object)), masks=(1, np.ones(2, bool))),
+        r"inputs\[1\] at residue 1 is missing",
+    ),
+    "one number": (
+        broken(targets=(2, 1.0)),
+        r"mixes arrays with single values, targets\[2\] is 1.0",
+    ),
+    "widths": (broken(targets=(3, np.ones((12, 2)))), r"inputs\[3\] .*\(12, 2\).*expected \(12,\)"),
+    "short mask": (
+        broken(masks=(0, np.ones(4, bool))),
+        r"inputs\[0\] has 5 residues.*mask of shape",
+    ),
+    "count": ((CHAINS, [np.ones(5)]), "4 inputs and 1 targets"),
+    "arrays": ((list(np.ones((2, 3))), [np.ones(3)] * 2), "inputs are no strings"),
+}
+
+
+@pytest.mark.parametrize(("records", "message"), BAD_RESIDUES.values(), ids=BAD_RESIDUES)
+def test_bad_targets_of_residues_are_refused_and_named(records, message):
+    stack = None if isinstance(records, tuple) and records[0] is not CHAINS else encode
+    if message is None:
+        kft.batches(records, stack)
+        return
+    with pytest.raises(ValueError, match=message):
+        kft.batches(records, stack)
+
+
+def test_residue_targets_and_masks_of_the_wrong_type():
+    with pytest.raises(TypeError, match=r"the mask of inputs\[1\] must be bool.* received float64"):
+        kft.batches(broken(masks=(1, np.ones(2))), encode)
+    with pytest.raises(TypeError, match="targets must be numbers, received <U1"):
+        kft.batches(broken(targets=(1, np.array(["C", "E"]))), encode)
+    records = chains()
+    records.masks = records.masks[:2]
+    with pytest.raises(ValueError, match="4 inputs and 2 masks"):
         kft.batches(records, encode)
 
 

@@ -1,29 +1,51 @@
 """One contract for every head with every pooling, and what sets them apart."""
 
+import json
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
+import references
+import torch
 from keras import ops
+from test_esm2 import from_reference
+from transformers import EsmForSequenceClassification, EsmForTokenClassification
 
 import kft
+from kft import heads
 from kft.backbones.esm2 import ESM2
 from kft.heads import POOLINGS, Classification, Pooling, Regression
 
 B, L, D = 4, 7, 6
 LENGTHS = (5, 1, 3, 2)  # residues; the first position is <cls>, then residues, <eos>, <pad>
-HEADS = {
-    "classification": (Classification, {"classes": 3}, "sparse_categorical_crossentropy"),
-    "regression": (Regression, {"mean": 2.0, "std": 3.0}, "mean_squared_error"),
-    "two targets": (Regression, {"targets": 2}, "mean_squared_error"),
-}
+POOLED = {  # class, arguments, what an untrained head answers, the scale of the answers
+    "classification": ("Classification", {"classes": 3}, [1 / 3] * 3, 1.0),
+    "multi-label": ("MultiLabel", {"labels": 2}, [0.5] * 2, 1.0),
+    "regression": ("Regression", {"targets": 2, "mean": [310.0, -1.0], "std": [9.0, 2.0]},
+                   [310.0, -1.0], 9.0),
+}  # fmt: skip
+OTHERS = {
+    "residue classes": ("ResidueClassification", {"classes": 3}, [1 / 3] * 3, 1.0),
+    "residue numbers": ("ResidueRegression", {"targets": 2, "mean": 1.0, "std": [3.0, 1.0]},
+                        [1.0, 1.0], 3.0),
+    "esm": ("EsmClassification", {"classes": 3, "dropout": 0.1, "seed": 3}, [1 / 3] * 3, 1.0),
+    "esm tokens": ("EsmTokenClassification", {"classes": 3, "dropout": 0.1}, [1 / 3] * 3, 1.0),
+}  # fmt: skip
+HEADS = POOLED | OTHERS
 
-every_head = pytest.mark.parametrize("kind", HEADS)
+every_head = pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [*((kind, pooling) for kind in POOLED for pooling in POOLINGS), *((k, None) for k in OTHERS)],
+)
 every_pooling = pytest.mark.parametrize("pooling", POOLINGS)
 
 
-def make(kind, pooling, **options):
-    cls, arguments, _ = HEADS[kind]
-    return cls(**arguments, pooling=pooling, **options)
+def make(kind, pooling=None, **options):
+    name, arguments, _, _ = HEADS[kind]
+    if pooling is not None:
+        options["pooling"] = pooling
+    return getattr(heads, name)(**arguments, **options)
 
 
 @pytest.fixture
@@ -47,53 +69,106 @@ def call(layer, *inputs):
     return ops.convert_to_numpy(layer(*(None if x is None else ops.array(x) for x in inputs)))
 
 
+def targets_for(head, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (B, L) if head.per_residue else (B,)
+    if "classification" in head.task:
+        return rng.integers(0, head.classes, shape)
+    if head.task == "multilabel":
+        return rng.integers(0, 2, (B, head.labels))
+    return rng.standard_normal((*shape, head.targets)).astype("float32")
+
+
+# The contract -----------------------------------------------------------------------------------
+
+
 @every_head
-@every_pooling
 def test_answers_start_at_the_prior(kind, pooling, features, mask):
-    answers = call(make(kind, pooling), features, mask)
-    expected = {"classification": (3, 1 / 3), "regression": (1, 2.0), "two targets": (2, 0.0)}
-    units, prior = expected[kind]
-    assert answers.shape == (B, units)
+    head = make(kind, pooling)
+    answers = call(head, features, mask)
+    prior = HEADS[kind][2]
+    assert answers.shape == ((B, L, len(prior)) if head.per_residue else (B, len(prior)))
     assert answers.dtype == "float32"
-    np.testing.assert_allclose(answers, np.full((B, units), prior), atol=1e-6)
+    np.testing.assert_allclose(answers, np.broadcast_to(prior, answers.shape), rtol=1e-6)
 
 
 @every_head
-@every_pooling
 def test_padding_and_company_change_nothing(kind, pooling, features, mask):
     head = make(kind, pooling)
     head(features, mask)
     answers = call(randomise(head), features, mask)
+    scale = 1e-6 * max(1.0, np.abs(answers).max())
     assert np.ptp(answers, axis=0).min() > 1e-2  # they do differ
     order = [2, 0, 3, 1]
     longer = np.pad(features, ((0, 0), (0, 5), (0, 0)), constant_values=7.0)
     longer = call(head, longer[order], np.pad(mask, ((0, 0), (0, 5)))[order])
-    np.testing.assert_allclose(longer, answers[order], atol=1e-6)
-    if pooling != "cls":
+    longer = longer[:, :L] if head.per_residue else longer
+    np.testing.assert_allclose(longer, answers[order], atol=scale)
+    if pooling not in ("cls", None):
         elsewhere = np.where(mask[..., None], features, 1e3)
-        np.testing.assert_allclose(call(head, elsewhere, mask), answers, atol=1e-6)
+        np.testing.assert_allclose(call(head, elsewhere, mask), answers, atol=scale)
     alone = call(head, features[1:2, :3], mask[1:2, :3])
-    np.testing.assert_allclose(alone, answers[1:2], atol=1e-6)
+    np.testing.assert_allclose(
+        alone, answers[1:2, :3] if head.per_residue else answers[1:2], atol=scale
+    )
 
 
 @every_head
-@every_pooling
 def test_config_and_weights_make_the_same_head(kind, pooling, features, mask):
-    head = make(kind, pooling, name="mine")
+    head = make(kind, pooling, name="mine", kernel_initializer="ones")
     head(features, mask)
     randomise(head)
-    config = keras.saving.serialize_keras_object(head)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(head)))
     again = keras.saving.deserialize_keras_object(config)
     again(features, mask)
     again.set_weights(head.get_weights())
     np.testing.assert_array_equal(call(again, features, mask), call(head, features, mask))
     assert (type(again), again.name, again.get_config()) == (type(head), "mine", head.get_config())
+    given = {**HEADS[kind][1], "pooling": pooling}
+    assert {name: again.get_config()[name] for name in given} == given
+    assert isinstance(again.kernel_initializer, keras.initializers.Ones)
 
 
 @every_head
-@every_pooling
+def test_learns_and_is_saved_with_its_loss_and_metrics(kind, pooling, features, mask, tmp_path):
+    inputs = keras.Input((None, D)), keras.Input((None,), dtype="bool")
+    head = make(kind, pooling)
+    model = keras.Model(inputs, head(*inputs))
+    options = {"class_weight": range(1, head.units + 1), "label_smoothing": 0.1}
+    loss = head.make_loss(**({} if "regression" in head.task else options))
+    metrics = {"weighted_metrics" if head.per_residue else "metrics": head.make_metrics()}
+    model.compile(keras.optimizers.SGD(0.1), loss, **metrics)
+    targets = targets_for(head)
+    weights = mask.astype("float32") if head.per_residue else None
+    before = head.get_weights()
+    for _ in range(2):  # at first the zero kernel hides the pooling from the loss
+        model.train_on_batch((features, mask), targets, weights)
+    after = head.get_weights()
+    assert len(after) == 2 + (pooling == "attention") + 2 * (kind == "esm")
+    for old, new in zip(before, after, strict=True):
+        assert (old != new).any()
+    answers = call(head, features, mask)
+
+    model.save(tmp_path / "x.keras")
+    loaded = keras.saving.load_model(tmp_path / "x.keras")
+    np.testing.assert_allclose(call(loaded.layers[-1], features, mask), answers, rtol=1e-6)
+    assert loaded.layers[-1].get_config() == head.get_config()
+    assert loaded.loss.get_config() == loss.get_config()
+    (metric,) = (
+        loaded._compile_metrics._user_weighted_metrics or loaded._compile_metrics._user_metrics
+    )
+    assert metric.get_config() == head.make_metrics()[0].get_config()
+
+
+@every_head
 def test_answers_stay_float32_in_mixed_precision(kind, pooling, features, mask):
-    head = make(kind, pooling, dtype="mixed_bfloat16")
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        head = make(kind, pooling)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert head.dtype_policy.name == "mixed_bfloat16"
     head(features, mask)
     randomise(head)
     full = make(kind, pooling)
@@ -101,35 +176,153 @@ def test_answers_stay_float32_in_mixed_precision(kind, pooling, features, mask):
     full.set_weights(head.get_weights())
     answers = call(head, ops.cast(features, "bfloat16"), mask)
     assert answers.dtype == "float32"
-    scale = 3.0 if kind == "regression" else 1.0
+    assert all(v.dtype == "float32" for v in head.weights)
+    scale = HEADS[kind][3]
     np.testing.assert_allclose(answers, call(full, features, mask), atol=0.05 * scale)
     rounded = ops.convert_to_numpy(ops.cast(ops.cast(answers, "bfloat16"), "float32"))
     assert (answers != rounded).any()
 
 
 @every_head
-@every_pooling
-def test_every_weight_of_the_head_learns(kind, pooling, features, mask):
-    inputs = keras.Input((L, D)), keras.Input((L,), dtype="bool")
+def test_what_is_pooled_already_is_not_pooled_again(kind, pooling, features, mask):
     head = make(kind, pooling)
-    model = keras.Model(inputs, head(*inputs))
-    model.compile(keras.optimizers.SGD(0.1), HEADS[kind][2])
-    shape = (B, 2) if kind == "two targets" else (B,)
-    targets = np.array([0, 1, 2, 1]) if kind == "classification" else np.ones(shape)
-    before = head.get_weights()
-    for _ in range(2):  # at first the zero kernel hides the pooling from the loss
-        model.train_on_batch((features, mask), targets)
-    after = head.get_weights()
-    assert len(after) == 2 + (pooling == "attention")
-    for old, new in zip(before, after, strict=True):
-        assert (old != new).any()
+    if head.per_residue:
+        with pytest.raises(ValueError, match=r"every position of features .*\(4, 6\)"):
+            head(features[:, 0])
+        return
+    head(features, mask)
+    randomise(head)
+    pooled = features[:, 0] if head.pooling is None else call(head.pooling, features, mask)
+    np.testing.assert_array_equal(call(head, pooled), call(head, features, mask))
+    fresh = make(kind, pooling)
+    fresh(pooled)  # the first call, as a node behind one of the pooling
+    assert len(fresh.weights) == 2 + 2 * (kind == "esm")
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_says_what_it_is(kind):
+    head = make(kind, "mean" if kind in POOLED else None)
+    tasks = ["classification", "multilabel", "regression"]
+    tasks += ["residue_classification", "residue_regression"]
+    tasks += ["classification", "residue_classification"]
+    assert head.task == dict(zip(HEADS, tasks, strict=True))[kind]
+    assert head.per_residue == head.task.startswith("residue")
+    assert (head.pooling is None) == (kind in OTHERS)
+    assert all(isinstance(metric, keras.metrics.Metric) for metric in head.make_metrics())
+    assert head.make_metrics()[0] is not head.make_metrics()[0]
+
+
+# In what they differ ----------------------------------------------------------------------------
 
 
 def test_a_regression_answers_in_the_unit_of_the_targets(features, mask):
-    head = Regression(mean=2.0, std=3.0)
+    head = Regression(2, mean=[2.0, 300.0], std=[3.0, 10.0])
     head(features, mask)
-    head.dense.bias.assign([1.0])
-    np.testing.assert_allclose(call(head, features, mask), np.full((B, 1), 5.0), atol=1e-6)
+    head.dense.bias.assign([1.0, -1.0])
+    answers = call(head, features, mask)
+    np.testing.assert_allclose(answers, [[5.0, 290.0]] * B, rtol=1e-6)
+    # The loss is in units of the deviations, the metric in those of the targets.
+    targets = np.array([[5.0, 310.0]] * B)
+    assert float(head.make_loss()(targets, answers)) == pytest.approx((0 + 4) / 2)
+    (metric,) = head.make_metrics()
+    metric.update_state(targets, answers)
+    assert float(metric.result()) == pytest.approx((0 + 20) / 2)
+
+
+def test_two_targets_of_unlike_units_are_both_learnt():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((256, D)).astype("float32")
+    targets = (x @ rng.standard_normal((D, 2))) * [1e-3, 50.0] + [0.01, 300.0]
+    data = SimpleNamespace(task="regression", classes=None, train=SimpleNamespace(targets=targets))
+    head = heads.for_data(data)
+    model = keras.Sequential([keras.Input((D,)), head])
+    model.compile(keras.optimizers.Adam(0.1), head.make_loss())
+    model.fit(x, targets, epochs=12, batch_size=32, verbose=0)
+    left = targets - model.predict(x, verbose=0)
+    assert (left.std(axis=0) < 0.05 * targets.std(axis=0)).all()
+
+
+def test_class_weights_bring_back_the_rare_class():
+    """Nine to one, and classes that overlap: unweighted, nearly nothing is called rare."""
+    rng = np.random.default_rng(0)
+    targets = (np.arange(1000) % 10 == 0).astype("int32")
+    x = (rng.standard_normal((1000, D)) + 0.35 * targets[:, None]).astype("float32")
+    recall = {}
+    for name, weight in (("plain", None), ("balanced", kft.losses.balanced(targets, 2))):
+        head = Classification(2)
+        model = keras.Sequential([keras.Input((D,)), head])
+        model.compile(keras.optimizers.Adam(0.05), head.make_loss(class_weight=weight))
+        model.fit(x, targets, epochs=8, batch_size=100, shuffle=False, verbose=0)
+        called = model.predict(x, verbose=0).argmax(axis=1)
+        recall[name] = [(called[targets == k] == k).mean() for k in (0, 1)]
+    assert np.mean(recall["plain"]) < 0.6
+    assert np.mean(recall["balanced"]) > np.mean(recall["plain"]) + 0.1
+    assert min(recall["balanced"]) > 0.6
+
+
+@pytest.mark.parametrize("kind", ["esm", "esm tokens"])
+def test_dropout_drops_in_training_only(kind, features, mask):
+    head = make(kind)
+    head(features, mask)
+    randomise(head)
+    still = call(head, features, mask)
+    np.testing.assert_array_equal(call(head, features, mask), still)
+    dropped = ops.convert_to_numpy(head(features, mask, training=True))
+    assert np.abs(dropped - still).max() > 1e-3
+
+
+# Beside transformers ----------------------------------------------------------------------------
+
+
+def test_probabilities_are_those_of_transformers():
+    encoder = references.hugging_face(2, 32, 4, scale=0.2)
+    ours = heads.EsmClassification(5, name="whole"), heads.EsmTokenClassification(5, name="tokens")
+    backbone = from_reference(encoder)
+    model = keras.Model(backbone.input, [head(backbone.output) for head in ours])
+    theirs = []
+    for head, form in zip(
+        ours, (EsmForSequenceClassification, EsmForTokenClassification), strict=True
+    ):
+        torch.manual_seed(1)
+        reference = form(references.esm_config(2, 32, 4, num_labels=5)).eval()
+        references._perturbed(reference, 0.2)
+        reference.esm = encoder.esm
+        theirs.append(reference)
+        last = getattr(reference.classifier, "out_proj", reference.classifier)
+        for layer, linear in {"dense": last, **dict(reference.classifier.named_children())}.items():
+            if layer != "dropout":
+                kernel, bias = (p.detach().numpy() for p in (linear.weight, linear.bias))
+                getattr(head, layer).set_weights([kernel.T, bias])
+
+    tokens = backbone.encode([*references.proteins((3, 30, 12)), "MK<mask>AYI"])["token_ids"]
+    ids = torch.tensor(tokens).long()
+    found = model.predict_on_batch({"token_ids": tokens})
+    for head, reference, answers in zip(ours, theirs, found, strict=True):
+        there = tokens != 1 if head.per_residue else slice(None)
+        exact, rounded = (
+            log_probabilities(reference, ids, kind)[there] for kind in ("double", "float")
+        )
+        assert np.ptp(exact) > 1
+        allowed = 2 * np.abs(rounded - exact).max() + 1e-6
+        assert np.abs(np.log(answers)[there] - exact).max() <= allowed
+
+
+def log_probabilities(reference, ids, kind):
+    with torch.no_grad():
+        logits = getattr(reference, kind)()(ids, attention_mask=(ids != 1).long()).logits
+        return torch.log_softmax(logits, dim=-1).numpy()
+
+
+def test_the_hidden_layer_is_drawn_from_the_seed(features):
+    drawn = []
+    for seed in (0, 0, 1):
+        head = heads.EsmClassification(2, seed=seed)
+        head(features)
+        drawn.append(ops.convert_to_numpy(head.dense.kernel))
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0] != drawn[2]).all()
+    expected = np.random.default_rng(0).standard_normal((D, D)) / np.sqrt(D)
+    np.testing.assert_allclose(drawn[0], expected, rtol=1e-6)  # on every backend
 
 
 # Pooling ----------------------------------------------------------------------------------------
@@ -138,6 +331,12 @@ def test_a_regression_answers_in_the_unit_of_the_targets(features, mask):
 def test_mean_pooling_is_the_mean_of_the_residues(features, mask):
     expected = [f[1 : 1 + n].mean(axis=0) for f, n in zip(features, LENGTHS, strict=True)]
     np.testing.assert_allclose(call(Pooling("mean"), features, mask), expected, atol=1e-6)
+
+
+def test_max_pooling_is_the_largest_of_the_residues(features, mask):
+    features = features - 10  # below the zeros of any padding
+    expected = [f[1 : 1 + n].max(axis=0) for f, n in zip(features, LENGTHS, strict=True)]
+    np.testing.assert_array_equal(call(Pooling("max"), features, mask), expected)
 
 
 def test_mean_pooling_of_a_backbone_leaves_special_tokens_out():
@@ -168,13 +367,75 @@ def test_cls_pooling_is_the_first_position(features, mask):
     np.testing.assert_array_equal(call(Pooling("cls"), features, mask), features[:, 0])
 
 
+def without_a_mask(pooling, features):
+    """What each pooling is over axis 1, where all positions count."""
+    return {"cls": features[:, 0], "max": features.max(axis=1)}.get(pooling, features.mean(axis=1))
+
+
 @every_pooling
 def test_without_a_mask_every_position_counts(pooling, features):
-    expected = features[:, 0] if pooling == "cls" else features.mean(axis=1)
+    expected = without_a_mask(pooling, features)
     np.testing.assert_allclose(call(Pooling(pooling), features), expected, atol=1e-6)
     inputs = keras.Input((None, D))
     model = keras.Model(inputs, Pooling(pooling)(inputs))
     np.testing.assert_allclose(call(model, features), expected, atol=1e-6)
+
+
+@every_pooling
+def test_pooled_features_come_back_as_they_are(pooling, features):
+    layer = Pooling(pooling)
+    np.testing.assert_array_equal(call(layer, features[:, 0]), features[:, 0])
+    assert not layer.weights
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
+@pytest.mark.parametrize("size", [(3, 5), (None, None)])
+def test_pixels_are_positions(pooling, size):
+    images = np.random.default_rng(0).standard_normal((2, 3, 5, D)).astype("float32")
+    inputs = keras.Input((*size, D))
+    model = keras.Model(inputs, Pooling(pooling)(inputs))
+    assert model.output_shape == (None, D)
+    expected = without_a_mask(pooling, images.reshape(2, 15, D))
+    np.testing.assert_allclose(model.predict_on_batch(images), expected, atol=1e-6)
+    counted = np.arange(15).reshape(3, 5) % 2 == 0
+    found = call(Pooling(pooling), images, np.stack([counted, counted]))
+    expected = without_a_mask(pooling, images.reshape(2, 15, D)[:, ::2])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+# The head that fits -----------------------------------------------------------------------------
+
+
+def data_of(task, targets, classes=None, masks=None):
+    train = SimpleNamespace(targets=targets, masks=masks)
+    return SimpleNamespace(task=task, classes=classes, train=train)
+
+
+def test_for_data():
+    head = heads.for_data(data_of("classification", [0, 2], ("a", "b", "c")), pooling="max")
+    assert (type(head), head.classes, head.pooling.kind) == (Classification, 3, "max")
+    head = heads.for_data(data_of("regression", np.array([1.0, 3.0, 5.0])))
+    assert (head.targets, head.mean, head.std) == (1, 3.0, pytest.approx(8**0.5 / 3**0.5))
+    head = heads.for_data(data_of("regression", np.array([[1.0, 0.0], [3.0, 10.0]])), "cls")
+    assert (head.targets, head.mean, head.std) == (2, (2.0, 5.0), (1.0, 5.0))
+    head = heads.for_data(data_of("multilabel", np.eye(4)))
+    assert (type(head), head.labels) == (heads.MultiLabel, 4)
+    head = heads.for_data(data_of("residue_classification", [np.array([0])], ("C", "E", "H")))
+    assert (type(head), head.classes) == (heads.ResidueClassification, 3)
+    rows, masks = (
+        [np.array([1.0, 99.0]), np.array([3.0])],
+        [np.array([True, False]), np.ones(1) > 0],
+    )
+    head = heads.for_data(data_of("residue_regression", rows, masks=masks))
+    assert (head.mean, head.std) == (2.0, 1.0)
+
+
+def test_for_data_names_the_tasks_it_knows():
+    known = "classification, multilabel, regression, residue_classification, residue_regression"
+    with pytest.raises(
+        ValueError, match=f"data.task must be one of {known}, received 'clustering'"
+    ):
+        heads.for_data(data_of("clustering", [0]))
 
 
 # Bad arguments ----------------------------------------------------------------------------------
@@ -182,19 +443,52 @@ def test_without_a_mask_every_position_counts(pooling, features):
 
 @pytest.mark.parametrize("make_head", [Pooling, Regression, lambda p: Classification(2, p)])
 def test_an_unknown_pooling_lists_the_known(make_head):
-    arguments = {"pooling": "max"} if make_head is Regression else {}
-    with pytest.raises(ValueError, match="one of mean, cls, attention, received 'max'"):
-        make_head(**arguments) if arguments else make_head("max")
+    arguments = {"pooling": "min"} if make_head is Regression else {}
+    with pytest.raises(ValueError, match="one of mean, cls, max, attention, received 'min'"):
+        make_head(**arguments) if arguments else make_head("min")
+
+
+def test_poolings_that_cannot_be():
+    with pytest.raises(ValueError, match=r"'cls' pooling takes .*received shape \(2, 3, 3, 6\)"):
+        Pooling("cls")(np.ones((2, 3, 3, D)))
+    with pytest.raises(ValueError, match=r"'mean' pooling takes .*received shape \(2,\)"):
+        Pooling()(np.ones(2))
+    for head in (heads.ResidueClassification, heads.EsmClassification):
+        with pytest.raises(ValueError, match=f"{head.__name__} has no pooling, received 'mean'"):
+            head(2, pooling="mean")
 
 
 @pytest.mark.parametrize("classes", [1, 0, -3])
-def test_fewer_than_two_classes(classes):
-    with pytest.raises(ValueError, match=f"classes must be at least 2, received {classes}"):
-        Classification(classes)
+def test_too_few_classes(classes):
+    for head in (Classification, heads.ResidueClassification, heads.EsmClassification):
+        with pytest.raises(ValueError, match=f"classes must be at least 2, received {classes}"):
+            head(classes)
+    if classes < 1:
+        with pytest.raises(ValueError, match=f"labels must be at least 1, received {classes}"):
+            heads.MultiLabel(classes)
 
 
-@pytest.mark.parametrize("bad", [{"targets": 0}, {"std": 0.0}, {"std": -1.0}, {"std": np.nan}])
-def test_a_regression_that_cannot_be(bad):
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"targets": 0},
+        {"std": 0.0},
+        {"std": -1.0},
+        {"std": np.nan},
+        {"mean": np.inf},
+        {"mean": [1.0, 2.0]},
+        {"std": [1.0, 0.0], "targets": 2},
+    ],
+)
+def test_numbers_that_cannot_be(bad):
     (name, value), *_ = bad.items()
-    with pytest.raises(ValueError, match=rf"received .*{name}={value}"):
-        Regression(**bad)
+    for head in (Regression, heads.ResidueRegression):
+        with pytest.raises(ValueError, match="received .*" + name) as caught:
+            head(**bad)
+        assert str(value).strip("[]") in str(caught.value)
+
+
+def test_numbers_have_no_classes_to_weigh():
+    for options in ({"class_weight": [1.0]}, {"label_smoothing": 0.1}):
+        with pytest.raises(ValueError, match="Regression has no classes: leave out class_weight"):
+            Regression().make_loss(**options)

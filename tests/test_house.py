@@ -22,8 +22,8 @@ FLOORS = (
     },
     {
         "params": None,
-        "heads": None,
         "losses": None,
+        "heads": None,
         "callbacks": None,
         "batching": None,
         "lora": None,
@@ -31,7 +31,10 @@ FLOORS = (
         "frontier": None,
     },
     {
+        "learning_rates": None,
+        "probing": None,
         "strategies": None,
+        "fitting": None,
         "scoring": None,
         "pretraining": None,
         "scaling": None,

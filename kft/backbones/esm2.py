@@ -173,7 +173,10 @@ class TokenEmbedding(keras.layers.Layer):
             scale = (1.0 - MASKED_IN_TRAINING) / (1.0 - masked / total)
             shown = ops.logical_and(shown, ops.logical_not(is_mask))
         scale = ops.expand_dims(ops.where(shown, scale, 0.0), -1)  # (B, L, 1)
-        return self.tokens(token_ids) * ops.cast(scale, self.compute_dtype)
+        # TensorFlow's gradient of a looked-up variable lists a row once per token, and Keras's
+        # optimizers square and clip those one by one. That of a product is a plain table.
+        table = self.tokens.embeddings * 1.0
+        return ops.take(table, token_ids, axis=0) * ops.cast(scale, self.compute_dtype)
 
     def compute_output_spec(self, token_ids):
         return keras.KerasTensor((*token_ids.shape, self.width), dtype=self.compute_dtype)

@@ -1,0 +1,256 @@
+"""Fine-tuning by a strategy: Keras's `fit`, phase by phase."""
+
+import time
+import warnings
+from dataclasses import dataclass, field, fields, replace
+
+import keras
+import numpy as np
+
+from kft import strategies
+from kft.batching import batches
+from kft.callbacks import FrozenGuard, KeepBest
+from kft.frontier import MEMORY_LIMIT, FrontierError, fit_frontier, train_as, why_not
+from kft.learning_rates import Optimizers, adamw, loss_of
+from kft.losses import balanced
+from kft.model import flat
+from kft.params import parameters
+from kft.probing import solve
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What `fit` did.
+
+    Attributes:
+        model: the trained model: the one given, or from_scratch's copy.
+        strategy: the strategy.
+        history: list of dicts, one per epoch: phase, epoch, and what Keras logged.
+        phases: list of dicts, one per phase: name, epochs, trainable and total parameters,
+            seconds, and `whole`: why the frozen part was not computed once, None if it was.
+        best_epoch: the epoch, from 0 over all phases, whose weights the model has now; None
+            where the last ones were kept.
+        seconds: wall-clock time in all.
+    """
+
+    model: keras.Model = field(repr=False)
+    strategy: object
+    history: list[dict] = field(repr=False)
+    phases: list[dict] = field(repr=False)
+    best_epoch: int | None
+    seconds: float
+
+
+def fit(
+    model, data, strategy="full", epochs=None, *, learning_rate=None, batch_size=32,
+    max_length=None, seed=0, loss=None, metrics=None, class_weight=None, label_smoothing=0.0,
+    make=adamw, keep_best=True, frontier="auto", cache=None, memory_limit=MEMORY_LIMIT,
+    callbacks=(), verbose="auto",
+):  # fmt: skip
+    """Fine-tunes a model by a strategy: Keras's `fit`, phase by phase.
+
+    Optimizer slots are carried from phase to phase, and the weights of the best epoch on the
+    validation split are kept.
+
+    Args:
+        model: a `kft.Model`, or any functional Keras model.
+        data: a `kft.data.Dataset`; or a `Split` or pair (inputs, targets), without validation.
+        strategy: a name of `kft.strategies.names()`, or a strategy of `kft.strategies.get`.
+        epochs: over all phases; None for the strategy's own.
+        learning_rate: the highest; None for the strategy's own.
+        batch_size, max_length: as for `kft.batches`.
+        seed: int from which the order of the batches, dropout and new weights follow.
+        loss, metrics: as for `compile`; None takes those of the kft head or of the last compile.
+        class_weight: "balanced", or one weight per class, for a kft head that classifies.
+        label_smoothing: share of each label that is spread over all classes.
+        make: the optimizer, called as `make(rate schedule, variables)`.
+        keep_best: False keeps the weights of the last epoch.
+        frontier: "auto" computes the frozen part once where that pays; True insists; False never.
+        cache, memory_limit, callbacks, verbose: as for `kft.fit_frontier`.
+
+    Returns:
+        `Fit`; its `model` is the given one, trained, or from_scratch's copy.
+
+    Raises:
+        ValueError: unknown strategy or option, no loss, data that do not fit.
+        kft.frontier.FrontierError: `frontier=True` cannot be done.
+
+    Example:
+        >>> import kft
+        >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
+        >>> model = kft.Model(backbone, kft.heads.Regression())
+        >>> done = kft.fit(model, (["MKTAYI", "GSS"], [0.0, 1.0]), "head_only", 2, verbose=0)
+        >>> len(done.history)
+        2
+    """
+    if frontier not in ("auto", True, False):
+        raise ValueError(f"frontier must be 'auto', True or False, received {frontier!r}.")
+    strategy = _chosen(strategy, epochs, learning_rate, seed)
+    class_weight = _class_weight(model, data, class_weight)
+    goal = _goal(model, loss, metrics, class_weight, label_smoothing)
+    keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
+    options = {"callbacks": [*callbacks, FrozenGuard(), *keep], "verbose": verbose}
+    where = {"cache": cache, "memory_limit": memory_limit}
+    sizes = {"batch_size": batch_size, "max_length": max_length}
+    run = _Run(goal, class_weight, seed, frontier, where, options, Optimizers(make))
+    return run(model, data, strategy, sizes, keep)
+
+
+@dataclass
+class _Run:
+    goal: dict
+    class_weight: object
+    seed: int
+    frontier: object
+    where: dict
+    options: dict
+    optimizers: Optimizers
+
+    def __call__(self, model, data, strategy, sizes, keep):
+        started, history, reports = time.perf_counter(), [], []
+        with _silently_uncompiled():
+            phases = strategy(model)
+        model = phases[0].model
+        records = _batches(model, data, self.seed, sizes)
+        _seed_dropout(model, self.seed)
+        for number, phase in enumerate(phases):
+            with _silently_uncompiled():
+                phase.mark()
+            reports.append(_report(phase, self.frontier))
+            if self.options["verbose"]:
+                print(_said(number, len(phases), reports[-1]))
+            began = time.perf_counter()
+            if phase.epochs:
+                records[0].epoch = len(history)  # Keras also ends an epoch before each fit
+                logs = self._train(phase, number, records, reports[-1])
+                history += _rows(logs, number, len(history))
+            else:
+                solve(model, *records, self.class_weight, strategy.rows, self.seed)
+            reports[-1]["seconds"] = time.perf_counter() - began
+        best = keep[0].restore() if keep and history else None
+        return Fit(model, strategy, history, reports, best, time.perf_counter() - started)
+
+    def _train(self, phase, number, records, report):
+        model, options = phase.model, {"epochs": phase.epochs, **self.options}
+        _forget(self.goal)
+        model.compile(self.optimizers.next(phase, number, len(records[0])), **self.goal)
+        logs = None
+        if report["whole"] is None:
+            try:
+                logs = fit_frontier(model, *records, **self.where, **options)
+            except FrontierError as error:
+                if self.frontier is True:
+                    raise
+                report["whole"] = str(error)
+        if logs is None:
+            logs = train_as(model, flat(model), *records, **options)
+        self.optimizers.keep()
+        return logs
+
+
+def _batches(model, data, seed, sizes):
+    """Batches of the training and of the validation records, None where there are none."""
+    train, valid = (data.train, data.valid) if hasattr(data, "train") else (data, None)
+    encode = getattr(model, "encode", None)
+    return [
+        None if part is None else batches(part, encode, seed=order, **sizes)
+        for part, order in ((train, seed), (valid, None))
+    ]
+
+
+def _chosen(strategy, epochs, learning_rate, seed):
+    """The strategy, with what `fit` was told about epochs, rate and seed."""
+    if isinstance(strategy, str):
+        strategy = strategies.get(strategy)
+    known = {f.name for f in fields(strategy)}
+    told = {"epochs": epochs, "rate": learning_rate}
+    told = {name: value for name, value in told.items() if value is not None}
+    if unknown := told.keys() - known:
+        raise ValueError(
+            f"{type(strategy).__name__} trains in closed form and takes no "
+            f"{' and no '.join(sorted(unknown))}."
+        )
+    if getattr(strategy, "seed", 0) is None:
+        told["seed"] = seed
+    return replace(strategy, **told)
+
+
+def _class_weight(model, data, class_weight):
+    if not isinstance(class_weight, str):
+        return class_weight
+    if class_weight != "balanced":
+        raise ValueError(f"class_weight must be 'balanced' or numbers, received {class_weight!r}.")
+    classes = getattr(getattr(model, "head", None), "classes", None)
+    if classes is None:
+        raise ValueError("class_weight='balanced' needs a kft head that names one of K classes.")
+    train = getattr(data, "train", data)
+    targets = train.targets if hasattr(train, "targets") else train[1]
+    return balanced(targets, classes, getattr(train, "masks", None))
+
+
+def _goal(model, loss, metrics, class_weight, label_smoothing):
+    """What `compile` takes beside the optimizer."""
+    head = getattr(model, "head", None)
+    if loss is None and hasattr(head, "make_loss"):
+        loss = head.make_loss(class_weight, label_smoothing)
+        metrics = head.make_metrics() if metrics is None else metrics
+    elif class_weight is not None or label_smoothing:
+        raise ValueError("class_weight and label_smoothing need a kft head and no `loss`.")
+    kind = "weighted_metrics" if getattr(head, "per_residue", False) else "metrics"
+    return {"loss": loss_of(model) if loss is None else loss, kind: metrics}
+
+
+def _forget(goal):
+    """Metrics begin each phase anew; Keras resets only those that it has already seen."""
+    for metric in keras.tree.flatten([goal.get(kind) for kind in ("metrics", "weighted_metrics")]):
+        if isinstance(metric, keras.metrics.Metric):
+            metric.reset_state()
+
+
+def _silently_uncompiled():
+    """Marking un-compiles a model and says so; here it is compiled again at once."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
+
+
+def _seed_dropout(model, seed):
+    rng = np.random.default_rng(seed)
+    for layer in model._flatten_layers():
+        for generator in layer._seed_generators:
+            state = rng.integers(2**32, size=generator.state.shape, dtype="uint32")
+            generator.state.assign(state)
+
+
+def _report(phase, frontier):
+    """What a phase is, and why its frozen part is not computed once (None: it is)."""
+    table = parameters(phase.model)
+    whole = why_not(phase.model) if frontier == "auto" and phase.epochs else None
+    if frontier is False or not phase.epochs:
+        whole = "It was not asked for."
+    elif frontier == "auto" and whole is None and phase.epochs < 2:
+        whole = "It would be used for one epoch only."
+    return {
+        "name": phase.name,
+        "epochs": phase.epochs,
+        "trainable": table.trainable,
+        "parameters": table.total,
+        "whole": whole,
+    }
+
+
+def _said(number, count, report):
+    epochs = report["epochs"]
+    long = f"{epochs} epoch{'s' * (epochs > 1)}" if epochs else "in closed form"
+    once = "; what is frozen is computed once" * (report["whole"] is None)
+    return (
+        f"Phase {number + 1} of {count}, {report['name']}: {report['trainable']:,} of "
+        f"{report['parameters']:,} parameters learn, {long}{once}."
+    )
+
+
+def _rows(logs, phase, before):
+    """One dict per epoch of a Keras History."""
+    names = list(logs.history)
+    return [
+        {"phase": phase, "epoch": before + i, **dict(zip(names, values, strict=True))}
+        for i, values in enumerate(zip(*logs.history.values(), strict=True))
+    ]

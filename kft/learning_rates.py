@@ -1,0 +1,255 @@
+"""How fast weights learn: the schedule of a phase, rates by layer, and the range test.
+
+Within a phase the rate warms up linearly and falls along a cosine (Loshchilov and Hutter 2017,
+"SGDR"). Rates by layer are those of Howard and Ruder 2018, "Universal language model
+fine-tuning", section 3.2 (discriminative fine-tuning). The range test is Smith 2017, "Cyclical
+learning rates", section 3.3.
+"""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from kft.model import Learner, flat
+from kft.params import weights
+
+
+@keras.saving.register_keras_serializable("kft")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly to `rate` during `warmup` steps, then falls along a cosine to zero.
+
+    Args:
+        rate: the highest learning rate.
+        steps: length of the phase in optimizer steps.
+        warmup: steps of the rise, fewer than `steps`.
+        begin: the optimizer's step count when the phase begins: one that goes on from an earlier
+            phase keeps its count, for Adam's bias correction.
+    """
+
+    def __init__(self, rate, steps, warmup=0, begin=0):
+        self.rate, self.steps, self.warmup, self.begin = rate, steps, warmup, begin
+
+    def __call__(self, step):
+        """The rate at an optimizer step."""
+        step = ops.cast(step, "float32") - self.begin
+        rise = (step + 1.0) / max(self.warmup, 1)
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        fall = 0.5 * (1.0 + ops.cos(np.pi * ops.clip(done, 0.0, 1.0)))
+        return self.rate * ops.where(step < self.warmup, rise, fall)
+
+    def get_config(self):
+        return {name: getattr(self, name) for name in ("rate", "steps", "warmup", "begin")}
+
+
+def adamw(schedule, variables):
+    """AdamW as kft uses it: decay 0.01 on matrices only, each gradient cut to norm 1.
+
+    Args:
+        schedule: a rate or a Keras schedule.
+        variables: what it is to train; biases and norms among them do not decay.
+
+    Returns:
+        keras.optimizers.AdamW, not built yet.
+
+    Source: Loshchilov and Hutter 2019, "Decoupled weight decay regularization".
+    """
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
+    return optimizer
+
+
+class Optimizers:
+    """Makes the optimizer of each phase, and carries slots from one to the next by path.
+
+    Weights that learn at the same rate since the same phase share an optimizer with a step count
+    of its own: Adam corrects for the youth of its averages by that count, and one that counted
+    from the first phase would take steps up to six times too large with weights just unfrozen.
+
+    Args:
+        make: called as `make(schedule, variables)`, returns a Keras optimizer; `adamw` above.
+    """
+
+    def __init__(self, make=adamw):
+        self.make = make
+        self.since, self.slots, self.steps = {}, {}, {}
+
+    def next(self, phase, number, steps_per_epoch):
+        """The built optimizer of a phase whose model is marked for it.
+
+        Args:
+            phase: has `model`, `epochs`, `rate` (the highest), `warmup` (share of the steps) and
+                `factors` ({path of a weight: what multiplies its rate}).
+            number: of the phase.
+            steps_per_epoch: optimizer steps.
+
+        Returns:
+            A Keras optimizer, a `keras.optimizers.MultiOptimizer` where rates or ages differ.
+        """
+        model, steps = phase.model, phase.epochs * steps_per_epoch
+        warmup = int(phase.warmup * steps)
+        groups, paths = {}, {}
+        for weight in weights(model):
+            if weight.learns:
+                paths[id(weight.variable)] = weight.path
+                since = self.since.setdefault(weight.path, number)
+                key = phase.factors.get(weight.path, 1.0), since
+                groups.setdefault(key, []).append(weight.variable)
+        made = {}
+        for (factor, since), variables in groups.items():
+            begin = self.steps.get(since, 0)
+            schedule = WarmupCosine(phase.rate * factor, steps, warmup, begin)
+            made[factor, since] = self.make(schedule, variables)
+        optimizer = _joined(made, groups)
+        optimizer.build(model.trainable_variables)
+        for key, inner in made.items():
+            inner.iterations.assign(self.steps.get(key[1], 0))
+            for variable, slots in _slots(inner, groups[key]):
+                for name, value in self.slots.get(paths[id(variable)], {}).items():
+                    slots[name].assign(value)
+        self._made, self._groups, self._paths = made, groups, paths
+        return optimizer
+
+    def keep(self):
+        """Remembers the slots and step counts, after the phase has run."""
+        for key, inner in self._made.items():
+            self.steps[key[1]] = int(ops.convert_to_numpy(inner.iterations.value))
+            for variable, slots in _slots(inner, self._groups[key]):
+                self.slots[self._paths[id(variable)]] = {
+                    name: ops.convert_to_numpy(slot.value) for name, slot in slots.items()
+                }
+
+
+def _joined(made, groups):
+    if len(made) == 1:
+        return next(iter(made.values()))
+    by_path = {v.path: made[key] for key, variables in groups.items() for v in variables}
+    if len(by_path) < sum(map(len, groups.values())):
+        raise ValueError(
+            "Two weights have the same Keras path, by which their learning rates would be told "
+            "apart: give their layers names that differ."
+        )
+    rest = next(iter(made.values()))
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(rest, by_path))
+
+
+def _slots(optimizer, variables):
+    """Yields each variable with {name: its slot}, such as Adam's two averages."""
+    lists = {
+        name: value
+        for name, value in vars(optimizer).items()
+        if isinstance(value, list) and name != "_trainable_variables"
+        if len(value) == len(variables) and all(isinstance(v, keras.Variable) for v in value)
+    }
+    for i, variable in enumerate(optimizer._trainable_variables):
+        yield variable, {name: slots[i] for name, slots in lists.items()}
+
+
+# The range test ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class LearningRates:
+    """What the range test saw.
+
+    Attributes:
+        rates: float64 (S,), the learning rate of each step.
+        losses: float64 (S,), the loss of each step's batch, before the step.
+        smooth: float64 (S,), the losses' running average, corrected for its start.
+        suggestion: the rate at which `smooth` falls fastest.
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    smooth: np.ndarray
+    suggestion: float
+
+    def plot(self):
+        """The figure and its caption, see `kft.plots.plot_learning_rates`."""
+        from kft.plots import plot_learning_rates
+
+        return plot_learning_rates(self.rates, self.losses, self.smooth, self.suggestion)
+
+
+def find_learning_rate(model, batches, smallest=1e-6, largest=1.0, steps=100, make=adamw):
+    """Tries rising learning rates, one batch each, and puts everything back.
+
+    The loss first stands still, then falls, then climbs; a good highest rate is where it falls
+    fastest. Weights, statistics, random states, the compiled optimizer and the order of the
+    batches are afterwards what they were.
+
+    Args:
+        model: a functional Keras model with the layers marked that are to learn; compiled with a
+            loss, or a `kft.Model` whose head knows its loss.
+        batches: batches of `kft.batches`, or any indexable batches of (inputs, targets).
+        smallest, largest: first and last learning rate, rising geometrically.
+        steps: how many rates at most; it ends early when the loss has grown fourfold.
+        make: the optimizer, called as `make(rate schedule, variables)`.
+
+    Returns:
+        `LearningRates`; `.suggestion` is the rate, `.plot()` the figure and its caption.
+
+    Raises:
+        ValueError: rates that do not rise, fewer than 10 steps, no loss to follow, nothing that
+            learns.
+
+    Example:
+        >>> import kft
+        >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
+        >>> model = kft.Model(backbone, kft.heads.Regression())
+        >>> backbone.trainable = False
+        >>> train = kft.batches((["MKTAYI", "GSS"], [0.0, 1.0]), backbone.encode)
+        >>> found = kft.find_learning_rate(model, train, steps=10)
+        >>> len(found.rates) <= 10
+        True
+    """
+    if not 0 < smallest < largest or steps < 10:
+        raise ValueError(
+            f"The range test needs 0 < smallest < largest and at least 10 steps, received "
+            f"{smallest=}, {largest=}, {steps=}."
+        )
+    if not model.trainable_variables:
+        raise ValueError(f"No weight of {model.name} learns: unfreeze a layer first.")
+    growth = (largest / smallest) ** (1 / (steps - 1))
+    ramp = keras.optimizers.schedules.ExponentialDecay(smallest, 1, growth)
+    graph = flat(model)
+    # A model of its own over the same layers: what the given one was compiled to stays as it is.
+    learner = Learner(graph.input, graph.output)
+    learner.compile(make(ramp, learner.trainable_variables), loss_of(model))
+    kept = [(v, ops.convert_to_numpy(v.value)) for v in model.variables]
+    losses = []
+    try:
+        for i in range(steps):
+            losses.append(float(learner.train_on_batch(*batches[i % len(batches)])))
+            if not losses[-1] < 4 * min(losses):
+                break
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
+    return _read(np.geomspace(smallest, largest, steps)[: len(losses)], np.array(losses))
+
+
+def loss_of(model):
+    """The loss that a model is compiled with, or that its kft head asks for.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    if model.compiled:
+        return model._compile_config.config["loss"]
+    if hasattr(getattr(model, "head", None), "make_loss"):
+        return model.head.make_loss()
+    raise ValueError(
+        f"There is no loss to follow: compile {model.name} with one, or use a kft head."
+    )
+
+
+def _read(rates, losses):
+    # The running average of Adam, started at zero and corrected for that.
+    weight = 0.9 ** np.arange(len(losses))
+    smooth = [np.average(losses[: i + 1], weights=weight[: i + 1][::-1]) for i in range(len(rates))]
+    smooth = np.where(np.isfinite(smooth), smooth, np.inf)
+    falling = max(int(np.argmin(smooth)), 1)
+    slopes = np.diff(smooth[: falling + 1]) / np.diff(np.log(rates[: falling + 1]))
+    return LearningRates(rates, losses, smooth, float(rates[int(np.argmin(slopes))]))

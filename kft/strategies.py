@@ -1,0 +1,322 @@
+"""Strategies: what learns, in which phases and how fast. `kft.fit` runs them.
+
+A strategy marks what learns in its first phase, by `layer.trainable`, and returns all phases.
+From cheap to dear: linear_probe, head_only, last_blocks, gradual_unfreezing, full; from_scratch
+is the control that says whether pre-training helped.
+"""
+
+import difflib
+from dataclasses import dataclass, field, fields
+
+import keras
+import numpy as np
+
+from kft.backbones import randomised
+from kft.backbones.esm2 import ESM2
+from kft.model import Model, flat
+from kft.params import find, layers, train_only, unfreeze, weights
+
+# Phases -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What learns for some epochs, and how fast.
+
+    Attributes:
+        name: for the log.
+        model: the model that learns; a copy for from_scratch, else the one given.
+        learns: paths of the layers that learn, None for all.
+        epochs: how many; 0 where the head is solved for in closed form.
+        rate: the highest learning rate.
+        warmup: share of the steps in which the rate rises to it.
+        factors: {path of a weight: what multiplies its rate}, 1 for those not named.
+    """
+
+    name: str
+    model: keras.Model = field(repr=False)
+    learns: tuple[str, ...] | None
+    epochs: int
+    rate: float
+    warmup: float = 0.1
+    factors: dict[str, float] = field(default_factory=dict, repr=False)
+
+    def mark(self):
+        """Freezes all but what learns in this phase."""
+        if self.learns is None:
+            unfreeze(self.model)
+        else:
+            train_only(self.model, lambda path: path in self.learns)
+
+
+def _groups(model):
+    """The layers that are unfrozen together, from the input on, and the head.
+
+    A stage without a matrix, as a norm is, goes with the one before it.
+    """
+    stages = getattr(getattr(model, "backbone", None), "stages", None)
+    head = getattr(model, "head", None)
+    if stages is None:
+        graph = [layer for layer in flat(model).layers if layer.weights and layer is not head]
+        stages, head = (graph, head) if head is not None else (graph[:-1], graph[-1])
+    groups = []
+    for stage in stages:
+        if groups and all(len(w.shape) < 2 for w in stage.weights):
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    return groups, head
+
+
+def _paths(model, *parts):
+    """Paths of layers, each part a layer or a list of them."""
+    wanted = {id(x) for part in parts for x in (part if isinstance(part, list) else [part])}
+    return tuple(path for path, layer in layers(model).items() if id(layer) in wanted)
+
+
+def _factors(model, decay, rates):
+    """What multiplies the rate of each weight: decay per group from the head on, then `rates`."""
+    groups, _ = _groups(model)
+    by_id = {
+        id(w): decay**depth
+        for depth, group in enumerate(reversed(groups), 1)
+        for layer in group
+        for w in layer.weights
+    }
+    for pattern, factor in (rates or {}).items():
+        for _, layer in find(model, pattern):
+            by_id |= {id(w): by_id.get(id(w), 1.0) * factor for w in layer.weights}
+    return {w.path: f for w in weights(model) if (f := by_id.get(id(w.variable), 1.0)) != 1.0}
+
+
+# Strategies -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """Solves for the head on features of the frozen backbone, in closed form, in seconds.
+
+    When: first of all. It tells what the backbone knows as it is, and what a costlier strategy
+    has to beat.
+
+    Args:
+        rows: most training rows, residues for a per-residue head; more are drawn at random.
+    """
+
+    rows: int = 200_000
+
+    def __call__(self, model):
+        _, head = _groups(model)
+        return _marked([Phase("solve for the head", model, _paths(model, head), 0, 0.0)])
+
+
+@dataclass(frozen=True)
+class HeadOnly:
+    """Trains the head by gradient on a frozen backbone.
+
+    When: there are a few hundred records, or the head is more than one linear layer. What is
+    frozen is computed once, so that an epoch costs next to nothing.
+
+    Args:
+        epochs: how many.
+        rate: highest learning rate.
+        warmup: share of the steps in which the rate rises.
+    """
+
+    epochs: int = 20
+    rate: float = 1e-3
+    warmup: float = 0.1
+
+    def __call__(self, model):
+        _, head = _groups(model)
+        learns = _paths(model, head)
+        return _marked([Phase("head", model, learns, self.epochs, self.rate, self.warmup)])
+
+
+@dataclass(frozen=True)
+class LastBlocks:
+    """Trains the head and the last blocks; early blocks stay as they were.
+
+    When: there are some hundred to some thousand records whose task is near the pre-training's:
+    early layers hold what is general, late ones what is special to a task.
+
+    Args:
+        blocks: how many, counted from the end.
+        epochs, rate, warmup: as in `HeadOnly`.
+        layer_decay: what multiplies the rate of each block, once more per block from the head on.
+        rates: {pattern of layers: what multiplies their rate}.
+    """
+
+    blocks: int = 2
+    epochs: int = 10
+    rate: float = 3e-4
+    warmup: float = 0.1
+    layer_decay: float = 1.0
+    rates: dict | None = None
+
+    def __call__(self, model):
+        groups, head = _groups(model)
+        if not 1 <= self.blocks < len(groups):
+            raise ValueError(
+                f"blocks must be 1 to {len(groups) - 1} for {model.name}, received "
+                f"{self.blocks!r}: the strategy 'full' trains everything."
+            )
+        learns = _paths(model, *groups[-self.blocks :], head)
+        factors = _factors(model, self.layer_decay, self.rates)
+        name = f"head and last {self.blocks} blocks" if self.blocks > 1 else "head and last block"
+        return _marked([Phase(name, model, learns, self.epochs, self.rate, self.warmup, factors)])
+
+
+@dataclass(frozen=True)
+class GradualUnfreezing:
+    """Trains the head first and unfreezes one more block per phase (Howard and Ruder 2018).
+
+    When: full fine-tuning is unstable or forgets: the late blocks settle before early ones move.
+
+    Args:
+        epochs: in all; one per phase and the rest in the last. With fewer than phases, several
+            blocks are unfrozen at once.
+        rate, warmup, rates: as in `LastBlocks`.
+        layer_decay: as in `LastBlocks`; the paper has 1/2.6 on four layers.
+    """
+
+    epochs: int = 10
+    rate: float = 3e-4
+    warmup: float = 0.1
+    layer_decay: float = 0.9
+    rates: dict | None = None
+
+    def __call__(self, model):
+        groups, head = _groups(model)
+        steps = [[head], *reversed(groups)]
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, received {self.epochs}.")
+        cut = np.array_split(np.arange(len(steps)), min(self.epochs, len(steps)))
+        factors = _factors(model, self.layer_decay, self.rates)
+        phases, learns = [], ()
+        for i, part in enumerate(cut):
+            new = _paths(model, *(steps[k] for k in part))
+            learns += new
+            epochs = 1 if i + 1 < len(cut) else self.epochs - len(cut) + 1
+            name = f"{'and ' * bool(i)}{', '.join(new)}"
+            phases.append(Phase(name, model, learns, epochs, self.rate, self.warmup, factors))
+        return _marked(phases)
+
+
+@dataclass(frozen=True)
+class Full:
+    """Trains all weights for a few epochs, with a warm-up.
+
+    When: there are thousands of records, or the task is far from the pre-training's.
+
+    Args:
+        epochs, rate, warmup, layer_decay, rates: as in `LastBlocks`.
+    """
+
+    epochs: int = 5
+    rate: float = 1e-4
+    warmup: float = 0.1
+    layer_decay: float = 1.0
+    rates: dict | None = None
+
+    def __call__(self, model):
+        factors = _factors(model, self.layer_decay, self.rates)
+        name = "all weights"
+        return _marked([Phase(name, model, None, self.epochs, self.rate, self.warmup, factors)])
+
+
+@dataclass(frozen=True)
+class FromScratch:
+    """Trains all weights of a re-initialised copy; the given model keeps its weights.
+
+    When: to know whether pre-training helped. What a fine-tuned model gains over this control is
+    what the pre-trained weights were worth.
+
+    Args:
+        epochs, rate, warmup: as in `Full`; it learns from nothing, so more and faster.
+        seed: int from which the weights are drawn, None for that of `kft.fit`.
+    """
+
+    epochs: int = 20
+    rate: float = 1e-3
+    warmup: float = 0.1
+    seed: int | None = None
+
+    def __call__(self, model):
+        copy = _reinitialised(model, self.seed or 0)
+        return _marked([Phase("all weights", copy, None, self.epochs, self.rate, self.warmup)])
+
+
+def _reinitialised(model, seed):
+    """A copy with new weights: an ESM-2 as `kft.load(..., weights=False)` makes it.
+
+    The same is done with other models: each matrix that its initializer does not leave at one
+    value is drawn normal with deviation 1 / sqrt(inputs), by numpy.
+    """
+    if isinstance(model, Model):
+        copy = Model.from_config(model.get_config())
+    else:
+        copy = keras.models.clone_model(model)
+    rng = np.random.default_rng(seed)
+    for weight in weights(copy):
+        shape = weight.variable.shape
+        if np.ptp(keras.ops.convert_to_numpy(weight.variable.value).astype("float32")) > 0:
+            table = isinstance(weight.layer, keras.layers.Embedding)
+            inputs = shape[-1] if table else int(np.prod(shape[:-1]))
+            drawn = rng.standard_normal(shape, dtype="float32") / np.sqrt(max(inputs, 1))
+            weight.variable.assign(drawn.astype("float32"))
+    if isinstance(getattr(copy, "backbone", None), ESM2):
+        randomised(copy.backbone, seed)
+    return copy
+
+
+def _marked(phases):
+    phases[0].mark()
+    return phases
+
+
+_STRATEGIES = {
+    "from_scratch": FromScratch,
+    "linear_probe": LinearProbe,
+    "head_only": HeadOnly,
+    "last_blocks": LastBlocks,
+    "gradual_unfreezing": GradualUnfreezing,
+    "full": Full,
+}
+
+
+def names():
+    """The strategies that `get` knows, a list of strings from the control to the costliest."""
+    return list(_STRATEGIES)
+
+
+def get(name, **options):
+    """Finds a strategy by name.
+
+    Args:
+        name: one of `kft.strategies.names()`.
+        **options: the strategy's arguments, see its class.
+
+    Returns:
+        The strategy: called with a model, it marks what learns first and returns its phases.
+
+    Raises:
+        ValueError: unknown name, or an option the strategy does not have.
+
+    Example:
+        >>> import kft
+        >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
+        >>> model = kft.Model(backbone, kft.heads.Regression())
+        >>> phases = kft.strategies.get("last_blocks", blocks=2)(model)
+        >>> phases[0].learns
+        ('block_4', 'block_5', 'final_norm', 'head')
+    """
+    if name not in _STRATEGIES:
+        close = difflib.get_close_matches(str(name), _STRATEGIES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Unknown strategy {name!r}.{hint} Valid are {', '.join(_STRATEGIES)}.")
+    known = [f.name for f in fields(_STRATEGIES[name])]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known)}.")
+    return _STRATEGIES[name](**options)

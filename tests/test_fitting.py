@@ -1,0 +1,326 @@
+"""kft.fit: phases, optimizer slots, the best weights, the seed, what it says, and linear probes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from sklearn.linear_model import LogisticRegression, Ridge
+
+import kft
+from kft import params, strategies
+from kft.backbones.esm2 import ESM2
+from kft.data import Dataset, Split
+from kft.learning_rates import Optimizers, WarmupCosine, adamw
+
+RNG = np.random.default_rng(0)
+SEQUENCES = ["".join(RNG.choice(list("ACDEFGHIKL"), n)) for n in [6] * 20 + [3, 5, 4, 6]]
+TARGETS = np.array([10.0 * s.count("A") + s.count("C") for s in SEQUENCES])
+KINDS = np.array([s.count("A") > 0 for s in SEQUENCES]).astype("int32")
+
+
+def dataset(targets=TARGETS, task="regression", **options):
+    parts = [Split(SEQUENCES[i::3], targets[i::3]) for i in range(3)]
+    about = {"source": "made up", "licence": "none", "citation": "", "checksum": ""}
+    return Dataset("toy", task, *parts, **about, **options)
+
+
+def make(head=None, **options):
+    head = head or kft.heads.Regression(mean=TARGETS.mean(), std=TARGETS.std())
+    return kft.Model(kft.backbones.randomised(ESM2(2, 16, 2), 0), head)
+
+
+def values(model):
+    return {w.path: ops.convert_to_numpy(w.variable.value).copy() for w in params.weights(model)}
+
+
+def same(one, two):
+    return all(np.array_equal(one[path], two[path]) for path in one)
+
+
+def phases(*counts):
+    """A strategy of phases in which everything learns at a steady rate."""
+
+    class Steady(strategies.Full):
+        def __call__(self, model):
+            return [strategies.Phase("all", model, None, n, 1e-2, 0.0) for n in counts]
+
+    return Steady()
+
+
+def steady(_, variables):
+    return adamw(1e-2, variables)
+
+
+def test_two_phases_are_one_run_of_the_same_length():
+    """Slots and step counts are carried, and so is the order of the batches."""
+    runs = []
+    for counts in ((4,), (1, 3)):
+        model = make()
+        done = kft.fit(
+            model, (SEQUENCES, TARGETS), phases(*counts), batch_size=8, verbose=0, make=steady
+        )
+        runs.append((values(model), [row["loss"] for row in done.history]))
+        assert [row["epoch"] for row in done.history] == [0, 1, 2, 3]
+    assert same(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
+def test_unfreezing_keeps_momentum_and_counts_new_weights_from_zero():
+    model = make()
+    seen = []
+
+    class Watched(Optimizers):
+        def next(self, *args):
+            optimizer = super().next(*args)
+            seen.append(state(optimizer, model))
+            return optimizer
+
+        def keep(self):
+            super().keep()
+            seen.append(state(model.optimizer, model))
+
+    from kft import fitting
+
+    original, fitting.Optimizers = fitting.Optimizers, Watched
+    try:
+        kft.fit(model, (SEQUENCES, TARGETS), "gradual_unfreezing", 2, batch_size=8, verbose=0)
+    finally:
+        fitting.Optimizers = original
+    _, end, begin, last = seen
+    carried = [path for path in end if path in begin]
+    assert carried and len(begin) > len(end)
+    for path in carried:
+        assert begin[path][0] == end[path][0] == 3
+        np.testing.assert_array_equal(begin[path][1], end[path][1])
+        assert np.abs(begin[path][1]).max() > 0
+        assert last[path][0] == 6
+    for path in begin.keys() - end.keys():
+        assert begin[path][0] == 0 and not begin[path][1].any()
+        assert last[path][0] == 3
+
+
+def state(optimizer, model):
+    """{path: (steps taken, first slot)} of what an optimizer trains."""
+    paths = {id(w.variable): w.path for w in params.weights(model)}
+    inner = getattr(optimizer, "optimizers", [optimizer])
+    return {
+        paths[id(variable)]: (
+            int(ops.convert_to_numpy(one.iterations.value)),
+            ops.convert_to_numpy(one._momentums[i].value).copy(),
+        )
+        for one in inner
+        if one.built
+        for i, variable in enumerate(one._trainable_variables)
+    }
+
+
+def test_the_best_epoch_on_validation_is_kept():
+    model = make()
+    data = dataset()
+    done = kft.fit(model, data, phases(3, 5), verbose=0, batch_size=4, make=steady)
+    losses = [row["val_loss"] for row in done.history]
+    assert done.best_epoch == int(np.argmin(losses))
+    valid = kft.batches(data.valid, model.encode, 4, None)
+    found = model.evaluate(valid, verbose=0, return_dict=True)["loss"]
+    np.testing.assert_allclose(found, min(losses), rtol=1e-5)
+    last = kft.fit(make(), data, phases(8), verbose=0, batch_size=4, make=steady, keep_best=False)
+    assert last.best_epoch is None
+
+
+def test_the_seed_is_all_that_is_random():
+    runs = []
+    for seed in (3, 3, 4):
+        head = kft.heads.Regression(mean=TARGETS.mean(), std=TARGETS.std(), dropout=0.3)
+        model = make(head)
+        kft.fit(model, (SEQUENCES, TARGETS), "full", 2, seed=seed, batch_size=8, verbose=0)
+        runs.append(values(model))
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+def test_the_frontier_is_used_where_it_pays():
+    reasons = {}
+    for name, epochs, frontier in (
+        ("head_only", 2, "auto"), ("head_only", 1, "auto"), ("full", 2, "auto"),
+        ("head_only", 2, False),
+    ):  # fmt: skip
+        done = kft.fit(
+            make(), (SEQUENCES, TARGETS), name, epochs, frontier=frontier, batch_size=8, verbose=0
+        )
+        reasons[name, epochs, frontier] = done.phases[0]["whole"]
+    reasons = list(reasons.values())
+    assert reasons[0] is None
+    assert reasons[1] == "It would be used for one epoch only."
+    assert reasons[2].startswith("Nothing in model is frozen")
+    assert reasons[3] == "It was not asked for."
+
+
+def test_frontier_and_whole_agree():
+    predictions = []
+    for frontier in (True, False):
+        model = make()
+        strategy = strategies.get("last_blocks", blocks=1, epochs=3, rate=1e-2)
+        kft.fit(model, dataset(), strategy, frontier=frontier, batch_size=4, verbose=0)
+        predictions.append(kft.predict(model, SEQUENCES))
+    np.testing.assert_allclose(*predictions, atol=1e-4 * np.abs(predictions[0]).max())
+    with pytest.raises(kft.frontier.FrontierError, match="Nothing in model is frozen"):
+        kft.fit(make(), dataset(), "full", 2, frontier=True, verbose=0)
+
+
+def test_what_it_says_and_reports(capsys):
+    model = make()
+    done = kft.fit(model, (SEQUENCES, TARGETS), "head_only", 2, batch_size=8, verbose=2)
+    out = capsys.readouterr().out
+    total = sum(int(np.prod(w.variable.shape)) for w in params.weights(model))
+    assert f"Phase 1 of 1, head: 17 of {total:,} parameters learn, 2 epochs; what is" in out
+    (phase,) = done.phases
+    assert phase["trainable"] == 17 and phase["parameters"] == total
+    assert 0 < phase["seconds"] <= done.seconds
+
+
+def test_a_run_through_a_frozen_weight_that_moves_is_stopped():
+    class Vandal(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            bias = self.model.backbone.stages[1].query.bias
+            bias.assign(bias + 1.0)
+
+    with pytest.raises(RuntimeError, match="frozen weights moved in training: block_0/query/bias"):
+        kft.fit(make(), (SEQUENCES, TARGETS), "head_only", 2, callbacks=[Vandal()], verbose=0)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="frontier must be 'auto', True or False"):
+        kft.fit(make(), (SEQUENCES, TARGETS), frontier="yes")
+    with pytest.raises(ValueError, match="class_weight must be 'balanced' or numbers"):
+        kft.fit(make(), (SEQUENCES, TARGETS), class_weight="even")
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="There is no loss to follow"):
+        kft.fit(plain, (list(np.ones((4, 3), "float32")), np.ones(4)))
+
+
+def test_balanced_class_weights_reach_the_loss():
+    rare = (np.arange(len(SEQUENCES)) % 6 == 0).astype("int32")
+    recalls = []
+    for weight in (None, "balanced"):
+        model = make(kft.heads.Classification(2))
+        kft.fit(
+            model, (SEQUENCES, rare), "full", 5, learning_rate=1e-2, class_weight=weight, verbose=0
+        )
+        recalls.append(kft.predict(model, SEQUENCES)[:, 1].mean())
+    assert recalls[1] > recalls[0] + 0.1
+
+
+# Learning rates -----------------------------------------------------------------------------------
+
+
+def test_the_schedule_by_hand():
+    schedule = WarmupCosine(2.0, steps=10, warmup=4, begin=100)
+    rates = [float(ops.convert_to_numpy(schedule(100 + i))) for i in range(11)]
+    np.testing.assert_allclose(rates[:4], [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
+    expected = 1 + np.cos(np.pi * np.arange(7) / 6)
+    np.testing.assert_allclose(rates[4:], expected, atol=1e-6)
+    again = WarmupCosine.from_config(schedule.get_config())
+    assert again.get_config() == schedule.get_config()
+
+
+def test_the_range_test_restores_every_bit():
+    model = make(kft.heads.Regression(dropout=0.3))
+    kft.freeze(model, "block_0")
+    model.compile("adam", "mean_squared_error")
+    train = kft.batches((SEQUENCES, TARGETS), model.encode, 8, 0)
+    model.fit(train, epochs=1, verbose=0)
+    before = [ops.convert_to_numpy(v.value).copy() for v in everything(model)]
+    order = [chosen.copy() for chosen in train.chosen]
+    found = kft.find_learning_rate(model, train, steps=40)
+    for old, new in zip(before, everything(model), strict=True):
+        np.testing.assert_array_equal(old, ops.convert_to_numpy(new.value))
+    assert model.compiled and int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(order, train.chosen, strict=True))
+    assert found.rates[0] == 1e-6 and np.all(np.diff(found.rates) > 0)
+    assert 1e-6 <= found.suggestion <= found.rates[int(np.argmin(found.smooth))]
+    figure, caption = found.plot()
+    assert f"{len(found.losses)} steps" in caption and figure.axes
+
+
+def everything(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest():
+    rates = np.geomspace(1e-6, 1.0, 121)
+    losses = 2 - 1 / (1 + (3e-3 / rates) ** 2) + (rates / 0.3) ** 4
+    found = kft.learning_rates._read(rates, losses + 0.01 * RNG.standard_normal(121))
+    assert 2e-3 < found.suggestion < 2e-2  # the average lags behind
+
+
+def test_the_range_test_ends_when_the_loss_has_left_all_bounds():
+    model = make()
+    train = kft.batches((SEQUENCES, TARGETS), model.encode, 8, 0)
+    found = kft.find_learning_rate(
+        model, train, smallest=1e-3, largest=1e4, steps=60,
+        make=lambda schedule, _: keras.optimizers.SGD(schedule),
+    )  # fmt: skip
+    assert len(found.losses) < 60
+    for options in ({"smallest": 1.0, "largest": 0.1}, {"steps": 3}):
+        with pytest.raises(ValueError, match="needs 0 < smallest < largest and at least 10 steps"):
+            kft.find_learning_rate(model, train, **options)
+    kft.freeze(model)
+    with pytest.raises(ValueError, match="No weight of model learns"):
+        kft.find_learning_rate(model, train)
+
+
+# Linear probes ------------------------------------------------------------------------------------
+
+
+def test_a_linear_probe_is_ridge_regression_on_pooled_features():
+    model, data = make(), dataset()
+    kft.fit(model, data, "linear_probe", verbose=0)
+    x = kft.embed(model, data.train.inputs).astype("float64")
+    centre, scale = x.mean(0), x.std(0)
+    found = []
+    mean, std = TARGETS.mean(), TARGETS.std()
+    for penalty in kft.probing.PENALTIES:
+        ridge = Ridge(alpha=penalty * len(x))
+        ridge.fit((x - centre) / scale, (data.train.targets - mean) / std)
+        answers = [
+            ridge.predict((kft.embed(model, part.inputs) - centre) / scale) * std + mean
+            for part in (data.valid, data.test)
+        ]
+        found.append((np.mean((answers[0] - data.valid.targets) ** 2), answers[1]))
+    errors = [error for error, _ in found]
+    best = next((i for i in range(len(errors) - 1) if errors[i + 1] >= errors[i]), len(errors) - 1)
+    probe = kft.predict(model, data.test.inputs)[:, 0]
+    np.testing.assert_allclose(probe, found[best][1], atol=1e-3 * std)
+
+
+def test_a_linear_probe_of_classes_is_logistic_regression():
+    model = make(kft.heads.Classification(2))
+    data = dataset(KINDS, "classification", classes=("no", "yes"))
+    done = kft.fit(model, data, "linear_probe", verbose=0)
+    x = kft.embed(model, data.train.inputs).astype("float64")
+    probe = kft.predict(model, data.train.inputs)
+    z = (x - x.mean(0)) / x.std(0)
+    candidates = [
+        LogisticRegression(C=1 / (p * len(x)), max_iter=1000).fit(z, data.train.targets)
+        for p in kft.probing.PENALTIES
+    ]
+    differences = [np.abs(c.predict_proba(z) - probe).max() for c in candidates]
+    assert min(differences) < 1e-4
+    assert done.history == [] and done.best_epoch is None
+
+
+def test_linear_probes_of_residues_and_labels():
+    rows = [np.array([c in "AC" for c in s], dtype="int32") for s in SEQUENCES]
+    model = make(kft.heads.ResidueClassification(2))
+    kft.fit(model, (SEQUENCES, rows), "linear_probe", verbose=0)
+    answers = np.concatenate(kft.predict(model, SEQUENCES)).argmax(1)
+    assert np.mean(answers == np.concatenate(rows)) > 0.9  # 0.8 do not have them
+    labels = np.array([[c in s for c in "ACD"] for s in SEQUENCES]).astype("int32")
+    model = make(kft.heads.MultiLabel(3))
+    kft.fit(model, (SEQUENCES, labels), "linear_probe", verbose=0)
+    assert np.mean((kft.predict(model, SEQUENCES) > 0.5) == labels) > 0.75
+
+
+def test_a_linear_probe_needs_a_linear_head():
+    with pytest.raises(ValueError, match="needs a linear head, received EsmClassification"):
+        kft.fit(make(kft.heads.EsmClassification(2)), (SEQUENCES, KINDS), "linear_probe", verbose=0)

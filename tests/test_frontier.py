@@ -1,0 +1,408 @@
+"""What is frozen is computed once, and nothing else changes: answers, weights, callbacks."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kft
+from kft import frontier, params
+from kft.backbones.esm2 import ESM2
+
+RNG = np.random.default_rng(0)
+SEQUENCES = ["".join(RNG.choice(list("ACDEFGHIKL"), n)) for n in (6, 6, 12, 9, 3, 6, 14, 6)]
+TARGETS = np.array([s.count("A") / len(s) for s in SEQUENCES])
+EQUAL = ["".join(RNG.choice(list("ACDEFGHIKL"), 6)) for _ in range(8)]
+
+
+def randomise(model, seed=1):
+    """Weights large enough to matter, in the zero-initialised head too."""
+    rng = np.random.default_rng(seed)
+    for weight in params.weights(model):
+        values = 0.3 * rng.standard_normal(weight.variable.shape)
+        if "variance" in weight.path:
+            values = 1.0 + np.abs(values)
+        weight.variable.assign(values.astype("float32"))
+    return model
+
+
+def esm2(head=None, **options):
+    head = head or kft.heads.Regression(pooling="attention")
+    return randomise(kft.Model(ESM2(4, 16, 2, **options), head))
+
+
+def branching():
+    """Two inputs; several tensors cross the frontier, one of them is an input, one an output."""
+    a, b = keras.Input((5,), name="a"), keras.Input((5,), name="b")
+    shared = layers.Dense(6, activation="tanh", name="shared")
+    left, right = shared(a), shared(b)
+    normed = layers.BatchNormalization(name="normed")(layers.Add(name="sum")([left, right]))
+    middle = layers.Dense(6, activation="tanh", name="middle")(left)
+    joined = layers.Concatenate(name="joined")([middle, normed, b, left * 2.0])
+    outputs = {"late": layers.Dense(2, name="late")(joined), "early": normed}
+    return randomise(keras.Model({"a": a, "b": b}, outputs))
+
+
+def nested():
+    """A convolutional network with statistics and dropout, held as one layer, as users do."""
+    x = inside = keras.Input((8, 8, 1))
+    for i in range(3):
+        x = layers.Conv2D(4, 3, padding="same", activation="relu", name=f"conv_{i}")(x)
+        x = layers.BatchNormalization(name=f"norm_{i}")(x)
+        x = layers.Dropout(0.5, seed=1, name=f"dropout_{i}")(x)
+    network = keras.Model(inside, x, name="network")
+    images = keras.Input((8, 8, 1), name="images")
+    x = layers.GlobalAveragePooling2D()(network(images))
+    return randomise(keras.Model(images, layers.Dense(1, name="out")(x)))
+
+
+def masked():
+    """Keras's own masks go from layer to layer unseen, and must cross the frontier too."""
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    x = layers.Embedding(12, 6, mask_zero=True, name="table")(tokens)
+    x = layers.LSTM(5, name="lstm")(x)
+    return randomise(keras.Model(tokens, layers.Dense(1, name="out")(x)))
+
+
+def tokens_of(model):
+    return model.encode(SEQUENCES)
+
+
+CASES = {  # a model, what learns, an input
+    "head": (esm2, "head", tokens_of),
+    "head on pooled vectors": (lambda: esm2(kft.heads.Regression()), "head", tokens_of),
+    "last block": (esm2, ["block_3", "final_norm", "head"], tokens_of),
+    "one block in the middle": (esm2, "block_2", tokens_of),
+    "part of a block": (esm2, ["block_3/query", "head"], tokens_of),
+    "per residue": (
+        lambda: esm2(kft.heads.ResidueClassification(3)), ["block_3", "head"], tokens_of,
+    ),
+    "branching": (
+        branching, ["middle", "late"],
+        lambda _: {n: RNG.standard_normal((4, 5)).astype("float32") for n in "ab"},
+    ),
+    "nested": (
+        nested, ["network/conv_2", "out"],
+        lambda _: RNG.standard_normal((4, 8, 8, 1)).astype("float32"),
+    ),
+    "mask": (
+        masked, ["lstm", "out"],
+        lambda _: np.array([[3, 4, 0, 0], [1, 2, 5, 0]], dtype="int32"),
+    ),
+}  # fmt: skip
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+def leaves(x):
+    return [ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(x)]
+
+
+@every_case
+def test_both_parts_are_the_model(case):
+    make, pattern, inputs = CASES[case]
+    model = make()
+    params.train_only(model, pattern)
+    frozen, learning = kft.split(model)
+    x = inputs(model)
+    expected, answers = model(x), learning(frozen(x))
+    keras.tree.assert_same_structure(expected, answers)
+    for one, other in zip(leaves(expected), leaves(answers), strict=True):
+        assert np.ptp(one) > 1e-5
+        np.testing.assert_array_equal(one, other)
+    compiled = learning.predict_on_batch(frozen.predict_on_batch(x))
+    for one, other in zip(leaves(model.predict_on_batch(x)), leaves(compiled), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
+
+
+@every_case
+def test_nothing_is_frozen_too_little_or_too_much(case):
+    make, pattern, _ = CASES[case]
+    model = make()
+    params.train_only(model, pattern)
+    frozen, learning = kft.split(model)
+    assert not frozen.trainable_weights
+    assert ids(learning.trainable_weights) == ids(model.trainable_weights)
+    # No layer of the graph is computed on both sides, but those that are shared.
+    doubled = {id(x) for x in frozen.layers} & {id(x) for x in learning.layers}
+    assert {model.get_layer(name).name for name in names(model, doubled)} <= {"shared"}
+
+
+def ids(weights):
+    return {id(weight) for weight in weights}
+
+
+def names(model, found):
+    return [layer.name for layer in model.layers if id(layer) in found]
+
+
+def test_a_layer_that_is_shared_is_frozen_once_and_computed_where_it_must():
+    x = keras.Input((3,))
+    twice = layers.Dense(3, name="twice")
+    first = layers.Dense(3, name="first")(twice(x))
+    model = randomise(keras.Model(x, layers.Dense(1, name="last")(twice(first))))
+    params.train_only(model, "first")
+    frozen, learning = kft.split(model)
+    assert "twice" in [layer.name for layer in frozen.layers]
+    assert "twice" in [layer.name for layer in learning.layers]
+    assert len(params.fingerprint(model)) == 64
+    values = RNG.standard_normal((2, 3)).astype("float32")
+    one, other = leaves([model(values), learning(frozen(values))])
+    np.testing.assert_array_equal(one, other)
+    assert [w.path for w in params.weights(model) if w.frozen] == [
+        "twice/kernel", "twice/bias", "last/kernel", "last/bias",
+    ]  # fmt: skip
+
+
+def test_a_keras_hub_backbone_that_kft_has_never_seen():
+    keras_hub = pytest.importorskip("keras_hub")
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=20, num_layers=3, num_heads=2, hidden_dim=8, intermediate_dim=16,
+        max_sequence_length=8, dropout=0.2,
+    )  # fmt: skip
+    x = {
+        "token_ids": RNG.integers(1, 20, (4, 8)),
+        "segment_ids": np.zeros((4, 8), "int32"),
+        "padding_mask": np.arange(8)[None] < np.array([[8], [5], [2], [7]]),
+    }
+    features = backbone.output["pooled_output"]
+    model = randomise(keras.Model(backbone.input, layers.Dense(2, name="out")(features)))
+    params.train_only(model, ["transformer_layer_2", "pooled_dense", "out"])
+    frozen, learning = kft.split(model)
+    assert "transformer_layer_1" in [layer.name for layer in frozen.layers]
+    np.testing.assert_array_equal(*leaves([model(x), learning(frozen(x))]))
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def trained(through, sequences, targets=TARGETS, pattern=("block_3", "final_norm", "head")):
+    model = esm2()
+    params.train_only(model, list(pattern))
+    model.compile(keras.optimizers.Adam(0.01), model.head.make_loss(), metrics=["mae"])
+    train, valid = (kft.batches((sequences, targets), model.encode, 4, s) for s in (0, None))
+    if through:
+        history = kft.fit_frontier(model, train, valid, epochs=3, verbose=0)
+    else:
+        history = model.fit(train, validation_data=valid, epochs=3, verbose=0)
+    return model, history.history
+
+
+def test_training_at_equal_padding_is_bit_by_bit_the_same():
+    (whole, logs), (parted, other) = (trained(through, EQUAL) for through in (False, True))
+    assert list(logs) == list(other)
+    for one, two in zip(params.weights(whole), params.weights(parted), strict=True):
+        np.testing.assert_array_equal(*leaves([one.variable.value, two.variable.value]), one.path)
+    for name, values in logs.items():
+        np.testing.assert_array_equal(values, other[name])
+
+
+def test_training_at_any_padding_is_the_same_to_rounding():
+    (whole, logs), (parted, other) = (trained(through, SEQUENCES) for through in (False, True))
+    one, two = (kft.predict(model, SEQUENCES) for model in (whole, parted))
+    np.testing.assert_allclose(one, two, atol=1e-5)
+    for one, two in zip(params.weights(whole), params.weights(parted), strict=True):
+        if "key/bias" not in one.path:  # its gradient is zero, and Adam lives on rounding
+            np.testing.assert_allclose(*leaves([one.variable.value, two.variable.value]), atol=1e-5)
+    np.testing.assert_allclose(logs["val_loss"], other["val_loss"], atol=1e-5)
+
+
+def test_the_optimizer_goes_on_where_it_was():
+    model, _ = trained(True, EQUAL)
+    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 6
+    train = kft.batches((EQUAL, TARGETS), model.encode, 4, 0)
+    kft.fit_frontier(model, train, epochs=1, verbose=0)
+    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 8
+    model.fit(train, epochs=1, verbose=0)  # and the whole takes over from there
+    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 10
+
+
+def test_callbacks_see_the_whole_model_and_may_stop_it(tmp_path):
+    model = esm2()
+    params.train_only(model, "head")
+    model.compile("adam", "mean_squared_error")
+    train = kft.batches((EQUAL, TARGETS), model.encode, 4, 0)
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((self.model is model, sorted(logs)))
+            self.model.stop_training = epoch == 1
+
+    saved = keras.callbacks.ModelCheckpoint(tmp_path / "whole.keras")
+    history = kft.fit_frontier(model, train, epochs=5, callbacks=[Look(), saved], verbose=0)
+    assert seen == [(True, ["loss"])] * 2
+    assert history.model is model and len(history.history["loss"]) == 2
+    loaded = keras.saving.load_model(tmp_path / "whole.keras")
+    np.testing.assert_allclose(kft.predict(loaded, EQUAL), kft.predict(model, EQUAL), atol=1e-6)
+
+
+def test_residue_targets_and_weights_come_through():
+    model = esm2(kft.heads.ResidueClassification(2))
+    params.train_only(model, "head")
+    model.compile("adam", model.head.make_loss(), weighted_metrics=model.head.make_metrics())
+    rows = [np.array([c == "A" for c in s], dtype="int32") for s in SEQUENCES]
+    train = kft.batches((SEQUENCES, rows), model.encode, 4, 0)
+    whole = model.evaluate(train, verbose=0, return_dict=True)
+    parted = kft.fit_frontier(model, train, train, epochs=1, verbose=0)
+    assert whole["loss"] != parted.history["val_loss"][0]
+    again = model.evaluate(train, verbose=0, return_dict=True)
+    np.testing.assert_allclose(again["accuracy"], parted.history["val_accuracy"][0], atol=1e-6)
+    np.testing.assert_allclose(again["loss"], parted.history["val_loss"][0], atol=1e-5)
+
+
+# The cache ----------------------------------------------------------------------------------------
+
+
+def counted(monkeypatch):
+    """Counts how often features are computed."""
+    calls = []
+    real = frontier._computed
+
+    def computed(*args):
+        calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(frontier, "_computed", computed)
+    return calls
+
+
+def fit_with(cache, model, sequences=SEQUENCES, **options):
+    model.compile("adam", "mean_squared_error")
+    train = kft.batches((sequences, TARGETS), model.encode, 4, 0)
+    return kft.fit_frontier(model, train, epochs=1, cache=cache, verbose=0, **options)
+
+
+def test_features_are_reused_only_if_nothing_they_depend_on_has_changed(tmp_path, monkeypatch):
+    calls = counted(monkeypatch)
+    model = esm2()
+    params.train_only(model, "head")
+    fit_with(tmp_path, model)
+    assert len(calls) == 1
+    before = kft.predict(model, SEQUENCES)
+    fit_with(tmp_path, model)  # the head has changed, which features do not depend on
+    assert len(calls) == 1
+    assert np.abs(kft.predict(model, SEQUENCES) - before).max() > 0
+    bias = model.backbone.stages[1].query.bias
+    bias.assign(bias + 1e-3)
+    fit_with(tmp_path, model)
+    assert len(calls) == 2
+    fit_with(tmp_path, model, [*SEQUENCES[:-1], "ACDEFG"])
+    assert len(calls) == 3
+    with pytest.warns(UserWarning, match="was compiled"):
+        params.train_only(model, ["block_3", "head"])
+    fit_with(tmp_path, model)
+    assert len(calls) == 4
+    model.backbone.encode = lambda *args, **kwargs: {
+        "token_ids": np.where((ids := ESM2.encode(*args, **kwargs)["token_ids"]) == 5, 32, ids)
+    }
+    fit_with(tmp_path, model)  # another preprocessing of the same strings
+    assert len(calls) == 5
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_cached_mapped_and_held_features_train_alike(tmp_path):
+    results = []
+    for options in ({}, {"memory_limit": 0}, {"cache": tmp_path}, {"cache": tmp_path}):
+        model = esm2()
+        params.train_only(model, ["block_3", "head"])
+        fit_with(model=model, **{"cache": None, **options})
+        results.append([leaves(w.variable.value)[0] for w in params.weights(model)])
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_what_does_not_fit_on_the_disk_is_said_before_it_is_begun(monkeypatch):
+    monkeypatch.setattr(frontier.shutil, "disk_usage", lambda _: type("", (), {"free": 10}))
+    model = esm2()
+    params.train_only(model, "head")
+    with pytest.raises(frontier.FrontierError, match="name another folder as `cache`"):
+        fit_with(None, model, memory_limit=0)
+
+
+# Where there is none ------------------------------------------------------------------------------
+
+
+def test_augmentation_is_never_computed_once():
+    images = keras.Input((8, 8, 1), name="images")
+    x = layers.RandomFlip(seed=0, name="flip")(images)
+    x = layers.Flatten()(layers.Conv2D(4, 3, name="conv")(x))
+    model = keras.Model(images, layers.Dense(1, name="out")(x))
+    params.train_only(model, "out")
+    assert "flip must draw anew every epoch" in frontier.why_not(model)
+    model.compile("adam", "mean_squared_error")
+    train = kft.batches((list(RNG.random((4, 8, 8, 1), "float32")), np.ones(4)), None)
+    with pytest.raises(frontier.FrontierError, match="flip must draw anew"):
+        kft.fit_frontier(model, train)
+
+
+@keras.saving.register_keras_serializable("test")
+class Noise(layers.Layer):
+    """Random in inference, too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(0)
+
+    def call(self, x):
+        return x + keras.random.normal(ops.shape(x), seed=self.generator)
+
+
+def test_what_is_random_even_in_inference_is_found_out():
+    x = keras.Input((3,))
+    hidden = Noise()(layers.Dense(3, name="hidden")(x))
+    model = keras.Model(x, layers.Dense(1, name="out")(hidden))
+    params.train_only(model, "out")
+    model.compile("adam", "mean_squared_error")
+    train = kft.batches((list(np.ones((4, 3), "float32")), np.ones(4)), None)
+    with pytest.raises(frontier.FrontierError, match="answers the same batch in two ways"):
+        kft.fit_frontier(model, train)
+
+
+def test_nothing_frozen_nothing_learning_nothing_functional():
+    model = esm2()
+    assert "Nothing in model is frozen" in frontier.why_not(model)
+    params.freeze(model)
+    assert "No weight of model learns" in frontier.why_not(model)
+    params.train_only(model, ["block_0", "block_1", "block_2", "block_3", "final_norm", "head"])
+    assert "cheap" in frontier.why_not(model)
+    params.train_only(model, "head")
+    assert frontier.why_not(model) is None
+
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="must be a functional Keras model"):
+        kft.split(Own())
+
+
+def test_bad_arguments():
+    model = esm2()
+    params.train_only(model, "head")
+    train = kft.batches((EQUAL, TARGETS), model.encode, 4, 0)
+    with pytest.raises(ValueError, match="must be compiled"):
+        kft.fit_frontier(model, train)
+    model.compile("adam", "mean_squared_error")
+    with pytest.raises(TypeError, match="takes batches of kft.batches, received tuple"):
+        kft.fit_frontier(model, (EQUAL, TARGETS))
+
+
+def test_dropout_and_statistics_rest_in_what_is_frozen_and_work_in_what_learns():
+    model = nested()
+    network = model.get_layer("network")
+    params.train_only(model, ["network/conv_2", "network/norm_2", "network/dropout_2", "out"])
+    frozen, learning = kft.split(model)
+    x = RNG.standard_normal((4, 8, 8, 1)).astype("float32")
+    still, moved = (
+        leaves(network.get_layer(f"norm_{i}").moving_mean.value)[0].copy() for i in (0, 2)
+    )
+    whole = kft.model.flat(model)
+    drawn = leaves([whole(x, training=True) for _ in range(2)])
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-6  # dropout_2 works
+    np.testing.assert_array_equal(*leaves([network.get_layer("norm_0").moving_mean.value, still]))
+    assert np.abs(leaves(network.get_layer("norm_2").moving_mean.value)[0] - moved).max() > 1e-6
+    # With the last dropout at rest too, training mode differs in the last norm alone.
+    params.freeze(model, "network/dropout_2")
+    one, other = leaves([whole(x, training=True), learning(frozen(x), training=True)])
+    np.testing.assert_array_equal(one, other)
