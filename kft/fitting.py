@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from kft import strategies
-from kft.batching import batches
 from kft.callbacks import FrozenGuard, KeepBest
-from kft.frontier import MEMORY_LIMIT, FrontierError, fit_frontier, train_as, why_not
+from kft.features import MEMORY_LIMIT, FrontierError
+from kft.frontier import as_batches, fit_frontier, train_as, why_not
 from kft.learning_rates import Optimizers, adamw, loss_of
 from kft.losses import balanced
 from kft.model import flat
@@ -91,9 +91,8 @@ def fit(
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
     options = {"callbacks": [*callbacks, FrozenGuard(), *keep], "verbose": verbose}
     where = {"cache": cache, "memory_limit": memory_limit}
-    sizes = {"batch_size": batch_size, "max_length": max_length}
     run = _Run(goal, class_weight, seed, frontier, where, options, Optimizers(make))
-    return run(model, data, strategy, sizes, keep)
+    return run(model, data, strategy, (batch_size, max_length), keep)
 
 
 @dataclass
@@ -111,7 +110,7 @@ class _Run:
         with _silently_uncompiled():
             phases = strategy(model)
         model = phases[0].model
-        records = _batches(model, data, self.seed, sizes)
+        records = as_batches(model, data, self.seed, *sizes)
         _seed_dropout(model, self.seed)
         for number, phase in enumerate(phases):
             with _silently_uncompiled():
@@ -146,16 +145,6 @@ class _Run:
             logs = train_as(model, flat(model), *records, **options)
         self.optimizers.keep()
         return logs
-
-
-def _batches(model, data, seed, sizes):
-    """Batches of the training and of the validation records, None where there are none."""
-    train, valid = (data.train, data.valid) if hasattr(data, "train") else (data, None)
-    encode = getattr(model, "encode", None)
-    return [
-        None if part is None else batches(part, encode, seed=order, **sizes)
-        for part, order in ((train, seed), (valid, None))
-    ]
 
 
 def _chosen(strategy, epochs, learning_rate, seed):

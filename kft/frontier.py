@@ -10,27 +10,14 @@ two forward ones, training the whole takes E (n + 2k) block passes and training 
 Shapes: `B` records in a batch, `L` tokens, padding included.
 """
 
-import hashlib
-import json
-import shutil
 import sys
-import tempfile
-import weakref
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from kft.batching import Batches, batches
+from kft.features import MEMORY_LIMIT, FeatureBatches, FrontierError, features_of
 from kft.model import AUGMENTATION, Learner, flat
-from kft.params import fingerprint
-
-MEMORY_LIMIT = 2 * 2**30  # bytes of features that stay in memory; more are mapped from a file
-
-
-class FrontierError(ValueError):
-    """A model that cannot be trained at a frozen frontier; the message says why."""
-
 
 # Cutting ----------------------------------------------------------------------------------------
 
@@ -177,235 +164,35 @@ def _multiplied(model):
     return sum(int(np.prod(w.shape)) for w in weights.values())
 
 
-# Features ---------------------------------------------------------------------------------------
-
-
-class _Features:
-    """What `frozen` answers to each record, without padding.
-
-    Per tensor: `values` is flat, one stretch after the other; `shapes` says how a record's is
-    shaped, None where its tokens go; `pads` is what stands at a padded position.
-    """
-
-    def __init__(self, values, shapes, pads, lengths, temporary=None):
-        self.values, self.shapes, self.pads, self.lengths = values, shapes, pads, lengths
-        if temporary is not None:  # the folder goes with this object
-            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
-        self.starts = [_starts(shape, lengths) for shape in shapes]
-
-    def take(self, chosen, padded):
-        """The features of some records, padded to so many tokens: {name: array (B, ...)}."""
-        return {f"frontier_{i}": self._take(i, chosen, padded) for i in range(len(self.values))}
-
-    def _take(self, i, chosen, padded):
-        out = np.empty((len(chosen), *_filled(self.shapes[i], padded)), self.values[i].dtype)
-        out[...] = self.pads[i]
-        for row, record in zip(out, chosen, strict=True):
-            row[_corner(self.shapes[i], self.lengths[record])] = self._of(i, record)
-        return out
-
-    def put(self, i, record, row):
-        """Keeps what tensor i, padded, holds for one record."""
-        self._of(i, record)[...] = row[_corner(self.shapes[i], self.lengths[record])]
-
-    def _of(self, i, record):
-        start, end = self.starts[i][record : record + 2]
-        return self.values[i][start:end].reshape(_filled(self.shapes[i], self.lengths[record]))
-
-
-def _filled(shape, length):
-    return tuple(int(length) if n is None else n for n in shape)
-
-
-def _corner(shape, length):
-    return tuple(slice(int(length)) if n is None else slice(None) for n in shape)
-
-
-def _starts(shape, lengths):
-    fixed, tokens = int(np.prod([n for n in shape if n is not None])), shape.count(None)
-    return np.concatenate([[0], np.cumsum(fixed * np.asarray(lengths, dtype="int64") ** tokens)])
-
-
-def _features(frozen, base, cache, memory_limit):
-    """Computes, or finds in the folder `cache`, the features of all records of `base`."""
-    inputs = batches(base.inputs, base.encode, base.batch_size, None, base.max_length)
-    if cache is None:
-        return _computed(frozen, inputs, None, memory_limit)
-    folder = Path(cache) / _key(frozen, inputs)
-    if not folder.is_dir():
-        Path(cache).mkdir(parents=True, exist_ok=True)
-        # Computed aside and renamed: a folder under its own name is complete.
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".computing-") as aside:
-            inside = Path(aside) / folder.name
-            inside.mkdir()
-            _computed(frozen, inputs, inside, memory_limit)
-            inside.rename(folder)
-    about = json.loads((folder / "about.json").read_text())
-    count = range(len(about["shapes"]))
-    values = [np.load(folder / f"values_{i}.npy", mmap_mode="r") for i in count]
-    pads = [np.load(folder / f"pad_{i}.npy") for i in count]
-    return _Features(values, list(map(tuple, about["shapes"])), pads, _lengths(inputs))
-
-
-def _lengths(inputs):
-    return np.zeros(len(inputs.inputs), "int64") if inputs.lengths is None else inputs.lengths
-
-
-def _key(frozen, inputs):
-    """A digest of all that features depend on: weights, graph, encoded inputs, backend."""
-    digest = hashlib.sha256(fingerprint(frozen, trainable=None).encode())
-    about = [keras.backend.backend(), frozen.get_config()]
-    digest.update(json.dumps(about, sort_keys=True, default=repr).encode())
-    for i in range(len(inputs)):
-        for x in [*keras.tree.flatten(inputs[i]), inputs.chosen[i]]:
-            digest.update(f"{x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _computed(frozen, inputs, folder, memory_limit):
-    from rich.console import Console
-    from rich.progress import track
-
-    console, features = Console(stderr=True), None
-    steps = track(
-        range(len(inputs)),
-        "computing what is frozen",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    for step in steps:
-        answers = _answers(frozen, inputs[step])
-        if features is None:
-            _check_steady(frozen, inputs[step], answers)
-            features = _empty(frozen, answers, inputs, folder, memory_limit)
-        chosen, padded = inputs.chosen[step], inputs.padded(step)
-        shortest = int(np.argmin(features.lengths[chosen]))
-        for i, answer in enumerate(answers):
-            _check_shape(frozen, features.shapes[i], answer, padded)
-            for record, row in zip(chosen, answer, strict=True):
-                features.put(i, record, row)
-            if None in features.shapes[i] and features.lengths[chosen[shortest]] < padded:
-                last = [slice(-1, None) if n is None else slice(None) for n in features.shapes[i]]
-                features.pads[i] = answer[shortest][tuple(last)].copy()
-    if folder is not None:
-        (folder / "about.json").write_text(json.dumps({"shapes": features.shapes}))
-        for i, pad in enumerate(features.pads):
-            np.save(folder / f"pad_{i}.npy", pad)
-    return features
-
-
-def _answers(frozen, encoded):
-    """The tensors that cross the frontier, in the order of their names' numbers."""
-    found = frozen.predict_on_batch(encoded)
-    arrays = [
-        keras.ops.convert_to_numpy(found[f"frontier_{i}"]) for i in range(len(frozen.outputs))
-    ]
-    # numpy has no bfloat16 of its own; float32 holds the same numbers.
-    return [x.astype("float32") if x.dtype.name == "bfloat16" else x for x in arrays]
-
-
-def _check_steady(frozen, encoded, answers):
-    for old, new in zip(answers, _answers(frozen, encoded), strict=True):
-        if not np.array_equal(old, new, equal_nan=old.dtype.kind == "f"):
-            raise FrontierError(
-                "The frozen part is random: it answers the same batch in two ways, so that it "
-                "cannot be computed once."
-            )
-
-
-def _empty(frozen, answers, inputs, folder, memory_limit):
-    """Features to be filled, in memory or in files."""
-    lengths = _lengths(inputs)
-    shapes = []
-    for i, answer in enumerate(answers):
-        symbolic = frozen.output[f"frontier_{i}"].shape[1:]
-        # Arrays as inputs are of one shape, whatever the graph leaves open.
-        shapes.append(tuple(symbolic if inputs.lengths is not None else answer.shape[1:]))
-    sizes = [int(_starts(shape, lengths)[-1]) for shape in shapes]
-    types = [answer.dtype for answer in answers]
-    total = sum(size * dtype.itemsize for size, dtype in zip(sizes, types, strict=True))
-    temporary = None
-    if folder is None and total > memory_limit:
-        _check_room(Path(tempfile.gettempdir()), total)
-        temporary = folder = Path(tempfile.mkdtemp(prefix="kft-features-"))
-    if folder is None:
-        values = [np.empty(size, dtype) for size, dtype in zip(sizes, types, strict=True)]
-    else:
-        _check_room(folder, total)
-        values = [
-            np.lib.format.open_memmap(folder / f"values_{i}.npy", "w+", dtype, (size,))
-            for i, (size, dtype) in enumerate(zip(sizes, types, strict=True))
-        ]
-    pads = [np.zeros((), dtype) for dtype in types]
-    return _Features(values, shapes, pads, lengths, temporary)
-
-
-def _check_room(folder, total):
-    free = shutil.disk_usage(folder).free
-    if total > 0.9 * free:
-        raise FrontierError(
-            f"The features take {total / 2**30:.1f} GiB and {folder} has {free / 2**30:.1f} GiB "
-            f"free: name another folder as `cache`, or train with frontier=False."
-        )
-
-
-def _check_shape(frozen, shape, answer, padded):
-    if answer.shape[1:] != _filled(shape, padded or 0):
-        raise FrontierError(
-            f"A tensor of the frontier has shape {answer.shape[1:]} in a batch of {padded} tokens, "
-            f"expected {shape} with None for the tokens: it cannot be kept record by record."
-        )
-
-
 # Training ---------------------------------------------------------------------------------------
 
 
-class _FrontierBatches(keras.utils.PyDataset):
-    """The batches of `base`, with features in place of inputs."""
-
-    def __init__(self, base, features):
-        super().__init__()
-        self.base, self.features = base, features
-
-    def __len__(self):
-        return len(self.base)
-
-    def __getitem__(self, index):
-        _, *rest = self.base[index]
-        x = self.features.take(self.base.chosen[index], self.base.padded(index))
-        return (x, *rest)
-
-    def on_epoch_end(self):
-        self.base.on_epoch_end()
-
-
 def fit_frontier(
-    model, train, validation_data=None, epochs=1, cache=None, memory_limit=MEMORY_LIMIT,
-    callbacks=(), verbose="auto",
+    model, data, validation_data=None, epochs=1, batch_size=32, max_length=None, seed=0,
+    cache=None, memory_limit=MEMORY_LIMIT, callbacks=(), verbose="auto",
 ):  # fmt: skip
     """Trains a compiled model at its frozen frontier: Keras's `fit` on what can change.
 
     The frozen part is computed once for every record, in inference mode and without padding.
     Callbacks see the whole model. The weights, the optimizer's state and the history are those
-    that `model.fit` would have left, to rounding; at equal padding bit by bit.
+    that `model.fit` would have left, to rounding; at equal padding bit by bit, unless XLA fuses
+    operations of both parts.
 
     Args:
         model: a compiled functional Keras model, some of it frozen.
-        train: batches of `kft.batches`, with targets.
-        validation_data: such batches, or None.
-        epochs: how many.
+        data: a `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
+        validation_data: records or batches; None takes those of a data set.
+        epochs, callbacks, verbose: as for Keras's `fit`.
+        batch_size, max_length, seed: as for `kft.batches`, where batches are not given.
         cache: folder in which features are kept for the next run with the same frozen weights and
             the same inputs, None to keep none. It may grow large and can be deleted at any time.
         memory_limit: bytes of features above which they are mapped from a file.
-        callbacks, verbose: as for Keras's `fit`.
 
     Returns:
         keras.callbacks.History of the whole model.
 
     Raises:
-        TypeError: data that are no batches of `kft.batches`; a model that is not functional.
-        ValueError: a model that is not compiled.
+        ValueError: a model that is not compiled; records that do not fit.
         FrontierError: nothing learns, nothing is frozen, the frozen part is random, or there is
             no room for its features; the message says which. Train with `model.fit` then.
 
@@ -415,27 +202,42 @@ def fit_frontier(
         >>> model = kft.Model(backbone, kft.heads.Regression())
         >>> backbone.trainable = False
         >>> model.compile("adam", "mean_squared_error")
-        >>> train = kft.batches((["MKTAYI", "GSS"], [0.0, 1.0]), backbone.encode)
-        >>> history = kft.fit_frontier(model, train, epochs=3, verbose=0)
+        >>> records = ["MKTAYI", "GSS"], [0.0, 1.0]
+        >>> history = kft.fit_frontier(model, records, epochs=3, verbose=0)
         >>> len(history.history["loss"])
         3
     """
-    for data in (train, validation_data):
-        if data is not None and not isinstance(data, Batches):
-            raise TypeError(
-                f"fit_frontier takes batches of kft.batches, received {type(data).__name__}: "
-                f"features are kept for each record, and it must know the records."
-            )
     if not model.compiled:
         raise ValueError("model must be compiled: call model.compile(optimizer, loss) first.")
+    train, valid = as_batches(model, data, seed, batch_size, max_length, validation_data)
     frozen, learning = split(model)
     if augmenting := _augmenting(frozen):
         raise FrontierError(augmenting)
     computed = [
-        data and _FrontierBatches(data, _features(frozen, data, cache, memory_limit))
-        for data in (train, validation_data)
+        part and FeatureBatches(part, features_of(frozen, part, cache, memory_limit))
+        for part in (train, valid)
     ]
     return train_as(model, learning, *computed, epochs, callbacks, verbose)
+
+
+def as_batches(model, data, seed, batch_size, max_length, valid=None):
+    """Batches to train on and, where there are any, batches to validate on, else None.
+
+    Args:
+        model: whose `encode` is used; without one, records are arrays.
+        data: a `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
+        seed, batch_size, max_length: as for `kft.batches`.
+        valid: records or batches; None takes those of a data set.
+    """
+    if hasattr(data, "train"):
+        data, valid = data.train, data.valid if valid is None else valid
+    encode = getattr(model, "encode", None)
+    return [
+        part
+        if part is None or isinstance(part, Batches)
+        else batches(part, encode, batch_size, order, max_length)
+        for part, order in ((data, seed), (valid, None))
+    ]
 
 
 def train_as(model, learner, train, validation_data, epochs, callbacks, verbose):

@@ -28,6 +28,7 @@ FLOORS = (
         "batching": None,
         "lora": None,
         "model": None,
+        "features": None,
         "frontier": None,
     },
     {
