@@ -34,3 +34,18 @@ def no_network():
     socket.socket.connect = local_only
     yield
     socket.socket.connect = connect
+
+
+@pytest.fixture
+def as_written(monkeypatch):
+    """TensorFlow runs operations as written, and does not trace each small model for seconds.
+
+    A test that wants the compiled ones back asks for `monkeypatch` and calls its `undo`.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        trainer = keras.src.trainers.trainer
+        always = property(lambda self: True, lambda self, value: None)
+        monkeypatch.setattr(trainer.Trainer, "run_eagerly", always, raising=False)
+        monkeypatch.setattr(trainer, "model_supports_jit", lambda model: False)

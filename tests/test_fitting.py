@@ -12,6 +12,8 @@ from kft.backbones.esm2 import ESM2
 from kft.data import Dataset, Split
 from kft.learning_rates import Optimizers, WarmupCosine, adamw
 
+pytestmark = pytest.mark.usefixtures("as_written")
+
 RNG = np.random.default_rng(0)
 SEQUENCES = ["".join(RNG.choice(list("ACDEFGHIKL"), n)) for n in [6] * 20 + [3, 5, 4, 6]]
 TARGETS = np.array([10.0 * s.count("A") + s.count("C") for s in SEQUENCES])

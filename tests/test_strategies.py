@@ -11,6 +11,8 @@ import kft
 from kft import params, strategies
 from kft.backbones.esm2 import ESM2
 
+pytestmark = pytest.mark.usefixtures("as_written")
+
 RNG = np.random.default_rng(0)
 SEQUENCES = ["".join(RNG.choice(list("ACDEFGHIKL"), n)) for n in [6] * 12 + [3, 5, 4, 6]]
 TARGETS = np.array([10.0 * s.count("A") + s.count("C") for s in SEQUENCES])
@@ -158,7 +160,7 @@ def convolutional():
     x = images = keras.Input((8, 8, 1), name="images")
     for i in range(2):
         x = layers.Conv2D(4, 3, padding="same", activation="relu", name=f"conv_{i}")(x)
-        x = layers.BatchNormalization(name=f"norm_{i}")(x)
+        x = layers.BatchNormalization(momentum=0.5, name=f"norm_{i}")(x)
         x = layers.Dropout(0.2, name=f"dropout_{i}")(x)
     x = layers.GlobalAveragePooling2D(name="mean")(x)
     model = keras.Model(images, layers.Dense(2, activation="softmax", name="out")(x))
@@ -182,7 +184,7 @@ def pictures(n=32):
 def test_any_functional_model_with_its_statistics(name):
     model = convolutional()
     before = values(model)
-    options = {} if name == "linear_probe" else {"epochs": 4, "learning_rate": 0.01}
+    options = {} if name == "linear_probe" else {"epochs": 12, "learning_rate": 0.02}
     strategy = strategies.get("last_blocks", blocks=1) if name == "last_blocks" else name
     kft.fit(
         model, pictures(), strategy, loss="sparse_categorical_crossentropy", metrics=["accuracy"],

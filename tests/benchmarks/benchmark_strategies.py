@@ -10,9 +10,9 @@ the other. The peer is the usual loop: frozen weights have `requires_grad = Fals
 runs the whole model. kft is `kft.fit`, all that it does included: encoding, features, compiling.
 The linear probe stands beside 20 epochs of the loop with a frozen backbone.
 
-"bound" is what saving the frozen blocks can gain: E (n + 2k) / ((n - k) + 3kE) for n blocks of which
-k learn in E epochs, where a backward pass costs two forward ones. A ratio above it is the rest:
-steps that are themselves faster.
+"bound" is what saving the frozen blocks can gain: E (n + 2k) / ((n - k) + 3kE) for n blocks of
+which k learn in E epochs, where a backward pass costs two forward ones. A ratio above it is the
+rest: steps that are themselves faster.
 """
 
 import argparse
