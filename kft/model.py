@@ -222,7 +222,8 @@ def replace_head(model, head, features=None):
     if isinstance(model, Model) and features is None:
         return Model(model.backbone, head, name=model.name)
     flat(model)  # says what is wrong with one that has no graph
-    backbone = keras.Model(model.input, _features(model, features), name=f"{model.name}_backbone")
+    graph = _graph(model)
+    backbone = keras.Model(graph.input, _features(graph, features), name=f"{model.name}_backbone")
     return Model(backbone, head, name=model.name)
 
 
@@ -253,7 +254,7 @@ def predict(model, inputs, batch_size=32, max_length=None, out=None):
     Inputs are sorted by length behind the scenes, so that little work goes into padding.
 
     Args:
-        model: a `kft.Model`.
+        model: a `kft.Model`, or a Keras model; one without `encode` takes arrays as they are.
         inputs: list of raw inputs, for proteins strings of residues; or the path of a FASTA file,
             plain or gzipped, of which only a part is in memory at a time.
         batch_size: most inputs per batch; long proteins come in smaller batches.
@@ -281,7 +282,7 @@ def predict(model, inputs, batch_size=32, max_length=None, out=None):
         >>> [rows.shape for rows in kft.predict(residues, ["MKTAYI", "GSS"])]
         [(6, 3), (3, 3)]
     """
-    encode = model.backbone.encode
+    encode = getattr(model, "encode", None)
     return _collect(_answers(model, encode, inputs, batch_size, max_length, "predicting"), out)
 
 
@@ -313,7 +314,7 @@ def embed(backbone, inputs, pooling="mean", batch_size=32, max_length=None, out=
     if pooling not in models:
         pooled = Pooling(pooling)(backbone.output, getattr(backbone, "residue_mask", None))
         models[pooling] = keras.Model(backbone.input, pooled, name=f"{backbone.name}_{pooling}")
-    encode, model = backbone.encode, models[pooling]
+    encode, model = getattr(backbone, "encode", None), models[pooling]
     return _collect(_answers(model, encode, inputs, batch_size, max_length, "embedding"), out)
 
 

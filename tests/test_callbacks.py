@@ -183,6 +183,9 @@ def test_the_best_epoch_over_all_phases(mode, name, phases, epoch, value):
 
 def test_real_phases_end_where_they_were_best():
     model, best = make_model(None), KeepBest()
+    rng = np.random.default_rng(0)
+    drawn = [0.1 * rng.standard_normal(w.shape) + (w.ndim < 2) * w for w in model.get_weights()]
+    model.set_weights(drawn)
     losses, states = [], []
     keep = Do(lambda m: states.append(m.get_weights()))
     for rate in (0.05, 10.0):

@@ -1,0 +1,126 @@
+"""Chopping the head: on kft's models and on any functional Keras model, there and back."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kft
+from kft import params
+from kft.backbones.esm2 import ESM2
+
+RNG = np.random.default_rng(0)
+SEQUENCES = ["MKTAYI", "GSS", "ACDEFG"]
+
+
+def esm2(head):
+    return kft.Model(kft.backbones.randomised(ESM2(2, 16, 2), 0), head)
+
+
+def values(layer):
+    return [ops.convert_to_numpy(w.value) for w in layer.weights]
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_classification_to_regression_and_back():
+    first = esm2(kft.heads.Classification(3))
+    kft.freeze(first, "block_0")
+    before = values(first.backbone)
+    second = kft.replace_head(first, kft.heads.Regression(2, mean=[1.0, 5.0], std=[2.0, 3.0]))
+    # Zero weights: every protein gets the prior.
+    np.testing.assert_allclose(kft.predict(second, SEQUENCES), [[1.0, 5.0]] * 3)
+    third = kft.replace_head(second, kft.heads.Classification(4))
+    np.testing.assert_allclose(kft.predict(third, SEQUENCES), np.full((3, 4), 0.25), atol=1e-6)
+    assert third.backbone is first.backbone and same(before, values(third.backbone))
+    for model in (second, third):
+        assert {w.path.split("/")[0] for w in params.weights(model) if w.frozen} == {"block_0"}
+        assert not model.compiled
+    residues = kft.replace_head(third, kft.heads.ResidueClassification(2))
+    assert [len(rows) for rows in kft.predict(residues, SEQUENCES)] == [6, 3, 6]
+
+
+def network(kind):
+    """A trained network with a head of two layers, in one of the ways that Keras writes it."""
+    body = [
+        layers.Conv2D(4, 3, activation="relu", name="conv"),
+        layers.GlobalAveragePooling2D(name="mean"),
+        layers.Dropout(0.1, name="dropout"),
+        layers.Dense(3, name="logits"),
+        layers.Softmax(name="softmax"),
+    ]
+    if kind == "sequential":
+        return keras.Sequential([keras.Input((8, 8, 1)), *body])
+    x = inputs = keras.Input((8, 8, 1))
+    if kind == "nested":
+        base = keras.Sequential([keras.Input((8, 8, 1)), *body[:2]], name="base")
+        body = [base, *body[2:]]
+    for layer in body:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "nested"])
+def test_any_functional_model(kind):
+    model = network(kind)
+    images = RNG.random((5, 8, 8, 1)).astype("float32")
+    chopped = kft.replace_head(model, kft.heads.Regression(mean=2.0))
+    assert isinstance(chopped, kft.Model)
+    np.testing.assert_allclose(ops.convert_to_numpy(chopped(images)), np.full((5, 1), 2.0))
+    names = [w.path for w in params.weights(chopped)]
+    assert not [name for name in names if "logits" in name]
+    assert [name for name in names if name.endswith("conv/kernel")]
+    # The new head sees what the old one saw.
+    old = model.get_layer("logits")
+    same_head = kft.replace_head(model, layers.Dense(3, name="again"))
+    same_head.head.set_weights(old.get_weights())
+    expected = ops.convert_to_numpy(ops.softmax(same_head(images)))
+    np.testing.assert_allclose(expected, ops.convert_to_numpy(model(images)), atol=1e-6)
+
+
+def test_features_may_be_named():
+    model = network("functional")
+    chopped = kft.replace_head(model, kft.heads.Classification(2, pooling="max"), features="conv")
+    images = RNG.random((5, 8, 8, 1)).astype("float32")
+    head = chopped.head
+    head.dense.kernel.assign(np.eye(4, 2))
+    maps = ops.convert_to_numpy(model.get_layer("conv")(images))  # (B, 6, 6, 4)
+    logits = maps.max(axis=(1, 2))[:, :2]
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(chopped(images)), expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("as_written")
+def test_a_chopped_network_learns_and_is_saved(tmp_path):
+    images = list(RNG.random((16, 8, 8, 1)).astype("float32"))
+    kinds = np.array([image.mean() > 0.5 for image in images]).astype("int32")
+    model = kft.replace_head(network("functional"), kft.heads.Classification(2))
+    before = values(model.get_layer("conv"))
+    done = kft.fit(model, (images, kinds), "head_only", 3, batch_size=8, verbose=0)
+    assert done.phases[0]["whole"] is None
+    assert same(before, values(model.get_layer("conv")))
+    assert done.history[-1]["loss"] < done.history[0]["loss"]
+    model.save(tmp_path / "chopped.keras")
+    loaded = keras.saving.load_model(tmp_path / "chopped.keras")
+    x = np.stack(images)
+    one, other = (ops.convert_to_numpy(m(x)) for m in (model, loaded))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    np.testing.assert_allclose(kft.predict(model, images), one, atol=1e-6)
+
+
+def test_what_cannot_be_chopped():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="must be a functional Keras model"):
+        kft.replace_head(Own(), kft.heads.Regression())
+    x = keras.Input((3,))
+    with pytest.raises(ValueError, match="has no layer with weights that could be its head"):
+        kft.replace_head(keras.Model(x, layers.ReLU()(x)), kft.heads.Regression())
+    with pytest.raises(ValueError, match="features must match one layer"):
+        kft.replace_head(network("functional"), kft.heads.Regression(), features=["conv", "mean"])
+    with pytest.raises(ValueError, match="near it are conv"):
+        kft.replace_head(network("functional"), kft.heads.Regression(), features="conf")
