@@ -26,6 +26,7 @@ def test_there_are_examples():
     assert "kft.model" in MODULES
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("block", BLOCKS)
 def test_page(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
