@@ -38,7 +38,7 @@ class Batches(keras.utils.PyDataset):
         if encode is None:
             _check_arrays(inputs, names)
             self.encode = _stack
-        elif np.ndim(inputs[0]) == 0:
+        elif np.ndim(inputs[0]) == 0 and not isinstance(inputs[0], dict):
             # Only strings differ in size: they are put beside others of their length. What is no
             # array is left to the encoder, which says what is wrong with None or a number.
             self.lengths, self.residues = self._measure(names)

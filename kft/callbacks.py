@@ -132,11 +132,13 @@ class KeepBest(MonitorCallback):
             ValueError: the model has other weights by now.
         """
         if not self._weights:
-            ended = f"{self._ended} epochs have ended" if self._ended else "no epoch has ended"
-            raise RuntimeError(
-                f"there are no weights to restore: {ended} with a number for {self.monitor!r}. "
-                f"Give this callback to fit first."
+            why = (
+                f"{self.monitor!r} was a number in none of {self._ended} epochs, so training has "
+                f"diverged: lower the learning rate"
+                if self._ended
+                else "no epoch has ended: give this callback to fit first"
             )
+            raise RuntimeError(f"there are no weights to restore; {why}.")
         present = {weight.path: weight.variable for weight in weights(self.model)}
         if present.keys() != self._weights.keys():
             other = sorted(present.keys() ^ self._weights.keys())

@@ -10,7 +10,7 @@ import numpy as np
 from kft import strategies
 from kft.callbacks import FrozenGuard, KeepBest
 from kft.features import MEMORY_LIMIT, FrontierError
-from kft.frontier import as_batches, fit_frontier, train_as, why_not
+from kft.frontier import as_batches, fit_frontier, split, train_as, why_not
 from kft.learning_rates import Optimizers, adamw, loss_of
 from kft.losses import balanced
 from kft.model import flat
@@ -86,6 +86,7 @@ def fit(
     if frontier not in ("auto", True, False):
         raise ValueError(f"frontier must be 'auto', True or False, received {frontier!r}.")
     strategy = _chosen(strategy, epochs, learning_rate, seed)
+    _check_targets(model, data)
     class_weight = _class_weight(model, data, class_weight)
     goal = _goal(model, loss, metrics, class_weight, label_smoothing)
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
@@ -109,6 +110,7 @@ class _Run:
         started, history, reports = time.perf_counter(), [], []
         with _silently_uncompiled():
             phases = strategy(model)
+            self._insist(phases)
         model = phases[0].model
         records = as_batches(model, data, self.seed, *sizes)
         _seed_dropout(model, self.seed)
@@ -126,8 +128,20 @@ class _Run:
             else:
                 solve(model, *records, self.class_weight, strategy.rows, self.seed)
             reports[-1]["seconds"] = time.perf_counter() - began
-        best = keep[0].restore() if keep and history else None
+        # The last schedule has reached zero: whoever calls `fit` next is to learn something.
+        optimizer = self.optimizers.make(phases[-1].rate or 1e-3, model.trainable_variables)
+        optimizer.build(model.trainable_variables)  # a saved model is compared with it
+        model.compile(optimizer, **self.goal)
+        best = None
+        if keep and history:
+            best = _restored(keep[0])
         return Fit(model, strategy, history, reports, best, time.perf_counter() - started)
+
+    def _insist(self, phases):
+        """Raises before the first epoch where `frontier=True` cannot be done in a later phase."""
+        for phase in phases if self.frontier is True else ():
+            phase.mark()
+            split(phase.model)
 
     def _train(self, phase, number, records, report):
         model, options = phase.model, {"epochs": phase.epochs, **self.options}
@@ -147,6 +161,17 @@ class _Run:
         return logs
 
 
+def _restored(keep):
+    if keep.epoch is None:
+        warnings.warn(
+            "val_loss was no number in any epoch, so training has diverged: lower learning_rate. "
+            "The weights are those of the last epoch.",
+            stacklevel=4,
+        )
+        return None
+    return keep.restore()
+
+
 def _chosen(strategy, epochs, learning_rate, seed):
     """The strategy, with what `fit` was told about epochs, rate and seed."""
     if isinstance(strategy, str):
@@ -162,6 +187,55 @@ def _chosen(strategy, epochs, learning_rate, seed):
     if getattr(strategy, "seed", 0) is None:
         told["seed"] = seed
     return replace(strategy, **told)
+
+
+def _check_targets(model, data):
+    """Says what is wrong with targets that the head would learn without a word."""
+    if len(model.outputs) > 1:
+        raise ValueError(f"kft.fit trains models with one output, {model.name} has several.")
+    parts = {"train": data.train, "valid": data.valid} if hasattr(data, "train") else {"": data}
+    head = getattr(model, "head", None)
+    for name, part in parts.items():
+        if part is None:
+            continue
+        targets = part.targets if hasattr(part, "targets") else None
+        if isinstance(part, tuple) and len(part) == 2:
+            targets = part[1]
+        where = f" of the {name} split" * bool(name)
+        if targets is None:
+            raise ValueError(
+                f"The records{where} have no targets to learn: give (inputs, targets)."
+            )
+        if getattr(head, "task", None) is not None and len(targets):
+            _check_task(head, targets, where)
+
+
+def _check_task(head, targets, where):
+    per_residue = isinstance(targets, list) and np.ndim(targets[0]) > 0
+    if head.per_residue != per_residue and (head.per_residue or not hasattr(targets[0], "__len__")):
+        raise ValueError(
+            f"{type(head).__name__} takes one target per "
+            f"{'residue' if head.per_residue else 'record'}; the targets{where} are not."
+        )
+    values = (
+        np.concatenate([np.ravel(row) for row in targets]) if per_residue else np.asarray(targets)
+    )
+    kind, outputs = head.task.removeprefix("residue_"), head.units
+    if kind == "regression":
+        width = 1 if per_residue or values.ndim == 1 else values.shape[1]
+        if width != outputs and not per_residue:
+            raise ValueError(
+                f"{type(head).__name__} answers with {outputs} numbers; the targets{where} have "
+                f"{width} each: give targets={width} to the head."
+            )
+        return
+    most = outputs - 1 if kind == "classification" else 1
+    if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > most:
+        what = "classes" if kind == "classification" else "labels"
+        raise ValueError(
+            f"{type(head).__name__} with {outputs} {what} takes integers from 0 to {most}; the "
+            f"targets{where} are {values.dtype} from {values.min()} to {values.max()}."
+        )
 
 
 def _class_weight(model, data, class_weight):
@@ -186,6 +260,10 @@ def _goal(model, loss, metrics, class_weight, label_smoothing):
     elif class_weight is not None or label_smoothing:
         raise ValueError("class_weight and label_smoothing need a kft head and no `loss`.")
     kind = "weighted_metrics" if getattr(head, "per_residue", False) else "metrics"
+    if loss is None and model.compiled:
+        last = model._compile_config.config
+        metrics = last["metrics"] if metrics is None else metrics
+        return {"loss": last["loss"], kind: metrics}
     return {"loss": loss_of(model) if loss is None else loss, kind: metrics}
 
 
@@ -213,7 +291,9 @@ def _report(phase, frontier):
     """What a phase is, and why its frozen part is not computed once (None: it is)."""
     table = parameters(phase.model)
     whole = why_not(phase.model) if frontier == "auto" and phase.epochs else None
-    if frontier is False or not phase.epochs:
+    if not phase.epochs:
+        whole = "The head is solved for in closed form."
+    elif frontier is False:
         whole = "It was not asked for."
     elif frontier == "auto" and whole is None and phase.epochs < 2:
         whole = "It would be used for one epoch only."

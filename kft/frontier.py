@@ -84,7 +84,12 @@ def split(model):
 
 
 def _learns(operation):
-    return isinstance(operation, keras.Layer) and bool(operation.trainable_variables)
+    """Whether training changes what an operation answers, or what it holds."""
+    if not isinstance(operation, keras.Layer):
+        return False
+    parts = operation._flatten_layers()
+    moves = [p._seed_generators or p._non_trainable_variables for p in parts if p.trainable]
+    return bool(operation.trainable_variables) or any(moves)
 
 
 def _check(model, nodes, kept):

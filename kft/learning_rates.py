@@ -175,9 +175,8 @@ class LearningRates:
 def find_learning_rate(model, batches, smallest=1e-6, largest=1.0, steps=100, make=adamw):
     """Tries rising learning rates, one batch each, and puts everything back.
 
-    The loss first stands still, then falls, then climbs; a good highest rate is where it falls
-    fastest. Weights, statistics, random states, the compiled optimizer and the order of the
-    batches are afterwards what they were.
+    A good highest rate is where the loss falls fastest. Weights, statistics, random states, the
+    compiled optimizer and the order of the batches are afterwards what they were.
 
     Args:
         model: a functional Keras model with the layers marked that are to learn; compiled with a
@@ -191,8 +190,7 @@ def find_learning_rate(model, batches, smallest=1e-6, largest=1.0, steps=100, ma
         `LearningRates`; `.suggestion` is the rate, `.plot()` the figure and its caption.
 
     Raises:
-        ValueError: rates that do not rise, fewer than 10 steps, no loss to follow, nothing that
-            learns.
+        ValueError: rates that do not rise, fewer than 10 steps, no loss, nothing that learns.
 
     Example:
         >>> import kft
@@ -221,12 +219,18 @@ def find_learning_rate(model, batches, smallest=1e-6, largest=1.0, steps=100, ma
     losses = []
     try:
         for i in range(steps):
-            losses.append(float(learner.train_on_batch(*batches[i % len(batches)])))
-            if not losses[-1] < 4 * min(losses):
+            logs = learner.train_on_batch(*batches[i % len(batches)], return_dict=True)
+            losses.append(float(logs["loss"]))
+            if not np.isfinite(losses[-1]) or losses[-1] > 4 * max(min(losses), 1e-12):
                 break
     finally:
         for variable, value in kept:
             variable.assign(value)
+    if len(losses) < 2 or not np.isfinite(losses[:2]).all():
+        raise ValueError(
+            f"The loss was {losses[-1]} at the rate {smallest:g} already: look at the targets, or "
+            f"begin with a smaller rate."
+        )
     return _read(np.geomspace(smallest, largest, steps)[: len(losses)], np.array(losses))
 
 

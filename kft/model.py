@@ -133,8 +133,14 @@ class Model(Learner):
     def __init__(self, backbone, head, name="model", **kwargs):
         mask = getattr(backbone, "residue_mask", None)
         inputs = [backbone.output] if mask is None else [backbone.output, mask]
+        names = {layer.name for layer in backbone.layers}
+        if getattr(head, "name", None) in names:
+            raise ValueError(
+                f"The backbone has a layer named {head.name!r}, as the head is: give the head "
+                f"another name, for example name='new_head'."
+            )
         pooling = getattr(head, "pooling", None)
-        if pooling is not None and pooling.kind != "attention":
+        if pooling is not None and pooling.kind != "attention" and pooling.name not in names:
             # A node of its own: with the backbone frozen, the head learns from vectors alone.
             inputs = [pooling(*inputs)]
         super().__init__(backbone.input, head(*inputs), name=name, **kwargs)
@@ -148,12 +154,12 @@ class Model(Learner):
         """The backbone's `encode`; None where it takes arrays as they are."""
         return getattr(self.backbone, "encode", None)
 
-    def fit(self, x=None, y=None, *, shuffle=None, **kwargs):
+    def fit(self, x=None, y=None, *args, shuffle=None, **kwargs):
         """Keras's `fit`. Batches of `kft.batches` come in the order that their seed says."""
         if shuffle is None:
             # Keras would shuffle them once more, with Python's global random state.
             shuffle = not isinstance(x, Batches)
-        return super().fit(x, y, shuffle=shuffle, **kwargs)
+        return super().fit(x, y, *args, shuffle=shuffle, **kwargs)
 
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """Keras's `predict`. Answers to batches of `kft.batches` come in the records' order."""
@@ -203,14 +209,15 @@ def replace_head(model, head, features=None):
         head: a layer that is called with the features, for example `kft.heads.Classification(10)`.
         features: pattern of the one layer whose output the head is to take, see `kft.freeze`.
             None takes what the last layer with weights takes, which is to be chopped with all
-            that follows it. A `kft.Model` knows its head.
+            that follows it. A `kft.Model` knows its head, and takes None alone.
 
     Returns:
         A `kft.Model` that is not compiled.
 
     Raises:
         TypeError: a model that is not functional.
-        ValueError: the pattern matches no layer, or several; a model without a layer to chop.
+        ValueError: the pattern matches no layer, or several, or is given with a `kft.Model`; a
+            model without a layer to chop; a head named as a layer of the backbone.
 
     Example:
         >>> import kft
@@ -219,28 +226,47 @@ def replace_head(model, head, features=None):
         >>> kft.replace_head(model, kft.heads.Classification(10)).output_shape
         (None, 10)
     """
-    if isinstance(model, Model) and features is None:
+    if isinstance(model, Model):
+        if features is not None:
+            raise ValueError(
+                f"features is for plain Keras models, received {features!r} with a kft.Model, "
+                f"whose heads take the output of its backbone."
+            )
         return Model(model.backbone, head, name=model.name)
-    flat(model)  # says what is wrong with one that has no graph
-    graph = _graph(model)
-    backbone = keras.Model(graph.input, _features(graph, features), name=f"{model.name}_backbone")
+    graph = flat(model)
+    tensor = _features(model, graph, features)
+    backbone = keras.Model(graph.input, tensor, name=f"{model.name}_backbone")
     return Model(backbone, head, name=model.name)
 
 
-def _features(model, pattern):
+def node_of(graph, layer):
+    """The first node of a functional model that calls a layer; the layer itself may have others.
+
+    Args:
+        graph: a functional Keras model.
+        layer: a layer of it.
+
+    Returns:
+        A Keras node: `input_tensors` and `output_tensors` are those of this model.
+    """
+    nodes = [node for depth in graph._nodes_by_depth.values() for node in depth]
+    return next(node for node in nodes if node.operation is layer)
+
+
+def _features(model, graph, pattern):
     if pattern is not None:
-        found = [layer for path, layer in find(model, pattern) if layer in model.layers]
+        found = [layer for path, layer in find(model, pattern) if layer in graph.layers]
         if len(found) != 1:
             raise ValueError(
                 f"features must match one layer of the graph, received {pattern!r}, which matches "
                 f"{len(found)}: {', '.join(layer.name for layer in found)}. The layers are "
-                f"{', '.join(layer.name for layer in model.layers)}."
+                f"{', '.join(layer.name for layer in graph.layers)}."
             )
-        return found[0].output
-    weighted = [layer for layer in model.layers if layer.weights]
+        return node_of(graph, found[0]).output_tensors[0]
+    weighted = [layer for layer in graph.layers if layer.weights]
     if not weighted:
         raise ValueError(f"{model.name} has no layer with weights that could be its head.")
-    return weighted[-1].input
+    return node_of(graph, weighted[-1]).input_tensors[0]
 
 
 # Predictions from raw inputs ------------------------------------------------------------------

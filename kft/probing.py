@@ -38,10 +38,15 @@ def solve(model, train, valid=None, class_weight=None, rows=200_000, seed=0):
         ValueError: the head is not linear, or `class_weight` for numbers.
     """
     features, dense, kind, mean, std = _linear(model)
-    body = keras.Model(model.input, features)
+    body = keras.Model(flat(model).input, features)
     rng = np.random.default_rng(seed)
     x, y = _rows_of(body, train, rows, rng)
     x_valid, y_valid = _rows_of(body, valid, rows, rng) if valid is not None else (None, None)
+    if kind == "regression" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
+        raise ValueError(
+            f"The last layer has {dense.units} linear units and the targets are classes: a linear "
+            f"probe does not see that a loss takes logits. Use a softmax, or kft.replace_head."
+        )
     if kind == "regression":  # the head multiplies by std and adds mean
         y = (y - mean) / std
         y_valid = None if y_valid is None else (y_valid - mean) / std
@@ -87,20 +92,29 @@ def _linear(model):
             features = head.pooling(features, getattr(model.backbone, "residue_mask", None))
         return features, dense, head.task.removeprefix("residue_"), *_scale(head)
     graph = flat(model)
-    dense = [layer for layer in graph.layers if layer.weights][-1]
-    if not isinstance(dense, keras.layers.Dense):
-        raise ValueError(
-            f"A linear probe needs a last layer that is Dense, {model.name} has "
-            f"{type(dense).__name__}: put a head on it with kft.replace_head."
-        )
+    nodes = [
+        node for depth in sorted(graph._nodes_by_depth) for node in graph._nodes_by_depth[depth]
+    ]
+    # From the output back to the dense layer: nothing but one activation may lie between.
+    names = [_activation(node.operation) for node in nodes[:2]]
+    found = next((i for i in (0, 1) if isinstance(nodes[i].operation, keras.layers.Dense)), None)
     kinds = {"softmax": "classification", "sigmoid": "multilabel", "linear": "regression"}
-    activation = getattr(dense.activation, "__name__", None)
-    if activation not in kinds:
+    kind = {name for name in names[: (found or 0) + 1] if name != "linear"} or {"linear"}
+    if found is None or len(graph.outputs) > 1 or len(kind) > 1 or not kind <= kinds.keys():
         raise ValueError(
-            f"A linear probe knows the activations {', '.join(kinds)}, {dense.name} has "
-            f"{activation}."
+            f"A linear probe needs a model that ends in one Dense layer with a linear, sigmoid or "
+            f"softmax activation; {model.name} ends in "
+            f"{', '.join(node.operation.name for node in nodes[1::-1])}. Put a head on it with "
+            f"kft.replace_head."
         )
-    return dense.input, dense, kinds[activation], 0.0, 1.0
+    dense = nodes[found]
+    return dense.input_tensors[0], dense.operation, kinds[kind.pop()], 0.0, 1.0
+
+
+def _activation(operation):
+    if isinstance(operation, keras.layers.Softmax):
+        return "softmax"
+    return getattr(getattr(operation, "activation", None), "__name__", None)
 
 
 def _scale(head):

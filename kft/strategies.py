@@ -50,22 +50,33 @@ class Phase:
 
 
 def _groups(model):
-    """The layers that are unfrozen together, from the input on, and the head.
+    """The layers that are unfrozen together, from the input on, and those of the head.
 
-    A stage without a matrix, as a norm is, goes with the one before it.
+    A stage without a matrix, as a norm or dropout is, goes with the one before it.
     """
-    stages = getattr(getattr(model, "backbone", None), "stages", None)
-    head = getattr(model, "head", None)
+    backbone, head = getattr(model, "backbone", None), getattr(model, "head", None)
+    stages, heads = getattr(backbone, "stages", None), [head]
     if stages is None:
-        graph = [layer for layer in flat(model).layers if layer.weights and layer is not head]
-        stages, head = (graph, head) if head is not None else (graph[:-1], graph[-1])
+        stages = [x for x in flat(backbone or model).layers if not _is_input(x)]
+        if head is None:
+            # What has no weights and feeds the head, dropout above all, belongs to it.
+            last = max(i for i, layer in enumerate(stages) if layer.weights)
+            while last and not stages[last - 1].weights:
+                last -= 1
+            stages, heads = stages[:last], stages[last:]
     groups = []
     for stage in stages:
         if groups and all(len(w.shape) < 2 for w in stage.weights):
             groups[-1].append(stage)
         else:
             groups.append([stage])
-    return groups, head
+    if not groups:
+        raise ValueError(f"{model.name} has no layers with weights before its head.")
+    return groups, heads
+
+
+def _is_input(layer):
+    return isinstance(layer, keras.layers.InputLayer)
 
 
 def _paths(model, *parts):
@@ -188,7 +199,7 @@ class GradualUnfreezing:
 
     def __call__(self, model):
         groups, head = _groups(model)
-        steps = [[head], *reversed(groups)]
+        steps = [head, *reversed(groups)]
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, received {self.epochs}.")
         cut = np.array_split(np.arange(len(steps)), min(self.epochs, len(steps)))
@@ -258,7 +269,11 @@ def _reinitialised(model, seed):
     else:
         copy = keras.models.clone_model(model)
     rng = np.random.default_rng(seed)
+    given = {weight.path: weight.variable for weight in weights(model)}
     for weight in weights(copy):
+        if isinstance(weight.layer, keras.layers.Normalization):  # of the data, not learned
+            weight.variable.assign(given[weight.path].value)
+            continue
         shape = weight.variable.shape
         if np.ptp(keras.ops.convert_to_numpy(weight.variable.value).astype("float32")) > 0:
             table = isinstance(weight.layer, keras.layers.Embedding)

@@ -326,3 +326,81 @@ def test_linear_probes_of_residues_and_labels():
 def test_a_linear_probe_needs_a_linear_head():
     with pytest.raises(ValueError, match="needs a linear head, received EsmClassification"):
         kft.fit(make(kft.heads.EsmClassification(2)), (SEQUENCES, KINDS), "linear_probe", verbose=0)
+
+
+# What the head would learn without a word ---------------------------------------------------------
+
+BAD_TARGETS = {
+    "a class too many": (lambda: kft.heads.Classification(2), KINDS + 1, "integers from 0 to 1"),
+    "classes -1 and 1": (lambda: kft.heads.Classification(2), 2 * KINDS - 1, "from -1 to 1"),
+    "numbers for classes": (lambda: kft.heads.Classification(2), TARGETS, "are float64 from"),
+    "labels of 3": (lambda: kft.heads.MultiLabel(1), 3 * KINDS[:, None], "integers from 0 to 1"),
+    "two numbers": (
+        lambda: kft.heads.Regression(), np.stack([TARGETS] * 2, 1), "give targets=2 to the head",
+    ),
+    "one per record": (lambda: kft.heads.ResidueClassification(2), KINDS, "one target per residue"),
+    "none": (lambda: kft.heads.Regression(), None, "have no targets"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_TARGETS)
+@pytest.mark.parametrize("name", ["linear_probe", "head_only"])
+def test_targets_that_do_not_fit_the_head(case, name):
+    head, targets, message = BAD_TARGETS[case]
+    data = SEQUENCES if targets is None else (SEQUENCES, targets)
+    with pytest.raises(ValueError, match=message):
+        kft.fit(make(head()), data, name, verbose=0)
+
+
+def test_afterwards_the_model_can_be_trained_evaluated_and_fitted_again():
+    model = make()
+    kft.fit(model, (SEQUENCES, TARGETS), "linear_probe", verbose=0)
+    train = kft.batches((SEQUENCES, TARGETS), model.encode, 8, 0)
+    assert model.evaluate(train, verbose=0, return_dict=True)["loss"] > 0
+    kft.fit(model, (SEQUENCES, TARGETS), "head_only", 2, batch_size=8, verbose=0)
+    before = values(model)
+    model.fit(train, epochs=1, verbose=0)  # the schedule that has run out is not in the way
+    assert not same(before, values(model))
+
+
+def test_what_a_plain_model_was_compiled_with_is_kept():
+    inputs = keras.Input((3,))
+    hidden = keras.layers.Dense(4, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="out")(hidden))
+    model.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
+    x = list(RNG.standard_normal((200, 3)).astype("float32"))
+    y = np.array([v[0] > 0 for v in x]).astype("int32")
+    kft.fit(model, (x, y), "linear_probe", verbose=0)
+    assert np.mean((kft.predict(model, x)[:, 0] > 0.5) == y) > 0.8
+    done = kft.fit(model, (x, y), "head_only", 2, verbose=0)
+    assert set(done.history[0]) == {"phase", "epoch", "loss", "accuracy"}
+
+
+def test_records_of_several_arrays_and_sequential_models():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    hidden = keras.layers.Dense(4, name="hidden")(a + b)
+    model = keras.Model({"a": a, "b": b}, keras.layers.Dense(1, name="out")(hidden))
+    x = [{"a": v, "b": 2 * v} for v in RNG.standard_normal((8, 3)).astype("float32")]
+    y = np.array([v["a"][0] for v in x])
+    done = kft.fit(model, (x, y), "head_only", 2, loss="mean_squared_error", verbose=0)
+    assert done.phases[0]["whole"] is None
+    stack = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    kft.fit(stack, ([v["a"] for v in x], y), "linear_probe", loss="mean_squared_error", verbose=0)
+    assert np.corrcoef(kft.predict(stack, [v["a"] for v in x])[:, 0], y)[0, 1] > 0.9
+
+
+def test_insisting_on_a_frontier_fails_before_the_first_epoch():
+    model = make()
+    before = values(model)
+    with pytest.raises(kft.frontier.FrontierError):
+        kft.fit(model, (SEQUENCES, TARGETS), "gradual_unfreezing", 4, frontier=True, verbose=0)
+    assert same(before, values(model))
+
+
+def test_divergence_is_said():
+    with pytest.warns(UserWarning, match="training has diverged: lower learning_rate"):
+        done = kft.fit(
+            make(), dataset(), "full", 2, learning_rate=1e30, batch_size=4, verbose=0,
+            make=lambda rate, _: keras.optimizers.SGD(rate),
+        )  # fmt: skip
+    assert done.best_epoch is None and len(done.history) == 2

@@ -419,3 +419,25 @@ def test_dropout_and_statistics_rest_in_what_is_frozen_and_work_in_what_learns()
     params.freeze(model, "network/dropout_2")
     one, other = leaves([whole(x, training=True), learning(frozen(x), training=True)])
     np.testing.assert_array_equal(one, other)
+
+
+def test_dropout_that_is_not_frozen_is_drawn_anew():
+    x = keras.Input((4,))
+    hidden = layers.Dropout(0.5, seed=1, name="drop")(layers.Dense(8, name="hidden")(x))
+    model = randomise(keras.Model(x, layers.Dense(1, name="out")(hidden)))
+    kft.freeze(model, "hidden")
+    frozen, learning = kft.split(model)
+    assert "drop" in [layer.name for layer in learning.layers]
+    assert "drop" not in [layer.name for layer in frozen.layers]
+
+
+def test_a_cache_made_by_other_code_is_not_used(tmp_path, monkeypatch):
+    calls = counted(monkeypatch)
+    model = esm2()
+    params.train_only(model, "head")
+    fit_with(tmp_path, model)
+    block = type(model.backbone.stages[1])
+    attention = block.call
+    monkeypatch.setattr(block, "call", lambda self, x, mask: 1.5 * attention(self, x, mask))
+    fit_with(tmp_path, model)
+    assert len(calls) == 2

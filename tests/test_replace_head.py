@@ -124,3 +124,19 @@ def test_what_cannot_be_chopped():
         kft.replace_head(network("functional"), kft.heads.Regression(), features=["conv", "mean"])
     with pytest.raises(ValueError, match="near it are conv"):
         kft.replace_head(network("functional"), kft.heads.Regression(), features="conf")
+
+
+def test_a_name_that_the_backbone_has_is_said_and_its_pooling_is_not_in_the_way():
+    x = inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, name="head")(x)
+    x = layers.GlobalAveragePooling2D(name="pooling")(x)
+    model = keras.Model(inputs, layers.Dense(3, name="out")(x))
+    with pytest.raises(ValueError, match="has a layer named 'head'.*give the head another name"):
+        kft.replace_head(model, kft.heads.Regression())
+    chopped = kft.replace_head(model, kft.heads.Regression(name="new"))
+    assert chopped.output_shape == (None, 1)
+
+
+def test_features_of_a_kft_model_are_its_backbones():
+    with pytest.raises(ValueError, match="features is for plain Keras models"):
+        kft.replace_head(esm2(kft.heads.Regression()), kft.heads.Regression(), features="block_0")
