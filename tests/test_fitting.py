@@ -28,7 +28,7 @@ def dataset(targets=TARGETS, task="regression", **options):
 
 def make(head=None, **options):
     head = head or kft.heads.Regression(mean=TARGETS.mean(), std=TARGETS.std())
-    return kft.Model(kft.backbones.randomised(ESM2(2, 16, 2), 0), head)
+    return kft.Model(kft.backbones.randomised(ESM2(1, 16, 2), 0), head)
 
 
 def values(model):
@@ -119,13 +119,13 @@ def state(optimizer, model):
 def test_the_best_epoch_on_validation_is_kept():
     model = make()
     data = dataset()
-    done = kft.fit(model, data, phases(3, 5), verbose=0, batch_size=4, make=steady)
+    done = kft.fit(model, data, phases(2, 3), verbose=0, batch_size=4, make=steady)
     losses = [row["val_loss"] for row in done.history]
     assert done.best_epoch == int(np.argmin(losses))
     valid = kft.batches(data.valid, model.encode, 4, None)
     found = model.evaluate(valid, verbose=0, return_dict=True)["loss"]
     np.testing.assert_allclose(found, min(losses), rtol=1e-5)
-    last = kft.fit(make(), data, phases(8), verbose=0, batch_size=4, make=steady, keep_best=False)
+    last = kft.fit(make(), data, phases(1), verbose=0, batch_size=4, make=steady, keep_best=False)
     assert last.best_epoch is None
 
 
@@ -380,7 +380,7 @@ def test_records_of_several_arrays_and_sequential_models():
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     hidden = keras.layers.Dense(4, name="hidden")(a + b)
     model = keras.Model({"a": a, "b": b}, keras.layers.Dense(1, name="out")(hidden))
-    x = [{"a": v, "b": 2 * v} for v in RNG.standard_normal((8, 3)).astype("float32")]
+    x = [{"a": v, "b": 2 * v} for v in RNG.standard_normal((80, 3)).astype("float32")]
     y = np.array([v["a"][0] for v in x])
     done = kft.fit(model, (x, y), "head_only", 2, loss="mean_squared_error", verbose=0)
     assert done.phases[0]["whole"] is None
