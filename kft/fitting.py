@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 
 import keras
@@ -155,6 +156,8 @@ class _Run:
                 if self.frontier is True:
                     raise
                 report["whole"] = str(error)
+                if options["verbose"]:
+                    print(f"The whole model is trained after all. {error}")
         if logs is None:
             logs = train_as(model, flat(model), *records, **options)
         self.optimizers.keep()
@@ -186,7 +189,13 @@ def _chosen(strategy, epochs, learning_rate, seed):
         )
     if getattr(strategy, "seed", 0) is None:
         told["seed"] = seed
-    return replace(strategy, **told)
+    strategy = replace(strategy, **told)
+    for name, least in (("epochs", 1), ("rate", 0)):
+        value = getattr(strategy, name, 1)
+        if not (value >= least and 0 < value < float("inf")):
+            expected = "at least 1" if least else "a number above 0"
+            raise ValueError(f"{name} must be {expected}, received {value!r}.")
+    return strategy
 
 
 def _check_targets(model, data):
@@ -274,9 +283,12 @@ def _forget(goal):
             metric.reset_state()
 
 
+@contextmanager
 def _silently_uncompiled():
     """Marking un-compiles a model and says so; here it is compiled again at once."""
-    return warnings.catch_warnings(action="ignore", category=UserWarning)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*was compiled, and what learns")
+        yield
 
 
 def _seed_dropout(model, seed):

@@ -195,6 +195,13 @@ def test_bad_arguments():
         kft.fit(make(), (SEQUENCES, TARGETS), frontier="yes")
     with pytest.raises(ValueError, match="class_weight must be 'balanced' or numbers"):
         kft.fit(make(), (SEQUENCES, TARGETS), class_weight="even")
+    for epochs, rate, message in (
+        (0, None, "epochs must be at least 1, received 0"),
+        (2, -1.0, "rate must be a number above 0, received -1.0"),
+        (2, float("nan"), "rate must be a number above 0, received nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kft.fit(make(), (SEQUENCES, TARGETS), "head_only", epochs, learning_rate=rate)
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="There is no loss to follow"):
         kft.fit(plain, (list(np.ones((4, 3), "float32")), np.ones(4)))
