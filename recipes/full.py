@@ -14,7 +14,7 @@ so that their spread is a first guess at that over seeds.
 """
 
 import argparse
-import time
+from dataclasses import replace
 
 import keras
 
@@ -31,6 +31,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the batches")
     parser.add_argument("--epochs", type=int, help="default: 10 for amp, 20 for gb1")
     parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it runs")
+    parser.add_argument("--backbone", help="a published size instead, such as esm2_t6_8M_UR50D")
+    parser.add_argument("--dtype", default="float32", help="or mixed_bfloat16")
     parser.add_argument("--out", default="out", help="folder for the figure and the JSON")
     args = parser.parse_args()
     epochs = args.epochs or (1 if args.tiny else EPOCHS[args.data])
@@ -38,35 +40,21 @@ def main():
     options = {"crop": True} if args.data == "gb1" else {}
     data = kft.data.load(args.data, **options)
     print(data)
-    train, valid = (
-        part.take(range(64)) if args.tiny else part for part in (data.train, data.valid)
-    )
+    if args.tiny:
+        part = range(64)
+        data = replace(data, train=data.train.take(part), valid=data.valid.take(part))
 
-    backbone = kft.backbones.randomised(ESM2(**SIZE), args.seed)
-    model = kft.Model(backbone, head_for(data))
-    batches = kft.batches(train, backbone.encode, batch_size=32, seed=args.seed)
-    steps = epochs * len(batches)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, decay_steps=steps, warmup_target=1e-3, warmup_steps=steps // 10
-    )
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=0.01, clipnorm=1.0),
-        loss=model.head.make_loss(),
-        metrics=model.head.make_metrics(),
-    )
-    print(f"\nTraining all weights on {keras.backend.backend()}; the first epoch compiles.")
-    started = time.perf_counter()
-    model.fit(
-        batches,
-        validation_data=kft.batches(valid, backbone.encode, batch_size=32, seed=None),
-        epochs=epochs,
-        callbacks=[keras.callbacks.EarlyStopping(patience=epochs, restore_best_weights=True)],
-        verbose=2,
-    )
-    seconds = time.perf_counter() - started
+    if args.backbone:
+        backbone = kft.load(args.backbone, weights=False, dtype=args.dtype)
+    else:
+        backbone = ESM2(**SIZE, dtype=args.dtype)
+    model = kft.Model(kft.backbones.randomised(backbone, args.seed), head_for(data))
+    print(f"\nTraining on {keras.backend.backend()}; the first epoch compiles.")
+    strategy = kft.strategies.get("full", epochs=epochs, rate=1e-3)
+    done = kft.fit(model, data, strategy, seed=args.seed, verbose=2)
     print("\nThe test split, beside baselines fitted now:")
-    settings = {"recipe": "full", "seed": args.seed, "epochs": epochs, **SIZE}
-    kft.comparison.report(model, data, "ESM-2, random start", seconds, args.out, settings)
+    settings = {**vars(args), "recipe": "full", "epochs": epochs, "best_epoch": done.best_epoch}
+    kft.comparison.report(model, data, "ESM-2, random start", done.seconds, args.out, settings)
 
 
 def head_for(data):
