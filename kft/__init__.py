@@ -78,6 +78,11 @@ _HOME = {
     "train_only": "kft.params",
     "parameters": "kft.params",
     "fingerprint": "kft.params",
+    "add_lora": "kft.lora",
+    "merge_lora": "kft.lora",
+    "unmerge_lora": "kft.lora",
+    "save_adapter": "kft.lora",
+    "load_adapter": "kft.lora",
     "split": "kft.frontier",
     "fit_frontier": "kft.frontier",
     "find_learning_rate": "kft.learning_rates",
@@ -85,13 +90,14 @@ _HOME = {
     "evaluate": "kft.comparison",
 }
 _MODULES = (
-    "backbones", "baselines", "callbacks", "comparison", "data", "evaluation", "heads", "losses",
-    "params", "plots", "strategies",
+    "backbones", "baselines", "callbacks", "comparison", "data", "evaluation", "heads", "lora",
+    "losses", "params", "plots", "strategies",
 )  # fmt: skip
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 importlib.import_module("kft.backbones.esm2")
+importlib.import_module("kft.lora")
 importlib.import_module("kft.model")
 importlib.import_module("kft.frontier")
 importlib.import_module("kft.learning_rates")

@@ -12,20 +12,15 @@ Shapes: `B` proteins in a batch, `L` tokens, `N` = L - 2 residues, `D` width, `H
 `d` = D / H, `n` encoder blocks.
 """
 
-import warnings
 from functools import cached_property
 from itertools import pairwise
 
 import keras
-import numpy as np
 from keras import ops
 
 from kft.backbones.attention import attention, attention_weights, rotary_frequencies, rotate
-
-ALPHABET = (
-    "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
-).split()
-CLS, PAD, EOS, MASK = (ALPHABET.index(token) for token in ("<cls>", "<pad>", "<eos>", "<mask>"))
+from kft.backbones.composite import Composite, deserialized, exchanged, parts
+from kft.backbones.esm2_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
 
 # The published models were trained with 15% of the residues chosen and 80% of those shown as
 # <mask>. Their embeddings are zero, so all others are scaled as dropout would (section A.1).
@@ -41,111 +36,23 @@ PUBLISHED = {  # name: blocks, width, heads (table S1)
 }
 
 
-# Tokens ---------------------------------------------------------------------------------------
-
-_MASK_STAND_IN = "\0"  # one character for "<mask>" while a string is looked up
-_TOKEN_OF_BYTE = np.full(256, -1, dtype="int32")
-for _token in [*(t for t in ALPHABET if len(t) == 1), _MASK_STAND_IN]:
-    _TOKEN_OF_BYTE[ord(_token)] = MASK if _token == _MASK_STAND_IN else ALPHABET.index(_token)
-
-
-def residue_tokens(sequence, name="sequence"):
-    """Turns one protein into token ids, without <cls> and <eos>.
-
-    Args:
-        sequence: string of one-letter residues in either case; "<mask>", "-" and "." may stand
-            among them.
-        name: what an error calls this sequence.
-
-    Returns:
-        int32 array (N,).
-
-    Raises:
-        TypeError: not a string.
-        ValueError: empty, or a character that is no residue; says which and where.
-    """
-    if not isinstance(sequence, str):
-        raise TypeError(
-            f"{name} must be a string of one-letter residues, received {sequence!r} "
-            f"({type(sequence).__name__})."
-        )
-    if not sequence:
-        raise ValueError(f"{name} is empty: it must hold at least one residue.")
-    # `upper` would invent residues beyond ASCII (the German sharp s becomes "SS"), and a
-    # stand-in that was there before is no <mask>: both are left as they are and found below.
-    if sequence.isascii() and _MASK_STAND_IN not in sequence:
-        text = sequence.upper().replace("<MASK>", _MASK_STAND_IN)
-    else:
-        text = "".join(c if c.isascii() and c != _MASK_STAND_IN else "?" for c in sequence)
-        text = text.upper()
-    tokens = _TOKEN_OF_BYTE[np.frombuffer(text.encode("ascii"), dtype="uint8")]
-    if tokens.min() < 0:
-        at = int(np.argmax(tokens < 0))
-        at += 5 * text[:at].count(_MASK_STAND_IN)  # "<mask>" is six characters of the original
-        raise ValueError(
-            f"{name} has {sequence[at]!r} at position {at + 1}, which is no residue. Known are "
-            f"{''.join(t for t in ALPHABET if len(t) == 1)} and <mask>; write X for an unknown "
-            f"residue."
-        )
-    return tokens
-
-
-def encode(sequences, max_length=None, pad_lengths=None, names=None):
-    """Turns proteins into what the backbone takes: <cls> residues <eos>, then <pad>.
-
-    Args:
-        sequences: list of strings, see `residue_tokens`.
-        max_length: residues to keep from the start of each protein; a warning says how many
-            were cut. None keeps all.
-        pad_lengths: ascending token counts. The batch is padded to the first that holds its
-            longest protein, so that few shapes occur and little is compiled. None pads to the
-            longest.
-        names: what errors call each sequence, None for "sequences[0]" and so on.
-
-    Returns:
-        {"token_ids": int32 array (B, L)}.
-
-    Raises:
-        TypeError: a bare string, or an element that is no string.
-        ValueError: no sequences, an empty one, a character that is no residue, or `max_length`
-            below 1.
-
-    Example:
-        >>> encode(["MKT", "a"])["token_ids"].tolist()
-        [[0, 20, 15, 11, 2], [0, 5, 2, 1, 1]]
-    """
-    if isinstance(sequences, str | bytes):
-        raise TypeError(
-            "sequences must be a list of strings, received one string: write [sequence]."
-        )
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"max_length must be at least 1 residue, received {max_length}.")
-    names = names or [f"sequences[{i}]" for i in range(len(sequences))]
-    rows = [residue_tokens(s, name) for s, name in zip(sequences, names, strict=True)]
-    if not rows:
-        raise ValueError("sequences is empty: give at least one protein.")
-    if max_length is not None:
-        cut = [len(row) - max_length for row in rows if len(row) > max_length]
-        if cut:
-            warnings.warn(
-                f"{len(cut)} of {len(rows)} sequences were longer than max_length={max_length}: "
-                f"{sum(cut)} residues were cut from their ends.",
-                stacklevel=2,
-            )
-        rows = [row[:max_length] for row in rows]
-    length = max(map(len, rows)) + 2
-    length = next((p for p in pad_lengths or () if p >= length), length)
-    token_ids = np.full((len(rows), length), PAD, dtype="int32")
-    for out, row in zip(token_ids, rows, strict=True):
-        out[0], out[1 : len(row) + 1], out[len(row) + 1] = CLS, row, EOS
-    return {"token_ids": token_ids}
-
-
 # Layers ---------------------------------------------------------------------------------------
 
 
 @keras.saving.register_keras_serializable("kft")
-class TokenEmbedding(keras.layers.Layer):
+class TokenTable(keras.layers.Embedding):
+    """Keras's `Embedding`, with a gradient that is a plain table on every backend.
+
+    TensorFlow's gradient of a looked-up variable lists a row once per token, and Keras's
+    optimizers square and clip those one by one. That of a product is a plain table.
+    """
+
+    def call(self, token_ids):
+        return ops.cast(ops.take(self.embeddings * 1.0, token_ids, axis=0), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("kft")
+class TokenEmbedding(Composite):
     """Embeds tokens with ESM's token dropout: int (B, L) -> float (B, L, D).
 
     <mask> and <pad> become zero, and the rest is scaled by (1 - 0.15 * 0.8) / (1 - share of
@@ -155,9 +62,10 @@ class TokenEmbedding(keras.layers.Layer):
     def __init__(self, width, token_dropout=True, **kwargs):
         super().__init__(**kwargs)
         self.width, self.token_dropout = width, token_dropout
-        self.tokens = keras.layers.Embedding(
+        table = TokenTable(
             len(ALPHABET), width, _normal(width), dtype=self.dtype_policy, name="tokens"
         )
+        self.tokens = self.part(table)
 
     def build(self, token_ids_shape):
         self.tokens.build(token_ids_shape)
@@ -173,10 +81,7 @@ class TokenEmbedding(keras.layers.Layer):
             scale = (1.0 - MASKED_IN_TRAINING) / (1.0 - masked / total)
             shown = ops.logical_and(shown, ops.logical_not(is_mask))
         scale = ops.expand_dims(ops.where(shown, scale, 0.0), -1)  # (B, L, 1)
-        # TensorFlow's gradient of a looked-up variable lists a row once per token, and Keras's
-        # optimizers square and clip those one by one. That of a product is a plain table.
-        table = self.tokens.embeddings * 1.0
-        return ops.take(table, token_ids, axis=0) * ops.cast(scale, self.compute_dtype)
+        return self.tokens(token_ids) * ops.cast(scale, self.compute_dtype)
 
     def compute_output_spec(self, token_ids):
         return keras.KerasTensor((*token_ids.shape, self.width), dtype=self.compute_dtype)
@@ -187,7 +92,7 @@ class TokenEmbedding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("kft")
-class EncoderBlock(keras.layers.Layer):
+class EncoderBlock(Composite):
     """A pre-norm transformer block: x + attention(norm(x)), then x + feedforward(norm(x)).
 
     `call(x, attention_mask)` takes float (B, L, D) and bool (B, L), True where a token may be
@@ -199,14 +104,14 @@ class EncoderBlock(keras.layers.Layer):
         self.width, self.num_heads, self.hidden_width = width, num_heads, hidden_width
         self.frequencies = tuple(frequencies)
         policy = self.dtype_policy
-        self.attention_norm = _norm("attention_norm", policy)
-        self.query = _dense(width, "query", policy)
-        self.key = _dense(width, "key", policy)
-        self.value = _dense(width, "value", policy)
-        self.attention_output = _dense(width, "attention_output", policy)
-        self.feedforward_norm = _norm("feedforward_norm", policy)
-        self.feedforward_in = _dense(hidden_width, "feedforward_in", policy)
-        self.feedforward_out = _dense(width, "feedforward_out", policy)
+        self.attention_norm = self.part(_norm("attention_norm", policy))
+        self.query = self.part(_dense(width, "query", policy))
+        self.key = self.part(_dense(width, "key", policy))
+        self.value = self.part(_dense(width, "value", policy))
+        self.attention_output = self.part(_dense(width, "attention_output", policy))
+        self.feedforward_norm = self.part(_norm("feedforward_norm", policy))
+        self.feedforward_in = self.part(_dense(hidden_width, "feedforward_in", policy))
+        self.feedforward_out = self.part(_dense(width, "feedforward_out", policy))
 
     def build(self, x_shape, attention_mask_shape):
         in_width = (self.attention_norm, self.query, self.key, self.value, self.attention_output)
@@ -245,15 +150,15 @@ class EncoderBlock(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-class MaskedLMHead(keras.layers.Layer):
+class MaskedLMHead(Composite):
     """Token logits from hidden states, with the embedding's own table: (B, L, D) -> (B, L, 33)."""
 
     def __init__(self, embedding, **kwargs):
         super().__init__(dtype=embedding.dtype_policy, **kwargs)
         # Not tracked: the table stays the embedding's.
         vars(self)["embedding"] = embedding
-        self.dense = _dense(embedding.width, "dense", self.dtype_policy)
-        self.norm = _norm("norm", self.dtype_policy)
+        self.dense = self.part(_dense(embedding.width, "dense", self.dtype_policy))
+        self.norm = self.part(_norm("norm", self.dtype_policy))
 
     def build(self, x_shape):
         self.dense.build(x_shape)
@@ -366,6 +271,8 @@ class ESM2(keras.Model):
             own, some rounded to half precision, and the model was trained with those.
         name: name of the Keras model.
         dtype: Keras dtype or policy, "mixed_bfloat16" for one.
+        exchanged: {stage: {name of a part: its config}} of parts with adapters, as `get_config`
+            writes it.
 
     Attributes:
         stages: layers in order: embedding, block 0 ... block n-1, final norm.
@@ -385,7 +292,7 @@ class ESM2(keras.Model):
 
     def __init__(
         self, num_blocks, width, num_heads, hidden_width=None, token_dropout=True,
-        frequencies=None, name="esm2", dtype=None, **kwargs,
+        frequencies=None, name="esm2", dtype=None, exchanged=None, **kwargs,
     ):  # fmt: skip
         if num_blocks < 1 or width % (2 * num_heads):
             raise ValueError(
@@ -400,14 +307,17 @@ class ESM2(keras.Model):
             "hidden_width": hidden_width, "token_dropout": token_dropout,
             "frequencies": frequencies, "dtype": dtype,
         }  # fmt: skip
-        stages = [TokenEmbedding(width, token_dropout, name="embedding", dtype=dtype)]
+        inside = exchanged or {}
+
+        def options(name):
+            return {"name": name, "dtype": dtype, "exchanged": inside.get(name)}
+
+        stages = [TokenEmbedding(width, token_dropout, **options("embedding"))]
         stages += [
-            EncoderBlock(
-                width, num_heads, hidden_width, frequencies, name=f"block_{i}", dtype=dtype
-            )
+            EncoderBlock(width, num_heads, hidden_width, frequencies, **options(f"block_{i}"))
             for i in range(num_blocks)
         ]
-        stages += [_norm("final_norm", dtype)]
+        stages += [deserialized(inside.get("final_norm", {}), _norm("final_norm", dtype))]
 
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
         attention_mask = TokenMask([PAD], name="attention_mask")(token_ids)
@@ -439,7 +349,10 @@ class ESM2(keras.Model):
         return Contacts(self)
 
     def get_config(self):
-        return {**self._config, "name": self.name}
+        inside = {stage.name: exchanged([stage, *parts(stage)]) for stage in self.stages}
+        inside = {name: configs for name, configs in inside.items() if configs}
+        adapted = {"exchanged": inside} if inside else {}
+        return {**self._config, "name": self.name, **adapted}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -454,23 +367,30 @@ class _OnBackbone(keras.Model):
         # Tracked, since a block whose weights are only borrowed is not in the graph. The backbone
         # itself must not be: it refers to this model, and Keras's loading follows every circle.
         self.stages = backbone.stages
-        self._backbone_config = backbone.get_config()
+        self._backbone_config = backbone.get_config
 
     def get_config(self):
-        return {"backbone": self._backbone_config}
+        return {"backbone": self._backbone_config()}
 
 
 @keras.saving.register_keras_serializable("kft")
 class MaskedLM(_OnBackbone):
     """{"token_ids": int (B, L)} -> token logits, float (B, L, 33); the table is tied."""
 
-    def __init__(self, backbone):
-        head = MaskedLMHead(backbone.stages[0], name="lm_head")
+    def __init__(self, backbone, exchanged=None):
+        head = MaskedLMHead(backbone.stages[0], name="lm_head", exchanged=exchanged)
         super().__init__(backbone, head(backbone.output), "masked_lm")
+
+    def get_config(self):
+        adapted = exchanged(parts(self.get_layer("lm_head")))
+        return {**super().get_config(), **({"exchanged": adapted} if adapted else {})}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return ESM2.from_config(config["backbone"]).masked_lm
+        backbone = ESM2.from_config(config["backbone"])
+        # As `cached_property` does it; torch would keep it elsewhere.
+        vars(backbone)["masked_lm"] = cls(backbone, config.get("exchanged"))
+        return backbone.masked_lm
 
 
 @keras.saving.register_keras_serializable("kft")

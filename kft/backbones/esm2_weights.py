@@ -48,6 +48,22 @@ _SKIPPED = re.compile(
 )
 
 
+def hugging_face_modules(path):
+    """What Hugging Face's EsmModel calls a layer of ours.
+
+    Args:
+        path: of a layer, "block_0/query" for one.
+
+    Returns:
+        str, "encoder.layer.0.attention.self.query" for that one; None for layers it has not.
+    """
+    block, _, part = path.partition("/")
+    if part in _BLOCK and (found := re.fullmatch(r"block_(\d+)", block)):
+        return f"encoder.layer.{found[1]}.{_BLOCK[part][0]}"
+    weight = next((weight for weight in _REST if weight.rpartition("/")[0] == path), None)
+    return _REST[weight][0].rpartition(".")[0] if weight else None
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
     """What became of a checkpoint.

@@ -7,11 +7,12 @@ import keras
 from kft.params.paths import synchronise, weights
 
 
-def digest(variable):
+def digest(variable, values=None):
     """Digests one variable: sha256 over its dtype, shape and bytes, as hex.
 
     Args:
         variable: a `keras.Variable`.
+        values: numpy array to take in place of what the variable holds now.
 
     Returns:
         str of 64 hexadecimal digits, the same on every backend for the same values.
@@ -21,7 +22,8 @@ def digest(variable):
         False
     """
     head = f"{variable.dtype} {tuple(variable.shape)} ".encode()
-    return hashlib.sha256(head + keras.ops.convert_to_numpy(variable).tobytes()).hexdigest()
+    values = keras.ops.convert_to_numpy(variable) if values is None else values
+    return hashlib.sha256(head + values.tobytes()).hexdigest()
 
 
 def digests(model, trainable=False):

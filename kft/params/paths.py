@@ -112,7 +112,9 @@ def _names(layer, below):
     """What sublayers are called in paths."""
     if isinstance(layer, Functional | keras.Sequential):
         return _numbered([sublayer.name for sublayer in below])
-    kinds = [to_snake_case(type(sublayer).__name__) for sublayer in below]
+    # A layer that holds adapters is called as it was before (`kft.lora`).
+    classes = [getattr(sublayer, "base_class", type(sublayer)) for sublayer in below]
+    kinds = [to_snake_case(cls.__name__) for cls in classes]
     # Keras makes up "dense", then "dense_1": who has a "dense_0" chose the names.
     chosen = {k for k, s in zip(kinds, below, strict=True) if s.name == f"{k}_0"}
     names = [

@@ -1,7 +1,7 @@
 """Times strategies at the frozen frontier beside a plain transformers loop on torch.
 
 Command: KFT_DATA=... KERAS_BACKEND=torch python tests/benchmarks/benchmark_strategies.py
-(`--records 320` takes fewer, `--core 0` pins the work to a core and counts CPU time). It prints the
+(`--records 640` takes fewer, `--core 0` pins the work to a core and counts CPU time). It prints the
 table of docs/benchmarks.md.
 
 Data: GB1, three-vs-rest, cropped to 56 residues; the training records, in batches of 32. Both sides
@@ -25,7 +25,7 @@ import numpy as np
 ROWS = {  # what it is: blocks, width, heads, blocks that learn, epochs, most records
     "linear probe, 6 blocks": (6, 320, 20, 0, 20, None),
     "last two of 6 blocks": (6, 320, 20, 2, 10, None),
-    "last two of 30 blocks": (30, 640, 20, 2, 10, 128),
+    "last two of 30 blocks": (30, 640, 20, 2, 10, 256),
 }
 
 

@@ -1,0 +1,112 @@
+"""The tokens of ESM-2: proteins to token ids.
+
+Reference: `fair-esm` 2.0.0 (`esm/data.py`, `esm/constants.py`).
+
+Shapes: `B` proteins in a batch, `L` tokens, `N` residues of one protein.
+"""
+
+import warnings
+
+import numpy as np
+
+ALPHABET = (
+    "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
+).split()
+CLS, PAD, EOS, MASK = (ALPHABET.index(token) for token in ("<cls>", "<pad>", "<eos>", "<mask>"))
+
+_MASK_STAND_IN = "\0"  # one character for "<mask>" while a string is looked up
+_TOKEN_OF_BYTE = np.full(256, -1, dtype="int32")
+for _token in [*(t for t in ALPHABET if len(t) == 1), _MASK_STAND_IN]:
+    _TOKEN_OF_BYTE[ord(_token)] = MASK if _token == _MASK_STAND_IN else ALPHABET.index(_token)
+
+
+def residue_tokens(sequence, name="sequence"):
+    """Turns one protein into token ids, without <cls> and <eos>.
+
+    Args:
+        sequence: string of one-letter residues in either case; "<mask>", "-" and "." may stand
+            among them.
+        name: what an error calls this sequence.
+
+    Returns:
+        int32 array (N,).
+
+    Raises:
+        TypeError: not a string.
+        ValueError: empty, or a character that is no residue; says which and where.
+    """
+    if not isinstance(sequence, str):
+        raise TypeError(
+            f"{name} must be a string of one-letter residues, received {sequence!r} "
+            f"({type(sequence).__name__})."
+        )
+    if not sequence:
+        raise ValueError(f"{name} is empty: it must hold at least one residue.")
+    # `upper` would invent residues beyond ASCII (the German sharp s becomes "SS"), and a
+    # stand-in that was there before is no <mask>: both are left as they are and found below.
+    if sequence.isascii() and _MASK_STAND_IN not in sequence:
+        text = sequence.upper().replace("<MASK>", _MASK_STAND_IN)
+    else:
+        text = "".join(c if c.isascii() and c != _MASK_STAND_IN else "?" for c in sequence)
+        text = text.upper()
+    tokens = _TOKEN_OF_BYTE[np.frombuffer(text.encode("ascii"), dtype="uint8")]
+    if tokens.min() < 0:
+        at = int(np.argmax(tokens < 0))
+        at += 5 * text[:at].count(_MASK_STAND_IN)  # "<mask>" is six characters of the original
+        raise ValueError(
+            f"{name} has {sequence[at]!r} at position {at + 1}, which is no residue. Known are "
+            f"{''.join(t for t in ALPHABET if len(t) == 1)} and <mask>; write X for an unknown "
+            f"residue."
+        )
+    return tokens
+
+
+def encode(sequences, max_length=None, pad_lengths=None, names=None):
+    """Turns proteins into what the backbone takes: <cls> residues <eos>, then <pad>.
+
+    Args:
+        sequences: list of strings, see `residue_tokens`.
+        max_length: residues to keep from the start of each protein; a warning says how many
+            were cut. None keeps all.
+        pad_lengths: ascending token counts. The batch is padded to the first that holds its
+            longest protein, so that few shapes occur and little is compiled. None pads to the
+            longest.
+        names: what errors call each sequence, None for "sequences[0]" and so on.
+
+    Returns:
+        {"token_ids": int32 array (B, L)}.
+
+    Raises:
+        TypeError: a bare string, or an element that is no string.
+        ValueError: no sequences, an empty one, a character that is no residue, or `max_length`
+            below 1.
+
+    Example:
+        >>> encode(["MKT", "a"])["token_ids"].tolist()
+        [[0, 20, 15, 11, 2], [0, 5, 2, 1, 1]]
+    """
+    if isinstance(sequences, str | bytes):
+        raise TypeError(
+            "sequences must be a list of strings, received one string: write [sequence]."
+        )
+    if max_length is not None and max_length < 1:
+        raise ValueError(f"max_length must be at least 1 residue, received {max_length}.")
+    names = names or [f"sequences[{i}]" for i in range(len(sequences))]
+    rows = [residue_tokens(s, name) for s, name in zip(sequences, names, strict=True)]
+    if not rows:
+        raise ValueError("sequences is empty: give at least one protein.")
+    if max_length is not None:
+        cut = [len(row) - max_length for row in rows if len(row) > max_length]
+        if cut:
+            warnings.warn(
+                f"{len(cut)} of {len(rows)} sequences were longer than max_length={max_length}: "
+                f"{sum(cut)} residues were cut from their ends.",
+                stacklevel=2,
+            )
+        rows = [row[:max_length] for row in rows]
+    length = max(map(len, rows)) + 2
+    length = next((p for p in pad_lengths or () if p >= length), length)
+    token_ids = np.full((len(rows), length), PAD, dtype="int32")
+    for out, row in zip(token_ids, rows, strict=True):
+        out[0], out[1 : len(row) + 1], out[len(row) + 1] = CLS, row, EOS
+    return {"token_ids": token_ids}

@@ -1,0 +1,218 @@
+"""Which layers can hold adapters, and how each is seen as a matrix.
+
+An `EinsumDense` kernel is flattened to inputs x outputs, so that heads of an attention layer do not
+share one factor; a `Conv2D` kernel to (height, width, channels) x filters, as in PEFT; what an
+`Embedding` looks up is a row of its table.
+
+Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from kft.backbones.esm2 import TokenTable
+from kft.lora.layers import Adapted
+
+
+@keras.saving.register_keras_serializable("kft")
+class LoRADense(Adapted, keras.layers.Dense):
+    """A Keras `Dense` that holds adapters."""
+
+    base_class = keras.layers.Dense
+
+
+@keras.saving.register_keras_serializable("kft")
+class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
+    """A Keras `EinsumDense` that holds adapters; its kernel is flattened to inputs x outputs.
+
+    The heads of an attention layer do not share one factor: B has columns for each.
+    """
+
+    base_class = keras.layers.EinsumDense
+
+    def _indices(self):
+        """Of the equation "inputs,kernel->outputs": its three parts, and I and O of the kernel."""
+        given, _, outputs = self.equation.partition("->")
+        inputs, kernel = given.split(",")
+        contracted = "".join(c for c in kernel if c not in outputs)
+        made = "".join(c for c in kernel if c in outputs and c not in inputs)
+        return inputs, kernel, outputs, contracted, made
+
+    @staticmethod
+    def why_not(layer):
+        """Why an EinsumDense is no matrix of inputs x outputs; None if it is one."""
+        given, _, outputs = layer.equation.partition("->")
+        inputs, kernel = given.split(",")
+        both = [c for c in kernel if c in outputs and c in inputs]
+        lost = [c for c in kernel if c not in outputs and c not in inputs]
+        if both or lost:
+            return f"its equation {layer.equation!r} is no product of inputs with one matrix"
+        return None
+
+    @classmethod
+    def sizes_of(cls, layer):
+        _, kernel, _, contracted, _ = cls._indices(layer)
+        sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
+        inputs = math.prod(sizes[c] for c in contracted)
+        return inputs, math.prod(sizes.values()) // inputs
+
+    def _order(self):
+        _, kernel, _, contracted, made = self._indices()
+        return [kernel.index(c) for c in contracted + made]
+
+    def _flattened(self, matrix):
+        return ops.reshape(ops.transpose(matrix, self._order()), self.sizes)
+
+    def _unflat(self, flat):
+        shape = np.array(self._matrix_variable().shape)
+        return np.reshape(flat, shape[self._order()]).transpose(np.argsort(self._order()))
+
+    def _product(self, inputs):
+        return ops.einsum(self.equation, inputs, self.kernel)
+
+    def _shape_of(self, indices):
+        kernel = self._indices()[1]
+        return [self._matrix_variable().shape[kernel.index(c)] for c in indices]
+
+    def _down(self, inputs, a):
+        x, _, outputs, contracted, made = self._indices()
+        kept = "".join(c for c in outputs if c not in made)
+        a = ops.reshape(a, [*self._shape_of(contracted), -1])  # (contracted ..., r)
+        return ops.einsum(
+            f"{x},{contracted}{self._rank_index}->{kept}{self._rank_index}", inputs, a
+        )
+
+    def _up(self, h, b):
+        _, _, outputs, _, made = self._indices()
+        kept = "".join(c for c in outputs if c not in made)
+        b = ops.reshape(b, [-1, *self._shape_of(made)])  # (r, made ...)
+        return ops.einsum(f"{kept}{self._rank_index},{self._rank_index}{made}->{outputs}", h, b)
+
+    @property
+    def _rank_index(self):
+        return next(c for c in "rstuvwxyzabcdefghijklmnopq" if c not in self.equation)
+
+    def _columns(self, vector):
+        _, _, outputs, _, made = self._indices()
+        # (made ...) in the order of the outputs, with ones for the indices in between
+        after = outputs[min(outputs.index(c) for c in made) :]
+        vector = ops.reshape(vector, self._shape_of(made))
+        vector = ops.transpose(vector, [made.index(c) for c in after if c in made])
+        sizes = iter(vector.shape)
+        return ops.reshape(vector, [next(sizes) if c in made else 1 for c in after])
+
+
+@keras.saving.register_keras_serializable("kft")
+class LoRAConv2D(Adapted, keras.layers.Conv2D):
+    """A Keras `Conv2D` that holds adapters: A is a convolution to r channels, B one of 1 x 1."""
+
+    base_class = keras.layers.Conv2D
+
+    @staticmethod
+    def why_not(layer):
+        """Why a Conv2D cannot hold adapters; None if it can."""
+        return "its channels are in groups" if layer.groups > 1 else None
+
+    def _product(self, inputs):
+        return self.convolution_op(inputs, self.kernel)
+
+    def _down(self, inputs, a):
+        return self.convolution_op(inputs, ops.reshape(a, [*self.kernel.shape[:-1], -1]))
+
+    def _up(self, h, b):
+        if self.data_format == "channels_last":
+            return ops.matmul(h, b)
+        return ops.einsum("brhw,ro->bohw", h, b)
+
+    def _columns(self, vector):
+        last = self.data_format == "channels_last"
+        return vector if last else ops.reshape(vector, (-1, 1, 1))
+
+    def _finished(self, outputs, bias):
+        return super()._finished(outputs, None if bias is None else self._columns(bias))
+
+
+class _AdaptedTable(Adapted):
+    matrix = "embeddings"
+
+    def _drawn(self, inputs, outputs, rank, rng):
+        return np.zeros((inputs, rank)), rng.standard_normal((rank, outputs))
+
+    def call(self, inputs, training=None):
+        self._insist(training)
+        outputs = super(Adapted, self).call(inputs)
+        if not self.merged:
+            for share, adapter in self._parts():
+                outputs = self._with(adapter, share, inputs, outputs, False)
+        return outputs
+
+    def _down(self, inputs, a):
+        # A product, for the reason that `TokenTable` gives.
+        return ops.cast(ops.take(a * 1.0, inputs, axis=0), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("kft")
+class LoRAEmbedding(_AdaptedTable, keras.layers.Embedding):
+    """A Keras `Embedding` that holds adapters."""
+
+    base_class = keras.layers.Embedding
+
+
+@keras.saving.register_keras_serializable("kft")
+class LoRATokenTable(_AdaptedTable, TokenTable):
+    """ESM-2's token table with adapters."""
+
+    base_class = TokenTable
+
+
+@keras.saving.register_keras_serializable("kft")
+class LoRALayerNormalization(Adapted, keras.layers.LayerNormalization):
+    """A Keras `LayerNormalization` whose adapters are biases alone, for bias="all"."""
+
+    base_class = keras.layers.LayerNormalization
+
+    def call(self, inputs, training=None):
+        self._insist(training)
+        outputs = super(Adapted, self).call(inputs)
+        if self.merged or not self._biases():
+            return outputs
+        return outputs + ops.cast(self._bias() - self.beta, outputs.dtype)
+
+    def _matrix_variable(self):
+        return None
+
+    def _bias_variable(self):
+        return self.beta
+
+    @classmethod
+    def sizes_of(cls, layer):
+        return 0, 0
+
+
+KINDS = (
+    LoRADense, LoRAEinsumDense, LoRAConv2D, LoRAEmbedding, LoRATokenTable,
+    LoRALayerNormalization,
+)  # fmt: skip
+
+
+def kind_of(layer):
+    """The class with adapters for a layer, or the layer's own if it has them; None if none."""
+    if isinstance(layer, Adapted):
+        return type(layer)
+    return next((kind for kind in KINDS if type(layer) is kind.base_class), None)
+
+
+def why_not(layer):
+    """Why a layer cannot hold adapters of rank r; None if it can."""
+    kind = kind_of(layer)
+    if kind is None or kind is LoRALayerNormalization:
+        known = ", ".join(k.base_class.__name__ for k in KINDS[:4])
+        return f"it is a {type(layer).__name__}, and adapters are for {known}"
+    if getattr(layer, "lora_enabled", False):
+        return "Keras's own enable_lora was called on it"
+    if getattr(layer, "quantization_mode", None):
+        return "it is quantized"
+    return kind.why_not(layer) if hasattr(kind, "why_not") else None

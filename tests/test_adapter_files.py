@@ -1,0 +1,401 @@
+"""Adapters in PEFT's files, both ways, against PEFT itself."""
+
+import json
+import warnings
+
+import keras
+import numpy as np
+import peft
+import pytest
+import references
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers import (
+    EsmForMaskedLM,
+    EsmForSequenceClassification,
+    EsmForTokenClassification,
+    EsmModel,
+)
+
+import kft
+from kft.backbones import esm2_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+
+SHAPE = (2, 32, 4)
+DENSE = [
+    "attention.self.query", "attention.self.key", "attention.self.value",
+    "attention.output.dense", "intermediate.dense", "output.dense",
+]  # fmt: skip
+PROTEINS = [*references.proteins((3, 30, 12)), "MK<mask>AYI"]
+CONFIGS = {  # what PEFT's LoraConfig and kft.add_lora are told
+    "query and value": ({"r": 4, "lora_alpha": 8}, {"rank": 4, "alpha": 8}),
+    "rank 1": ({"r": 1, "lora_alpha": 3}, {"rank": 1, "alpha": 3}),
+    "rsLoRA": (
+        {"r": 4, "lora_alpha": 8, "use_rslora": True},
+        {"rank": 4, "alpha": 8, "rslora": True},
+    ),
+    "DoRA": ({"r": 4, "lora_alpha": 8, "use_dora": True}, {"rank": 4, "alpha": 8, "dora": True}),
+    "biases of targets": (
+        {"r": 4, "lora_alpha": 8, "bias": "lora_only"},
+        {"rank": 4, "alpha": 8, "bias": "lora_only"},
+    ),
+    "all biases": (
+        {"r": 4, "lora_alpha": 8, "bias": "all"},
+        {"rank": 4, "alpha": 8, "bias": "all"},
+    ),
+    "all dense layers": (
+        {"r": 4, "lora_alpha": 8, "target_modules": DENSE},
+        {"rank": 4, "alpha": 8, "targets": "all-linear"},
+    ),
+    "ranks that differ": (
+        {"r": 4, "lora_alpha": 8, "rank_pattern": {"layer.1.attention.self.query": 2},
+         "alpha_pattern": {"value": 3}},
+        {"rank": 4, "alpha": 8, "ranks": {"block_1/query": 2}, "alphas": {"value": 3}},
+    ),
+    "embedding": (
+        {"r": 4, "lora_alpha": 8, "target_modules": ["query", "word_embeddings"]},
+        {"rank": 4, "alpha": 8, "targets": ["query", "tokens"]},
+    ),
+    "embedding, DoRA": (
+        {"r": 4, "lora_alpha": 8, "target_modules": ["word_embeddings"], "use_dora": True},
+        {"rank": 4, "alpha": 8, "targets": "embedding", "dora": True},
+    ),
+}  # fmt: skip
+FORMS = {  # transformers' model, PEFT's task, and the head of kft
+    "backbone": (EsmModel, None, None),
+    "language model": (EsmForMaskedLM, None, None),
+    "classification": (EsmForSequenceClassification, "SEQ_CLS", kft.heads.EsmClassification),
+    "tokens": (EsmForTokenClassification, "TOKEN_CLS", kft.heads.EsmTokenClassification),
+}
+
+
+def reference(form, seed=0):
+    """A model of transformers with weights large enough to matter."""
+    torch.manual_seed(seed)
+    kind, _, head = FORMS[form]
+    options = {"num_labels": 3} if head else {}
+    if kind is EsmModel:
+        model = kind(references.esm_config(*SHAPE), add_pooling_layer=False)
+    else:
+        model = kind(references.esm_config(*SHAPE, **options))
+    return references._perturbed(model.eval(), 0.2)
+
+
+def counterpart(model, form):
+    """The same in kft: a backbone, its language model, or a model with a head of its own."""
+    state = {name: value.numpy() for name, value in model.state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # heads that the file lacks
+        backbone = esm2_weights.from_hugging_face(model.config.to_dict(), state, "the reference")
+    if form == "backbone":
+        return backbone
+    if form == "language model":
+        return backbone.masked_lm
+    ours = kft.Model(backbone, FORMS[form][2](3))
+    linear = {"out_proj": model.classifier.out_proj, "dense": model.classifier.dense} if (
+        form == "classification"
+    ) else {"dense": model.classifier}  # fmt: skip
+    for name, module in linear.items():
+        kernel, bias = (p.detach().numpy() for p in (module.weight, module.bias))
+        getattr(ours.head, name).set_weights([kernel.T, bias])
+    return ours
+
+
+def with_peft(model, form, options):
+    config = peft.LoraConfig(
+        **{"target_modules": ["query", "value"], "task_type": FORMS[form][1], **options}
+    )
+    adapted = peft.get_peft_model(model, config).eval()
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    return adapted
+
+
+def answers(adapted, dtype):
+    """Hidden states or logits of a model of PEFT; log-probabilities where it has a head."""
+    tokens = torch.tensor(np.ascontiguousarray(kft.backbones.esm2.encode(PROTEINS)["token_ids"]))
+    with torch.no_grad():
+        found = adapted.to(dtype)(
+            input_ids=tokens.long(), attention_mask=(tokens != 1).long(), return_dict=True
+        )
+    if "logits" not in found:
+        return found.last_hidden_state.numpy()
+    head = hasattr(adapted.get_base_model(), "classifier")
+    return (torch.log_softmax(found.logits, -1) if head else found.logits).numpy()
+
+
+def close_to(model, adapted, form):
+    """Rule 6: beside float64, at most twice the error of PEFT itself."""
+    tokens = kft.backbones.esm2.encode(PROTEINS)
+    found = keras.ops.convert_to_numpy(model.predict_on_batch(tokens))
+    found = np.log(found) if FORMS[form][2] else found
+    single, exact = answers(adapted, torch.float32), answers(adapted, torch.float64)
+    adapted.float()
+    there = slice(None) if found.ndim == 2 else tokens["token_ids"] != 1
+    assert np.abs(exact[there]).max() > 0.5
+    allowed = 2 * np.abs(single - exact)[there].max() + 1e-6
+    assert np.abs(found - exact)[there].max() <= allowed
+
+
+def moved(model, seed=7):
+    """Every adapter of a model changed at random."""
+    rng = np.random.default_rng(seed)
+    for weight in kft.params.weights(model):
+        if weight.learns:
+            values = keras.ops.convert_to_numpy(weight.variable)
+            weight.variable.assign(values + 0.2 * rng.standard_normal(values.shape))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_from_peft(kind, tmp_path):
+    base = reference("backbone")
+    model = counterpart(base, "backbone")
+    adapted = with_peft(base, "backbone", CONFIGS[kind][0])
+    adapted.save_pretrained(tmp_path)
+    kft.load_adapter(model, tmp_path)
+    close_to(model, adapted, "backbone")
+    # PEFT counts the same parameters.
+    trained = sum(
+        p.numel() for name, p in adapted.named_parameters()
+        if p.requires_grad and "contact_head" not in name  # kft has it in `backbone.contacts`
+    )  # fmt: skip
+    assert kft.parameters(model).trainable == trained
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_to_peft(kind, tmp_path):
+    base = reference("backbone")
+    model = counterpart(base, "backbone")
+    kft.add_lora(model, **CONFIGS[kind][1])
+    moved(model)
+    kft.save_adapter(model, tmp_path)
+    with warnings.catch_warnings():
+        # PEFT warns of keys that are missing or too many.
+        warnings.filterwarnings("error", category=UserWarning)
+        adapted = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+    close_to(model, adapted, "backbone")
+
+
+@pytest.mark.parametrize("form", ["language model", "classification", "tokens"])
+@pytest.mark.parametrize("direction", ["from", "to"])
+def test_forms(form, direction, tmp_path):
+    base = reference(form)
+    model = counterpart(base, form)
+    targets = ["query", "value"]
+    if form == "language model":
+        targets = ["query", "lm_head.dense"]
+    if direction == "from":
+        adapted = with_peft(base, form, {"r": 4, "target_modules": targets})
+        adapted.save_pretrained(tmp_path)
+        kft.load_adapter(model, tmp_path)
+    else:
+        kft.add_lora(model, 4, targets=targets)
+        moved(model)
+        kft.save_adapter(model, tmp_path)
+        adapted = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+    close_to(model, adapted, form)
+    if form != "language model":
+        tensors = load_file(tmp_path / "adapter_model.safetensors")
+        head = [key for key in tensors if "classifier" in key]
+        assert len(head) == (4 if form == "classification" else 2)
+        assert json.loads((tmp_path / "adapter_config.json").read_text())["task_type"]
+
+
+# Without PEFT -------------------------------------------------------------------------------------
+
+
+def model_of(head, seed=0, width=32):
+    backbone = kft.backbones.randomised(kft.backbones.esm2.ESM2(2, width, 4), seed)
+    return kft.Model(backbone, head)
+
+
+def test_any_head(tmp_path):
+    """A head of kft, its pooling, and a norm that learned in full come back too."""
+    head = {"targets": 2, "pooling": "attention", "kernel_initializer": "glorot_uniform"}
+    model = model_of(kft.heads.Regression(mean=3.0, std=2.0, **head))
+    kft.add_lora(model, 4)
+    kft.unfreeze(model, "final_norm")
+    moved(model)
+    kft.save_adapter(model, tmp_path)
+    again = model_of(kft.heads.Regression(mean=3.0, std=2.0, **head))
+    assert kft.load_adapter(again, tmp_path) == [
+        f"block_{i}/{part}" for i in (0, 1) for part in ("query", "value")
+    ]
+    assert kft.fingerprint(again, None) == kft.fingerprint(model, None)
+    np.testing.assert_allclose(kft.predict(again, PROTEINS), kft.predict(model, PROTEINS))
+    adapted = peft.PeftModel.from_pretrained(reference("backbone"), tmp_path)  # reads the LoRA part
+    found = adapted.state_dict()["base_model.model.encoder.layer.0.attention.self.query.lora_A."
+                                 "default.weight"]  # fmt: skip
+    expected = model.get_layer("block_0").query.adapters["default"].a
+    assert np.array_equal(found.numpy(), keras.ops.convert_to_numpy(expected).T)
+    with pytest.raises(ValueError, match=r"head/.* has no such weight. Give the model the head"):
+        kft.load_adapter(model_of(kft.heads.Regression(targets=2)), tmp_path)
+    with pytest.raises(ValueError, match=r"head/dense/bias is \(2,\), and model has it as \(5,\)"):
+        kft.load_adapter(model_of(kft.heads.Classification(5, pooling="attention")), tmp_path)
+
+
+def test_on_a_backbone(tmp_path):
+    """What a model has learned, on its backbone alone: the head is named and left out."""
+    model = model_of(kft.heads.Regression())
+    kft.add_lora(model, 4)
+    moved(model)
+    kft.save_adapter(model, tmp_path)
+    backbone = model_of(kft.heads.Regression()).backbone
+    with pytest.warns(UserWarning, match="holds a head .* has none: it is not loaded"):
+        kft.load_adapter(backbone, tmp_path)
+    np.testing.assert_allclose(kft.embed(backbone, PROTEINS), kft.embed(model, PROTEINS))
+
+
+def test_another_base(tmp_path):
+    model = model_of(kft.heads.Regression())
+    digest = kft.lora.files.base_digest(model)
+    kft.add_lora(model, 4, bias="all", targets="all-linear")
+    moved(model)
+    kft.merge_lora(model)
+    assert kft.lora.files.base_digest(model) == digest  # what is merged is not the base
+    kft.save_adapter(model, tmp_path)
+    other = model_of(kft.heads.Regression(), seed=1)
+    received = kft.lora.files.base_digest(other)
+    with pytest.raises(
+        ValueError, match=f"digest is {digest[:16]}, that of model is {received[:16]}"
+    ):
+        kft.load_adapter(other, tmp_path)
+    assert not kft.lora.names(other)
+    kft.load_adapter(other, tmp_path, check_base=False)
+    assert kft.lora.names(other) == ["default"]
+
+
+def test_another_shape_or_rank(tmp_path):
+    model = model_of(kft.heads.Regression())
+    kft.add_lora(model, 4, targets=["query", "feedforward_in"])
+    kft.save_adapter(model, tmp_path)
+    small = model_of(kft.heads.Regression(), width=16)
+    with pytest.raises(
+        ValueError, match="is for 32 inputs and 32 outputs, the layer has 16 and 16"
+    ):
+        kft.load_adapter(small.backbone, tmp_path)
+    other = model_of(kft.heads.Regression())
+    kft.add_lora(other, 2)
+    with pytest.raises(ValueError, match="'default' of rank 2 on 4 layers, .* has rank 4 on 4, or"):
+        kft.load_adapter(other, tmp_path)
+    kft.load_adapter(other, tmp_path, name="second")
+    assert kft.lora.names(other) == ["default", "second"]
+    with pytest.raises(ValueError, match="has the adapters default, second: say which"):
+        kft.save_adapter(other, tmp_path / "which")
+    kft.save_adapter(other, tmp_path / "second", name="second")
+    third = model_of(kft.heads.Regression())
+    paths = kft.load_adapter(third, tmp_path / "second")
+    assert paths == kft.load_adapter(third, tmp_path / "second")  # once more is the same
+    assert {path.rpartition("/")[2] for path in paths} == {"query", "feedforward_in"}
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no adapter_config.json"):
+        kft.load_adapter(model_of(kft.heads.Regression()), tmp_path)
+    model = model_of(kft.heads.Regression())
+    kft.add_lora(model, 4)
+    kft.save_adapter(model, tmp_path)
+    path = tmp_path / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for changes, message in (
+        ({"peft_type": "IA3"}, "peft_type is 'IA3', expected 'LORA'"),
+        ({"lora_bias": True}, "lora_bias=True is not supported"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not supported"),
+        ({"r": 8}, "has rank 4 in the tensors and 8 in adapter_config.json"),
+    ):
+        path.write_text(json.dumps({**config, **changes}))
+        fresh = model_of(kft.heads.Regression())
+        with pytest.raises(ValueError, match=message):
+            kft.load_adapter(fresh, tmp_path)
+        assert not kft.lora.names(fresh)
+    path.write_text(json.dumps(config))
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"8 of 8 tensors have no place in the model"):
+        kft.load_adapter(plain, tmp_path)
+
+
+def test_any_keras_model(tmp_path):
+    """Layers that Hugging Face does not know have their own paths for names."""
+
+    def build():
+        layers = keras.layers
+        inputs = keras.Input((8, 8, 3))
+        x = layers.Conv2D(4, 3, name="conv")(inputs)
+        x = layers.Flatten()(x)
+        return keras.Model(inputs, layers.Dense(2, name="answer")(layers.Dense(5, name="d")(x)))
+
+    model, again = build(), build()
+    again.set_weights(model.get_weights())
+    kft.add_lora(model, 2, targets=["conv", "d"], dora=True)
+    moved(model)
+    kft.save_adapter(model, tmp_path)
+    keys = load_file(tmp_path / "adapter_model.safetensors")
+    assert keys["base_model.model.conv.lora_A.weight"].shape == (2, 3, 3, 3)  # (r, C, h, w)
+    assert keys["base_model.model.conv.lora_B.weight"].shape == (4, 2, 1, 1)
+    kft.load_adapter(again, tmp_path)
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(again.predict_on_batch(x), model.predict_on_batch(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_vit(older, tmp_path):
+    """keras-hub's ViT and that of transformers, adapted by the same file."""
+    keras_hub = pytest.importorskip("keras_hub")
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ViTConfig(**sizes, intermediate_size=16, image_size=32, patch_size=16,
+                       layer_norm_eps=1e-6, hidden_dropout_prob=0.0)  # fmt: skip
+    base = references._perturbed(ViTModel(config, add_pooling_layer=False).eval(), 0.2)
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(32, 32, 3), patch_size=16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16
+    )
+    copy_vit(base, backbone)
+    image = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
+    pixels = torch.tensor(image.transpose(0, 3, 1, 2))
+
+    def distance(adapted):
+        with torch.no_grad():
+            theirs = adapted(pixel_values=pixels).last_hidden_state.numpy()
+        ours = keras.ops.convert_to_numpy(backbone.predict_on_batch(image))
+        return np.abs(ours - theirs).max()
+
+    assert distance(base) < 1e-4
+    names = ["q_proj", "o_proj", "fc1", "projection"]
+    adapted = with_peft(base, "backbone", {"r": 2, "target_modules": names})
+    adapted.save_pretrained(tmp_path)
+    if older:  # the names before transformers 5
+        tensors = load_file(tmp_path / "adapter_model.safetensors")
+        for new, old in (("layers.", "encoder.layer."), ("attention.q_proj", "attention.attention."
+                          "query"), ("attention.o_proj", "attention.output.dense"),
+                         ("mlp.fc1", "intermediate.dense")):  # fmt: skip
+            tensors = {key.replace(new, old): value for key, value in tensors.items()}
+        save_file(tensors, tmp_path / "adapter_model.safetensors")
+    kft.load_adapter(backbone, tmp_path)
+    assert distance(adapted) < 1e-4
+    moved(backbone)
+    kft.save_adapter(backbone, tmp_path / "moved")
+    adapted = peft.PeftModel.from_pretrained(adapted.unload(), tmp_path / "moved").eval()
+    assert distance(adapted) < 1e-4
+
+
+def copy_vit(base, backbone):
+    """The weights of transformers' ViT into keras-hub's."""
+    state = {name: value.numpy() for name, value in base.state_dict().items()}
+    modules = kft.lora.modules.modules_of(backbone)
+    embedding = backbone.get_layer("vit_patching_and_embedding")
+    embedding.class_token.assign(state["embeddings.cls_token"])
+    embedding.position_embedding.embeddings.assign(state["embeddings.position_embeddings"][0])
+    for path, layer in kft.params.layers(backbone).items():
+        if path in modules.names:
+            kernel, bias = (state[f"{modules.names[path]}.{x}"] for x in ("weight", "bias"))
+            kernel = kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+            shapes = [variable.shape for variable in layer._trainable_variables]
+            values = [kernel.reshape(shapes[0]), bias.reshape(shapes[1])]
+            for variable, value in zip(layer._trainable_variables, values, strict=True):
+                variable.assign(value)

@@ -1,0 +1,489 @@
+"""Low-rank adapters on layers and models."""
+
+import gc
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import kft
+from kft.backbones.esm2 import ESM2
+from kft.lora.adapting import adapted
+
+SEQUENCES = ["MKTAYI", "GSSW", "ACDEFGHIKLMNP"]
+TARGETS = [0.0, 1.0, 2.0]
+
+
+def esm(seed=0):
+    return kft.backbones.randomised(ESM2(2, 32, 4), seed)
+
+
+def fine_tuned(**options):
+    """A model with a head that answers something, with adapters that do something."""
+    model = kft.Model(esm(), kft.heads.Regression(kernel_initializer="glorot_uniform"))
+    kft.add_lora(model, 4, **options)
+    moved(model)
+    return model
+
+
+def moved(model, seed=7, scale=0.1):
+    rng = np.random.default_rng(seed)
+    for _, layer in adapted(model):
+        for adapter in layer.adapters.values():
+            for variable in adapter.variables.values():
+                values = ops.convert_to_numpy(variable)
+                variable.assign(values + scale * rng.standard_normal(values.shape))
+
+
+def layer_kinds():
+    """{name: (layer, input)} of all that can be adapted."""
+    rng = np.random.default_rng(0)
+    bias = {"bias_initializer": keras.initializers.RandomNormal(seed=1)}
+    image = rng.standard_normal((2, 6, 5, 3)).astype("float32")
+    rows = rng.standard_normal((2, 5, 6)).astype("float32")
+    heads = rng.standard_normal((2, 5, 3, 4)).astype("float32")
+    layers, einsum = keras.layers, keras.layers.EinsumDense
+    return {
+        "dense": (layers.Dense(7, activation="tanh", **bias), rows),
+        "dense without bias": (layers.Dense(7, use_bias=False), rows),
+        "heads": (einsum("abc,cde->abde", (None, 3, 4), bias_axes="de", **bias), rows),
+        "from heads": (einsum("abcd,cde->abe", (None, 6), bias_axes="e", **bias), heads),
+        "any dimensions": (einsum("...x,xy->...y", 9, bias_axes="y", **bias), rows),
+        "kernel turned": (einsum("abc,edc->aedb", (4, 3, 5), bias_axes="ed", **bias), rows),
+        "convolution": (layers.Conv2D(7, 3, strides=2, padding="same", **bias), image),
+        "dilated": (layers.Conv2D(4, (2, 3), dilation_rate=2, activation="relu", **bias), image),
+        "embedding": (layers.Embedding(11, 6), rng.integers(0, 11, (2, 5)).astype("int32")),
+    }  # fmt: skip
+
+
+KINDS = list(layer_kinds())
+
+
+def around(kind, **options):
+    """A functional model with one adapted layer, what it answered before, and its input."""
+    layer, x = layer_kinds()[kind]
+    inputs = keras.Input(x.shape[1:], dtype=x.dtype)
+    model = keras.Model(inputs, layer(inputs))
+    before = ops.convert_to_numpy(model(x))
+    # The layer that answers would be taken for the head.
+    model = keras.Model(inputs, keras.layers.Rescaling(1.0)(keras.layers.LayerNormalization(
+        axis=-1)(layer(inputs))))  # fmt: skip
+    kft.add_lora(model, 2, 3, targets=[layer.name], **options)
+    return model, layer, before, x
+
+
+def raw(layer):
+    """The flattened kernel of a layer, (I, O), in float64."""
+    return layer._flat("float64")
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds(kind, dora):
+    """At the start nothing changes; then W + s A B stands for W, with magnitudes or without."""
+    model, layer, before, x = around(kind, dora=dora)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), before, rtol=1e-5, atol=1e-6)
+    kernel = ops.convert_to_numpy(layer._matrix_variable()).copy()
+    moved(model, scale=0.5)
+    changed = ops.convert_to_numpy(layer(x))
+    assert np.abs(changed - before).max() > 0.05
+
+    adapter = layer.adapters["default"]
+    a, b = (ops.convert_to_numpy(v).astype("float64") for v in (adapter.a, adapter.b))
+    wanted = raw(layer) + 3 / 2 * a @ b
+    if dora:
+        wanted *= ops.convert_to_numpy(adapter.magnitude) / np.linalg.norm(wanted, axis=0)
+    kft.merge_lora(model)
+    np.testing.assert_allclose(raw(layer), wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), changed, rtol=1e-5, atol=1e-5)
+    merged = ops.convert_to_numpy(layer._matrix_variable()).copy()
+    kft.merge_lora(model)  # twice is once
+    assert np.array_equal(ops.convert_to_numpy(layer._matrix_variable()), merged)
+    kft.unmerge_lora(model)
+    kft.unmerge_lora(model)
+    assert np.array_equal(ops.convert_to_numpy(layer._matrix_variable()), kernel)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), changed, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_and_loaded(kind, tmp_path):
+    model, _, _, x = around(kind, rslora=True, bias="lora_only")
+    moved(model)
+    expected = model.predict_on_batch(x)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict_on_batch(x), expected, rtol=1e-6, atol=1e-6)
+    assert kft.fingerprint(again, None) == kft.fingerprint(model, None)
+    assert kft.parameters(again).trainable == kft.parameters(model).trainable
+    kft.lora.use(again, None)
+    kft.lora.use(model, None)
+    np.testing.assert_allclose(again.predict_on_batch(x), model.predict_on_batch(x), atol=1e-6)
+    assert np.abs(again.predict_on_batch(x) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients(kind, dora):
+    """Against finite differences of x (W + s A B) in float64; the norm of DoRA is held fixed."""
+    model, layer, _, x = around(kind, dora=dora)
+    moved(model, scale=0.5)
+    layer.activation = None
+    rng = np.random.default_rng(3)
+    weighing = rng.standard_normal(ops.shape(layer(x))).astype("float32")
+    adapter = layer.adapters["default"]
+    variables = [adapter.a, adapter.b]
+    found = gradients(layer, x, weighing, variables)
+
+    flat = raw(layer)
+    a, b = (ops.convert_to_numpy(v).astype("float64") for v in variables)
+    start = flat + 1.5 * a @ b
+    ratio = 1.0
+    if dora:
+        ratio = ops.convert_to_numpy(adapter.magnitude) / np.linalg.norm(start, axis=0)
+    g = matrix_gradient(kind, weighing, layer._unflat, layer.sizes)
+    np.testing.assert_allclose(found[0], 1.5 * (g * ratio) @ b.T, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found[1], 1.5 * a.T @ (g * ratio), rtol=1e-3, atol=1e-3)
+
+    def loss(a, b):
+        return np.sum(g * ratio * (flat + 1.5 * a @ b))
+
+    for values, gradient in zip((a, b), found, strict=True):
+        for _ in range(3):
+            at = tuple(rng.integers(0, n) for n in values.shape)
+            step = np.zeros_like(values)
+            step[at] = 1e-4
+            sides = [
+                loss(*(v + sign * step if v is values else v for v in (a, b))) for sign in (1, -1)
+            ]
+            assert gradient[at] == pytest.approx((sides[0] - sides[1]) / 2e-4, rel=1e-3, abs=1e-3)
+
+
+def gradients(layer, x, weighing, variables):
+    """d sum(weighing * layer(x)) / d variables, by the backend."""
+
+    def total(answer):
+        return ops.sum(answer * ops.convert_to_tensor(weighing))
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        layer.zero_grad()
+        total(layer(x)).backward()
+        found = [variable.value.grad for variable in variables]
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = total(layer(x))
+        found = tape.gradient(loss, [variable.value for variable in variables])
+    else:
+        import jax
+
+        learns, rests = layer.trainable_variables, [v.value for v in layer.non_trainable_variables]
+
+        def loss(values):
+            return total(layer.stateless_call(values, rests, x)[0])
+
+        by_id = dict(zip(map(id, learns), jax.grad(loss)([v.value for v in learns]), strict=True))
+        found = [by_id[id(variable)] for variable in variables]
+    return [ops.convert_to_numpy(value).astype("float64") for value in found]
+
+
+def matrix_gradient(kind, weighing, unflat, shape):
+    """dL/dM for L = sum(weighing * answer) of a plain layer, M its kernel as a matrix.
+
+    The answer is linear in M, so that unit matrices tell it.
+    """
+    layer, x = layer_kinds()[kind]
+    layer(x)
+    layer.activation = None
+    kernel = layer.embeddings if kind == "embedding" else layer.kernel
+
+    def loss(matrix):
+        kernel.assign(unflat(matrix))
+        return np.sum(weighing * ops.convert_to_numpy(layer(x)).astype("float64"))
+
+    units = np.eye(shape[0] * shape[1]).reshape(-1, *shape)
+    return np.reshape([loss(unit) - loss(0 * unit) for unit in units], shape)
+
+
+# Models -------------------------------------------------------------------------------------------
+
+
+def test_what_learns():
+    model = fine_tuned()
+    learns = [w.path for w in kft.params.weights(model) if w.learns]
+    layers = [f"block_{i}/{part}" for i in (0, 1) for part in ("query", "value")]
+    adapters = [f"{path}/lora_{x}_default" for path in layers for x in "ab"]
+    assert learns == [*adapters, "head/dense/kernel", "head/dense/bias"]
+    # Whatever is set: the kernel and bias of an adapted layer sleep, other layers obey Keras.
+    model.trainable = False  # TensorFlow takes what is set already for no change
+    model.trainable = True
+    block = model.get_layer("block_0")
+    assert not block.query.kernel.trainable and not block.query.bias.trainable
+    assert block.key.kernel.trainable and block.query.adapters["default"].a.trainable
+    block.trainable = False
+    assert not block.query.adapters["default"].a.trainable
+    kft.unfreeze(model)
+    assert not block.query.kernel.trainable and block.query.adapters["default"].a.trainable
+
+
+def test_training_moves_adapters_and_head_alone(tmp_path):
+    model = fine_tuned(dropout=0.1)
+    before, frozen = kft.params.digests(model, None), kft.fingerprint(model)
+    kft.fit(model, (SEQUENCES, TARGETS), kft.strategies.get("lora", epochs=2), verbose=0)
+    assert kft.fingerprint(model) == frozen
+    after = kft.params.digests(model, None)
+    moved = {path for path in before if before[path] != after[path]}
+    assert moved == {path for path in before if "lora_" in path or path.startswith("head")}
+    model.save(tmp_path / "model.keras")  # with its optimizer
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert kft.params.digests(again, None) == after
+
+
+def test_bases_are_given_back():
+    """Switching off, merging back and removing leave the base, biases included."""
+    model = kft.Model(esm(), kft.heads.Regression(kernel_initializer="glorot_uniform"))
+    base, before = kft.fingerprint(model, None), kft.predict(model, SEQUENCES)
+    kft.add_lora(model, 4, bias="all", targets="all-linear")
+    moved(model)
+    changed = kft.predict(model, SEQUENCES)
+    assert np.abs(changed - before).max() > 0.01
+    kft.lora.use(model, None)
+    np.testing.assert_allclose(kft.predict(model, SEQUENCES), before, atol=1e-5)
+    kft.lora.use(model, "default")
+    kft.merge_lora(model)
+    np.testing.assert_allclose(kft.predict(model, SEQUENCES), changed, atol=1e-5)
+    kft.unmerge_lora(model)
+    kft.lora.remove(model)
+    assert kft.fingerprint(model, None) == base
+    assert type(model.get_layer("block_0").query) is keras.layers.Dense
+    np.testing.assert_allclose(kft.predict(model, SEQUENCES), before, atol=1e-6)
+
+
+def test_removed_when_merged(tmp_path):
+    """The way to a plain model that any Keras loads."""
+    model = fine_tuned(dropout=0.2)
+    expected = kft.predict(model, SEQUENCES)
+    kft.merge_lora(model)
+    kft.lora.remove(model)
+    assert not kft.lora.names(model)
+    assert not any("lora" in w.path for w in kft.params.weights(model))
+    assert not any(layer._seed_generators for layer in model.get_layer("block_0")._flatten_layers())
+    np.testing.assert_allclose(kft.predict(model, SEQUENCES), expected, atol=1e-5)
+    model.save(tmp_path / "plain.keras")
+    again = keras.saving.load_model(tmp_path / "plain.keras")
+    np.testing.assert_allclose(kft.predict(again, SEQUENCES), expected, atol=1e-5)
+
+
+def test_several_adapters():
+    model = fine_tuned()
+    first = kft.predict(model, SEQUENCES)
+    kft.add_lora(model, 2, targets=["key", "query"], name="other")
+    second_start = kft.predict(model, SEQUENCES)
+    kft.lora.use(model, None)
+    base = kft.predict(model, SEQUENCES)
+    np.testing.assert_allclose(second_start, base, atol=1e-6)  # the new one counts, and is zero
+    assert kft.lora.names(model) == ["default", "other"]
+    kft.lora.use(model, "default")
+    np.testing.assert_allclose(kft.predict(model, SEQUENCES), first, atol=1e-6)
+    assert not any("other" in w.path for w in kft.params.weights(model) if w.learns)
+
+    # A weighted sum of updates is W + 0.5 s A B + 2 s' A' B'.
+    block, rng = model.get_layer("block_0"), np.random.default_rng(0)
+    other = block.query.adapters["other"]
+    other.b.assign(rng.standard_normal(other.b.shape))
+    kft.lora.use(model, {"default": 0.5, "other": 2.0})
+    wanted = raw(block.query)
+    for name, share in (("default", 0.5), ("other", 2.0)):
+        adapter = block.query.adapters[name]
+        a, b = (ops.convert_to_numpy(v) for v in (adapter.a, adapter.b))
+        wanted = wanted + share * adapter.settings.scale * a @ b
+    combined = kft.predict(model, SEQUENCES)
+    kft.merge_lora(model)
+    np.testing.assert_allclose(raw(block.query), wanted, atol=1e-5)
+    np.testing.assert_allclose(kft.predict(model, SEQUENCES), combined, atol=1e-5)
+    with pytest.raises(ValueError, match="merged adapters"):
+        kft.lora.use(model, "default")
+    kft.unmerge_lora(model)
+    kft.lora.remove(model, "other")
+    assert kft.lora.names(model) == ["default"]
+    assert type(block.key) is keras.layers.Dense
+
+
+def test_a_backbone_in_two_models():
+    """Both answer with the adapters, though their functions were traced before."""
+    backbone = esm()
+    first, second = (
+        kft.Model(backbone, kft.heads.Regression(kernel_initializer="glorot_uniform"))
+        for _ in range(2)
+    )
+    vectors, answers = kft.embed(backbone, SEQUENCES), kft.predict(second, SEQUENCES)
+    second.compile("adam", "mean_squared_error")
+    second.fit(kft.batches((SEQUENCES, TARGETS), backbone.encode), verbose=0)
+    with pytest.warns(UserWarning, match="was compiled"):
+        kft.add_lora(first, 4)
+    moved(first)
+    assert np.abs(kft.embed(backbone, SEQUENCES) - vectors).max() > 0.01
+    assert np.abs(kft.predict(second, SEQUENCES) - answers).max() > 0.01
+    assert not second.compiled
+    changed = kft.predict(second, SEQUENCES)
+    kft.merge_lora(second)
+    np.testing.assert_allclose(kft.predict(first, SEQUENCES), kft.predict(first, SEQUENCES))
+    np.testing.assert_allclose(kft.predict(second, SEQUENCES), changed, atol=1e-5)
+    with pytest.raises(ValueError, match="have an adapter 'default' already"):
+        kft.unmerge_lora(second)
+        kft.add_lora(second, 4)
+    gc.collect()
+
+
+def test_saved_whole(tmp_path):
+    """A kft model, its backbone and its language model, merged or not, two adapters or one."""
+    model = fine_tuned(targets=["query", "tokens", "feedforward_in"], bias="all")
+    kft.add_lora(model, 2, name="other", targets=["value"])
+    moved(model)
+    kft.lora.use(model, {"default": 0.5, "other": 1.0})
+    kft.merge_lora(model)
+    expected = kft.predict(model, SEQUENCES)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(kft.predict(again, SEQUENCES), expected, atol=1e-6)
+    for one in (model, again):
+        kft.unmerge_lora(one)
+        kft.lora.use(one, "default")
+    assert kft.fingerprint(model, None) == kft.fingerprint(again, None)
+    np.testing.assert_allclose(
+        kft.predict(again, SEQUENCES), kft.predict(model, SEQUENCES), atol=1e-6
+    )
+    model.backbone.save(tmp_path / "backbone.keras")
+    backbone = keras.saving.load_model(tmp_path / "backbone.keras")
+    np.testing.assert_allclose(
+        kft.embed(backbone, SEQUENCES), kft.embed(model.backbone, SEQUENCES), atol=1e-6
+    )
+    language = esm().masked_lm
+    kft.add_lora(language, 2, targets=["query", "lm_head.dense"])
+    moved(language)
+    language.save(tmp_path / "language.keras")
+    inputs = kft.backbones.esm2.encode(SEQUENCES)
+    again = keras.saving.load_model(tmp_path / "language.keras")
+    np.testing.assert_allclose(
+        again.predict_on_batch(inputs), language.predict_on_batch(inputs), atol=1e-5
+    )
+
+
+@keras.saving.register_keras_serializable("test_lora")
+class Foreign(keras.layers.Layer):
+    """A composite whose config does not tell of its parts."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.layers.Dense(4, name="inner")
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 4)
+
+
+def test_foreign_composites_refuse_to_be_saved(tmp_path):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.LayerNormalization()(Foreign(name="odd")(inputs)))
+    assert kft.add_lora(model, 2, targets="inner") == ["odd/inner"]
+    with pytest.raises(ValueError, match=r"save_adapter\(model, folder\)"):
+        model.save(tmp_path / "model.keras")
+    moved(model)
+    x = np.ones((2, 3), "float32")
+    expected = model.predict_on_batch(x)
+    kft.save_adapter(model, tmp_path / "adapter")
+    kft.merge_lora(model)
+    kft.lora.remove(model)
+    model.save(tmp_path / "model.keras")  # a plain model again
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict_on_batch(x), expected, atol=1e-5)
+
+
+def test_the_head_of_a_plain_model():
+    """The dense layer that answers is the head: it learns in full, and is no target."""
+    dense = [keras.layers.Dense(5, name=name) for name in ("early", "late")]
+    model = keras.Sequential([keras.Input((3,)), *dense, keras.layers.ReLU()])
+    assert kft.add_lora(model, 2, targets="all-linear") == ["early"]
+    learns = [w.path for w in kft.params.weights(model) if w.learns]
+    assert learns == ["early/lora_a_default", "early/lora_b_default", "late/kernel", "late/bias"]
+    with pytest.raises(ValueError, match="late, which belongs to the head"):
+        kft.add_lora(model, 2, targets="late", name="again")
+
+
+def test_keras_hub():
+    keras_hub = pytest.importorskip("keras_hub")
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(32, 32, 3), patch_size=16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16
+    )
+    x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
+    before, paths = backbone.predict_on_batch(x), set(kft.params.layers(backbone))
+    found = kft.add_lora(backbone, 2, targets=["query", "value"])
+    assert len(found) == 4
+    assert set(kft.params.layers(backbone)) == paths
+    np.testing.assert_allclose(backbone.predict_on_batch(x), before, atol=1e-6)
+    moved(backbone)
+    changed = backbone.predict_on_batch(x)
+    assert np.abs(changed - before).max() > 1e-3
+    kft.merge_lora(backbone)
+    np.testing.assert_allclose(backbone.predict_on_batch(x), changed, atol=1e-5)
+
+
+# Errors -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 0}, "rank must be an integer above 0, received 0"),
+        ({"rank": 2.5}, "rank must be an integer above 0, received 2.5"),
+        ({"alpha": 0}, "alpha must be a number above 0, received 0"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"bias": "some"}, "bias must be none, lora_only or all, received 'some'"),
+        ({"name": "my adapter"}, "name must be an identifier"),
+        ({"targets": ["quary"]}, "matches none of the .* near it are .*block_0/query"),
+        ({"targets": ["head"]}, "belongs to the head"),
+        ({"targets": ["attention_norm"]}, "it is a LayerNormalization, and adapters are for Dense"),
+        ({"ranks": {"key": 2}}, "ranks names 'key', which is none of the targets"),
+        ({"ranks": {"query": 0}}, "rank must be an integer above 0"),
+    ],
+)
+def test_bad_arguments(options, message):
+    model = kft.Model(esm(), kft.heads.Regression())
+    before = kft.fingerprint(model, None)
+    with pytest.raises(ValueError, match=message):
+        kft.add_lora(model, **options)
+    assert kft.fingerprint(model, None) == before
+    assert not kft.lora.names(model)
+    assert kft.parameters(model).frozen == 0
+
+
+def test_misuse():
+    model = kft.Model(esm(), kft.heads.Regression())
+    for call in (kft.merge_lora, kft.unmerge_lora, kft.lora.remove):
+        with pytest.raises(ValueError, match="has no adapters: kft.add_lora"):
+            call(model)
+    kft.add_lora(model, 2)
+    with pytest.raises(ValueError, match="have an adapter 'default' already"):
+        kft.add_lora(model, 4)
+    with pytest.raises(ValueError, match="has no adapter 'other'; it has default"):
+        kft.lora.use(model, "other")
+    kft.merge_lora(model)
+    model.compile("sgd", "mean_squared_error")
+    with pytest.raises(Exception, match="merged adapters cannot learn"):
+        model.fit(kft.batches((SEQUENCES, TARGETS), model.encode), verbose=0)
+    kft.unmerge_lora(model)
+    kft.add_lora(model, 2, dora=True, name="dora")
+    with pytest.raises(ValueError, match="counts alone"):
+        kft.lora.use(model, {"default": 1.0, "dora": 1.0})
+    grouped = keras.Sequential(
+        [keras.Input((4, 4, 4)), keras.layers.Conv2D(4, 1, groups=2, name="g")]
+    )
+    with pytest.raises(ValueError, match="channels are in groups"):
+        kft.add_lora(grouped, 2, targets="g")
