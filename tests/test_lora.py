@@ -15,8 +15,8 @@ SEQUENCES = ["MKTAYI", "GSSW", "ACDEFGHIKLMNP"]
 TARGETS = [0.0, 1.0, 2.0]
 
 
-def esm(seed=0):
-    return kft.backbones.randomised(ESM2(2, 32, 4), seed)
+def esm(blocks=1, seed=0):
+    return kft.backbones.randomised(ESM2(blocks, 32, 4), seed)
 
 
 def fine_tuned(**options):
@@ -204,7 +204,8 @@ def matrix_gradient(kind, weighing, unflat, shape):
         return np.sum(weighing * ops.convert_to_numpy(layer(x)).astype("float64"))
 
     units = np.eye(shape[0] * shape[1]).reshape(-1, *shape)
-    return np.reshape([loss(unit) - loss(0 * unit) for unit in units], shape)
+    bias = loss(np.zeros(shape))
+    return np.reshape([loss(unit) - bias for unit in units], shape)
 
 
 # Models -------------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def matrix_gradient(kind, weighing, unflat, shape):
 def test_what_learns():
     model = fine_tuned()
     learns = [w.path for w in kft.params.weights(model) if w.learns]
-    layers = [f"block_{i}/{part}" for i in (0, 1) for part in ("query", "value")]
+    layers = ["block_0/query", "block_0/value"]
     adapters = [f"{path}/lora_{x}_default" for path in layers for x in "ab"]
     assert learns == [*adapters, "head/dense/kernel", "head/dense/bias"]
     # Whatever is set: the kernel and bias of an adapted layer sleep, other layers obey Keras.
@@ -274,6 +275,17 @@ def test_removed_when_merged(tmp_path):
     model.save(tmp_path / "plain.keras")
     again = keras.saving.load_model(tmp_path / "plain.keras")
     np.testing.assert_allclose(kft.predict(again, SEQUENCES), expected, atol=1e-5)
+
+
+def test_rates_of_a_and_b():
+    """LoRA+ multiplies the rate of B; decay per block and patterns go on top."""
+    model = kft.Model(esm(2), kft.heads.Regression())
+    strategy = kft.strategies.get("lora", b_ratio=16, layer_decay=0.5, rates={"value": 3.0})
+    factors = strategy(model)[0].factors
+    assert factors["block_1/query/lora_a_default"] == 0.5
+    assert factors["block_1/query/lora_b_default"] == 16 * 0.5
+    assert factors["block_0/value/lora_b_default"] == 16 * 3 * 0.25
+    assert "head/dense/kernel" not in factors
 
 
 def test_several_adapters():
@@ -420,12 +432,12 @@ def test_the_head_of_a_plain_model():
 def test_keras_hub():
     keras_hub = pytest.importorskip("keras_hub")
     backbone = keras_hub.models.ViTBackbone(
-        image_shape=(32, 32, 3), patch_size=16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16
+        image_shape=(32, 32, 3), patch_size=16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16
     )
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
     before, paths = backbone.predict_on_batch(x), set(kft.params.layers(backbone))
     found = kft.add_lora(backbone, 2, targets=["query", "value"])
-    assert len(found) == 4
+    assert len(found) == 2
     assert set(kft.params.layers(backbone)) == paths
     np.testing.assert_allclose(backbone.predict_on_batch(x), before, atol=1e-6)
     moved(backbone)
