@@ -383,6 +383,23 @@ def test_saved_whole(tmp_path):
     )
 
 
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+def test_half_precision(dtype, tmp_path):
+    backbone = kft.backbones.randomised(ESM2(1, 32, 4, dtype=dtype), 0)
+    model = kft.Model(backbone, kft.heads.Regression(kernel_initializer="glorot_uniform"))
+    targets = ["query", "tokens", "feedforward_in"]
+    kft.add_lora(model, 4, targets=targets, dora=True, bias="all")
+    kft.fit(model, (SEQUENCES, TARGETS), "lora", 2, verbose=0)
+    expected = kft.predict(model, SEQUENCES)
+    kft.merge_lora(model)
+    np.testing.assert_allclose(kft.predict(model, SEQUENCES), expected, atol=0.1)
+    kft.unmerge_lora(model)
+    np.testing.assert_allclose(kft.predict(model, SEQUENCES), expected, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert kft.fingerprint(again, None) == kft.fingerprint(model, None)
+
+
 @keras.saving.register_keras_serializable("test_lora")
 class Foreign(keras.layers.Layer):
     """A composite whose config does not tell of its parts."""

@@ -329,7 +329,7 @@ def _by_layer(tensors, modules, everything, folder):
             f"{folder}: {len(unknown)} of {len(tensors)} tensors have no place in the model, among "
             f"them {listed(unknown, 3)}. Its layers are called {listed(modules.known(), 3)}."
         )
-    return parts, full
+    return {path: parts[path] for path in everything if path in parts}, full
 
 
 def _settings(path, layer, parts, config, modules, folder):

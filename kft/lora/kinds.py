@@ -151,7 +151,7 @@ class _AdaptedTable(Adapted):
 
     def _down(self, inputs, a):
         # A product, for the reason that `TokenTable` gives.
-        return ops.cast(ops.take(a * 1.0, inputs, axis=0), self.compute_dtype)
+        return ops.take(a * 1.0, inputs, axis=0)
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -179,7 +179,7 @@ class LoRALayerNormalization(Adapted, keras.layers.LayerNormalization):
         outputs = super(Adapted, self).call(inputs)
         if self.merged or not self._biases():
             return outputs
-        return outputs + ops.cast(self._bias() - self.beta, outputs.dtype)
+        return outputs + ops.cast(ops.subtract(self._bias(), self.beta), outputs.dtype)
 
     def _matrix_variable(self):
         return None

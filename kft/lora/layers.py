@@ -267,11 +267,14 @@ class Adapted:
         settings = adapter.settings
         dropped = settings.dropout and training
         x = keras.random.dropout(inputs, settings.dropout, seed=self._drops) if dropped else inputs
+        # Adapters are kept in float32 under every policy, as in PEFT.
+        a, b = (ops.cast(v, self.compute_dtype) for v in (adapter.a, adapter.b))
         # The scale goes to where the numbers are fewest.
-        added = self._up(self._down(x, adapter.a) * (share * settings.scale), adapter.b)
+        added = self._up(self._down(x, a) * (share * settings.scale), b)
         if adapter.magnitude is None:
             return outputs + added
-        ratio = self._columns(adapter.magnitude / self._norm(adapter))
+        magnitude = ops.cast(adapter.magnitude, self.compute_dtype)
+        ratio = self._columns(magnitude / self._norm(adapter))
         if dropped:  # as PEFT does: what the dropped inputs give, in place of what all give
             return outputs + (ratio - 1) * self._product(x) + ratio * added
         return ratio * (outputs + added)
@@ -293,19 +296,20 @@ class Adapted:
     def _biases(self):
         """[(share, bias)] of the active adapters that have one."""
         active = [(share, self.adapters[name].bias) for name, share in self.active.items()]
-        return [(share, bias) for share, bias in active if bias is not None]
+        return [(share, x) for share, x in active if x is not None]
 
     def _bias(self):
         own, biases = self._bias_variable(), self._biases()
         if self.merged or not biases:
             return own
+        biases = [(share, ops.cast(bias, self.compute_dtype)) for share, bias in biases]
         if len(biases) == 1 and biases[0][0] == 1:
             return biases[0][1]
-        return own + sum(share * (bias - own) for share, bias in biases)
+        return ops.add(own, sum(share * ops.subtract(bias, own) for share, bias in biases))
 
     def _finished(self, outputs, bias):
         if bias is not None:
-            outputs = outputs + bias
+            outputs = ops.add(outputs, bias)
         activation = getattr(self, "activation", None)
         return outputs if activation is None else activation(outputs)
 
