@@ -360,12 +360,22 @@ def test_saved_whole(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(kft.predict(again, SEQUENCES), expected, atol=1e-6)
+    model.save_weights(tmp_path / "model.weights.h5")
+    model.load_weights(tmp_path / "model.weights.h5")  # what is merged stays merged
+    np.testing.assert_allclose(kft.predict(model, SEQUENCES), expected, atol=1e-6)
     for one in (model, again):
         kft.unmerge_lora(one)
         kft.lora.use(one, "default")
     assert kft.fingerprint(model, None) == kft.fingerprint(again, None)
     np.testing.assert_allclose(
         kft.predict(again, SEQUENCES), kft.predict(model, SEQUENCES), atol=1e-6
+    )
+    plain = keras.Model(model.input, model.output)  # of kft's layers, and no class of kft's
+    plain.save(tmp_path / "plain.keras")
+    again = keras.saving.load_model(tmp_path / "plain.keras")
+    inputs = kft.backbones.esm2.encode(SEQUENCES)
+    np.testing.assert_allclose(
+        again.predict_on_batch(inputs), plain.predict_on_batch(inputs), atol=1e-6
     )
     model.backbone.save(tmp_path / "backbone.keras")
     backbone = keras.saving.load_model(tmp_path / "backbone.keras")
@@ -376,7 +386,6 @@ def test_saved_whole(tmp_path):
     kft.add_lora(language, 2, targets=["query", "lm_head.dense"])
     moved(language)
     language.save(tmp_path / "language.keras")
-    inputs = kft.backbones.esm2.encode(SEQUENCES)
     again = keras.saving.load_model(tmp_path / "language.keras")
     np.testing.assert_allclose(
         again.predict_on_batch(inputs), language.predict_on_batch(inputs), atol=1e-5
