@@ -109,11 +109,11 @@ class _Run:
 
     def __call__(self, model, data, strategy, sizes, keep):
         started, history, reports = time.perf_counter(), [], []
+        records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
         with _silently_uncompiled():
             phases = strategy(model)
             self._insist(phases)
         model = phases[0].model
-        records = as_batches(model, data, self.seed, *sizes)
         _seed_dropout(model, self.seed)
         for number, phase in enumerate(phases):
             with _silently_uncompiled():

@@ -13,7 +13,7 @@ import numpy as np
 
 from kft.backbones import randomised
 from kft.backbones.esm2 import ESM2
-from kft.lora import add_lora
+from kft.lora import add_lora, remove
 from kft.lora import names as adapter_names
 from kft.lora.adapting import adapted
 from kft.model import Model, flat
@@ -255,6 +255,11 @@ class LoRA:
                 dora=self.dora, bias=self.bias, seed=self.seed or 0,
             )  # fmt: skip
         holders = [layer for _, layer in adapted(model)]
+        if not any(layer.active and not layer.merged for layer in holders):
+            raise ValueError(
+                f"The adapters of {model.name} are switched off or merged: call kft.lora.use or "
+                f"kft.unmerge_lora first."
+            )
         learns = (*_paths(model, holders), *_paths(model, head))
         factors = _factors(model, self.layer_decay, self.rates)
         if self.b_ratio != 1:
@@ -283,6 +288,11 @@ class Full:
     rates: dict | None = None
 
     def __call__(self, model):
+        if adapter_names(model):
+            raise ValueError(
+                f"{model.name} has adapters, beside which kernels never learn: train it with "
+                f"'lora', or kft.lora.remove(model) first."
+            )
         factors = _factors(model, self.layer_decay, self.rates)
         name = "all weights"
         return _marked([Phase(name, model, None, self.epochs, self.rate, self.warmup, factors)])
@@ -320,6 +330,8 @@ def _reinitialised(model, seed):
         copy = Model.from_config(model.get_config())
     else:
         copy = keras.models.clone_model(model)
+    if adapter_names(copy):
+        remove(copy)
     rng = np.random.default_rng(seed)
     given = {weight.path: weight.variable for weight in weights(model)}
     for weight in weights(copy):

@@ -399,3 +399,66 @@ def copy_vit(base, backbone):
             values = [kernel.reshape(shapes[0]), bias.reshape(shapes[1])]
             for variable, value in zip(layer._trainable_variables, values, strict=True):
                 variable.assign(value)
+
+
+def test_once_more_under_the_same_name(tmp_path):
+    """What is loaded counts, whatever the model had switched off, and all else is frozen again."""
+    model = model_of(kft.heads.Regression())
+    kft.add_lora(model, 2)
+    moved(model)
+    kft.save_adapter(model, tmp_path)
+    other = model_of(kft.heads.Regression())
+    kft.add_lora(other, 2)
+    kft.merge_lora(other)
+    with pytest.raises(ValueError, match="merged adapters"):
+        kft.load_adapter(other, tmp_path)
+    kft.unmerge_lora(other)
+    kft.lora.use(other, None)
+    kft.unfreeze(other)
+    kft.load_adapter(other, tmp_path)
+    np.testing.assert_allclose(kft.predict(other, PROTEINS), kft.predict(model, PROTEINS))
+    assert kft.parameters(other).trainable == kft.parameters(model).trainable
+
+
+def test_one_path_at_the_end_of_another(tmp_path):
+    def build():
+        layers = keras.layers
+        inner = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="dense")], name="vit")
+        inputs = keras.Input((8,))
+        x = inner(layers.Dense(8, name="dense")(inputs))
+        return keras.Model(inputs, layers.Dense(1, name="out")(x))
+
+    model, again = build(), build()
+    again.set_weights(model.get_weights())
+    options = {"ranks": {"vit": 4}, "alphas": {"vit": 64}}
+    assert kft.add_lora(model, 2, targets="all-linear", **options) == ["dense", "vit/dense"]
+    moved(model)
+    kft.save_adapter(model, tmp_path)
+    kft.load_adapter(again, tmp_path)
+    x = np.ones((2, 8), "float32")
+    np.testing.assert_allclose(again.predict_on_batch(x), model.predict_on_batch(x), rtol=1e-5)
+
+
+def test_files_that_contradict_themselves(tmp_path):
+    """Each is found before anything is changed."""
+    model = model_of(kft.heads.EsmClassification(2))
+    kft.add_lora(model, 4, bias="all")
+    kft.save_adapter(model, tmp_path)
+    with pytest.raises(ValueError, match=r"classifier.* Give the model the head"):
+        kft.load_adapter(model_of(kft.heads.Regression()), tmp_path)
+    with pytest.warns(UserWarning, match="holds a head"):
+        kft.load_adapter(model_of(kft.heads.Regression()).backbone, tmp_path)
+    path = tmp_path / "adapter_config.json"
+    config = path.read_text()
+    path.write_text(json.dumps({**json.loads(config), "use_dora": True}))
+    fresh = model_of(kft.heads.EsmClassification(2))
+    with pytest.raises(ValueError, match="has 0 magnitudes, expected 32 with use_dora=True"):
+        kft.load_adapter(fresh, tmp_path)
+    path.write_text(config)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    key = "base_model.model.esm.encoder.layer.0.attention.self.key.bias"
+    tensors[key] = tensors[key][:-1]
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="bias of block_0/key has 31 numbers, the layer 32"):
+        kft.load_adapter(fresh, tmp_path)
+    assert not kft.lora.names(fresh)

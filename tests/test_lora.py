@@ -205,6 +205,11 @@ def test_saved_whole(tmp_path):
     kft.add_lora(language, 2, targets=["query", "lm_head.dense"])
     moved(language)
     language.save(tmp_path / "language.keras")
+    language._backbone_config.__self__.save(tmp_path / "backbone.keras")  # the head goes along
+    again = keras.saving.load_model(tmp_path / "backbone.keras").masked_lm
+    np.testing.assert_allclose(
+        again.predict_on_batch(inputs), language.predict_on_batch(inputs), atol=1e-5
+    )
     again = keras.saving.load_model(tmp_path / "language.keras")
     np.testing.assert_allclose(
         again.predict_on_batch(inputs), language.predict_on_batch(inputs), atol=1e-5
@@ -344,3 +349,49 @@ def test_misuse():
     )
     with pytest.raises(ValueError, match="channels are in groups"):
         kft.add_lora(grouped, 2, targets="g")
+
+
+def test_the_language_model_keeps_its_table():
+    """Its head is tied to the table without the adapter, merged or not."""
+    language = esm().masked_lm
+    kft.add_lora(language, 2, targets=["tokens", "lm_head/dense"])
+    moved(language)
+    inputs = kft.backbones.esm2.encode(SEQUENCES)
+    before = language.predict_on_batch(inputs)
+    kft.merge_lora(language)
+    np.testing.assert_allclose(language.predict_on_batch(inputs), before, atol=1e-5)
+
+
+def test_adapters_on_different_layers():
+    """Each learns when it counts."""
+    model = kft.Model(esm(), kft.heads.Regression())
+    kft.add_lora(model, 2, targets="query", name="a")
+    kft.add_lora(model, 2, targets="value", name="b")
+    for active, expected in (("a", {"query"}), ({"a": 0.5, "b": 0.5}, {"query", "value"})):
+        kft.lora.use(model, active)
+        learns = [w.path.split("/") for w in kft.params.weights(model) if w.learns]
+        assert {path[1] for path in learns if path[0] == "block_0"} == expected
+    kft.lora.use(model, None)
+    with pytest.raises(ValueError, match="switched off or merged"):
+        kft.fit(model, (SEQUENCES, TARGETS), "lora", 1, verbose=0)
+    with pytest.raises(ValueError, match="has adapters, beside which kernels never learn"):
+        kft.fit(model, (SEQUENCES, TARGETS), "full", 1, verbose=0)
+    done = kft.fit(model, (SEQUENCES, TARGETS), "from_scratch", 1, verbose=0)
+    assert kft.parameters(done.model).frozen == 0 and not kft.lora.names(done.model)
+    with pytest.raises(TypeError, match="active must be a name"):
+        kft.lora.use(model, ["a"])
+    fresh = kft.Model(esm(), kft.heads.Regression())
+    with pytest.raises(ValueError, match="targets"):
+        kft.fit(fresh, (SEQUENCES, TARGETS[:-1]), "lora", 1, verbose=0)
+    assert not kft.lora.names(fresh) and kft.parameters(fresh).frozen == 0
+
+
+def test_two_outputs():
+    """Each dense layer that answers is a head."""
+    inputs = keras.Input((8,))
+    h = keras.layers.Dense(8, name="h")(inputs)
+    outputs = [keras.layers.Dense(1, name=name)(h) for name in ("first", "second")]
+    model = keras.Model(inputs, outputs)
+    assert kft.add_lora(model, 2, targets="all-linear") == ["h"]
+    learns = {w.path.split("/")[0] for w in kft.params.weights(model) if w.learns}
+    assert learns == {"h", "first", "second"}

@@ -47,6 +47,11 @@ class TokenTable(keras.layers.Embedding):
     optimizers square and clip those one by one. That of a product is a plain table.
     """
 
+    @property
+    def tied(self):
+        """The table that the language-model head multiplies with."""
+        return self.embeddings
+
     def call(self, token_ids):
         return ops.cast(ops.take(self.embeddings * 1.0, token_ids, axis=0), self.compute_dtype)
 
@@ -167,7 +172,7 @@ class MaskedLMHead(Composite):
 
     def call(self, x):
         x = self.norm(ops.gelu(self.dense(x), approximate=False))
-        table = ops.convert_to_tensor(self.embedding.tokens.embeddings)  # (33, D)
+        table = ops.convert_to_tensor(self.embedding.tokens.tied)  # (33, D)
         return ops.matmul(x, ops.transpose(table)) + self.bias
 
 
@@ -327,6 +332,7 @@ class ESM2(keras.Model):
         super().__init__({"token_ids": token_ids}, stages[-1](x), name=name, **kwargs)
 
         self.width, self._config = width, config
+        vars(self)["_exchanged"] = inside
         self.residue_mask = TokenMask([CLS, PAD, EOS], name="residue_mask")(token_ids)
 
     @property
@@ -341,7 +347,7 @@ class ESM2(keras.Model):
     @cached_property
     def masked_lm(self):
         """keras.Model from the backbone's input to token logits, see `MaskedLM`."""
-        return MaskedLM(self)
+        return MaskedLM(self, self._exchanged.get("lm_head"))
 
     @cached_property
     def contacts(self):
@@ -350,6 +356,8 @@ class ESM2(keras.Model):
 
     def get_config(self):
         inside = {stage.name: exchanged([stage, *parts(stage)]) for stage in self.stages}
+        if "masked_lm" in vars(self):
+            inside["lm_head"] = exchanged(parts(self.masked_lm.get_layer("lm_head")))
         inside = {name: configs for name, configs in inside.items() if configs}
         adapted = {"exchanged": inside} if inside else {}
         return {**self._config, "name": self.name, **adapted}
@@ -381,16 +389,9 @@ class MaskedLM(_OnBackbone):
         head = MaskedLMHead(backbone.stages[0], name="lm_head", exchanged=exchanged)
         super().__init__(backbone, head(backbone.output), "masked_lm")
 
-    def get_config(self):
-        adapted = exchanged(parts(self.get_layer("lm_head")))
-        return {**super().get_config(), **({"exchanged": adapted} if adapted else {})}
-
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        backbone = ESM2.from_config(config["backbone"])
-        # As `cached_property` does it; torch would keep it elsewhere.
-        vars(backbone)["masked_lm"] = cls(backbone, config.get("exchanged"))
-        return backbone.masked_lm
+        return ESM2.from_config(config["backbone"]).masked_lm
 
 
 @keras.saving.register_keras_serializable("kft")

@@ -12,7 +12,7 @@ from keras.src.models import Functional
 
 from kft.backbones.composite import Composite
 from kft.backbones.esm2 import ESM2, MaskedLM
-from kft.lora.kinds import kind_of, why_not
+from kft.lora.kinds import bias_size, kind_of, why_not
 from kft.lora.layers import Adapted, Settings
 from kft.params import find, layers, train_only
 from kft.params.paths import ancestors, listed
@@ -28,7 +28,9 @@ def add_lora(
 
     At the start the model answers as before: B, or A of an `Embedding`, is zero. A layer becomes
     one that holds adapters, in place; its kernel and bias never learn, whatever `trainable` is set
-    to. Several adapters with different names may be added; the last one added counts.
+    to. Several adapters with different names may be added; the last one added counts. The head of
+    a plain Keras model are the `Dense` layers that make its outputs; where it ends in something
+    else, wake that with `kft.unfreeze`.
 
     Args:
         model: a `kft.Model`, a backbone of kft or keras-hub, or any functional Keras model.
@@ -67,7 +69,7 @@ def add_lora(
     settings = {
         path: Settings(
             rank, alpha, 0.0 if _is_table(layer) else dropout, rslora, dora,
-            bias != "none" and _has_bias(layer),
+            bias != "none" and bias_size(layer) > 0,
         )
         for path, layer in chosen.items()
     }  # fmt: skip
@@ -98,20 +100,26 @@ def install(model, settings, name, rng):
             f"{listed(there, 3)} of {model.name} have an adapter {name!r} already: give the new "
             f"one another name, or kft.lora.remove(model, {name!r}) first."
         )
-    if any(layer.merged for _, layer in adapted(model)):
-        raise ValueError(f"{model.name} has merged adapters: call kft.unmerge_lora first.")
+    insist_unmerged(model)
     for path, setting in settings.items():
         layer = everything[path]
         if not isinstance(layer, Adapted):
             kind_of(layer).take_over(layer)
         layer.add_adapter(name, setting, rng)
     _guard_configs(model)
-    for _, layer in adapted(model):
-        layer.use({name: 1.0})
-    learns = {*settings, *head_of(model)}
-    train_only(model, lambda path: path in learns)
-    _say(_compiled_anew(model, settings))
+    activate(model, name)
     return [path for path, setting in settings.items() if setting.rank]
+
+
+def activate(model, name):
+    """Lets one adapter count alone, and freezes all but adapters and head."""
+    found = adapted(model)
+    for _, layer in found:
+        layer.use({name: 1.0})
+    # Those that do not count sleep wherever they are, until `use` calls them.
+    learns = {*(path for path, _ in found), *head_of(model)}
+    train_only(model, lambda path: path in learns)
+    _say(_compiled_anew(model, [path for path, _ in found]))
 
 
 def adapted(model):
@@ -153,10 +161,11 @@ def use(model, active):
         >>> kft.lora.use(backbone, {"soluble": 0.5, "stable": 0.5})
         >>> kft.lora.use(backbone, None)
     """
-    shares = {} if active is None else {active: 1.0} if isinstance(active, str) else dict(active)
+    if not isinstance(active, str | dict | None):
+        raise TypeError(f"active must be a name, {{name: share}} or None, received {active!r}.")
+    shares = {} if active is None else {active: 1.0} if isinstance(active, str) else active
     found = _insist(model, shares)
-    if any(layer.merged for _, layer in found):
-        raise ValueError(f"{model.name} has merged adapters: call kft.unmerge_lora first.")
+    insist_unmerged(model)
     plain = len(shares) == 1 and set(shares.values()) == {1.0}
     for path, layer in found:
         if not plain and any(layer.adapters[n].magnitude is not None for n in shares
@@ -174,7 +183,8 @@ def use(model, active):
 def merge_lora(model):
     """Puts the active adapters into the kernels, so that they cost nothing any more.
 
-    Does nothing where they are merged already. While they are, they cannot learn.
+    Does nothing where they are merged already. While they are, they cannot learn, and the model is
+    not to be copied weight by weight (`clone_model`, `set_weights`): the copy would add them again.
 
     Args:
         model: a model with adapters.
@@ -223,7 +233,8 @@ def unmerge_lora(model):
 def remove(model, name=None):
     """Forgets adapters. What is merged stays in the kernels; that is how a plain model is made.
 
-    The layers stay frozen, and the model is not compiled any more.
+    The layers stay frozen, and the model is not compiled any more. A language-model head, which is
+    tied to the table of tokens, then reads what was merged into that.
 
     Args:
         model: a model with adapters.
@@ -233,8 +244,8 @@ def remove(model, name=None):
         ValueError: no adapters, an unknown name, or one of several that are merged.
     """
     found = _insist(model, [] if name is None else [name])
-    if name is not None and any(layer.merged for _, layer in found):
-        raise ValueError(f"{model.name} has merged adapters: call kft.unmerge_lora first.")
+    if name is not None:
+        insist_unmerged(model)
     for _, layer in found:
         if name in layer.adapters:
             layer.remove_adapter(name)
@@ -308,7 +319,7 @@ def _biases(model, chosen):
     """{path: settings of a bias alone} for every layer outside the head that was not chosen."""
     found, head = {}, _head_paths(model)
     for path, layer in layers(model).items():
-        if path in chosen or path in head or not _has_bias(layer):
+        if path in chosen or path in head or not bias_size(layer):
             continue
         if kind_of(layer) is None:
             raise ValueError(
@@ -316,11 +327,6 @@ def _biases(model, chosen):
             )
         found[path] = Settings(0, 0.0, bias=True)
     return found
-
-
-def _has_bias(layer):
-    own = [v for v in layer._trainable_variables if v.name in ("bias", "beta")]
-    return bool(own)
 
 
 def _is_table(layer):
@@ -334,26 +340,29 @@ def _head_paths(model):
 
 
 def head_of(model):
-    """Paths of the head: `model.head`, or the dense layer that makes a model's outputs."""
+    """Paths of the head: `model.head`, or the dense layers that make a plain model's outputs."""
     head = getattr(model, "head", None)
+    heads = [head]
     if head is None and not isinstance(model, ESM2 | MaskedLM):
-        head = _last(model)
-    return [path for path, layer in layers(model).items() if layer is head]
+        heads = [_behind(output) for output in getattr(model, "outputs", None) or ()]
+    return [path for path, layer in layers(model).items() if any(layer is x for x in heads)]
 
 
-def _last(model):
-    outputs = getattr(model, "outputs", None)
-    while outputs and len(outputs) == 1:
-        layer = outputs[0]._keras_history.operation
-        if isinstance(layer, Functional | keras.Sequential):
-            outputs = layer.outputs
-        elif getattr(layer, "weights", None):
-            dense = isinstance(layer, keras.layers.Dense) and not isinstance(layer, Adapted)
-            return layer if dense else None
-        else:
-            node = layer._inbound_nodes[0]
-            outputs = None if node.is_input else node.input_tensors
-    return None
+def _behind(output):
+    """The dense layer that makes an output, layers without weights aside; None for any other."""
+    layer = output._keras_history.operation
+    if isinstance(layer, Functional | keras.Sequential):
+        return _behind(layer.outputs[output._keras_history.tensor_index])
+    if getattr(layer, "weights", None):
+        dense = isinstance(layer, keras.layers.Dense) and not isinstance(layer, Adapted)
+        return layer if dense else None
+    before = layer._inbound_nodes[0].input_tensors
+    return _behind(before[0]) if len(before) == 1 else None
+
+
+def insist_unmerged(model):
+    if any(layer.merged for _, layer in adapted(model)):
+        raise ValueError(f"{model.name} has merged adapters: call kft.unmerge_lora first.")
 
 
 def _insist(model, wanted=()):

@@ -23,8 +23,8 @@ import keras
 import numpy as np
 
 from kft.backbones.checkpoints import read_safetensors
-from kft.lora.adapting import adapted, head_of, install, names
-from kft.lora.kinds import LoRAConv2D, kind_of, why_not
+from kft.lora.adapting import activate, adapted, head_of, insist_unmerged, install, names
+from kft.lora.kinds import LoRAConv2D, bias_size, kind_of, why_not
 from kft.lora.layers import Settings
 from kft.lora.modules import modules_of
 from kft.params import digest, layers, weights
@@ -159,7 +159,7 @@ def _config(model, modules, settings, name):
         for what in ("rank", "alpha")
     }
     differing = {
-        what: {modules.full(p): getattr(s, what) for p, s in low_rank.items()
+        what: {f"^{re.escape(modules.full(p))}$": getattr(s, what) for p, s in low_rank.items()
                if getattr(s, what) != most[what]}
         for what in ("rank", "alpha")
     }  # fmt: skip
@@ -242,8 +242,8 @@ def load_adapter(model, folder, name="default", check_base=True):
     folder = Path(folder)
     config, tensors, about = _read(folder)
     modules, everything = modules_of(model), layers(model)
-    parts, full = _by_layer(tensors, modules, everything, folder)
-    settings = {p: _settings(p, everything[p], found, config, modules, folder)
+    parts, full, called = _by_layer(tensors, modules, everything, folder)
+    settings = {p: _settings(p, everything[p], found, config, called[p], folder)
                 for p, found in parts.items()}  # fmt: skip
     full |= _beside(folder)
     full = _that_fit(model, full, folder)
@@ -255,7 +255,9 @@ def load_adapter(model, folder, name="default", check_base=True):
             f"check_base=False if the two differ on purpose."
         )
     if name in names(model):
+        insist_unmerged(model)
         paths = _same(model, settings, name, folder)
+        activate(model, name)
     else:
         paths = install(model, settings, name, np.random.default_rng(0))
     for path, found in parts.items():
@@ -303,8 +305,8 @@ _OTHER_HEADS = re.compile(r"\.original_module\.|^(esm\.)?(contact_head|pooler|lm
 
 
 def _by_layer(tensors, modules, everything, folder):
-    """{path: {part: array}} of the adapters, and {path: array} of weights that learned in full."""
-    parts, full, unknown = {}, {}, []
+    """{path: {part: array}} of adapters, {path: array} of what learned in full, {path: module}."""
+    parts, full, called, unknown = {}, {}, {}, []
     for key in tensors:
         plain = re.sub(r"\.modules_to_save(\.\w+)?", "", key.removeprefix(_PREFIX))
         if _OTHER_HEADS.search(plain) and modules.path(plain.rpartition(".")[0]) is None:
@@ -312,12 +314,15 @@ def _by_layer(tensors, modules, everything, folder):
         if (path := modules.in_head(plain)) is not None:
             full[path] = tensors[key].T if path.endswith("kernel") else tensors[key]
             continue
+        if plain.startswith("classifier."):  # a head that the model has not
+            full[plain] = tensors[key]
+            continue
         end = next((e for e in _PARTS if plain.endswith(f".{e}")), None)
         path = modules.path(plain.removesuffix(f".{end}")) if end else None
         if path not in everything:
             unknown.append(key)
             continue
-        value, part = tensors[key], _PARTS[end]
+        value, part, called[path] = tensors[key], _PARTS[end], plain.removesuffix(f".{end}")
         if part in ("a", "b"):  # (r, I) or (r, C, h, w); (O, r) or (O, r, 1, 1)
             if value.ndim == 4:
                 value = value.transpose(0, 2, 3, 1) if part == "a" else value[:, :, 0, 0]
@@ -329,14 +334,18 @@ def _by_layer(tensors, modules, everything, folder):
             f"{folder}: {len(unknown)} of {len(tensors)} tensors have no place in the model, among "
             f"them {listed(unknown, 3)}. Its layers are called {listed(modules.known(), 3)}."
         )
-    return {path: parts[path] for path in everything if path in parts}, full
+    return {path: parts[path] for path in everything if path in parts}, full, called
 
 
-def _settings(path, layer, parts, config, modules, folder):
+def _settings(path, layer, parts, config, module, folder):
     """`Settings` of one layer, with everything checked that could fail later."""
     if ("a" in parts) != ("b" in parts):
         raise ValueError(f"{folder}: {path} has one of lora_A and lora_B only.")
     bias = "bias" in parts
+    if bias and np.size(parts["bias"]) != (size := bias_size(layer)):
+        raise ValueError(
+            f"{folder}: the bias of {path} has {np.size(parts['bias'])} numbers, the layer {size}."
+        )
     if "a" not in parts:
         if kind_of(layer) is None:
             raise ValueError(f"{folder}: {path} is a {type(layer).__name__}, whose bias kft cannot "
@@ -344,7 +353,7 @@ def _settings(path, layer, parts, config, modules, folder):
         return Settings(0, 0.0, bias=True)
     if (reason := why_not(layer)) is not None:
         raise ValueError(f"{folder}: {path} cannot be adapted: {reason}.")
-    rank, module = parts["a"].shape[1], modules.full(path)
+    rank = parts["a"].shape[1]
     told = _pattern(config.get("rank_pattern"), module, config["r"])
     if rank != told or parts["b"].shape[0] != told:
         raise ValueError(f"{folder}: {path} has rank {rank} in the tensors and {told} in {CONFIG}.")
@@ -355,16 +364,19 @@ def _settings(path, layer, parts, config, modules, folder):
             f"{folder}: the adapter of {path} is for {received[0]} inputs and {received[1]} "
             f"outputs, the layer has {layer_sizes[0]} and {layer_sizes[1]}."
         )
-    if bias and np.size(parts["bias"]) != layer_sizes[1]:
-        raise ValueError(f"{folder}: the bias of {path} has {np.size(parts['bias'])} numbers, the "
-                         f"layer {layer_sizes[1]}.")  # fmt: skip
+    dora = config.get("use_dora", False)
+    if np.size(parts.get("magnitude", ())) != layer_sizes[1] * dora:
+        raise ValueError(
+            f"{folder}: {path} has {np.size(parts.get('magnitude', ()))} magnitudes, expected "
+            f"{layer_sizes[1] * dora} with use_dora={dora}."
+        )
     table = isinstance(layer, keras.layers.Embedding)
     return Settings(
         rank,
         _pattern(config.get("alpha_pattern"), module, config["lora_alpha"]),
         0.0 if table else config.get("lora_dropout", 0.0),
         config.get("use_rslora", False),
-        config.get("use_dora", False),
+        dora,
         bias,
     )
 

@@ -163,9 +163,13 @@ class LoRAEmbedding(_AdaptedTable, keras.layers.Embedding):
 
 @keras.saving.register_keras_serializable("kft")
 class LoRATokenTable(_AdaptedTable, TokenTable):
-    """ESM-2's token table with adapters."""
+    """ESM-2's token table with adapters; the language-model head keeps the table without them."""
 
     base_class = TokenTable
+
+    @property
+    def tied(self):
+        return self.base_values()[self.embeddings.path] if self.merged else self.embeddings
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -203,6 +207,12 @@ def kind_of(layer):
     if isinstance(layer, Adapted):
         return type(layer)
     return next((kind for kind in KINDS if type(layer) is kind.base_class), None)
+
+
+def bias_size(layer):
+    """How many numbers the bias of a layer has, 0 if there is none."""
+    own = [v for v in layer._trainable_variables if v.name in ("bias", "beta")]
+    return math.prod(own[0].shape) if own else 0
 
 
 def why_not(layer):

@@ -57,7 +57,8 @@ class Modules:
 
     def path(self, module):
         """The layer's path, None if it is none of the model's."""
-        return self._paths.get(re.sub(r"^(esm|vit)\.", "", module))
+        stripped = re.sub(r"^(esm|vit)\.", "", module)
+        return self._paths.get(module, self._paths.get(stripped))
 
     def in_head(self, key):
         """The path of a head's weight, None if the key is not of the head."""
