@@ -209,15 +209,15 @@ def _write(folder, config, tensors, about, beside):
 def load_adapter(model, folder, name="default", check_base=True):
     """Adds an adapter from a folder of PEFT's files, written by kft or by PEFT.
 
-    All but the adapter and the head is frozen, as `kft.add_lora` does. A head in the files is put
-    into the model's head, which has to be the same. An adapter of this name that has the same
-    layers and settings gets the values of the file.
+    All but adapter and head is frozen, as `kft.add_lora` does. A head in the files goes into the
+    model's, which has to be the same. An adapter of this name with the same layers and settings
+    gets the values of the file.
 
     Args:
         model: a `kft.Model`, backbone or other Keras model.
         folder: with adapter_config.json and adapter_model.safetensors (or .bin).
         name: what the adapter is called here.
-        check_base: False puts it on another base than the one whose digest the file holds.
+        check_base: False puts it on another base too.
 
     Returns:
         list of the paths of the layers that have the adapter.
@@ -241,12 +241,11 @@ def load_adapter(model, folder, name="default", check_base=True):
     """
     folder = Path(folder)
     config, tensors, about = _read(folder)
-    modules, everything = modules_of(model), layers(model)
-    parts, full, called = _by_layer(tensors, modules, everything, folder)
+    everything = layers(model)
+    parts, full, called = _by_layer(tensors, modules_of(model), everything, folder)
     settings = {p: _settings(p, everything[p], found, config, called[p], folder)
                 for p, found in parts.items()}  # fmt: skip
-    full |= _beside(folder)
-    full = _that_fit(model, full, folder)
+    full = _that_fit(model, full | _beside(folder), folder)
     expected = about.get("kft_base")
     if check_base and expected and (received := base_digest(model, full)) != expected:
         raise ValueError(
