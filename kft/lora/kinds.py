@@ -169,7 +169,7 @@ class LoRATokenTable(_AdaptedTable, TokenTable):
 
     @property
     def tied(self):
-        return self.base_values()[self.embeddings.path] if self.merged else self.embeddings
+        return self._before[self.embeddings.path] if self.merged else self.embeddings
 
 
 @keras.saving.register_keras_serializable("kft")
