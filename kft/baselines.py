@@ -4,17 +4,21 @@ A fine-tuned model has to beat these to be worth its cost, so they are made as s
 outside test allow: the strength of the L2 penalty is chosen on `data.valid` (by five-fold
 cross-validation on `data.train` where there is none), then the model is fitted on both. The test
 split is used once, to predict. All models are scikit-learn's; they are the baselines of the FLIP
-benchmark (Dallago et al. 2021) and older: amino-acid composition, k-mers, one-hot.
+benchmark (Dallago et al. 2021) and older: amino-acid composition, k-mers, one-hot, and for a class
+per residue the window around it. Of residues, those count that the splits' `masks` mark.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.feature_extraction.text import CountVectorizer
@@ -25,8 +29,11 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 if TYPE_CHECKING:
     from kft.data import Dataset
+    from kft.data.dataset import Split
 
-TASKS = ("classification", "regression")
+RECORD_TASKS = ("classification", "regression")
+RESIDUE_TASKS = ("residue_classification",)
+TASKS = RECORD_TASKS + RESIDUE_TASKS
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
 
@@ -37,41 +44,46 @@ class Baseline:
 
     Attributes:
         name: for tables and legends.
-        predictions: (N, K) probabilities for classification, (N,) values for regression, float64.
+        predictions: (N, K) probabilities for classification, (N,) values for regression, float64;
+            for a residue task a list of N arrays (L, K) with a row for every residue of the chain,
+            whether it counts or not, as `kft.predict` returns it.
         seconds: wall-clock time to choose the penalty, fit and predict.
         parameters: number of fitted coefficients, intercepts included.
         penalty: strength of the L2 penalty that did best on the validation split; None if none.
     """
 
     name: str
-    predictions: np.ndarray
+    predictions: np.ndarray | list[np.ndarray]
     seconds: float
     parameters: int
     penalty: float | None = None
 
 
 def constant(data: Dataset) -> Baseline:
-    """Predict the same for every record: the mean target, or how frequent each class is.
+    """Predict the same for every record or residue: the mean target, or each class's frequency.
 
     Args:
-        data: a data set for classification or regression.
+        data: a data set for classification, regression or residue classification.
 
     Returns:
         The `Baseline`. Its Spearman correlation is undefined and its AUROC is 0.5.
 
     Raises:
-        ValueError: the task is neither classification nor regression; there is no test split.
+        ValueError: another task; no test split; no residue that counts.
 
     Example:
         `evaluation.score(data.task, data.test.targets, constant(data).predictions)`
     """
     start = time.perf_counter()
-    _check(data)
-    classifies = data.task == "classification"
+    _check(data, TASKS)
+    classifies, by_residue = data.task != "regression", data.task in RESIDUE_TASKS
     model = DummyClassifier(strategy="prior") if classifies else DummyRegressor(strategy="mean")
     targets = _all_but_test(data)[1]
     model.fit(np.zeros((len(targets), 1)), targets)
-    predictions = _predict(data, model, np.zeros((len(data.test.inputs), 1)))
+    number = sum(map(len, data.test.inputs)) if by_residue else len(data.test.inputs)
+    predictions = _predict(data, model, np.zeros((number, 1)))
+    if by_residue:
+        predictions = _by_chain(predictions, data.test.inputs)
     parameters = len(model.classes_) if classifies else 1
     name = "majority class" if classifies else "mean"
     return Baseline(name, predictions, time.perf_counter() - start, parameters)
@@ -137,6 +149,7 @@ def one_hot(data: Dataset) -> Baseline:
     Example:
         `one_hot(kft.data.load("gb1")).name`  # "one-hot, 4 positions"
     """
+    _check(data, RECORD_TASKS)
     lengths = _lengths(data)
     if len(lengths) > 1:
         raise ValueError(
@@ -155,31 +168,81 @@ def one_hot(data: Dataset) -> Baseline:
     return _fit_linear(name, [_Residues(tuple(positions)), encoder], data)
 
 
+def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) -> Baseline:
+    """Fit logistic regression on which amino acid stands at each place around a residue.
+
+    This is what local sequence tells of secondary structure: windows of 13 and of 17 were read by
+    the networks of Qian and Sejnowski (1988, J. Mol. Biol. 202:865) and of Holley and Karplus
+    (1989, PNAS 86:152). Beyond the chain's ends, and where a letter is none of the 20 amino acids,
+    nothing stands.
+
+    Args:
+        data: a data set of protein sequences for residue classification.
+        width: places in the window, the residue in its middle; 1 is the residue alone.
+        rows: most residues to learn from. Where more count, they are drawn at random from
+            training and validation split together; those of the latter choose the penalty.
+        seed: of the draw, the only source of randomness.
+
+    Returns:
+        The `Baseline`, with a prediction for every residue of the test split.
+
+    Raises:
+        ValueError: width even or below 1; rows below 1; the task is not residue classification;
+            there is no test split; no residue counts.
+
+    Example:
+        >>> from kft.data import Dataset, Split
+        >>> chains = Split(["AAGGA", "GGA"], [[0, 0, 1, 1, 0], [1, 1, 0]])
+        >>> toy = Dataset("toy", "residue_classification", chains, None, chains, source="typed in",
+        ...               licence="none", citation="", checksum="", classes=("helix", "turn"))
+        >>> [rows.shape for rows in window(toy, width=3).predictions]
+        [(5, 2), (3, 2)]
+    """
+    start = time.perf_counter()
+    if width < 1 or width % 2 == 0:
+        raise ValueError(
+            f"width must be odd and at least 1, with the residue in the middle; received {width}"
+        )
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, received {rows}")
+    _check(data, RESIDUE_TASKS)
+    letters = [ord(letter) for letter in AMINO_ACIDS]
+    encoder = OneHotEncoder(categories=[letters] * width, handle_unknown="ignore")
+    name = "residue" if width == 1 else f"{width}-residue window"
+    fitted = _fit_linear(name, [encoder], _by_residue(data, width, rows, seed))
+    predictions = _by_chain(fitted.predictions, data.test.inputs)
+    return replace(fitted, predictions=predictions, seconds=time.perf_counter() - start)
+
+
 def fit_all(data: Dataset, progress: Callable[[str], None] | None = None) -> list[Baseline]:
     """Fit the baselines that suit the data, the simplest first.
 
     Args:
-        data: a data set for classification or regression.
+        data: a data set for classification, regression or residue classification.
         progress: called with one line before each fit, such as `print`.
 
     Returns:
         The constant predictor; one-hot for regression on sequences of one length, composition
         for all else; 3-mers. (3-mers see what one-hot cannot: mutations that meet within three
-        residues. On GB1 they are the stronger of the two.)
+        residues. On GB1 they are the stronger of the two.) For residue tasks the constant
+        predictor, the residue alone, and the window of 15.
 
     Raises:
-        ValueError: the task is neither classification nor regression; there is no test split.
+        ValueError: another task; no test split; no residue that counts.
 
     Example:
         `baselines = fit_all(kft.data.load("amp"), progress=print)`
     """
-    _check(data)
-    aligned = data.task == "regression" and len(_lengths(data)) == 1
-    fits = [constant, one_hot if aligned else composition, kmers]
+    _check(data, TASKS)
+    if data.task in RESIDUE_TASKS:
+        fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
+    else:
+        aligned = data.task == "regression" and len(_lengths(data)) == 1
+        fits = {f.__name__: f for f in (constant, one_hot if aligned else composition, kmers)}
     fitted = []
-    for number, fit in enumerate(fits, start=1):
+    for number, (name, fit) in enumerate(fits.items(), start=1):
         if progress is not None:
-            progress(f"baseline {number}/{len(fits)}: {fit.__name__}")
+            progress(f"baseline {number}/{len(fits)}: {name}")
         fitted.append(fit(data))
     return fitted
 
@@ -211,7 +274,7 @@ class _Residues(TransformerMixin, BaseEstimator):
 def _fit_linear(name: str, steps: list[BaseEstimator], data: Dataset) -> Baseline:
     """Choose the penalty, fit on all labels outside test, predict test."""
     start = time.perf_counter()
-    _check(data)
+    _check(data, RECORD_TASKS)
     features = make_pipeline(*steps)
     folds = _folds(data, features)
     penalty = min(STRENGTHS, key=lambda strength: _loss(data, strength, folds))
@@ -222,10 +285,19 @@ def _fit_linear(name: str, steps: list[BaseEstimator], data: Dataset) -> Baselin
     return Baseline(name, predictions, time.perf_counter() - start, parameters, penalty)
 
 
-def _all_but_test(data: Dataset) -> tuple[list[str], np.ndarray]:
-    splits = [split for split in (data.train, data.valid) if split is not None]
-    inputs = [sequence for split in splits for sequence in split.inputs]
-    return inputs, np.concatenate([split.targets for split in splits])
+def _outside_test(data: Dataset) -> list[Split]:
+    return [part for part in (data.train, data.valid) if part is not None and len(part.inputs)]
+
+
+def _all_but_test(data: Dataset) -> tuple[list, np.ndarray]:
+    """Return the inputs of training and validation split, and the targets that count."""
+    splits = _outside_test(data)
+    inputs = [record for split in splits for record in split.inputs]
+    if data.task in RESIDUE_TASKS:
+        targets = [np.concatenate(split.targets)[_counted(split)] for split in splits]
+    else:
+        targets = [split.targets for split in splits]
+    return inputs, np.concatenate(targets)
 
 
 def _linear(data: Dataset, penalty: float) -> LogisticRegression | Ridge:
@@ -273,15 +345,73 @@ def _letters(sequences: Sequence[str]) -> np.ndarray:
     return np.array([list(sequence) for sequence in sequences])
 
 
+def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamespace:
+    """Return a classification with a record per residue: its window, its class, its chain's group.
+
+    Outside test it holds at most `rows` of the residues that count; of test it holds all.
+    """
+    splits = _outside_test(data)
+    counted = [_counted(split) for split in splits]
+    places = np.flatnonzero(np.concatenate(counted))
+    drawn = np.zeros(sum(map(len, counted)), dtype=bool)
+    drawn[np.random.default_rng(seed).permutation(places)[:rows]] = True
+    parts = []
+    for split, chosen in zip(splits, _by_chain(drawn, counted), strict=True):
+        windows, chain = _windows(split.inputs, width, chosen)
+        # Residues of one chain are no more independent than records of one group.
+        groups = chain if split.groups is None else np.asarray(split.groups)[chain]
+        targets = np.concatenate(split.targets)[chosen]
+        parts.append(SimpleNamespace(inputs=windows, targets=targets, groups=groups))
+    return SimpleNamespace(
+        name=data.name,
+        task="classification",
+        classes=data.classes,
+        train=parts[0],
+        valid=parts[1] if len(parts) > 1 else None,
+        test=SimpleNamespace(inputs=_windows(data.test.inputs, width)[0]),
+    )
+
+
+def _counted(split: Split) -> np.ndarray:
+    """Return whether the target of each residue counts, of all chains in one row."""
+    if split.masks is None:
+        return np.ones(sum(map(len, split.inputs)), dtype=bool)
+    return np.concatenate(split.masks)
+
+
+def _by_chain(rows: np.ndarray, chains: Sequence) -> list[np.ndarray]:
+    """Cut what stands in one row for all residues into an array per chain."""
+    ends = np.cumsum([len(chain) for chain in chains])
+    return [part.copy() for part in np.split(rows, ends[:-1])]
+
+
+def _windows(
+    chains: Sequence[str], width: int, chosen: np.ndarray | slice = slice(None)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the letters around chosen residues (N, width), as bytes, and their chains' numbers."""
+    # With a gap of half a window between chains, no window reaches from one into the next.
+    gap = " " * (width // 2)
+    row = (gap + gap.join(chains) + gap).encode("ascii", "replace")  # a byte per letter
+    chain = np.repeat(np.arange(len(chains)), [len(residues) for residues in chains])
+    starts = np.arange(len(chain)) + len(gap) * chain
+    windows = sliding_window_view(np.frombuffer(row, dtype=np.uint8), width)
+    return windows[starts[chosen]], chain[chosen]
+
+
 def _lengths(data: Dataset) -> set[int]:
     splits = (data.train, data.valid, data.test)
     return {len(sequence) for split in splits if split is not None for sequence in split.inputs}
 
 
-def _check(data: Dataset) -> None:
-    if data.task not in TASKS:
+def _check(data: Dataset, tasks: tuple[str, ...]) -> None:
+    if data.task not in tasks:
         raise ValueError(
-            f"baselines exist for {' and '.join(TASKS)}, received a data set for {data.task!r}"
+            f"expected a data set for {' or '.join(tasks)}, received one for {data.task!r}; "
+            "fit_all picks the baselines that suit a task"
         )
     if data.test is None:
         raise ValueError(f"data set {data.name!r} has no test split to predict; split it first")
+    if data.task in RESIDUE_TASKS and not any(_counted(part).any() for part in _outside_test(data)):
+        raise ValueError(
+            f"no residue of data set {data.name!r} counts outside test: its masks are all False"
+        )

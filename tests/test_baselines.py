@@ -1,20 +1,25 @@
 """Baselines learn what they can express, choose their penalty without test, and fit the task."""
 
+import os
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 
+import kft.data
 from kft import baselines
-from kft.baselines import composition, constant, fit_all, kmers, one_hot
+from kft.baselines import composition, constant, fit_all, kmers, one_hot, window
 from kft.evaluation import score
 
 pytestmark = pytest.mark.once
 
 LETTERS = np.array(list(baselines.AMINO_ACIDS))
+needs_flip = pytest.mark.skipif(
+    not os.environ.get("KFT_DATA"), reason="KFT_DATA is unset: the FLIP files are not here"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -221,6 +226,263 @@ def test_bad_input_is_named(charged, library):
     library.test = None
     with pytest.raises(ValueError, match="no test split"):
         constant(library)
-    charged.task = "residue_classification"
-    with pytest.raises(ValueError, match="'residue_classification'"):
+    charged.task = "unheard of"
+    with pytest.raises(ValueError, match="'unheard of'"):
         fit_all(charged)
+
+
+@pytest.mark.parametrize("fit", [constant, composition])
+def test_an_empty_valid_is_no_valid(charged, fit):
+    charged.valid = split([], [])
+    empty = fit(charged)
+    charged.valid = None
+    np.testing.assert_array_equal(empty.predictions, fit(charged).predictions)
+
+
+# Residues ---------------------------------------------------------------------------------------
+
+
+def classes_by_neighbour(chain):
+    """0 at the start of a chain; then 1 behind the alphabet's first half, 2 behind the second."""
+    halves = [1 + (baselines.AMINO_ACIDS.index(letter) >= 10) for letter in chain]
+    return np.array([0, *halves[:-1]])
+
+
+def chains(rng, number, wrong=0.0):
+    """A split of chains, of which some labels are wrong, and a third of the residues is masked."""
+    inputs = strings(rng, number, 2, 40)
+    targets = []
+    for chain in inputs:
+        noise = rng.integers(3, size=len(chain))
+        is_wrong = rng.random(len(chain)) < wrong
+        targets.append(np.where(is_wrong, noise, classes_by_neighbour(chain)))
+    masks = [rng.random(len(chain)) < 2 / 3 for chain in inputs]
+    return SimpleNamespace(inputs=inputs, targets=targets, masks=masks, groups=None)
+
+
+def residues(wrong=0.0):
+    rng = np.random.default_rng(2)
+    return SimpleNamespace(
+        name="made up",
+        task="residue_classification",
+        classes=("start", "first", "second"),
+        train=chains(rng, 60, wrong),
+        valid=chains(rng, 30, wrong),
+        test=chains(rng, 30, wrong),
+    )
+
+
+RESIDUE_FITS = {
+    "constant": constant,
+    "residue": lambda data: window(data, width=1),
+    "window": lambda data: window(data, width=3),
+    "drawn": lambda data: window(data, width=3, rows=500),
+}
+every_residue_fit = pytest.mark.parametrize("fit", RESIDUE_FITS.values(), ids=RESIDUE_FITS)
+
+
+def in_one_row(rows, masks):
+    return np.concatenate([row[mask] for row, mask in zip(rows, masks, strict=True)])
+
+
+def accuracy(data, baseline):
+    """Of the residues that count."""
+    test = data.test
+    chain = np.repeat(np.arange(len(test.inputs)), [mask.sum() for mask in test.masks])
+    targets, answers = (in_one_row(x, test.masks) for x in (test.targets, baseline.predictions))
+    return score(data.task, targets, answers, groups=chain, resamples=20)["accuracy"].value
+
+
+def assert_same(found, expected):
+    for a, b in zip(found.predictions, expected.predictions, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_window_sees_neighbours_and_a_residue_does_not():
+    data = residues()
+    assert accuracy(data, window(data, width=3)) == 1.0
+    assert accuracy(data, window(data)) > 0.95
+    assert accuracy(data, window(data, width=1)) < 0.65
+    assert accuracy(data, constant(data)) < 0.65
+
+
+def test_windows_end_with_the_chain():
+    letters, chain = baselines._windows(["ACD", "W", "", "éF"], 5)
+    assert [row.tobytes().decode() for row in letters] == [
+        "  ACD", " ACD ", "ACD  ", "  W  ", "  ?F ", " ?F  "
+    ]  # fmt: skip
+    assert chain.tolist() == [0, 0, 0, 1, 3, 3]
+    assert [row.tobytes() for row in baselines._windows(["AC", "D"], 1)[0]] == [b"A", b"C", b"D"]
+
+
+def test_what_is_no_amino_acid_is_nothing():
+    data = residues()
+    data.test = SimpleNamespace(inputs=["AC", "XAC", "ACUé"])
+    bare, before, behind = window(data, width=3).predictions
+    np.testing.assert_array_equal(before[1:], bare)
+    np.testing.assert_array_equal(behind[:2], bare)
+
+
+def test_the_window_is_logistic_regression_on_the_residues_that_count():
+    """Put together by hand: the features, the penalty that does best on valid, the fit on both."""
+    data = residues(wrong=0.5)
+    baseline = window(data, width=3)
+
+    def features(part, masks):
+        rows = []
+        for sequence, mask in zip(part.inputs, masks, strict=True):
+            padded = f" {sequence} "
+            for i in np.flatnonzero(mask):
+                rows.append(np.concatenate([x == LETTERS for x in padded[i : i + 3]]))
+        return np.array(rows, dtype=float)
+
+    x, xv = (features(part, part.masks) for part in (data.train, data.valid))
+    y, yv = (in_one_row(part.targets, part.masks) for part in (data.train, data.valid))
+
+    def loss(strength):
+        model = LogisticRegression(C=1 / strength, max_iter=10_000).fit(x, y)
+        return -model.predict_log_proba(xv)[np.arange(len(yv)), yv].mean()
+
+    penalty = min(baselines.STRENGTHS, key=loss)
+    assert baseline.penalty == penalty
+    assert penalty not in (baselines.STRENGTHS[0], baselines.STRENGTHS[-1])
+    assert baseline.name == "3-residue window"
+    assert baseline.parameters == 3 * (3 * 20 + 1) and baseline.seconds > 0
+    both = LogisticRegression(C=1 / penalty, max_iter=10_000)
+    both.fit(np.concatenate([x, xv]), np.concatenate([y, yv]))
+    everywhere = [np.ones(len(chain), dtype=bool) for chain in data.test.inputs]
+    np.testing.assert_allclose(
+        np.concatenate(baseline.predictions),
+        both.predict_proba(features(data.test, everywhere)),
+        atol=1e-3,
+    )
+
+
+@every_residue_fit
+def test_what_is_masked_does_not_matter(fit):
+    data = residues()
+    expected = fit(data)
+    for part in (data.train, data.valid, data.test):
+        part.targets = [
+            np.where(m, y, (y + 1) % 3) for m, y in zip(part.masks, part.targets, strict=True)
+        ]
+    assert_same(fit(data), expected)
+    for part in (data.train, data.valid):
+        part.masks = None  # now the wrong labels count
+    assert not np.allclose(fit(data).predictions[0], expected.predictions[0])
+
+
+@every_residue_fit
+def test_every_residue_of_every_chain_is_predicted_in_order(fit):
+    data = residues()
+    found = fit(data)
+    assert [rows.shape for rows in found.predictions] == [(len(x), 3) for x in data.test.inputs]
+    for rows in found.predictions:
+        assert rows.dtype == np.float64 and rows.base is None
+        np.testing.assert_allclose(rows.sum(axis=1), 1)
+    data.test = SimpleNamespace(inputs=data.test.inputs[::-1])  # neither targets nor masks are read
+    assert_same(fit(data), replace(found, predictions=found.predictions[::-1]))
+
+
+def test_constant_predicts_how_frequent_classes_are_among_residues_that_count():
+    data = residues()
+    counted = [in_one_row(part.targets, part.masks) for part in (data.train, data.valid)]
+    frequencies = np.bincount(np.concatenate(counted)) / sum(map(len, counted))
+    baseline = constant(data)
+    assert baseline.name == "majority class" and baseline.parameters == 3
+    for rows in baseline.predictions:
+        np.testing.assert_allclose(rows, np.tile(frequencies, (len(rows), 1)))
+
+
+def test_the_draw_is_that_of_the_seed():
+    data = residues(wrong=0.5)
+    first = window(data, width=3, rows=300, seed=0)
+    assert_same(window(data, width=3, rows=300, seed=0), first)
+    other = window(data, width=3, rows=300, seed=1)
+    assert not np.allclose(other.predictions[0], first.predictions[0])
+    assert_same(window(data, width=3, seed=0), window(data, width=3, seed=1))  # all are taken
+
+
+def test_the_draw_is_from_both_splits_alike_and_of_what_counts():
+    data = residues()
+    for part, number in ((data.train, 0), (data.valid, 1)):
+        part.targets = [np.where(mask, number, 2) for mask in part.masks]
+    drawn = baselines._by_residue(data, width=1, rows=600, seed=0)
+    assert set(drawn.train.targets) == {0} and set(drawn.valid.targets) == {1}
+    sizes = [len(part.inputs) for part in (drawn.train, drawn.valid)]
+    share = sum(m.sum() for m in data.train.masks) / sum(
+        m.sum() for part in (data.train, data.valid) for m in part.masks
+    )
+    assert sum(sizes) == 600 and sizes[0] / 600 == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_without_valid_the_penalty_comes_from_folds_that_keep_chains_whole(named):
+    data = residues(wrong=0.5)
+    data.valid = None
+    if named:  # two chains each
+        data.train.groups = np.array([f"family {i // 2}" for i in range(len(data.train.inputs))])
+    drawn = baselines._by_residue(data, width=1, rows=10**6, seed=0)
+    chain = np.repeat(np.arange(len(data.train.inputs)), [m.sum() for m in data.train.masks])
+    expected = data.train.groups[chain] if named else chain
+    np.testing.assert_array_equal(drawn.train.groups, expected)
+    drawn.train.inputs = np.arange(len(chain))[:, None]
+    folds = baselines._folds(drawn, baselines.StandardScaler(with_mean=False, with_std=False))
+    held = [set(expected[rows.ravel().astype(int)]) for _, _, rows, _ in folds]
+    assert len(held) == 5 and sum(map(len, held)) == len(set.union(*held)) == len(set(expected))
+    missing = window(data, width=3)
+    data.valid = split([], [])  # as `Split` holds an empty list
+    assert_same(window(data, width=3), missing)
+
+
+def test_two_classes_and_one_that_train_lacks():
+    data = residues()
+    for part in (data.train, data.valid):
+        part.targets = [np.minimum(y, 1) for y in part.targets]
+    for baseline in fit_all(data):
+        rows = np.concatenate(baseline.predictions)
+        assert rows.shape[1] == 3 and not rows[:, 2].any()
+
+
+def test_fit_all_for_residues():
+    lines = []
+    fitted = fit_all(residues(), progress=lines.append)
+    assert [b.name for b in fitted] == ["majority class", "residue", "15-residue window"]
+    assert lines == ["baseline 1/3: constant", "baseline 2/3: residue", "baseline 3/3: window"]
+    assert [b.parameters for b in fitted] == [3, 3 * 21, 3 * 301]
+
+
+@pytest.mark.parametrize("width", [0, -1, 2, 14])
+def test_a_window_has_a_middle(width):
+    with pytest.raises(ValueError, match=f"width must be odd and at least 1.*received {width}"):
+        window(residues(), width=width)
+
+
+def test_bad_residue_input_is_named(charged):
+    data = residues()
+    for fit in (composition, kmers, one_hot):
+        with pytest.raises(ValueError, match="classification or regression, .*'residue_class"):
+            fit(data)
+    with pytest.raises(ValueError, match="for residue_classification, received.*'classification'"):
+        window(charged)
+    with pytest.raises(ValueError, match="rows must be at least 1, received 0"):
+        window(data, rows=0)
+    for part in (data.train, data.valid):
+        part.masks = [np.zeros(len(chain), dtype=bool) for chain in part.inputs]
+    for fit in (constant, window):
+        with pytest.raises(ValueError, match="no residue of data set 'made up' counts"):
+            fit(data)
+    data.test = None
+    with pytest.raises(ValueError, match="no test split"):
+        window(data)
+
+
+@needs_flip
+def test_local_sequence_tells_of_secondary_structure():
+    """On a few chains of the real data, the order that all have: frequency, residue, window."""
+    whole = kft.data.load("secondary_structure")
+    sizes = {"train": 60, "valid": 20, "test": 40}
+    data = replace(whole, **{part: whole.splits[part].take(range(n)) for part, n in sizes.items()})
+    fitted = fit_all(data)
+    frequency, alone, around = (accuracy(data, baseline) for baseline in fitted)
+    assert frequency + 0.05 < alone and alone + 0.05 < around < 0.68
