@@ -1,7 +1,6 @@
 # From a fresh clone with Python alone: `make demo` and `make test`.
 PYTHON ?= python3
 BACKEND ?= jax
-DATA ?= amp
 VENV ?= .venv
 BIN := $(VENV)/bin
 BACKENDS := jax tensorflow torch
@@ -9,12 +8,15 @@ BACKENDS := jax tensorflow torch
 .PHONY: help demo test $(BACKENDS:%=test-%) test-once lint format benchmark clean
 
 help:
-	@echo "make demo [BACKEND=jax|torch|tensorflow] [DATA=amp|gb1]   fine-tune a small ESM-2, see out/"
-	@echo "make test                                                lint, and the suite on every backend"
-	@echo "make benchmark                                           speed beside transformers, some minutes"
+	@echo "make demo [BACKEND=jax|torch|tensorflow]   which strategy? a comparison of minutes, see out/"
+	@echo "make test                                  lint, and the suite on every backend"
+	@echo "make benchmark                             speed beside transformers, some minutes"
 
 demo: $(VENV)/.installed-$(BACKEND)
-	KERAS_BACKEND=$(BACKEND) $(BIN)/python recipes/full.py --data $(DATA)
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python recipes/compare.py $(DEMO)
+
+# Small enough for minutes: a thousand peptides, four strategies, two seeds, five epochs.
+DEMO := --data amp --records 1000 --strategies linear_probe last_blocks lora full --seeds 2 --epochs 5
 
 # One process per backend, and one for the tests that do not depend on it; two at a time with one
 # thread each, the longest first: small models gain nothing from more.

@@ -88,6 +88,7 @@ _HOME = {
     "find_learning_rate": "kft.learning_rates",
     "fit": "kft.fitting",
     "evaluate": "kft.comparison",
+    "compare": "kft.comparison",
 }
 _MODULES = (
     "backbones", "baselines", "callbacks", "comparison", "data", "evaluation", "heads", "lora",

@@ -214,32 +214,48 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
     return replace(fitted, predictions=predictions, seconds=time.perf_counter() - start)
 
 
+def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
+    """Name the baselines that suit the data, the simplest first.
+
+    Args:
+        data: a data set for classification, regression or residue classification.
+
+    Returns:
+        Name -> function of the data. The constant predictor; one-hot for regression on sequences
+        of one length, composition for all else; 3-mers. (3-mers see what one-hot cannot:
+        mutations that meet within three residues. On GB1 they are the stronger of the two.) For
+        residue tasks the constant predictor, the residue alone, and the window of 15.
+
+    Raises:
+        ValueError: another task; no test split; no residue that counts.
+
+    Example:
+        `[fit(data) for fit in suited(data).values()]`
+    """
+    _check(data, TASKS)
+    if data.task in RESIDUE_TASKS:
+        return {"constant": constant, "residue": partial(window, width=1), "window": window}
+    aligned = data.task == "regression" and len(_lengths(data)) == 1
+    return {fit.__name__: fit for fit in (constant, one_hot if aligned else composition, kmers)}
+
+
 def fit_all(data: Dataset, progress: Callable[[str], None] | None = None) -> list[Baseline]:
-    """Fit the baselines that suit the data, the simplest first.
+    """Fit the baselines that suit the data.
 
     Args:
         data: a data set for classification, regression or residue classification.
         progress: called with one line before each fit, such as `print`.
 
     Returns:
-        The constant predictor; one-hot for regression on sequences of one length, composition
-        for all else; 3-mers. (3-mers see what one-hot cannot: mutations that meet within three
-        residues. On GB1 they are the stronger of the two.) For residue tasks the constant
-        predictor, the residue alone, and the window of 15.
+        Those that `suited` names, in its order.
 
     Raises:
-        ValueError: another task; no test split; no residue that counts.
+        ValueError: as `suited`, and what a baseline raises.
 
     Example:
         `baselines = fit_all(kft.data.load("amp"), progress=print)`
     """
-    _check(data, TASKS)
-    if data.task in RESIDUE_TASKS:
-        fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
-    else:
-        aligned = data.task == "regression" and len(_lengths(data)) == 1
-        fits = {f.__name__: f for f in (constant, one_hot if aligned else composition, kmers)}
-    fitted = []
+    fits, fitted = suited(data), []
     for number, (name, fit) in enumerate(fits.items(), start=1):
         if progress is not None:
             progress(f"baseline {number}/{len(fits)}: {name}")

@@ -1,15 +1,26 @@
-"""A model beside the baselines: scores with intervals, a table, a figure, and what it cost."""
+"""Strategies beside baselines and controls on one data set: scores, intervals, tests and cost."""
 
-import json
-import platform
-from datetime import UTC, datetime
+import time
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from kft import baselines, evaluation, plots
+from kft import baselines, evaluation, heads, strategies
 from kft.model import predict
+from kft.results import NULL, Comparison, Row
+from kft.runs import (
+    Store,
+    digest_of_data,
+    digest_of_model,
+    expected_seconds,
+    fresh,
+    measured_step,
+    shuffled,
+    train,
+)
+from kft.significance import resampled
 
 
 def evaluate(model, data, split="test", batch_size=32, resamples=1000, max_length=None):
@@ -73,87 +84,319 @@ def _counted_residues(records, answers):
     return np.concatenate(targets), np.concatenate(answers), groups
 
 
-def report(model, data, name, seconds, out, settings=None):
-    """Sets a trained model beside baselines fitted now, prints a table, and writes what it saw.
+# Several strategies -------------------------------------------------------------------------------
+
+
+def compare(
+    backbone, data, strategies=None, seeds=3, *, head=None, epochs=None, batch_size=32,
+    max_length=None, controls=True, out=None, again=False, confidence=0.95, resamples=2000,
+    verbose=True,
+):  # fmt: skip
+    """Trains strategies on the same splits, beside baselines and controls, and says which to use.
+
+    Baselines are those of `kft.baselines`. Controls are from_scratch, which says what pre-training
+    was worth, and the first strategy with shuffled labels, which must score no better than chance.
+    Before training it says how long all will take and how much memory, from one measured step.
+    Every training is kept in a folder: an interrupted comparison goes on where it stopped.
 
     Args:
-        model: a trained `kft.Model`.
-        data: the `kft.data.Dataset` it was trained on; its test split is scored.
-        name: what to call the model in the table and the figure.
-        seconds: what training took.
-        out: folder for `<data>.png` with its caption in `<data>.txt`, and `<data>.json`.
-        settings: dict of whatever else should stand in the JSON.
+        backbone: of `kft.load`; it stays as it is, each training starts from a copy.
+        data: a `kft.data.Dataset` with a test split.
+        strategies: list of names or strategies, see `kft.strategies`; or {name: strategy}. None
+            takes all. A strategy of your own should be a dataclass, or it cannot be told from
+            others when a comparison goes on.
+        seeds: how many trainings of each, or the list of their seeds.
+        head: called with `data`, returns a new head; None for `kft.heads.for_data`.
+        epochs: for all strategies that take some; None for their own.
+        batch_size, max_length: as for `kft.fit`.
+        controls: False leaves the controls out.
+        out: folder for trainings, table, figure and caption; None keeps the trainings in the
+            cache (KFT_CACHE or ~/.cache/kft) and writes no figure.
+        again: True trains anew what is there already.
+        confidence, resamples: of the intervals, see `kft.significance`.
+        verbose: False prints nothing.
 
     Returns:
-        dict that the JSON file holds.
+        `kft.results.Comparison`; `print` shows table and recommendation. A strategy that fails
+        stands in it with its error, and the others go on.
+
+    Raises:
+        ValueError: unknown strategy, no test split, no seeds, or nothing to compare.
+
+    Example:
+        `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
     """
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)  # a log has room for the table
-    others = baselines.fit_all(data, progress=lambda line: console.print(f"  {line}"))
-    answers = {name: predict(model, data.test.inputs)}
-    answers |= {other.name: other.predictions for other in others}
-    scores = {
-        row: evaluation.score(data.task, data.test.targets, values, groups=data.test.groups)
-        for row, values in answers.items()
-    }
-    cost = {name: (_count(model.trainable_weights), _count(model.weights), seconds)}
-    cost |= {other.name: (other.parameters, other.parameters, other.seconds) for other in others}
-
-    console.print(_table(data, scores, cost))
-    figure, caption = _figure(data, answers)
-    out = Path(out)
-    picture = plots.save_figure(figure, caption, out / f"{data.name}.png")
-    console.print(f"\n{caption}\n")
-    record = {
-        "data": data.name,
-        "checksum": data.checksum,
-        "records": {part: len(split) for part, split in data.splits.items()},
-        "backend": keras.backend.backend(),
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        **(settings or {}),
-        "scores": {row: values.to_dict() for row, values in scores.items()},
-        "cost": {
-            row: dict(zip(("trainable", "parameters", "seconds"), values, strict=True))
-            for row, values in cost.items()
-        },
-        "caption": caption,
-    }
-    written = out / f"{data.name}.json"
-    written.write_text(json.dumps(record, indent=2) + "\n")
-    console.print(f"Written: {picture}, its caption beside it, and {written}.")
-    return record
+    methods = _methods(strategies, epochs, controls)
+    seeds = _seeds(seeds)
+    if data.test is None:
+        raise ValueError(f"{data.name} has no test split to compare on: split it first.")
+    study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
+    study.open(out, again)
+    study.expect(methods, seeds)
+    rows = baseline_rows(data, resamples, lambda line: study.say(f"  {line}"))
+    rows += study.trained(methods, seeds, resamples, first_stream=len(rows))
+    if not any(row.scores for row in rows):
+        raise ValueError(f"Nothing could be compared: {rows[-1].error}")
+    about = study.store.about | {"strategies": {m.name: repr(m.strategy) for m in methods}}
+    found = Comparison(data.name, len(data.test), tuple(rows), tuple(seeds), confidence, about)
+    study.show(found, out)
+    return found
 
 
-def _count(weights):
-    return sum(int(np.prod(w.shape)) for w in weights)
+def baseline_rows(data, resamples=2000, say=None):
+    """The rows of the baselines of a data set, fitted now; see `kft.baselines`.
+
+    Args:
+        data: a `kft.data.Dataset` with a test split.
+        resamples: of the test records.
+        say: called with one line before each fit, such as `print`.
+
+    Returns:
+        list of `kft.results.Row`; a baseline that fails stands in its row with the error.
+    """
+    rows, fits = [], baselines.suited(data)
+    for number, (name, fit) in enumerate(fits.items(), start=1):
+        if say is not None:
+            say(f"baseline {number}/{len(fits)}: {name}")
+        try:
+            one = fit(data)
+            scores = scores_of(data, [one.predictions], resamples)
+        except Exception as error:
+            rows.append(Row(name, "baseline", error=brief(error)))
+            continue
+        rows.append(
+            Row(one.name, "baseline", scores, one.parameters, one.parameters, one.seconds,
+                predictions=[one.predictions])
+        )  # fmt: skip
+    return rows
 
 
-def _table(data, scores, cost):
-    from rich.table import Table
+def scores_of(data, predictions, resamples=2000, stream=0):
+    """Scores the answers of one method to the test split, see `kft.significance.resampled`.
 
-    metrics = list(next(iter(scores.values())))
-    table = Table(title=f"{data.name}: test split, {len(data.test):,} records, 95% intervals")
-    table.add_column("model")
-    for title in (*metrics, "trainable / all parameters", "seconds"):
-        table.add_column(title, justify="right")
-    for row, values in scores.items():
-        trainable, parameters, seconds = cost[row]
-        table.add_row(
-            row,
-            *map(str, values.values()),
-            f"{trainable:,} / {parameters:,}",
-            f"{seconds:.1f}",
+    Args:
+        data: a `kft.data.Dataset`.
+        predictions: list over seeds of what `kft.predict` answers.
+        resamples, stream: as for `resampled`.
+
+    Returns:
+        dict, metric name -> `kft.significance.Resampled`.
+    """
+    targets, groups = data.test.targets, data.test.groups
+    if data.task.startswith("residue"):
+        counted = [_counted_residues(data.test, one) for one in predictions]
+        (targets, _, groups), predictions = counted[0], [one[1] for one in counted]
+    return resampled(data.task, targets, predictions, resamples, groups=groups, stream=stream)
+
+
+@dataclass(frozen=True)
+class _Method:
+    name: str
+    kind: str
+    strategy: object
+    shuffles: bool = False
+
+
+def _methods(chosen, epochs, controls):
+    """The strategies under their names, and the controls."""
+    if chosen is None:
+        chosen = [name for name in strategies.names() if name != "from_scratch"]
+    if isinstance(chosen, str):
+        raise ValueError(f"strategies must be a list or a dict, received {chosen!r}.")
+    named = dict(chosen) if isinstance(chosen, dict) else {}
+    for one in [] if named else chosen:
+        name = one if isinstance(one, str) else _name(one)
+        if name in named:
+            raise ValueError(f"strategies names {name!r} twice: give a dict {{name: strategy}}.")
+        named[name] = one
+    if not named:
+        raise ValueError("strategies is empty: name at least one of kft.strategies.names().")
+    if controls:
+        named.setdefault("from_scratch", "from_scratch")
+    found = []
+    for name, one in named.items():
+        strategy = strategies.get(one) if isinstance(one, str) else one
+        if epochs is not None and hasattr(strategy, "epochs"):
+            strategy = replace(strategy, epochs=epochs)
+        kind = "control" if isinstance(strategy, strategies.FromScratch) else "strategy"
+        found.append(_Method(name, kind, strategy))
+    if controls:
+        first = found[0]
+        found.append(_Method(f"{first.name}, shuffled labels", "control", first.strategy, True))
+    return found
+
+
+def _name(strategy):
+    """Its name, with the options that differ from the defaults."""
+    for name in strategies.names():
+        plain = strategies.get(name)
+        if type(plain) is type(strategy):
+            own = [f.name for f in fields(strategy)
+                   if getattr(strategy, f.name) != getattr(plain, f.name)]  # fmt: skip
+            told = ", ".join(f"{option}={getattr(strategy, option)!r}" for option in own)
+            return f"{name}({told})" if told else name
+    return type(strategy).__name__
+
+
+def _seeds(seeds):
+    seeds = list(range(seeds)) if isinstance(seeds, int | np.integer) else list(seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be a number above 0 or a list of different ones: {seeds}.")
+    return seeds
+
+
+class _Study:
+    """The work of one call of `compare`."""
+
+    def __init__(self, backbone, data, make_head, batch_size, max_length, verbose):
+        from rich.console import Console
+
+        self.backbone, self.data, self.make_head = backbone, data, make_head
+        self.batch_size, self.max_length = batch_size, max_length
+        self.console = Console(quiet=not verbose)
+        if not self.console.is_terminal:
+            self.console = Console(quiet=not verbose, width=140)  # a log has room for the table
+        self.expected = {}  # {name of a method: seconds}
+
+    def say(self, line, **options):
+        self.console.print(line, highlight=False, markup=False, **options)
+
+    def open(self, out, again):
+        """Opens the folder of runs; names all that they depend on beside strategy and seed."""
+        about = {
+            "data": digest_of_data(self.data),
+            "backbone": digest_of_model(self.backbone),
+            "head": keras.saving.serialize_keras_object(self.make_head(self.data)),
+            "batch_size": self.batch_size,
+            "max_length": self.max_length,
+        }
+        self.store = Store(None if out is None else Path(out) / "runs", about)
+        self.again = again
+
+    def expect(self, methods, seeds):
+        """Says what is to be done, what of it is there already, and what the rest will take."""
+        count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        self.say(
+            f"{self.data.name}: {len(methods)} methods from {count} each, beside baselines; "
+            f"training on {keras.backend.backend()}."
         )
-    return table
+        kept = {
+            (method.name, seed)
+            for method in methods
+            for seed in seeds
+            if not self.again and self.store.get(**_key(method, seed))
+        }
+        if kept:
+            self.say(f"{len(kept)} of {len(methods) * len(seeds)} trainings are in "
+                     f"{self.store.folder}.", soft_wrap=True)  # fmt: skip
+        if len(kept) == len(methods) * len(seeds):
+            return
+        head = self.make_head(self.data)
+        step = measured_step(self.backbone, head, self.data, self.batch_size, self.max_length)
+        for method in methods:
+            try:
+                copy = fresh(self.backbone, self.make_head(self.data))
+                self.expected[method.name] = expected_seconds(step, copy, method.strategy)
+            except Exception:  # it will say so itself when its turn comes
+                self.expected[method.name] = 0.0
+        rest = sum(self.expected[m.name] for m in methods for s in seeds if (m.name, s) not in kept)
+        self.say(
+            f"One step of training all weights takes {step.seconds:.2f} s, and with it the "
+            f"process {step.memory / 2**30:.1f} GB: all trainings together should take about "
+            f"{_duration(rest)}, compilation aside, and no more memory than that."
+        )
+
+    def trained(self, methods, seeds, resamples, first_stream):
+        """One row for each strategy and control; all of one seed before those of the next."""
+        runs, errors = {method.name: [] for method in methods}, {}
+        plan = [(method, seed) for seed in seeds for method in methods]
+        width = max(len(method.name) for method in methods)
+        for number, (method, seed) in enumerate(plan, start=1):
+            if method.name in errors:
+                continue  # what failed once fails again, and may take an hour to do so
+            label = f"[{number:>2}/{len(plan)}] {method.name:<{width}} seed {seed}"
+            try:
+                run = self._run(method, seed, label)
+                scores = scores_of(self.data, [run.predictions], 1)
+            except Exception as error:
+                errors[method.name] = brief(error)
+                self.say(f"{label}  failed: {errors[method.name]}")
+                continue
+            runs[method.name].append(run)
+            metric, score = next(iter(scores.items()))
+            self.say(f"{label}  {metric} {score.value:.3f}  {run.seconds:6.1f} s")
+        return [
+            _row(self.data, method, runs[method.name], errors.get(method.name), resamples, stream)
+            for stream, method in enumerate(methods, start=first_stream)
+        ]
+
+    def _run(self, method, seed, label):
+        if not self.again and (run := self.store.get(**_key(method, seed))):
+            return run
+        data = shuffled(self.data, seed) if method.shuffles else self.data
+        expected = self.expected.get(method.name)
+        line = f"{label}  about {_duration(expected)} ..." if expected else f"{label} ..."
+        callbacks = [_Line(self, line)] if self.console.is_terminal else []
+        if not callbacks:
+            self.say(line)
+        options = {"batch_size": self.batch_size, "seed": seed}
+        run = train(self.backbone, self.make_head(self.data), data, method.strategy, options,
+                    self.max_length, callbacks)  # fmt: skip
+        self.store.put(run, **_key(method, seed))
+        return run
+
+    def show(self, found, out):
+        self.say("")
+        self.console.print(found.table(), highlight=False)
+        self.say(f"{NULL}\n\n{found.recommendation}")
+        if out is not None:
+            picture, *_ = found.save(out)
+            self.say(f"\n{picture.with_suffix('.txt').read_text()}")
+            self.say(f"Written: {picture}, its caption, the table and the record beside it.",
+                     soft_wrap=True)  # fmt: skip
 
 
-def _figure(data, answers):
-    options = {"data": data.name, "groups": data.test.groups}
-    if data.task == "classification":
-        return plots.plot_classification(data.test.targets, answers, data.classes, **options)
-    return plots.plot_regression(data.test.targets, answers, **options)
+class _Line(keras.callbacks.Callback):
+    """One line on a terminal that says how far a training is."""
+
+    def __init__(self, study, label):
+        super().__init__()
+        self.study, self.label, self.epochs, self.shown = study, label, 0, 0.0
+        self._show("")
+
+    def _show(self, where):
+        self.study.say(f"{self.label}{where}".ljust(self.study.console.width - 1), end="\r")
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.perf_counter() - self.shown > 0.5:
+            self.shown = time.perf_counter()
+            self._show(f"  epoch {self.epochs + 1}, batch {batch + 1}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs += 1
+
+
+def _row(data, method, runs, error, resamples, stream):
+    if not runs:
+        return Row(method.name, method.kind, error=error, shuffles=method.shuffles)
+    predictions = [run.predictions for run in runs]
+    scores = scores_of(data, predictions, resamples, stream)
+    seconds = float(np.median([run.seconds for run in runs]))
+    return Row(method.name, method.kind, scores, runs[0].trainable, runs[0].parameters, seconds,
+               runs[0].memory, error, method.shuffles, predictions)  # fmt: skip
+
+
+def _key(method, seed):
+    return {"strategy": repr(method.strategy), "seed": seed, "shuffles": method.shuffles}
+
+
+def brief(error):
+    """The kind of an error and what it says, on one line."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said if len(said) < 200 else said[:197] + '...'}"
+
+
+def _duration(seconds):
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -124,8 +124,8 @@ def score(
         (0.75, 0.5)
     """
     _check_options(confidence, resamples)
-    values, draws = _bootstrap(task, targets, predictions, resamples, seed, groups)
-    return Scores({name: _interval(values[name], draws[name], confidence) for name in values})
+    values, draws = bootstrap(task, targets, predictions, resamples, seed, groups)
+    return Scores({name: interval(values[name], draws[name], confidence) for name in values})
 
 
 def difference(
@@ -160,13 +160,13 @@ def difference(
         2.0
     """
     _check_options(confidence, resamples)
-    values, draws = _bootstrap(task, targets, predictions, resamples, seed, groups)
-    other_values, other_draws = _bootstrap(task, targets, reference, resamples, seed, groups)
+    values, draws = bootstrap(task, targets, predictions, resamples, seed, groups)
+    other_values, other_draws = bootstrap(task, targets, reference, resamples, seed, groups)
     if values.keys() != other_values.keys():
         raise ValueError("predictions and reference must have the same number of classes")
     return Scores(
         {
-            name: _interval(
+            name: interval(
                 values[name] - other_values[name], draws[name] - other_draws[name], confidence
             )
             for name in values
@@ -192,7 +192,7 @@ def table(scores: Mapping[str, Scores]) -> pd.DataFrame:
     return pd.DataFrame(rows, index=list(scores))
 
 
-def _bootstrap(
+def bootstrap(
     task: str,
     targets: ArrayLike,
     predictions: ArrayLike,
@@ -200,7 +200,14 @@ def _bootstrap(
     seed: int,
     groups: ArrayLike | None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Return each metric's value on the test set and its (R,) values on the resamples."""
+    """Return each metric's value on the test set and its (R,) values on the resamples.
+
+    Args:
+        task, targets, predictions, resamples, seed, groups: as for `score`.
+
+    Raises:
+        ValueError: as `score`.
+    """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}; valid tasks are {', '.join(map(repr, TASKS))}")
     if task == "residue_classification" and groups is None:
@@ -233,7 +240,8 @@ def _resample(
         yield (counts if unit is None else counts[:, unit]).astype(np.float64)
 
 
-def _interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
+def interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
+    """Return a value with the percentile interval of its draws; undefined ones are left out."""
     draws = draws[~np.isnan(draws)]
     if math.isnan(value) or not len(draws):
         return Interval(math.nan, math.nan, math.nan)

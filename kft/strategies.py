@@ -120,8 +120,10 @@ class LinearProbe:
     rows: int = 200_000
 
     def __call__(self, model):
-        _, head = _groups(model)
-        return _marked([Phase("solve for the head", model, _paths(model, head), 0, 0.0)])
+        _, heads = _groups(model)
+        # Not what pools: no closed form finds its weights.
+        solved = [getattr(head, "dense", head) for head in heads]
+        return _marked([Phase("solve for the head", model, _paths(model, solved), 0, 0.0)])
 
 
 @dataclass(frozen=True)

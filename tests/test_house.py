@@ -17,6 +17,7 @@ FLOORS = (
         "baselines": NUMPY,
         "exploration": NUMPY,
         "evaluation": NUMPY,
+        "significance": NUMPY,
         "plots": NUMPY,
         "backbones": None,
     },
@@ -42,9 +43,9 @@ FLOORS = (
         "dreaming": None,
         "segmentation": None,
     },
-    {"comparison": None, "reports": None},
+    {"runs": None, "results": None, "comparison": None, "reports": None},
     {"": None},  # kft/__init__.py, the public names
-    {"cli": None},
+    {"cli": None, "recipe": None},
 )
 PLACE = {room: (f, i) for f, floor in enumerate(FLOORS) for i, room in enumerate(floor)}
 NUMPY_SIDE = {room for floor in FLOORS for room, side in floor.items() if side == NUMPY}

@@ -1,60 +1,111 @@
 """Every recipe runs from end to end on real data, and says what it saw."""
 
+import csv
 import json
 import re
 import runpy
 import sys
+from itertools import combinations
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 import kft
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+STRATEGIES = kft.strategies.names()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """`full.py --tiny` on amp: its folder and what it printed."""
-    out = tmp_path_factory.mktemp("out")
-    with pytest.MonkeyPatch.context() as patch, open(out / "printed", "w") as printed:
-        patch.setattr(sys, "argv", ["full.py", "--data", "amp", "--tiny", "--out", str(out)])
+def run(name, out, *options):
+    """Runs a recipe and returns what it printed."""
+    with pytest.MonkeyPatch.context() as patch, open(out / "printed", "w+") as printed:
+        patch.setattr(sys, "argv", [f"{name}.py", "--out", str(out), *map(str, options)])
         patch.setattr(sys, "stdout", printed)
-        runpy.run_path(str(RECIPES / "full.py"), run_name="__main__")
-    return out
+        runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
+        printed.seek(0)
+        return printed.read()
 
 
-def test_scores_stand_beside_baselines(run):
-    record = json.loads((run / "amp.json").read_text())
-    assert record["backend"] == kft.model.keras.backend.backend()
-    assert record["seed"] == 0
-    assert record["records"] == {"train": 3234, "valid": 462, "test": 924}
-    models = list(record["scores"])
-    assert models[0] == "ESM-2, random start"
-    assert {"composition", "3-mers"} <= set(models)
-    for row in record["scores"].values():
-        assert list(row) == ["AUROC", "accuracy", "MCC"]
-        for interval in row.values():
-            assert interval["low"] <= interval["value"] <= interval["high"]
-    assert record["scores"]["3-mers"]["AUROC"]["value"] == pytest.approx(0.917, abs=0.01)
-    cost = record["cost"]["ESM-2, random start"]
-    assert cost["trainable"] == cost["parameters"] > 100_000
-    assert cost["seconds"] > 0
+def test_there_is_one_for_each_strategy():
+    assert {*STRATEGIES, "compare"} <= {path.stem for path in RECIPES.glob("*.py")}
 
 
-def test_what_it_prints(run):
-    printed = (run / "printed").read_text()
-    for words in ("BSD-3-Clause", "95% intervals", "trainable", "seconds", "What stands out"):
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_recipe(name, tmp_path, as_written):
+    printed = run(name, tmp_path, "--tiny")
+    for words in ("BSD-3-Clause", "95% intervals", "parameters", "trainable", "Null hypothesis"):
         assert words in printed
-    assert re.search(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", printed)
+    assert re.search(r"0\.\d{3} \[0\.\d{3}, \d\.\d{3}\]", printed)
+    assert printed.index("trainable") < printed.index("Phase 1")  # the table comes first
+    record = json.loads((tmp_path / name / "amp.json").read_text())
+    assert list(record["rows"]) == [name, "majority class", "composition", "3-mers"]
+    assert record["strategy"].startswith(type(kft.strategies.get(name)).__name__)
+    assert record["rows"][name]["seconds"] > 0
+    caption = (tmp_path / name / "amp_predictions.txt").read_text()
+    assert "n = 64" in caption and caption.strip() in printed
+    assert (tmp_path / name / "amp_predictions.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_figure_and_caption(run):
-    assert (run / "amp.png").read_bytes().startswith(b"\x89PNG")
-    caption = (run / "amp.txt").read_text()
-    assert "n = 924" in caption
-    assert json.loads((run / "amp.json").read_text())["caption"] == caption.strip()
+def test_lora_leaves_an_adapter_and_full_a_model(tmp_path, as_written):
+    run("lora", tmp_path, "--tiny", "--rank", 2)
+    names = {path.name for path in (tmp_path / "lora" / "adapter").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "kft_head.safetensors"}
+    run("full", tmp_path, "--tiny")
+    model = keras.saving.load_model(tmp_path / "full" / "amp.keras")
+    assert kft.predict(model, ["GIGKFLHSAKKF"]).shape == (1, 2)
+
+
+def test_compare(tmp_path, as_written):
+    printed = run("compare", tmp_path, "--tiny", "--strategies", "linear_probe", "head_only")
+    for words in ("One step of training", "Recommended: ", "shuffled labels", "What stands out"):
+        assert words in printed
+    again = run("compare", tmp_path, "--tiny", "--strategies", "linear_probe", "head_only")
+    assert "4 of 4 trainings are in" in again
+    assert (tmp_path / "compare" / "amp.png").exists()
+
+
+@pytest.mark.once
+def test_a_table_of_ones_own(tmp_path):
+    """A regression on a CSV, as a user runs it, with a backbone of theirs."""
+    rng = np.random.default_rng(0)
+    rows = ["".join(rng.choice(list("ACDEFGHIKL"), size=20)) for _ in range(60)]
+    with open(tmp_path / "mine.csv", "w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["protein", "activity"])
+        table.writerows([x, x.count("K") + 0.5 * x.count("E")] for x in rows)
+    printed = run(
+        "head_only", tmp_path, "--data", tmp_path / "mine.csv", "--inputs", "protein", "--target",
+        "activity", "--split", "random", "--epochs", 2,
+    )  # fmt: skip
+    assert "Spearman" in printed and "2 epochs" in printed
+    assert (tmp_path / "head_only" / "mine_predictions.png").exists()
+
+
+@pytest.mark.once
+def test_no_two_share_more_than_half_their_lines():
+    lines = {
+        path.stem: [x.strip() for x in path.read_text().splitlines() if x.strip()]
+        for path in RECIPES.glob("*.py")
+    }
+    for one, other in combinations(lines, 2):
+        short, long = sorted((lines[one], lines[other]), key=len)
+        shared = sum(x in long for x in short) / len(short)
+        assert shared <= 0.5, (one, other, shared)
+
+
+@pytest.mark.once
+def test_docstrings_say_what_a_recipe_needs():
+    for path in RECIPES.glob("*.py"):
+        text = path.read_text().split('"""')[1]
+        assert text.splitlines()[0].endswith("?"), path.name
+        for part in ("Data: ", "Command: ", "Needs: ", "Expect: "):
+            assert f"\n{part}" in text, (path.name, part)
+        assert f"recipes/{path.name}" in text
+
+
+# What recipes score with ----------------------------------------------------------------------
 
 
 class Known:

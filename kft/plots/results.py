@@ -1,19 +1,10 @@
-"""Figures of test results, each with a caption that says what it shows and what stands out.
-
-Every function returns (figure, caption). The sentences on what stands out are computed from the
-numbers in the figure, so they stay true whichever way a result falls. Figures are made without
-pyplot: nothing global changes, and no display is needed.
-
-Colours are those of Okabe and Ito, "Color Universal Design" (2008), which colour-blind readers
-can tell apart; curves differ in line style as well.
-"""
+"""Figures of one model's test results beside its baselines."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,11 +13,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
 from kft.evaluation import Interval, Scores, difference, score
+from kft.plots.style import GREY, MODEL, OTHERS, STYLES, listed
 
-MODEL = "#0072B2"  # blue
-OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-GREY = "#666666"
-STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MANY = 1500  # points above which single ones hide each other, and density is drawn instead
 
 
@@ -77,7 +65,7 @@ def plot_classification(
 
     sizes = np.bincount(targets, minlength=2)
     caption = (
-        f"Left: ROC curves of {_listed(list(positive))} on the {split} split of {data} "
+        f"Left: ROC curves of {listed(list(positive))} on the {split} split of {data} "
         f"(n = {len(targets):,}: {sizes[1]:,} {classes[1]}, {sizes[0]:,} {classes[0]}). "
         f"AUROC is the chance that a random {classes[1]} record scores above a random "
         f"{classes[0]} record. Right: the probability of {classes[1]} that {model} gives to the "
@@ -142,88 +130,12 @@ def plot_regression(
     caption = (
         f"Left: measured and predicted {quantity} of {model} on the {split} split of {data} "
         f"(n = {len(targets):,}); {shown}, and the dashed line is perfect agreement. "
-        f"Right: Spearman rank correlation of {_listed(list(predictions))}{_undefined(spearman)}. "
+        f"Right: Spearman rank correlation of {listed(list(predictions))}{_undefined(spearman)}. "
         f"{_how(options)} What stands out: "
         f"{_against('regression', targets, predictions, scores, options)} "
         f"{_top_tenth(targets, predicted, quantity)}"
     )
     return figure, caption
-
-
-def plot_learning_rates(
-    rates: ArrayLike, losses: ArrayLike, smooth: ArrayLike, suggestion: float
-) -> tuple[Figure, str]:
-    """Draw the loss of a learning-rate range test over the rate.
-
-    Args:
-        rates: (S,) learning rate of each step, rising.
-        losses: (S,) loss of each step's batch.
-        smooth: (S,) running average of the losses.
-        suggestion: the rate to mark.
-
-    Returns:
-        The figure, 720 pixels wide when saved, and its caption.
-
-    Source: Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.
-
-    Example:
-        >>> figure, caption = plot_learning_rates([1e-3, 1e-2], [1.0, 0.5], [1.0, 0.8], 1e-3)
-        >>> "2 steps" in caption
-        True
-    """
-    losses, smooth = np.asarray(losses, dtype=float), np.asarray(smooth, dtype=float)
-    figure = Figure(figsize=(6, 4.2), dpi=120, layout="constrained")
-    ax = figure.subplots()
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.plot(rates, losses, color=GREY, linewidth=0.8, label="loss of each batch")
-    ax.plot(rates, smooth, color=MODEL, label="running average")
-    ax.axvline(suggestion, color=OTHERS[0], linestyle="--", label=f"suggestion: {suggestion:.1e}")
-    # The last steps may have left all bounds, and would flatten the rest.
-    finite = smooth[np.isfinite(smooth)]
-    spread = max(float(np.ptp(finite[: int(np.argmin(finite)) + 1])), 0.1 * abs(finite[0]))
-    ax.set(
-        xscale="log",
-        xlabel="learning rate",
-        ylabel="training loss",
-        ylim=(finite.min() - 0.5 * spread, finite[0] + spread),
-    )
-    ax.legend(fontsize=9)
-    lowest = float(np.asarray(rates)[int(np.argmin(np.where(np.isfinite(smooth), smooth, np.inf)))])
-    caption = (
-        f"Training loss while the learning rate rises from {np.min(rates):.1e} to "
-        f"{np.max(rates):.1e} over {len(losses)} steps of one batch each; the running average "
-        f"weights each earlier step by another 0.9. What stands out: the average falls fastest at "
-        f"{suggestion:.1e}, the suggestion for the highest rate, and is lowest at {lowest:.1e}; "
-        f"beyond it training becomes unstable."
-    )
-    return figure, caption
-
-
-def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
-    """Write a figure as PNG, with its caption inside (key "Description") and beside it as text.
-
-    Args:
-        figure: what to write.
-        caption: the text that belongs to it.
-        path: ends in ".png"; missing folders are made. The caption goes to the same name with
-            ".txt".
-
-    Returns:
-        The path of the PNG.
-
-    Raises:
-        ValueError: the path does not end in ".png".
-
-    Example:
-        `save_figure(*plot_regression(targets, {"model": predictions}), "out/gb1.png")`
-    """
-    path = Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"path must end in .png, received {str(path)!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", metadata={"Description": caption})
-    path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
-    return path
 
 
 def _figure() -> tuple[Figure, np.ndarray]:
@@ -356,13 +268,9 @@ def _positive(probabilities: ArrayLike) -> np.ndarray:
     return probabilities if probabilities.ndim == 1 else probabilities[:, -1]
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def _undefined(intervals: Mapping[str, Interval]) -> str:
     names = [name for name, interval in intervals.items() if math.isnan(interval.value)]
-    return f" (undefined for {_listed(names)}: equal values have no order)" if names else ""
+    return f" (undefined for {listed(names)}: equal values have no order)" if names else ""
 
 
 def _how(options: dict) -> str:

@@ -1,0 +1,19 @@
+"""Figures, each with a caption that says what it shows, how it was made and what stands out.
+
+Every function returns (figure, caption). The sentences on what stands out are computed from the
+numbers in the figure, so they stay true whichever way a result falls. Figures are made without
+pyplot: nothing global changes, and no display is needed.
+"""
+
+from kft.plots.comparison import plot_comparison
+from kft.plots.results import plot_classification, plot_regression
+from kft.plots.style import save_figure
+from kft.plots.training import plot_learning_rates
+
+__all__ = [
+    "plot_classification",
+    "plot_comparison",
+    "plot_learning_rates",
+    "plot_regression",
+    "save_figure",
+]

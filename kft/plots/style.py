@@ -1,0 +1,48 @@
+"""What all figures share: colours, the caption's words, and writing both to files.
+
+Colours are those of Okabe and Ito, "Color Universal Design" (2008), which colour-blind readers
+can tell apart; curves differ in line style as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+MODEL = "#0072B2"  # blue
+OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#666666"
+STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
+    """Write a figure as PNG, with its caption inside (key "Description") and beside it as text.
+
+    Args:
+        figure: what to write.
+        caption: the text that belongs to it.
+        path: ends in ".png"; missing folders are made. The caption goes to the same name with
+            ".txt".
+
+    Returns:
+        The path of the PNG.
+
+    Raises:
+        ValueError: the path does not end in ".png".
+
+    Example:
+        `save_figure(*plot_regression(targets, {"model": predictions}), "out/gb1.png")`
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"path must end in .png, received {str(path)!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", metadata={"Description": caption})
+    path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+    return path
+
+
+def listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

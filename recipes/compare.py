@@ -1,0 +1,41 @@
+"""Which strategy, on my data?
+
+Trains them all on the same splits, from several seeds, beside baselines and controls; says what can
+be told apart, what it cost and which to use. An interrupted run goes on where it stopped.
+
+Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
+Command: KERAS_BACKEND=torch python recipes/compare.py --data amp --seeds 5
+Needs: NEEDS
+Expect: docs/choosing-a-strategy.md
+"""
+
+import kft
+from kft import recipe
+
+STRATEGIES = [name for name in kft.strategies.names() if name != "from_scratch"]
+
+
+def main():
+    parser = recipe.arguments(__doc__)
+    parser.add_argument("--strategies", nargs="+", default=STRATEGIES, metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each")
+    parser.add_argument("--again", action="store_true", help="train anew what is there already")
+    args = parser.parse_args()
+    data = recipe.data(args)
+    # The control comes with its own settings for these data, as in its recipe.
+    names = [*args.strategies, "from_scratch"]
+    kft.compare(
+        recipe.backbone(args),
+        data,
+        {name: recipe.strategy(args, name) for name in dict.fromkeys(names)},
+        seeds=1 if args.tiny else args.seeds,
+        head=recipe.head,
+        batch_size=args.batch_size,
+        max_length=args.max_length,
+        out=args.out / "compare",
+        again=args.again,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Did pre-training help at all?
+
+The control: the same architecture learns the task from new random weights. What a fine-tuned model
+scores above this is what the pre-trained weights were worth; where nothing is above it, they were
+worth nothing here.
+
+Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
+Command: KERAS_BACKEND=torch python recipes/from_scratch.py --data amp
+Needs: NEEDS
+Expect: EXPECT
+"""
+
+from kft import recipe
+
+
+def main():
+    parser = recipe.arguments(__doc__)
+    args = parser.parse_args()
+    data = recipe.data(args)
+    strategy = recipe.strategy(args, "from_scratch")
+    done = recipe.run(data, args, strategy)
+    curve = " ".join(f"{row['val_loss']:.3f}" for row in done.history)
+    print(f"Loss on the validation split, epoch by epoch: {curve}")
+    recipe.report(done, data, args, "from_scratch")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Does it help to wake the layers one after the other?
+
+The head learns first, then one more block joins it each phase, the last ones first (Howard and
+Ruder 2018): the late blocks settle before the early ones move, and each block has a lower rate
+than the one above it.
+
+Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
+Command: KERAS_BACKEND=torch python recipes/gradual_unfreezing.py --data amp
+Needs: NEEDS
+Expect: EXPECT
+"""
+
+from kft import recipe
+
+
+def main():
+    parser = recipe.arguments(__doc__)
+    parser.add_argument("--layer-decay", type=float, default=0.9, help="of the rate, per block")
+    args = parser.parse_args()
+    data = recipe.data(args)
+    strategy = recipe.strategy(args, "gradual_unfreezing", layer_decay=args.layer_decay)
+    done = recipe.run(data, args, strategy)
+    print("Phase by phase:")
+    for number, phase in enumerate(done.phases):
+        losses = [row["val_loss"] for row in done.history if row["phase"] == number]
+        print(f"  {phase['name']}: {phase['trainable']:,} weights learn, loss on the validation "
+              f"split {losses[-1]:.3f} after {len(losses)} epochs")  # fmt: skip
+    recipe.report(done, data, args, "gradual_unfreezing")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Is a head that is trained by gradient better than a linear probe?
+
+The backbone stays frozen and runs over the data once. The head may have weights that no closed
+form finds: here attention pooling, which learns the positions that matter. An epoch costs next to
+nothing, so that it can have many.
+
+Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
+Command: KERAS_BACKEND=torch python recipes/head_only.py --data amp
+Needs: NEEDS
+Expect: EXPECT
+"""
+
+from kft import recipe
+
+
+def main():
+    parser = recipe.arguments(__doc__)
+    parser.add_argument("--warmup", type=float, default=0.1, help="share of steps of rising rate")
+    args = parser.parse_args()
+    data = recipe.data(args)
+    strategy = recipe.strategy(args, "head_only", warmup=args.warmup)
+    done = recipe.run(data, args, strategy)
+    slowest = max(done.history, key=lambda row: row["val_loss"])
+    print(f"Best epoch: {done.best_epoch + 1}; the worst was {slowest['epoch'] + 1}.")
+    recipe.report(done, data, args, "head_only")
+
+
+if __name__ == "__main__":
+    main()

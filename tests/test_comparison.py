@@ -1,0 +1,272 @@
+"""Comparisons: same splits, honest rows, nothing lost by a failure or an interruption."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import kft
+from kft.backbones.esm2 import ESM2
+from kft.data import Dataset, Split
+from kft.results import NULL
+
+pytestmark = pytest.mark.usefixtures("as_written")
+
+
+def peptides(count, seed):
+    """Peptides of one length whose class is whether they hold more K than E."""
+    rng = np.random.default_rng(seed)
+    letters = rng.choice(list("AGKELS"), size=(count, 12))
+    score = (letters == "K").sum(axis=1) - (letters == "E").sum(axis=1)
+    letters[:, 0] = np.where(score == 0, "K", letters[:, 0])
+    score = (letters == "K").sum(axis=1) - (letters == "E").sum(axis=1)
+    return Split(["".join(row) for row in letters], (score > 0).astype(int))
+
+
+@pytest.fixture(scope="module")
+def data():
+    parts = [peptides(count, seed) for seed, count in enumerate((48, 24, 60))]
+    about = {"source": "drawn", "licence": "none", "citation": "", "checksum": ""}
+    return Dataset("charge", "classification", *parts, classes=("E", "K"), **about)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return kft.backbones.randomised(ESM2(1, 16, 2), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    epochs: int = 1
+
+    def __call__(self, model):
+        raise RuntimeError("this strategy is\n  broken")
+
+
+STRATEGIES = {"linear_probe": "linear_probe", "broken": Broken(), "head_only": "head_only"}
+
+
+@pytest.fixture(scope="module")
+def compared(backbone, data, tmp_path_factory):
+    """A comparison of two strategies and a broken one, its folder, and the backbone's weights."""
+    out = tmp_path_factory.mktemp("compared")
+    before = kft.fingerprint(backbone, None)
+    found = kft.compare(backbone, data, STRATEGIES, 2, epochs=1, out=out, resamples=200)
+    return found, out, before
+
+
+def test_rows(compared):
+    found, _, _ = compared
+    kinds = {row.name: row.kind for row in found.rows}
+    assert kinds == {
+        "majority class": "baseline", "composition": "baseline", "3-mers": "baseline",
+        "linear_probe": "strategy", "broken": "strategy", "head_only": "strategy",
+        "from_scratch": "control", "linear_probe, shuffled labels": "control",
+    }  # fmt: skip
+    for row in found.rows:
+        if row.name != "broken":
+            assert list(row.scores) == ["AUROC", "accuracy", "MCC"]
+            assert len(row.scores["AUROC"].seeds) == (1 if row.kind == "baseline" else 2)
+            assert row.error is None and row.seconds > 0
+        if row.kind == "strategy" and row.name != "broken":
+            assert row.memory > 50e6
+    by_name = {row.name: row for row in found.rows}
+    assert by_name["linear_probe"].trainable == 16 * 2 + 2
+    assert by_name["from_scratch"].trainable == by_name["from_scratch"].parameters
+
+
+def test_a_strategy_that_fails_stands_in_its_row(compared):
+    found, _, _ = compared
+    broken = next(row for row in found.rows if row.name == "broken")
+    assert broken.error == "RuntimeError: this strategy is broken"
+    assert broken.scores == {}
+    assert "Failed: broken (RuntimeError: this strategy is broken)" in found.recommendation
+    assert "failed" in str(found)
+    assert found.to_frame().loc["broken", "seeds"] == 0
+
+
+def test_the_backbone_stays_as_it_is(compared, backbone):
+    assert kft.fingerprint(backbone, None) == compared[2]
+    assert all(layer.trainable for layer in backbone.layers)
+
+
+def test_a_run_is_that_of_fit(compared, backbone, data):
+    copy = ESM2.from_config(backbone.get_config())
+    copy.set_weights(backbone.get_weights())
+    model = kft.Model(copy, kft.heads.for_data(data))
+    kft.fit(model, data, "head_only", epochs=1, seed=1, verbose=0)
+    row = next(row for row in compared[0].rows if row.name == "head_only")
+    np.testing.assert_allclose(
+        kft.predict(model, data.test.inputs), row.predictions[1], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_what_is_written_and_said(compared):
+    found, out, _ = compared
+    assert {path.suffix for path in out.iterdir() if path.is_file()} == {
+        ".png", ".txt", ".csv", ".json",
+    }  # fmt: skip
+    assert (out / "charge.png").read_bytes().startswith(b"\x89PNG")
+    caption = (out / "charge.txt").read_text()
+    assert "n = 60" in caption and "What stands out" in caption and "broken" in caption
+    said = str(found)
+    assert NULL in said and "Recommended: " in said and "shuffled labels" in said
+    frame = found.to_frame()
+    assert frame["recommended"].sum() == 1
+    assert frame.loc[found.best.name, "p corrected"] == 1.0
+
+
+def test_goes_on_where_it_stopped(compared, backbone, data, tmp_path, capsys):
+    """Interrupted in the second run, then gone on with: the same table."""
+    plan = {"head_only": "head_only", "linear_probe": "linear_probe"}
+    options = {"seeds": 2, "epochs": 1, "out": tmp_path, "resamples": 200, "controls": False}
+    whole = kft.compare(backbone, data, plan, **{**options, "out": tmp_path / "whole"})
+    trained = []
+    original = kft.runs.fit
+
+    def fit(model, data, strategy, **rest):
+        trained.append((type(strategy).__name__, rest["seed"]))
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return original(model, data, strategy, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kft.runs, "fit", fit)
+        with pytest.raises(KeyboardInterrupt):
+            kft.compare(backbone, data, plan, **options)
+        assert len(list((tmp_path / "runs").glob("*.npz"))) == 2
+        (tmp_path / "runs" / "half.part").write_bytes(b"half")
+        capsys.readouterr()
+        found = kft.compare(backbone, data, plan, **options)
+    assert "2 of 4 trainings are in" in capsys.readouterr().out
+    assert trained[3:] == [("HeadOnly", 1), ("LinearProbe", 1)]
+    columns = [c for c in whole.to_frame() if c not in ("seconds", "peak memory", "recommended")]
+    costly = whole.to_frame()[columns].astype(str)
+    assert costly.equals(found.to_frame()[columns].astype(str))
+
+
+def test_a_damaged_run_is_trained_again(compared, backbone, data):
+    found, out, _ = compared
+    kept = sorted((out / "runs").glob("*.npz"))
+    kept[0].write_bytes(kept[0].read_bytes()[:100])
+    again = kft.compare(
+        backbone, data, STRATEGIES, 2, epochs=1, out=out, resamples=200, verbose=False
+    )
+    for one, other in zip(found.rows, again.rows, strict=True):
+        for name in one.scores:
+            np.testing.assert_allclose(one.scores[name].seeds, other.scores[name].seeds)
+
+
+def test_diverged_is_a_failure(backbone, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(kft.runs, "predict", lambda model, inputs, *rest: np.full((60, 2), np.nan))
+    found = kft.compare(
+        backbone, data, ["linear_probe"], 1, controls=False, out=tmp_path, verbose=False
+    )
+    assert "diverged" in next(row.error for row in found.rows if row.error)
+
+
+def test_residues(backbone, tmp_path):
+    rng = np.random.default_rng(0)
+
+    def chains(count):
+        rows = ["".join(rng.choice(list("AKG"), size=rng.integers(6, 12))) for _ in range(count)]
+        targets = [np.array(["AKG".index(x) for x in row]) for row in rows]
+        masks = [np.arange(len(row)) > 0 for row in rows]
+        return Split(rows, targets, masks=masks)
+
+    about = {"source": "drawn", "licence": "none", "citation": "", "checksum": ""}
+    parts = [chains(n) for n in (12, 6, 12)]
+    data = Dataset("letters", "residue_classification", *parts, classes=("a", "b", "c"), **about)
+    found = kft.compare(
+        backbone, data, ["linear_probe"], 1, epochs=1, out=tmp_path, resamples=50, verbose=False
+    )
+    scores = {row.name: row.scores["accuracy"].value for row in found.rows}
+    assert scores["residue"] == 1.0
+    assert scores["linear_probe"] > scores["linear_probe, shuffled labels"]
+    assert len(found.rows[3].predictions[0]) == 12
+
+
+# What it costs, and where it is kept --------------------------------------------------------------
+
+
+def test_what_is_expected(backbone, data):
+    step = kft.runs.Step(0.3, 0, batch=10, train=1000, valid=100, test=100)
+    deep = kft.backbones.randomised(ESM2(4, 16, 2), 0)
+
+    def expected(name, **options):
+        model = kft.runs.fresh(deep, kft.heads.for_data(data))
+        return kft.runs.expected_seconds(step, model, kft.strategies.get(name, **options))
+
+    forward = 0.3 / 10 / 3
+    assert expected("linear_probe") == pytest.approx(forward * 1200)
+    assert expected("full", epochs=2) == pytest.approx(forward * (2 * 3100 + 100))
+    head, last = expected("head_only", epochs=10), expected("last_blocks", blocks=1, epochs=10)
+    assert head < last < expected("full", epochs=10) / 2
+
+
+def test_peak_memory_is_seen():
+    with kft.runs.PeakMemory() as small:
+        pass
+    with kft.runs.PeakMemory() as large:
+        block = np.ones(30_000_000)  # 240 MB
+        block[::7].sum()
+        del block
+    assert large.peak - small.peak > 150e6
+
+
+def test_runs_are_told_apart(backbone, data, tmp_path):
+    about = {"data": kft.runs.digest_of_data(data), "backbone": kft.runs.digest_of_model(backbone)}
+    store = kft.runs.Store(tmp_path, about)
+    run = kft.runs.Run(np.ones((3, 2)), 1, 2, 3.0, 4)
+    store.put(run, strategy="a", seed=0)
+    assert store.get(strategy="a", seed=1) is None
+    kept = store.get(strategy="a", seed=0)
+    np.testing.assert_array_equal(kept.predictions, run.predictions)
+    assert (kept.trainable, kept.parameters, kept.seconds, kept.memory) == (1, 2, 3.0, 4)
+    other = dataclasses.replace(data, valid=data.valid.take(range(20)))
+    assert kft.runs.digest_of_data(other) != about["data"]
+    assert (
+        kft.runs.digest_of_model(kft.backbones.randomised(ESM2(1, 16, 2), 1)) != about["backbone"]
+    )
+
+
+def test_shuffled_labels(data):
+    other = kft.runs.shuffled(data, 0)
+    assert (other.train.targets != data.train.targets).any()
+    np.testing.assert_array_equal(np.sort(other.train.targets), np.sort(data.train.targets))
+    assert other.test is data.test
+    np.testing.assert_array_equal(kft.runs.shuffled(data, 0).train.targets, other.train.targets)
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategies": ["lorra"]}, "Did you mean 'lora'"),
+        ({"strategies": []}, "strategies is empty"),
+        ({"strategies": "lora"}, "must be a list or a dict"),
+        ({"strategies": ["lora", "lora"]}, "'lora' twice"),
+        ({"seeds": 0}, "seeds must be"),
+        ({"seeds": [1, 1]}, "seeds must be"),
+    ],
+)
+def test_bad_arguments(backbone, data, options, message):
+    with pytest.raises(ValueError, match=message):
+        kft.compare(backbone, data, **options)
+
+
+def test_no_test_split_and_a_file_as_folder(backbone, data, tmp_path):
+    with pytest.raises(ValueError, match="no test split"):
+        kft.compare(backbone, dataclasses.replace(data, test=None))
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        kft.compare(backbone, data, ["linear_probe"], out=tmp_path)
+
+
+def test_names_tell_strategies_of_one_kind_apart(backbone):
+    methods = kft.comparison._methods(
+        ["lora", kft.strategies.get("lora", rank=2, epochs=3), Broken()], None, False
+    )
+    assert [m.name for m in methods] == ["lora", "lora(rank=2, epochs=3)", "Broken"]

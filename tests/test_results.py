@@ -1,0 +1,112 @@
+"""What a comparison says, whichever way it falls."""
+
+import numpy as np
+import pytest
+
+from kft.evaluation import Interval
+from kft.plots import plot_comparison
+from kft.plots.comparison import Point
+from kft.results import Comparison, Row
+from kft.significance import Resampled
+
+pytestmark = pytest.mark.once
+
+
+def row(name, value, seconds=1.0, kind="strategy", error=0.01, **options):
+    rng = np.random.default_rng(len(name))
+    score = Resampled(np.full(3, value), value, value + rng.normal(0, error, 500), np.zeros(500))
+    return Row(name, kind, {"AUROC": score}, 10, 100, seconds, 2**30, **options)
+
+
+def comparison(*rows, seeds=(0, 1, 2)):
+    chance = row("majority class", 0.5, 0.01, "baseline", error=0.0)
+    return Comparison("amp", 924, (chance, *rows), seeds, 0.95, {"backend": "jax"})
+
+
+FULL, PROBE = row("full", 0.94, 100.0), row("linear_probe", 0.935, 2.0)
+SCRATCH = row("from_scratch", 0.90, 110.0, "control")
+
+
+def test_the_cheaper_of_two_that_are_close_is_recommended():
+    found = comparison(PROBE, FULL)
+    assert found.recommended is PROBE and found.best is FULL
+    assert "full scores highest" in found.recommendation
+    assert "linear_probe lies within one standard error (0.010) of it at 2% of the time" in (
+        found.recommendation
+    )
+
+
+def test_the_best_is_recommended_where_nothing_is_close():
+    found = comparison(row("linear_probe", 0.8, 2.0), FULL)
+    assert found.recommended is FULL
+    assert "nothing cheaper comes within one standard error" in found.recommendation
+
+
+def test_a_baseline_that_does_as_well_is_said_to():
+    found = comparison(row("3-mers", 0.94, 1.0, "baseline"), FULL)
+    assert found.recommended.name == "3-mers"
+    assert "no strategy earns its cost" in found.recommendation
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.80, "a gain clear of zero"),
+        (0.94, "cannot see that the given weights helped"),
+        (0.99, "training from nothing is better"),
+    ],
+)
+def test_what_pretraining_was_worth(value, words):
+    found = comparison(FULL, row("from_scratch", value, 110.0, "control"))
+    assert words in found.recommendation
+
+
+@pytest.mark.parametrize(("value", "word"), [(0.5, "Control: with shuffled"), (0.7, "leaked")])
+def test_shuffled_labels(value, word):
+    control = row("full, shuffled labels", value, 1.0, "control", shuffles=True)
+    found = comparison(FULL, control)
+    assert word in found.recommendation
+    assert control not in found.candidates and control.name not in found.standings
+
+
+def test_failures_and_a_single_seed_are_said():
+    found = comparison(FULL, Row("lora", "strategy", error="ValueError: no"), seeds=(0,))
+    assert "Failed: lora (ValueError: no)." in found.recommendation
+    assert "One seed tells nothing" in found.recommendation
+    assert "1 seed," in str(found)
+    assert np.isnan(found.to_frame().loc["lora", "gap"])
+
+
+def test_the_table_says_what_the_frame_says():
+    found = comparison(PROBE, FULL, SCRATCH)
+    frame, said = found.to_frame(), str(found)
+    assert list(frame.index) == ["majority class", "linear_probe", "full", "from_scratch"]
+    assert frame.loc["full", ["AUROC", "gap", "p corrected"]].tolist() == [0.94, 0.0, 1.0]
+    assert frame.loc["from_scratch", "gap"] == pytest.approx(-0.04)
+    assert frame.loc["linear_probe", "recommended"] and frame["recommended"].sum() == 1
+    line = next(line for line in said.splitlines() if "from_scratch" in line)
+    assert "0.900 [" in line and "-0.040" in line and "1.0 GB" in line
+
+
+def test_the_caption_says_what_stands_out():
+    figure, caption = comparison(PROBE, FULL, SCRATCH).figure()
+    assert "full scores highest, AUROC 0.940" in caption
+    assert "linear_probe reaches 0.935 in 2.0 s and lies within one standard error" in caption
+    assert "3 seeds" in caption and "n = 924" in caption
+    labels = [text.get_text() for text in figure.axes[0].texts]
+    assert "majority class  0.500 (below)" in labels
+    assert len(labels) == 4
+
+
+def test_labels_do_not_overlap():
+    score = Interval(0.9, 0.8, 0.95)
+    points = [Point(str(i), "strategy", 1.0 + i, score, [0.9]) for i in range(9)]
+    figure, _ = plot_comparison(points, "AUROC")
+    places = sorted(text.get_position()[1] for text in figure.axes[0].texts)
+    assert np.diff(places).min() > 0.05 and places[-1] <= 1.0
+
+
+def test_nothing_to_draw():
+    nothing = Interval(np.nan, np.nan, np.nan)
+    with pytest.raises(ValueError, match="no point has a score"):
+        plot_comparison([Point("a", "strategy", 1.0, nothing, [])])
