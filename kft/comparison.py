@@ -134,7 +134,7 @@ def compare(
     study.open(out, again)
     study.expect(methods, seeds)
     rows = baseline_rows(data, resamples, lambda line: study.say(f"  {line}"))
-    rows += study.trained(methods, seeds, resamples, first_stream=len(rows))
+    rows += study.trained(methods, seeds, resamples)
     if not any(row.scores for row in rows):
         raise ValueError(f"Nothing could be compared: {rows[-1].error}")
     about = study.store.about | {"strategies": {m.name: repr(m.strategy) for m in methods}}
@@ -171,13 +171,13 @@ def baseline_rows(data, resamples=2000, say=None):
     return rows
 
 
-def scores_of(data, predictions, resamples=2000, stream=0):
+def scores_of(data, predictions, resamples=2000):
     """Scores the answers of one method to the test split, see `kft.significance.resampled`.
 
     Args:
         data: a `kft.data.Dataset`.
         predictions: list over seeds of what `kft.predict` answers.
-        resamples, stream: as for `resampled`.
+        resamples: as for `resampled`.
 
     Returns:
         dict, metric name -> `kft.significance.Resampled`.
@@ -186,7 +186,7 @@ def scores_of(data, predictions, resamples=2000, stream=0):
     if data.task.startswith("residue"):
         counted = [_counted_residues(data.test, one) for one in predictions]
         (targets, _, groups), predictions = counted[0], [one[1] for one in counted]
-    return resampled(data.task, targets, predictions, resamples, groups=groups, stream=stream)
+    return resampled(data.task, targets, predictions, resamples, groups=groups)
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ class _Study:
             f"{_duration(rest)}, compilation aside, and no more memory than that."
         )
 
-    def trained(self, methods, seeds, resamples, first_stream):
+    def trained(self, methods, seeds, resamples):
         """One row for each strategy and control; all of one seed before those of the next."""
         runs, errors = {method.name: [] for method in methods}, {}
         plan = [(method, seed) for seed in seeds for method in methods]
@@ -326,8 +326,8 @@ class _Study:
             metric, score = next(iter(scores.items()))
             self.say(f"{label}  {metric} {score.value:.3f}  {run.seconds:6.1f} s")
         return [
-            _row(self.data, method, runs[method.name], errors.get(method.name), resamples, stream)
-            for stream, method in enumerate(methods, start=first_stream)
+            _row(self.data, method, runs[method.name], errors.get(method.name), resamples)
+            for method in methods
         ]
 
     def _run(self, method, seed, label):
@@ -376,11 +376,11 @@ class _Line(keras.callbacks.Callback):
         self.epochs += 1
 
 
-def _row(data, method, runs, error, resamples, stream):
+def _row(data, method, runs, error, resamples):
     if not runs:
         return Row(method.name, method.kind, error=error, shuffles=method.shuffles)
     predictions = [run.predictions for run in runs]
-    scores = scores_of(data, predictions, resamples, stream)
+    scores = scores_of(data, predictions, resamples)
     seconds = float(np.median([run.seconds for run in runs]))
     return Row(method.name, method.kind, scores, runs[0].trainable, runs[0].parameters, seconds,
                runs[0].memory, error, method.shuffles, predictions)  # fmt: skip

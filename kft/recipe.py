@@ -87,9 +87,9 @@ def head(found):
 
 
 def strategy(args, name, **options):
-    """A strategy with what the arguments say of epochs, rate and seed."""
+    """A strategy with what the arguments say of epochs and rate."""
     known = {f.name for f in fields(strategies.get(name))}
-    told = {"epochs": args.epochs, "rate": args.rate, "seed": args.seed}
+    told = {"epochs": args.epochs, "rate": args.rate}
     if args.backbone is None:
         told["epochs"] = args.epochs or EPOCHS.get(args.data)
         told["rate"] = args.rate or RATE
@@ -111,6 +111,8 @@ def run(found, args, chosen):
         `kft.fitting.Fit`.
     """
     model = Model(backbone(args), head(found))
+    if hasattr(chosen, "seed"):  # it marks the model here already
+        chosen = replace(chosen, seed=args.seed)
     print(parameters(chosen(model)[0].model))
     print()
     return fit(model, found, chosen, batch_size=args.batch_size, max_length=args.max_length,

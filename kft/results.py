@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kft.evaluation import Interval, interval
+from kft.evaluation import Interval
 from kft.plots import plot_comparison, save_figure
 from kft.plots.comparison import Point
-from kft.significance import Resampled, against_best, within_one_error
+from kft.significance import Resampled, against_best, difference, within_one_error
 
 NULL = (
     "Null hypothesis of each p: over training seeds and test sets like this one, the method and "
@@ -141,8 +141,7 @@ class Comparison:
         if control is None or not tuned:
             return None
         best = max(tuned, key=lambda row: self._main(row).value)
-        one, other = self._main(best), self._main(control)
-        gain = interval(one.value - other.value, one.draws - other.draws, self.confidence)
+        gain = difference(self._main(best), self._main(control), self.confidence)
         said = f"Pre-training: {best.name} minus from_scratch is {gain}"
         if gain.low > 0:
             return f"{said}, a gain clear of zero."

@@ -1,19 +1,19 @@
 """Several methods on one test set, each trained from several seeds: what can be told apart.
 
 The score of a method is its mean over seeds. Two things make it uncertain: which records the test
-set happens to hold, and how training happens to begin. Each resample therefore draws the test
-records anew (whole groups, the same for every method) and, within it, moves the mean by what
-other seeds might have given: t s / sqrt(S), with t from Student's distribution of S - 1 degrees
-of freedom. Drawing the S seeds with replacement instead is the textbook's nested bootstrap, and
-far too narrow for the three or five seeds that one can afford: `tests/benchmarks/coverage.py`
-shows both.
+set happens to hold, and how training happens to begin. Each resample draws the test records anew
+(whole groups, the same for every method) and moves the mean by what other seeds might have given:
+t s / sqrt(S), with t from Student's distribution of S - 1 degrees of freedom, since three or five
+seeds tell their own variance badly. The interval is that of Behrens and Fisher, a little too wide
+rather than too narrow. Drawing the seeds with replacement, as the textbook's nested bootstrap does,
+is too narrow where training is unstable: `tests/benchmarks/coverage.py` shows both.
 
 Shapes: `M` methods, `S` seeds, `R` resamples.
 
 Sources: Davison and Hinkley, "Bootstrap Methods and their Application" (1997), 3.8, for the nested
-bootstrap; Welch, Biometrika 34:28 (1947), for a difference whose parts are known to different
-degrees; Holm, Scandinavian Journal of Statistics 6:65 (1979); Breiman et al., "Classification and
-Regression Trees" (1984), 3.4.3, for the rule of one standard error.
+bootstrap; Welch, Biometrika 34:28 (1947), for the test of a difference; Holm, Scandinavian Journal
+of Statistics 6:65 (1979); Breiman et al., "Classification and Regression Trees" (1984), 3.4.3, for
+the rule of one standard error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ class Resampled(NamedTuple):
         seeds: (S,) the score of each seed on the test set; NaN where it is undefined.
         value: the mean of those that are defined.
         by_records: (R,) that mean on other test sets.
-        by_seeds: (R,) how far other seeds might have moved it.
         variance: of the mean, by seeds.
         bounds: the least and the most that the metric can be.
     """
@@ -46,14 +45,18 @@ class Resampled(NamedTuple):
     seeds: np.ndarray
     value: float
     by_records: np.ndarray
-    by_seeds: np.ndarray
     variance: float = 0.0
     bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property
+    def part(self) -> tuple[float, int]:
+        """The variance by seeds, and its degrees of freedom."""
+        return self.variance, int(np.isfinite(self.seeds).sum()) - 1
+
+    @property
     def draws(self) -> np.ndarray:
         """(R,) what the mean might have been."""
-        return np.clip(self.by_records + self.by_seeds, *self.bounds)
+        return np.clip(_moved(self.by_records, [self.part]), *self.bounds)
 
     @property
     def error(self) -> float:
@@ -73,7 +76,6 @@ def resampled(
     resamples: int = 2000,
     seed: int = 0,
     groups: ArrayLike | None = None,
-    stream: int = 0,
 ) -> dict[str, Resampled]:
     """Score a method that was trained from several seeds, on resamples of test records and seeds.
 
@@ -84,8 +86,7 @@ def resampled(
         task, targets, groups: as for `evaluation.score`.
         predictions: those of each seed, as for `evaluation.score`; one for a method without seeds.
         resamples: R.
-        seed: the only source of randomness; methods with one seed share the resamples.
-        stream: number of the method, so that their seeds are moved independently.
+        seed: the only source of randomness; methods with the same share the resamples.
 
     Returns:
         Metric name -> `Resampled`, the task's headline metric first.
@@ -102,22 +103,18 @@ def resampled(
         raise ValueError("predictions must hold those of at least one seed, received none")
     each = [bootstrap(task, targets, one, resamples, seed, groups) for one in predictions]
     found = {}
-    for number, name in enumerate(each[0][0]):
+    for name in each[0][0]:
         seeds = np.array([values[name] for values, _ in each])  # (S,)
         defined = ~np.isnan(seeds)
         draws = np.stack([row[name] for _, row in each])[defined]  # (S, R)
         if not defined.any():
             nothing = np.full(resamples, math.nan)
-            found[name] = Resampled(seeds, math.nan, nothing, nothing)
+            found[name] = Resampled(seeds, math.nan, nothing)
             continue
-        value, count = float(seeds[defined].mean()), len(draws)
-        variance = _by_seeds(seeds[defined], draws) / count
-        moved = np.zeros(resamples)
-        if variance:
-            rng = np.random.default_rng([seed, stream, number])
-            moved = rng.standard_t(count - 1, resamples) * math.sqrt(variance)
+        variance = _by_seeds(seeds[defined], draws) / len(draws)
         bounds = _BOUNDS.get(name, (0, 1))
-        found[name] = Resampled(seeds, value, draws.mean(axis=0), moved, variance, bounds)
+        value = float(seeds[defined].mean())
+        found[name] = Resampled(seeds, value, draws.mean(axis=0), variance, bounds)
     return found
 
 
@@ -130,6 +127,33 @@ def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:
     if len(seeds) < 2:
         return 0.0
     return max(0.0, 2 * seeds.var(ddof=1) - float(np.nanmean(draws.var(axis=0, ddof=1))))
+
+
+def _moved(by_records: np.ndarray, parts: list[tuple[float, int]]) -> np.ndarray:
+    """Add what other seeds might have done to the draws of a value by records, (R,)."""
+    rng = np.random.default_rng([0, len(by_records)])  # a stream of its own
+    draws = by_records
+    for variance, freedom in parts:
+        if variance:
+            draws = draws + math.sqrt(variance) * rng.standard_t(freedom, len(by_records))
+    return draws
+
+
+def difference(one: Resampled, other: Resampled, confidence: float = 0.95) -> Interval:
+    """Return the score of one method minus that of another, paired by records.
+
+    Args:
+        one, other: with the same resamples.
+        confidence: of the interval.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(0, 0.02, 500)
+        >>> good, bad = (Resampled(np.array([v]), v, v + noise) for v in (0.9, 0.8))
+        >>> print(difference(good, bad))
+        0.100 [0.100, 0.100]
+    """
+    draws = _moved(one.by_records - other.by_records, [one.part, other.part])
+    return interval(one.value - other.value, draws, confidence)
 
 
 class Standing(NamedTuple):
@@ -168,7 +192,7 @@ def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list
 
     Example:
         >>> noise = np.random.default_rng(0).normal(0, 0.01, 500)
-        >>> rows = [Resampled(np.array([v]), v, v + noise * v, noise * 0) for v in (0.9, 0.5)]
+        >>> rows = [Resampled(np.array([v]), v, v + noise * v) for v in (0.9, 0.5)]
         >>> against_best(rows)[1].corrected < 0.001
         True
     """
@@ -182,8 +206,7 @@ def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list
         corrected[pair] = largest
     standings: list[Standing | None] = [None] * len(methods)
     for i in there:
-        pair, own, reference = (min(i, best), max(i, best)), methods[i], methods[best]
-        gap = interval(own.value - reference.value, own.draws - reference.draws, confidence)
+        pair, gap = (min(i, best), max(i, best)), difference(methods[i], methods[best], confidence)
         standings[i] = Standing(gap, p.get(pair, 1.0), corrected.get(pair, 1.0))
     return standings
 
@@ -192,11 +215,11 @@ def _welch(one: Resampled, other: Resampled) -> float:
     """Return p of "both have the same expected score", two-sided and paired by records."""
     gap = abs(one.value - other.value)
     known = float(np.nanvar(one.by_records - other.by_records, ddof=1))
-    parts = [(row.variance, np.isfinite(row.seeds).sum() - 1) for row in (one, other)]
+    parts = [one.part, other.part]
     total = known + sum(variance for variance, _ in parts)
     if not total:  # they always agree, or always differ by as much
         return 1.0 if gap < 1e-12 else 0.0
-    uncertain = sum(variance**2 / count for variance, count in parts if variance)
+    uncertain = sum(variance**2 / freedom for variance, freedom in parts if variance)
     freedom = total**2 / uncertain if uncertain else math.inf  # Welch-Satterthwaite
     return float(2 * student.sf(gap / math.sqrt(total), freedom))
 
@@ -216,7 +239,7 @@ def within_one_error(methods: Sequence[Resampled], costs: Sequence[float]) -> in
 
     Example:
         >>> noise = np.random.default_rng(0).normal(0, 0.02, 500)
-        >>> rows = [Resampled(np.array([v]), v, v + noise, noise * 0) for v in (0.89, 0.9)]
+        >>> rows = [Resampled(np.array([v]), v, v + noise) for v in (0.89, 0.9)]
         >>> within_one_error(rows, [1.0, 60.0])
         0
     """

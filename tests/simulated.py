@@ -58,8 +58,7 @@ class World:
         targets, groups, methods = self.draw(abilities, rng)
         seed = int(rng.integers(2**31))
         scores = [
-            resampled(self.task, targets, values, resamples, seed, groups, stream)
-            for stream, values in enumerate(methods)
+            resampled(self.task, targets, values, resamples, seed, groups) for values in methods
         ]
         return [next(iter(score.values())) for score in scores]
 

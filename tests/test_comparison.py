@@ -73,6 +73,8 @@ def test_rows(compared):
     by_name = {row.name: row for row in found.rows}
     assert by_name["linear_probe"].trainable == 16 * 2 + 2
     assert by_name["from_scratch"].trainable == by_name["from_scratch"].parameters
+    one, other = by_name["from_scratch"].predictions
+    assert np.abs(one - other).max() > 1e-3  # each seed begins from weights of its own
 
 
 def test_a_strategy_that_fails_stands_in_its_row(compared):

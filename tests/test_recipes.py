@@ -2,17 +2,22 @@
 
 import csv
 import json
+import os
 import re
 import runpy
+import signal
+import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 import kft
+import kft.recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STRATEGIES = kft.strategies.names()
@@ -64,6 +69,39 @@ def test_compare(tmp_path, as_written):
     again = run("compare", tmp_path, "--tiny", "--strategies", "linear_probe", "head_only")
     assert "4 of 4 trainings are in" in again
     assert (tmp_path / "compare" / "amp.png").exists()
+
+
+@pytest.mark.once
+def test_strategies_leave_the_seed_to_each_training():
+    args = kft.recipe.arguments("which?").parse_args(["--seed", "3", "--epochs", "4"])
+    for name in STRATEGIES:
+        strategy = kft.recipe.strategy(args, name)
+        assert getattr(strategy, "seed", None) is None
+        assert getattr(strategy, "epochs", 4) == 4
+
+
+@pytest.mark.once
+def test_killed_and_gone_on_with(tmp_path):
+    """Kill -9 after the second training, then the same command again: the table of a whole run."""
+    options = ["--tiny", "--strategies", "linear_probe", "head_only"]
+    command = [sys.executable, "-u", RECIPES / "compare.py", "--out", tmp_path, *options]
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, "PYTHONPATH": str(RECIPES.parent)},
+    ) as process:  # fmt: skip
+        for line in process.stdout:
+            if line.startswith("[ 2/4]") and "AUROC" in line:
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert "2 of 4 trainings are in" in run("compare", tmp_path, *options)
+    (tmp_path / "whole").mkdir()
+    run("compare", tmp_path / "whole", *options)
+    resumed, whole = (
+        pd.read_csv(folder / "compare" / "amp.csv", index_col="method")
+        for folder in (tmp_path, tmp_path / "whole")
+    )
+    numbers = [name for name in whole if name not in ("seconds", "peak memory", "recommended")]
+    pd.testing.assert_frame_equal(resumed[numbers], whole[numbers], rtol=1e-5)
 
 
 @pytest.mark.once

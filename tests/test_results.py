@@ -14,7 +14,7 @@ pytestmark = pytest.mark.once
 
 def row(name, value, seconds=1.0, kind="strategy", error=0.01, **options):
     rng = np.random.default_rng(len(name))
-    score = Resampled(np.full(3, value), value, value + rng.normal(0, error, 500), np.zeros(500))
+    score = Resampled(np.full(3, value), value, value + rng.normal(0, error, 500))
     return Row(name, kind, {"AUROC": score}, 10, 100, seconds, 2**30, **options)
 
 

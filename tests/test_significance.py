@@ -6,19 +6,22 @@ from scipy import stats
 from simulated import WORLDS, coverage, rejections
 
 from kft import evaluation
-from kft.significance import Resampled, against_best, resampled, within_one_error
+from kft.significance import (
+    Resampled,
+    against_best,
+    difference,
+    resampled,
+    within_one_error,
+)
 
 pytestmark = pytest.mark.once
 
 
-def method(value, error=0.01, seeds=None, noise=None, seed=0):
+def method(value, error=0.01, noise=0.0, seed=0):
     """A method of known score and error by records; `noise` is its part by seeds."""
     rng = np.random.default_rng(seed)
     records = value + rng.normal(0, error, 2000)
-    spread = noise or 0.0
-    moved = spread * rng.standard_t(4, 2000) if noise else np.zeros(2000)
-    seeds = np.full(5, value) if seeds is None else seeds
-    return Resampled(np.asarray(seeds), value, records, moved, spread**2)
+    return Resampled(np.full(5, value), value, records, noise**2)
 
 
 # Coverage and size --------------------------------------------------------------------------------
@@ -89,14 +92,20 @@ def test_what_records_explain_is_not_counted_twice():
     assert np.median(shares) < 0.3
 
 
-def test_methods_share_the_records_and_not_the_seeds():
-    rng = np.random.default_rng(3)
-    targets, predictions = rng.normal(size=60), rng.normal(size=(3, 60))
-    one, other = (
-        resampled("regression", targets, predictions, 100, stream=k)["Spearman"] for k in (0, 1)
-    )
-    np.testing.assert_array_equal(one.by_records, other.by_records)
-    assert abs(np.corrcoef(one.by_seeds, other.by_seeds)[0, 1]) < 0.3
+def test_draws_are_those_of_records_and_of_seeds():
+    """Where seeds are all that matters, the interval is Student's; where they do not, as it was."""
+    low, high = method(0.5, error=1e-6, noise=0.04).interval(0.9)[1:]
+    assert high - low == pytest.approx(2 * 0.04 * stats.t.ppf(0.95, 4), rel=0.1)
+    np.testing.assert_array_equal(method(0.5).draws, method(0.5).by_records)
+
+
+def test_a_difference_is_paired_by_records():
+    """What is hard for both cancels, what seeds do to each does not."""
+    hard = np.random.default_rng(0).normal(0, 0.1, 2000)
+    one, other = (Resampled(np.full(5, v), v, v + hard, 1e-4) for v in (0.8, 0.7))
+    gap = difference(one, other, 0.9)
+    assert gap.value == pytest.approx(0.1)
+    assert gap.high - gap.low == pytest.approx(2 * 0.0311, rel=0.1)  # of the sum of two t(4) / 100
 
 
 def test_an_undefined_seed_is_left_out_and_seen():
@@ -154,7 +163,7 @@ def test_p_is_corrected_by_holm_over_all_pairs():
 
 def test_equal_methods_and_undefined_ones():
     same = method(0.8)
-    nothing = Resampled(np.array([np.nan]), np.nan, np.full(10, np.nan), np.zeros(10))
+    nothing = Resampled(np.array([np.nan]), np.nan, np.full(10, np.nan))
     rows = against_best([same, same, nothing])
     assert rows[1].p == 1.0 and rows[2] is None
     with pytest.raises(ValueError, match="no method has a score"):
