@@ -6,6 +6,8 @@ from_scratch is the control that says whether pre-training helped.
 """
 
 import difflib
+import math
+import numbers
 from dataclasses import dataclass, field, fields
 
 import keras
@@ -230,7 +232,7 @@ class LoRA:
         rank, alpha, dropout, targets, rslora, dora, bias: as for `kft.add_lora`. A model that has
             adapters keeps them, and these learn.
         epochs, rate, warmup, layer_decay, rates: as in `LastBlocks`.
-        b_ratio: what multiplies the rate of B; LoRA+ (Hayou et al. 2024) takes 16.
+        b_ratio: what multiplies the rate of B, above 0; LoRA+ (Hayou et al. 2024) takes 16.
         seed: int from which A is drawn, None for that of `kft.fit`.
     """
 
@@ -250,6 +252,11 @@ class LoRA:
     seed: int | None = None
 
     def __call__(self, model):
+        ratio = self.b_ratio
+        if not (isinstance(ratio, numbers.Real) and 0 < ratio < math.inf):
+            raise ValueError(
+                f"b_ratio must be a number above 0, 1 for the same rate, received {ratio!r}."
+            )
         _, head = _groups(model)
         if not adapter_names(model):
             add_lora(
@@ -264,11 +271,11 @@ class LoRA:
             )
         learns = (*_paths(model, holders), *_paths(model, head))
         factors = _factors(model, self.layer_decay, self.rates)
-        if self.b_ratio != 1:
+        if ratio != 1:
             second = {id(x.b) for layer in holders for x in layer.adapters.values()}
             for weight in weights(model):
                 if id(weight.variable) in second:
-                    factors[weight.path] = factors.get(weight.path, 1.0) * self.b_ratio
+                    factors[weight.path] = factors.get(weight.path, 1.0) * ratio
         name = "adapters and head"
         return _marked([Phase(name, model, learns, self.epochs, self.rate, self.warmup, factors)])
 

@@ -300,30 +300,34 @@ def test_keras_hub():
 # Errors -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"rank": 0}, "rank must be an integer above 0, received 0"),
-        ({"rank": 2.5}, "rank must be an integer above 0, received 2.5"),
-        ({"alpha": 0}, "alpha must be a number above 0, received 0"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
-        ({"bias": "some"}, "bias must be none, lora_only or all, received 'some'"),
-        ({"name": "my adapter"}, "name must be an identifier"),
-        ({"targets": ["quary"]}, "matches none of the .* near it are .*block_0/query"),
-        ({"targets": ["head"]}, "belongs to the head"),
-        ({"targets": ["attention_norm"]}, "it is a LayerNormalization, and adapters are for Dense"),
-        ({"ranks": {"key": 2}}, "ranks names 'key', which is none of the targets"),
-        ({"ranks": {"query": 0}}, "rank must be an integer above 0"),
-    ],
+BAD = (
+    ({"rank": 0}, "rank must be an integer above 0, received 0"),
+    ({"rank": 2.5}, "rank must be an integer above 0, received 2.5"),
+    ({"rank": True}, "rank must be an integer above 0, received True"),
+    ({"alpha": 0}, "alpha must be a number above 0, received 0"),
+    ({"alpha": True}, "alpha must be a number above 0, received True"),
+    ({"alpha": "8"}, "alpha must be a number above 0, received '8'"),
+    ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+    ({"bias": "some"}, "bias must be none, lora_only or all, received 'some'"),
+    ({"name": "my adapter"}, "name must be an identifier"),
+    ({"targets": ["quary"]}, "matches none of the .* near it are .*block_0/query"),
+    ({"targets": ["head"]}, "belongs to the head"),
+    ({"targets": ["attention_norm"]}, "it is a LayerNormalization, and adapters are for Dense"),
+    ({"ranks": {"key": 2}}, "ranks names 'key', which is none of the targets"),
+    ({"ranks": {"query": 0}}, "rank must be an integer above 0"),
 )
-def test_bad_arguments(options, message):
+
+
+def test_bad_arguments():
+    """None changes the model."""
     model = kft.Model(esm(), kft.heads.Regression())
     before = kft.fingerprint(model, None)
-    with pytest.raises(ValueError, match=message):
-        kft.add_lora(model, **options)
-    assert kft.fingerprint(model, None) == before
-    assert not kft.lora.names(model)
-    assert kft.parameters(model).frozen == 0
+    for options, message in BAD:
+        with pytest.raises(ValueError, match=message):
+            kft.add_lora(model, **options)
+        assert kft.fingerprint(model, None) == before
+        assert not kft.lora.names(model)
+        assert kft.parameters(model).frozen == 0
 
 
 def test_misuse():
@@ -336,6 +340,9 @@ def test_misuse():
         kft.add_lora(model, 4)
     with pytest.raises(ValueError, match="has no adapter 'other'; it has default"):
         kft.lora.use(model, "other")
+    for share in (float("nan"), float("inf"), "1"):
+        with pytest.raises(ValueError, match=f"share of 'default' must be a .* received {share!r}"):
+            kft.lora.use(model, {"default": share})
     kft.merge_lora(model)
     model.compile("sgd", "mean_squared_error")
     with pytest.raises(Exception, match="merged adapters cannot learn"):
@@ -349,6 +356,10 @@ def test_misuse():
     )
     with pytest.raises(ValueError, match="channels are in groups"):
         kft.add_lora(grouped, 2, targets="g")
+    each = keras.layers.EinsumDense("abc,bcd->abd", (4, 3), name="each")
+    places = keras.Sequential([keras.Input((4, 5)), each])
+    with pytest.raises(ValueError, match="'abc,bcd->abd' is no product of inputs with one matrix"):
+        kft.add_lora(places, 2, targets="each")
 
 
 def test_the_language_model_keeps_its_table():

@@ -213,6 +213,11 @@ def test_unknown_names_and_options():
         strategies.get("last_blocks", blocks=4)(make())
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         strategies.get("gradual_unfreezing", epochs=0)(make())
+    model = make()
+    for ratio in (0, -1.0, float("nan"), "16"):
+        with pytest.raises(ValueError, match=f"b_ratio must be a number above 0, .* {ratio!r}"):
+            strategies.get("lora", b_ratio=ratio)(model)
+    assert not kft.lora.names(model)
     with pytest.raises(ValueError, match="LinearProbe trains in closed form and takes no epochs"):
         kft.fit(make(), (SEQUENCES, TARGETS), "linear_probe", 3)
 

@@ -3,6 +3,7 @@
 import functools
 import gc
 import math
+import numbers
 import re
 import warnings
 
@@ -150,8 +151,8 @@ def use(model, active):
             for the model without them.
 
     Raises:
-        ValueError: no adapters, an unknown name, adapters that are merged, or magnitudes (DoRA)
-            in a combination.
+        ValueError: no adapters, an unknown name, a share that is no finite number, adapters that
+            are merged, or magnitudes (DoRA) in a combination.
 
     Example:
         >>> import kft
@@ -165,6 +166,9 @@ def use(model, active):
         raise TypeError(f"active must be a name, {{name: share}} or None, received {active!r}.")
     shares = {} if active is None else {active: 1.0} if isinstance(active, str) else active
     found = _insist(model, shares)
+    for name, share in shares.items():
+        if not (isinstance(share, numbers.Real) and math.isfinite(share)):
+            raise ValueError(f"share of {name!r} must be a finite number, received {share!r}.")
     insist_unmerged(model)
     plain = len(shares) == 1 and set(shares.values()) == {1.0}
     for path, layer in found:
@@ -261,10 +265,12 @@ def remove(model, name=None):
 
 
 def _check(name, rank, alpha, dropout, bias):
-    for what, value in (("rank", rank), ("alpha", alpha)):
-        whole = what == "alpha" or isinstance(value, int | np.integer)
-        if not (whole and 0 < value < math.inf):
-            kind = "an integer above 0" if what == "rank" else "a number above 0"
+    for what, value, number, kind in (
+        ("rank", rank, numbers.Integral, "an integer above 0"),
+        ("alpha", alpha, numbers.Real, "a number above 0"),
+    ):
+        # bool is an Integral
+        if isinstance(value, bool) or not (isinstance(value, number) and 0 < value < math.inf):
             raise ValueError(f"{what} must be {kind}, received {value!r}.")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, received {dropout!r}.")

@@ -41,14 +41,11 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
         made = "".join(c for c in kernel if c in outputs and c not in inputs)
         return inputs, kernel, outputs, contracted, made
 
-    @staticmethod
-    def why_not(layer):
+    @classmethod
+    def why_not(cls, layer):
         """Why an EinsumDense is no matrix of inputs x outputs; None if it is one."""
-        given, _, outputs = layer.equation.partition("->")
-        inputs, kernel = given.split(",")
-        both = [c for c in kernel if c in outputs and c in inputs]
-        lost = [c for c in kernel if c not in outputs and c not in inputs]
-        if both or lost:
+        _, kernel, _, contracted, made = cls._indices(layer)
+        if len(contracted + made) < len(kernel):  # an index of the inputs and the outputs
             return f"its equation {layer.equation!r} is no product of inputs with one matrix"
         return None
 
