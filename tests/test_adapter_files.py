@@ -294,28 +294,53 @@ def test_another_shape_or_rank(tmp_path):
 
 
 def test_bad_files(tmp_path):
+    """Each is refused by name, and leaves the model as it was."""
+    fresh = model_of(kft.heads.Regression())
     with pytest.raises(FileNotFoundError, match=r"has no adapter_config.json"):
-        kft.load_adapter(model_of(kft.heads.Regression()), tmp_path)
+        kft.load_adapter(fresh, tmp_path)
     model = model_of(kft.heads.Regression())
     kft.add_lora(model, 4)
     kft.save_adapter(model, tmp_path)
     path = tmp_path / "adapter_config.json"
     config = json.loads(path.read_text())
-    for changes, message in (
+    lacking = [{k: v for k, v in config.items() if k != x} for x in ("r", "lora_alpha")]
+    for content, message in (
+        ("{", r"adapter_config.json: no JSON \(Expecting"),
+        ("[]", "adapter_config.json: expected a JSON object, received a list"),
+        (lacking[0], "adapter_config.json: r must be an integer, received nothing"),
+        (lacking[1], "adapter_config.json: lora_alpha must be a number, received nothing"),
+        ({"r": "4"}, "adapter_config.json: r must be an integer, received '4'"),
+        ({"lora_dropout": "no"}, "lora_dropout must be a number, received 'no'"),
+        ({"rank_pattern": [2]}, r"rank_pattern must be an object, received \[2\]"),
+        ({"use_dora": 1}, "use_dora must be true or false, received 1"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3', expected 'LORA'"),
         ({"lora_bias": True}, "lora_bias=True is not supported"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not supported"),
         ({"r": 8}, "has rank 4 in the tensors and 8 in adapter_config.json"),
     ):
-        path.write_text(json.dumps({**config, **changes}))
-        fresh = model_of(kft.heads.Regression())
+        if isinstance(content, dict):
+            content = json.dumps(content if content in lacking else {**config, **content})
+        path.write_text(content)
         with pytest.raises(ValueError, match=message):
             kft.load_adapter(fresh, tmp_path)
-        assert not kft.lora.names(fresh)
     path.write_text(json.dumps(config))
+    tensors = tmp_path / "adapter_model.safetensors"
+    whole = tensors.read_bytes()
+    for content, message in ((whole[:-9], "truncated: has .* bytes"), (b"", "not a safetensors")):
+        tensors.write_bytes(content)
+        with pytest.raises(ValueError, match=f"adapter_model.safetensors: {message}"):
+            kft.load_adapter(fresh, tmp_path)
+    tensors.unlink()
+    with pytest.raises(FileNotFoundError, match="has no adapter_model.safetensors: copy"):
+        kft.load_adapter(fresh, tmp_path)
+    assert not kft.lora.names(fresh) and kft.parameters(fresh).frozen == 0
+    tensors.write_bytes(whole)
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match=r"8 of 8 tensors have no place in the model"):
         kft.load_adapter(plain, tmp_path)
+    for folder in (path, path / "inside"):
+        with pytest.raises(NotADirectoryError, match="folder must be a folder .*config.json.* is"):
+            kft.save_adapter(model, folder)
 
 
 def test_any_keras_model(tmp_path):

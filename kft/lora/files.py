@@ -31,6 +31,7 @@ from kft.params import digest, layers, weights
 from kft.params.paths import listed
 
 CONFIG, TENSORS, HEAD = "adapter_config.json", "adapter_model.safetensors", "kft_head.safetensors"
+_OLDER = "adapter_model.bin"
 _PREFIX = "base_model.model."
 
 # Options of PEFT's LoraConfig that change what an adapter computes and that are not read here.
@@ -39,6 +40,13 @@ _FOREIGN = (
     "target_parameters", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config",
     "kasa_config", "monteclora_config", "fan_in_fan_out",
 )  # fmt: skip
+# What is read of the file, by JSON's names for it; the first two have to be there.
+_READ = {
+    "r": ("an integer", int), "lora_alpha": ("a number", int, float),
+    "lora_dropout": ("a number", int, float),
+    "rank_pattern": ("an object", dict), "alpha_pattern": ("an object", dict),
+    "use_rslora": ("true or false", bool), "use_dora": ("true or false", bool),
+}  # fmt: skip
 # Ways to begin after which the base itself is another one.
 _OTHER_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -62,6 +70,7 @@ def save_adapter(model, folder, name=None):
 
     Raises:
         ValueError: no adapters, an unknown name, or several and none named.
+        NotADirectoryError: the folder is a file, or in one.
 
     Example:
         >>> import tempfile
@@ -88,10 +97,7 @@ def save_adapter(model, folder, name=None):
     beside = {path: value for path, value in kept.items() if path not in form}
     config = _config(model, modules, {path: x.settings for path, _, x in found}, name)
     about = {"format": "pt", "kft_base": base_digest(model, kept)}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder, config, tensors, about, beside)
-    return folder
+    return _write(Path(folder), config, tensors, about, beside)
 
 
 def _chosen(model, name):
@@ -191,6 +197,13 @@ def _config(model, modules, settings, name):
 def _write(folder, config, tensors, about, beside):
     from safetensors.numpy import save_file
 
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f"folder must be a folder or a new name for one, received {folder}, and "
+            f"{next(x for x in (folder, *folder.parents) if x.exists())} is a file."
+        ) from None
     # Written aside and renamed: a file under its own name is complete.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".adapter-") as aside:
         aside = Path(aside)
@@ -201,6 +214,7 @@ def _write(folder, config, tensors, about, beside):
         (folder / HEAD).unlink(missing_ok=True)
         for file in aside.iterdir():
             file.replace(folder / file.name)
+    return folder
 
 
 # Loading ------------------------------------------------------------------------------------------
@@ -224,8 +238,8 @@ def load_adapter(model, folder, name="default", check_base=True):
 
     Raises:
         FileNotFoundError: no such folder or files.
-        ValueError: not LoRA, options of PEFT that are not supported; names or shapes that do not
-            fit the model or its head; another base; an adapter of this name that differs.
+        ValueError: damaged, not LoRA, options of PEFT that are not supported; names or shapes that
+            do not fit the model or its head; another base; an adapter of this name that differs.
 
     Example:
         >>> import tempfile
@@ -271,9 +285,32 @@ def load_adapter(model, folder, name="default", check_base=True):
 def _read(folder):
     from safetensors import safe_open
 
-    if not (folder / CONFIG).is_file():
+    config = _read_config(folder)
+    file = next((f for f in (folder / TENSORS, folder / _OLDER) if f.exists()), None)
+    if file is None:
+        raise FileNotFoundError(f"{folder} has no {TENSORS}: copy it beside {CONFIG}.")
+    tensors, about = read_safetensors(file), {}  # says first what is wrong with a damaged file
+    if file.name == TENSORS:
+        with safe_open(file, framework="numpy") as opened:
+            about = opened.metadata() or {}
+    return config, tensors, about
+
+
+def _read_config(folder):
+    """What adapter_config.json says, without what is null in it."""
+    file = folder / CONFIG
+    if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {CONFIG}: give the folder of an adapter.")
-    config = json.loads((folder / CONFIG).read_text())
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: no JSON ({error}). Copy or save it again.") from None
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{file}: expected a JSON object, received a {type(config).__name__}: give the folder "
+            f"of an adapter."
+        )
+    config = {option: value for option, value in config.items() if value is not None}
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{folder}: peft_type is {config.get('peft_type')!r}, expected 'LORA'.")
     foreign = [option for option in _FOREIGN if config.get(option)]
@@ -285,12 +322,13 @@ def _read(folder):
             f"lora_alpha, rank_pattern, alpha_pattern, lora_dropout, bias, use_rslora, use_dora, "
             f"modules_to_save."
         )
-    file = folder / TENSORS
-    if not file.exists():
-        return config, read_safetensors(folder / "adapter_model.bin"), {}
-    with safe_open(file, framework="numpy") as opened:
-        about = opened.metadata() or {}
-    return config, read_safetensors(file), about
+    for i, (option, (kind, *types)) in enumerate(_READ.items()):
+        if type(config.get(option)) not in types and (i < 2 or option in config):
+            received = repr(config[option]) if option in config else "nothing"
+            raise ValueError(
+                f"{file}: {option} must be {kind}, received {received}. Copy or save it again."
+            )
+    return config
 
 
 _PARTS = {
