@@ -1,6 +1,7 @@
 """What all tests share: no network, and the references' small models."""
 
 import atexit
+import gc
 import ipaddress
 import os
 import shutil
@@ -18,6 +19,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="kft-tests-jax-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# Each program is small and runs a few times: compiled without much optimisation it takes a quarter
+# of the time. Tests that hold numbers against a reference ask for `optimised`.
+if os.environ.get("KERAS_BACKEND") == "jax":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    os.environ["XLA_FLAGS"] = (
+        f"--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+        f"{os.environ.get('XLA_FLAGS', '')}"
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,6 +45,15 @@ def no_network():
     socket.socket.connect = connect
 
 
+@pytest.fixture(autouse=True, scope="session")
+def imports_stay():
+    """What was imported is not looked through whenever garbage, or kft a model, is searched for."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def as_written(monkeypatch):
     """TensorFlow runs operations as written, and does not trace each small model for seconds.
@@ -49,3 +67,19 @@ def as_written(monkeypatch):
         always = property(lambda self: True, lambda self, value: None)
         monkeypatch.setattr(trainer.Trainer, "run_eagerly", always, raising=False)
         monkeypatch.setattr(trainer, "model_supports_jit", lambda model: False)
+
+
+@pytest.fixture
+def optimised():
+    """JAX compiles with the optimisation that users have, which rounds in its own way."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

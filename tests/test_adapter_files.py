@@ -150,6 +150,7 @@ def moved(model, seed=7):
             weight.variable.assign(values + 0.2 * rng.standard_normal(values.shape))
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_from_peft(kind, tmp_path):
     base = reference("backbone")
@@ -180,6 +181,7 @@ def test_to_peft(kind, tmp_path):
     close_to(model, adapted, "backbone")
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("form", ["language model", "classification", "tokens"])
 @pytest.mark.parametrize("direction", ["from", "to"])
 def test_forms(form, direction, tmp_path):

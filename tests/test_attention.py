@@ -12,6 +12,8 @@ from kft.backbones.attention import (
     rotate,
 )
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 B, L, H, d = 3, 11, 2, 6
 
 

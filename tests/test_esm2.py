@@ -12,6 +12,8 @@ from keras import ops
 import kft
 from kft.backbones import esm2, esm2_weights
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 LENGTHS = (1, 2, 31, 58, 120, 300)
 PARTS = ("hidden states", "logits", "contacts")
 

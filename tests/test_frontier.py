@@ -93,14 +93,13 @@ CASES = {  # a model, what learns, an input
         lambda _: np.array([[3, 4, 0, 0], [1, 2, 5, 0]], dtype="int32"),
     ),
 }  # fmt: skip
-every_case = pytest.mark.parametrize("case", CASES)
 
 
 def leaves(x):
     return [ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(x)]
 
 
-@every_case
+@pytest.mark.parametrize("case", CASES)
 def test_both_parts_are_the_model(case):
     make, pattern, inputs = CASES[case]
     model = make()
@@ -115,14 +114,7 @@ def test_both_parts_are_the_model(case):
     compiled = learning.predict_on_batch(frozen.predict_on_batch(x))
     for one, other in zip(leaves(model.predict_on_batch(x)), leaves(compiled), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
-
-
-@every_case
-def test_nothing_is_frozen_too_little_or_too_much(case):
-    make, pattern, _ = CASES[case]
-    model = make()
-    params.train_only(model, pattern)
-    frozen, learning = kft.split(model)
+    # Nothing is frozen too little or too much.
     assert not frozen.trainable_weights
     assert ids(learning.trainable_weights) == ids(model.trainable_weights)
     # No layer of the graph is computed on both sides, but those that are shared.
@@ -200,6 +192,7 @@ def test_training_at_equal_padding_is_bit_by_bit_the_same():
         np.testing.assert_array_equal(values, other[name])
 
 
+@pytest.mark.usefixtures("optimised")
 def test_training_at_any_padding_is_the_same_to_rounding(monkeypatch):
     monkeypatch.undo()  # XLA may fuse operations across the frontier and round otherwise
     (whole, logs), (parted, other) = (trained(through, SEQUENCES) for through in (False, True))

@@ -1,5 +1,7 @@
 """Each kind of layer that can hold adapters: numbers, gradients, merging, files."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -112,7 +114,7 @@ def test_gradients(kind, dora):
     moved(model, scale=0.5)
     layer.activation = None
     rng = np.random.default_rng(3)
-    weighing = rng.standard_normal(ops.shape(layer(x))).astype("float32")
+    weighing = weights_of(layer(x))
     adapter = layer.adapters["default"]
     variables = [adapter.a, adapter.b]
     found = gradients(layer, x, weighing, variables)
@@ -123,7 +125,7 @@ def test_gradients(kind, dora):
     ratio = 1.0
     if dora:
         ratio = ops.convert_to_numpy(adapter.magnitude) / np.linalg.norm(start, axis=0)
-    g = matrix_gradient(kind, weighing, layer._unflat, layer.sizes)
+    g = matrix_gradient(kind)
     np.testing.assert_allclose(found[0], 1.5 * (g * ratio) @ b.T, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(found[1], 1.5 * a.T @ (g * ratio), rtol=1e-3, atol=1e-3)
 
@@ -171,18 +173,24 @@ def gradients(layer, x, weighing, variables):
     return [ops.convert_to_numpy(value).astype("float64") for value in found]
 
 
-def matrix_gradient(kind, weighing, unflat, shape):
+def weights_of(answer):
+    return np.random.default_rng(4).standard_normal(ops.shape(answer)).astype("float32")
+
+
+@functools.cache
+def matrix_gradient(kind):
     """dL/dM for L = sum(weighing * answer) of a plain layer, M its kernel as a matrix.
 
     The answer is linear in M, so that unit matrices tell it.
     """
+    _, holder, _, _ = around(kind)
     layer, x = layer_kinds()[kind]
-    layer(x)
+    weighing, shape = weights_of(layer(x)), holder.sizes
     layer.activation = None
     kernel = layer.embeddings if kind == "embedding" else layer.kernel
 
     def loss(matrix):
-        kernel.assign(unflat(matrix))
+        kernel.assign(holder._unflat(matrix))
         return np.sum(weighing * ops.convert_to_numpy(layer(x)).astype("float64"))
 
     units = np.eye(shape[0] * shape[1]).reshape(-1, *shape)

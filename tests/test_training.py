@@ -5,11 +5,14 @@ from itertools import islice
 
 import keras
 import numpy as np
+import pytest
 import references
 import torch
 from test_esm2 import from_reference
 
 import kft
+
+pytestmark = pytest.mark.usefixtures("optimised")
 
 STEPS, RATE, MOMENTUM = 50, 0.02, 0.9
 # What rounding in float32 grows to in 50 steps: the largest difference of a loss, of about 0.5, to
