@@ -1,5 +1,7 @@
 """Strategies beside baselines and controls on one data set: scores, intervals, tests and cost."""
 
+import inspect
+import operator
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -126,14 +128,15 @@ def compare(
     Example:
         `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
     """
-    methods = _methods(strategies, epochs, controls)
-    seeds = _seeds(seeds)
-    if data.test is None:
-        raise ValueError(f"{data.name} has no test split to compare on: split it first.")
+    methods, seeds = _methods(strategies, epochs, controls), _seeds(seeds)
+    _check(data, batch_size, confidence, resamples)
     study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
     study.open(out, again)
     study.expect(methods, seeds)
-    rows = baseline_rows(data, resamples, lambda line: study.say(f"  {line}"))
+    rows = baseline_rows(data, resamples, lambda line: study.say(f"  {line}"), max_length)
+    taken = [method.name for method in methods if method.name in [row.name for row in rows]]
+    if taken:
+        raise ValueError(f"{taken[0]!r} is the name of a baseline: call the strategy another.")
     rows += study.trained(methods, seeds, resamples)
     if not any(row.scores for row in rows):
         raise ValueError(f"Nothing could be compared: {rows[-1].error}")
@@ -143,13 +146,14 @@ def compare(
     return found
 
 
-def baseline_rows(data, resamples=2000, say=None):
+def baseline_rows(data, resamples=2000, say=None, max_length=None):
     """The rows of the baselines of a data set, fitted now; see `kft.baselines`.
 
     Args:
         data: a `kft.data.Dataset` with a test split.
         resamples: of the test records.
         say: called with one line before each fit, such as `print`.
+        max_length: residues of each chain that are scored, as of strategies; None for all.
 
     Returns:
         list of `kft.results.Row`; a baseline that fails stands in its row with the error.
@@ -160,13 +164,16 @@ def baseline_rows(data, resamples=2000, say=None):
             say(f"baseline {number}/{len(fits)}: {name}")
         try:
             one = fit(data)
-            scores = scores_of(data, [one.predictions], resamples)
+            answers = one.predictions
+            if data.task.startswith("residue"):
+                answers = [row[:max_length] for row in answers]
+            scores = scores_of(data, [answers], resamples)
         except Exception as error:
             rows.append(Row(name, "baseline", error=brief(error)))
             continue
         rows.append(
             Row(one.name, "baseline", scores, one.parameters, one.parameters, one.seconds,
-                predictions=[one.predictions])
+                predictions=[answers])
         )  # fmt: skip
     return rows
 
@@ -211,18 +218,24 @@ def _methods(chosen, epochs, controls):
         named[name] = one
     if not named:
         raise ValueError("strategies is empty: name at least one of kft.strategies.names().")
-    if controls:
-        named.setdefault("from_scratch", "from_scratch")
     found = []
     for name, one in named.items():
         strategy = strategies.get(one) if isinstance(one, str) else one
-        if epochs is not None and hasattr(strategy, "epochs"):
-            strategy = replace(strategy, epochs=epochs)
         kind = "control" if isinstance(strategy, strategies.FromScratch) else "strategy"
         found.append(_Method(name, kind, strategy))
+    if controls and all(method.kind == "strategy" for method in found):
+        found.append(_Method("from_scratch", "control", strategies.get("from_scratch")))
     if controls:
-        first = found[0]
+        first = next((method for method in found if method.kind == "strategy"), found[0])
         found.append(_Method(f"{first.name}, shuffled labels", "control", first.strategy, True))
+    if epochs is not None:
+        if not (isinstance(epochs, int) and epochs > 0):
+            raise ValueError(f"epochs must be an integer above 0, received {epochs!r}.")
+        found = [
+            replace(method, strategy=replace(method.strategy, epochs=epochs))
+            if hasattr(method.strategy, "epochs") else method
+            for method in found
+        ]  # fmt: skip
     return found
 
 
@@ -239,10 +252,33 @@ def _name(strategy):
 
 
 def _seeds(seeds):
-    seeds = list(range(seeds)) if isinstance(seeds, int | np.integer) else list(seeds)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds must be a number above 0 or a list of different ones: {seeds}.")
-    return seeds
+    try:
+        listed = range(seeds) if isinstance(seeds, int | np.integer) else seeds
+        found = [operator.index(seed) for seed in listed]
+    except TypeError:
+        found = []
+    if not found or len(set(found)) < len(found):
+        raise ValueError(
+            f"seeds must be a number above 0 or a list of different integers, received {seeds!r}."
+        )
+    return found
+
+
+def _check(data, batch_size, confidence, resamples):
+    """Raises before hours of training what would be raised after them."""
+    if data.test is None:
+        raise ValueError(f"{data.name} has no test split to compare on: split it first.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, received {confidence!r}.")
+    for name, value in (("batch_size", batch_size), ("resamples", resamples)):
+        if not (isinstance(value, int | np.integer) and value > 0):
+            raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
+    targets = data.test.targets
+    values = np.concatenate(targets) if isinstance(targets, list) else targets
+    if len(np.unique(values, axis=0)) < 2:
+        raise ValueError(
+            f"The test split of {data.name} has one target only: nothing can be told apart on it."
+        )
 
 
 class _Study:
@@ -260,6 +296,10 @@ class _Study:
 
     def say(self, line, **options):
         self.console.print(line, highlight=False, markup=False, **options)
+
+    def done(self, line):
+        """Says a line over the one that told of progress."""
+        self.say(line.ljust(self.console.width - 1) if self.console.is_terminal else line)
 
     def open(self, out, again):
         """Opens the folder of runs; names all that they depend on beside strategy and seed."""
@@ -291,8 +331,12 @@ class _Study:
                      f"{self.store.folder}.", soft_wrap=True)  # fmt: skip
         if len(kept) == len(methods) * len(seeds):
             return
-        head = self.make_head(self.data)
-        step = measured_step(self.backbone, head, self.data, self.batch_size, self.max_length)
+        try:
+            head = self.make_head(self.data)
+            step = measured_step(self.backbone, head, self.data, self.batch_size, self.max_length)
+        except Exception as error:  # a strategy may do what a step of all weights cannot
+            self.say(f"No estimate of time and memory: {brief(error)}")
+            return
         for method in methods:
             try:
                 copy = fresh(self.backbone, self.make_head(self.data))
@@ -303,7 +347,7 @@ class _Study:
         self.say(
             f"One step of training all weights takes {step.seconds:.2f} s, and with it the "
             f"process {step.memory / 2**30:.1f} GB: all trainings together should take about "
-            f"{_duration(rest)}, compilation aside, and no more memory than that."
+            f"{_duration(rest)}, compilation aside, and hardly more memory than that."
         )
 
     def trained(self, methods, seeds, resamples):
@@ -312,19 +356,19 @@ class _Study:
         plan = [(method, seed) for seed in seeds for method in methods]
         width = max(len(method.name) for method in methods)
         for number, (method, seed) in enumerate(plan, start=1):
-            if method.name in errors:
-                continue  # what failed once fails again, and may take an hour to do so
+            if method.name in errors and not runs[method.name]:
+                continue  # what failed at once fails again, and may take an hour to do so
             label = f"[{number:>2}/{len(plan)}] {method.name:<{width}} seed {seed}"
             try:
                 run = self._run(method, seed, label)
                 scores = scores_of(self.data, [run.predictions], 1)
             except Exception as error:
-                errors[method.name] = brief(error)
-                self.say(f"{label}  failed: {errors[method.name]}")
+                errors[method.name] = f"seed {seed}: {brief(error)}"
+                self.done(f"{label}  failed: {brief(error)}")
                 continue
             runs[method.name].append(run)
             metric, score = next(iter(scores.items()))
-            self.say(f"{label}  {metric} {score.value:.3f}  {run.seconds:6.1f} s")
+            self.done(f"{label}  {metric} {score.value:.3f}  {run.seconds:6.1f} s")
         return [
             _row(self.data, method, runs[method.name], errors.get(method.name), resamples)
             for method in methods
@@ -342,7 +386,10 @@ class _Study:
         options = {"batch_size": self.batch_size, "seed": seed}
         run = train(self.backbone, self.make_head(self.data), data, method.strategy, options,
                     self.max_length, callbacks)  # fmt: skip
-        self.store.put(run, **_key(method, seed))
+        try:
+            self.store.put(run, **_key(method, seed))
+        except OSError as error:
+            self.say(f"This training could not be kept ({brief(error)}); the comparison goes on.")
         return run
 
     def show(self, found, out):
@@ -351,7 +398,7 @@ class _Study:
         self.say(f"{NULL}\n\n{found.recommendation}")
         if out is not None:
             picture, *_ = found.save(out)
-            self.say(f"\n{picture.with_suffix('.txt').read_text()}")
+            self.say(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
             self.say(f"Written: {picture}, its caption, the table and the record beside it.",
                      soft_wrap=True)  # fmt: skip
 
@@ -387,7 +434,13 @@ def _row(data, method, runs, error, resamples):
 
 
 def _key(method, seed):
-    return {"strategy": repr(method.strategy), "seed": seed, "shuffles": method.shuffles}
+    kind = type(method.strategy)
+    try:
+        code = inspect.getsource(kind)  # of a strategy of one's own it may change any day
+    except (OSError, TypeError):
+        code = ""
+    return {"strategy": repr(method.strategy), "kind": f"{kind.__module__}.{kind.__qualname__}",
+            "code": code, "seed": seed, "shuffles": method.shuffles}  # fmt: skip
 
 
 def brief(error):

@@ -42,20 +42,37 @@ def arguments(doc):
     add("--random", action="store_true", help="that architecture, with random weights")
     add("--dtype", help="mixed_bfloat16 halves the memory")
     add("--seed", type=int, default=0, help="of what is new: head, order of batches, dropout")
-    add("--epochs", type=int, help="default: the strategy's own; small model: 10, gb1 20")
-    add("--rate", type=float, help="highest learning rate; default: the strategy's own")
-    add("--batch-size", type=int, default=32, help="records a step")
-    add("--max-length", type=int, help="residues to keep of each protein")
-    add("--records", type=int, help="train on so many, drawn at random")
+    add(
+        "--epochs",
+        type=above_zero(int),
+        help="default: the strategy's own; small model: 10, gb1 20",
+    )
+    add("--rate", type=above_zero(float), help="highest learning rate; default: its own, or 1e-3")
+    add("--batch-size", type=above_zero(int), default=32, help="records a step")
+    add("--max-length", type=above_zero(int), help="residues to keep of each protein")
+    add("--records", type=above_zero(int), help="train on so many, drawn at random")
     add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
     add("--out", type=Path, default=Path("out"), help="folder for what is written")
     return parser
 
 
+def above_zero(kind):
+    """For argparse: an int or float that must be above 0."""
+
+    def read(text):
+        value = kind(text)
+        if not value > 0:
+            raise ValueError
+        return value
+
+    read.__name__ = f"{kind.__name__} above 0"
+    return read
+
+
 def data(args):
     """The data set that the arguments name, printed."""
     path = Path(args.data)
-    if path.suffix or path.exists():
+    if path.suffix or path.is_file():
         found = read_csv(path, args.inputs, args.target, args.split)
     else:
         found = load(args.data, **({"crop": True} if args.data == "gb1" else {}))

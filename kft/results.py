@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,14 +87,16 @@ class Comparison:
 
     @cached_property
     def best(self):
-        """The candidate of the highest score."""
-        return max(self.candidates, key=lambda row: self._main(row).value)
+        """The candidate of the highest score; of those whose seeds all count, if there are any."""
+        whole = [row for row in self.candidates if not self._lost(row)] or self.candidates
+        return max(whole, key=lambda row: self._main(row).value)
 
     @cached_property
     def recommended(self):
-        """The cheapest candidate within one standard error of the best."""
-        scores = [self._main(row) for row in self.candidates]
-        return self.candidates[within_one_error(scores, [row.seconds for row in self.candidates])]
+        """The cheapest candidate within one standard error of the best; all its seeds count."""
+        whole = [row for row in self.candidates if not self._lost(row)] or self.candidates
+        scores = [self._main(row) for row in whole]
+        return whole[within_one_error(scores, [row.seconds for row in whole])]
 
     @cached_property
     def standings(self):
@@ -103,6 +106,11 @@ class Comparison:
 
     def _main(self, row):
         return row.scores[self.metric]
+
+    def _lost(self, row):
+        """How many of its seeds failed, or have no score."""
+        asked = 1 if row.kind == "baseline" else len(self.seeds)
+        return max(0, asked - int(np.isfinite(self._main(row).seeds).sum()))
 
     def _interval(self, row):
         return self._main(row).interval(self.confidence)
@@ -131,41 +139,46 @@ class Comparison:
                 f"within one standard error ({error:.3f}) of it at {_ratio(chosen, best)} of the "
                 f"time: the rule of one standard error takes the cheaper."
             )
-        if chosen.kind == "baseline":
+        if chosen.kind == "baseline" and any(row.kind == "strategy" for row in self.candidates):
             said += " So no strategy earns its cost on this test set: the baseline does as well."
         return said
 
     def _pretraining(self):
-        control = next((r for r in self.rows if r.name == "from_scratch" and r.scores), None)
+        control = next((row for row in self.candidates if row.kind == "control"), None)
         tuned = [row for row in self.candidates if row.kind == "strategy"]
         if control is None or not tuned:
             return None
         best = max(tuned, key=lambda row: self._main(row).value)
         gain = difference(self._main(best), self._main(control), self.confidence)
-        said = f"Pre-training: {best.name} minus from_scratch is {gain}"
+        said = f"The given weights: {best.name} minus {control.name} is {gain}"
         if gain.low > 0:
-            return f"{said}, a gain clear of zero."
+            return f"{said}, above zero: they helped."
         if gain.high < 0:
-            return f"{said}: training from nothing is better, the given weights do harm."
-        return f"{said}: this test cannot see that the given weights helped."
+            return f"{said}, below zero: new random ones are the better start."
+        return f"{said}: this test cannot see that they helped."
 
     def _leak(self):
-        rows = [row for row in self.rows if row.shuffles and row.scores]
-        if not rows:
+        row = next((row for row in self.rows if row.shuffles and row.scores), None)
+        chance = self._chance()
+        if row is None or chance is None or math.isnan(self._main(row).value):
             return None
-        found = self._interval(rows[0])
-        if math.isnan(found.low):
-            return None
-        # What a constant answer scores; where that is undefined, as a correlation is, 0.
-        constant = self._main(self.rows[0]).value if self.rows[0].scores else math.nan
-        chance = 0.0 if math.isnan(constant) else constant
-        if found.low > chance:
-            return (
-                f"Warning: with shuffled labels {self.metric} is {found}, above chance "
-                f"({chance:.3f}): test records have leaked into training, or the split is too "
-                f"small to judge by."
+        found = self._interval(row)
+        said = f"Control: with shuffled labels {self.metric} is {found}; chance is {chance:.3f}."
+        if found.low > chance and len(self.seeds) > 1:
+            said += (
+                " Warning: that is above chance, so something other than the labels gives the "
+                "answers away: look at how the data are read, split and scored."
             )
-        return f"Control: with shuffled labels {self.metric} is {found}; chance is {chance:.3f}."
+        return said
+
+    def _chance(self):
+        """What knowing nothing scores; None if that is not known."""
+        if "AUROC" in self.metric:
+            return 0.5
+        if self.metric in ("Spearman", "Pearson", "MCC"):
+            return 0.0
+        constant = [row for row in self.rows if row.name == "majority class" and row.scores]
+        return self._main(constant[0]).value if constant else None
 
     def _caveats(self):
         failed = [f"{row.name} ({row.error})" for row in self.rows if row.error]
@@ -203,7 +216,7 @@ class Comparison:
                 "parameters": row.parameters,
                 "seconds": row.seconds,
                 "peak memory": row.memory,
-                "seeds": len(self._main(row).seeds) if row.scores else 0,
+                "seeds": int(np.isfinite(self._main(row).seeds).sum()) if row.scores else 0,
                 "recommended": row is self.recommended,
                 "error": row.error,
             }
@@ -243,15 +256,15 @@ class Comparison:
         ]
         if not row.scores:
             return [row.name, "failed", "", "", *cost]
-        standing = self.standings.get(row.name)
+        standing, lost = self.standings.get(row.name), self._lost(row)
+        name = f"{row.name} (without {_seeds(range(lost))})" if lost else row.name
         if row is self.best:
             stands = ["the best", ""]
         elif standing is None:
             stands = ["", ""]
         else:
-            p = standing.corrected
-            stands = [f"{standing.gap.value:+.3f}", "< 0.001" if p < 0.001 else f"{p:.3f}"]
-        return [row.name, str(self._interval(row)), *stands, *cost]
+            stands = [f"{standing.gap.value:+.3f}", _p(standing.corrected)]
+        return [name, str(self._interval(row)), *stands, *cost]
 
     def __str__(self):
         from rich.console import Console
@@ -278,6 +291,7 @@ class Comparison:
             self.data,
             self.records,
             self.recommended.name,
+            self.best.name,
             self._main(self.best).error,
             self.confidence,
             f"Strategies were trained on the same splits from {_seeds(self.seeds)}; intervals are "
@@ -294,7 +308,8 @@ class Comparison:
             list of the paths.
         """
         folder = Path(folder)
-        picture = save_figure(*self.figure(), folder / f"{self.data}.png")
+        name = re.sub(r"[^\w.-]+", "_", self.data).strip(".") or "data"
+        picture = save_figure(*self.figure(), folder / f"{name}.png")
         paths = [picture, *(picture.with_suffix(end) for end in (".txt", ".csv", ".json"))]
         frame = self.to_frame()
         frame.to_csv(paths[2], index_label="method", float_format="%.6g")
@@ -314,8 +329,14 @@ class Comparison:
                 for row in self.rows
             },
         }
-        paths[3].write_text(json.dumps(record, indent=2) + "\n")
+        paths[3].write_text(json.dumps(record, indent=2, default=str) + "\n")
         return paths
+
+
+def _p(value):
+    if math.isnan(value):
+        return "undefined"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _seeds(seeds):

@@ -5,6 +5,7 @@ import gc
 import hashlib
 import json
 import os
+import tempfile
 import threading
 import time
 import zipfile
@@ -81,6 +82,8 @@ def fresh(backbone, head):
     copy = type(backbone).from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())
     unfreeze(copy)
+    if not hasattr(copy, "encode") and hasattr(backbone, "encode"):
+        copy.encode = backbone.encode  # set on a plain Keras model, which does not copy it
     return Model(copy, head)
 
 
@@ -234,13 +237,23 @@ class Store:
     Args:
         folder: is made; None for the cache, the folder KFT_CACHE or ~/.cache/kft.
         about: what all runs depend on: numbers, strings, lists and dicts of them.
+
+    Raises:
+        ValueError: nothing can be written there.
     """
 
     def __init__(self, folder, about):
         cache = Path(os.environ.get("KFT_CACHE") or "~/.cache/kft").expanduser()
         self.folder = Path(folder) if folder is not None else cache / "comparisons"
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder} is a file: name a folder that keeps the trainings.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"{self.folder} cannot keep the trainings ({type(error).__name__}): name another "
+                f"folder, as `out` or in KFT_CACHE."
+            ) from error
         self.about = {
             **about,
             "kft": version("kft"),
@@ -273,7 +286,6 @@ class Store:
         else:
             arrays["predictions"] = found.predictions
         file = self._file(**run)
-        file.parent.mkdir(parents=True, exist_ok=True)
         # Written aside and renamed: a file under its own name is complete.
         aside = file.with_suffix(f".{os.getpid()}.part")
         with open(aside, "wb") as stream:

@@ -131,12 +131,14 @@ def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:
 
 def _moved(by_records: np.ndarray, parts: list[tuple[float, int]]) -> np.ndarray:
     """Add what other seeds might have done to the draws of a value by records, (R,)."""
-    rng = np.random.default_rng([0, len(by_records)])  # a stream of its own
-    draws = by_records
+    resamples = len(by_records)
+    rng = np.random.default_rng([0, resamples])  # a stream of its own
     for variance, freedom in parts:
         if variance:
-            draws = draws + math.sqrt(variance) * rng.standard_t(freedom, len(by_records))
-    return draws
+            # R equal slices of Student's distribution: its few far draws are not left to chance.
+            slices = (rng.permutation(resamples) + 0.5) / resamples
+            by_records = by_records + math.sqrt(variance) * student.ppf(slices, freedom)
+    return by_records
 
 
 def difference(one: Resampled, other: Resampled, confidence: float = 0.95) -> Interval:
@@ -162,7 +164,8 @@ class Standing(NamedTuple):
     Attributes:
         gap: its score minus that of the best, with its paired interval.
         p: of a two-sided paired test of "both have the same expected score".
-        corrected: the same, corrected for all pairs of methods.
+        corrected: the same, corrected for all pairs of methods. Both are NaN where no resample
+            of the records changes the difference, as with perfect scores on few records.
     """
 
     gap: Interval
@@ -200,8 +203,8 @@ def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list
     best = max(there, key=lambda i: methods[i].value)
     pairs = [(i, j) for i in there for j in there if i < j]
     p = {pair: _welch(*(methods[i] for i in pair)) for pair in pairs}
-    corrected, largest = {}, 0.0
-    for rank, pair in enumerate(sorted(pairs, key=p.get)):
+    corrected, largest = dict.fromkeys(pairs, math.nan), 0.0
+    for rank, pair in enumerate(sorted((x for x in pairs if p[x] == p[x]), key=p.get)):
         largest = max(largest, min(1.0, (len(pairs) - rank) * p[pair]))
         corrected[pair] = largest
     standings: list[Standing | None] = [None] * len(methods)
@@ -217,8 +220,8 @@ def _welch(one: Resampled, other: Resampled) -> float:
     known = float(np.nanvar(one.by_records - other.by_records, ddof=1))
     parts = [one.part, other.part]
     total = known + sum(variance for variance, _ in parts)
-    if not total:  # they always agree, or always differ by as much
-        return 1.0 if gap < 1e-12 else 0.0
+    if not total:  # at the end of a metric's range no resample differs: no test can be made
+        return 1.0 if gap < 1e-12 else math.nan
     uncertain = sum(variance**2 / freedom for variance, freedom in parts if variance)
     freedom = total**2 / uncertain if uncertain else math.inf  # Welch-Satterthwaite
     return float(2 * student.sf(gap / math.sqrt(total), freedom))

@@ -6,8 +6,8 @@ rate, and the score that everything dearer has to beat.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/linear_probe.py --data amp
-Needs: NEEDS
-Expect: EXPECT
+Needs: 1.1 GB; on one busy core amp takes 6.4 s (torch).
+Expect: amp, test AUROC 0.855 ± 0.000 over five seeds; more in docs/choosing-a-strategy.md.
 """
 
 from kft import recipe

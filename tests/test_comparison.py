@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
 import kft
+import kft.runs
 from kft.backbones.esm2 import ESM2
 from kft.data import Dataset, Split
 from kft.results import NULL
@@ -80,9 +82,9 @@ def test_rows(compared):
 def test_a_strategy_that_fails_stands_in_its_row(compared):
     found, _, _ = compared
     broken = next(row for row in found.rows if row.name == "broken")
-    assert broken.error == "RuntimeError: this strategy is broken"
+    assert broken.error == "seed 0: RuntimeError: this strategy is broken"
     assert broken.scores == {}
-    assert "Failed: broken (RuntimeError: this strategy is broken)" in found.recommendation
+    assert "Failed: broken (seed 0: RuntimeError: this strategy is broken)" in found.recommendation
     assert "failed" in str(found)
     assert found.to_frame().loc["broken", "seeds"] == 0
 
@@ -157,6 +159,55 @@ def test_a_damaged_run_is_trained_again(compared, backbone, data):
     for one, other in zip(found.rows, again.rows, strict=True):
         for name in one.scores:
             np.testing.assert_allclose(one.scores[name].seeds, other.scores[name].seeds)
+
+
+def test_a_seed_that_fails_does_not_lose_the_others(backbone, data, tmp_path, monkeypatch):
+    original = kft.runs.fit
+
+    def fit(model, data, strategy, **rest):
+        if rest["seed"] == 1:
+            raise FloatingPointError("diverged")
+        return original(model, data, strategy, **rest)
+
+    monkeypatch.setattr(kft.runs, "fit", fit)
+    found = kft.compare(
+        backbone, data, ["linear_probe"], 3, controls=False, out=tmp_path, verbose=False
+    )
+    row = found.rows[-1]
+    assert len(row.predictions) == 2
+    assert row.error == "seed 1: FloatingPointError: diverged"
+
+
+def test_a_full_disk_is_said_and_loses_nothing(backbone, data, tmp_path, monkeypatch, capsys):
+    def put(self, found, **run):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(kft.runs.Store, "put", put)
+    found = kft.compare(backbone, data, ["linear_probe"], 1, controls=False, out=tmp_path)
+    assert "could not be kept (OSError: No space left" in capsys.readouterr().out
+    assert found.rows[-1].scores and found.rows[-1].error is None
+
+
+def test_no_estimate_is_no_reason_to_stop(backbone, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kft.comparison, "measured_step", lambda *rest: 1 / 0)
+    found = kft.compare(backbone, data, ["linear_probe"], 1, controls=False, out=tmp_path)
+    assert "No estimate of time and memory: ZeroDivisionError" in capsys.readouterr().out
+    assert found.rows[-1].scores
+
+
+def test_a_plain_backbone_keeps_its_encoder(backbone):
+    inputs = keras.Input((3,))
+    plain = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    plain.encode = lambda inputs: np.zeros((len(inputs), 3))
+    assert kft.runs.fresh(plain, kft.heads.Regression()).encode is plain.encode
+
+
+def test_controls_are_known_by_their_kind():
+    methods = kft.comparison._methods({"scratch": "from_scratch", "lora": "lora"}, 2, True)
+    assert [(m.name, m.kind) for m in methods] == [
+        ("scratch", "control"), ("lora", "strategy"), ("lora, shuffled labels", "control"),
+    ]  # fmt: skip
+    assert {m.strategy.epochs for m in methods} == {2}
 
 
 def test_diverged_is_a_failure(backbone, data, tmp_path, monkeypatch):
@@ -252,18 +303,31 @@ def test_shuffled_labels(data):
         ({"strategies": ["lora", "lora"]}, "'lora' twice"),
         ({"seeds": 0}, "seeds must be"),
         ({"seeds": [1, 1]}, "seeds must be"),
+        ({"seeds": "3"}, "received '3'"),
+        ({"confidence": 95}, "between 0 and 1, received 95"),
+        ({"resamples": 0}, "resamples must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"strategies": {"3-mers": "lora"}}, "the name of a baseline"),
     ],
 )
-def test_bad_arguments(backbone, data, options, message):
+def test_bad_arguments(backbone, data, options, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(kft.comparison, "measured_step", None)  # not needed, and seconds
     with pytest.raises(ValueError, match=message):
-        kft.compare(backbone, data, **options)
+        kft.compare(backbone, data, **{"out": tmp_path, "verbose": False, **options})
+
+
+def test_a_test_split_of_one_class(backbone, data, tmp_path):
+    ones = data.test.take(np.flatnonzero(data.test.targets == 1))
+    with pytest.raises(ValueError, match="one target only"):
+        kft.compare(backbone, dataclasses.replace(data, test=ones), out=tmp_path)
 
 
 def test_no_test_split_and_a_file_as_folder(backbone, data, tmp_path):
     with pytest.raises(ValueError, match="no test split"):
         kft.compare(backbone, dataclasses.replace(data, test=None))
     (tmp_path / "runs").write_text("")
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(ValueError, match="cannot keep the trainings"):
         kft.compare(backbone, data, ["linear_probe"], out=tmp_path)
 
 

@@ -1,5 +1,7 @@
 """What a comparison says, whichever way it falls."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -51,9 +53,9 @@ def test_a_baseline_that_does_as_well_is_said_to():
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (0.80, "a gain clear of zero"),
-        (0.94, "cannot see that the given weights helped"),
-        (0.99, "training from nothing is better"),
+        (0.80, "above zero: they helped"),
+        (0.94, "this test cannot see that they helped"),
+        (0.99, "new random ones are the better start"),
     ],
 )
 def test_what_pretraining_was_worth(value, words):
@@ -61,12 +63,47 @@ def test_what_pretraining_was_worth(value, words):
     assert words in found.recommendation
 
 
-@pytest.mark.parametrize(("value", "word"), [(0.5, "Control: with shuffled"), (0.7, "leaked")])
+@pytest.mark.parametrize(
+    ("value", "word"), [(0.5, "chance is 0.500."), (0.7, "Warning: that is above")]
+)
 def test_shuffled_labels(value, word):
     control = row("full, shuffled labels", value, 1.0, "control", shuffles=True)
     found = comparison(FULL, control)
     assert word in found.recommendation
+    assert ("Warning" in found.recommendation) == (value > 0.5)
     assert control not in found.candidates and control.name not in found.standings
+
+
+def test_one_shuffle_is_no_ground_for_a_warning():
+    control = row("full, shuffled labels", 0.7, 1.0, "control", shuffles=True)
+    assert "Warning" not in comparison(FULL, control, seeds=(0,)).recommendation
+
+
+def test_a_method_that_lost_seeds_is_marked_and_not_recommended():
+    lost = row("lora", 0.97, 1.0)
+    score = lost.scores["AUROC"]._replace(seeds=np.array([0.97, np.nan, np.nan]))
+    lost = Row("lora", "strategy", {"AUROC": score}, 10, 100, 1.0, error="seed 1: diverged")
+    found = comparison(lost, FULL)
+    assert found.recommended is FULL and found.best is FULL
+    assert "lora (without 2 seeds)" in str(found)
+    assert found.to_frame().loc["lora", "seeds"] == 1
+
+
+def test_a_control_under_another_name_that_scores_highest():
+    found = comparison(FULL, row("scratch", 0.99, 200.0, "control"))
+    assert found.best.name == "scratch" and "full minus scratch" in found.recommendation
+    assert "scratch scores highest" in found.figure()[1]
+
+
+def test_where_no_strategy_has_a_score():
+    found = comparison(Row("lora", "strategy", error="seed 0: no"))
+    assert "earns its cost" not in found.recommendation
+
+
+@pytest.mark.parametrize("name", ["../up", "/tmp/absolute", "two words", "", "."])
+def test_any_name_of_data_is_written_into_the_folder(name, tmp_path):
+    found = dataclasses.replace(comparison(FULL), data=name)
+    assert all(path.parent == tmp_path for path in found.save(tmp_path))
 
 
 def test_failures_and_a_single_seed_are_said():

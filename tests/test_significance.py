@@ -161,6 +161,18 @@ def test_p_is_corrected_by_holm_over_all_pairs():
         assert rows[i].corrected == pytest.approx(expected[ordered.index((0, i))])
 
 
+def test_no_test_where_no_resample_differs():
+    """A perfect score on four records: nothing is known of how it varies."""
+    targets = [0, 0, 1, 1]
+    rows = [
+        resampled("classification", targets, [values], 100)["accuracy"]
+        for values in ([0.1, 0.2, 0.8, 0.9], [0.9, 0.8, 0.2, 0.1])
+    ]
+    standing = against_best(rows)[1]
+    assert np.isnan(standing.p) and np.isnan(standing.corrected)
+    assert standing.gap.value == -1
+
+
 def test_equal_methods_and_undefined_ones():
     same = method(0.8)
     nothing = Resampled(np.array([np.nan]), np.nan, np.full(10, np.nan))

@@ -41,6 +41,7 @@ def plot_comparison(
     data: str = "the data",
     records: int | None = None,
     chosen: str | None = None,
+    best: str | None = None,
     error: float | None = None,
     confidence: float = 0.95,
     made: str = "",
@@ -53,6 +54,7 @@ def plot_comparison(
         data: name of the data set.
         records: in its test split, for the caption.
         chosen: name of the recommended method, which is ringed.
+        best: name of the best; None for the highest score.
         error: standard error of the best, drawn as a band below it.
         confidence: of the intervals.
         made: a sentence on how intervals were made, for the caption.
@@ -73,15 +75,13 @@ def plot_comparison(
     drawn = [point for point in points if not math.isnan(point.score.value)]
     if not drawn:
         raise ValueError("no point has a score: there is nothing to draw")
-    best = max((p for p in drawn if p.kind != "control"), default=drawn[0],
-               key=lambda p: p.score.value)  # fmt: skip
+    top = next((p for p in drawn if p.name == best), max(drawn, key=lambda p: p.score.value))
     figure = Figure(figsize=(10, 5.4), dpi=120, layout="constrained")
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
     if error:
-        top = best.score.value
-        ax.axhspan(top - error, top, color=MODEL, alpha=0.12, linewidth=0)
-    low, high = _limits(drawn, best)
+        ax.axhspan(top.score.value - error, top.score.value, color=MODEL, alpha=0.12, linewidth=0)
+    low, high = _limits(drawn, top)
     for point in drawn:
         if point.score.value > low:
             _draw(ax, point, point.name == chosen)
@@ -93,7 +93,7 @@ def plot_comparison(
     ax.set_ylim(low, high)
     _label(ax, drawn, chosen)
     _legend(ax, drawn, chosen, error)
-    return figure, _caption(points, drawn, best, metric, data, records, chosen, error, made)
+    return figure, _caption(points, drawn, top, metric, data, records, chosen, error, made)
 
 
 def _draw(ax: Axes, point: Point, ringed: bool) -> None:
