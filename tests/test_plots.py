@@ -172,7 +172,7 @@ def imported_by(*modules):
     code = f"""
 import importlib, sys, types
 sys.modules["kft"] = package = types.ModuleType("kft")
-package.__path__ = [{str(Path(kft.plots.__file__).parent)!r}]
+package.__path__ = [{str(Path(kft.__file__).parent)!r}]
 for name in {modules}:
     importlib.import_module(name)
 print(*sys.modules)
