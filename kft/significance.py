@@ -180,8 +180,8 @@ def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list
     have the same expected score. The test is Welch's: the difference in units of its standard
     error, of which the part by records is taken as known from the paired resamples and the parts
     by seeds have S - 1 degrees of freedom each. The best is the best of M only by these very
-    scores, so `corrected` is Holm's p over all M (M - 1) / 2 pairs. With few seeds the far tail that
-    it needs is only roughly known: of 150 simulated studies of five equal methods, 10% found a
+    scores, so `corrected` is Holm's p over all M (M - 1) / 2 pairs. With few seeds the far tail it
+    needs is only roughly known: of 150 simulated studies of five equal methods, 10% found a
     difference at `corrected` < 0.05, where 5% should.
 
     Args:
