@@ -1,6 +1,9 @@
 """The walls of the house (docs/design.md): who may import whom, how long, under what name."""
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -154,6 +157,20 @@ def circles(modules):
         graph = {name: needed for name, needed in graph.items() if name not in free}
 
 
+# What is imported under another name than it is installed by.
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+
+
+def undeclared(modules, declared):
+    """Third-party imports that an installation of these requirements need not bring."""
+    known = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in declared}
+    for name, line, imported, _ in edges(modules):
+        top = imported.split(".")[0]
+        distribution = DISTRIBUTIONS.get(top, top).lower().replace("_", "-")
+        if top not in {"kft", *sys.stdlib_module_names} and distribution not in known | BACKENDS:
+            yield f"{name}:{line} imports {top}, which pyproject.toml does not require"
+
+
 def too_long(path, tree, most_lines=500):
     lines = len(path.read_text().splitlines())
     if lines > most_lines:
@@ -193,6 +210,11 @@ def test_no_circles(house):
 
 def test_the_numpy_side_knows_no_keras_and_nobody_a_backend(house):
     assert list(wrong_sides(house)) == []
+
+
+def test_what_is_imported_is_required(house):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert list(undeclared(house, project["dependencies"])) == []
 
 
 def test_files_and_functions_are_short():
@@ -280,6 +302,12 @@ def test_what_is_allowed_is_not_caught(built):
 def test_the_wrong_side_is_caught(built, module, source):
     (found,) = wrong_sides(built({module: source}))
     assert f"{source.count(chr(10)) + 1} imports" in found
+
+
+def test_an_undeclared_import_is_caught(built):
+    house = built({"runs": "import ml_dtypes\nimport sklearn.metrics\nimport psutil\nimport os"})
+    (found,) = undeclared(house, ["ml-dtypes>=0.5", "scikit-learn"])
+    assert found.startswith("kft.runs:3 imports psutil")
 
 
 def test_a_circle_is_caught_even_in_a_function(built):
