@@ -257,7 +257,8 @@ class Comparison:
         if not row.scores:
             return [row.name, "failed", "", "", *cost]
         standing, lost = self.standings.get(row.name), self._lost(row)
-        name = f"{row.name} (without {_seeds(range(lost))})" if lost else row.name
+        some = 0 < lost < len(next(iter(row.scores.values())).seeds)  # "undefined" says it of all
+        name = f"{row.name} (without {_seeds(range(lost))})" if some else row.name
         if row is self.best:
             stands = ["the best", ""]
         elif standing is None:

@@ -218,7 +218,9 @@ def test_diverged_is_a_failure(backbone, data, tmp_path, monkeypatch):
     assert "diverged" in next(row.error for row in found.rows if row.error)
 
 
-def test_residues(backbone, tmp_path):
+@pytest.fixture(scope="module")
+def residues():
+    """Chains whose residues are of three classes, by their letter; the first one does not count."""
     rng = np.random.default_rng(0)
 
     def chains(count):
@@ -229,9 +231,12 @@ def test_residues(backbone, tmp_path):
 
     about = {"source": "drawn", "licence": "none", "citation": "", "checksum": ""}
     parts = [chains(n) for n in (12, 6, 12)]
-    data = Dataset("letters", "residue_classification", *parts, classes=("a", "b", "c"), **about)
+    return Dataset("letters", "residue_classification", *parts, classes=("a", "b", "c"), **about)
+
+
+def test_residues(backbone, residues, tmp_path):
     found = kft.compare(
-        backbone, data, ["linear_probe"], 1, epochs=1, out=tmp_path, resamples=50, verbose=False
+        backbone, residues, ["linear_probe"], 1, epochs=1, out=tmp_path, resamples=50, verbose=False
     )
     scores = {row.name: row.scores["accuracy"].value for row in found.rows}
     assert scores["residue"] == 1.0
@@ -240,6 +245,19 @@ def test_residues(backbone, tmp_path):
 
 
 # What it costs, and where it is kept --------------------------------------------------------------
+
+
+def test_what_max_length_cuts_is_scored_for_nobody(residues):
+    """A baseline is right about the first residues only, and is asked for no others."""
+    (cut, *_), (whole, *_) = (
+        kft.comparison.baseline_rows(residues, resamples=20, max_length=n) for n in (4, None)
+    )
+    answers = cut.predictions[0]
+    assert [len(row) for row in answers] == [4] * len(residues.test)
+    right = [row[1:].argmax(axis=1) == target[1:4]
+             for row, target in zip(answers, residues.test.targets, strict=True)]  # fmt: skip
+    assert cut.scores["accuracy"].value == pytest.approx(np.mean(right))
+    assert cut.scores["accuracy"].value != whole.scores["accuracy"].value
 
 
 def test_what_is_expected(backbone, data):
