@@ -92,7 +92,7 @@ _HOME = {
 }
 _MODULES = (
     "backbones", "baselines", "callbacks", "comparison", "data", "evaluation", "heads", "lora",
-    "losses", "params", "plots", "strategies",
+    "losses", "params", "plots", "pretraining", "scaling", "scoring", "strategies",
 )  # fmt: skip
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
@@ -102,6 +102,7 @@ importlib.import_module("kft.lora")
 importlib.import_module("kft.model")
 importlib.import_module("kft.frontier")
 importlib.import_module("kft.learning_rates")
+importlib.import_module("kft.pretraining")
 
 
 def __getattr__(name):

@@ -56,7 +56,7 @@ class Batches(keras.utils.PyDataset):
         if self.lengths is None:
             encoded = self.encode(inputs)
         else:
-            with _silent_cuts():  # they are counted in `cut`
+            with silent_cuts():  # they are counted in `cut`
                 encoded = self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
         if self.targets is None:
             return encoded
@@ -87,7 +87,7 @@ class Batches(keras.utils.PyDataset):
         All are encoded now: an error in the third epoch is too late.
         """
         lengths, residues = [], []
-        with _silent_cuts():
+        with silent_cuts():
             for name, x in zip(names, self.inputs, strict=True):
                 tokens = _tokens(self.encode([x], names=[name]))
                 residues.append(tokens - 2)
@@ -99,7 +99,11 @@ class Batches(keras.utils.PyDataset):
         return np.array(lengths), residues
 
     def on_epoch_end(self):
-        self.epoch += 1
+        self.go_to(self.epoch + 1)
+
+    def go_to(self, epoch):
+        """Makes `epoch` the present one, for a training that goes on."""
+        self.epoch = epoch
         self._plan()
 
     def _plan(self):
@@ -148,7 +152,8 @@ def warn_of_cut(cut, total, max_length, stacklevel=2):
 
 
 @contextmanager
-def _silent_cuts():
+def silent_cuts():
+    """What `max_length` cuts is not warned of within: it is counted, or said in another way."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*longer than max_length")
         yield

@@ -1,8 +1,14 @@
-"""Callbacks: a guard of what is frozen, and the best weights over several calls of `fit`."""
+"""Callbacks: a guard of what is frozen, the best weights of a training, a file to resume from."""
 
+import json
 import math
+import os
+import time
+import zipfile
+from pathlib import Path
 
 import keras
+import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
 from kft.params import digest, digests, weights
@@ -149,3 +155,122 @@ class KeepBest(MonitorCallback):
         for path, variable in present.items():
             variable.assign(self._weights[path])
         return self.epoch
+
+
+class Resume(keras.callbacks.Callback):
+    """Keeps a training in one file, and goes on from there after it was stopped or killed.
+
+    At the end of each epoch, weights, the optimizer's state, states of random generators and the
+    logs so far are written aside and renamed, so that the file is whole at any moment. A training
+    that is killed and begun again ends with the same bits as one that was not, where its batches
+    follow from their epoch and index alone, as those of `kft.batches` and
+    `kft.pretraining.masked_batches` do. Epochs that are done are not run again: `fit` with the same
+    number of epochs runs the rest.
+
+    Args:
+        path: of the file; None keeps nothing but the logs.
+        batches: what `fit` is given, so that it goes on with the right epoch; None where every
+            epoch has the same data.
+        about: dict of what else must not differ when it goes on, numbers and strings.
+
+    Attributes:
+        logs: list of dicts, one per epoch, those before an interruption included: epoch, seconds
+            and what Keras logged.
+
+    Raises:
+        ValueError: in `fit`, where the file is damaged or belongs to another training.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model.compile("adam", "mse")
+        >>> x, y = keras.ops.ones((4, 3)), keras.ops.ones((4, 1))
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> for epochs in (1, 3):
+        ...     resume = Resume(f"{folder.name}/state.npz")
+        ...     _ = model.fit(x, y, epochs=epochs, shuffle=False, verbose=0, callbacks=[resume])
+        ...     len(resume.logs)
+        1
+        3
+        >>> folder.cleanup()
+    """
+
+    def __init__(self, path, batches=None, about=None):
+        super().__init__()
+        self.path = None if path is None else Path(path)
+        self.batches, self.about = batches, about or {}
+        self.logs = []
+
+    def on_train_begin(self, logs=None):
+        if not self.model.optimizer.built:
+            self.model.optimizer.build(self.model.trainable_variables)
+        self.logs = []
+        if self.path is not None and self.path.exists():
+            self._restore()
+        self.began = time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.batches is not None:  # Keras may have ended an epoch of theirs before the first
+            self.batches.go_to(epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        if not math.isfinite(logs.get("loss", 0.0)):
+            return  # a training that has diverged is not worth going on from
+        now = time.perf_counter()
+        self.logs.append({"epoch": epoch, "seconds": now - self.began, **logs})
+        self.began = now
+        if self.path is not None:
+            self._keep()
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None  # of the next call of `fit`, with or without this
+
+    def _variables(self):
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+    def _signature(self):
+        """What the training is: its weights, its optimizer, and what else it was told."""
+        optimizer = keras.saving.serialize_keras_object(self.model.optimizer)["config"]
+        found = {
+            "weights": [f"{v.name} {tuple(v.shape)}" for v in self.model.variables],
+            "optimizer": {key: value for key, value in optimizer.items() if key != "name"},
+            **self.about,
+        }
+        return json.loads(json.dumps(found, default=repr))
+
+    def _keep(self):
+        arrays = {
+            str(i): keras.ops.convert_to_numpy(v.value) for i, v in enumerate(self._variables())
+        }
+        said = {"signature": self._signature(), "logs": self.logs}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        with open(aside, "wb") as stream:
+            np.savez(stream, about=json.dumps(said), **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())  # before the name, or a power cut leaves an empty file
+        aside.replace(self.path)
+
+    def _restore(self):
+        variables = self._variables()
+        try:
+            with open(self.path, "rb") as stream, np.load(stream) as kept:
+                said = json.loads(str(kept["about"]))
+                values = [kept[str(i)] for i in range(len(kept.files) - 1)]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{self.path} is damaged ({error}): remove it to begin anew."
+            ) from error
+        signature = self._signature()
+        differ = [name for name in signature if signature[name] != said["signature"].get(name)]
+        if differ or len(values) != len(variables):
+            raise ValueError(
+                f"{self.path} belongs to another training, which differs in its "
+                f"{' and '.join(differ) or 'weights'}: name another file, or remove this one."
+            )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        self.logs = said["logs"]
+        # As Keras's own BackupAndRestore does: there is no public way.
+        self.model._initial_epoch = self.logs[-1]["epoch"] + 1

@@ -10,10 +10,12 @@ import keras
 import numpy as np
 
 from kft import baselines, evaluation, heads, strategies
+from kft.batching import silent_cuts
 from kft.model import predict
 from kft.results import NULL, Comparison, Row
 from kft.runs import (
     Store,
+    compiled_once,
     digest_of_data,
     digest_of_model,
     expected_seconds,
@@ -132,12 +134,13 @@ def compare(
     _check(data, batch_size, confidence, resamples)
     study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
     study.open(out, again)
-    study.expect(methods, seeds)
-    rows = baseline_rows(data, resamples, lambda line: study.say(f"  {line}"), max_length)
-    taken = [method.name for method in methods if method.name in [row.name for row in rows]]
-    if taken:
-        raise ValueError(f"{taken[0]!r} is the name of a baseline: call the strategy another.")
-    rows += study.trained(methods, seeds, resamples)
+    with compiled_once(), silent_cuts():  # `expect` says once what is cut
+        study.expect(methods, seeds)
+        rows = baseline_rows(data, resamples, lambda line: study.say(f"  {line}"), max_length)
+        taken = [method.name for method in methods if method.name in [row.name for row in rows]]
+        if taken:
+            raise ValueError(f"{taken[0]!r} is the name of a baseline: call the strategy another.")
+        rows += study.trained(methods, seeds, resamples)
     if not any(row.scores for row in rows):
         raise ValueError(f"Nothing could be compared: {rows[-1].error}")
     about = study.store.about | {"strategies": {m.name: repr(m.strategy) for m in methods}}
@@ -320,6 +323,7 @@ class _Study:
             f"{self.data.name}: {len(methods)} methods from {count} each, beside baselines; "
             f"training on {keras.backend.backend()}."
         )
+        self._say_cuts()
         kept = {
             (method.name, seed)
             for method in methods
@@ -349,6 +353,16 @@ class _Study:
             f"process {step.memory / 2**30:.1f} GB: all trainings together should take about "
             f"{_duration(rest)}, compilation aside, and hardly more memory than that."
         )
+
+    def _say_cuts(self):
+        most = self.max_length
+        counts = [
+            f"{sum(len(x) > most for x in part.inputs):,} of {len(part):,} {name}"
+            for name, part in self.data.splits.items()
+            if most is not None and isinstance(part.inputs[0], str)
+        ]
+        if counts:
+            self.say(f"Of {', '.join(counts)} inputs only the first {most} residues are shown.")
 
     def trained(self, methods, seeds, resamples):
         """One row for each strategy and control; all of one seed before those of the next."""

@@ -43,19 +43,22 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in ("rate", "steps", "warmup", "begin")}
 
 
-def adamw(schedule, variables):
+def adamw(schedule, variables, **options):
     """AdamW as kft uses it: decay 0.01 on matrices only, each gradient cut to norm 1.
 
     Args:
         schedule: a rate or a Keras schedule.
         variables: what it is to train; biases and norms among them do not decay.
+        options: of keras.optimizers.AdamW, where they are to differ.
 
     Returns:
         keras.optimizers.AdamW, not built yet.
 
     Source: Loshchilov and Hutter 2019, "Decoupled weight decay regularization".
     """
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, clipnorm=1.0)
+    optimizer = keras.optimizers.AdamW(
+        schedule, **{"weight_decay": 0.01, "clipnorm": 1.0, **options}
+    )
     optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
     return optimizer
 

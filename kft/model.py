@@ -4,7 +4,6 @@ import csv
 import os
 import shutil
 import tempfile
-import warnings
 import weakref
 import zipfile
 from itertools import chain, islice
@@ -13,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kft.batching import Batches, batches, warn_of_cut
+from kft.batching import Batches, batches, silent_cuts, warn_of_cut
 from kft.data import read_fasta
 from kft.heads import Pooling
 from kft.params import find, is_frozen
@@ -362,8 +361,7 @@ def _answers(model, encode, inputs, batch_size, max_length, doing):
         task = bar.add_task(doing, total=None)
         for names, called, part, total in _parts(inputs):
             bar.update(task, total=total)
-            with warnings.catch_warnings():  # said once, at the end
-                warnings.filterwarnings("ignore", message=".*longer than max_length")
+            with silent_cuts():  # said once, at the end
                 records = batches(part, encode, batch_size, None, max_length, called)
             cut, seen, rows = cut + records.cut, seen + len(part), None
             of_residues = per_residue and records.lengths is not None

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +42,35 @@ class Run:
     parameters: int
     seconds: float
     memory: int
+
+
+@contextmanager
+def compiled_once():
+    """On JAX, keeps compiled programs for the trainings within, in a folder that goes with it.
+
+    Each training has a new model, which JAX would compile anew though it is the same program: most
+    of the time of a small comparison.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    if jax.config.jax_compilation_cache_dir:  # the user has a place of their own
+        yield
+        return
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    with tempfile.TemporaryDirectory(prefix="kft-jax-", ignore_cleanup_errors=True) as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        compilation_cache.reset_cache()  # or it would not look at the settings again
+        try:
+            yield
+        finally:
+            jax.config.update("jax_compilation_cache_dir", None)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+            compilation_cache.reset_cache()
 
 
 class PeakMemory:

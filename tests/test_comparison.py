@@ -1,6 +1,7 @@
 """Comparisons: same splits, honest rows, nothing lost by a failure or an interruption."""
 
 import dataclasses
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -273,6 +274,32 @@ def test_what_is_expected(backbone, data):
     assert expected("full", epochs=2) == pytest.approx(forward * (2 * 3100 + 100))
     head, last = expected("head_only", epochs=10), expected("last_blocks", blocks=1, epochs=10)
     assert head < last < expected("full", epochs=10) / 2
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone compiles every model anew")
+def test_programs_are_compiled_once():
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    theirs = jax.config.jax_compilation_cache_dir
+    with kft.runs.compiled_once():  # the user has a place of their own
+        assert jax.config.jax_compilation_cache_dir == theirs
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        with kft.runs.compiled_once():
+            folder = Path(jax.config.jax_compilation_cache_dir)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # this one is small
+            for _ in range(2):  # another function each time, and the same program
+                jax.jit(lambda x: jax.lax.fori_loop(0, 9, lambda i, y: jax.numpy.sort(y @ y), x))(
+                    jax.numpy.ones((64, 64))
+                )
+                programs = [path.name for path in folder.iterdir() if "lambda" in path.name]
+                assert len(programs) == 1, programs
+        assert not folder.exists()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", theirs)
+        compilation_cache.reset_cache()
 
 
 def test_peak_memory_is_seen():

@@ -40,8 +40,8 @@ FLOORS = (
         "probing": None,
         "strategies": None,
         "fitting": None,
-        "scoring": None,
         "pretraining": None,
+        "scoring": None,
         "scaling": None,
         "dreaming": None,
         "segmentation": None,
@@ -55,7 +55,7 @@ NUMPY_SIDE = {room for floor in FLOORS for room, side in floor.items() if side =
 NUMPY_SIDE |= {"backbones.checkpoints", "backbones.torch_files"}
 BACKENDS = {"jax", "torch", "tensorflow"}
 KERAS_SIDE = {"keras", "keras_hub", *BACKENDS}
-BACKEND_BRANCHES = {"backbones.attention"}  # the one place that may import a backend, when it runs
+BACKEND_BRANCHES = {"backbones.attention", "runs"}  # may import a backend, when they run
 NAMELESS = {"utils", "util", "common", "misc", "helpers"}
 
 

@@ -189,6 +189,44 @@ def test_published_size():
 # What can be wrong ----------------------------------------------------------------------------
 
 
+def test_what_is_saved_is_read_by_transformers(folder, tmp_path):
+    """Rounded frequencies and both heads included; nothing is missing or left over."""
+    frequencies = np.array([1.0, 0.1, 0.011, 0.001], dtype="float32")
+    rewrite(folder, lambda t: {n: frequencies if "inv_freq" in n else x for n, x in t.items()})
+    backbone = kft.load(folder)
+    there = kft.backbones.save(backbone, tmp_path / "saved")
+    again = kft.load(there)
+    assert again.load_report.missing == ()
+    for one, two in zip(ours(again), ours(backbone), strict=True):
+        np.testing.assert_array_equal(one, two)
+    model, report = transformers.EsmForMaskedLM.from_pretrained(
+        there, output_loading_info=True, attn_implementation="eager"
+    )
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    same(again, model.eval())
+
+
+def test_saved_in_half_precision(reference, saved, tmp_path):
+    backbone = kft.load(saved)
+    there = kft.backbones.save(backbone, tmp_path / "half", "float16")
+    assert json.loads((there / "config.json").read_text())["dtype"] == "float16"
+    tensors = safetensors.numpy.load_file(there / "model.safetensors")
+    kinds = {name: t.dtype for name, t in tensors.items() if "inv_freq" not in name}
+    assert set(kinds.values()) == {np.dtype("float16")}
+    for one, two in zip(kft.load(there).get_weights(), backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two.astype("float16"))
+
+
+def test_what_cannot_be_saved_is_refused(tmp_path):
+    backbone = esm2.ESM2(1, 16, 2)
+    backbone.stages[-1].gamma.assign(np.full(16, 1e6, "float32"))
+    with pytest.raises(ValueError, match="final_norm/gamma holds numbers that float16 cannot"):
+        kft.backbones.save(backbone, tmp_path, "float16")
+    kft.add_lora(backbone, rank=2)
+    with pytest.raises(ValueError, match="has adapters"):
+        kft.backbones.save(backbone, tmp_path)
+
+
 def test_unknown_name_lists_the_valid_ones():
     with pytest.raises(ValueError, match=r"Did you mean 'esm2_t6_8M_UR50D'.*esm2_t48_15B_UR50D"):
         kft.load("esm2_t6_8M")

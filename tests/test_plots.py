@@ -10,7 +10,7 @@ from PIL import Image
 
 import kft.plots
 from kft.evaluation import score
-from kft.plots import plot_classification, plot_regression, save_figure
+from kft.plots import plot_classification, plot_pretraining, plot_regression, save_figure
 
 pytestmark = pytest.mark.once
 
@@ -189,3 +189,30 @@ def test_plots_import_neither_pyplot_nor_keras():
 
 def test_tables_import_neither_matplotlib_nor_keras():
     assert not imported_by("kft.evaluation", "kft.baselines") & {"matplotlib", "keras"}
+
+
+# Pre-training -------------------------------------------------------------------------------------
+
+
+def curve(*values):
+    rows = zip(range(1, 9), values, strict=False)
+    return [{"residues": 1e6 * i, "perplexity": v - 0.5, "val_perplexity": v} for i, v in rows]
+
+
+def test_pretraining_names_the_best_and_the_worst_run():
+    runs = {"wide": curve(19, 18, 17.2), "deep": curve(19, 17.5, 16.8), "fast": curve(19.5, 19)}
+    figure, caption = plot_pretraining(runs, {"residue frequencies": 18.0})
+    assert "deep ends at 16.80, beside 18.00 of residue frequencies; the worst, fast, at" in caption
+    assert "3 pre-trainings" in caption and "families that are not trained on" in caption
+    axes = figure.axes[0]
+    assert texts(axes) == ["wide", "deep", "fast"]
+    assert axes.get_xlabel() == "residues seen (millions)"
+    np.testing.assert_allclose(axes.lines[1].get_data()[1], [19, 17.5, 16.8])
+
+
+def test_one_pretraining_shows_training_too():
+    figure, caption = plot_pretraining({"this run": curve(18, 17)}, {})
+    assert "one pre-training" in caption and "worst" not in caption
+    assert texts(figure.axes[0]) == ["this run", "on the training proteins, meanwhile"]
+    with pytest.raises(ValueError, match="at least one run"):
+        plot_pretraining({}, {})

@@ -174,3 +174,45 @@ def test_evaluate():
 def test_evaluate_names_the_splits():
     with pytest.raises(ValueError, match=r"train, valid, test for amp, received 'dev'"):
         kft.evaluate(Known, kft.data.load("amp"), "dev")
+
+
+def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
+    """From a FASTA file; started again it has nothing left to do; its model goes on elsewhere."""
+    rng = np.random.default_rng(0)
+    rows = ["".join(rng.choice(list("LAGVSERTIDPK"), size=rng.integers(20, 60))) for _ in range(60)]
+    corpus = tmp_path / "mine.fasta"
+    corpus.write_text("".join(f">p{i}\n{row}\n" for i, row in enumerate(rows)))
+    options = ["--tiny", "--corpus", corpus, "--blocks", 1, "--width", 32, "--heads", 4]
+    printed = run("pretrain_esm2", tmp_path, *options)
+    assert "54 proteins" in printed and "6 of other families" in printed
+    assert printed.index("trainable") < printed.index("Epoch 1/2")
+    with open(tmp_path / "history.csv") as stream:
+        first = list(csv.DictReader(stream))
+    assert [row["step"] for row in first] == ["2", "4"]
+    assert float(first[-1]["val_perplexity"]) > 1
+    assert "Epoch" not in run("pretrain_esm2", tmp_path, *options)
+    with open(tmp_path / "history.csv") as stream:
+        assert list(csv.DictReader(stream)) == first
+    (tmp_path / "on").mkdir()
+    options = ["--tiny", "--corpus", corpus, "--backbone", tmp_path / "model"]
+    assert "Epoch 2/2" in run("pretrain_esm2", tmp_path / "on", *options)
+
+
+@pytest.mark.once
+def test_pretraining_is_scored_on_what_was_held_out(tmp_path):
+    """On a folder made like the corpus: whole families are kept out, and three files scored."""
+    rng = np.random.default_rng(0)
+    for name in ("train_00", "train_01", "heldout_families", "valid", "test"):
+        rows = ["".join(rng.choice(list("LAGVSERTIDPK"), size=40)) for _ in range(40)]
+        table = pd.DataFrame({"id": range(40), "family": np.arange(40) // 2, "sequence": rows})
+        table.to_csv(tmp_path / f"{name}.tsv.gz", sep="\t", index=False)
+    options = ["--tiny", "--corpus", tmp_path, "--blocks", 1, "--width", 16, "--heads", 2]
+    printed = run("pretrain_esm2", tmp_path, *options)
+    assert "36 proteins" in printed and "2 of other families" in printed
+    for name in ("heldout_families", "valid", "test"):
+        part = printed.split(f"\n{name}: 20 proteins")[1]
+        scores = re.findall(r"(\S.*?) +perplexity (\d+\.\d+) \[", part)[:4]
+        assert [row[0] for row in scores] == [
+            "uniform", "residue frequencies", "Markov model", "this model",
+        ]  # fmt: skip
+        assert scores[0][1] == "20.000"

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import numpy as np
 from kft.backbones import esm2, esm2_weights
 from kft.backbones.checkpoints import hub_folder, read_safetensors, read_torch
 
+SHIPPED = Path(__file__).parent / "shipped"  # models inside the package, a folder each
+
 
 def names():
-    """The published models that `kft.load` knows by name, a list of strings."""
-    return list(esm2.PUBLISHED)
+    """The models that `kft.load` knows by name, a list of strings."""
+    shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+    return [*shipped, *esm2.PUBLISHED]
 
 
 def load(name, weights=True, seed=0, dtype=None):
@@ -42,6 +46,11 @@ def load(name, weights=True, seed=0, dtype=None):
         320
     """
     path = Path(name)
+    if name in names() and name not in esm2.PUBLISHED:
+        with warnings.catch_warnings():
+            # Its card says that its contact head is random.
+            warnings.filterwarnings("ignore", message=".*holds no weights for backbone.contacts")
+            return _from_folder(SHIPPED / name, name, weights, seed, dtype)
     if name in esm2.PUBLISHED:
         if not weights:
             num_blocks, width, num_heads = esm2.PUBLISHED[name]
@@ -62,6 +71,40 @@ def load(name, weights=True, seed=0, dtype=None):
         f"Unknown model {str(name)!r}.{hint} Valid are {', '.join(names())}, or the path of a "
         f"Hugging Face folder or a FAIR .pt file."
     )
+
+
+def save(backbone, folder, dtype=None):
+    """Writes a backbone as a Hugging Face folder, which `kft.load` and transformers read.
+
+    Args:
+        backbone: an ESM-2 without adapters (`kft.merge_lora` and `remove` come first); its
+            language-model head is written too where `masked_lm` was asked for.
+        folder: is made.
+        dtype: numpy dtype of the file, "float16" halves it; None keeps float32.
+
+    Returns:
+        pathlib.Path: the folder, with config.json and model.safetensors.
+
+    Raises:
+        ValueError: adapters, or weights that this dtype cannot hold.
+
+    Example:
+        `save(backbone, "my_esm2"); kft.load("my_esm2")`
+    """
+    from safetensors.numpy import save_file
+
+    if "exchanged" in backbone.get_config():
+        raise ValueError(
+            "backbone has adapters, which no Hugging Face folder holds: merge and remove them "
+            "first, or keep them by kft.save_adapter."
+        )
+    config, tensors = esm2_weights.to_hugging_face(backbone, dtype)
+    config["dtype"] = str(next(iter(tensors.values())).dtype)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return folder
 
 
 def randomised(backbone, seed):

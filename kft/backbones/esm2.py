@@ -377,6 +377,13 @@ class _OnBackbone(keras.Model):
         self.stages = backbone.stages
         self._backbone_config = backbone.get_config
 
+    def fit(self, x=None, y=None, *args, shuffle=None, **kwargs):
+        """Keras's `fit`. Batches of a `PyDataset` come in their own order."""
+        if shuffle is None:
+            # Keras would shuffle them once more, with Python's global random state.
+            shuffle = not isinstance(x, keras.utils.PyDataset)
+        return super().fit(x, y, *args, shuffle=shuffle, **kwargs)
+
     def get_config(self):
         return {"backbone": self._backbone_config()}
 

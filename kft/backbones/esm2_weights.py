@@ -9,10 +9,11 @@ import dataclasses
 import re
 import warnings
 
+import keras
 import numpy as np
 
 from kft.backbones.checkpoints import Tensors
-from kft.backbones.esm2 import ALPHABET, ESM2
+from kft.backbones.esm2 import ALPHABET, ESM2, MASK, PAD
 
 # Ours -> Hugging Face's and FAIR's, without ".weight" and ".bias". `{i}` counts blocks.
 _BLOCK = {
@@ -124,6 +125,45 @@ def from_hugging_face(config, tensors, source, dtype=None):
         plain = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
         names[plain.removeprefix("esm.")] = name
     return _build(sizes, tensors, names, 0, source, dtype)
+
+
+def to_hugging_face(backbone, dtype=None):
+    """The configuration and tensors by which transformers and `from_hugging_face` know a backbone.
+
+    Args:
+        backbone: an ESM2 without adapters.
+        dtype: numpy dtype to round the tensors to, "float16" for one; None keeps theirs.
+
+    Returns:
+        dict, the content of config.json; dict, name -> array. A head that was never asked for is
+        not among them.
+
+    Raises:
+        ValueError: weights that a number of this dtype cannot hold.
+    """
+    config = backbone.get_config()
+    heads = [vars(backbone)[head] for head in _HEADS.values() if head in vars(backbone)]
+    variables = {v.path: v for part in (backbone, *heads) for v in part.weights}
+    tensors = {}
+    for path, name in _wanted(config["num_blocks"], 0).items():
+        if path in variables:
+            array = keras.ops.convert_to_numpy(variables[path].value)
+            with np.errstate(over="ignore"):  # is looked for in the next line
+                kept = np.ascontiguousarray(_oriented(path, array), dtype=dtype)
+            if not np.isfinite(kept).all():
+                raise ValueError(f"{path} holds numbers that {kept.dtype} cannot.")
+            tensors[name if name.startswith("lm_head.") else f"esm.{name}"] = kept
+    frequencies = np.array(config["frequencies"], dtype="float32")
+    tensors["esm.rotary_embeddings.inv_freq"] = frequencies
+    return {
+        "architectures": ["EsmForMaskedLM"], "model_type": "esm", "vocab_size": len(ALPHABET),
+        "hidden_size": config["width"], "num_hidden_layers": config["num_blocks"],
+        "num_attention_heads": config["num_heads"], "intermediate_size": config["hidden_width"],
+        "position_embedding_type": "rotary", "token_dropout": config["token_dropout"],
+        "emb_layer_norm_before": False, "layer_norm_eps": 1e-5, "pad_token_id": PAD,
+        "mask_token_id": MASK, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        "tie_word_embeddings": True,
+    }, tensors  # fmt: skip
 
 
 def from_fair(checkpoint, contacts, source, dtype=None):

@@ -8,12 +8,13 @@ pyplot: nothing global changes, and no display is needed.
 from kft.plots.comparison import plot_comparison
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.style import save_figure
-from kft.plots.training import plot_learning_rates
+from kft.plots.training import plot_learning_rates, plot_pretraining
 
 __all__ = [
     "plot_classification",
     "plot_comparison",
     "plot_learning_rates",
+    "plot_pretraining",
     "plot_regression",
     "save_figure",
 ]

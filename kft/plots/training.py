@@ -1,12 +1,14 @@
-"""The figure of a learning-rate range test."""
+"""Figures of training: the range test of learning rates, and the curves of pre-training."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from kft.plots.style import GREY, MODEL, OTHERS
+from kft.plots.style import GREY, MODEL, OTHERS, STYLES
 
 
 def plot_learning_rates(
@@ -54,5 +56,67 @@ def plot_learning_rates(
         f"weights each earlier step by another 0.9. What stands out: the average falls fastest at "
         f"{suggestion:.1e}, the suggestion for the highest rate, and is lowest at {lowest:.1e}; "
         f"beyond it training becomes unstable."
+    )
+    return figure, caption
+
+
+def plot_pretraining(
+    histories: Mapping[str, Sequence[Mapping[str, float]]], levels: Mapping[str, float]
+) -> tuple[Figure, str]:
+    """Draw how perplexity falls with the residues seen, for one pre-training or several.
+
+    Args:
+        histories: name of a run -> rows with "residues", "perplexity" and, if there was
+            validation, "val_perplexity", as `kft.pretraining.pretrain` returns them.
+        levels: perplexities to compare with, by name, drawn as horizontal lines.
+
+    Returns:
+        The figure, 840 pixels wide when saved, and its caption.
+
+    Raises:
+        ValueError: no run.
+
+    Example:
+        >>> rows = [{"residues": 1e6, "perplexity": 18.0}, {"residues": 2e6, "perplexity": 17.0}]
+        >>> figure, caption = plot_pretraining({"small": rows}, {"residue frequencies": 18.0})
+        >>> "17.00" in caption
+        True
+    """
+    if not histories:
+        raise ValueError("histories is empty: give at least one run.")
+    figure = Figure(figsize=(7, 4.4), dpi=120, layout="constrained")
+    ax = figure.subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    colours, ends = (MODEL, *OTHERS), {}
+    held_out = all("val_perplexity" in rows[0] for rows in histories.values())
+    key = "val_perplexity" if held_out else "perplexity"
+    for i, (name, rows) in enumerate(histories.items()):
+        seen = [row["residues"] / 1e6 for row in rows]
+        style = {
+            "color": colours[i % len(colours)],
+            "linestyle": ("-", *STYLES)[i // len(colours) % 6],
+        }
+        ax.plot(seen, [row[key] for row in rows], label=name, **style)
+        if held_out and len(histories) == 1:
+            ax.plot(seen, [row["perplexity"] for row in rows], color=GREY, linewidth=0.9,
+                    label="on the training proteins, meanwhile")  # fmt: skip
+        ends[name] = rows[-1][key]
+    for name, level in levels.items():
+        ax.axhline(level, color=GREY, linewidth=0.8, linestyle=":")
+        ax.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                    fontsize=8, color=GREY)  # fmt: skip
+    shown = [row[key] for rows in histories.values() for row in rows]
+    ax.set(xlabel="residues seen (millions)", ylabel="perplexity where <mask> stands",
+           ylim=(min(shown) - 0.3, min(max(shown), 21) + 0.3))  # fmt: skip
+    ax.legend(fontsize=8, loc="upper right")
+    best, worst = min(ends, key=ends.get), max(ends, key=ends.get)
+    where = "on proteins of families that are not trained on" if held_out else "on what is trained"
+    against = "".join(f", beside {level:.2f} of {name}" for name, level in levels.items())
+    others = "" if len(ends) == 1 else f"; the worst, {worst}, at {ends[worst]:.2f}"
+    runs = "one pre-training" if len(ends) == 1 else f"{len(ends)} pre-trainings"
+    caption = (
+        f"Perplexity where <mask> stands, {where}, after each epoch of {runs}, against the "
+        f"residues seen. A blind guess among 20 residues has 20; lower is better. What stands out: "
+        f"{best} ends at {ends[best]:.2f}{against}{others}."
     )
     return figure, caption

@@ -1,0 +1,360 @@
+"""Masked language modelling: the objective that ESM-2 was pre-trained with, for any corpus.
+
+Reference: Lin et al., "Evolutionary-scale prediction of atomic-level protein structure with a
+language model", Science 379:1123 (2023), section A.2; the objective is that of Devlin et al. 2019,
+"BERT", section 3.1: of each protein 15% of the residues are chosen, 80% of those are shown as
+<mask>, 10% as another residue, 10% as they are; the loss is the cross-entropy at the chosen ones.
+
+Differences from the reference: each residue is chosen on its own, so that the share varies a little
+from protein to protein; only the 20 standard residues are chosen (an X has no answer), and only
+they stand in for others. Scores are taken where <mask> stands: at a residue that is shown as it is,
+even a poor model may copy.
+
+Shapes: `B` proteins in a batch, `L` tokens.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from kft.backbones.esm2_tokens import ALPHABET, MASK, PAD
+from kft.batching import PAD_LENGTHS
+from kft.callbacks import Resume
+from kft.learning_rates import WarmupCosine, adamw
+from kft.losses import REDUCTION
+
+CHOSEN = 0.15  # of the residues
+AS_MASK, AS_ANOTHER = 0.8, 0.1  # of those; the rest is shown as it is
+STANDARD = np.array([ALPHABET.index(letter) for letter in "LAGVSERTIDPKQNFYMHWC"], dtype="int32")
+
+
+# What is hidden -----------------------------------------------------------------------------------
+
+
+def hide(token_ids, rng):
+    """Chooses residues and hides most of them.
+
+    Args:
+        token_ids: int array (B, L), of `encode`.
+        rng: numpy.random.Generator.
+
+    Returns:
+        shown: int32 (B, L), what the model sees.
+        chosen: bool (B, L), where it has to answer; never at special tokens, padding or X.
+
+    Example:
+        >>> import kft
+        >>> token_ids = kft.backbones.esm2.encode(["MKTAYI" * 20])["token_ids"]
+        >>> shown, chosen = hide(token_ids, np.random.default_rng(0))
+        >>> bool((shown[~chosen] == token_ids[~chosen]).all()), int(chosen.sum())
+        (True, 20)
+    """
+    token_ids = np.asarray(token_ids, dtype="int32")
+    choice, kind = rng.random((2, *token_ids.shape))
+    another = rng.choice(STANDARD, token_ids.shape)
+    chosen = np.isin(token_ids, STANDARD) & (choice < CHOSEN)
+    shown = np.where(chosen & (kind < AS_MASK), MASK, token_ids)
+    shown = np.where(chosen & (kind >= AS_MASK) & (kind < AS_MASK + AS_ANOTHER), another, shown)
+    return shown.astype("int32"), chosen
+
+
+def encoded(sequences, encode):
+    """One byte a token: a corpus of 34 million residues stays at 34 MB."""
+    return [
+        encode([x], names=[f"sequences[{i}]"])["token_ids"][0].astype("int8")
+        for i, x in enumerate(sequences)
+    ]
+
+
+class MaskedBatches(keras.utils.PyDataset):
+    """Batches of proteins with hidden residues, as `fit` takes them; see `masked_batches`.
+
+    `batch(step)` is that of a global step, a function of the seed and the step alone; an epoch is
+    `steps` of them, and `batches[i]` is step i of the present one.
+
+    Attributes:
+        epoch: the present epoch.
+        one_pass: batches until each protein, or a crop of it, has come once.
+        residues: tokens of residues in one pass, crops counted as they are cut.
+    """
+
+    def __init__(self, sequences, encode, tokens, crop, steps, seed, fresh):
+        super().__init__()
+        self.tokens, self.crop, self.seed, self.fresh = tokens, crop, seed, fresh
+        self.rows = encoded(sequences, encode)
+        lengths = np.array([len(row) for row in self.rows])
+        cut = np.minimum(lengths, crop)
+        self.residues = int((cut - 2 * (lengths <= crop)).sum())
+        padded = [next((p for p in PAD_LENGTHS if p >= n), crop) for n in cut]
+        self.padded = np.minimum(padded, crop)
+        self.one_pass = len(self._planned(0))
+        self.steps, self.epoch = steps or self.one_pass, 0
+        self._plan = (None, None)
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        return self.batch(self.epoch * self.steps * self.fresh + index)
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    def go_to(self, epoch):
+        """Makes `epoch` the present one, for a training that goes on."""
+        self.epoch = epoch
+
+    def batch(self, step):
+        """The batch of a global step: inputs, targets (B, L, 2) and weights (B, L)."""
+        turn, index = divmod(step, self.one_pass)
+        if self._plan[0] != turn:
+            self._plan = turn, self._mixed(turn)
+        length, rows = self._plan[1][index]
+        rng = np.random.default_rng((self.seed, 1, step))
+        token_ids = np.full((len(rows), length), PAD, dtype="int32")
+        for out, i in zip(token_ids, rows, strict=True):
+            row = self.rows[i]
+            # The window moves over <cls> and <eos> too: they tell a protein's end from a crop's.
+            first = rng.integers(max(len(row) - self.crop, 0) + 1)
+            row = row[first : first + self.crop]
+            out[: len(row)] = row
+        shown, chosen = hide(token_ids, rng)
+        targets = np.stack([token_ids, shown == MASK], axis=-1).astype("int32")
+        return {"token_ids": shown}, targets, chosen.astype("float32")
+
+    def _planned(self, turn):
+        """The length and the proteins of each batch of a pass."""
+        rng = np.random.default_rng((self.seed, 0, turn))
+        found, rest = [], np.array([], dtype="int64")
+        for length in np.unique(self.padded):
+            there = rng.permutation(np.flatnonzero(self.padded == length))
+            there = np.concatenate([rest, there])
+            size = max(1, self.tokens // int(length))
+            whole = len(there) // size * size
+            found += [(int(length), rows) for rows in there[:whole].reshape(-1, size)]
+            rest = there[whole:]  # go with those of the next length
+        if len(rest):
+            # Filled up, so that all steps are alike and little is compiled.
+            more = rng.choice(len(self.rows), size - len(rest))
+            found.append((int(length), np.concatenate([rest, more])))
+        return [found[i] for i in rng.permutation(len(found))]
+
+    def _mixed(self, turn):
+        """The same, with unequal lengths where an epoch begins.
+
+        TensorFlow takes a length that the first two batches share for that of all.
+        """
+        plan = self._planned(turn)
+        begin = turn * self.one_pass
+        for step in range(-(-begin // self.steps) * self.steps, begin + len(plan) - 1, self.steps):
+            at = step - begin
+            others = (i for i in range(at + 2, len(plan)) if plan[i][0] != plan[at][0])
+            if plan[at][0] == plan[at + 1][0] and (other := next(others, None)):
+                plan[at + 1], plan[other] = plan[other], plan[at + 1]
+        return plan
+
+
+def masked_batches(sequences, encode, tokens=4096, crop=512, steps=None, seed=0, fresh=True):
+    """Makes the batches of masked language modelling, which any Keras `fit` takes.
+
+    Proteins are put beside others of their length, and a batch holds about as many tokens whatever
+    their length. Those above `crop` show another window in every pass.
+
+    Args:
+        sequences: list of strings, of a family or of a whole corpus.
+        encode: of an ESM-2 backbone.
+        tokens: tokens of a batch, padding included.
+        crop: most tokens of a protein.
+        steps: batches of an epoch; None for one pass over all proteins.
+        seed: int that order, crops and masks follow, with numpy, on every backend alike.
+        fresh: False shows the same in every epoch, for validation.
+
+    Returns:
+        MaskedBatches of ({"token_ids": int32 (B, L)}, targets int32 (B, L, 2), weights float32
+        (B, L)). Targets hold the residue, and 1 where it is shown as <mask>; weights are 1 where a
+        residue was chosen.
+
+    Raises:
+        ValueError: no sequences, one with a character that is no residue, sizes that are too small.
+
+    Example:
+        >>> import kft
+        >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
+        >>> batches = masked_batches(["MKTAYIAKQR"] * 8, backbone.encode, tokens=64, crop=16)
+        >>> inputs, targets, weights = batches[0]
+        >>> inputs["token_ids"].shape, targets.shape
+        ((4, 16), (4, 16, 2))
+    """
+    if isinstance(sequences, str) or not len(sequences):
+        raise ValueError(f"sequences must be a list of proteins, received {sequences!r:.40}.")
+    for name, value, least in (("tokens", tokens, crop), ("crop", crop, 8), ("steps", steps, 2)):
+        if value is not None and not value >= least:
+            raise ValueError(f"{name} must be at least {least}, received {value!r}.")
+    return MaskedBatches(sequences, encode, tokens, crop, steps, seed, fresh)
+
+
+# How well it is filled in -------------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable("kft")
+class MaskedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy of token logits at the chosen residues, in nats.
+
+    Call with targets int (B, L, 2) and weights (B, L) of `masked_batches`, and logits (B, L, 33).
+    The mean is taken over the chosen residues of a batch.
+    """
+
+    def __init__(self, name="masked_cross_entropy", reduction=REDUCTION):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+
+    def call(self, y_true, y_pred):
+        return _losses(y_true, y_pred)
+
+
+def _losses(y_true, y_pred):
+    """float32 (B, L)."""
+    residues = ops.cast(y_true[..., 0], "int32")
+    return ops.sparse_categorical_crossentropy(
+        residues, ops.cast(y_pred, "float32"), from_logits=True
+    )
+
+
+@keras.saving.register_keras_serializable("kft")
+class Perplexity(keras.metrics.Mean):
+    """exp(mean cross-entropy) where <mask> stands; 20 is a blind guess among 20 residues."""
+
+    def __init__(self, name="perplexity", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self._direction = "down"  # less is better, for Keras's callbacks
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(_losses(y_true, y_pred), ops.cast(y_true[..., 1], "float32"))
+
+    def result(self):
+        return ops.exp(super().result())
+
+
+@keras.saving.register_keras_serializable("kft")
+class MaskedAccuracy(keras.metrics.Mean):
+    """Share of the <mask> whose residue has the highest logit."""
+
+    def __init__(self, name="accuracy", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self._direction = "up"
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        best = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+        right = ops.equal(best, ops.cast(y_true[..., 0], "int32"))
+        super().update_state(ops.cast(right, "float32"), ops.cast(y_true[..., 1], "float32"))
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Pretraining:
+    """What `pretrain` did.
+
+    Attributes:
+        model: the backbone's `masked_lm`, compiled; the backbone shares its weights.
+        history: list of dicts, one per epoch: epoch, step (of the optimizer), residues seen,
+            seconds since the beginning, learning rate, loss, perplexity, accuracy, and the same of
+            the validation proteins as val_loss and so on.
+    """
+
+    model: keras.Model
+    history: list[dict]
+
+
+def pretrain(
+    backbone, sequences, valid=None, *, epochs=10, steps=None, tokens=4096, crop=512, rate=1e-3,
+    warmup=0.05, accumulate=1, seed=0, out=None, callbacks=(), verbose="auto",
+):  # fmt: skip
+    """Trains a backbone to fill in hidden residues: from random weights, or further on one's own.
+
+    The latter adapts it to a family without a label (Gururangan et al. 2020, "Don't stop
+    pretraining"); take a lower rate for that.
+
+    Args:
+        backbone: an ESM-2 of `kft.load`; it is trained in place.
+        sequences: list of strings.
+        valid: list of strings that are scored after every epoch, always with the same masks.
+        epochs, steps: how many epochs of how many optimizer steps; None for one pass over the
+            sequences. Another number of steps is another schedule of the rate.
+        tokens, crop, seed: as for `masked_batches`.
+        rate: the highest learning rate.
+        warmup: share of the steps in which it rises; then it falls along a cosine to zero.
+        accumulate: batches whose gradients are averaged for one optimizer step.
+        out: folder of `state.npz`, from which a training goes on that was stopped, see
+            `kft.callbacks.Resume`; None keeps nothing.
+        callbacks: more of them, for Keras.
+        verbose: of Keras's `fit`.
+
+    Returns:
+        Pretraining.
+
+    Raises:
+        ValueError: as `masked_batches`, or a share or count that is none.
+        FloatingPointError: the loss is no number any more.
+
+    Example:
+        >>> import kft
+        >>> backbone = kft.backbones.esm2.ESM2(num_blocks=1, width=32, num_heads=4)
+        >>> done = pretrain(backbone, ["MKTAYIAKQR"] * 8, epochs=2, tokens=64, crop=16, verbose=0)
+        >>> len(done.history)
+        2
+    """
+    _check_settings(warmup, epochs=epochs, accumulate=accumulate, rate=rate)
+    options = {"tokens": tokens, "crop": crop, "seed": seed}
+    batches = steps and steps * accumulate
+    train = masked_batches(sequences, backbone.encode, steps=batches, **options)
+    if steps is None:
+        steps = -(-train.one_pass // accumulate)
+        train.steps = steps * accumulate
+    validation = valid and masked_batches(valid, backbone.encode, fresh=False, **options)
+    total = steps * epochs
+    schedule = WarmupCosine(rate, total, int(warmup * total))
+    model = _compiled(backbone.masked_lm, schedule, accumulate)
+    about = {"sequences": len(train.rows), "residues": train.residues, "steps": train.steps}
+    callbacks = [*callbacks, keras.callbacks.TerminateOnNaN()]
+    resume = Resume(Path(out) / "state.npz" if out else None, train, {**about, **options})
+    model.fit(train, validation_data=validation, epochs=epochs, callbacks=[*callbacks, resume],
+              verbose=verbose)  # fmt: skip
+    if len(resume.logs) < epochs:
+        raise FloatingPointError(
+            f"The loss was no number in epoch {len(resume.logs) + 1}: lower the rate, now {rate}, "
+            f"or raise warmup."
+        )
+    return Pretraining(model, _history(resume.logs, train, steps, schedule))
+
+
+def _check_settings(warmup, **above_zero):
+    for name, value in above_zero.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, received {value!r}.")
+    if not 0 <= warmup < 1:
+        raise ValueError(f"warmup must be a share of at least 0 and below 1, received {warmup!r}.")
+
+
+def _compiled(model, schedule, accumulate):
+    batches = accumulate if accumulate > 1 else None  # Keras refuses 1
+    variables = model.trainable_variables
+    optimizer = adamw(schedule, variables, beta_2=0.98, gradient_accumulation_steps=batches)
+    model.compile(optimizer, MaskedCrossEntropy(), metrics=[Perplexity(), MaskedAccuracy()])
+    return model
+
+
+def _history(logs, train, steps, schedule):
+    found, seconds = [], 0.0
+    for number, row in enumerate(logs, start=1):
+        seconds += row["seconds"]
+        seen = {
+            "step": number * steps,
+            "residues": round(number * train.steps / train.one_pass * train.residues),
+            "rate": float(schedule(number * steps - 1)),
+        }
+        found.append({**row, **seen, "seconds": seconds})
+    return found

@@ -1,0 +1,115 @@
+"""What does a language model learn from protein sequences alone?
+
+Trains an ESM-2 to fill in hidden residues: from random weights, or with `--backbone` further on
+proteins of your own, before they are labelled. A run that is stopped goes on when it is started
+again.
+
+Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or a FASTA file of yours.
+Command: KERAS_BACKEND=torch python recipes/pretrain_esm2.py --epochs 4 --steps 64
+Needs: 9 minutes on one busy core with `--dtype mixed_bfloat16`, which its processor knows.
+Expect: perplexity 17.31 on 400 families kept out, after 2.1 million residues (one seed).
+"""
+
+import argparse
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import kft
+from kft import pretraining, recipe, scoring
+from kft.backbones.esm2 import ESM2
+
+HELD_OUT = ("heldout_families", "valid", "test")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add, count = parser.add_argument, recipe.above_zero(int)
+    corpus = Path(os.environ.get("KFT_DATA", "."), "protein_corpus")
+    add("--corpus", type=Path, default=corpus, help="folder or FASTA file")
+    add("--backbone", help="name or folder to go on from; default: random weights")
+    add("--blocks", type=count, default=3, help="of a new one")
+    add("--width", type=count, default=320, help="of a new one")
+    add("--heads", type=count, default=5, help="of a new one")
+    add("--dtype", help="mixed_bfloat16 is twice as fast where the processor knows it")
+    add("--epochs", type=count, default=10, help="after each it is scored and kept")
+    add("--steps", type=count, default=500, help="of an epoch")
+    add("--tokens", type=count, default=8192, help="of a step")
+    add("--crop", type=count, default=128, help="most tokens of a protein")
+    add("--accumulate", type=count, default=1, help="steps whose gradients are averaged")
+    add("--rate", type=recipe.above_zero(float), default=2e-3, help="highest learning rate")
+    add("--seed", type=int, default=0, help="of weights, order and masks")
+    add("--score", action="store_true", help="only score --backbone on what was held out")
+    add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
+    add("--out", type=Path, default=Path("out/pretrain_esm2"), help="folder for what is written")
+    return parser.parse_args()
+
+
+def read(path):
+    """A table with column sequence, and family where it is known."""
+    if path.suffix == ".gz" and ".tsv" in path.suffixes:
+        return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    return pd.DataFrame({"sequence": [record.sequence for record in kft.data.read_fasta(path)]})
+
+
+def corpus(args):
+    """Sequences to train on, and one each of 400 families that are kept out, to follow it by."""
+    files = sorted(args.corpus.glob("train_*.tsv.gz")) if args.corpus.is_dir() else [args.corpus]
+    table = pd.concat([read(path) for path in files[: 1 if args.tiny else None]])
+    if "family" not in table:
+        table["family"] = np.arange(len(table))
+    families = np.random.default_rng(0).permutation(table.family.unique())
+    kept_out = families[: min(400, len(families) // 10)]
+    out = table.family.isin(kept_out)
+    followed = table[out].drop_duplicates("family").sequence.tolist()
+    train = table[~out].sequence.tolist()
+    print(f"{args.corpus}: {len(train):,} proteins, {sum(map(len, train)):,} residues to train on; "
+          f"{len(followed)} of other families to follow it by.")  # fmt: skip
+    return (train[:100], followed[:20]) if args.tiny else (train, followed)
+
+
+def report(args, backbone, train):
+    """Prints scores where <mask> stands, beside what needs no network."""
+    for name in HELD_OUT if args.corpus.is_dir() else ():
+        proteins = read(args.corpus / f"{name}.tsv.gz").sequence.tolist()
+        proteins = proteins[:20] if args.tiny else proteins
+        scores = scoring.reference_scores(proteins, train, backbone.encode)
+        scores["this model"] = scoring.masked_score(backbone, proteins)
+        print(f"\n{name}: {len(proteins)} proteins, {scores['uniform'].masked:,} <mask>")
+        for method, score in scores.items():
+            print(f"  {method:<20} perplexity {score.perplexity!s:<24} accuracy {score.accuracy}")
+
+
+def main():
+    args = arguments()
+    train, followed = corpus(args)
+    if args.tiny:
+        args.epochs, args.steps, args.tokens, args.crop = 2, 2, 256, 64
+    if args.backbone:
+        backbone = kft.load(args.backbone, dtype=args.dtype)
+    else:
+        backbone = ESM2(args.blocks, args.width, args.heads, dtype=args.dtype)
+        backbone = kft.backbones.randomised(backbone, args.seed)
+    if args.score:
+        report(args, backbone, train)
+        return
+    print(kft.parameters(backbone.masked_lm))
+    done = pretraining.pretrain(
+        backbone, train, followed, epochs=args.epochs, steps=args.steps, tokens=args.tokens,
+        crop=args.crop, accumulate=args.accumulate, rate=args.rate, seed=args.seed, out=args.out,
+        verbose=2,
+    )  # fmt: skip
+    with open(args.out / "history.csv", "w", newline="") as stream:
+        writer = csv.DictWriter(stream, done.history[0])
+        writer.writeheader()
+        writer.writerows(done.history)
+    kft.backbones.save(backbone, args.out / "model", "float16")
+    print(f"Written: {args.out}/model, which kft.load reads, and {args.out}/history.csv.")
+    report(args, backbone, train)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,327 @@
+"""Masked language modelling: what is hidden, what is learned, and that a kill loses nothing."""
+
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import interrupted
+import keras
+import numpy as np
+import pytest
+import references
+import torch
+from test_esm2 import from_reference
+
+import kft
+from kft import pretraining, scoring
+from kft.backbones import randomised
+from kft.backbones.esm2 import ESM2
+from kft.backbones.esm2_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
+
+once = pytest.mark.once
+LETTERS = "LAGVSERTIDPKQNFYMHWC"
+
+
+def protein(rng, length, letters=LETTERS):
+    return "".join(rng.choice(list(letters), length))
+
+
+@pytest.fixture
+def small():
+    return randomised(ESM2(1, 32, 4), seed=0)
+
+
+# What is hidden -----------------------------------------------------------------------------------
+
+
+@once
+def test_masking_statistics():
+    """On 100,000 residues, within four standard errors of 15%, 80%, 10% and 10%."""
+    rng = np.random.default_rng(0)
+    sequences = [protein(rng, n, LETTERS + "XBUZO") for n in rng.integers(100, 400, 500)]
+    token_ids = encode(sequences)["token_ids"]
+    shown, chosen = pretraining.hide(token_ids, np.random.default_rng(1))
+    standard = np.isin(token_ids, pretraining.STANDARD)
+    assert standard.sum() > 100_000 * 20 / 25 and (token_ids == PAD).sum() > 10_000
+    assert not (chosen & ~standard).any() and (shown[~chosen] == token_ids[~chosen]).all()
+
+    def share(part, whole, expected):
+        error = math.sqrt(expected * (1 - expected) / whole.sum())
+        assert abs(part.sum() / whole.sum() - expected) < 4 * error
+
+    share(chosen, standard, 0.15)
+    share(chosen & (shown == MASK), chosen, 0.8)
+    # One in twenty of those shown as another residue is drawn as it was.
+    kept = chosen & (shown == token_ids)
+    share(kept, chosen, 0.1 + 0.1 / 20)
+    others = shown[chosen & (shown != MASK) & ~kept]
+    assert np.isin(others, pretraining.STANDARD).all()
+    counts = np.bincount(others, minlength=len(ALPHABET))[pretraining.STANDARD]
+    assert counts.min() > 0.7 * counts.mean()
+
+
+@once
+def test_each_protein_comes_once_in_a_pass_in_batches_of_few_shapes():
+    rng = np.random.default_rng(0)
+    sequences = [protein(rng, n) for n in rng.integers(5, 120, 300)]
+    batches = pretraining.masked_batches(sequences, encode, tokens=512, crop=64)
+    seen, shapes = [], set()
+    for step in range(batches.one_pass):
+        inputs, targets, weights = batches.batch(step)
+        assert inputs["token_ids"].dtype == targets.dtype == "int32"
+        assert targets.shape == (*weights.shape, 2) and inputs["token_ids"].shape == weights.shape
+        shapes.add(weights.shape)
+        seen += [bytes(row[row != PAD].astype("int8")) for row in targets[..., 0]]
+    assert shapes <= {(512 // n, n) for n in (8, 16, 32, 48, 64)} and len(shapes) > 2
+    rows = [bytes(row) for row in batches.rows]
+    assert {row for row in rows if len(row) <= 64} <= set(seen)
+    assert len(rows) <= len(seen) < len(rows) + 512 // 64
+    assert len(batches) == batches.one_pass
+
+
+@once
+def test_crops_move_and_only_true_ends_are_marked():
+    sequences = [protein(np.random.default_rng(0), 100)]
+    batches = pretraining.masked_batches(sequences, encode, tokens=16, crop=16)
+    whole, starts = batches.rows[0].astype("int32").tolist(), set()
+    for step in range(1000):
+        row = batches.batch(step)[1][0, :, 0].tolist()
+        start = next(i for i in range(len(whole)) if whole[i : i + 16] == row)
+        starts.add(start)
+        assert (CLS in row) == (start == 0) and (EOS in row) == (start == len(whole) - 16)
+    assert starts == set(range(len(whole) - 15))
+
+
+@once
+def test_batches_follow_from_seed_and_step_alone():
+    sequences = interrupted.proteins()
+    options = {"tokens": 128, "crop": 32, "steps": 3}
+    one, two = (pretraining.masked_batches(sequences, encode, **options) for _ in range(2))
+    other = pretraining.masked_batches(sequences, encode, **options, seed=1)
+    fixed = pretraining.masked_batches(sequences, encode, **options, fresh=False)
+
+    def flat(batch):
+        return [array.tolist() for array in (batch[0]["token_ids"], *batch[1:])]
+
+    for _ in range(2):
+        one.on_epoch_end()
+    two.go_to(2)
+    assert flat(one[1]) == flat(two[1]) == flat(two.batch(7)) != flat(two[2])
+    assert flat(other.batch(7)) != flat(two[1])
+    first = flat(fixed[1])
+    fixed.on_epoch_end()
+    assert flat(fixed[1]) == first
+    # The second pass hides other residues of the same proteins.
+    passes = [two.batch(step) for step in (0, two.one_pass)]
+    assert flat(passes[0]) != flat(passes[1])
+
+
+@once
+@pytest.mark.parametrize("seed", range(5))
+def test_each_epoch_begins_with_two_lengths(seed):
+    """TensorFlow takes a length that the first two batches share for that of all."""
+    rng = np.random.default_rng(0)
+    sequences = [protein(rng, n) for n in [*rng.integers(40, 60, 300), *rng.integers(5, 20, 30)]]
+    batches = pretraining.masked_batches(sequences, encode, 128, 64, steps=20, seed=seed)
+    for epoch in range(6):
+        batches.go_to(epoch)
+        assert batches[0][2].shape[1] != batches[1][2].shape[1]
+
+
+@once
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sequences": []}, "sequences must be a list"),
+        ({"sequences": "MKT"}, "sequences must be a list"),
+        ({"sequences": ["MKT", "MK1"]}, r"sequences\[1\] has '1' at position 3"),
+        ({"crop": 4}, "crop must be at least 8"),
+        ({"tokens": 16}, "tokens must be at least 32"),
+        ({"steps": 1}, "steps must be at least 2"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    options = {"sequences": ["MKT"], "encode": encode, "crop": 32, **change}
+    with pytest.raises(ValueError, match=message):
+        pretraining.masked_batches(**options)
+
+
+@once
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"rate": 0}, {"accumulate": 0}, {"warmup": 1}])
+def test_bad_settings_are_refused(small, change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        pretraining.pretrain(small, ["MKTAYI"], **change)
+
+
+# What is learned ----------------------------------------------------------------------------------
+
+
+def test_loss_and_scores_count_what_they_should():
+    rng = np.random.default_rng(0)
+    token_ids = encode([protein(rng, 60) for _ in range(4)])["token_ids"]
+    shown, chosen = pretraining.hide(token_ids, rng)
+    logits = rng.normal(0, 2, (*token_ids.shape, 33)).astype("float32")
+    targets = np.stack([token_ids, shown == MASK], axis=-1).astype("int32")
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    each = -np.take_along_axis(logs, token_ids[..., None], -1)[..., 0]
+    loss = pretraining.MaskedCrossEntropy()(targets, logits, chosen.astype("float32"))
+    assert float(loss) == pytest.approx(each[chosen].mean(), rel=1e-5)
+    assert (shown == MASK).sum() < chosen.sum()
+    right = (logits.argmax(-1) == token_ids)[shown == MASK].mean()
+    for metric, expected in (
+        (pretraining.Perplexity(), np.exp(each[shown == MASK].mean())),
+        (pretraining.MaskedAccuracy(), right),
+    ):
+        metric.update_state(targets[:2], logits[:2])
+        metric.update_state(targets[2:], logits[2:])
+        assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_curve_is_the_references(optimised):
+    """20 steps of AdamW beside transformers with plain torch, from the same weights and masks."""
+    reference = references.hugging_face(2, 32, 4)
+    backbone = from_reference(reference)
+    batches = pretraining.masked_batches(interrupted.proteins(), encode, tokens=256, crop=32)
+    model = backbone.masked_lm
+    model.compile(
+        keras.optimizers.AdamW(3e-3, weight_decay=0.0, epsilon=1e-6),
+        pretraining.MaskedCrossEntropy(),
+    )
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=3e-3, weight_decay=0.0, eps=1e-6)
+    ours, theirs = [], []
+    for step in range(20):
+        inputs, targets, weights = batches.batch(step)
+        ours.append(float(model.train_on_batch(inputs, targets, weights)))
+        ids = torch.tensor(inputs["token_ids"]).long()
+        labels = torch.tensor(np.where(weights > 0, targets[..., 0], -100)).long()
+        loss = reference(ids, attention_mask=(ids != PAD).long(), labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        theirs.append(float(loss.detach()))
+    assert theirs[0] - theirs[-1] > 0.3, "nothing moved that could differ"
+    worst = np.abs(np.array(ours) - theirs).max()
+    print(f"{keras.backend.backend()}: largest difference {worst:.1e} of {theirs[-1]:.2f}")
+    assert worst < 1e-3
+
+
+def test_a_family_is_learned_and_scores_say_so(small):
+    """Proteins of one motif: their residues can be told from their neighbours."""
+    rng = np.random.default_rng(0)
+    family = [("MKTAYIAKQR" * 5)[i:] for i in rng.integers(0, 10, 64)]
+    before = scoring.masked_score(small, family[:8])
+    done = pretraining.pretrain(
+        small, family, family[:8], epochs=3, steps=60, tokens=512, crop=64, rate=1e-2, verbose=0
+    )
+    after = scoring.masked_score(small, family[:8])
+    plain = scoring.reference_scores(family[:8], family, encode)
+    assert after.masked == before.masked == plain["uniform"].masked > 20
+    assert plain["uniform"].perplexity.value == pytest.approx(20)
+    assert plain["uniform"].accuracy.value == pytest.approx(0.05)
+    assert before.perplexity.value > 15
+    assert after.perplexity.high < plain["residue frequencies"].perplexity.low
+    assert plain["Markov model"].perplexity.value < 4
+    assert [row["epoch"] for row in done.history] == [0, 1, 2]
+    assert done.history[-1]["val_perplexity"] < done.history[0]["val_perplexity"] < 15
+    assert done.history[-1]["step"] == 180 and done.history[-1]["rate"] < 1e-4
+    assert 0 < done.history[0]["seconds"] < done.history[-1]["seconds"]
+
+
+def test_scores_do_not_depend_on_how_they_are_batched(small):
+    sequences = interrupted.proteins(20)
+    one = scoring.masked_score(small, sequences, tokens=64)
+    two = scoring.masked_score(small, sequences, tokens=4096)
+    assert one.masked == two.masked
+    assert one.perplexity.value == pytest.approx(two.perplexity.value, rel=1e-5)
+
+
+def test_batches_go_into_fit_unchanged(small):
+    batches = pretraining.masked_batches(interrupted.proteins(), small.encode, 128, 32, steps=2)
+    small.masked_lm.compile("adam", pretraining.MaskedCrossEntropy(),
+                            metrics=[pretraining.Perplexity()])  # fmt: skip
+    history = small.masked_lm.fit(batches, epochs=2, verbose=0).history
+    assert len(history["loss"]) == 2 and history["perplexity"][0] > 1
+
+
+def test_accumulated_gradients_are_one_step_of_their_mean():
+    """Two batches of one protein each, beside their mean computed as one batch."""
+    moved = []
+    for accumulate in (1, 2):
+        backbone = randomised(ESM2(1, 32, 4), seed=0)
+        batches = pretraining.masked_batches(["MKTAYIAKQRGG" * 5], backbone.encode, 64, 64)
+        model, parts = backbone.masked_lm, [batches.batch(step) for step in range(2)]
+        steps = accumulate if accumulate > 1 else None
+        model.compile(
+            keras.optimizers.SGD(0.1, gradient_accumulation_steps=steps),
+            pretraining.MaskedCrossEntropy(),
+        )
+        before = model.get_weights()
+        if accumulate == 2:
+            for part in parts:
+                model.train_on_batch(*part)
+        else:  # each counts alike, whatever the number of its <mask>
+            ids, targets, weights = (
+                np.concatenate([np.asarray(x) for x in xs])
+                for xs in zip(*((p[0]["token_ids"], *p[1:]) for p in parts), strict=True)
+            )
+            model.train_on_batch({"token_ids": ids}, targets, weights / weights.sum(1)[:, None])
+        moved.append([a - b for a, b in zip(model.get_weights(), before, strict=True)])
+    for one, two in zip(*moved, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_divergence_is_an_error(small):
+    with pytest.raises(FloatingPointError, match="lower the rate"):
+        pretraining.pretrain(
+            small, interrupted.proteins(), epochs=2, steps=4, tokens=128, crop=32, rate=1e30,
+            warmup=0.0, verbose=0,
+        )  # fmt: skip
+
+
+# A kill loses nothing -----------------------------------------------------------------------------
+
+
+def test_killed_in_an_epoch_it_ends_with_the_same_bits(tmp_path):
+    whole = interrupted.digest(interrupted.train(tmp_path / "whole"))
+    program = Path(interrupted.__file__)
+    command = [sys.executable, program, tmp_path / "killed"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.strip() == "batch 25":  # in the middle of the third epoch
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    state = tmp_path / "killed" / "state.npz"
+    assert state.exists()
+    done = interrupted.train(tmp_path / "killed")
+    assert len(done.history) == interrupted.EPOCHS
+    assert interrupted.digest(done) == whole
+
+
+def test_another_training_does_not_go_on_from_it(small, tmp_path):
+    sequences = interrupted.proteins()
+    options = {"epochs": 1, "steps": 2, "tokens": 128, "crop": 32, "out": tmp_path, "verbose": 0}
+    pretraining.pretrain(small, sequences, **options)
+    with pytest.raises(
+        ValueError, match="another training, which differs in its sequences and residues"
+    ):
+        pretraining.pretrain(small, sequences[:-1], **options)
+    with pytest.raises(ValueError, match="differs in its optimizer"):
+        pretraining.pretrain(small, sequences, **options, rate=1e-5)
+    with pytest.raises(ValueError, match="differs in its weights"):
+        pretraining.pretrain(ESM2(1, 16, 4), sequences, **options)
+    (tmp_path / "state.npz").write_bytes((tmp_path / "state.npz").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="is damaged"):
+        pretraining.pretrain(small, sequences, **options)
+
+
+def test_the_next_fit_begins_at_its_beginning(small, tmp_path):
+    resume = kft.callbacks.Resume(tmp_path / "state.npz")
+    batches = pretraining.masked_batches(interrupted.proteins(), small.encode, 128, 32, steps=2)
+    small.masked_lm.compile("sgd", pretraining.MaskedCrossEntropy())
+    for _ in range(2):
+        small.masked_lm.fit(batches, epochs=2, verbose=0, callbacks=[resume])
+    assert len(resume.logs) == 2
+    assert len(small.masked_lm.fit(batches, epochs=2, verbose=0).history["loss"]) == 2

@@ -1,0 +1,72 @@
+"""Power laws: what was put in comes out, with intervals that hold it."""
+
+import numpy as np
+import pytest
+
+from kft import scaling
+
+pytestmark = pytest.mark.once
+
+X = np.geomspace(1e4, 4e6, 7)
+
+
+def law(x, exponent=0.35, floor=2.2, scale=5e3):
+    return floor + (scale / x) ** exponent
+
+
+@pytest.mark.parametrize(("exponent", "floor"), [(0.08, 0.0), (0.35, 2.2), (1.0, 1.0)])
+def test_an_exact_law_is_found(exponent, floor):
+    found = scaling.fit_power_law(X, law(X, exponent, floor), resamples=5)
+    assert found.exponent.value == pytest.approx(exponent, rel=1e-3)
+    assert found.floor.value == pytest.approx(floor, abs=2e-3)
+    assert found.error < 1e-5
+    np.testing.assert_allclose(found(X), law(X, exponent, floor), rtol=1e-4)
+
+
+def test_a_known_floor_is_kept():
+    found = scaling.fit_power_law(X[:4], law(X[:4]), floor=2.2, resamples=5)
+    assert found.floor == (2.2, 2.2, 2.2)
+    assert found.exponent.value == pytest.approx(0.35, rel=1e-3)
+
+
+def test_intervals_hold_the_truth():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(40):
+        losses = law(X) * np.exp(rng.normal(0, 0.003, len(X)))
+        found = scaling.fit_power_law(X, losses, resamples=60).exponent
+        assert found.low < found.value < found.high
+        held.append(found.low <= 0.35 <= found.high)
+    assert np.mean(held) >= 0.85  # 95% but for four standard errors of 40
+
+
+def test_more_noise_means_wider_intervals():
+    noise = np.random.default_rng(0).normal(0, 1, len(X))
+    widths = [
+        np.ptp(scaling.fit_power_law(X, law(X) * np.exp(s * noise), resamples=60).exponent[1:])
+        for s in (1e-4, 1e-2)
+    ]
+    assert widths[1] > 10 * widths[0]
+
+
+@pytest.mark.parametrize(
+    ("x", "losses", "message"),
+    [
+        ([1.0, 2, 3], [3.0, 2, 1], "at least 4"),
+        ([1.0, 1, 1, 1, 2, 2], [3.0, 3, 3, 3, 2, 2], "2 different x"),
+        ([1.0, 2, 3, 0], [3.0, 2, 1, 1], "above 0"),
+        ([1.0, 2, 3, 4], [3.0, 2, 1], "received"),
+    ],
+)
+def test_bad_input(x, losses, message):
+    with pytest.raises(ValueError, match=message):
+        scaling.fit_power_law(x, losses)
+
+
+def test_compute_and_its_frontier():
+    assert scaling.compute(1e6, 2e7) == 1.2e14
+    small = [1.0, 2.0, 4.0, 8.0], [5.0, 4.0, 3.5, 3.4]
+    large = [4.0, 8.0, 16.0], [4.5, 3.0, 2.0]
+    at, least = scaling.frontier(*zip(small, large, strict=True), points=50)
+    assert at[0] == 1.0 and at[-1] == 16.0
+    assert (np.diff(least) < 0).all() and least[0] == 5.0 and least[-1] == 2.0
+    assert least[at < 8].min() == 3.5
