@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -162,10 +163,11 @@ class Resume(keras.callbacks.Callback):
 
     At the end of each epoch, weights, the optimizer's state, states of random generators and the
     logs so far are written aside and renamed, so that the file is whole at any moment. A training
-    that is killed and begun again ends with the same bits as one that was not, where its batches
-    follow from their epoch and index alone, as those of `kft.batches` and
+    that is killed and begun again ends, on a CPU, with the same bits as one that was not, where its
+    batches follow from their epoch and index alone, as those of `kft.batches` and
     `kft.pretraining.masked_batches` do. Epochs that are done are not run again: `fit` with the same
-    number of epochs runs the rest.
+    number of epochs runs the rest. An epoch that was stopped in its middle is run anew. States of
+    other callbacks are not kept, and not the phases of `kft.fit`, which makes batches of its own.
 
     Args:
         path: of the file; None keeps nothing but the logs.
@@ -176,9 +178,11 @@ class Resume(keras.callbacks.Callback):
     Attributes:
         logs: list of dicts, one per epoch, those before an interruption included: epoch, seconds
             and what Keras logged.
+        diverged: whether a loss or a weight was no number any more; such an epoch is not kept.
 
     Raises:
         ValueError: in `fit`, where the file is damaged or belongs to another training.
+        OSError: in `fit`, before the first epoch, where nothing can be written there.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -199,32 +203,49 @@ class Resume(keras.callbacks.Callback):
         super().__init__()
         self.path = None if path is None else Path(path)
         self.batches, self.about = batches, about or {}
-        self.logs = []
+        self.logs, self.diverged = [], False
 
     def on_train_begin(self, logs=None):
+        self.model._initial_epoch = None  # of a training that ended with an error
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
-        self.logs = []
-        if self.path is not None and self.path.exists():
-            self._restore()
+        self.logs, self.diverged = [], False
+        # Now: a callback that changes the rate changes the optimizer's settings, too.
+        self.signature = self._signature()
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass  # it can be written there: better known now than after an epoch
+            if self.path.exists():
+                self._restore()
         self.began = time.perf_counter()
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.model._initial_epoch = None  # Keras has read it
+        self.seen = 0
         if self.batches is not None:  # Keras may have ended an epoch of theirs before the first
             self.batches.go_to(epoch)
 
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen = batch + 1
+
     def on_epoch_end(self, epoch, logs=None):
         logs = {name: float(value) for name, value in (logs or {}).items()}
-        if not math.isfinite(logs.get("loss", 0.0)):
-            return  # a training that has diverged is not worth going on from
+        values = [keras.ops.convert_to_numpy(v.value) for v in self._variables()]
+        weights = values[: len(self.model.variables)]
+        numbers = [logs.get("loss", 0.0), *(x for x in weights if x.dtype.kind not in "biu")]
+        if not all(np.isfinite(np.asarray(x, "float32")).all() for x in numbers):
+            self.diverged = self.model.stop_training = True
+        if self.diverged or self.seen < (self.params.get("steps") or 0):
+            return  # stopped within the epoch, which is run anew
         now = time.perf_counter()
         self.logs.append({"epoch": epoch, "seconds": now - self.began, **logs})
         self.began = now
         if self.path is not None:
-            self._keep()
+            self._keep(values)
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None  # of the next call of `fit`, with or without this
+        self.model._initial_epoch = None  # no epoch was left, and none has begun
 
     def _variables(self):
         return [*self.model.variables, *self.model.optimizer.variables]
@@ -233,44 +254,52 @@ class Resume(keras.callbacks.Callback):
         """What the training is: its weights, its optimizer, and what else it was told."""
         optimizer = keras.saving.serialize_keras_object(self.model.optimizer)["config"]
         found = {
-            "weights": [f"{v.name} {tuple(v.shape)}" for v in self.model.variables],
+            "weights": [f"{v.name} {tuple(v.shape)} {v.dtype}" for v in self.model.variables],
             "optimizer": {key: value for key, value in optimizer.items() if key != "name"},
             **self.about,
         }
         return json.loads(json.dumps(found, default=repr))
 
-    def _keep(self):
+    def _keep(self, values):
+        # numpy's files know no bfloat16; float32 holds it exactly.
         arrays = {
-            str(i): keras.ops.convert_to_numpy(v.value) for i, v in enumerate(self._variables())
+            str(i): x.astype("float32") if x.dtype.name == "bfloat16" else x
+            for i, x in enumerate(values)
         }
-        said = {"signature": self._signature(), "logs": self.logs}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        said = {"signature": self.signature, "logs": self.logs}
         aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        with open(aside, "wb") as stream:
-            np.savez(stream, about=json.dumps(said), **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())  # before the name, or a power cut leaves an empty file
-        aside.replace(self.path)
+        try:
+            with open(aside, "wb") as stream:
+                np.savez(stream, about=json.dumps(said), **arrays)
+                stream.flush()
+                os.fsync(stream.fileno())  # before the name, or a power cut leaves an empty file
+            aside.replace(self.path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def _restore(self):
         variables = self._variables()
-        try:
-            with open(self.path, "rb") as stream, np.load(stream) as kept:
-                said = json.loads(str(kept["about"]))
-                values = [kept[str(i)] for i in range(len(kept.files) - 1)]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{self.path} is damaged ({error}): remove it to begin anew."
-            ) from error
-        signature = self._signature()
-        differ = [name for name in signature if signature[name] != said["signature"].get(name)]
+        with open(self.path, "rb") as stream:
+            try:
+                with np.load(stream) as kept:
+                    said = json.loads(str(kept["about"]))
+                    values = [kept[str(i)] for i in range(len(kept.files) - 1)]
+                then, logs = said["signature"], said["logs"]
+            except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                raise ValueError(
+                    f"{self.path} is damaged ({error}): remove it to begin anew."
+                ) from error
+        now = self.signature
+        differ = [name for name in {**now, **then} if now.get(name) != then.get(name)]
         if differ or len(values) != len(variables):
             raise ValueError(
                 f"{self.path} belongs to another training, which differs in its "
-                f"{' and '.join(differ) or 'weights'}: name another file, or remove this one."
+                f"{' and '.join(differ) or 'weights'}: name another file, or remove this one. "
+                f"(Another number of epochs or steps is another optimizer where the learning rate "
+                f"follows a schedule.)"
             )
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        self.logs = said["logs"]
+        self.logs = logs
         # As Keras's own BackupAndRestore does: there is no public way.
         self.model._initial_epoch = self.logs[-1]["epoch"] + 1

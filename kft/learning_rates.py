@@ -26,21 +26,26 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         warmup: steps of the rise, fewer than `steps`.
         begin: the optimizer's step count when the phase begins: one that goes on from an earlier
             phase keeps its count, for Adam's bias correction.
+        accumulate: batches whose gradients the optimizer averages for one step: Keras calls a
+            schedule with the number of batches.
     """
 
-    def __init__(self, rate, steps, warmup=0, begin=0):
+    def __init__(self, rate, steps, warmup=0, begin=0, accumulate=1):
         self.rate, self.steps, self.warmup, self.begin = rate, steps, warmup, begin
+        self.accumulate = accumulate
 
     def __call__(self, step):
-        """The rate at an optimizer step."""
-        step = ops.cast(step, "float32") - self.begin
+        """The rate at an optimizer step, or a batch of one."""
+        step = ops.floor(ops.cast(step, "float32") / self.accumulate) - self.begin
         rise = (step + 1.0) / max(self.warmup, 1)
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
         fall = 0.5 * (1.0 + ops.cos(np.pi * ops.clip(done, 0.0, 1.0)))
         return self.rate * ops.where(step < self.warmup, rise, fall)
 
     def get_config(self):
-        return {name: getattr(self, name) for name in ("rate", "steps", "warmup", "begin")}
+        return {
+            name: getattr(self, name) for name in ("rate", "steps", "warmup", "begin", "accumulate")
+        }
 
 
 def adamw(schedule, variables, **options):

@@ -13,6 +13,7 @@ even a poor model may copy.
 Shapes: `B` proteins in a batch, `L` tokens.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from kft.batching import PAD_LENGTHS
 from kft.callbacks import Resume
 from kft.learning_rates import WarmupCosine, adamw
 from kft.losses import REDUCTION
+from kft.params import fingerprint
 
 CHOSEN = 0.15  # of the residues
 AS_MASK, AS_ANOTHER = 0.8, 0.1  # of those; the rest is shown as it is
@@ -61,11 +63,25 @@ def hide(token_ids, rng):
     return shown.astype("int32"), chosen
 
 
-def encoded(sequences, encode):
-    """One byte a token: a corpus of 34 million residues stays at 34 MB."""
+def encoded(sequences, encode, first=0):
+    """Turns proteins into tokens of one byte: a corpus of 34 million residues stays at 34 MB.
+
+    Args:
+        sequences: list of strings.
+        encode: of an ESM-2 backbone.
+        first: the number that errors give to the first one.
+
+    Returns:
+        list of int8 arrays (L,), <cls> and <eos> included.
+
+    Raises:
+        ValueError: none, one string in place of a list, or one that is no protein.
+    """
+    if isinstance(sequences, str | bytes) or not len(sequences):
+        raise ValueError(f"sequences must be a list of proteins, received {sequences!r:.40}.")
     return [
         encode([x], names=[f"sequences[{i}]"])["token_ids"][0].astype("int8")
-        for i, x in enumerate(sequences)
+        for i, x in enumerate(sequences, start=first)
     ]
 
 
@@ -85,6 +101,8 @@ class MaskedBatches(keras.utils.PyDataset):
         super().__init__()
         self.tokens, self.crop, self.seed, self.fresh = tokens, crop, seed, fresh
         self.rows = encoded(sequences, encode)
+        if not any(np.isin(row, STANDARD).any() for row in self.rows):
+            raise ValueError("No sequence has one of the 20 standard residues: nothing to learn.")
         lengths = np.array([len(row) for row in self.rows])
         cut = np.minimum(lengths, crop)
         self.residues = int((cut - 2 * (lengths <= crop)).sum())
@@ -122,7 +140,8 @@ class MaskedBatches(keras.utils.PyDataset):
             row = row[first : first + self.crop]
             out[: len(row)] = row
         shown, chosen = hide(token_ids, rng)
-        targets = np.stack([token_ids, shown == MASK], axis=-1).astype("int32")
+        masked = chosen & (shown == MASK)  # a <mask> of the user's own has no answer
+        targets = np.stack([token_ids, masked], axis=-1).astype("int32")
         return {"token_ids": shown}, targets, chosen.astype("float32")
 
     def _planned(self, turn):
@@ -132,13 +151,13 @@ class MaskedBatches(keras.utils.PyDataset):
         for length in np.unique(self.padded):
             there = rng.permutation(np.flatnonzero(self.padded == length))
             there = np.concatenate([rest, there])
-            size = max(1, self.tokens // int(length))
+            size = min(max(1, self.tokens // int(length)), len(self.rows))
             whole = len(there) // size * size
             found += [(int(length), rows) for rows in there[:whole].reshape(-1, size)]
             rest = there[whole:]  # go with those of the next length
         if len(rest):
-            # Filled up, so that all steps are alike and little is compiled.
-            more = rng.choice(len(self.rows), size - len(rest))
+            # Filled up, so that all steps are alike; for a score each protein counts once.
+            more = rng.choice(len(self.rows), (size - len(rest)) * self.fresh)
             found.append((int(length), np.concatenate([rest, more])))
         return [found[i] for i in rng.permutation(len(found))]
 
@@ -188,8 +207,6 @@ def masked_batches(sequences, encode, tokens=4096, crop=512, steps=None, seed=0,
         >>> inputs["token_ids"].shape, targets.shape
         ((4, 16), (4, 16, 2))
     """
-    if isinstance(sequences, str) or not len(sequences):
-        raise ValueError(f"sequences must be a list of proteins, received {sequences!r:.40}.")
     for name, value, least in (("tokens", tokens, crop), ("crop", crop, 8), ("steps", steps, 2)):
         if value is not None and not value >= least:
             raise ValueError(f"{name} must be at least {least}, received {value!r}.")
@@ -234,7 +251,7 @@ class Perplexity(keras.metrics.Mean):
         super().update_state(_losses(y_true, y_pred), ops.cast(y_true[..., 1], "float32"))
 
     def result(self):
-        return ops.exp(super().result())
+        return ops.where(self.count > 0, ops.exp(super().result()), float("nan"))
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -249,6 +266,9 @@ class MaskedAccuracy(keras.metrics.Mean):
         best = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         right = ops.equal(best, ops.cast(y_true[..., 0], "int32"))
         super().update_state(ops.cast(right, "float32"), ops.cast(y_true[..., 1], "float32"))
+
+    def result(self):
+        return ops.where(self.count > 0, super().result(), float("nan"))
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -314,19 +334,19 @@ def pretrain(
     if steps is None:
         steps = -(-train.one_pass // accumulate)
         train.steps = steps * accumulate
-    validation = valid and masked_batches(valid, backbone.encode, fresh=False, **options)
-    total = steps * epochs
-    schedule = WarmupCosine(rate, total, int(warmup * total))
-    model = _compiled(backbone.masked_lm, schedule, accumulate)
-    about = {"sequences": len(train.rows), "residues": train.residues, "steps": train.steps}
+    if valid is not None:
+        valid = masked_batches(valid, backbone.encode, fresh=False, **options)
+    model, schedule = _compiled(backbone.masked_lm, rate, steps * epochs, warmup, accumulate)
+    about = {"proteins": _digest(train), "backbone": backbone.get_config(),
+             "first weights": fingerprint(model, None), "steps": train.steps}  # fmt: skip
     callbacks = [*callbacks, keras.callbacks.TerminateOnNaN()]
     resume = Resume(Path(out) / "state.npz" if out else None, train, {**about, **options})
-    model.fit(train, validation_data=validation, epochs=epochs, callbacks=[*callbacks, resume],
+    model.fit(train, validation_data=valid, epochs=epochs, callbacks=[*callbacks, resume],
               verbose=verbose)  # fmt: skip
-    if len(resume.logs) < epochs:
+    if resume.diverged:
         raise FloatingPointError(
-            f"The loss was no number in epoch {len(resume.logs) + 1}: lower the rate, now {rate}, "
-            f"or raise warmup."
+            f"The loss or a weight was no number in epoch {len(resume.logs) + 1}: lower the rate, "
+            f"now {rate}, or raise warmup."
         )
     return Pretraining(model, _history(resume.logs, train, steps, schedule))
 
@@ -339,12 +359,17 @@ def _check_settings(warmup, **above_zero):
         raise ValueError(f"warmup must be a share of at least 0 and below 1, received {warmup!r}.")
 
 
-def _compiled(model, schedule, accumulate):
+def _digest(batches):
+    return hashlib.sha256(np.concatenate(batches.rows).tobytes()).hexdigest()
+
+
+def _compiled(model, rate, steps, warmup, accumulate):
+    schedule = WarmupCosine(rate, steps, int(warmup * steps), accumulate=accumulate)
     batches = accumulate if accumulate > 1 else None  # Keras refuses 1
     variables = model.trainable_variables
     optimizer = adamw(schedule, variables, beta_2=0.98, gradient_accumulation_steps=batches)
     model.compile(optimizer, MaskedCrossEntropy(), metrics=[Perplexity(), MaskedAccuracy()])
-    return model
+    return model, schedule
 
 
 def _history(logs, train, steps, schedule):
@@ -354,7 +379,7 @@ def _history(logs, train, steps, schedule):
         seen = {
             "step": number * steps,
             "residues": round(number * train.steps / train.one_pass * train.residues),
-            "rate": float(schedule(number * steps - 1)),
+            "rate": float(schedule(number * train.steps - 1)),
         }
         found.append({**row, **seen, "seconds": seconds})
     return found

@@ -4,8 +4,8 @@ Reference: Kaplan et al. 2020, "Scaling laws for neural language models", arXiv:
 equations 1.1 to 1.3, with the irreducible loss of Henighan et al. 2020, "Scaling laws for
 autoregressive generative modeling", arXiv:2010.14701, equation 1.1: L(x) = L0 + (x0 / x)^a.
 
-Differences from the reference: parameters are counted as they do, without the token table, and
-compute as 6 operations per parameter and token; both fits are to the logarithm of the loss.
+Differences from the reference: none. Parameters are counted without the token table, and
+compute as 6 operations per parameter and token. Fits are to the logarithm of the loss.
 """
 
 from collections.abc import Sequence
@@ -68,17 +68,13 @@ def fit_power_law(
     """
     x, losses = np.asarray(x, dtype=float), np.asarray(losses, dtype=float)
     fitted = 2 if floor is not None else 3
-    if x.shape != losses.shape or x.ndim != 1 or not ((x > 0) & (losses > 0)).all():
-        raise ValueError(
-            f"x and losses must be one number above 0 for each run, received {x.shape} and "
-            f"{losses.shape}."
-        )
-    if len(np.unique(x)) <= fitted:
-        raise ValueError(
-            f"{len(np.unique(x))} different x cannot tell {fitted} numbers of a power law and "
-            f"their errors: give at least {fitted + 1}."
-        )
+    _check(x, losses, floor, fitted, resamples)
     best = _fit(x, losses, floor)
+    if not 2e-4 < best[1] < 3.9:
+        raise ValueError(
+            f"These losses follow no power law that falls: the best exponent lies at the end of "
+            f"what is tried, {best[1]:.4f}. Look at the runs: have they diverged, or not changed?"
+        )
     predicted = _law(best, x)
     residuals = np.log(losses / predicted)
     freedom = len(x) - fitted
@@ -99,9 +95,29 @@ def fit_power_law(
     )
 
 
+def _check(x, losses, floor, fitted, resamples):
+    if x.shape != losses.shape or x.ndim != 1:
+        raise ValueError(
+            f"x and losses must be one number for each run, received {x.shape} and {losses.shape}."
+        )
+    if not (np.isfinite(x) & np.isfinite(losses) & (x > 0) & (losses > (floor or 0))).all():
+        raise ValueError(
+            f"x must be finite and above 0, losses finite and above {floor or 0}, received "
+            f"{x.tolist()} and {losses.tolist()}."
+        )
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, received {resamples!r}.")
+    if len(np.unique(x)) <= fitted:
+        raise ValueError(
+            f"{len(np.unique(x))} different x cannot tell {fitted} numbers of a power law and "
+            f"their errors: give at least {fitted + 1}."
+        )
+
+
 def _law(parameters: np.ndarray, x: np.ndarray) -> np.ndarray:
     log_scale, exponent, floor = parameters
-    return floor + np.exp(exponent * (log_scale - np.log(x)))
+    # While it is fitted it may try what no number holds.
+    return floor + np.exp(np.minimum(exponent * (log_scale - np.log(x)), 700))
 
 
 def _fit(x, losses, floor, start=None) -> np.ndarray:

@@ -71,10 +71,9 @@ def fill(backbone, sequences, *, top=3, tokens=8192):
     if not 1 <= top <= len(STANDARD):
         raise ValueError(f"top must be 1 to {len(STANDARD)}, received {top!r}.")
     rows = [row.astype("int32") for row in encoded(sequences, backbone.encode)]
-    found = []
-    for row, logits in zip(rows, _logits(backbone, rows, tokens), strict=True):
-        at = np.flatnonzero(row == MASK)
-        shares = softmax(logits[at][:, STANDARD], axis=-1)  # (gaps, 20)
+    places, found = [np.flatnonzero(row == MASK) for row in rows], []
+    for at, logits in zip(places, _logits(backbone, rows, places, tokens), strict=True):
+        shares = softmax(logits[:, STANDARD], axis=-1)  # (gaps, 20)
         best = np.argsort(-shares, axis=-1, kind="stable")[:, :top]
         found.append([
             Gap(int(position), tuple(ALPHABET[STANDARD[k]] for k in ranks),
@@ -102,13 +101,13 @@ def masked_score(backbone, sequences, *, seed=0, crop=1024, tokens=8192, confide
         ValueError: as `backbone.encode`, or not a single residue that was hidden.
     """
     rows = _hidden(sequences, backbone.encode, seed, crop)
-    answers = _logits(backbone, [row.shown for row in rows], tokens)
-    logs = [log_softmax(found[row.at], axis=-1) for row, found in zip(rows, answers, strict=True)]
-    return _score(rows, logs, confidence)
+    shown, places = [row.shown for row in rows], [row.at for row in rows]
+    answers = _logits(backbone, shown, places, tokens)
+    return _score(rows, [log_softmax(one, axis=-1) for one in answers], confidence)
 
 
-def _logits(backbone, rows, tokens):
-    """Token logits (L, K) of each row of tokens (L,), in their order."""
+def _logits(backbone, rows, places, tokens):
+    """Token logits (n, K) at the n places of each row of tokens (L,), in the rows' order."""
     model, found = backbone.masked_lm, [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     while order:
@@ -122,7 +121,7 @@ def _logits(backbone, rows, tokens):
             token_ids[k, : len(row)] = row
         answers = np.asarray(model.predict_on_batch({"token_ids": token_ids}), dtype="float32")
         for answer, i in zip(answers, chosen, strict=False):
-            found[i] = answer[: len(rows[i])]
+            found[i] = answer[places[i]]  # a copy: the batch is not kept
     return found
 
 
@@ -142,7 +141,8 @@ def reference_scores(sequences, corpus, encode, *, seed=0, crop=1024, confidence
     rows, K = _hidden(sequences, encode, seed, crop), len(ALPHABET)
     triples = np.zeros(K**3)
     for start in range(0, len(corpus), 1000):
-        some = [row.astype("int64") for row in encoded(corpus[start : start + 1000], encode)]
+        part = encoded(corpus[start : start + 1000], encode, first=start)
+        some = [row.astype("int64") for row in part]
         codes = np.concatenate([(row[:-2] * K + row[1:-1]) * K + row[2:] for row in some])
         triples += np.bincount(codes, minlength=K**3)
     triples = triples.reshape(K, K, K)[:, STANDARD]  # (left, residue, right)
@@ -178,8 +178,8 @@ def _hidden(sequences, encode, seed, crop):
     found = []
     for i, row in enumerate(encoded(sequences, encode)):
         whole = row[:crop].astype("int32")
-        shown = hide(whole, np.random.default_rng((seed, i)))[0]
-        at = np.flatnonzero(shown == MASK)
+        shown, chosen = hide(whole, np.random.default_rng((seed, i)))
+        at = np.flatnonzero(chosen & (shown == MASK))  # a <mask> of the user's own has no answer
         found.append(_Hidden(shown, whole, at[at < len(whole) - 1]))  # with both neighbours
     return found
 
@@ -193,8 +193,9 @@ def _score(rows, logs, confidence, resamples=2000):
         hits = best[own] / best.sum(axis=-1)  # ties share the hit
         sums.append([-log[own].sum(), hits.sum(), len(row.at)])
     table, shares = np.array(sums), np.full(len(sums), 1 / len(sums))  # (N, 3), (N,)
-    counts = np.random.default_rng(0).multinomial(len(sums), shares, resamples)
-    draws, total = counts @ table, table.sum(axis=0)
+    rng, total = np.random.default_rng(0), table.sum(axis=0)
+    # One by one: all counts of a large corpus would take gigabytes.
+    draws = np.array([rng.multinomial(len(sums), shares) @ table for _ in range(resamples)])
     if not total[2]:
         raise ValueError("No residue is hidden in so few: give more or longer sequences.")
     return MaskedScore(

@@ -201,9 +201,10 @@ def curve(*values):
 
 def test_pretraining_names_the_best_and_the_worst_run():
     runs = {"wide": curve(19, 18, 17.2), "deep": curve(19, 17.5, 16.8), "fast": curve(19.5, 19)}
-    figure, caption = plot_pretraining(runs, {"residue frequencies": 18.0})
+    held_out = "400 proteins of other families"
+    figure, caption = plot_pretraining(runs, {"residue frequencies": 18.0}, held_out)
     assert "deep ends at 16.80, beside 18.00 of residue frequencies; the worst, fast, at" in caption
-    assert "3 pre-trainings" in caption and "families that are not trained on" in caption
+    assert "on 400 proteins of other families, after each epoch of 3 pre-trainings" in caption
     axes = figure.axes[0]
     assert texts(axes) == ["wide", "deep", "fast"]
     assert axes.get_xlabel() == "residues seen (millions)"
@@ -214,5 +215,11 @@ def test_one_pretraining_shows_training_too():
     figure, caption = plot_pretraining({"this run": curve(18, 17)}, {})
     assert "one pre-training" in caption and "worst" not in caption
     assert texts(figure.axes[0]) == ["this run", "on the training proteins, meanwhile"]
+    assert "held out, after each epoch" in caption
+    rows = [{"residues": 1e6, "perplexity": 25.0}, {"residues": 2e6, "perplexity": 24.0}]
+    figure, caption = plot_pretraining({"at its beginning": rows}, {"frequencies": 18.0})
+    assert "trained on, during each epoch" in caption
+    low, high = figure.axes[0].get_ylim()
+    assert low < 18 and high > low
     with pytest.raises(ValueError, match="at least one run"):
         plot_pretraining({}, {})

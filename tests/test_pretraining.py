@@ -4,6 +4,7 @@ import math
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import interrupted
@@ -140,6 +141,7 @@ def test_each_epoch_begins_with_two_lengths(seed):
         ({"crop": 4}, "crop must be at least 8"),
         ({"tokens": 16}, "tokens must be at least 32"),
         ({"steps": 1}, "steps must be at least 2"),
+        ({"sequences": ["XXXX", "B"]}, "No sequence has one of the 20 standard residues"),
     ],
 )
 def test_bad_input_is_refused(change, message):
@@ -272,6 +274,66 @@ def test_accumulated_gradients_are_one_step_of_their_mean():
         np.testing.assert_allclose(one, two, atol=1e-5)
 
 
+class Watch(keras.callbacks.Callback):
+    """The optimizer's rate and the token table at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates, self.tables = [], []
+
+    def on_epoch_end(self, epoch, logs=None):
+        table = self.model.stages[0].tokens.embeddings.value
+        self.tables.append(keras.ops.convert_to_numpy(table).copy())
+        self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+
+def test_the_rate_follows_steps_not_batches():
+    """With accumulated gradients it falls as slowly, and what learns moves to the end."""
+    found = {}
+    for accumulate in (1, 2):
+        watch = Watch()
+        done = pretraining.pretrain(
+            randomised(ESM2(1, 32, 4), seed=0), interrupted.proteins(), epochs=4, steps=4,
+            tokens=64, crop=32, rate=1e-2, accumulate=accumulate, callbacks=[watch], verbose=0,
+        )  # fmt: skip
+        moved = [np.abs(b - a).max() for a, b in pairwise(watch.tables)]
+        found[accumulate] = watch.rates, [row["rate"] for row in done.history], moved
+    for one, two in zip(found[1][:2], found[2][:2], strict=True):
+        assert one == pytest.approx(two)
+    assert min(found[2][2]) > 0.1 * min(found[1][2]) > 0
+
+
+def test_a_mask_of_the_users_own_is_no_question(small):
+    sequences = ["MKT<mask>AYIAKQRGGSLEV<mask>"] * 8
+    batches = pretraining.masked_batches(sequences, encode, 256, 32)
+    for step in range(20):
+        inputs, targets, weights = batches.batch(step)
+        assert (
+            not targets[targets[..., 0] == MASK][:, 1].any()
+            and not weights[targets[..., 0] == MASK].any()
+        )
+        assert (inputs["token_ids"] == MASK).sum() > targets[..., 1].sum() > 0
+    plain = scoring.reference_scores(sequences, sequences, encode)
+    assert plain["uniform"].perplexity.value == pytest.approx(20)
+    assert scoring.masked_score(small, sequences).masked == plain["uniform"].masked
+
+
+def test_nothing_hidden_is_not_perfect():
+    targets = np.zeros((1, 4, 2), "int32")
+    for metric in (pretraining.Perplexity(), pretraining.MaskedAccuracy()):
+        metric.update_state(targets, np.zeros((1, 4, 33), "float32"))
+        assert math.isnan(float(metric.result()))
+
+
+@once
+def test_each_protein_is_validated_once():
+    sequences = interrupted.proteins(50)
+    batches = pretraining.masked_batches(sequences, encode, 256, 64, fresh=False)
+    assert sum(len(batches[i][2]) for i in range(len(batches))) == 50
+    few = pretraining.masked_batches(sequences[:3], encode, 8192, 64)
+    assert [len(few[i][2]) for i in range(len(few))] == [3]
+
+
 def test_divergence_is_an_error(small):
     with pytest.raises(FloatingPointError, match="lower the rate"):
         pretraining.pretrain(
@@ -300,21 +362,78 @@ def test_killed_in_an_epoch_it_ends_with_the_same_bits(tmp_path):
     assert interrupted.digest(done) == whole
 
 
-def test_another_training_does_not_go_on_from_it(small, tmp_path):
+def test_another_training_does_not_go_on_from_it(tmp_path):
     sequences = interrupted.proteins()
     options = {"epochs": 1, "steps": 2, "tokens": 128, "crop": 32, "out": tmp_path, "verbose": 0}
-    pretraining.pretrain(small, sequences, **options)
-    with pytest.raises(
-        ValueError, match="another training, which differs in its sequences and residues"
+
+    def pretrain(sequences=sequences, heads=4, seed=0, **changes):
+        backbone = randomised(ESM2(1, 32, heads), seed)
+        return pretraining.pretrain(backbone, sequences, **{**options, **changes})
+
+    pretrain()
+    for change, what in (
+        ({"sequences": [row[::-1] for row in sequences]}, "proteins"),
+        ({"heads": 8}, "backbone"),
+        ({"seed": 1}, "first weights"),
+        ({"rate": 1e-5}, "optimizer"),
+        ({"epochs": 2}, "optimizer.*follows a schedule"),
+        ({"tokens": 256}, "tokens"),
     ):
-        pretraining.pretrain(small, sequences[:-1], **options)
-    with pytest.raises(ValueError, match="differs in its optimizer"):
-        pretraining.pretrain(small, sequences, **options, rate=1e-5)
-    with pytest.raises(ValueError, match="differs in its weights"):
-        pretraining.pretrain(ESM2(1, 16, 4), sequences, **options)
+        with pytest.raises(ValueError, match=f"another training, which differs in its .*{what}"):
+            pretrain(**change)
+    assert len(pretrain().history) == 1
     (tmp_path / "state.npz").write_bytes((tmp_path / "state.npz").read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
-        pretraining.pretrain(small, sequences, **options)
+        pretrain()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        pretrain(out=tmp_path / "file")
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Stops in the middle of an epoch: by Ctrl-C, or as a callback asks Keras to."""
+
+    def __init__(self, epoch, error=None):
+        super().__init__()
+        self.at, self.error = epoch, error
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == (self.at, 3):
+            if self.error is not None:
+                raise self.error
+            self.model.stop_training = True
+
+
+def test_what_is_stopped_within_an_epoch_runs_it_anew(tmp_path):
+    whole = interrupted.digest(interrupted.train(tmp_path / "whole"))
+    stopped = interrupted.train(tmp_path / "stopped", [Interrupt(1)])
+    assert len(stopped.history) == 1  # a stop that was asked for is no error
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train(tmp_path / "stopped", [Interrupt(2, KeyboardInterrupt)])
+    assert interrupted.digest(interrupted.train(tmp_path / "stopped")) == whole
+
+
+def test_an_error_leaves_nothing_to_the_next_training(small, tmp_path):
+    options = {"tokens": 128, "crop": 32, "verbose": 0}
+    sequences = interrupted.proteins()
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.pretrain(small, sequences, epochs=3, steps=5, out=tmp_path, **options,
+                             callbacks=[Interrupt(1, KeyboardInterrupt)])  # fmt: skip
+    assert len(pretraining.pretrain(small, sequences, epochs=2, steps=5, **options).history) == 2
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(small, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        pretraining.pretrain(small, interrupted.proteins(), epochs=1, steps=2, tokens=128, crop=32,
+                             out=tmp_path, verbose=0)  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_next_fit_begins_at_its_beginning(small, tmp_path):

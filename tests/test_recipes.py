@@ -184,7 +184,7 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
     corpus.write_text("".join(f">p{i}\n{row}\n" for i, row in enumerate(rows)))
     options = ["--tiny", "--corpus", corpus, "--blocks", 1, "--width", 32, "--heads", 4]
     printed = run("pretrain_esm2", tmp_path, *options)
-    assert "54 proteins" in printed and "6 of other families" in printed
+    assert "54 proteins" in printed and "6 others to follow" in printed
     assert printed.index("trainable") < printed.index("Epoch 1/2")
     with open(tmp_path / "history.csv") as stream:
         first = list(csv.DictReader(stream))
@@ -196,6 +196,8 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
     (tmp_path / "on").mkdir()
     options = ["--tiny", "--corpus", corpus, "--backbone", tmp_path / "model"]
     assert "Epoch 2/2" in run("pretrain_esm2", tmp_path / "on", *options)
+    scored = run("pretrain_esm2", tmp_path / "on", *options, "--score")
+    assert "Epoch" not in scored and "left out: 6 proteins" in scored and "this model" in scored
 
 
 @pytest.mark.once
@@ -208,7 +210,7 @@ def test_pretraining_is_scored_on_what_was_held_out(tmp_path):
         table.to_csv(tmp_path / f"{name}.tsv.gz", sep="\t", index=False)
     options = ["--tiny", "--corpus", tmp_path, "--blocks", 1, "--width", 16, "--heads", 2]
     printed = run("pretrain_esm2", tmp_path, *options)
-    assert "36 proteins" in printed and "2 of other families" in printed
+    assert "36 proteins" in printed and "2 others to follow" in printed
     for name in ("heldout_families", "valid", "test"):
         part = printed.split(f"\n{name}: 20 proteins")[1]
         scores = re.findall(r"(\S.*?) +perplexity (\d+\.\d+) \[", part)[:4]

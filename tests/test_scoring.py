@@ -36,6 +36,9 @@ def test_gaps_hold_the_models_own_probabilities(backbone):
 def test_bad_input(backbone):
     with pytest.raises(ValueError, match="top must be 1 to 20, received 21"):
         scoring.fill(backbone, ["MK<mask>"], top=21)
+    for wrong in ("MKT<mask>", []):
+        with pytest.raises(ValueError, match="sequences must be a list of proteins"):
+            scoring.fill(backbone, wrong)
     with pytest.raises(ValueError, match="No residue is hidden"):
         scoring.masked_score(backbone, ["XXXX"])
 

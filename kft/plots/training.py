@@ -61,7 +61,9 @@ def plot_learning_rates(
 
 
 def plot_pretraining(
-    histories: Mapping[str, Sequence[Mapping[str, float]]], levels: Mapping[str, float]
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    levels: Mapping[str, float],
+    held_out: str = "proteins that are held out",
 ) -> tuple[Figure, str]:
     """Draw how perplexity falls with the residues seen, for one pre-training or several.
 
@@ -69,6 +71,7 @@ def plot_pretraining(
         histories: name of a run -> rows with "residues", "perplexity" and, if there was
             validation, "val_perplexity", as `kft.pretraining.pretrain` returns them.
         levels: perplexities to compare with, by name, drawn as horizontal lines.
+        held_out: what the validation proteins are, and how many, for the caption.
 
     Returns:
         The figure, 840 pixels wide when saved, and its caption.
@@ -88,8 +91,8 @@ def plot_pretraining(
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
     colours, ends = (MODEL, *OTHERS), {}
-    held_out = all("val_perplexity" in rows[0] for rows in histories.values())
-    key = "val_perplexity" if held_out else "perplexity"
+    validated = all("val_perplexity" in rows[0] for rows in histories.values())
+    key = "val_perplexity" if validated else "perplexity"
     for i, (name, rows) in enumerate(histories.items()):
         seen = [row["residues"] / 1e6 for row in rows]
         style = {
@@ -97,7 +100,7 @@ def plot_pretraining(
             "linestyle": ("-", *STYLES)[i // len(colours) % 6],
         }
         ax.plot(seen, [row[key] for row in rows], label=name, **style)
-        if held_out and len(histories) == 1:
+        if validated and len(histories) == 1:
             ax.plot(seen, [row["perplexity"] for row in rows], color=GREY, linewidth=0.9,
                     label="on the training proteins, meanwhile")  # fmt: skip
         ends[name] = rows[-1][key]
@@ -106,17 +109,24 @@ def plot_pretraining(
         ax.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
                     fontsize=8, color=GREY)  # fmt: skip
     shown = [row[key] for rows in histories.values() for row in rows]
+    low, high = (f([*shown, *levels.values()]) for f in (min, max))
+    high = min(high, 21) if low < 20.5 else high  # the first epochs would flatten the rest
     ax.set(xlabel="residues seen (millions)", ylabel="perplexity where <mask> stands",
-           ylim=(min(shown) - 0.3, min(max(shown), 21) + 0.3))  # fmt: skip
+           ylim=(low - 0.3, high + 0.3))  # fmt: skip
     ax.legend(fontsize=8, loc="upper right")
+    where = f"on {held_out}, after" if validated else "on the proteins trained on, during"
+    return figure, _caption_of_pretraining(ends, levels, where)
+
+
+def _caption_of_pretraining(
+    ends: Mapping[str, float], levels: Mapping[str, float], where: str
+) -> str:
     best, worst = min(ends, key=ends.get), max(ends, key=ends.get)
-    where = "on proteins of families that are not trained on" if held_out else "on what is trained"
     against = "".join(f", beside {level:.2f} of {name}" for name, level in levels.items())
     others = "" if len(ends) == 1 else f"; the worst, {worst}, at {ends[worst]:.2f}"
     runs = "one pre-training" if len(ends) == 1 else f"{len(ends)} pre-trainings"
-    caption = (
-        f"Perplexity where <mask> stands, {where}, after each epoch of {runs}, against the "
+    return (
+        f"Perplexity where <mask> stands, {where} each epoch of {runs}, against the "
         f"residues seen. A blind guess among 20 residues has 20; lower is better. What stands out: "
         f"{best} ends at {ends[best]:.2f}{against}{others}."
     )
-    return figure, caption
