@@ -68,7 +68,7 @@ class Batches(keras.utils.PyDataset):
         """The tokens that each record of batch `index` is padded to, None where all are alike."""
         if self.lengths is None:
             return None
-        return int(_padded(self.lengths[self.chosen[index]].max()))
+        return int(padded_length(self.lengths[self.chosen[index]].max()))
 
     def _at_tokens(self, chosen, length):
         """Targets (B, L) or (B, L, K) and weights (B, L), 0 but at the tokens of residues."""
@@ -111,7 +111,7 @@ class Batches(keras.utils.PyDataset):
         if self.lengths is None:
             return
         # TensorFlow takes a length that the first two batches share for that of all.
-        padded = [_padded(self.lengths[chosen].max()) for chosen in self.chosen]
+        padded = [padded_length(self.lengths[chosen].max()) for chosen in self.chosen]
         other = next((i for i, length in enumerate(padded) if length != padded[0]), 0)
         if other > 1:
             self.chosen[1], self.chosen[other] = self.chosen[other], self.chosen[1]
@@ -134,7 +134,7 @@ class Batches(keras.utils.PyDataset):
         order = np.argsort(-self.lengths, kind="stable")
         chosen, start = [], 0
         while start < len(order):
-            padded = _padded(self.lengths[order[start]])
+            padded = padded_length(self.lengths[order[start]])
             size = max(1, min(self.batch_size, MOST_TOKENS // padded))
             chosen.append(order[start : start + size])
             start += size
@@ -163,7 +163,8 @@ def _tokens(encoded):
     return next(iter(encoded.values())).shape[1]
 
 
-def _padded(length):
+def padded_length(length):
+    """The first of `PAD_LENGTHS` that holds so many tokens; above all of them the number itself."""
     return next((p for p in PAD_LENGTHS if p >= length), length)
 
 

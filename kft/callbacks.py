@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -12,6 +10,7 @@ import keras
 import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
+from kft.files import writable, written_aside
 from kft.params import digest, digests, weights
 from kft.params.paths import listed
 
@@ -213,9 +212,7 @@ class Resume(keras.callbacks.Callback):
         # Now: a callback that changes the rate changes the optimizer's settings, too.
         self.signature = self._signature()
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path.parent):
-                pass  # it can be written there: better known now than after an epoch
+            writable(self.path.parent)
             if self.path.exists():
                 self._restore()
         self.began = time.perf_counter()
@@ -267,15 +264,8 @@ class Resume(keras.callbacks.Callback):
             for i, x in enumerate(values)
         }
         said = {"signature": self.signature, "logs": self.logs}
-        aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        try:
-            with open(aside, "wb") as stream:
-                np.savez(stream, about=json.dumps(said), **arrays)
-                stream.flush()
-                os.fsync(stream.fileno())  # before the name, or a power cut leaves an empty file
-            aside.replace(self.path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with written_aside(self.path) as stream:
+            np.savez(stream, about=json.dumps(said), **arrays)
 
     def _restore(self):
         variables = self._variables()

@@ -22,7 +22,7 @@ import numpy as np
 from keras import ops
 
 from kft.backbones.esm2_tokens import ALPHABET, MASK, PAD
-from kft.batching import PAD_LENGTHS
+from kft.batching import padded_length
 from kft.callbacks import Resume
 from kft.learning_rates import WarmupCosine, adamw
 from kft.losses import REDUCTION
@@ -77,7 +77,8 @@ def encoded(sequences, encode, first=0):
     Raises:
         ValueError: none, one string in place of a list, or one that is no protein.
     """
-    if isinstance(sequences, str | bytes) or not len(sequences):
+    sequences = sequences if isinstance(sequences, str | bytes) else list(sequences)
+    if isinstance(sequences, str | bytes) or not sequences:
         raise ValueError(f"sequences must be a list of proteins, received {sequences!r:.40}.")
     return [
         encode([x], names=[f"sequences[{i}]"])["token_ids"][0].astype("int8")
@@ -106,8 +107,7 @@ class MaskedBatches(keras.utils.PyDataset):
         lengths = np.array([len(row) for row in self.rows])
         cut = np.minimum(lengths, crop)
         self.residues = int((cut - 2 * (lengths <= crop)).sum())
-        padded = [next((p for p in PAD_LENGTHS if p >= n), crop) for n in cut]
-        self.padded = np.minimum(padded, crop)
+        self.padded = np.minimum([padded_length(n) for n in cut], crop)
         self.one_pass = len(self._planned(0))
         self.steps, self.epoch = steps or self.one_pass, 0
         self._plan = (None, None)
@@ -207,9 +207,10 @@ def masked_batches(sequences, encode, tokens=4096, crop=512, steps=None, seed=0,
         >>> inputs["token_ids"].shape, targets.shape
         ((4, 16), (4, 16, 2))
     """
-    for name, value, least in (("tokens", tokens, crop), ("crop", crop, 8), ("steps", steps, 2)):
-        if value is not None and not value >= least:
-            raise ValueError(f"{name} must be at least {least}, received {value!r}.")
+    for name, value, least in (("crop", crop, 8), ("tokens", tokens, crop), ("steps", steps, 2)):
+        given = value is not None or name != "steps"
+        if given and not (isinstance(value, int | np.integer) and value >= least):
+            raise ValueError(f"{name} must be an integer of at least {least}, received {value!r}.")
     return MaskedBatches(sequences, encode, tokens, crop, steps, seed, fresh)
 
 
@@ -327,7 +328,7 @@ def pretrain(
         >>> len(done.history)
         2
     """
-    _check_settings(warmup, epochs=epochs, accumulate=accumulate, rate=rate)
+    _check_settings(backbone, rate, warmup, epochs=epochs, accumulate=accumulate)
     options = {"tokens": tokens, "crop": crop, "seed": seed}
     batches = steps and steps * accumulate
     train = masked_batches(sequences, backbone.encode, steps=batches, **options)
@@ -351,10 +352,27 @@ def pretrain(
     return Pretraining(model, _history(resume.logs, train, steps, schedule))
 
 
-def _check_settings(warmup, **above_zero):
-    for name, value in above_zero.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, received {value!r}.")
+def language_model(backbone):
+    """The backbone's `masked_lm`.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not hasattr(backbone, "masked_lm"):
+        raise ValueError(
+            f"backbone must be one with a masked_lm, an ESM-2, received {type(backbone).__name__}: "
+            f"of a kft.Model give model.backbone."
+        )
+    return backbone.masked_lm
+
+
+def _check_settings(backbone, rate, warmup, **counts):
+    language_model(backbone)
+    for name, value in counts.items():
+        if not (isinstance(value, int | np.integer) and value > 0):
+            raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
+    if not rate > 0:
+        raise ValueError(f"rate must be above 0, received {rate!r}.")
     if not 0 <= warmup < 1:
         raise ValueError(f"warmup must be a share of at least 0 and below 1, received {warmup!r}.")
 

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from kft.batching import batches
+from kft.files import writable, written_aside
 from kft.fitting import fit
 from kft.model import Model, predict
 from kft.params import digests, unfreeze
@@ -276,9 +277,7 @@ class Store:
         cache = Path(os.environ.get("KFT_CACHE") or "~/.cache/kft").expanduser()
         self.folder = Path(folder) if folder is not None else cache / "comparisons"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+            writable(self.folder)
         except OSError as error:
             raise ValueError(
                 f"{self.folder} cannot keep the trainings ({type(error).__name__}): name another "
@@ -315,12 +314,8 @@ class Store:
             arrays["ends"] = np.cumsum([len(row) for row in found.predictions])[:-1]
         else:
             arrays["predictions"] = found.predictions
-        file = self._file(**run)
-        # Written aside and renamed: a file under its own name is complete.
-        aside = file.with_suffix(f".{os.getpid()}.part")
-        with open(aside, "wb") as stream:
+        with written_aside(self._file(**run)) as stream:
             np.savez(stream, **arrays)
-        aside.replace(file)
 
 
 def digest_of_data(data):

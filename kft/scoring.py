@@ -13,9 +13,9 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from kft.backbones.esm2_tokens import ALPHABET, MASK, PAD
-from kft.batching import PAD_LENGTHS
+from kft.batching import padded_length
 from kft.evaluation import Interval, interval
-from kft.pretraining import STANDARD, encoded, hide
+from kft.pretraining import STANDARD, encoded, hide, language_model
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,10 @@ def masked_score(backbone, sequences, *, seed=0, crop=1024, tokens=8192, confide
 
 def _logits(backbone, rows, places, tokens):
     """Token logits (n, K) at the n places of each row of tokens (L,), in the rows' order."""
-    model, found = backbone.masked_lm, [None] * len(rows)
+    model, found = language_model(backbone), [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     while order:
-        longest = len(rows[order[0]])
-        length = next((p for p in PAD_LENGTHS if p >= longest), longest)
+        length = padded_length(len(rows[order[0]]))
         size = min(max(1, tokens // length), len(rows))
         chosen, order = order[:size], order[size:]
         token_ids = np.full((size, length), PAD, dtype="int32")
@@ -140,7 +139,7 @@ def reference_scores(sequences, corpus, encode, *, seed=0, crop=1024, confidence
     """
     rows, K = _hidden(sequences, encode, seed, crop), len(ALPHABET)
     triples = np.zeros(K**3)
-    for start in range(0, len(corpus), 1000):
+    for start in range(0, max(len(corpus), 1), 1000):  # none at all is an error of `encoded`
         part = encoded(corpus[start : start + 1000], encode, first=start)
         some = [row.astype("int64") for row in part]
         codes = np.concatenate([(row[:-2] * K + row[1:-1]) * K + row[2:] for row in some])
@@ -198,8 +197,10 @@ def _score(rows, logs, confidence, resamples=2000):
     draws = np.array([rng.multinomial(len(sums), shares) @ table for _ in range(resamples)])
     if not total[2]:
         raise ValueError("No residue is hidden in so few: give more or longer sequences.")
+    with np.errstate(invalid="ignore"):  # a draw of proteins without any <mask> is left out
+        losses, hits = draws[:, 0] / draws[:, 2], draws[:, 1] / draws[:, 2]
     return MaskedScore(
-        interval(float(np.exp(total[0] / total[2])), np.exp(draws[:, 0] / draws[:, 2]), confidence),
-        interval(float(total[1] / total[2]), draws[:, 1] / draws[:, 2], confidence),
+        interval(float(np.exp(total[0] / total[2])), np.exp(losses), confidence),
+        interval(float(total[1] / total[2]), hits, confidence),
         int(total[2]),
     )

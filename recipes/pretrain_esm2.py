@@ -47,6 +47,8 @@ def arguments():
     args = parser.parse_args()
     if args.score and not args.backbone:
         parser.error("--score needs --backbone, the model that is to be scored")
+    if not args.corpus.exists():
+        parser.error(f"there is no {args.corpus}: give --corpus a FASTA file or a corpus folder")
     return args
 
 

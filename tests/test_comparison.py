@@ -189,6 +189,15 @@ def test_a_full_disk_is_said_and_loses_nothing(backbone, data, tmp_path, monkeyp
     assert found.rows[-1].scores and found.rows[-1].error is None
 
 
+def test_what_is_cut_is_said_once(backbone, data, tmp_path, capsys):
+    """Warnings are errors here: none may come from the trainings."""
+    options = {"controls": False, "out": tmp_path, "resamples": 20, "max_length": 10}
+    kft.compare(backbone, data, ["linear_probe"], 1, **options)
+    printed = " ".join(capsys.readouterr().out.split())
+    said = "Of 48 of 48 train, 24 of 24 valid, 60 of 60 test inputs only the first 10 residues"
+    assert printed.count(said) == printed.count("are shown") == 1
+
+
 def test_no_estimate_is_no_reason_to_stop(backbone, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(kft.comparison, "measured_step", lambda *rest: 1 / 0)
     found = kft.compare(backbone, data, ["linear_probe"], 1, controls=False, out=tmp_path)

@@ -22,6 +22,7 @@ FLOORS = (
         "evaluation": NUMPY,
         "significance": NUMPY,
         "plots": NUMPY,
+        "files": NUMPY,
         "backbones": None,
     },
     {

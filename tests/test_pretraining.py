@@ -138,9 +138,10 @@ def test_each_epoch_begins_with_two_lengths(seed):
         ({"sequences": []}, "sequences must be a list"),
         ({"sequences": "MKT"}, "sequences must be a list"),
         ({"sequences": ["MKT", "MK1"]}, r"sequences\[1\] has '1' at position 3"),
-        ({"crop": 4}, "crop must be at least 8"),
-        ({"tokens": 16}, "tokens must be at least 32"),
-        ({"steps": 1}, "steps must be at least 2"),
+        ({"crop": 4}, "crop must be an integer of at least 8"),
+        ({"crop": None}, "crop must be an integer of at least 8"),
+        ({"tokens": 16}, "tokens must be an integer of at least 32"),
+        ({"steps": 1}, "steps must be an integer of at least 2"),
         ({"sequences": ["XXXX", "B"]}, "No sequence has one of the 20 standard residues"),
     ],
 )
@@ -151,10 +152,14 @@ def test_bad_input_is_refused(change, message):
 
 
 @once
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"rate": 0}, {"accumulate": 0}, {"warmup": 1}])
+@pytest.mark.parametrize(
+    "change", [{"epochs": 1.5}, {"rate": math.nan}, {"accumulate": 0}, {"warmup": 1}]
+)
 def test_bad_settings_are_refused(small, change):
     with pytest.raises(ValueError, match=next(iter(change))):
         pretraining.pretrain(small, ["MKTAYI"], **change)
+    with pytest.raises(ValueError, match=r"received Model: of a kft\.Model give model\.backbone"):
+        pretraining.pretrain(kft.Model(small, kft.heads.Regression()), ["MKTAYI"])
 
 
 # What is learned ----------------------------------------------------------------------------------

@@ -201,6 +201,17 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--corpus", "nowhere"], "there is no nowhere"), (["--score"], "--score needs --backbone")],
+)
+def test_pretraining_says_what_is_missing(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        run("pretrain_esm2", tmp_path, *options)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.once
 def test_pretraining_is_scored_on_what_was_held_out(tmp_path):
     """On a folder made like the corpus: whole families are kept out, and three files scored."""
     rng = np.random.default_rng(0)

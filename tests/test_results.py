@@ -89,6 +89,14 @@ def test_a_method_that_lost_seeds_is_marked_and_not_recommended():
     assert found.to_frame().loc["lora", "seeds"] == 1
 
 
+def test_a_score_that_is_undefined_is_not_told_twice():
+    """The mean has no rank correlation, and has lost no seed."""
+    score = row("mean", 0.5, 1.0).scores["AUROC"]._replace(value=np.nan, seeds=np.array([np.nan]))
+    score = score._replace(by_records=np.full_like(score.by_records, np.nan))
+    found = str(comparison(FULL, Row("mean", "baseline", {"AUROC": score}, 1, 1, 0.1)))
+    assert "undefined" in found and "without" not in found
+
+
 def test_a_control_under_another_name_that_scores_highest():
     found = comparison(FULL, row("scratch", 0.99, 200.0, "control"))
     assert found.best.name == "scratch" and "full minus scratch" in found.recommendation

@@ -36,11 +36,22 @@ def test_gaps_hold_the_models_own_probabilities(backbone):
 def test_bad_input(backbone):
     with pytest.raises(ValueError, match="top must be 1 to 20, received 21"):
         scoring.fill(backbone, ["MK<mask>"], top=21)
+    with pytest.raises(ValueError, match="sequences must be a list of proteins"):
+        scoring.reference_scores(["MKTAYI" * 9], [], kft.backbones.esm2.encode)
     for wrong in ("MKT<mask>", []):
         with pytest.raises(ValueError, match="sequences must be a list of proteins"):
             scoring.fill(backbone, wrong)
     with pytest.raises(ValueError, match="No residue is hidden"):
         scoring.masked_score(backbone, ["XXXX"])
+
+
+@pytest.mark.once
+def test_a_protein_without_an_answer_changes_nothing(backbone):
+    """Warnings are errors here: some draws of the proteins hold no <mask> at all."""
+    protein = "MKTAYIAKQRQISFVKSHFSRQ" * 3
+    one = scoring.masked_score(backbone, [protein])
+    two = scoring.masked_score(backbone, [protein, "XXXX"])
+    assert two == one and two.perplexity.low == two.perplexity.high
 
 
 @pytest.mark.once

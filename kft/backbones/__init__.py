@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,10 @@ import numpy as np
 from kft.backbones import esm2, esm2_weights
 from kft.backbones.checkpoints import hub_folder, read_safetensors, read_torch
 
-SHIPPED = Path(__file__).parent / "shipped"  # models inside the package, a folder each
-
 
 def names():
-    """The models that `kft.load` knows by name, a list of strings."""
-    shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-    return [*shipped, *esm2.PUBLISHED]
+    """The published models that `kft.load` knows by name, a list of strings."""
+    return list(esm2.PUBLISHED)
 
 
 def load(name, weights=True, seed=0, dtype=None):
@@ -46,11 +42,6 @@ def load(name, weights=True, seed=0, dtype=None):
         320
     """
     path = Path(name)
-    if name in names() and name not in esm2.PUBLISHED:
-        with warnings.catch_warnings():
-            # Its card says that its contact head is random.
-            warnings.filterwarnings("ignore", message=".*holds no weights for backbone.contacts")
-            return _from_folder(SHIPPED / name, name, weights, seed, dtype)
     if name in esm2.PUBLISHED:
         if not weights:
             num_blocks, width, num_heads = esm2.PUBLISHED[name]
@@ -93,6 +84,11 @@ def save(backbone, folder, dtype=None):
     """
     from safetensors.numpy import save_file
 
+    if not isinstance(backbone, esm2.ESM2):
+        raise ValueError(
+            f"backbone must be an ESM-2, received {type(backbone).__name__}: of a kft.Model give "
+            f"model.backbone."
+        )
     if "exchanged" in backbone.get_config():
         raise ValueError(
             "backbone has adapters, which no Hugging Face folder holds: merge and remove them "
