@@ -15,6 +15,7 @@ Shapes: `B` proteins in a batch, `L` tokens.
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -30,6 +31,7 @@ from kft.params import fingerprint
 
 CHOSEN = 0.15  # of the residues
 AS_MASK, AS_ANOTHER = 0.8, 0.1  # of those; the rest is shown as it is
+ADAMW = partial(adamw, beta_2=0.98)  # as ESM-2 was trained
 STANDARD = np.array([ALPHABET.index(letter) for letter in "LAGVSERTIDPKQNFYMHWC"], dtype="int32")
 
 
@@ -292,7 +294,7 @@ class Pretraining:
 
 def pretrain(
     backbone, sequences, valid=None, *, epochs=10, steps=None, tokens=4096, crop=512, rate=1e-3,
-    warmup=0.05, accumulate=1, seed=0, out=None, callbacks=(), verbose="auto",
+    warmup=0.05, accumulate=1, make=ADAMW, seed=0, out=None, callbacks=(), verbose="auto",
 ):  # fmt: skip
     """Trains a backbone to fill in hidden residues: from random weights, or further on one's own.
 
@@ -304,15 +306,15 @@ def pretrain(
         sequences: list of strings.
         valid: list of strings that are scored after every epoch, always with the same masks.
         epochs, steps: how many epochs of how many optimizer steps; None for one pass over the
-            sequences. Another number of steps is another schedule of the rate.
+            sequences. Another number is another schedule of the rate.
         tokens, crop, seed: as for `masked_batches`.
         rate: the highest learning rate.
         warmup: share of the steps in which it rises; then it falls along a cosine to zero.
         accumulate: batches whose gradients are averaged for one optimizer step.
+        make: the optimizer, as `make(rate schedule, variables)`; see `kft.learning_rates.muon`.
         out: folder of `state.npz`, from which a training goes on that was stopped, see
             `kft.callbacks.Resume`; None keeps nothing.
-        callbacks: more of them, for Keras.
-        verbose: of Keras's `fit`.
+        callbacks, verbose: of Keras's `fit`.
 
     Returns:
         Pretraining.
@@ -337,7 +339,7 @@ def pretrain(
         train.steps = steps * accumulate
     if valid is not None:
         valid = masked_batches(valid, backbone.encode, fresh=False, **options)
-    model, schedule = _compiled(backbone.masked_lm, rate, steps * epochs, warmup, accumulate)
+    model, schedule = _compiled(backbone.masked_lm, make, rate, steps * epochs, warmup, accumulate)
     about = {"proteins": _digest(train), "backbone": backbone.get_config(),
              "first weights": fingerprint(model, None), "steps": train.steps}  # fmt: skip
     callbacks = [*callbacks, keras.callbacks.TerminateOnNaN()]
@@ -381,11 +383,12 @@ def _digest(batches):
     return hashlib.sha256(np.concatenate(batches.rows).tobytes()).hexdigest()
 
 
-def _compiled(model, rate, steps, warmup, accumulate):
+def _compiled(model, make, rate, steps, warmup, accumulate):
     schedule = WarmupCosine(rate, steps, int(warmup * steps), accumulate=accumulate)
     batches = accumulate if accumulate > 1 else None  # Keras refuses 1
     variables = model.trainable_variables
-    optimizer = adamw(schedule, variables, beta_2=0.98, gradient_accumulation_steps=batches)
+    optimizer = make(schedule, variables)
+    optimizer.gradient_accumulation_steps = batches
     model.compile(optimizer, MaskedCrossEntropy(), metrics=[Perplexity(), MaskedAccuracy()])
     return model, schedule
 

@@ -1,26 +1,35 @@
 """What all recipes share: arguments, data, backbone and head, and how results are printed."""
 
 import argparse
+import os
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from kft import backbones, heads, plots, strategies
 from kft.backbones.esm2 import ESM2
 from kft.comparison import baseline_rows, scores_of
-from kft.data import load, names, read_csv
+from kft.data import load, names, read_csv, read_fasta
 from kft.fitting import fit
+from kft.learning_rates import muon
 from kft.model import Model, predict
 from kft.params import parameters
+from kft.pretraining import ADAMW
 from kft.results import NULL, Comparison, Row
 
-# The small ESM-2 that recipes train where no backbone is named: random weights, minutes on a CPU.
+# What `--backbone untrained` means: a smaller ESM-2 with random weights, for controls in minutes.
 # What begins from random weights learns faster and longer than the strategies' own settings say.
+UNTRAINED = "untrained"
 SIZE = {"num_blocks": 3, "width": 64, "num_heads": 4}
 EPOCHS = {"amp": 10, "gb1": 20}
 RATE = 1e-3
 DRAWN_FROM = 1000  # the seed of these weights: from_scratch draws its own from --seed
+
+OPTIMIZERS = ("adamw", "muon")  # of pre-training
+CORPUS = Path(os.environ.get("KFT_DATA", "."), "protein_corpus")
 
 
 def arguments(doc):
@@ -38,16 +47,24 @@ def arguments(doc):
     add("--inputs", default="sequence", help="of a CSV: the column of sequences")
     add("--target", default="y", help="of a CSV: the column to be predicted")
     add("--split", default="cluster", help="of a CSV: random, cluster, or a column")
-    add("--backbone", help="name, folder or file; default: a small ESM-2 with random weights")
+    add(
+        "--backbone",
+        default="kft_esm2_tiny",
+        help="name, folder or file; or untrained, a small one",
+    )
     add("--random", action="store_true", help="that architecture, with random weights")
     add("--dtype", help="mixed_bfloat16 halves the memory")
     add("--seed", type=int, default=0, help="of what is new: head, order of batches, dropout")
     add(
         "--epochs",
         type=above_zero(int),
-        help="default: the strategy's own; small model: 10, gb1 20",
+        help="default: the strategy's own; untrained: 10, gb1 20",
     )
-    add("--rate", type=above_zero(float), help="highest learning rate; default: its own, or 1e-3")
+    add(
+        "--rate",
+        type=above_zero(float),
+        help="highest learning rate; default: its own; untrained: 1e-3",
+    )
     add("--batch-size", type=above_zero(int), default=32, help="records a step")
     add("--max-length", type=above_zero(int), help="residues to keep of each protein")
     add("--records", type=above_zero(int), help="train on so many, drawn at random")
@@ -90,9 +107,56 @@ def _some(found, name, count):
     return split.take(order[:count])
 
 
+def proteins(path):
+    """A table with column sequence, and family where it is known, of a .tsv.gz or FASTA file."""
+    if path.suffix == ".gz" and ".tsv" in path.suffixes:
+        return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    return pd.DataFrame({"sequence": [record.sequence for record in read_fasta(path)]})
+
+
+def corpus(path, tiny):
+    """Proteins to pre-train on, printed how many.
+
+    Args:
+        path: a folder of train_*.tsv.gz with columns family and sequence, or a FASTA file.
+        tiny: of the first file only, and few.
+
+    Returns:
+        Two lists of strings: what is trained on, and one each of 400 other families, to follow the
+        training by.
+
+    Raises:
+        SystemExit: there is no such folder or file.
+    """
+    files = sorted(path.glob("train_*.tsv.gz")) if path.is_dir() else [path]
+    if not (files and files[0].exists()):
+        raise SystemExit(f"There is no corpus in {path}: give --corpus a FASTA file or a folder.")
+    table = pd.concat([proteins(file) for file in files[: 1 if tiny else None]])
+    if "family" not in table:
+        table["family"] = np.arange(len(table))
+    sizes = table.family.value_counts(sort=False)
+    # Not a large one: a single family holds half of the corpus.
+    families = np.random.default_rng(0).permutation(sizes.index[sizes <= 50])
+    kept_out = families[: min(400, len(families) // 10)]
+    out = table.family.isin(kept_out)
+    followed = table[out].drop_duplicates("family").sequence.tolist()
+    train = table[~out].sequence.tolist()
+    print(f"{path}: {len(train):,} proteins, {sum(map(len, train)):,} residues to train on; "
+          f"{len(followed)} others to follow it by, that are left out.")  # fmt: skip
+    return (train[:100], followed[:20]) if tiny else (train, followed)
+
+
+def optimizer(args):
+    """What makes the optimizer of a pre-training, for `kft.pretraining.pretrain`."""
+    if args.optimizer == "adamw":
+        return ADAMW
+    half = "bfloat16" if "bfloat16" in (args.dtype or "") else None
+    return partial(muon, adam_beta_2=0.98, dtype=half)
+
+
 def backbone(args):
     """The backbone that the arguments name."""
-    if args.backbone is None:
+    if args.backbone == UNTRAINED:
         return backbones.randomised(ESM2(**SIZE, dtype=args.dtype), DRAWN_FROM)
     return backbones.load(args.backbone, weights=not args.random, dtype=args.dtype)
 
@@ -107,7 +171,7 @@ def strategy(args, name, **options):
     """A strategy with what the arguments say of epochs and rate."""
     known = {f.name for f in fields(strategies.get(name))}
     told = {"epochs": args.epochs, "rate": args.rate}
-    if args.backbone is None:
+    if args.backbone == UNTRAINED:
         told["epochs"] = args.epochs or EPOCHS.get(args.data)
         told["rate"] = args.rate or RATE
     if args.tiny:

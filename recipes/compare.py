@@ -5,7 +5,7 @@ be told apart, what it cost and which to use. An interrupted run goes on where i
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/compare.py --data amp --seeds 5
-Needs: 1.3 GB; 10 minutes a seed on one busy core for amp (torch), of which it warns first.
+Needs: with --backbone untrained 1.3 GB; 10 minutes a seed on one busy core for amp (torch).
 Expect: docs/choosing-a-strategy.md
 """
 

@@ -5,8 +5,8 @@ memory, and the one to beat by others at less cost. `--find-rate` looks for the 
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/full.py --data amp
-Needs: 1.2 GB; on one busy core amp 149 s, gb1 272 s (torch).
-Expect: over five seeds, test AUROC 0.946 ± 0.005 on amp, Spearman 0.753 ± 0.024 on gb1.
+Needs: with --backbone untrained 1.2 GB; on one busy core amp 149 s, gb1 272 s (torch).
+Expect: then over five seeds test AUROC 0.946 ± 0.005 on amp, Spearman 0.753 ± 0.024 on gb1.
 """
 
 import kft

@@ -6,8 +6,8 @@ rate, and the score that everything dearer has to beat.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/linear_probe.py --data amp
-Needs: 1.1 GB; on one busy core amp 6.4 s, gb1 14 s (torch).
-Expect: over five seeds, test AUROC 0.855 ± 0.000 on amp, Spearman 0.651 ± 0.000 on gb1.
+Needs: with --backbone untrained 1.1 GB; on one busy core amp 6.4 s, gb1 14 s (torch).
+Expect: then over five seeds test AUROC 0.855 ± 0.000 on amp, Spearman 0.651 ± 0.000 on gb1.
 """
 
 from kft import recipe

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import shutil
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +16,12 @@ import transformers
 from keras import ops
 
 import kft
+from kft import scoring
 from kft.backbones import esm2
+from kft.recipe import proteins
 
 SHAPE = (2, 32, 4)
+SHIPPED = Path(kft.backbones.__file__).parent / "shipped" / "kft_esm2_tiny"
 PROTEINS = ["MKTAYIAKQR", "AC<mask>D"]
 
 
@@ -177,6 +183,34 @@ def test_random_weights_need_no_network(monkeypatch, saved):
     local = kft.load(saved, weights=False)
     assert local.width == 32
     assert not hasattr(local, "load_report")
+
+
+@pytest.mark.once
+def test_one_ships_with_kft(monkeypatch):
+    """Found first, without the network and without a warning; its weights are there in half."""
+    monkeypatch.setattr("kft.backbones.hub_folder", None)
+    assert kft.backbones.names()[0] == "kft_esm2_tiny"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backbone = kft.load("kft_esm2_tiny")
+    assert set(backbone.load_report.missing) == {"contact_head/kernel", "contact_head/bias"}
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 8e6
+    random = kft.load("kft_esm2_tiny", weights=False)
+    assert random.get_config() == backbone.get_config()
+    assert not np.array_equal(random.get_weights()[0], backbone.get_weights()[0])
+
+
+@pytest.mark.once
+def test_its_card_tells_the_truth():
+    """Its perplexity and accuracy on the corpus' test set, on the weights that are here."""
+    corpus = Path(os.environ.get("KFT_DATA", "."), "protein_corpus", "test.tsv.gz")
+    if not corpus.exists():
+        pytest.skip("needs the protein corpus in KFT_DATA")
+    found = scoring.masked_score(kft.load("kft_esm2_tiny"), proteins(corpus).sequence.tolist())
+    card = SHIPPED.joinpath("README.md").read_text()
+    row = [line for line in card.splitlines() if "**this model**" in line][-1]
+    told = [float(number) for number in re.findall(r"\d+\.\d+", row)]
+    assert [*found.perplexity, *found.accuracy] == pytest.approx(told, abs=2e-3)
 
 
 def test_published_size():

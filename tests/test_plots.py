@@ -9,8 +9,15 @@ import pytest
 from PIL import Image
 
 import kft.plots
-from kft.evaluation import score
-from kft.plots import plot_classification, plot_pretraining, plot_regression, save_figure
+from kft.evaluation import Interval, score
+from kft.plots import (
+    Panel,
+    plot_classification,
+    plot_pretraining,
+    plot_regression,
+    plot_scaling,
+    save_figure,
+)
 
 pytestmark = pytest.mark.once
 
@@ -223,3 +230,26 @@ def test_one_pretraining_shows_training_too():
     assert low < 18 and high > low
     with pytest.raises(ValueError, match="at least one run"):
         plot_pretraining({}, {})
+
+
+def test_scaling_shows_runs_and_laws_and_says_what_is_unsure():
+    def law(x):
+        return 2 + (100 / np.asarray(x)) ** 0.5
+
+    x = np.array([1e3, 1e4, 1e5])
+    sure = Panel(
+        x, law(x), law, Interval(0.5, 0.4, 0.6), Interval(2.0, 1.9, 2.1), [(x, law(x) + 1)]
+    )
+    unsure = sure._replace(exponent=Interval(0.2, 0.0, 0.9), floor=Interval(2.0, 0.5, 2.5))
+    figure, caption = plot_scaling({"parameters": sure, "data": unsure}, "Three runs of one.")
+    for ax in figure.axes:
+        behind, line, runs = ax.lines
+        np.testing.assert_allclose(line.get_ydata(), law(line.get_xdata()))
+        np.testing.assert_allclose(runs.get_ydata(), law(x))
+        assert behind.get_ydata()[0] > runs.get_ydata()[0]
+    for words in (
+        "Three runs of one. ", "parameters, exponent 0.500 [0.400, 0.600]", "largest exponent for "
+        "parameters", f"from {law(1e3):.3f} to {law(1e5):.3f} nats",
+        "hardly tell the irreducible loss for data, and with it the exponent",
+    ):  # fmt: skip
+        assert words in caption

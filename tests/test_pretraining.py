@@ -20,6 +20,7 @@ from kft import pretraining, scoring
 from kft.backbones import randomised
 from kft.backbones.esm2 import ESM2
 from kft.backbones.esm2_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
+from kft.learning_rates import Muon, muon
 
 once = pytest.mark.once
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
@@ -234,6 +235,16 @@ def test_a_family_is_learned_and_scores_say_so(small):
     assert done.history[-1]["val_perplexity"] < done.history[0]["val_perplexity"] < 15
     assert done.history[-1]["step"] == 180 and done.history[-1]["rate"] < 1e-4
     assert 0 < done.history[0]["seconds"] < done.history[-1]["seconds"]
+
+
+def test_another_optimizer_learns_too(small):
+    family = ["MKTAYIAKQR" * 5] * 32
+    done = pretraining.pretrain(
+        small, family, epochs=2, steps=10, tokens=256, crop=64, rate=1e-2, accumulate=2, make=muon,
+        verbose=0,
+    )  # fmt: skip
+    assert isinstance(done.model.optimizer, Muon)
+    assert done.history[-1]["loss"] < 0.8 * done.history[0]["loss"]
 
 
 def test_scores_do_not_depend_on_how_they_are_batched(small):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ import kft.recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STRATEGIES = kft.strategies.names()
+LETTERS = "LAGVSERTIDPKQNFYMHWC"
 
 
 def run(name, out, *options):
@@ -78,6 +80,32 @@ def test_strategies_leave_the_seed_to_each_training():
         strategy = kft.recipe.strategy(args, name)
         assert getattr(strategy, "seed", None) is None
         assert getattr(strategy, "epochs", 4) == 4
+
+
+@pytest.mark.once
+def test_untrained_is_small_and_learns_faster():
+    args = kft.recipe.arguments("which?").parse_args(["--backbone", "untrained"])
+    assert kft.recipe.backbone(args).width == 64
+    assert (kft.recipe.strategy(args, "full").rate, kft.recipe.strategy(args, "full").epochs) == (
+        1e-3,
+        10,
+    )
+    given = kft.recipe.arguments("which?").parse_args([])
+    assert kft.recipe.backbone(given).name == kft.load("kft_esm2_tiny").name
+    assert kft.recipe.strategy(given, "full") == kft.strategies.get("full")
+
+
+@pytest.mark.once
+def test_the_optimizer_is_what_it_is_told_to_be():
+    """And rounds where the model does."""
+    for name, dtype, kind, rounded in (
+        ("adamw", None, keras.optimizers.AdamW, None),
+        ("muon", None, keras.optimizers.Muon, None),
+        ("muon", "mixed_bfloat16", keras.optimizers.Muon, "bfloat16"),
+    ):
+        args = SimpleNamespace(optimizer=name, dtype=dtype)
+        optimizer = kft.recipe.optimizer(args)(1e-3, [])
+        assert isinstance(optimizer, kind) and getattr(optimizer, "dtype", None) == rounded
 
 
 @pytest.mark.once
@@ -194,21 +222,38 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
     with open(tmp_path / "history.csv") as stream:
         assert list(csv.DictReader(stream)) == first
     (tmp_path / "on").mkdir()
+    caption = (tmp_path / "perplexity.txt").read_text()
+    assert caption.strip() in printed and "after each epoch of one pre-training" in caption
     options = ["--tiny", "--corpus", corpus, "--backbone", tmp_path / "model"]
-    assert "Epoch 2/2" in run("pretrain_esm2", tmp_path / "on", *options)
-    scored = run("pretrain_esm2", tmp_path / "on", *options, "--score")
+    with pytest.warns(UserWarning, match=r"no weights for backbone\.contacts"):
+        assert "Epoch 2/2" in run("pretrain_esm2", tmp_path / "on", *options)
+    with pytest.warns(UserWarning, match=r"no weights for backbone\.contacts"):
+        kft.load(tmp_path / "on" / "model")
+        scored = run("pretrain_esm2", tmp_path / "on", *options, "--score")
+    files = [tmp_path / "history.csv", tmp_path / "on" / "history.csv"]
+    (tmp_path / "both").mkdir()
+    assert "2 pre-trainings" in run("pretrain_esm2", tmp_path / "both", "--draw", *files)
     assert "Epoch" not in scored and "left out: 6 proteins" in scored and "this model" in scored
 
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [(["--corpus", "nowhere"], "there is no nowhere"), (["--score"], "--score needs --backbone")],
+    ("name", "options", "message"),
+    [
+        ("pretrain_esm2", ["--corpus", "nowhere"], "There is no corpus in nowhere"),
+        ("pretrain_esm2", ["--score"], "--score needs --backbone"),
+        ("pretrain_esm2", ["--draw", "nowhere.csv"], "--draw: there is no file nowhere.csv"),
+        ("scaling_laws", ["--table", "nowhere.csv"], "--table: there is no nowhere.csv"),
+        ("scaling_laws", ["--corpus", "nowhere"], "There is no corpus in nowhere"),
+        ("fill_mask", ["--sequence", "MKT1_"], "has '1' at position 4"),
+        ("fill_mask", ["--sequence", "MKT"], "no gap"),
+        ("fill_mask", ["--every", 300], "--every must be at most 100"),
+    ],
 )
-def test_pretraining_says_what_is_missing(tmp_path, capsys, options, message):
-    with pytest.raises(SystemExit):
-        run("pretrain_esm2", tmp_path, *options)
-    assert message in capsys.readouterr().err
+def test_recipes_say_what_is_missing(tmp_path, capsys, name, options, message):
+    with pytest.raises(SystemExit) as error:
+        run(name, tmp_path, *options)
+    assert message in str(error.value) + capsys.readouterr().err
 
 
 @pytest.mark.once
@@ -229,3 +274,33 @@ def test_pretraining_is_scored_on_what_was_held_out(tmp_path):
             "uniform", "residue frequencies", "Markov model", "this model",
         ]  # fmt: skip
         assert scores[0][1] == "20.000"
+
+
+@pytest.mark.once
+def test_gaps_are_filled(tmp_path):
+    printed = run("fill_mask", tmp_path, "--tiny")
+    assert re.search(r"Right at once \d+%, among the first three \d+% of 14 gaps", printed)
+    assert "haemoglobin" not in printed
+    table = pd.read_csv(tmp_path / "gaps.csv")
+    assert table.was.tolist()[:2] == ["M", "L"] and table.position.tolist()[:2] == [5, 13]
+    assert all(sorted(row) == sorted(LETTERS) for row in table.residues)
+    sums = table.probabilities.str.split().map(lambda row: sum(map(float, row)))
+    np.testing.assert_allclose(sums, 1, atol=0.02)
+    own = run("fill_mask", tmp_path, "--sequence", "mktay_akqr<mask>", "--top", 2)
+    assert "MKTAY_AKQR_" in own and "whole" not in own
+    row = r"^ +(?:6|11)  \?    [A-Z] 0\.\d{3}, [A-Z] 0\.\d{3}$"
+    assert len(re.findall(row, own, re.MULTILINE)) == 2
+
+
+@pytest.mark.once
+def test_scaling_runs_are_kept(tmp_path):
+    corpus = tmp_path / "mine.fasta"
+    rows = ["".join(np.random.default_rng(i).choice(list("LAGVSE"), size=40)) for i in range(60)]
+    corpus.write_text("".join(f">p{i}\n{row}\n" for i, row in enumerate(rows)))
+    assert "Epoch 2/2" in run("scaling_laws", tmp_path, "--tiny", "--corpus", corpus)
+    table = pd.read_csv(tmp_path / "scaling_laws.csv")
+    assert (table.groupby("run").size() == 2).all() and table.run.nunique() == 3
+    assert table[table.share == 1].groupby("run").parameters.first().is_unique
+    np.testing.assert_allclose(table.operations, 6 * table.parameters * table.seen, rtol=1e-5)
+    assert "Epoch" not in run("scaling_laws", tmp_path, "--tiny", "--corpus", corpus)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "scaling_laws.csv"), table)

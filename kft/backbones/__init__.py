@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,24 @@ import numpy as np
 from kft.backbones import esm2, esm2_weights
 from kft.backbones.checkpoints import hub_folder, read_safetensors, read_torch
 
+_SHIPPED = Path(__file__).parent / "shipped"  # a Hugging Face folder each, with its model card
+
 
 def names():
-    """The published models that `kft.load` knows by name, a list of strings."""
-    return list(esm2.PUBLISHED)
+    """The models that `kft.load` knows by name: first what ships with kft, then the published."""
+    shipped = sorted(config.parent.name for config in _SHIPPED.glob("*/config.json"))
+    return [*shipped, *esm2.PUBLISHED]
 
 
 def load(name, weights=True, seed=0, dtype=None):
     """Loads a backbone by its published name, or from a local folder or file.
 
     Args:
-        name: a published name (`kft.backbones.names()`), whose weights come from the Hugging Face
-            hub and are kept in its cache; a local folder in Hugging Face's format; or a FAIR
-            `.pt` file, beside which "-contact-regression.pt" is looked for.
+        name: one of `kft.backbones.names()`: "kft_esm2_tiny", which ships with kft and whose
+            `contacts` are random, or a published
+            name, whose weights come from the Hugging Face hub and are kept in its cache; a local
+            folder in Hugging Face's format; or a FAIR `.pt` file, beside which
+            "-contact-regression.pt" is looked for.
         weights: False gives the architecture with random weights, and never needs the network.
         seed: int from which random weights are drawn, the same on every backend.
         dtype: Keras dtype policy, "mixed_bfloat16" for one; None takes Keras's present policy.
@@ -47,6 +53,11 @@ def load(name, weights=True, seed=0, dtype=None):
             num_blocks, width, num_heads = esm2.PUBLISHED[name]
             return randomised(esm2.ESM2(num_blocks, width, num_heads, dtype=dtype), seed)
         return _from_folder(hub_folder(f"facebook/{name}"), name, True, seed, dtype)
+    if name in names():
+        with warnings.catch_warnings():
+            # Its card says so: contacts need structures to learn from.
+            warnings.filterwarnings("ignore", message=".*holds no weights for backbone.contacts")
+            return _from_folder(_SHIPPED / name, name, weights, seed, dtype)
     if path.is_dir():
         return _from_folder(path, str(name), weights, seed, dtype)
     if path.is_file():
@@ -64,7 +75,7 @@ def load(name, weights=True, seed=0, dtype=None):
     )
 
 
-def save(backbone, folder, dtype=None):
+def save(backbone, folder, dtype=None, contacts=None):
     """Writes a backbone as a Hugging Face folder, which `kft.load` and transformers read.
 
     Args:
@@ -72,6 +83,8 @@ def save(backbone, folder, dtype=None):
             language-model head is written too where `masked_lm` was asked for.
         folder: is made.
         dtype: numpy dtype of the file, "float16" halves it; None keeps float32.
+        contacts: whether the contact head is written; None leaves it out where the file that the
+            backbone is from held none. Masked language modelling does not train it.
 
     Returns:
         pathlib.Path: the folder, with config.json and model.safetensors.
@@ -94,7 +107,10 @@ def save(backbone, folder, dtype=None):
             "backbone has adapters, which no Hugging Face folder holds: merge and remove them "
             "first, or keep them by kft.save_adapter."
         )
-    config, tensors = esm2_weights.to_hugging_face(backbone, dtype)
+    if contacts is None:
+        missing = getattr(getattr(backbone, "load_report", None), "missing", ())
+        contacts = not any(path.startswith("contact_head/") for path in missing)
+    config, tensors = esm2_weights.to_hugging_face(backbone, dtype, contacts)
     config["dtype"] = str(next(iter(tensors.values())).dtype)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -127,12 +127,13 @@ def from_hugging_face(config, tensors, source, dtype=None):
     return _build(sizes, tensors, names, 0, source, dtype)
 
 
-def to_hugging_face(backbone, dtype=None):
+def to_hugging_face(backbone, dtype=None, contacts=True):
     """The configuration and tensors by which transformers and `from_hugging_face` know a backbone.
 
     Args:
         backbone: an ESM2 without adapters.
         dtype: numpy dtype to round the tensors to, "float16" for one; None keeps theirs.
+        contacts: False leaves the contact head out.
 
     Returns:
         dict, the content of config.json; dict, name -> array. A head that was never asked for is
@@ -142,7 +143,8 @@ def to_hugging_face(backbone, dtype=None):
         ValueError: weights that a number of this dtype cannot hold.
     """
     config = backbone.get_config()
-    heads = [vars(backbone)[head] for head in _HEADS.values() if head in vars(backbone)]
+    wanted = [head for head in _HEADS.values() if contacts or head != "contacts"]
+    heads = [vars(backbone)[head] for head in wanted if head in vars(backbone)]
     variables = {v.path: v for part in (backbone, *heads) for v in part.weights}
     tensors = {}
     for path, name in _wanted(config["num_blocks"], 0).items():

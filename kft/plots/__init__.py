@@ -7,14 +7,17 @@ pyplot: nothing global changes, and no display is needed.
 
 from kft.plots.comparison import plot_comparison
 from kft.plots.results import plot_classification, plot_regression
+from kft.plots.scaling import Panel, plot_scaling
 from kft.plots.style import save_figure
 from kft.plots.training import plot_learning_rates, plot_pretraining
 
 __all__ = [
+    "Panel",
     "plot_classification",
     "plot_comparison",
     "plot_learning_rates",
     "plot_pretraining",
     "plot_regression",
+    "plot_scaling",
     "save_figure",
 ]

@@ -1,0 +1,119 @@
+"""How does the loss fall with parameters, data and compute?
+
+Pre-trains one recipe at several sizes and on fractions of the proteins, fits the power laws of
+Kaplan et al. 2020 with their irreducible loss, and draws the lecture's three panels. Runs that are
+done are not run again; `--table` draws those of an earlier study.
+
+Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or a FASTA file of yours.
+Command: KERAS_BACKEND=torch python recipes/scaling_laws.py --dtype mixed_bfloat16
+Needs: 2 GB; about an hour on one core (estimated from the speed of single steps).
+Expect: out/scaling_laws/scaling_laws.png, whose caption tells the exponents with their intervals.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+import kft
+from kft import plots, pretraining, recipe, scaling
+from kft.backbones.esm2 import ESM2
+
+SIZES = [(1, 32, 1), (2, 32, 1), (2, 64, 1), (3, 96, 2), (3, 128, 2), (3, 192, 3), (3, 256, 4)]
+FRACTIONS = [1 / 256, 1 / 64, 1 / 16, 1 / 4]
+LEARNS_FROM_LESS = (3, 128, 2)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add, count = parser.add_argument, recipe.above_zero(int)
+    add("--corpus", type=Path, default=recipe.CORPUS, help="folder or FASTA file")
+    add("--table", type=Path, help="only draw the scaling_laws.csv of an earlier study")
+    add("--dtype", help="mixed_bfloat16 is faster where the processor knows it")
+    add("--epochs", type=count, default=6, help="after each it is scored and kept")
+    add("--steps", type=count, default=128, help="of an epoch")
+    add("--tokens", type=count, default=4096, help="of a step")
+    add("--optimizer", choices=recipe.OPTIMIZERS, default="muon", help="muon needs fewer steps")
+    add("--rate", type=recipe.above_zero(float), default=2e-3, help="highest learning rate")
+    add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
+    add("--out", type=Path, default=Path("out/scaling_laws"), help="folder for what is written")
+    args = parser.parse_args()
+    if args.table and not args.table.is_file():
+        parser.error(f"--table: there is no {args.table}")
+    return args
+
+
+def trained(size, fraction, train, followed, args):
+    """A row for each epoch of one run."""
+    name = "{}x{}".format(*size) + ("" if fraction == 1 else f", 1/{round(1 / fraction)}")
+    print(f"\n{name}")
+    some = train[: max(1, round(fraction * len(train)))]
+    backbone = kft.backbones.randomised(ESM2(*size, dtype=args.dtype), 0)
+    done = pretraining.pretrain(
+        backbone, some, followed, epochs=args.epochs, steps=args.steps, tokens=args.tokens,
+        crop=128, rate=args.rate, make=recipe.optimizer(args),
+        out=args.out / name.replace("/", "_"), verbose=2,
+    )  # fmt: skip
+    parameters = sum(stage.count_params() for stage in backbone.stages[1:])
+    return [
+        {"run": name, "parameters": parameters, "share": fraction,
+         "residues": sum(map(len, some)), "seen": row["residues"],
+         "operations": scaling.compute(parameters, row["residues"]), "loss": row["val_loss"]}
+        for row in done.history
+    ]  # fmt: skip
+
+
+def study(args):
+    train, followed = recipe.corpus(args.corpus, args.tiny)
+    if not followed:
+        raise SystemExit("Too few families to keep some out: at least 10 are needed.")
+    train = pd.Series(train).sample(frac=1, random_state=0).tolist()  # families may stand together
+    runs = [(size, 1) for size in SIZES] + [(LEARNS_FROM_LESS, share) for share in FRACTIONS]
+    if args.tiny:
+        runs, args.epochs, args.steps, args.tokens = runs[::4], 2, 2, 256
+    rows = []
+    for size, share in runs:
+        rows += trained(size, share, train, followed, args)
+        pd.DataFrame(rows).to_csv(args.out / "scaling_laws.csv", index=False, float_format="%.6g")
+    return pd.DataFrame(rows)
+
+
+def panels(table):
+    """The three panels of Kaplan et al. 2020, figure 1, from the rows of all runs."""
+    whole = table[table.share == 1]
+    curves = [(run.operations, run.loss) for _, run in whole.groupby("run")]
+    ends = table.drop_duplicates("run", keep="last").set_index("run")
+    ends["loss"] = table.groupby("run").loss.min()  # as if stopped when it was best
+    by_data = ends[ends.parameters == ends[ends.share < 1].parameters.iloc[0]]
+    by_size = ends[ends.share == 1]
+    found = {
+        "compute (operations)": (*scaling.frontier(*zip(*curves, strict=True)), curves),
+        "data (residues)": (by_data.residues, by_data.loss, ()),
+        "parameters": (by_size.parameters, by_size.loss, ()),
+    }
+    fitted = {}
+    for name, (x, losses, behind) in found.items():
+        try:
+            law = scaling.fit_power_law(x, losses)
+        except ValueError as error:
+            raise SystemExit(f"No power law of {name}: {error}") from error
+        fitted[name] = plots.Panel(x, losses, law, law.exponent, law.floor, behind)
+    return fitted
+
+
+def main():
+    args = arguments()
+    args.out.mkdir(parents=True, exist_ok=True)
+    table = pd.read_csv(args.table) if args.table else study(args)
+    if args.tiny:
+        return  # so few steps follow no law
+    found = panels(table)
+    number, millions = table.run.nunique(), table.seen.max() / 1e6
+    how = f"{number} runs of {millions:.1f} million residues each; their rate falls to their ends."
+    figure, caption = plots.plot_scaling(found, how)
+    plots.save_figure(figure, caption, args.out / "scaling_laws.png")
+    print(f"\n{caption}\n\nWritten: {args.out}, scaling_laws.csv and .png with its caption.")
+
+
+if __name__ == "__main__":
+    main()
