@@ -26,14 +26,15 @@ def few(data, records):
     return replace(data, train=data.train.take(order[:records]))
 
 
-def probed(told, kind, backbones, data, max_length):
-    """The row of one probe, from one training or several."""
+def probed(told, kind, backbones, data, seeds, max_length):
+    """The row of one probe, trained on each backbone; a single one stands for all seeds."""
     answers = []
     for seed, backbone in enumerate(backbones):
         print(f"  {data.name}: {told}, seed {seed}", flush=True)
         model = kft.Model(backbone, kft.heads.for_data(data))
         done = kft.fit(model, data, "linear_probe", seed=seed, max_length=max_length, verbose=0)
         answers.append(kft.predict(done.model, data.test.inputs, max_length=max_length))
+    answers = answers if len(answers) == seeds else answers * seeds
     last = done.phases[-1]
     return Row(told, kind, scores_of(data, answers), last["trainable"], last["parameters"],
                done.seconds, predictions=answers)  # fmt: skip
@@ -50,12 +51,12 @@ def main():
     args = parser.parse_args()
     for name in args.data:
         data = few(kft.data.load(name, **({"crop": True} if name == "gb1" else {})), args.records)
-        given = (kft.load(args.backbone) for _ in range(1))
         random = (kft.load(args.backbone, weights=False, seed=i) for i in range(args.seeds))
+        options = data, args.seeds, args.max_length
         rows = (
             *baseline_rows(data, say=print, max_length=args.max_length),
-            probed("linear probe", "strategy", given, data, args.max_length),
-            probed("the same, random weights", "control", random, data, args.max_length),
+            probed("linear probe", "strategy", [kft.load(args.backbone)], *options),
+            probed("the same, random weights", "control", random, *options),
         )
         result = Comparison(name, len(data.test), rows, tuple(range(args.seeds)), 0.95, {})
         print(f"\n{name}: trained on {len(data.train):,} records")
