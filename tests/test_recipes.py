@@ -304,3 +304,13 @@ def test_scaling_runs_are_kept(tmp_path):
     np.testing.assert_allclose(table.operations, 6 * table.parameters * table.seen, rtol=1e-5)
     assert "Epoch" not in run("scaling_laws", tmp_path, "--tiny", "--corpus", corpus)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "scaling_laws.csv"), table)
+
+
+@pytest.mark.once
+def test_our_scaling_study_is_redrawn(tmp_path):
+    """From the table in docs, the figure and the caption that stand beside it."""
+    figures = RECIPES.parent / "docs" / "figures"
+    printed = run("scaling_laws", tmp_path, "--table", figures / "scaling_laws.csv")
+    caption = (figures / "scaling_laws.txt").read_text().strip()
+    assert caption in printed
+    assert caption in (RECIPES.parent / "docs" / "pretraining.md").read_text()

@@ -75,6 +75,9 @@ def _caption(panels: Mapping[str, Panel], how: str) -> str:
         for name, panel in panels.items()
     )
     steepest = max(panels, key=lambda name: panels[name].exponent.value)
+    least = panels[steepest].exponent.low
+    beside = [name for name, p in panels.items() if name != steepest and p.exponent.high > least]
+    unclear = f", which cannot be told from that of {' and '.join(beside)}" * bool(beside)
     unsure = [name for name, panel in panels.items() if panel.floor.low < 0.5 * panel.floor.value]
     doubt = (
         f" The runs hardly tell the irreducible loss for {' and '.join(unsure)}, and with it the "
@@ -90,5 +93,5 @@ def _caption(panels: Mapping[str, Panel], how: str) -> str:
         f"runs, the least loss that any had reached by then; dashed lines are power laws with an "
         f"irreducible loss, L = L₀ + (x₀/x)^a, with 95% intervals: {told}. What stands out: over "
         f"all runs the loss falls from {high:.3f} to {low:.3f} nats, with the largest exponent for "
-        f"{steepest}.{doubt}"
+        f"{steepest}{unclear}.{doubt}"
     )
