@@ -16,6 +16,7 @@ NUMPY = "numpy side"  # knows no Keras and no backend
 # Rooms by floor. A room imports only from lower floors, or what stands above it on its own floor.
 FLOORS = (
     {
+        "pixels": NUMPY,
         "data": NUMPY,
         "baselines": NUMPY,
         "exploration": NUMPY,
@@ -56,7 +57,8 @@ NUMPY_SIDE = {room for floor in FLOORS for room, side in floor.items() if side =
 NUMPY_SIDE |= {"backbones.checkpoints", "backbones.torch_files"}
 BACKENDS = {"jax", "torch", "tensorflow"}
 KERAS_SIDE = {"keras", "keras_hub", *BACKENDS}
-BACKEND_BRANCHES = {"backbones.attention", "runs"}  # may import a backend, when they run
+# May import a backend, when they run.
+BACKEND_BRANCHES = {"backbones.attention", "dreaming", "runs"}
 NAMELESS = {"utils", "util", "common", "misc", "helpers"}
 
 
@@ -159,16 +161,23 @@ def circles(modules):
 
 
 # What is imported under another name than it is installed by.
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow"}
 
 
-def undeclared(modules, declared):
-    """Third-party imports that an installation of these requirements need not bring."""
-    known = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in declared}
-    for name, line, imported, _ in edges(modules):
+def undeclared(modules, declared, extras=()):
+    """Third-party imports that an installation of these requirements need not bring.
+
+    What an extra brings may be imported by a function, but not with a module.
+    """
+    known, optional = (
+        {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in lines}
+        for lines in (declared, extras)
+    )
+    for name, line, imported, at_module_level in edges(modules):
         top = imported.split(".")[0]
         distribution = DISTRIBUTIONS.get(top, top).lower().replace("_", "-")
-        if top not in {"kft", *sys.stdlib_module_names} and distribution not in known | BACKENDS:
+        brought = known | BACKENDS | (set() if at_module_level else optional)
+        if top not in {"kft", *sys.stdlib_module_names} and distribution not in brought:
             yield f"{name}:{line} imports {top}, which pyproject.toml does not require"
 
 
@@ -215,7 +224,9 @@ def test_the_numpy_side_knows_no_keras_and_nobody_a_backend(house):
 
 def test_what_is_imported_is_required(house):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert list(undeclared(house, project["dependencies"])) == []
+    extras = project["optional-dependencies"]
+    users = [line for name in ("vision", "structure") for line in extras[name]]
+    assert list(undeclared(house, project["dependencies"], users)) == []
 
 
 def test_files_and_functions_are_short():
@@ -309,6 +320,12 @@ def test_an_undeclared_import_is_caught(built):
     house = built({"runs": "import ml_dtypes\nimport sklearn.metrics\nimport psutil\nimport os"})
     (found,) = undeclared(house, ["ml-dtypes>=0.5", "scikit-learn"])
     assert found.startswith("kft.runs:3 imports psutil")
+
+
+def test_what_an_extra_brings_is_imported_by_functions_alone(built):
+    house = built({"plots": "import PIL\ndef f():\n    from PIL import Image"})
+    (found,) = undeclared(house, ["numpy"], ["pillow>=10"])
+    assert found.startswith("kft.plots:1 imports PIL")
 
 
 def test_a_circle_is_caught_even_in_a_function(built):

@@ -1,4 +1,6 @@
-"""Data sets and readers: `load` a known data set by name, or `read_csv` and `read_fasta` your own.
+"""Data sets and readers: `load` a known one by name, or `read_csv`, `read_fasta`, `read_images`.
+
+`spectrogram` makes an image of a gravitational-wave detector's strain.
 
 To add a data set, write one file with a function that returns a `Dataset`, and name it in
 `LOADERS`. Nothing here knows Keras.
@@ -9,15 +11,31 @@ import inspect
 
 from .amp import load_amp
 from .dataset import Dataset, Split
+from .digits import load_digits
 from .fasta import Record, read_fasta
 from .flip import load_gb1, load_secondary_structure
+from .gravitational_waves import load_gravitational_waves
+from .images import read_images
+from .strain import spectrogram
 from .tables import read_csv
 
-__all__ = ["Dataset", "Record", "Split", "load", "names", "read_csv", "read_fasta"]
+__all__ = [
+    "Dataset",
+    "Record",
+    "Split",
+    "load",
+    "names",
+    "read_csv",
+    "read_fasta",
+    "read_images",
+    "spectrogram",
+]
 
 LOADERS = {
     "amp": load_amp,
+    "digits": load_digits,
     "gb1": load_gb1,
+    "gravitational_waves": load_gravitational_waves,
     "secondary_structure": load_secondary_structure,
 }
 
@@ -30,7 +48,7 @@ def names():
 
     Example:
         >>> names()
-        ('amp', 'gb1', 'secondary_structure')
+        ('amp', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure')
     """
     return tuple(LOADERS)
 

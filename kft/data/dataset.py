@@ -1,6 +1,7 @@
 """The two records that every data set is made of: `Split` (inputs with targets) and `Dataset`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,13 +13,16 @@ class Split:
     """Hold the inputs and targets of one part of a data set, checked on construction.
 
     Args:
-        inputs: list of N inputs, for proteins strings of residues.
+        inputs: list of N inputs: strings are sequences of residues; arrays (height, width) or
+            (height, width, channels), paths and PIL images are images.
         targets: array of N targets (integers for classes, floats for measurements), or for
             residue tasks a list of N integer arrays with one entry per residue.
         groups: array of N group names, or None. Records of a group are near copies or belong
             together, and are never separated by a split.
         masks: list of N boolean arrays with one entry per residue, or None. True marks a residue
             whose target counts, for instance one that is resolved in the structure.
+        parameters: structured array (N,) of what else is known of each record, or None;
+            `pandas.DataFrame(split.parameters)` is its table.
 
     Raises:
         ValueError: if lengths differ or a target is missing, NaN or infinite.
@@ -33,6 +37,7 @@ class Split:
     targets: np.ndarray | list[np.ndarray]
     groups: np.ndarray | None = None
     masks: list[np.ndarray] | None = None
+    parameters: np.ndarray | None = None
 
     def __post_init__(self):
         columns = {"inputs": list(self.inputs), "targets": _as_targets(self.targets)}
@@ -40,6 +45,8 @@ class Split:
             columns["groups"] = np.asarray(self.groups)
         if self.masks is not None:
             columns["masks"] = [np.asarray(mask, dtype=bool) for mask in self.masks]
+        if self.parameters is not None:
+            columns["parameters"] = np.asarray(self.parameters)
         for name, column in columns.items():
             if len(column) != len(columns["inputs"]):
                 raise ValueError(
@@ -59,6 +66,8 @@ class Split:
     def __repr__(self):
         if not self.inputs:
             return "Split(0 records)"
+        if not all(isinstance(x, str) for x in self.inputs):
+            return f"Split({len(self):,} images{_describe_sizes(self.inputs)})"
         lengths = [len(x) for x in self.inputs]
         return f"Split({len(self):,} records, input lengths {min(lengths)} to {max(lengths)})"
 
@@ -91,7 +100,8 @@ class Split:
                 return column if column is None else column[indices.astype(int)]
             return [column[i] for i in indices]
 
-        return Split(*map(pick, (self.inputs, self.targets, self.groups, self.masks)))
+        columns = (self.inputs, self.targets, self.groups, self.masks, self.parameters)
+        return Split(*map(pick, columns))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -187,6 +197,22 @@ class Dataset:
         rows += [("note", note) for note in self.notes]
         lines = [f"  {key:<10}{value}" for key, value in rows if value]
         return "\n".join([f"Dataset {self.name}", *lines])
+
+
+def _describe_sizes(images):
+    """The sizes of those images that are in memory, as width x height; files are not opened."""
+    if isinstance(images[0], Path):
+        return f" in files, the first {images[0].name}"
+    # PIL tells (width, height), an array (height, width, ...)
+    sizes = {
+        tuple(x.shape[1::-1]) if isinstance(x, np.ndarray) else tuple(getattr(x, "size", ()))
+        for x in images
+    }
+    if not all(len(size) == 2 for size in sizes):
+        return ""
+    (least, *_), most = sorted(sizes, key=np.prod), max(sizes, key=np.prod)
+    several = f" to {most[0]} x {most[1]}" if len(sizes) > 1 else ""
+    return f" of {least[0]} x {least[1]}{several} pixels"
 
 
 def _as_targets(targets):

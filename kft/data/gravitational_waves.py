@@ -1,0 +1,248 @@
+"""Simulated images of chirps, glitches and quiet noise in a gravitational-wave detector.
+
+Everything takes the path of real strain (strain.py): 32 s of coloured noise (detectors.py), its
+spectrum estimated from itself, whitened, a signal (waveforms.py) put in, transformed. So a model
+that learned here can be asked about published strain, by `kft.data.spectrogram`.
+
+A stretch of 32 s serves six images, 4 s apart. Signals are whitened by the same estimated spectrum
+and added to the whitened noise, which is the same as to add them before, but for what they would
+move the spectrum's median.
+"""
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+
+from .dataset import Dataset, Split
+from .detectors import DETECTORS, draw_density, make_noise, optimal_snr, swell
+from .splits import group_split
+from .strain import CONTEXT, RATE, check_image, draw, estimate_spectrum, whiten, whitening_response
+from .waveforms import GLITCHES, chirp, chirp_mass, detector_response
+
+CLASSES = ("chirp", *sorted([*GLITCHES, "noise"]))
+TARGETS = ("chirp_mass", "snr", "mass_1", "mass_2", "total_mass", "distance")
+STRETCH = 32  # seconds of noise that are made and whitened at once
+PER_STRETCH = 6  # images, with CONTEXT between their centres and 4 s left out at both ends
+SPAN = 8  # seconds of a signal that are made around the centre of its image
+LEAST_IMAGES = 60  # ten stretches, so that each part has one
+# Least and greatest signal-to-noise ratio, drawn evenly in its logarithm
+SNR = {
+    "chirp": (6, 40),
+    "blip": (8, 60),
+    "koi_fish": (50, 300),
+    "low_frequency_burst": (9, 60),
+    "power_line": (14, 60),
+    "scratchy": (18, 80),
+    "whistle": (10, 60),
+}
+FAINT = (3, 6)  # of the glitches in the background
+COLUMNS = [
+    *(("label", "U20"), ("snr", float), ("mass_1", float), ("mass_2", float)),
+    *(("chirp_mass", float), ("total_mass", float), ("distance", float)),
+    *(("inclination", float), ("time", float), ("stretch", int)),
+]
+CITATION = (
+    "simulated by kft after Zevin et al. 2017, Gravity Spy, Classical and Quantum Gravity "
+    "34:064003, doi 10.1088/1361-6382/aa5cea, and Sathyaprakash & Schutz 2009, Living Reviews in "
+    "Relativity 12:2, doi 10.12942/lrr-2009-2"
+)
+
+
+def load_gravitational_waves(
+    images=2000,
+    detector="design",
+    task="classification",
+    target=None,
+    size=64,
+    duration=1.0,
+    q=8.0,
+    fractions=(0.7, 0.15, 0.15),
+    seed=0,
+):
+    """Simulate images of a gravitational-wave detector: "chirp", six glitches and "noise".
+
+    Image k depends on the seed, the detector and k alone, so a larger set begins with a smaller.
+
+    Args:
+        images: how many, at least 60.
+        detector: "design" or "early", which differ in their noise; see the module detectors.
+        task: "classification" into equal numbers, or "regression" of chirps alone.
+        target: of a regression, "chirp_mass" unless named: one of `TARGETS`.
+        size: pixels, an integer or (height, width).
+        duration: seconds that an image spans, up to 3.
+        q: quality factor of the tiles, or three for images in colour; see `kft.data.spectrogram`.
+        fractions: the shares of train, valid and test.
+        seed: integer, 0 or more.
+
+    Returns:
+        Dataset: inputs are uint8 arrays (height, width) or (height, width, 3) as of
+        `kft.data.spectrogram`, and `parameters` of each split tells what was simulated: label, snr,
+        masses (of the sun, as the detector sees them), distance (Mpc), inclination (radians),
+        time (of the merger or the glitch's middle, seconds from the image's centre), stretch.
+        Groups are stretches of noise, which share a spectrum and are on one side of the split.
+
+    Raises:
+        ValueError: if an argument is out of range or unknown.
+
+    Source: see the modules strain, waveforms and detectors.
+
+    Example:
+        >>> load_gravitational_waves(images=60, size=32).train.inputs[0].shape
+        (32, 32)
+    """
+    target = _check(images, detector, task, target, seed)
+    look = check_image(size, duration, q)
+    drawn = [_image(k, detector, task, seed, look) for k in range(images)]
+    pictures = [picture for picture, _ in drawn]
+    parameters = np.array([row for _, row in drawn], dtype=COLUMNS)
+    classes = CLASSES if task == "classification" else None
+    targets = parameters[target] if classes is None else _numbers(parameters["label"])
+    return Dataset(
+        "gravitational_waves",
+        task,
+        **_split(pictures, targets, parameters, fractions, seed),
+        source=f"simulated by kft: {images:,} images, detector {detector!r}, seed {seed}",
+        licence="Apache-2.0 (kft)",
+        citation=CITATION,
+        checksum=hashlib.sha256(np.stack(pictures).tobytes()).hexdigest(),
+        classes=classes,
+        notes=tuple(_notes(task, target)),
+    )
+
+
+def _split(pictures, targets, parameters, fractions, seed):
+    strata = targets if targets.dtype.kind == "i" else None
+    parts = group_split(parameters["stretch"], fractions, seed, strata)
+    everything = Split(pictures, targets, groups=parameters["stretch"], parameters=parameters)
+    return {part: everything.take(positions) for part, positions in parts.items()}
+
+
+def _numbers(labels):
+    return np.array([CLASSES.index(label) for label in labels], dtype=np.int32)
+
+
+def _notes(task, target):
+    if task == "regression":
+        yield f"The target is {target}; an image holds a chirp each."
+    yield (
+        f"Up to {PER_STRETCH} images come from one stretch of noise of {STRETCH} s. They do not "
+        "overlap but share its spectrum, so a stretch is a group and on one side of the split."
+    )
+    yield (
+        f"The SNR is that of an optimal filter on the {SPAN} s around the image. A binary of "
+        "neutron stars is heard for longer, so that more would be found in a search."
+    )
+
+
+@lru_cache(maxsize=2)
+def _stretch(number, detector, seed):
+    """Whitened noise, the response that whitens a signal likewise, and the true density.
+
+    Kept for the images that share it; those come one after the other.
+    """
+    kind = DETECTORS[detector]
+    rng = _generator(seed, detector, 0, number)
+    samples, span = STRETCH * RATE, SPAN * RATE
+    frequencies = scipy.fft.rfftfreq(samples, 1 / RATE)
+    density = draw_density(kind, frequencies, rng)
+    noise = make_noise(density, samples, rng) * swell(samples, kind.swell, rng)
+    spectrum = estimate_spectrum(noise)
+    response = whitening_response(scipy.fft.rfftfreq(span, 1 / RATE), *spectrum)
+    return whiten(noise, *spectrum), response, density[:: STRETCH // SPAN]
+
+
+def _image(k, detector, task, seed, look):
+    """Image k and its row of the parameters."""
+    number, place = divmod(k, PER_STRETCH)
+    noise, response, density = _stretch(number, detector, seed)
+    rng = _generator(seed, detector, 1, k)
+    label = "chirp" if task == "regression" else _label(k, detector, seed)
+    row = dict.fromkeys([name for name, _ in COLUMNS], np.nan)
+    row |= {"label": label, "snr": 0.0, "stretch": number}
+    row["time"] = rng.uniform(-0.3, 0.3) * look[1]
+    times = np.arange(-SPAN / 2, SPAN / 2, 1 / RATE)
+    signal = np.zeros(len(times))
+    if label == "chirp":
+        signal += _draw_chirp(times, density, row, rng)
+    elif label != "noise":
+        row["snr"] = _snr(*SNR[label], rng)
+        wave = GLITCHES[label](times - row["time"], rng)
+        signal += wave * row["snr"] / optimal_snr(wave, density)
+    if rng.uniform() < DETECTORS[detector].glitchiness:
+        kind = GLITCHES[rng.choice(sorted(GLITCHES))]
+        wave = kind(times - rng.uniform(-0.5, 0.5) * look[1], rng)
+        signal += wave * _snr(*FAINT, rng) / optimal_snr(wave, density)
+    half = round(CONTEXT * RATE / 2)
+    centre = 4 * RATE + (2 * place + 1) * half
+    white = noise[centre - half : centre + half]
+    if signal.any():
+        whitened = scipy.fft.irfft(scipy.fft.rfft(signal) * response, len(signal))
+        white = white + whitened[len(signal) // 2 - half : len(signal) // 2 + half]
+    size, duration, qs = look
+    return draw(white, size, duration, qs), tuple(row.values())
+
+
+def _label(k, detector, seed):
+    """Each class once in every len(CLASSES) images, in a random order."""
+    block, place = divmod(k, len(CLASSES))
+    return CLASSES[_generator(seed, detector, 2, block).permutation(len(CLASSES))[place]]
+
+
+def _draw_chirp(times, density, row, rng):
+    """The strain of a binary at the distance at which it has the ratio that was drawn."""
+    kind = rng.uniform()
+    if kind < 0.15:  # two neutron stars
+        masses = rng.uniform(1.1, 2.2, 2)
+    elif kind < 0.25:  # a neutron star and a black hole
+        masses = np.array([np.exp(rng.uniform(np.log(5), np.log(20))), rng.uniform(1.1, 2.2)])
+    else:  # two black holes
+        masses = np.exp(rng.uniform(np.log(5), np.log(80), 2))
+    heavy, light = float(max(masses)), float(min(masses))
+    inclination = float(np.arccos(rng.uniform(-1, 1)))
+    antenna = np.sqrt(rng.uniform(0.05, 1)) * np.exp(2j * np.pi * rng.uniform())
+    factor, turn = detector_response(inclination, antenna.real, antenna.imag)
+    turn += rng.uniform(0, 2 * np.pi)
+    wave = factor * (chirp(times - row["time"], heavy, light) * np.exp(1j * turn)).real
+    wave *= np.sin(np.pi / 2 * np.clip((times - times[0]) / 0.5, 0, 1)) ** 2  # begins in silence
+    snr = _snr(*SNR["chirp"], rng)
+    distance = optimal_snr(wave, density) / snr  # the wave is that from 1 Mpc
+    row |= {"snr": snr, "mass_1": heavy, "mass_2": light, "total_mass": heavy + light}
+    row |= {"chirp_mass": chirp_mass(heavy, light), "distance": distance}
+    row["inclination"] = inclination
+    return wave / distance
+
+
+def _snr(least, greatest, rng):
+    return float(np.exp(rng.uniform(np.log(least), np.log(greatest))))
+
+
+def _generator(seed, detector, purpose, number):
+    return np.random.default_rng([seed, list(DETECTORS).index(detector), purpose, number])
+
+
+def _check(images, detector, task, target, seed):
+    """Refuse what cannot be simulated, and return the target."""
+    if not isinstance(images, (int, np.integer)) or images < LEAST_IMAGES:
+        raise ValueError(
+            f"`images` must be an integer, at least {LEAST_IMAGES} so that they can be split; got "
+            f"{images!r}."
+        )
+    for name, value, valid in (
+        ("detector", detector, tuple(DETECTORS)),
+        ("task", task, ("classification", "regression")),
+        ("target", target, (None, *TARGETS)),
+    ):
+        if value not in valid:
+            raise ValueError(
+                f"`{name}` must be one of {', '.join(map(str, valid))}; got {value!r}."
+            )
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"`seed` must be an integer, 0 or more; got {seed!r}.")
+    if task == "classification" and target is not None:
+        raise ValueError(
+            f"`target` is {target!r} but `task` is 'classification', whose target is the class; "
+            "say task='regression', or leave `target` out."
+        )
+    return target or "chirp_mass"
