@@ -91,13 +91,14 @@ _HOME = {
     "compare": "kft.comparison",
 }
 _MODULES = (
-    "backbones", "baselines", "callbacks", "comparison", "data", "evaluation", "heads", "lora",
-    "losses", "params", "plots", "pretraining", "scaling", "scoring", "strategies",
+    "backbones", "baselines", "callbacks", "comparison", "data", "dreaming", "evaluation", "heads",
+    "lora", "losses", "params", "plots", "pretraining", "scaling", "scoring", "strategies",
 )  # fmt: skip
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 importlib.import_module("kft.backbones.esm2")
+importlib.import_module("kft.backbones.vision")
 importlib.import_module("kft.lora")
 importlib.import_module("kft.model")
 importlib.import_module("kft.frontier")

@@ -5,7 +5,8 @@ outside test allow: the strength of the L2 penalty is chosen on `data.valid` (by
 cross-validation on `data.train` where there is none), then the model is fitted on both. The test
 split is used once, to predict. All models are scikit-learn's; they are the baselines of the FLIP
 benchmark (Dallago et al. 2021) and older: amino-acid composition, k-mers, one-hot, and for a class
-per residue the window around it. Of residues, those count that the splits' `masks` mark.
+per residue the window around it; for images the nearest neighbours. Of residues, those count that
+the splits' `masks` mark.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from kft.pixels import read_pixels, resized_pixels
 
 if TYPE_CHECKING:
     from kft.data import Dataset
@@ -168,6 +172,43 @@ def one_hot(data: Dataset) -> Baseline:
     return _fit_linear(name, [_Residues(tuple(positions)), encoder], data)
 
 
+def nearest_neighbours(
+    data: Dataset, neighbours: Sequence[int] = (1, 3, 5, 9, 17), side: int = 32
+) -> Baseline:
+    """Answer as the images do whose raw pixels are nearest, by Euclidean distance.
+
+    Args:
+        data: a data set of images for classification or regression.
+        neighbours: how many are asked; the number that does best on the validation split is taken.
+        side: images are made side x side pixels.
+
+    Returns:
+        The `Baseline`; its `penalty` is None.
+
+    Raises:
+        ValueError: the task is neither classification nor regression; there is no test split.
+
+    Example:
+        `nearest_neighbours(kft.data.load("digits")).predictions`
+    """
+    start = time.perf_counter()
+    _check(data, RECORD_TASKS)
+    classifies = data.task == "classification"
+    kind = KNeighborsClassifier if classifies else KNeighborsRegressor
+    features = _Pixels(side)
+    folds, errors = _folds(data, features), {}
+    for k in [k for k in neighbours if k <= min(len(fold[0]) for fold in folds)]:
+        found = [(kind(k).fit(*fold[:2]).predict(fold[2]), fold[3]) for fold in folds]
+        errors[k] = np.mean([np.mean(np.square(a - b) if not classifies else a != b)
+                             for a, b in found])  # fmt: skip
+    k = min(errors, key=errors.get)
+    inputs, targets = _all_but_test(data)
+    model = kind(k).fit(features.transform(inputs), targets)
+    predictions = _predict(data, model, features.transform(data.test.inputs))
+    seconds = time.perf_counter() - start
+    return Baseline(f"{k} nearest neighbours", predictions, seconds, 0)
+
+
 def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) -> Baseline:
     """Fit logistic regression on which amino acid stands at each place around a residue.
 
@@ -224,7 +265,8 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         Name -> function of the data. The constant predictor; one-hot for regression on sequences
         of one length, composition for all else; 3-mers. (3-mers see what one-hot cannot:
         mutations that meet within three residues. On GB1 they are the stronger of the two.) For
-        residue tasks the constant predictor, the residue alone, and the window of 15.
+        residue tasks the constant predictor, the residue alone, and the window of 15. For images
+        the constant predictor and the nearest neighbours.
 
     Raises:
         ValueError: another task; no test split; no residue that counts.
@@ -235,6 +277,8 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     _check(data, TASKS)
     if data.task in RESIDUE_TASKS:
         return {"constant": constant, "residue": partial(window, width=1), "window": window}
+    if not isinstance(data.train.inputs[0], str):
+        return {"constant": constant, "nearest_neighbours": nearest_neighbours}
     aligned = data.task == "regression" and len(_lengths(data)) == 1
     return {fit.__name__: fit for fit in (constant, one_hot if aligned else composition, kmers)}
 
@@ -272,6 +316,21 @@ class _Composition(TransformerMixin, BaseEstimator):
     def transform(self, sequences: Sequence[str]) -> np.ndarray:
         counts = np.array([[s.count(letter) for letter in AMINO_ACIDS] for s in sequences], float)
         return counts / np.maximum([len(s) for s in sequences], 1)[:, None]
+
+
+class _Pixels(TransformerMixin, BaseEstimator):
+    """Images of any kind and size -> their pixels (N, side * side * 3), 0 to 255."""
+
+    def __init__(self, side: int):
+        self.side = side
+
+    def fit(self, images: Sequence, targets: Any = None) -> _Pixels:
+        return self
+
+    def transform(self, images: Sequence) -> np.ndarray:
+        pixels = [read_pixels(image, f"images[{i}]") for i, image in enumerate(images)]
+        side = self.side
+        return np.array([resized_pixels(x, side, side).ravel() for x in pixels], dtype="float32")
 
 
 class _Residues(TransformerMixin, BaseEstimator):

@@ -27,7 +27,8 @@ class Batches(keras.utils.PyDataset):
         chosen: list of int arrays, the records of each batch of the present epoch.
         cut: list of int, how many residues each input above `max_length` has lost.
         lengths: int array, the tokens of each record, <cls> and <eos> included and what is cut
-            left out; None where records are arrays, which do not differ in size.
+            left out; None where records are arrays or images, which do not differ in
+            size.
     """
 
     def __init__(self, inputs, targets, encode, batch_size, seed, max_length, names, masks=None):
@@ -38,6 +39,8 @@ class Batches(keras.utils.PyDataset):
         if encode is None:
             _check_arrays(inputs, names)
             self.encode = _stack
+        elif getattr(encode, "of_one_size", False):
+            encode.check(inputs, names)  # an error in the third epoch is too late
         elif np.ndim(inputs[0]) == 0 and not isinstance(inputs[0], dict):
             # Only strings differ in size: they are put beside others of their length. What is no
             # array is left to the encoder, which says what is wrong with None or a number.

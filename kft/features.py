@@ -98,8 +98,7 @@ def features_of(frozen, base, cache=None, memory_limit=MEMORY_LIMIT):
         FrontierError: `frozen` is random, its answers cannot be kept record by record, or there
             is no room for them.
     """
-    encode = None if base.lengths is None else base.encode
-    inputs = batches(base.inputs, encode, base.batch_size, None, base.max_length)
+    inputs = batches(base.inputs, base.encode, base.batch_size, None, base.max_length)
     if cache is None:
         return _computed(frozen, inputs, None, memory_limit)
     folder = Path(cache) / _key(frozen, inputs)

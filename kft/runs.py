@@ -325,6 +325,8 @@ def digest_of_data(data):
         found.update(name.encode())
         for column in (part.inputs, part.targets, part.groups, part.masks):
             for value in [] if column is None else column:
+                if isinstance(value, os.PathLike):  # not its name: the file may be another
+                    value = np.fromfile(value, dtype="uint8")
                 array = np.asarray(value)
                 found.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
     return found.hexdigest()

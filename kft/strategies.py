@@ -14,7 +14,6 @@ import keras
 import numpy as np
 
 from kft.backbones import randomised
-from kft.backbones.esm2 import ESM2
 from kft.lora import add_lora, remove
 from kft.lora import names as adapter_names
 from kft.lora.adapting import adapted
@@ -239,7 +238,7 @@ class LoRA:
     rank: int = 8
     alpha: float = 16
     dropout: float = 0.0
-    targets: list | str = ("query", "value")
+    targets: list | str | None = None
     rslora: bool = False
     dora: bool = False
     bias: str = "none"
@@ -353,7 +352,7 @@ def _reinitialised(model, seed):
             inputs = shape[-1] if table else int(np.prod(shape[:-1]))
             drawn = rng.standard_normal(shape, dtype="float32") / np.sqrt(max(inputs, 1))
             weight.variable.assign(drawn.astype("float32"))
-    if isinstance(getattr(copy, "backbone", None), ESM2):
+    if hasattr(getattr(copy, "backbone", None), "stages"):
         randomised(copy.backbone, seed)
     return copy
 

@@ -11,6 +11,7 @@ can be loaded one tensor at a time.
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,23 @@ _SAFETENSORS_TYPES = {
 }
 _FLOATS = {"float64", "float32", "float16", "bfloat16"}
 _MAX_HEADER = 100_000_000  # bytes; the safetensors format allows no longer one
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a checkpoint.
+
+    Attributes:
+        source: where it came from.
+        filled: paths of our weights that were filled.
+        missing: paths of our weights that the file does not hold; they keep random values.
+        skipped: names of tensors in the file that are not used.
+    """
+
+    source: str
+    filled: tuple[str, ...]
+    missing: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 class Entry(NamedTuple):
@@ -258,7 +276,7 @@ def _damage(file: Path) -> str:
 
 # ---------------------------------------------------------------------------------------- hub
 
-_CONFIG = "config.json"
+_CONFIGS = ["config.json", "preprocessor_config.json"]
 _SAFETENSORS_FILES = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
 _TORCH_FILES = ["pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"]
 _TIMEOUT = 10  # seconds; a firewall that drops packets would otherwise hold us for minutes
@@ -299,7 +317,7 @@ def hub_folder(repo_id: str, revision: str | None = None) -> Path:
         info = HfApi(endpoint=endpoint).model_info(repo_id, revision=revision, timeout=_TIMEOUT)
         names = {file.rfilename for file in info.siblings or []}
         weights = _SAFETENSORS_FILES if names & set(_LAYOUTS[:2]) else _TORCH_FILES
-        return Path(fetch(allow_patterns=[_CONFIG, *weights]))
+        return Path(fetch(allow_patterns=[*_CONFIGS, *weights]))
     except Exception as error:  # what the transport raises differs between its versions
         folder = _cached(fetch)
         if folder is None:
@@ -310,7 +328,7 @@ def hub_folder(repo_id: str, revision: str | None = None) -> Path:
 def _cached(fetch: Callable[..., str]) -> Path | None:
     """Find an earlier download; None if there is none, or only a part of one."""
     try:
-        folder = fetch(allow_patterns=[_CONFIG, *_SAFETENSORS_FILES], local_files_only=True)
+        folder = fetch(allow_patterns=[*_CONFIGS, *_SAFETENSORS_FILES], local_files_only=True)
         return _weights_in(Path(folder)).parent
     except (OSError, ValueError):
         return None

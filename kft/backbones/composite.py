@@ -46,3 +46,28 @@ def deserialized(configs, layer):
     if layer.name not in configs:
         return layer
     return keras.saving.deserialize_keras_object(configs[layer.name])
+
+
+def adapters_of(model):
+    """{path: config} of the layers in a model that hold adapters, wherever they are inside.
+
+    Paths are Keras's own (`layer.path`), which are those of `kft.params` but for what stands in a
+    functional model inside of the graph: unique in one backbone, and the same when it is rebuilt.
+    """
+    found = [layer for layer in model._flatten_layers() if getattr(layer, "adapters", None)]
+    configs = {layer.path: keras.saving.serialize_keras_object(layer) for layer in found}
+    for config in configs.values():
+        config.pop("build_config", None)
+    return configs
+
+
+def restore(model, configs):
+    """Gives layers the adapters that `adapters_of` found in a model of the same architecture.
+
+    The classes come from Keras's registry: the rooms of `backbones` do not know `lora`.
+    """
+    by_path = {layer.path: layer for layer in model._flatten_layers()}
+    for path, config in configs.items():
+        kind = keras.saving.get_registered_object(config["registered_name"])
+        told = config["config"]
+        kind.take_over(by_path[path]).resume(told["adapters"], told["active"], told["merged"])

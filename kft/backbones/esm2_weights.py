@@ -5,14 +5,13 @@ Both are read strictly: every tensor is used or is named in the report as skippe
 weight is filled or is named as missing.
 """
 
-import dataclasses
 import re
 import warnings
 
 import keras
 import numpy as np
 
-from kft.backbones.checkpoints import Tensors
+from kft.backbones.checkpoints import LoadReport, Tensors
 from kft.backbones.esm2 import ALPHABET, ESM2, MASK, PAD
 
 # Ours -> Hugging Face's and FAIR's, without ".weight" and ".bias". `{i}` counts blocks.
@@ -63,23 +62,6 @@ def hugging_face_modules(path):
         return f"encoder.layer.{found[1]}.{_BLOCK[part][0]}"
     weight = next((weight for weight in _REST if weight.rpartition("/")[0] == path), None)
     return _REST[weight][0].rpartition(".")[0] if weight else None
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadReport:
-    """What became of a checkpoint.
-
-    Attributes:
-        source: where it came from.
-        filled: paths of our weights that were filled.
-        missing: paths of our weights that the file does not hold; they keep random values.
-        skipped: names of tensors in the file that are not used.
-    """
-
-    source: str
-    filled: tuple[str, ...]
-    missing: tuple[str, ...]
-    skipped: tuple[str, ...]
 
 
 def from_hugging_face(config, tensors, source, dtype=None):

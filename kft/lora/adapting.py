@@ -22,7 +22,7 @@ ALL_LINEAR = "all-linear"
 
 
 def add_lora(
-    model, rank=8, alpha=16, dropout=0.0, targets=("query", "value"), *, name="default",
+    model, rank=8, alpha=16, dropout=0.0, targets=None, *, name="default",
     rslora=False, dora=False, bias="none", ranks=None, alphas=None, seed=0,
 ):  # fmt: skip
     """Adds low-rank adapters to layers (Hu et al. 2021) and freezes all but these and the head.
@@ -38,9 +38,11 @@ def add_lora(
         rank: r, columns of A and rows of B.
         alpha: the adapter's output is scaled by alpha / r.
         dropout: share of an adapter's inputs that are dropped in training; not of an `Embedding`.
-        targets: patterns of layers, see `kft.freeze`; or "all-linear" for every `Dense` and
-            `EinsumDense` that is not in the head. A layer that is made of others stands for all
-            in it that can be adapted: `Dense`, `EinsumDense`, `Conv2D` and `Embedding`.
+        targets: patterns of layers, see `kft.freeze`; None for what suits the backbone, query and
+            value of a transformer and all blocks of a convolutional network; or "all-linear" for
+            every `Dense` and `EinsumDense` that is not in the head. A layer that is made of others
+            stands for all in it that can be adapted: `Dense`, `EinsumDense`, `Conv2D` and
+            `Embedding`.
         name: of the adapter, an identifier.
         rslora: scale by alpha / sqrt(r) (Kalajdzievski 2023).
         dora: learn the magnitudes of the columns of W + s A B too (Liu et al. 2024).
@@ -281,6 +283,9 @@ def _check(name, rank, alpha, dropout, bias):
 def _targets(model, targets):
     """{path: layer} of what is to be adapted."""
     everything, head = layers(model), _head_paths(model)
+    if targets is None:
+        backbone = getattr(model, "backbone", model)
+        targets = getattr(backbone, "lora_targets", ("query", "value"))
     if isinstance(targets, str) and targets == ALL_LINEAR:
         linear = (keras.layers.Dense, keras.layers.EinsumDense)
         found = [p for p, x in everything.items() if isinstance(x, linear) and p not in head]
@@ -430,6 +435,8 @@ def _stale(model):
 
 def _guard_configs(model):
     """Lets layers of foreign classes refuse to be saved: they would come back without adapters."""
+    if getattr(getattr(model, "backbone", model), "keeps_adapters", False):
+        return
     everything = {"": model, **layers(model)}
     for path, _ in adapted(model):
         for parent in ["", *ancestors(path)]:

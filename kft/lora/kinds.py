@@ -218,6 +218,8 @@ def why_not(layer):
     if kind is None or kind is LoRALayerNormalization:
         known = ", ".join(k.base_class.__name__ for k in KINDS[:4])
         return f"it is a {type(layer).__name__}, and adapters are for {known}"
+    if not layer.built:
+        return "it is not built: nothing calls it"
     if getattr(layer, "lora_enabled", False):
         return "Keras's own enable_lora was called on it"
     if getattr(layer, "quantization_mode", None):

@@ -90,11 +90,14 @@ class Adapted:
     def __init__(self, *args, adapters=None, active=None, merged=False, **kwargs):
         super().__init__(*args, **kwargs)
         self._begin()
-        vars(self)["_planned"] = (adapters or {}, active or {}, merged)
+        vars(self)["_planned"] = adapters or {}, active or {}, merged
 
     def build(self, input_shape=None):
         super().build(input_shape)
-        adapters, active, merged = self._planned
+        self.resume(*self._planned)
+
+    def resume(self, adapters, active, merged):
+        """Adds the adapters that a config tells of, with values that a file will overwrite."""
         for name, settings in adapters.items():
             self.add_adapter(name, Settings(**settings), np.random.default_rng(0))
         self.use(active)

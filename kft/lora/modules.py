@@ -6,8 +6,10 @@ version 5 the latter had other names, which are read too.
 
 import re
 
+from kft.backbones import vision_weights
 from kft.backbones.esm2 import ESM2, MaskedLM
 from kft.backbones.esm2_weights import hugging_face_modules
+from kft.backbones.vision import VisionTransformer
 from kft.params import layers
 
 # keras-hub's ViT, in one block -> Hugging Face's now, and before version 5.
@@ -57,7 +59,7 @@ class Modules:
 
     def path(self, module):
         """The layer's path, None if it is none of the model's."""
-        stripped = re.sub(r"^(esm|vit)\.", "", module)
+        stripped = re.sub(r"^(esm|vit|deit|dinov2)\.", "", module)
         return self._paths.get(module, self._paths.get(stripped))
 
     def in_head(self, key):
@@ -91,6 +93,8 @@ def modules_of(model):
         prefix = "esm." if keys or isinstance(backbone, MaskedLM) else ""
         names = {p: m for p in layers(model) if (m := hugging_face_modules(p)) is not None}
         return Modules(names, None, prefix, keys, task)
+    if isinstance(backbone, VisionTransformer):
+        return Modules(*vision_weights.hugging_face_names(backbone, layers(model)))
     if type(backbone).__name__ == "ViTBackbone":
         return Modules(*_vit(layers(model)))
     return Modules({path: path.replace("/", ".") for path in layers(model)})

@@ -1,0 +1,100 @@
+"""Images of every kind become what a vision backbone takes, or an error that says why not."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import kft
+from kft.backbones import vision_images, vision_weights
+
+pytestmark = pytest.mark.once
+
+RNG = np.random.default_rng(0)
+
+
+def test_images_as_transformers_prepares_them():
+    """Exactly its pixels, for ViT, DeiT and DINOv2 (8-bit, three channels)."""
+    from transformers import BitImageProcessorPil, DeiTImageProcessorPil, ViTImageProcessorPil
+
+    images = [RNG.integers(0, 256, shape, dtype="uint8") for shape in ((50, 70, 3), (300, 240, 3))]
+    for processor, family in (
+        (ViTImageProcessorPil(), "vit"),
+        (DeiTImageProcessorPil(), "deit"),
+        (BitImageProcessorPil(size={"shortest_edge": 256}, image_mean=[0.485, 0.456, 0.406],
+                              image_std=[0.229, 0.224, 0.225]), "dinov2"),
+    ):  # fmt: skip
+        arguments = vision_weights.preprocessing_of(processor.to_dict(), family, 224, "it")
+        encode = vision_images.ImageEncoder(**arguments)
+        expected = processor(images, return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(encode(images)["images"], expected, atol=1e-5)
+
+
+def test_grey_is_repeated(tmp_path):
+    encode = vision_images.ImageEncoder((8, 8), mean=(0,) * 3, std=(255,) * 3)
+    grey = RNG.integers(0, 256, (8, 8), dtype="uint8")
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey).convert("RGBA").save(tmp_path / "rgba.png")
+    given = [grey, grey[..., None], np.stack([grey] * 3, -1), grey / 255, Image.fromarray(grey),
+             tmp_path / "grey.png", str(tmp_path / "rgba.png")]  # fmt: skip
+    found = encode(given)["images"]
+    assert found.shape == (7, 8, 8, 3) and found.dtype == np.float32
+    for one in found:
+        np.testing.assert_allclose(one, np.stack([grey] * 3, -1) / 255, atol=1e-6)
+
+
+def test_sixteen_bits_keep_their_precision(tmp_path):
+    deep = (np.arange(64).reshape(8, 8) * 1000).astype("uint16")
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    encode = vision_images.ImageEncoder((8, 8), mean=(0,) * 3, std=(255,) * 3)
+    found = encode([tmp_path / "deep.png"])["images"][0, ..., 0]
+    np.testing.assert_allclose(found, deep / 65535, atol=1e-6)
+
+
+BAD = (
+    ([], ValueError, "empty"),
+    ("a.png", TypeError, r"write \[image\]"),
+    (np.zeros((4, 4, 3)), TypeError, r"write \[image\]"),
+    (["no.png"], FileNotFoundError, r"images\[0\] is 'no.png'"),
+    ([None], TypeError, r"images\[0\]"),
+    ([np.full((4, 4), 300)], ValueError, "from 300 to 300"),
+    ([np.full((4, 4), 1.5)], ValueError, "floats within 0 to 1"),
+    ([np.full((4, 4), np.nan)], ValueError, "floats within 0 to 1"),
+    ([np.zeros((3, 40, 50), "uint8")], ValueError, "transpose"),
+)
+
+
+@pytest.mark.parametrize(("images", "error", "message"), BAD)
+def test_bad_images(images, error, message):
+    with pytest.raises(error, match=message):
+        vision_images.ImageEncoder((8, 8))(images)
+
+
+def test_damaged_files(tmp_path):
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype="uint8")).save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    Image.new("F", (4, 4)).save(tmp_path / "floats.tiff")
+    for name, content, message in (
+        ("cut.jpg", whole[: len(whole) // 2], "is damaged"),
+        ("empty.jpg", b"", "cannot be read as an image"),
+        ("text.jpg", b"no image at all", "cannot be read as an image"),
+        ("floats.tiff", None, "mode 'F'"),
+    ):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ValueError, match=message) as error:
+            vision_images.ImageEncoder((8, 8))([tmp_path / "whole.jpg", path])
+        assert "images[1]" in str(error.value)
+
+
+def test_batches_look_at_every_image_first(tmp_path):
+    """A file that is none is an error now, not in the third epoch; paths are not taken for text."""
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((5, 5), "uint8")).save(path)
+    (tmp_path / "b.png").write_text("no image")
+    encode = vision_images.ImageEncoder((8, 8))
+    batches = kft.batches(([str(path)] * 3, [0, 1, 0]), encode, 2)
+    assert batches.lengths is None
+    assert {batches[i][0]["images"].shape for i in range(2)} == {(2, 8, 8, 3), (1, 8, 8, 3)}
+    with pytest.raises(ValueError, match=r"inputs\[1\]"):
+        kft.batches(([path, tmp_path / "b.png"], [0, 1]), encode, 2)

