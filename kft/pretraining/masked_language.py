@@ -14,9 +14,7 @@ Shapes: `B` proteins in a batch, `L` tokens.
 """
 
 import hashlib
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -24,10 +22,9 @@ from keras import ops
 
 from kft.backbones.esm2_tokens import ALPHABET, MASK, PAD
 from kft.batching import padded_length
-from kft.callbacks import Resume
-from kft.learning_rates import WarmupCosine, adamw
+from kft.learning_rates import adamw
 from kft.losses import REDUCTION
-from kft.params import fingerprint
+from kft.pretraining.training import Steps, check_settings, run
 
 CHOSEN = 0.15  # of the residues
 AS_MASK, AS_ANOTHER = 0.8, 0.1  # of those; the rest is shown as it is
@@ -88,7 +85,7 @@ def encoded(sequences, encode, first=0):
     ]
 
 
-class MaskedBatches(keras.utils.PyDataset):
+class MaskedBatches(Steps):
     """Batches of proteins with hidden residues, as `fit` takes them; see `masked_batches`.
 
     `batch(step)` is that of a global step, a function of the seed and the step alone; an epoch is
@@ -101,8 +98,8 @@ class MaskedBatches(keras.utils.PyDataset):
     """
 
     def __init__(self, sequences, encode, tokens, crop, steps, seed, fresh):
-        super().__init__()
-        self.tokens, self.crop, self.seed, self.fresh = tokens, crop, seed, fresh
+        super().__init__(seed, fresh)
+        self.tokens, self.crop = tokens, crop
         self.rows = encoded(sequences, encode)
         if not any(np.isin(row, STANDARD).any() for row in self.rows):
             raise ValueError("No sequence has one of the 20 standard residues: nothing to learn.")
@@ -111,21 +108,8 @@ class MaskedBatches(keras.utils.PyDataset):
         self.residues = int((cut - 2 * (lengths <= crop)).sum())
         self.padded = np.minimum([padded_length(n) for n in cut], crop)
         self.one_pass = len(self._planned(0))
-        self.steps, self.epoch = steps or self.one_pass, 0
+        self.steps = steps or self.one_pass
         self._plan = (None, None)
-
-    def __len__(self):
-        return self.steps
-
-    def __getitem__(self, index):
-        return self.batch(self.epoch * self.steps * self.fresh + index)
-
-    def on_epoch_end(self):
-        self.epoch += 1
-
-    def go_to(self, epoch):
-        """Makes `epoch` the present one, for a training that goes on."""
-        self.epoch = epoch
 
     def batch(self, step):
         """The batch of a global step: inputs, targets (B, L, 2) and weights (B, L)."""
@@ -277,21 +261,6 @@ class MaskedAccuracy(keras.metrics.Mean):
 # Training -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Pretraining:
-    """What `pretrain` did.
-
-    Attributes:
-        model: the backbone's `masked_lm`, compiled; the backbone shares its weights.
-        history: list of dicts, one per epoch: epoch, step (of the optimizer), residues seen,
-            seconds since the beginning, learning rate, loss, perplexity, accuracy, and the same of
-            the validation proteins as val_loss and so on.
-    """
-
-    model: keras.Model
-    history: list[dict]
-
-
 def pretrain(
     backbone, sequences, valid=None, *, epochs=10, steps=None, tokens=4096, crop=512, rate=1e-3,
     warmup=0.05, accumulate=1, make=ADAMW, seed=0, out=None, callbacks=(), verbose="auto",
@@ -330,28 +299,19 @@ def pretrain(
         >>> len(done.history)
         2
     """
-    _check_settings(backbone, rate, warmup, epochs=epochs, accumulate=accumulate)
+    model = language_model(backbone)
+    check_settings(rate, warmup, epochs=epochs, accumulate=accumulate)
     options = {"tokens": tokens, "crop": crop, "seed": seed}
     batches = steps and steps * accumulate
     train = masked_batches(sequences, backbone.encode, steps=batches, **options)
-    if steps is None:
-        steps = -(-train.one_pass // accumulate)
-        train.steps = steps * accumulate
     if valid is not None:
         valid = masked_batches(valid, backbone.encode, fresh=False, **options)
-    model, schedule = _compiled(backbone.masked_lm, make, rate, steps * epochs, warmup, accumulate)
-    about = {"proteins": _digest(train), "backbone": backbone.get_config(),
-             "first weights": fingerprint(model, None), "steps": train.steps}  # fmt: skip
-    callbacks = [*callbacks, keras.callbacks.TerminateOnNaN()]
-    resume = Resume(Path(out) / "state.npz" if out else None, train, {**about, **options})
-    model.fit(train, validation_data=valid, epochs=epochs, callbacks=[*callbacks, resume],
-              verbose=verbose)  # fmt: skip
-    if resume.diverged:
-        raise FloatingPointError(
-            f"The loss or a weight was no number in epoch {len(resume.logs) + 1}: lower the rate, "
-            f"now {rate}, or raise warmup."
-        )
-    return Pretraining(model, _history(resume.logs, train, steps, schedule))
+    about = {"proteins": _digest(train), "backbone": backbone.get_config(), **options}
+    return run(
+        model, train, valid, about, ("residues", train.residues), loss=MaskedCrossEntropy(),
+        metrics=[Perplexity(), MaskedAccuracy()], epochs=epochs, rate=rate, warmup=warmup,
+        accumulate=accumulate, make=make, out=out, callbacks=callbacks, verbose=verbose,
+    )  # fmt: skip
 
 
 def language_model(backbone):
@@ -368,39 +328,5 @@ def language_model(backbone):
     return backbone.masked_lm
 
 
-def _check_settings(backbone, rate, warmup, **counts):
-    language_model(backbone)
-    for name, value in counts.items():
-        if not (isinstance(value, int | np.integer) and value > 0):
-            raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
-    if not rate > 0:
-        raise ValueError(f"rate must be above 0, received {rate!r}.")
-    if not 0 <= warmup < 1:
-        raise ValueError(f"warmup must be a share of at least 0 and below 1, received {warmup!r}.")
-
-
 def _digest(batches):
     return hashlib.sha256(np.concatenate(batches.rows).tobytes()).hexdigest()
-
-
-def _compiled(model, make, rate, steps, warmup, accumulate):
-    schedule = WarmupCosine(rate, steps, int(warmup * steps), accumulate=accumulate)
-    batches = accumulate if accumulate > 1 else None  # Keras refuses 1
-    variables = model.trainable_variables
-    optimizer = make(schedule, variables)
-    optimizer.gradient_accumulation_steps = batches
-    model.compile(optimizer, MaskedCrossEntropy(), metrics=[Perplexity(), MaskedAccuracy()])
-    return model, schedule
-
-
-def _history(logs, train, steps, schedule):
-    found, seconds = [], 0.0
-    for number, row in enumerate(logs, start=1):
-        seconds += row["seconds"]
-        seen = {
-            "step": number * steps,
-            "residues": round(number * train.steps / train.one_pass * train.residues),
-            "rate": float(schedule(number * train.steps - 1)),
-        }
-        found.append({**row, **seen, "seconds": seconds})
-    return found

@@ -1,0 +1,80 @@
+"""What does a vision transformer learn from images alone, three quarters of which it cannot see?
+
+Trains a small ViT as a masked autoencoder and compares a linear probe on it before and after, on
+the same labels. A run that is stopped goes on when it is started again.
+
+Data: simulated by kft; "digits" (UCI, CC BY 4.0), or a folder of yours with a folder a class.
+Command: KERAS_BACKEND=torch python recipes/vision_mae.py --data digits
+Needs: the extra vision; 2 GB, two minutes of one core.
+Expect: relative error of hidden patches 0.34 on the validation split, where the mean patch has 1;
+    test accuracy of the probe 0.796 [0.748, 0.841] before, 0.967 [0.944, 0.985] after (one seed).
+"""
+
+import pandas as pd
+
+import kft
+from kft import plots, pretraining, recipe
+from kft.backbones.vision import VisionTransformer
+
+
+def arguments():
+    told = {"backbone": None, "image_size": 32, "epochs": 30, "batch_size": 64, "rate": 2e-3}
+    parser = recipe.image_arguments(__doc__, **told)
+    add, count = parser.add_argument, recipe.above_zero(int)
+    add("--images", type=count, default=2000, help="to simulate")
+    add("--patch", type=count, default=4, help="pixels of a patch's side")
+    add(
+        "--blocks", type=count, default=4, help="of a new backbone; --backbone goes on from another"
+    )
+    add("--width", type=count, default=64, help="of a new one")
+    add("--heads", type=count, default=4, help="of a new one")
+    add("--ratio", type=float, default=0.75, help="share of the patches that is hidden")
+    return parser.parse_args()
+
+
+def make(args):
+    """The backbone that the arguments name."""
+    if args.backbone:
+        return recipe.backbone(args)
+    backbone = VisionTransformer(
+        "vit", args.blocks, args.width, args.heads, patch_size=args.patch,
+        image_size=args.image_size,
+    )  # fmt: skip
+    return kft.backbones.randomised(backbone, args.seed)
+
+
+def probe(backbone, data, when):
+    """Solves a linear head on the frozen backbone and prints how it does on the test split."""
+    model = kft.Model(backbone, kft.heads.for_data(data))
+    kft.fit(model, data, "linear_probe", seed=0, verbose=0)
+    for name, value in kft.evaluate(model, data).items():
+        print(f"Linear probe {when}: {name} {value} (test, n = {len(data.test)})")
+    kft.unfreeze(backbone)
+
+
+def main():
+    args = arguments()
+    data, out = recipe.data(args, images=args.images), args.out / "vision_mae"
+    if args.tiny:
+        args.epochs, args.blocks, args.width = 2, 1, 16
+    before, backbone = make(args), make(args)
+    print(kft.parameters(backbone))
+    done = pretraining.pretrain_images(
+        backbone, data.train.inputs, data.valid.inputs, epochs=args.epochs, ratio=args.ratio,
+        batch_size=args.batch_size, rate=args.rate, seed=args.seed, out=out, verbose=2,
+        decoder_width=args.width if args.tiny else 64,
+    )  # fmt: skip
+    pd.DataFrame(done.history).to_csv(out / "history.csv", index=False)
+    print()
+    probe(before, data, "before")
+    probe(backbone, data, "after")
+    found = pretraining.reconstruct(done.model, data.test.inputs, args.seed, args.ratio)
+    which = f"{data.name}, test split"
+    figure, caption = plots.plot_reconstructions(*found, done.model.patch_size, which)
+    plots.save_figure(figure, caption, out / "reconstructions.png")
+    backbone.save(out / "backbone.keras")
+    print(f"\n{caption}\n\nWritten: {out}, history.csv, backbone.keras and the figure.")
+
+
+if __name__ == "__main__":
+    main()
