@@ -1,0 +1,107 @@
+"""The grid of feature visualisations: what channels of a vision backbone answer to most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from kft.plots.style import listed
+
+
+def plot_features(
+    images: ArrayLike, stages: Sequence[str], channels: Sequence[int] | None = None, how: str = ""
+) -> tuple[Figure, str]:
+    """Draw what single channels of a vision backbone answer to most, early stages on top.
+
+    Args:
+        images: (stages, channels, h, w, 3) from 0 to 1, as `kft.dreaming.feature_grid` returns
+            them.
+        stages: name of each row.
+        channels: number of each column; None counts from 0.
+        how: how the images were made, a sentence for the caption.
+
+    Returns:
+        The figure, at most 900 pixels wide when saved, and its caption.
+
+    Raises:
+        ValueError: images of another shape, or as many names as there are not rows or columns.
+
+    Source: Olah, Mordvintsev and Schubert 2017, "Feature visualization", Distill.
+
+    Example:
+        >>> images = np.random.default_rng(0).random((2, 3, 8, 8, 3))
+        >>> figure, caption = plot_features(images, ["stem", "block_0"], how="Noise.")
+        >>> "3 channels of each of 2 stages" in caption
+        True
+    """
+    images = np.asarray(images, dtype=float)
+    if images.ndim != 5 or images.shape[-1] != 3 or not images.size:
+        raise ValueError(
+            f"images must have the shape (stages, channels, h, w, 3), received {images.shape}."
+        )
+    channels = range(images.shape[1]) if channels is None else channels
+    if (len(stages), len(channels)) != images.shape[:2]:
+        raise ValueError(
+            f"images has {images.shape[0]} rows and {images.shape[1]} columns, received "
+            f"{len(stages)} stages and {len(channels)} channels."
+        )
+    rows, columns = images.shape[:2]
+    side = min(1.5, 7.0 / columns)
+    size = (columns * side + 0.5, rows * side * images.shape[2] / images.shape[3] + 0.3)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for i, stage in enumerate(stages):
+        axes[i, 0].set_ylabel(stage, fontsize=9)
+        for k, channel in enumerate(channels):
+            ax = axes[i, k]
+            ax.imshow(np.clip(images[i, k], 0, 1), interpolation="lanczos")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if i == 0:
+                ax.set_title(f"channel {channel}", fontsize=9)
+    return figure, _caption(images, stages, how)
+
+
+def _caption(images: np.ndarray, stages: Sequence[str], how: str) -> str:
+    rows, columns = images.shape[:2]
+    alike = [_repetition(row) for row in images]
+    shown = listed([f"{value:.2f}" for value in alike])
+    most, least = stages[int(np.argmax(alike))], stages[int(np.argmin(alike))]
+    grey = int(sum(np.ptp(image) == 0 for row in images for image in row))
+    dead = f" {grey} grey: nothing in the noise moved the channel." if grey else ""
+    which = "of one stage" if rows == 1 else f"of each of {rows} stages, early ones on top"
+    subject = f"1 channel {which} answers" if columns == 1 else f"{columns} channels {which} answer"
+    order = "" if rows == 1 else f"; patterns repeat most in {most} and least in {least}"
+    out = (
+        f"shifted by more than {_least_shift(images)} pixels, an image still correlates with "
+        f"itself by up to {shown}{', from top to bottom' * (rows > 1)}{order}"
+    )
+    return (
+        f"What {subject} to most: images grown from the same noise so that the channel's mean "
+        f"activation rises. {how + ' ' if how else ''}n = {rows * columns} images of "
+        f"{images.shape[2]} x {images.shape[3]} pixels; no data set is in it.{dead} What stands "
+        f"out: {out}."
+    )
+
+
+def _least_shift(images: np.ndarray) -> int:
+    """Shifts up to this many pixels tell of an image's smoothness, not of its pattern."""
+    return max(2, min(images.shape[2:4]) // 24)
+
+
+def _repetition(images: np.ndarray) -> float:
+    """Highest correlation of an image (h, w, 3) with itself, shifted around; mean of (images, ...).
+
+    By the theorem of Wiener and Khinchin, from the power spectrum.
+    """
+    grey = images.mean(axis=-1)
+    grey = grey - grey.mean(axis=(1, 2), keepdims=True)
+    products = np.fft.ifft2(np.abs(np.fft.fft2(grey)) ** 2).real  # (images, h, w), by shift
+    down, across = (np.minimum(np.arange(n), n - np.arange(n)) for n in grey.shape[1:])
+    far = np.hypot(down[:, None], across[None, :]) > _least_shift(images[None])
+    power = np.maximum(products[:, 0, 0], np.finfo(float).tiny)
+    return float((products[:, far].max(axis=1) / power).mean()) if far.any() else 0.0

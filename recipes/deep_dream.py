@@ -1,0 +1,82 @@
+"""What does a stage of a vision backbone see in an image?
+
+Paints into an image of yours what an early and a late stage answer to (Deep Dream), and grows from
+noise what single channels answer to (feature visualisation).
+
+Data: a sample photograph of scikit-learn, china.jpg (danielbuechele, CC BY 2.0) or flower.jpg
+(vultilion, CC BY 2.0); or `--image`, a file of yours.
+Command: KERAS_BACKEND=tensorflow python recipes/deep_dream.py
+Needs: the extras vision and imagenet; 1.3 GB; 3 minutes of one core with TensorFlow, 5 with torch,
+and with JAX several times as long.
+Expect: docs/vision.md
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+import kft
+from kft import dreaming, plots, recipe
+
+SAMPLES = ("china.jpg", "flower.jpg")
+STAGES = {"early": 0.25, "late": 0.65}  # how deep, where no stage is named
+DEPTHS = (0.05, 0.25, 0.45, 0.65, 0.85)  # rows of the grid
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add, count, above = parser.add_argument, recipe.above_zero(int), recipe.above_zero(float)
+    add("--image", default=SAMPLES[0], help=f"a file of yours, or {' or '.join(SAMPLES)}")
+    add("--backbone", default="efficientnet_lite0", help="name, folder or file of a vision model")
+    add("--random", action="store_true", help="random weights, to see what training adds")
+    add("--stages", nargs="+", help="names; default: an early and a late one")
+    add("--channel", type=int, help="raise this channel alone")
+    add("--steps", type=count, default=10, help="of gradient ascent at each size")
+    add("--octaves", type=count, default=4, help="sizes, each 1.4 times the last")
+    add("--rate", type=above, default=0.01, help="mean change of a pixel in a step: strength")
+    add("--channels", type=count, default=4, help="columns of the grid of features")
+    add("--seed", type=int, default=0, help="of shifts and noise")
+    add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
+    add("--out", type=Path, default=Path("out/deep_dream"), help="folder for what is written")
+    args = parser.parse_args()
+    if args.image not in SAMPLES and not Path(args.image).is_file():
+        parser.error(f"--image: there is no {args.image}, and no sample of that name")
+    return args
+
+
+def at(stages, depths):
+    """Names of the stages at these depths, 0 the first and 1 the last."""
+    return [stages[round(depth * (len(stages) - 1))] for depth in depths]
+
+
+def main():
+    args = arguments()
+    backbone = kft.load(args.backbone, weights=not args.random)
+    image = load_sample_image(args.image) if args.image in SAMPLES else args.image
+    known = dreaming.stages_of(backbone)
+    stages, rows = args.stages or at(known, STAGES.values()), at(known, DEPTHS)
+    features = {"steps": 20, "octaves": 3}
+    if args.tiny:
+        args.steps, args.octaves, args.channels = 1, 1, 2
+        rows, features = rows[:2], {"steps": 1, "octaves": 1}
+    args.out.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        found = dreaming.dream(
+            backbone, image, stage, args.channel, steps=args.steps, octaves=args.octaves,
+            rate=args.rate, seed=args.seed,
+        )  # fmt: skip
+        name = args.out / f"{Path(args.image).stem}_{stage}.png"
+        Image.fromarray(np.uint8(np.rint(255 * found))).save(name)
+        print(f"{name}: {found.shape[1]} x {found.shape[0]} pixels, dreamt by {stage}.")
+    grid = dreaming.feature_grid(backbone, rows, args.channels, seed=args.seed, **features)
+    how = "{steps} steps at each of {octaves} sizes, by".format(**features)
+    figure, caption = plots.plot_features(grid, rows, how=f"{how} {args.backbone}.")
+    plots.save_figure(figure, caption, args.out / "features.png")
+    print(f"\n{caption}\n\nWritten: {args.out}, features.png with its caption.")
+
+
+if __name__ == "__main__":
+    main()

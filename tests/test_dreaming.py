@@ -1,0 +1,386 @@
+"""Deep Dream: the gradient, tiles and octaves; every vision backbone, the same on all backends."""
+
+import keras
+import numpy as np
+import pytest
+from matplotlib.image import imsave
+from test_vision import BACKBONES
+
+import kft
+from kft import dreaming
+from kft.plots import plot_features
+
+SIDE = 32  # of a tile: the tiny backbones' image size
+
+
+def picture(height=SIDE, width=SIDE):
+    """Smooth colours and some noise, far from 0 and 1."""
+    y, x = np.mgrid[:height, :width] / SIDE
+    waves = np.stack([np.sin(3 * x + k) + np.cos(5 * y - k) for k in range(3)], axis=-1)
+    noise = np.random.default_rng(1).normal(0, 0.05, waves.shape)
+    return np.clip(0.5 + 0.12 * waves + noise, 0.1, 0.9).astype("float32")
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def backbone(request):
+    return kft.backbones.randomised(BACKBONES[request.param](), 0)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return kft.backbones.randomised(BACKBONES["efficientnet"](), 0)
+
+
+def last_block(backbone):
+    return [name for name in dreaming.stages_of(backbone) if name.startswith("block_")][-1]
+
+
+class Answers:
+    """Stands for an activation, and answers with a gradient that the test knows."""
+
+    stage, tile, channels = "known", (SIDE, SIDE), 1
+
+    def __init__(self, gradient):
+        self.gradient = gradient
+
+    def __call__(self, tile, weights):
+        return float(tile.mean()), self.gradient(tile)
+
+
+def known(gradient, rate=0.01, bands=1, jitter=None):
+    rng = np.random.default_rng(0)
+    return dreaming._Ascent(Answers(gradient), rate, bands, jitter, rng)
+
+
+@pytest.fixture(autouse=True)
+def as_written(request):
+    """TensorFlow traces no small model for seconds, but where backends are compared."""
+    if keras.backend.backend() != "tensorflow" or "optimised" in request.fixturenames:
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+# Every backbone -----------------------------------------------------------------------------------
+
+
+def test_every_backbone_dreams_and_stays_as_it_is(backbone):
+    """The activation rises; weights, statistics and what learns are as they were."""
+    kft.freeze(backbone, "block_0")
+    prints = [kft.fingerprint(backbone, trainable=None), [w.trainable for w in backbone.weights]]
+    stage, image = last_block(backbone), picture()
+    found = dreaming.dream(backbone, image, stage, steps=6, octaves=1, bands=1, jitter=0)
+    activation = dreaming.Activation(backbone, stage, squares=True)
+    before, after = (activation(x, activation.weights())[0] for x in (image, found))
+    assert after > 1.05 * before
+    again = [kft.fingerprint(backbone, trainable=None), [w.trainable for w in backbone.weights]]
+    assert again == prints
+    if keras.backend.backend() == "torch":
+        assert all(getattr(w.value, "grad", None) is None for w in backbone.weights)
+
+
+def test_gradient_is_that_of_finite_differences(backbone):
+    stage, image = last_block(backbone), picture()
+    for squares in (True, False)[: 1 + (backbone.name in ("vit", "efficientnet"))]:
+        activation = dreaming.Activation(backbone, stage, squares)
+        weights = activation.weights(None if squares else 1)
+        _, gradient = activation(image, weights)
+        assert gradient.shape == image.shape and gradient.dtype == np.float32
+        direction = gradient / np.linalg.norm(gradient)
+        # A line through the image along which the activation changes most, and one at random.
+        for way in (direction, direction + np.random.default_rng(2).normal(0, 0.02, image.shape)):
+            way = way.astype("float32")
+            high, low = (activation(image + h * way, weights)[0] for h in (1e-3, -1e-3))
+            assert (high - low) / 2e-3 == pytest.approx(float((gradient * way).sum()), rel=0.02)
+
+
+def test_stages_above_are_not_computed(net):
+    stages = dreaming.stages_of(net)
+    activation = dreaming.Activation(net, stages[1], squares=True)
+    assert [stage.name for stage in activation.stages] == stages[:2]
+    assert activation.channels == 8
+
+
+def test_weights_are_read_when_it_is_called():
+    """Compiled programs hold none of them."""
+    net = kft.backbones.randomised(BACKBONES["efficientnet"](), 0)
+    activation = dreaming.Activation(net, "block_1", squares=True)
+    (before, _), weights = activation(picture(), activation.weights()), net.get_weights()
+    net.set_weights(kft.backbones.randomised(net, 1).get_weights())
+    other, _ = activation(picture(), activation.weights())
+    net.set_weights(weights)
+    again, _ = activation(picture(), activation.weights())
+    assert again == before != other
+
+
+# The same everywhere ------------------------------------------------------------------------------
+
+# Each twelfth pixel of each twelfth row, channel after channel, in thousandths, after 10 steps on
+# the torch backend, as `pytest -s tests/test_dreaming.py -k three_backends` prints them.
+EXPECTED = {
+    "vit": (
+        625, 593, 613, 420, 458, 547, 379, 305, 542, 617, 543, 298, 696, 808, 579, 659, 586, 661,
+        497, 394, 666, 486, 347, 333, 648, 415, 391, 464, 658, 560, 404, 513, 313, 380, 184, 289,
+    ),
+    "resnet": (
+        789, 507, 737, 488, 417, 458, 293, 301, 482, 747, 630, 342, 763, 927, 609, 674, 466, 816,
+        492, 322, 788, 379, 170, 231, 599, 340, 456, 443, 787, 587, 498, 678, 470, 286, 132, 261,
+    ),
+    "efficientnet": (
+        599, 590, 747, 492, 458, 542, 460, 339, 557, 597, 597, 252, 699, 835, 565, 629, 574, 563,
+        426, 304, 561, 390, 265, 209, 672, 455, 454, 480, 646, 616, 637, 693, 513, 346, 266, 306,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet", "efficientnet"])
+@pytest.mark.usefixtures("optimised")
+def test_three_backends_dream_the_same(name):
+    """To 1e-2 of the range from 0 to 1 after 10 steps; it moved by far more."""
+    backbone = kft.backbones.randomised(BACKBONES[name](), 0)
+    image = picture(36, 44)
+    found = dreaming.dream(backbone, image, last_block(backbone), steps=5, octaves=2, seed=3)
+    pixels = np.concatenate([found[5::12, 4::12, k].ravel() for k in range(3)])
+    print(name, np.rint(1000 * pixels).astype(int).tolist())
+    worst = np.abs(pixels - np.array(EXPECTED[name]) / 1000).max()
+    print(f"{keras.backend.backend()}: largest difference {worst:.1e}")
+    assert np.abs(found - image).mean() > 0.03
+    assert worst < 1e-2
+
+
+def test_the_same_seed_and_another(net):
+    options = {"stage": "block_2", "steps": 2, "octaves": 2}
+    one, two, other = (
+        dreaming.dream(net, picture(40, 36), seed=seed, **options) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, two)
+    assert np.abs(one - other).max() > 1e-3
+
+
+# Tiles, octaves, frequencies ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (100, 70), (5, 90), (33, 31), (1, 1)])
+@pytest.mark.parametrize("jitter", [None, 0, 7])
+def test_every_pixel_lies_in_one_tile(size, jitter):
+    """Of the image itself: what a tile answers comes back to where it was taken."""
+    ascent, image = known(lambda tile: 2 * tile, jitter=jitter), picture(*size)
+    for _ in range(3):
+        value, gradient = ascent.gradient(image, None)
+        np.testing.assert_array_equal(gradient, 2 * image)
+    assert 0 < value < 1
+
+
+def test_shifts_leave_no_seams():
+    """Where the gradient vanishes at the edge of every tile, a grid that stands still shows."""
+
+    def framed(tile):
+        inner = np.zeros_like(tile)
+        inner[2:-2, 2:-2] = 1
+        return inner
+
+    image = np.zeros((100, 70, 3), dtype="float32")
+    still, shifted = known(framed, jitter=0), known(framed)
+    fixed = sum(still.gradient(image, None)[1] for _ in range(40))
+    moved = sum(shifted.gradient(image, None)[1] for _ in range(40))
+    assert fixed.min() == 0
+    assert moved.min() > 20
+
+
+def test_a_large_image_is_dreamt_everywhere(net):
+    image = picture(90, 75)
+    found = dreaming.dream(net, image, "block_2", steps=3, octaves=2)
+    changed = np.abs(found - image).mean(axis=-1)
+    edges = [changed[0], changed[-1], changed[:, 0], changed[:, -1]]
+    assert min(edge.mean() for edge in edges) > 0.3 * changed.mean()
+    blocks = changed[:90, :75].reshape(6, 15, 5, 15).mean(axis=(1, 3))
+    assert blocks.min() > 0.2 * changed.mean()
+
+
+def test_octaves_carry_details_on():
+    image, sizes = picture(60, 50), dreaming._sizes((60, 50), 3, 1.4)
+    assert sizes == [(31, 26), (43, 36), (60, 50)]
+    ascent = known(None)
+    ascent.step = lambda found, weights, first: found  # paints nothing
+    np.testing.assert_allclose(ascent.octaves(image, sizes, 2, None), image, atol=1e-6)
+    ascent.step = lambda found, weights, first: found + 0.05 * first  # at the smallest alone
+    np.testing.assert_allclose(ascent.octaves(image, sizes, 2, None), image + 0.05, atol=1e-5)
+
+
+def test_sizes_that_are_too_small_are_left_out():
+    assert dreaming._sizes((20, 600), 4, 1.4) == [(20, 600)]
+    assert dreaming._sizes((3, 3), 4, 1.4) == [(3, 3)]
+
+
+def test_bands_are_balanced():
+    """A wave a hundred times as strong as a longer one ends up beside it."""
+    x = np.arange(128)
+    waves = [np.sin(2 * np.pi * x / length) for length in (3, 40)]
+    gradient = np.tile((100 * waves[0] + waves[1])[None, :, None], (64, 1, 3)).astype("float32")
+
+    def share(found):
+        short, long = (abs((found[32, :, 0] * wave).sum()) for wave in waves)
+        return long / short
+
+    assert share(dreaming._balanced(gradient, 1)) < 0.02
+    assert share(dreaming._balanced(gradient, 4)) > 0.2
+
+
+def test_rate_is_the_mean_change_of_a_step():
+    image = np.full((SIDE, SIDE, 3), 0.5, dtype="float32")
+    ascent = known(lambda tile: np.random.default_rng(0).normal(size=tile.shape), rate=0.02)
+    assert np.abs(ascent.step(image, None) - image).mean() == pytest.approx(0.02, rel=1e-3)
+
+
+# Images in and out --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(50, 41), (9, 20), (1, 1)])
+def test_shape_dtype_and_range(net, size, tmp_path):
+    image = np.random.default_rng(0).integers(60, 200, (*size, 3), dtype="uint8")
+    imsave(tmp_path / "image.png", image)
+    found = [
+        dreaming.dream(net, x, "stem", steps=2, octaves=2, rate=0.3)
+        for x in (image, image / 255, tmp_path / "image.png")
+    ]
+    assert found[0].shape == (*size, 3) and found[0].dtype == np.float32
+    assert found[0].min() >= 0 and found[0].max() <= 1
+    assert np.abs(found[0] - image / 255).max() > 0.01
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_channel_selects(net):
+    """Each channel rises more by its own dream than by another's."""
+    image = picture()
+    activation = dreaming.Activation(net, "block_3", squares=False)
+    dreams = [
+        dreaming.dream(net, image, "block_3", channel, steps=4, octaves=1, jitter=0, bands=1)
+        for channel in (0, 5)
+    ]
+    for i, channel in enumerate((0, 5)):
+        values = [activation(x, activation.weights(channel))[0] for x in (image, *dreams)]
+        assert values[1 + i] > max(values[0], values[2 - i])
+
+
+def test_a_model_is_its_backbone(net):
+    model = kft.Model(net, kft.heads.Classification(2))
+    one, two = (dreaming.dream(x, picture(), "stem", steps=1, octaves=1) for x in (model, net))
+    np.testing.assert_array_equal(one, two)
+
+
+# Features -----------------------------------------------------------------------------------------
+
+
+def test_feature_grid_and_its_figure(net):
+    stages = ["stem", "block_3"]
+    grid = dreaming.feature_grid(net, stages, [0, 3], size=40, steps=2, octaves=1)
+    assert grid.shape == (2, 2, 40, 40, 3) and grid.dtype == np.float32
+    assert grid.min() >= 0 and grid.max() <= 1
+    again = dreaming.feature_grid(net, stages, [3], size=40, steps=2, octaves=1)
+    np.testing.assert_array_equal(again[:, 0], grid[:, 1])
+    assert len({image.tobytes() for row in grid for image in row}) == 4
+    other = dreaming.feature_grid(net, stages, [3], size=40, steps=2, octaves=1, seed=1)
+    assert np.abs(other - again).max() > 0.01
+    figure, caption = plot_features(grid, stages, [0, 3], "Two steps.")
+    axes = figure.get_axes()
+    assert [axes[0].get_ylabel(), axes[2].get_ylabel()] == stages
+    assert axes[1].get_title() == "channel 3"
+    for words in ("2 channels", "2 stages", "Two steps.", "n = 4 images of 40 x 40", "repeat most"):
+        assert words in caption
+
+
+@pytest.mark.once
+def test_the_caption_knows_what_repeats():
+    stripes = np.tile(np.sin(np.arange(64) * np.pi / 4)[None, :, None] / 2 + 0.5, (64, 1, 3))
+    noise = np.random.default_rng(0).random((64, 64, 3))
+    _, caption = plot_features(np.stack([noise, stripes])[:, None], ["a", "b"])
+    assert "repeat most in b and least in a" in caption and "and 1.00, from top" in caption
+    _, caption = plot_features(np.full((1, 1, 8, 8, 3), 0.5), ["a"])
+    assert "1 grey" in caption and "up to 0.00." in caption
+
+
+def test_what_does_not_answer_is_said(net):
+    """A stage that answers the same to all: its kernel is zero."""
+    dead = type(net).from_config(net.get_config())
+    for weight in dead.get_layer("stem").weights:
+        weight.assign(np.zeros(weight.shape))
+    with pytest.raises(ValueError, match="stage block_1 answers .* does not depend"):
+        dreaming.dream(dead, picture(), "block_1", steps=1, octaves=1)
+    with pytest.warns(UserWarning, match="channel 0 of stage block_1 does not answer"):
+        grid = dreaming.feature_grid(dead, ["block_1"], 1, size=16, steps=1, octaves=1)
+    assert np.ptp(grid) == 0
+
+
+def test_a_norm_that_is_always_as_large_is_no_aim():
+    """Its gradient is rounding, which would be painted as noise, another on each backend."""
+    backbone = kft.backbones.randomised(BACKBONES["vit"](), 0)
+    with pytest.raises(ValueError, match="final_norm answers 1 to this image"):
+        dreaming.dream(backbone, picture(), "final_norm", steps=1, octaves=1)
+    assert dreaming.dream(backbone, picture(), "final_norm", 2, steps=1, octaves=1).any()
+
+
+# What can be wrong --------------------------------------------------------------------------------
+
+WRONG = (
+    ({"stage": "block_77"}, ValueError, "stage must be one of stem, block_0.*received 'block_77'"),
+    ({"stage": None}, ValueError, "stage must be one of stem"),
+    ({"channel": 8}, ValueError, "channel must be an integer from 0 to 7 in stage block_1, rec"),
+    ({"channel": -1}, ValueError, "channel must be an integer from 0 to 7"),
+    ({"channel": 1.5}, ValueError, "channel must be an integer from 0 to 7"),
+    ({"steps": 0}, ValueError, "steps must be an integer of at least 1, received 0"),
+    ({"octaves": 0}, ValueError, "octaves must be"),
+    ({"octaves": 1.0}, ValueError, "octaves must be"),
+    ({"bands": 0}, ValueError, "bands must be"),
+    ({"jitter": -1}, ValueError, "jitter must be an integer of at least 0"),
+    ({"octave_scale": 1}, ValueError, "octave_scale must be a number above 1, received 1"),
+    ({"rate": 0}, ValueError, "rate must be a number above 0, received 0"),
+    ({"rate": float("nan")}, ValueError, "rate must be"),
+    ({"image": None}, TypeError, "image must be a path"),
+    ({"image": np.zeros((0, 4, 3))}, TypeError, "image must be"),
+    ({"image": np.zeros((2, 4, 4, 3))}, TypeError, r"float64 \(2, 4, 4, 3\)"),
+    ({"image": "no.png"}, FileNotFoundError, "image is 'no.png', which is no file"),
+)
+
+
+@pytest.mark.parametrize(("change", "error", "message"), WRONG)
+def test_wrong_arguments(net, change, error, message):
+    given = {"image": picture(), "stage": "block_1", "steps": 1, "octaves": 1, **change}
+    with pytest.raises(error, match=message):
+        dreaming.dream(net, **given)
+
+
+def test_wrong_arguments_of_the_grid(net):
+    for change, message in (
+        ({"stages": []}, "stages and channels must not be empty"),
+        ({"stages": ["no"]}, "stage must be one of"),
+        ({"channels": 0}, "channels must be an integer of at least 1"),
+        ({"channels": [99]}, "channel must be an integer from 0 to"),
+        ({"channels": []}, "stages and channels must not be empty"),
+        ({"size": 0}, "size must be an integer of at least 1"),
+        ({"steps": 0}, "steps must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dreaming.feature_grid(net, **{"stages": ["stem"], "channels": 1, **change})
+
+
+def test_proteins_are_no_images():
+    backbone = kft.load("kft_esm2_tiny")
+    for call in (
+        lambda: dreaming.dream(backbone, picture(), "block_0"),
+        lambda: dreaming.feature_grid(backbone),
+    ):
+        with pytest.raises(TypeError, match="backbone must be a vision backbone.*received 'esm2"):
+            call()
+
+
+@pytest.mark.once
+def test_a_figure_of_something_else():
+    with pytest.raises(ValueError, match=r"received \(4, 4, 3\)"):
+        plot_features(np.zeros((4, 4, 3)), ["a"])
+    with pytest.raises(ValueError, match="received 1 stages and 2 channels"):
+        plot_features(np.zeros((2, 2, 4, 4, 3)), ["a"])
