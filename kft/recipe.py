@@ -12,7 +12,7 @@ import pandas as pd
 from kft import backbones, heads, plots, strategies
 from kft.backbones.esm2 import ESM2
 from kft.comparison import baseline_rows, scores_of
-from kft.data import load, names, read_csv, read_fasta
+from kft.data import load, names, read_csv, read_fasta, read_images
 from kft.fitting import fit
 from kft.learning_rates import muon
 from kft.model import Model, predict
@@ -32,18 +32,23 @@ OPTIMIZERS = ("adamw", "muon")  # of pre-training
 CORPUS = Path(os.environ.get("KFT_DATA", "."), "protein_corpus")
 
 
-def arguments(doc):
+def arguments(doc, **defaults):
     """A parser with what every recipe takes.
 
     Args:
         doc: the recipe's docstring; its first line is what `--help` begins with.
+        **defaults: of arguments, where the recipe's differ.
 
     Returns:
         argparse.ArgumentParser, to which a recipe adds its own.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     add = parser.add_argument
-    add("--data", default="amp", help=f"{', '.join(names())}, or a CSV file of yours")
+    add(
+        "--data",
+        default="amp",
+        help=f"{', '.join(names())}; a CSV file of yours, or a folder with one of images a class",
+    )
     add("--inputs", default="sequence", help="of a CSV: the column of sequences")
     add("--target", default="y", help="of a CSV: the column to be predicted")
     add("--split", default="cluster", help="of a CSV: random, cluster, or a column")
@@ -70,6 +75,17 @@ def arguments(doc):
     add("--records", type=above_zero(int), help="train on so many, drawn at random")
     add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
     add("--out", type=Path, default=Path("out"), help="folder for what is written")
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def image_arguments(doc, **defaults):
+    """A parser for recipes on images: EfficientNet-Lite0 and simulated gravitational waves."""
+    told = {"data": "gravitational_waves", "backbone": "efficientnet_lite0", "inputs": "path"}
+    parser = arguments(doc, **told)
+    parser.add_argument("--image-size", type=above_zero(int), help="pixels that it is shown")
+    # Those of the simulated images: at 224 it would take ten times as long.
+    parser.set_defaults(**{"image_size": 64, **defaults})
     return parser
 
 
@@ -86,13 +102,26 @@ def above_zero(kind):
     return read
 
 
-def data(args):
-    """The data set that the arguments name, printed."""
+def data(args, **options):
+    """The data set that the arguments name, printed.
+
+    Args:
+        args: the arguments.
+        **options: of a data set of images that is made: of "gravitational_waves" how many, for one.
+    """
     path = Path(args.data)
-    if path.suffix or path.is_file():
+    if path.is_dir() or (path.is_file() and args.inputs == "path"):
+        found = read_images(path, target=args.target)
+    elif path.suffix or path.is_file():
         found = read_csv(path, args.inputs, args.target, args.split)
     else:
-        found = load(args.data, **({"crop": True} if args.data == "gb1" else {}))
+        if args.data == "gb1":
+            options = {"crop": True}
+        elif args.data != "gravitational_waves":
+            options = {}
+        elif args.tiny:
+            options = {**options, "images": 80}
+        found = load(args.data, **options)
     print(f"{found}\n")
     if args.tiny:
         return replace(found, **{name: _some(found, name, 64) for name in found.splits})
@@ -105,6 +134,13 @@ def _some(found, name, count):
     split = found.splits[name]
     order = np.random.default_rng(0).permutation(len(split))
     return split.take(order[:count])
+
+
+def few_of_each(split, count, seed):
+    """At most so many records of each class of a split, drawn at random."""
+    rng = np.random.default_rng(seed)
+    kinds = [np.flatnonzero(split.targets == kind) for kind in np.unique(split.targets)]
+    return split.take(np.concatenate([rng.permutation(at)[:count] for at in kinds]))
 
 
 def proteins(path):
@@ -158,13 +194,16 @@ def backbone(args):
     """The backbone that the arguments name."""
     if args.backbone == UNTRAINED:
         return backbones.randomised(ESM2(**SIZE, dtype=args.dtype), DRAWN_FROM)
-    return backbones.load(args.backbone, weights=not args.random, dtype=args.dtype)
+    size = getattr(args, "image_size", None)
+    size = 32 if size and args.tiny else size
+    return backbones.load(args.backbone, not args.random, dtype=args.dtype, image_size=size)
 
 
 def head(found):
     """A new head for a data set."""
-    # Often a few positions decide, and the mean over all would drown them.
-    return heads.for_data(found, pooling="attention")
+    # Of a protein often a few positions decide, and the mean over all would drown them.
+    of_proteins = isinstance(found.train.inputs[0], str)
+    return heads.for_data(found, pooling="attention" if of_proteins else "mean")
 
 
 def strategy(args, name, **options):

@@ -277,6 +277,31 @@ def test_pretraining_is_scored_on_what_was_held_out(tmp_path):
 
 
 @pytest.mark.once
+def test_masked_autoencoding_of_images(tmp_path):
+    """From a folder of one's own, one sub-folder per class; started again it has nothing to do."""
+    from PIL import Image
+
+    out = tmp_path / "vision_mae"
+    rng = np.random.default_rng(0)
+    for kind in ("dim", "bright"):
+        (tmp_path / "mine" / kind).mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(0, 90, (12, 12)) + 150 * (kind == "bright")
+            Image.fromarray(pixels.astype("uint8")).save(tmp_path / "mine" / kind / f"{i}.png")
+    options = ["--tiny", "--data", tmp_path / "mine", "--patch", 8]
+    printed = run("vision_mae", tmp_path, *options)
+    for words in ("Epoch 2/2", "Linear probe before: accuracy", "Linear probe after: accuracy"):
+        assert words in printed
+    assert printed.index("trainable") < printed.index("Epoch 1/2")
+    caption = (out / "reconstructions.txt").read_text()
+    assert caption.strip() in printed and "mine, test split, n = 6" in caption
+    first = (out / "history.csv").read_text()
+    assert "val_relative_error" in first and (out / "backbone.keras").exists()
+    assert "Epoch" not in run("vision_mae", tmp_path, *options)
+    assert (out / "history.csv").read_text() == first
+
+
+@pytest.mark.once
 def test_gaps_are_filled(tmp_path):
     printed = run("fill_mask", tmp_path, "--tiny")
     assert re.search(r"Right at once \d+%, among the first three \d+% of 14 gaps", printed)
@@ -314,3 +339,67 @@ def test_our_scaling_study_is_redrawn(tmp_path):
     caption = (figures / "scaling_laws.txt").read_text().strip()
     assert caption in printed
     assert caption in (RECIPES.parent / "docs" / "pretraining.md").read_text()
+
+
+# Images: strategies run on every backend in test_vision.py ----------------------------------------
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["vision_regression", "vision_lora"])
+def test_recipes_of_one_training_on_images(name, tmp_path, as_written):
+    printed = run(name, tmp_path, "--tiny")
+    for words in ("Apache-2.0", "95% intervals", "trainable", "nearest neighbours"):
+        assert words in printed
+    assert (tmp_path / name / "gravitational_waves.json").exists()
+
+
+@pytest.mark.once
+def test_chop_the_head_draws_a_learning_curve(tmp_path, as_written):
+    printed = run("vision_chop_the_head", tmp_path, "--tiny", "--counts", "2", "4")
+    table = pd.read_csv(tmp_path / "vision_chop_the_head" / "learning_curve.csv")
+    assert sorted(set(table.images)) == [2, 4] and table.method.nunique() == 3
+    caption = (tmp_path / "vision_chop_the_head" / "learning_curve.txt").read_text().strip()
+    assert caption in printed
+
+
+@pytest.mark.once
+def test_domain_shift_asks_first_and_mends_then(tmp_path, as_written):
+    printed = run("vision_domain_shift", tmp_path, "--tiny")
+    table = pd.read_csv(tmp_path / "vision_domain_shift" / "domain_shift.csv")
+    assert printed.index("as it is") < printed.index("What stands out")
+    assert table.method.nunique() == 4
+
+
+@pytest.mark.once
+def test_chop_the_head_takes_a_folder_of_images(tmp_path, as_written):
+    from PIL import Image
+
+    for name, light in (("bright", 200), ("dark", 40)):
+        for i in range(30):
+            path = tmp_path / "photographs" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (20 + i, 20), light + i).save(path)
+    options = ("--tiny", "--data", tmp_path / "photographs", "--counts", "2")
+    printed = run("vision_chop_the_head", tmp_path, *options)
+    assert "bright, dark" in printed and "from scratch" in printed
+
+
+def test_deep_dream(tmp_path):
+    """Images of the size of what was given, and the grid with its caption."""
+    from PIL import Image
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), "uint8")).save(
+        tmp_path / "mine.png"
+    )
+    printed = run(
+        "deep_dream", tmp_path, "--tiny", "--image", tmp_path / "mine.png", "--stages", "block_0",
+        "block_2",
+    )  # fmt: skip
+    for stage in ("block_0", "block_2"):
+        with Image.open(tmp_path / f"mine_{stage}.png") as written:
+            assert written.size == (90, 60)
+    caption = (tmp_path / "features.txt").read_text()
+    assert "2 channels of each of 2 stages" in caption and caption.strip() in printed
+    assert (tmp_path / "features.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        run("deep_dream", tmp_path, "--tiny", "--image", tmp_path / "none.png")

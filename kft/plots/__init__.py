@@ -6,6 +6,9 @@ pyplot: nothing global changes, and no display is needed.
 """
 
 from kft.plots.comparison import plot_comparison
+from kft.plots.dreaming import plot_features
+from kft.plots.images import plot_reconstructions
+from kft.plots.learning_curve import plot_learning_curve
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
 from kft.plots.style import save_figure
@@ -15,8 +18,11 @@ __all__ = [
     "Panel",
     "plot_classification",
     "plot_comparison",
+    "plot_features",
+    "plot_learning_curve",
     "plot_learning_rates",
     "plot_pretraining",
+    "plot_reconstructions",
     "plot_regression",
     "plot_scaling",
     "save_figure",

@@ -1,0 +1,78 @@
+"""The learning curve: what each method makes of more labelled records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from kft.evaluation import Interval
+from kft.plots.style import GREY, MODEL, OTHERS, STYLES
+
+
+def plot_learning_curve(
+    curves: Mapping[str, Mapping[int, Interval]],
+    metric: str,
+    data: str = "the data",
+    records: int | None = None,
+    each: str = "training records",
+    made: str = "",
+) -> tuple[Figure, str]:
+    """Draw the test score of several methods against the number of records they learned from.
+
+    Args:
+        curves: method -> {number of records: score with its interval}; the first is drawn in front.
+        metric: name of the score; more is better.
+        data: name of the data set.
+        records: in its test split, for the caption.
+        each: what is counted along the axis.
+        made: a sentence on how runs and intervals were made, for the caption.
+
+    Returns:
+        The figure, 1080 pixels wide when saved, and its caption.
+
+    Raises:
+        ValueError: no curve, or no common number of records to compare them at.
+
+    Example:
+        >>> curves = {"pre-trained": {20: Interval(0.8, 0.7, 0.9), 100: Interval(0.9, 0.8, 1.0)},
+        ...           "from scratch": {20: Interval(0.4, 0.3, 0.5), 100: Interval(0.7, 0.6, 0.8)}}
+        >>> figure, caption = plot_learning_curve(curves, "accuracy")
+        >>> "with 20 pre-trained 0.800 [0.700, 0.900], from scratch 0.400" in caption
+        True
+    """
+    common = sorted(set.intersection(*[set(curve) for curve in curves.values()] or [set()]))
+    if not common:
+        raise ValueError("the curves have no number of records in common: nothing can be compared")
+    figure = Figure(figsize=(9, 5), dpi=120, layout="constrained")
+    ax = figure.subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    looks = zip((MODEL, *OTHERS, GREY) * len(curves), ("-", *STYLES) * len(curves), strict=False)
+    for (name, curve), (colour, style) in zip(curves.items(), looks, strict=False):
+        counts = sorted(curve)
+        values, lows, highs = zip(*[curve[n] for n in counts], strict=True)
+        ax.plot(counts, values, marker="o", color=colour, linestyle=style, label=name)
+        ax.fill_between(counts, lows, highs, color=colour, alpha=0.12, linewidth=0)
+    ax.set(xscale="log", xlabel=f"{each} (logarithmic)", ylabel=f"test {metric} with 95% interval")
+    ax.set_xticks(common, [f"{n:,}" for n in common])
+    ax.minorticks_off()
+    ax.legend(frameon=False)
+    return figure, _caption(curves, common, metric, data, records, each, made)
+
+
+def _caption(
+    curves: Mapping[str, Mapping[int, Interval]], common: Sequence[int], metric: str, data: str,
+    records: int | None, each: str, made: str,
+) -> str:  # fmt: skip
+    size = f" (n = {records:,})" if records else ""
+    few, many = common[0], common[-1]
+
+    def told(n: int) -> str:
+        order = sorted(curves, key=lambda name: -curves[name][n].value)
+        return ", ".join(f"{name} {curves[name][n]}" for name in order)
+
+    return (
+        f"Test {metric} on {data}{size} against the number of {each}, for {len(curves)} methods; "
+        f"bands are 95% intervals. {made}{' ' * bool(made)}What stands out: with {few:,} "
+        f"{told(few)}{f'; with {many:,} {told(many)}' * (few != many)}."
+    )

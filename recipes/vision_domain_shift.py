@@ -1,0 +1,79 @@
+"""Does a model of one detector serve the next, and how many new images mend it if not?
+
+A head learns on images of one gravitational-wave detector. First it is asked about the other as it
+is; then it goes on learning on 20, 100 and 500 images of the second, beside a head that has seen
+those alone. Whoever moves between microscopes, telescopes or hospitals meets the same question.
+
+Data: simulated by kft (detectors "design" and "early").
+Command: KERAS_BACKEND=torch python recipes/vision_domain_shift.py
+Needs: the extras vision and imagenet; 2 GB, 4 minutes beside other work.
+Expect: docs/vision.md
+"""
+
+from dataclasses import replace
+
+import pandas as pd
+
+import kft
+from kft import plots, recipe
+
+AFTER, ALONE = "trained on the first, then on the second", "trained on the second alone"
+
+
+def accuracy(model, data):
+    """With its interval, on the test part."""
+    return kft.evaluate(model, data)["accuracy"]
+
+
+def main():
+    number = recipe.above_zero(int)
+    parser = recipe.image_arguments(__doc__, epochs=30)
+    parser.add_argument("--first", default="design", help="detector to learn on")
+    parser.add_argument("--second", default="early", help="detector to move to")
+    parser.add_argument("--images", type=number, default=3000, help="to simulate of each")
+    parser.add_argument("--counts", nargs="+", type=number, default=[20, 100, 500],
+                        metavar="N", help="images of the second detector")  # fmt: skip
+    args = parser.parse_args()
+    out = args.out / "vision_domain_shift"
+    first, second = (
+        recipe.data(args, images=args.images, detector=name) for name in (args.first, args.second)
+    )
+    options = {"seed": args.seed, "batch_size": args.batch_size, "verbose": 0}
+
+    def learned(model, data):
+        print(f"  {len(data.train):,} images ...", flush=True)
+        return kft.fit(model, data, recipe.strategy(args, "head_only"), **options).model
+
+    def new():
+        return kft.Model(recipe.backbone(args), recipe.head(first))
+
+    print(f"Learning on {args.first}")
+    # In closed form: where the descent below starts from should be as good as can be.
+    start = kft.fit(new(), first, "linear_probe", **options).model
+    at_home, moved = accuracy(start, first), accuracy(start, second)
+    print(f"Accuracy on {args.first} {at_home}, on {args.second} as it is {moved}")
+    weights, curves = start.get_weights(), {AFTER: {}, ALONE: {}}
+    for count in [8] if args.tiny else args.counts:
+        few = -(-count // len(first.classes))
+        train, valid = second.train, second.valid
+        part = replace(second, train=recipe.few_of_each(train, few, args.seed),
+                       valid=recipe.few_of_each(valid, max(1, few // 4), args.seed))  # fmt: skip
+        start.set_weights(weights)
+        curves[AFTER][len(part.train)] = accuracy(learned(start, part), second)
+        curves[ALONE][len(part.train)] = accuracy(learned(new(), part), second)
+    curves["trained on the first, as it is"] = dict.fromkeys(curves[AFTER], moved)
+    curves["that, on the first's own test images"] = dict.fromkeys(curves[AFTER], at_home)
+    made = f"Heads on frozen {args.backbone}; first {args.first}, second {args.second}."
+    figure, caption = plots.plot_learning_curve(
+        curves, "accuracy", f"the detector {args.second}", len(second.test),
+        f"images of {args.second}", made,
+    )  # fmt: skip
+    plots.save_figure(figure, caption, out / "domain_shift.png")
+    rows = [(name, n, *score) for name, curve in curves.items() for n, score in curve.items()]
+    table = pd.DataFrame(rows, columns=["method", "images", "accuracy", "low", "high"])
+    table.to_csv(out / "domain_shift.csv", index=False)
+    print(f"\n{table.round(3).to_string(index=False)}\n\n{caption}\n\nWritten: {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Do narrow corrections to the convolutions do what retraining all of them does?
+
+Beside each frozen convolution that mixes channels two narrow ones learn, whose product is added (Hu
+et al. 2021); in a transformer they stand beside query and value. What was learned is a file of its
+own, and the backbone stays what it was for the next task.
+
+Data: simulated by kft; "digits" (UCI, CC BY 4.0), or a folder of yours with a folder a class.
+Command: KERAS_BACKEND=torch python recipes/vision_lora.py --images 1000
+Needs: the extras vision and imagenet; 2 GB, 2 minutes beside other work.
+Expect: accuracy 0.940 [0.907, 0.973] on 150 test images (one seed); adapter and head are 390 kB.
+"""
+
+from kft import parameters, recipe, save_adapter
+
+
+def main():
+    parser = recipe.image_arguments(__doc__, epochs=5)
+    parser.add_argument("--images", type=recipe.above_zero(int), default=1000, help="to simulate")
+    parser.add_argument("--rank", type=int, default=4, help="channels of the narrow convolutions")
+    parser.add_argument("--targets", nargs="+", help="layers; default: the backbone's own")
+    args = parser.parse_args()
+    data = recipe.data(args, images=args.images)
+    strategy = recipe.strategy(args, "lora", rank=args.rank, alpha=args.rank, targets=args.targets)
+    done = recipe.run(data, args, strategy)
+    folder = save_adapter(done.model, args.out / "vision_lora" / "adapter")
+    kilobytes = sum(file.stat().st_size for file in folder.iterdir()) / 1000
+    whole = 4 * parameters(done.model).total / 1000
+    print(f"Adapter and head are {kilobytes:,.0f} kB in {folder}; all weights are {whole:,.0f} kB.")
+    recipe.report(done, data, args, "vision_lora")
+
+
+if __name__ == "__main__":
+    main()
