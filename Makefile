@@ -23,7 +23,7 @@ DEMO := --data amp --records 320 --max-length 62 --strategies linear_probe full 
 # One process per backend, and one for the tests that do not depend on it; two at a time with one
 # thread each, the longest first: small models gain nothing from more.
 test: $(VENV)/.installed-test lint
-	@echo "The suite on $(BACKENDS): 20 to 30 minutes on 2 cores; each process prints when it is done."
+	@echo "The suite on $(BACKENDS): 30 to 45 minutes on 2 cores; each process prints when it is done."
 	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 --output-sync=line $(BACKENDS:%=test-%) test-once
 
 $(BACKENDS:%=test-%): test-%: $(VENV)/.installed-test
