@@ -355,6 +355,8 @@ def _answers(model, encode, inputs, batch_size, max_length, doing):
     from rich.console import Console
     from rich.progress import Progress
 
+    if getattr(encode, "of_one_size", False) and isinstance(inputs, str | Path):
+        raise TypeError(f"inputs must be a list of images, received {str(inputs)!r}: write [path].")
     per_residue = getattr(getattr(model, "head", None), "per_residue", False)
     console, cut, seen = Console(stderr=True), [], 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -215,6 +215,15 @@ def test_compare(tmp_path, as_written):
     assert not any(row.error for row in result.rows)
 
 
+def test_one_path_is_no_list_of_images(tmp_path):
+    """Nor a FASTA file, which a path is for a protein language model."""
+    (tmp_path / "a.png").write_text(">a\nMKT\n")
+    backbone = BACKBONES["vit"]()
+    for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        with pytest.raises(TypeError, match=r"write \[path\]"):
+            kft.embed(backbone, path)
+
+
 def test_embed_counts_patches_alone():
     backbone = kft.backbones.randomised(BACKBONES["deit"](), 0)
     images = pictures(3)[0]

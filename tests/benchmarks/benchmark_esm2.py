@@ -54,15 +54,20 @@ def main():
         return
     results = {}
     for backend in options.backends:
-        command = [sys.executable, *sys.argv, "--inside", backend]
-        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment["PYTHONPATH"] = str(ROOT)
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-        results[backend] = json.loads(done.stdout.splitlines()[-1])
+        results[backend] = inside(backend)
         print_tables(backend, results[backend])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"machine": machine(), **results}, indent=1))
     print(f"\n{machine()}\nwritten: {options.out}")
+
+
+def inside(backend, *more):
+    """What this script prints last as JSON when it runs on a backend, in a process of its own."""
+    command = [sys.executable, *sys.argv, "--inside", backend, *more]
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def machine():

@@ -17,8 +17,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import warnings
 
@@ -53,7 +51,7 @@ def main():
         print(f"\n{backend}, milliseconds\n")
         print("| batch | LoRA on | kft | PEFT | ratio | enable_lora | ratio | loss differs by |")
         print("|---|---|---|---|---|---|---|---|")
-        for row in inside(backend):
+        for row in base.inside(backend):
             print(
                 f"| {row['batch']} | {row['work']} | {row['kft']:.0f} | {row['peft']:.0f} | "
                 f"**{row['kft'] / row['peft']:.2f}** | {row['keras']:.0f} | "
@@ -64,17 +62,9 @@ def main():
         for work in WORK:
             for batch, length in base.BATCHES[options.tiny]:
                 case = ["--memory", work, str(batch), str(length)]
-                ours, theirs = (inside("torch", *case, side) for side in ("kft", "peft"))
+                ours, theirs = (base.inside("torch", *case, side) for side in ("kft", "peft"))
                 print(f"| B{batch} L{length} | {work} | {ours:.0f} | {theirs:.0f} | "
                       f"**{ours / theirs:.2f}** |")  # fmt: skip
-
-
-def inside(backend, *more):
-    command = [sys.executable, *sys.argv, "--inside", backend, *more]
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["PYTHONPATH"] = str(base.ROOT)
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(options):

@@ -16,14 +16,10 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
-from benchmark_esm2 import BACKENDS, machine, now
+from benchmark_esm2 import BACKENDS, inside, machine, now
 
-ROOT = Path(__file__).parents[2]
 SIZE = {False: (12, 192, 3, 16, 224), True: (2, 16, 2, 8, 64)}  # by --tiny
 NAMES = ("full", "visible", "autoencoder")
 
@@ -44,14 +40,10 @@ def main():
     print("| backend | all patches, ms | visible, ms | times faster | autoencoder, ms | "
           "times faster |\n|---|---|---|---|---|---|")  # fmt: skip
     for backend in options.backends:
-        command = [sys.executable, *sys.argv, "--inside", backend]
-        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment["PYTHONPATH"] = str(ROOT)
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-        seconds = json.loads(done.stdout.splitlines()[-1])
-        full, visible, whole = (1e3 * statistics.median(seconds[name]) for name in NAMES)
+        measured = inside(backend)
+        full, visible, whole = (1e3 * statistics.median(measured[name]) for name in NAMES)
         ratios = [
-            statistics.median(np.divide(seconds["full"], seconds[name])) for name in NAMES[1:]
+            statistics.median(np.divide(measured["full"], measured[name])) for name in NAMES[1:]
         ]
         print(f"| {backend} | {full:.0f} | {visible:.0f} | **{ratios[0]:.2f}** | {whole:.0f} | "
               f"{ratios[1]:.2f} |", flush=True)  # fmt: skip

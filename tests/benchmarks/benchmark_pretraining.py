@@ -17,14 +17,19 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
-from benchmark_esm2 import BACKENDS, converted, machine, measure_step, now, proteins, reference
+from benchmark_esm2 import (
+    BACKENDS,
+    converted,
+    inside,
+    machine,
+    measure_step,
+    now,
+    proteins,
+    reference,
+)
 
-ROOT = Path(__file__).parents[2]
 SIZE = {False: (4, 256, 4), True: (1, 32, 2)}  # blocks, width, heads, by --tiny
 BATCHES = {False: [(8192, 128), (8192, 256), (8192, 512)], True: [(128, 32)]}  # tokens, crop
 ADAM = {"learning_rate": 1e-4, "beta_1": 0.9, "beta_2": 0.98, "epsilon": 1e-8}
@@ -45,11 +50,7 @@ def main():
     print("| backend | tokens, crop | kft, residues/s | share of peak | transformers | kft's time "
           "to theirs | loss differs by |\n|---|---|---|---|---|---|---|")  # fmt: skip
     for backend in options.backends:
-        command = [sys.executable, *sys.argv, "--inside", backend]
-        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment["PYTHONPATH"] = str(ROOT)
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-        for row in json.loads(done.stdout.splitlines()[-1]):
+        for row in inside(backend):
             print(f"| {backend} | {row['batch']} | {row['residues'] / row['kft'] * 1e3:,.0f} | "
                   f"{row['share']:.0%} | {row['residues'] / row['peer'] * 1e3:,.0f} | "
                   f"**{row['kft'] / row['peer']:.2f}** | {row['loss_difference']:.0e} |",
