@@ -102,6 +102,14 @@ def above_zero(kind):
     return read
 
 
+def share(text):
+    """For argparse: a float above 0 and below 1."""
+    value = above_zero(float)(text)
+    if not value < 1:
+        raise ValueError
+    return value
+
+
 def data(args, **options):
     """The data set that the arguments name, printed.
 

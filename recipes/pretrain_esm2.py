@@ -35,6 +35,7 @@ def arguments():
     add("--steps", type=count, default=150, help="of an epoch")
     add("--tokens", type=count, default=6144, help="of a step")
     add("--crop", type=count, default=256, help="most tokens of a protein")
+    add("--share", type=recipe.share, default=0.15, help="of residues to hide")
     add("--accumulate", type=count, default=1, help="steps whose gradients are averaged")
     add("--optimizer", choices=recipe.OPTIMIZERS, help="default: muon; with --backbone adamw")
     add("--rate", type=recipe.above_zero(float), help="highest; default 2e-3, with --backbone 2e-4")
@@ -104,7 +105,7 @@ def main():
     done = pretraining.pretrain(
         backbone, train, followed or None, epochs=args.epochs, steps=args.steps, tokens=args.tokens,
         crop=args.crop, accumulate=args.accumulate, rate=args.rate, seed=args.seed, out=args.out,
-        make=recipe.optimizer(args), verbose=2,
+        make=recipe.optimizer(args), share=args.share, verbose=2,
     )  # fmt: skip
     pd.DataFrame(done.history).to_csv(args.out / "history.csv", index=False)
     contacts = None if args.backbone else False  # nothing has trained them

@@ -7,7 +7,7 @@ own, and the backbone stays what it was for the next task.
 Data: simulated by kft; "digits" (UCI, CC BY 4.0), or a folder of yours with a folder a class.
 Command: KERAS_BACKEND=torch python recipes/vision_lora.py --images 1000
 Needs: the extras vision and imagenet; 2 GB, 2 minutes beside other work.
-Expect: accuracy 0.940 [0.907, 0.973] on 150 test images (one seed); adapter and head are 390 kB.
+Expect: accuracy 0.960 [0.933, 0.987] on 150 test images (one seed); adapter and head are 390 kB.
 """
 
 from kft import parameters, recipe, save_adapter

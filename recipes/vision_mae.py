@@ -28,7 +28,7 @@ def arguments():
     )
     add("--width", type=count, default=64, help="of a new one")
     add("--heads", type=count, default=4, help="of a new one")
-    add("--ratio", type=float, default=0.75, help="share of the patches that is hidden")
+    add("--ratio", type=recipe.share, default=0.75, help="share of the patches that is hidden")
     return parser.parse_args()
 
 

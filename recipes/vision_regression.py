@@ -7,8 +7,8 @@ chirp's sweep is this one combination of their masses (Peters and Mathews 1963).
 Data: simulated by kft (--target snr, distance, mass_1 ...); or a CSV of yours with images' paths.
 Command: KERAS_BACKEND=torch python recipes/vision_regression.py --strategy linear_probe
 Needs: the extras vision and imagenet; 1.6 GB, 107 s beside other work.
-Expect: Spearman 0.806 [0.770, 0.839] by a linear head, 0.838 by the three nearest images: a head
-    alone is not enough here, --strategy full is the next to try.
+Expect: Spearman 0.909 [0.887, 0.925] by a linear head, 0.975 by the three nearest images, and
+    0.989 [0.986, 0.991] with --strategy lora, in eight minutes.
 """
 
 import kft

@@ -39,12 +39,13 @@ def small():
 
 
 @once
-def test_masking_statistics():
-    """On 100,000 residues, within four standard errors of 15%, 80%, 10% and 10%."""
+@pytest.mark.parametrize("given", [(), (0.3,)])
+def test_masking_statistics(given):
+    """On 100,000 residues, within four standard errors of 15% or what is given, 80%, 10%, 10%."""
     rng = np.random.default_rng(0)
     sequences = [protein(rng, n, LETTERS + "XBUZO") for n in rng.integers(100, 400, 500)]
     token_ids = encode(sequences)["token_ids"]
-    shown, chosen = pretraining.hide(token_ids, np.random.default_rng(1))
+    shown, chosen = pretraining.hide(token_ids, np.random.default_rng(1), *given)
     standard = np.isin(token_ids, pretraining.STANDARD)
     assert standard.sum() > 100_000 * 20 / 25 and (token_ids == PAD).sum() > 10_000
     assert not (chosen & ~standard).any() and (shown[~chosen] == token_ids[~chosen]).all()
@@ -53,7 +54,7 @@ def test_masking_statistics():
         error = math.sqrt(expected * (1 - expected) / whole.sum())
         assert abs(part.sum() / whole.sum() - expected) < 4 * error
 
-    share(chosen, standard, 0.15)
+    share(chosen, standard, *(given or (0.15,)))
     share(chosen & (shown == MASK), chosen, 0.8)
     # One in twenty of those shown as another residue is drawn as it was.
     kept = chosen & (shown == token_ids)
@@ -62,6 +63,25 @@ def test_masking_statistics():
     assert np.isin(others, pretraining.STANDARD).all()
     counts = np.bincount(others, minlength=len(ALPHABET))[pretraining.STANDARD]
     assert counts.min() > 0.7 * counts.mean()
+
+
+@once
+def test_more_may_be_chosen_in_training_and_scores_stay_at_15_percent(small, monkeypatch):
+    drawn = []
+    original = pretraining.MaskedBatches.batch
+
+    def batch(self, step):
+        found = original(self, step)
+        drawn.append((self.fresh, found[2].sum() / (found[0]["token_ids"] > PAD).sum()))
+        return found
+
+    monkeypatch.setattr(pretraining.MaskedBatches, "batch", batch)
+    rng = np.random.default_rng(0)
+    proteins = [protein(rng, 100) for _ in range(40)]
+    pretraining.pretrain(small, proteins, proteins, epochs=1, share=0.5, verbose=0)
+    of_training, of_scores = ([x for fresh, x in drawn if fresh is kind] for kind in (True, False))
+    assert np.mean(of_training) == pytest.approx(0.5 * 100 / 102, abs=0.03)
+    assert np.mean(of_scores) == pytest.approx(0.15 * 100 / 102, abs=0.03)
 
 
 @once
@@ -143,6 +163,7 @@ def test_each_epoch_begins_with_two_lengths(seed):
         ({"crop": None}, "crop must be an integer of at least 8"),
         ({"tokens": 16}, "tokens must be an integer of at least 32"),
         ({"steps": 1}, "steps must be an integer of at least 2"),
+        ({"share": 15}, "share must be above 0 and below 1, received 15"),
         ({"sequences": ["XXXX", "B"]}, "No sequence has one of the 20 standard residues"),
     ],
 )

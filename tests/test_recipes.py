@@ -22,6 +22,7 @@ import kft.recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STRATEGIES = kft.strategies.names()
+UNTRAINED = ("--backbone", "untrained")
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
 
 
@@ -41,7 +42,9 @@ def test_there_is_one_for_each_strategy():
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_recipe(name, tmp_path, as_written):
-    printed = run(name, tmp_path, "--tiny")
+    """One of them from the model that ships, the others from a smaller one."""
+    options = [*UNTRAINED * (name != "linear_probe"), *("--rank", 2) * (name == "lora")]
+    printed = run(name, tmp_path, "--tiny", *options)
     for words in ("BSD-3-Clause", "95% intervals", "parameters", "trainable", "Null hypothesis"):
         assert words in printed
     assert re.search(r"0\.\d{3} \[0\.\d{3}, \d\.\d{3}\]", printed)
@@ -53,22 +56,23 @@ def test_recipe(name, tmp_path, as_written):
     caption = (tmp_path / name / "amp_predictions.txt").read_text()
     assert "n = 64" in caption and caption.strip() in printed
     assert (tmp_path / name / "amp_predictions.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_lora_leaves_an_adapter_and_full_a_model(tmp_path, as_written):
-    run("lora", tmp_path, "--tiny", "--rank", 2)
-    names = {path.name for path in (tmp_path / "lora" / "adapter").iterdir()}
-    assert names == {"adapter_config.json", "adapter_model.safetensors", "kft_head.safetensors"}
-    run("full", tmp_path, "--tiny")
-    model = keras.saving.load_model(tmp_path / "full" / "amp.keras")
-    assert kft.predict(model, ["GIGKFLHSAKKF"]).shape == (1, 2)
+    if name == "lora":
+        adapter = tmp_path / "lora" / "adapter"
+        assert {path.name for path in adapter.iterdir()} == {
+            "adapter_config.json", "adapter_model.safetensors", "kft_head.safetensors",
+        }  # fmt: skip
+        assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 2
+    if name == "full":
+        model = keras.saving.load_model(tmp_path / name / "amp.keras")
+        assert kft.predict(model, ["GIGKFLHSAKKF"]).shape == (1, 2)
 
 
 def test_compare(tmp_path, as_written):
-    printed = run("compare", tmp_path, "--tiny", "--strategies", "linear_probe", "head_only")
+    options = ["--tiny", *UNTRAINED, "--strategies", "linear_probe", "head_only"]
+    printed = run("compare", tmp_path, *options)
     for words in ("One step of training", "Recommended: ", "shuffled labels", "What stands out"):
         assert words in printed
-    again = run("compare", tmp_path, "--tiny", "--strategies", "linear_probe", "head_only")
+    again = run("compare", tmp_path, *options)
     assert "4 of 4 trainings are in" in again
     assert (tmp_path / "compare" / "amp.png").exists()
 
@@ -242,6 +246,9 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
     [
         ("pretrain_esm2", ["--corpus", "nowhere"], "There is no corpus in nowhere"),
         ("pretrain_esm2", ["--score"], "--score needs --backbone"),
+        ("pretrain_esm2", ["--share", 15], "argument --share: invalid share value: '15'"),
+        ("pretrain_esm2", ["--share", "nan"], "argument --share: invalid share value: 'nan'"),
+        ("vision_mae", ["--ratio", 1], "argument --ratio: invalid share value: '1'"),
         ("pretrain_esm2", ["--draw", "nowhere.csv"], "--draw: there is no file nowhere.csv"),
         ("scaling_laws", ["--table", "nowhere.csv"], "--table: there is no nowhere.csv"),
         ("scaling_laws", ["--corpus", "nowhere"], "There is no corpus in nowhere"),

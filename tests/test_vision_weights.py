@@ -234,6 +234,7 @@ def test_another_architecture(change, tmp_path):
         kft.load(tmp_path)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", vision_published.PUBLISHED)
 def test_published_names_need_no_network(name, monkeypatch):
     monkeypatch.setattr("kft.backbones.hub_folder", None)

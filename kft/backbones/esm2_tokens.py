@@ -37,7 +37,7 @@ def residue_tokens(sequence, name="sequence"):
     """
     if not isinstance(sequence, str):
         raise TypeError(
-            f"{name} must be a string of one-letter residues, received {sequence!r} "
+            f"{name} must be a string of one-letter residues, received {sequence!r:.40} "
             f"({type(sequence).__name__})."
         )
     if not sequence:

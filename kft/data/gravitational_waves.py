@@ -18,7 +18,16 @@ import scipy.fft
 from .dataset import Dataset, Split
 from .detectors import DETECTORS, draw_density, make_noise, optimal_snr, swell
 from .splits import group_split
-from .strain import CONTEXT, RATE, check_image, draw, estimate_spectrum, whiten, whitening_response
+from .strain import (
+    CONTEXT,
+    RATE,
+    check_image,
+    draw,
+    estimate_spectrum,
+    loudest_tile,
+    whiten,
+    whitening_response,
+)
 from .waveforms import GLITCHES, chirp, chirp_mass, detector_response
 
 CLASSES = ("chirp", *sorted([*GLITCHES, "noise"]))
@@ -29,7 +38,7 @@ SPAN = 8  # seconds of a signal that are made around the centre of its image
 LEAST_IMAGES = 60  # ten stretches, so that each part has one
 # Least and greatest signal-to-noise ratio, drawn evenly in its logarithm
 SNR = {
-    "chirp": (6, 40),
+    "chirp": (6, 40),  # and more where that shows nothing, see `_draw_chirp`
     "blip": (8, 60),
     "koi_fish": (50, 300),
     "low_frequency_burst": (9, 60),
@@ -37,6 +46,7 @@ SNR = {
     "scratchy": (18, 80),
     "whistle": (10, 60),
 }
+SEEN = 5  # least ratio of a chirp's loudest tile; that of an image of noise is 3.9 to 4.7
 FAINT = (3, 6)  # of the glitches in the background
 COLUMNS = [
     *(("label", "U20"), ("snr", float), ("mass_1", float), ("mass_2", float)),
@@ -165,7 +175,7 @@ def _image(k, detector, task, seed, look):
     times = np.arange(-SPAN / 2, SPAN / 2, 1 / RATE)
     signal = np.zeros(len(times))
     if label == "chirp":
-        signal += _draw_chirp(times, density, row, rng)
+        signal += _draw_chirp(times, density, look[1], row, rng)
     elif label != "noise":
         row["snr"] = _snr(*SNR[label], rng)
         wave = GLITCHES[label](times - row["time"], rng)
@@ -178,10 +188,16 @@ def _image(k, detector, task, seed, look):
     centre = 4 * RATE + (2 * place + 1) * half
     white = noise[centre - half : centre + half]
     if signal.any():
-        whitened = scipy.fft.irfft(scipy.fft.rfft(signal) * response, len(signal))
-        white = white + whitened[len(signal) // 2 - half : len(signal) // 2 + half]
+        white = white + _whitened(signal, response)
     size, duration, qs = look
     return draw(white, size, duration, qs), tuple(row.values())
+
+
+def _whitened(signal, response):
+    """The middle of a signal, as long as an image's context."""
+    whitened = scipy.fft.irfft(scipy.fft.rfft(signal) * response, len(signal))
+    half = round(CONTEXT * RATE / 2)
+    return whitened[len(signal) // 2 - half : len(signal) // 2 + half]
 
 
 def _label(k, detector, seed):
@@ -190,8 +206,13 @@ def _label(k, detector, seed):
     return CLASSES[_generator(seed, detector, 2, block).permutation(len(CLASSES))[place]]
 
 
-def _draw_chirp(times, density, row, rng):
-    """The strain of a binary at the distance at which it has the ratio that was drawn."""
+def _draw_chirp(times, density, duration, row, rng):
+    """The strain of a binary at the distance at which it has the ratio that was drawn.
+
+    Light bodies spread their energy over many tiles. They are brought nearer until the loudest
+    one stands out as Gravity Spy's triggers do: an image that shows nothing, called a chirp, would
+    teach that quiet noise is one.
+    """
     kind = rng.uniform()
     if kind < 0.15:  # two neutron stars
         masses = rng.uniform(1.1, 2.2, 2)
@@ -206,8 +227,10 @@ def _draw_chirp(times, density, row, rng):
     turn += rng.uniform(0, 2 * np.pi)
     wave = factor * (chirp(times - row["time"], heavy, light) * np.exp(1j * turn)).real
     wave *= np.sin(np.pi / 2 * np.clip((times - times[0]) / 0.5, 0, 1)) ** 2  # begins in silence
-    snr = _snr(*SNR["chirp"], rng)
-    distance = optimal_snr(wave, density) / snr  # the wave is that from 1 Mpc
+    from_one = optimal_snr(wave, density)  # megaparsec
+    seen = loudest_tile(_whitened(wave, 1 / np.sqrt(density * RATE / 2)), duration) / from_one
+    snr = _snr(*SNR["chirp"], rng) * max(1, SEEN / (SNR["chirp"][0] * seen))
+    distance = from_one / snr
     row |= {"snr": snr, "mass_1": heavy, "mass_2": light, "total_mass": heavy + light}
     row |= {"chirp_mass": chirp_mass(heavy, light), "distance": distance}
     row["inclination"] = inclination

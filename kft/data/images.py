@@ -12,12 +12,12 @@ from kft.pixels import wrong_mode
 from .dataset import Dataset, Split
 from .splits import PARTS, group_split, random_split
 from .tables import (
-    _check_arguments,
-    _read_classes,
-    _read_numbers,
-    _read_parts,
-    _Table,
-    _task_of,
+    Table,
+    check_arguments,
+    read_classes,
+    read_numbers,
+    read_parts,
+    task_of,
 )
 
 LITTER = {"thumbs.db", "desktop.ini", "icon\r"}  # what file managers leave behind
@@ -68,7 +68,7 @@ def read_images(
         task = _check_folder(path, split, groups, task)
         files, targets, classes = _read_folder(path)
     else:
-        table = _Table(path, None)
+        table = Table(path, None)
         files, task, targets, classes, names = _read_table(table, inputs, target, groups, task)
     checksum = _verify(files, path)
     parts, how = _split(path, targets, classes, names, split, table, fractions, seed)
@@ -104,7 +104,7 @@ def _split(path, targets, classes, names, split, table, fractions, seed):
     if split is None:
         return {"train": np.arange(len(targets))}, "Not split: every image is in train."
     if split != "random":
-        return _read_parts(table, split, names), f"Split by column {split!r}."
+        return read_parts(table, split, names), f"Split by column {split!r}."
     strata = None if classes is None else targets
     if names is None:
         parts, by = random_split(len(targets), fractions, seed, strata), ""
@@ -171,11 +171,11 @@ def _read_folder(root):
 
 
 def _read_table(table, inputs, target, groups, task):
-    _check_arguments("random", groups, task)
+    check_arguments("random", groups, task)
     cells = table.column(inputs, "inputs")
     words = table.column(target, "target")
-    task = task or _task_of(table, target, words)
-    read = _read_numbers if task == "regression" else _read_classes
+    task = task or task_of(table, target, words)
+    read = read_numbers if task == "regression" else read_classes
     targets, classes = read(table, target, words, cells)
     names = None if groups is None else np.array(table.column(groups, "groups"))
     files = [table.path.parent / cell for cell in cells]

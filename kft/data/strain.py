@@ -162,12 +162,8 @@ def row_frequencies(height):
 def _energies(spectrum, height, width, duration, q):
     """Mean energy in each pixel, in units of the median of its row: (height, width)."""
     energies = np.empty((height, width))
-    for rows, bins, windows, samples in _tiles(height, width, q):
-        # A window around its frequency, moved to zero: the transform back is the tile's envelope,
-        # and the zeros beside the window interpolate it exactly.
-        moved = np.zeros((len(rows), samples), dtype=np.complex64)
-        moved[:, : windows.shape[1]] = spectrum[bins] * windows
-        energy = np.abs(scipy.fft.ifft(moved, axis=1)) ** 2  # rows x samples of the context
+    for rows, _, energy in _tile_energies(spectrum, height, width, q):
+        samples = energy.shape[1]
         # Every second sample tells the median as well: they are twice as many as are independent.
         energy /= np.median(energy[:, ::2], axis=1, keepdims=True)
         total = np.concatenate(
@@ -180,6 +176,48 @@ def _energies(spectrum, height, width, duration, q):
         sums = total[:, before] + (borders - before) * energy[:, before]
         energies[rows] = np.diff(sums, axis=1) / np.diff(borders)
     return energies
+
+
+def loudest_tile(white, duration):
+    """The signal-to-noise ratio of a signal's loudest tile: what an image can show of it.
+
+    Args:
+        white: array (16384,), 4 s of a whitened signal without noise.
+        duration: seconds around the middle that are looked at.
+
+    Returns:
+        float: the square root of twice the energy in units of the noise's mean energy, so that a
+        signal that fits into one tile has the ratio of a matched filter, and one that is spread
+        over many less.
+
+    Source: Chatterji et al. 2004, section 4 (there the square root of the energy itself, less the
+    noise's).
+
+    Example:
+        >>> from kft.data.waveforms import sine_gaussian
+        >>> packet = sine_gaussian(np.arange(-2, 2, 1 / RATE), 200.0, 8.0)
+        >>> packet *= 10 / np.sqrt((packet**2).sum())  # the ratio of a matched filter
+        >>> round(loudest_tile(packet, 1.0), 1)
+        9.7
+    """
+    spectrum, loudest = scipy.fft.rfft(np.asarray(white, dtype=np.float32)), 0.0
+    for _, windows, energy in _tile_energies(spectrum, 64, 64, 8.0):
+        samples = energy.shape[1]
+        noise = len(white) * (windows**2).sum(axis=1, keepdims=True) / samples**2
+        half = round(duration / 2 / CONTEXT * samples)
+        inside = energy[:, samples // 2 - half : samples // 2 + half] / noise
+        loudest = max(loudest, inside.max())
+    return float(np.sqrt(2 * loudest))
+
+
+def _tile_energies(spectrum, height, width, q):
+    """The energy of every tile of the context: (rows, windows, energy (rows, samples)) a group."""
+    for rows, bins, windows, samples in _tiles(height, width, q):
+        # A window around its frequency, moved to zero: the transform back is the tile's envelope,
+        # and the zeros beside the window interpolate it exactly.
+        moved = np.zeros((len(rows), samples), dtype=np.complex64)
+        moved[:, : windows.shape[1]] = spectrum[bins] * windows
+        yield rows, windows, np.abs(scipy.fft.ifft(moved, axis=1)) ** 2
 
 
 @lru_cache(maxsize=16)

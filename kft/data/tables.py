@@ -57,11 +57,11 @@ def read_csv(
     Example:
         >>> data = read_csv("mine.csv", target="activity", split="cluster")  # doctest: +SKIP
     """
-    _check_arguments(split, groups, task)
-    table = _Table(path, sep)
+    check_arguments(split, groups, task)
+    table = Table(path, sep)
     sequences = table.column(inputs, "inputs")
     words = table.column(target, "target")
-    task = task or _task_of(table, target, words)
+    task = task or task_of(table, target, words)
     targets, classes = _READ[task](table, target, words, sequences)
     names = None if groups is None else np.array(table.column(groups, "groups"))
     parts, clusters, how = _split(table, split, sequences, names, task, targets, fractions, seed)
@@ -80,7 +80,7 @@ def read_csv(
     )
 
 
-class _Table:
+class Table:
     """The cells of the file, each with the line it stands on."""
 
     def __init__(self, path, sep):
@@ -163,7 +163,8 @@ class _Table:
             ) from error
 
 
-def _check_arguments(split, groups, task):
+def check_arguments(split, groups, task):
+    """Refuse a task that is none, and groups beside clusters."""
     if task is not None and task not in TASKS:
         raise ValueError(f"`task` must be None or one of {', '.join(TASKS)}; got {task!r}.")
     if split == "cluster" and groups is not None:
@@ -180,7 +181,8 @@ def _number(word):
         return None
 
 
-def _task_of(table, target, words):
+def task_of(table, target, words):
+    """Regression where all targets are numbers; some numbers are an error."""
     numeric = [_number(word) is not None for word in words]
     if any(numeric) and not all(numeric):
         i = numeric.index(False)
@@ -192,7 +194,8 @@ def _task_of(table, target, words):
     return "regression" if all(numeric) else "classification"
 
 
-def _read_numbers(table, target, words, sequences):
+def read_numbers(table, target, words, sequences):
+    """The targets as float64 (records,), and no classes."""
     numbers = [_number(word) for word in words]
     for i, number in enumerate(numbers):
         if number is None or not math.isfinite(number):
@@ -200,7 +203,8 @@ def _read_numbers(table, target, words, sequences):
     return np.array(numbers), None
 
 
-def _read_classes(table, target, words, sequences):
+def read_classes(table, target, words, sequences):
+    """The targets as int32 (records,), and the sorted classes."""
     numeric = all(_number(word) is not None for word in words)
     classes = tuple(sorted(set(words), key=float if numeric else None))
     if len(classes) < 2:
@@ -228,8 +232,8 @@ def _read_residue_classes(table, target, words, sequences):
 
 
 _READ = {
-    "regression": _read_numbers,
-    "classification": _read_classes,
+    "regression": read_numbers,
+    "classification": read_classes,
     "residue_classification": _read_residue_classes,
 }
 
@@ -253,11 +257,12 @@ def _split(table, split, sequences, groups, task, targets, fractions, seed):
         parts = group_split(groups, fractions, seed, strata)
         how = f"Split at random by group, seed {seed}."
     else:
-        parts, how = _read_parts(table, split, groups), f"Split by column {split!r}."
+        parts, how = read_parts(table, split, groups), f"Split by column {split!r}."
     return parts, clusters, how
 
 
-def _read_parts(table, split, groups):
+def read_parts(table, split, groups):
+    """{part: positions} as a column says them."""
     if split not in table.header:
         raise ValueError(
             f"`split` must be 'random', 'cluster', None or a column of {table.path}: "

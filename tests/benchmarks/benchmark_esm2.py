@@ -61,6 +61,17 @@ def main():
     print(f"\n{machine()}\nwritten: {options.out}")
 
 
+def arguments(doc, rounds):
+    """A parser with what the benchmarks of a training step take."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--core", type=int, help="pin to this core and count CPU time")
+    parser.add_argument("--inside", choices=BACKENDS, help=argparse.SUPPRESS)
+    return parser
+
+
 def inside(backend, *more):
     """What this script prints last as JSON when it runs on a backend, in a process of its own."""
     command = [sys.executable, *sys.argv, "--inside", backend, *more]

@@ -12,26 +12,20 @@ autoencoding, decoder (2 blocks, width 128) included. Given are medians, and the
 ratios of neighbouring steps.
 """
 
-import argparse
 import json
 import os
 import statistics
 
 import numpy as np
-from benchmark_esm2 import BACKENDS, inside, machine, now
+from benchmark_esm2 import arguments, inside, machine, now
 
 SIZE = {False: (12, 192, 3, 16, 224), True: (2, 16, 2, 8, 64)}  # by --tiny
 NAMES = ("full", "visible", "autoencoder")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = arguments(__doc__, rounds=9)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--core", type=int, help="pin to this core and count CPU time")
-    parser.add_argument("--inside", choices=BACKENDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
         print(json.dumps(measure(options)))

@@ -13,14 +13,13 @@ torch loop with AdamW of the same numbers. Their mean losses must agree.
 step of N parameters counts as 6 N operations per token (Kaplan et al. 2020, section 2.1).
 """
 
-import argparse
 import json
 import os
 import statistics
 
 import numpy as np
 from benchmark_esm2 import (
-    BACKENDS,
+    arguments,
     converted,
     inside,
     machine,
@@ -36,13 +35,7 @@ ADAM = {"learning_rate": 1e-4, "beta_1": 0.9, "beta_2": 0.98, "epsilon": 1e-8}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--core", type=int, help="pin to this core and count CPU time")
-    parser.add_argument("--inside", choices=BACKENDS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = arguments(__doc__, rounds=7).parse_args()
     if options.inside:
         print(json.dumps(measure(options)))
         return
