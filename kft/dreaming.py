@@ -12,174 +12,27 @@ image's reflection, so that no step sees the left edge beside the right one. Fre
 between Gaussian blurs, not a Laplacian pyramid. Feature visualisations are pixels, not a Fourier
 basis, and nothing but shifts and octaves makes them robust.
 
-Only the gradient is computed by the backend. Sizes change with Pillow, and all that is random is
-drawn with numpy: the same seed gives the same image, on another backend up to rounding, which the
-steps amplify where a network is full of kinks (docs/vision.md has the numbers).
+Only the gradient is computed by the backend, in float64. Sizes change with Pillow, and all that is
+random is drawn with numpy. Each step is rounded to far more than backends differ by in float64, so
+that the same seed gives the same image on every backend (docs/vision.md tells why and how well).
 
 Shapes: `h` and `w` of the image, `H` and `W` of a tile, which are the backbone's own, `C` channels
 of a stage.
 """
 
-import operator
 import warnings
+from numbers import Real
 
-import keras
 import numpy as np
-from keras import ops
 from scipy.ndimage import gaussian_filter
 
+from kft.activations import Activation, stages_of
 from kft.pixels import read_pixels, resized_pixels
 
 # A change of every pixel by 0.01 that moves the activation by less than this share of it is
 # rounding, and to normalise it would paint noise.
 LEAST = 1e-5
-
-# What is maximised ------------------------------------------------------------------------------
-
-
-class Activation:
-    """How strongly a stage answers to a tile, and the gradient in the tile's pixels.
-
-    The mean square of all channels, or the mean of one channel, over all positions or tokens. The
-    tile is normalised in here as the backbone's encoder does it, so that the gradient is in units
-    of pixels. Only stages up to the chosen one are computed, as at inference: no weight and no
-    statistic changes.
-
-    Args:
-        backbone: a kft vision backbone, or a `kft.Model` with one.
-        stage: name of one of its stages.
-        squares: the mean square of channels; or, without it, their mean.
-
-    Attributes:
-        channels: C.
-        tile: (H, W).
-
-    Raises:
-        TypeError: a backbone that takes no images.
-        ValueError: no such stage.
-    """
-
-    def __init__(self, backbone, stage, squares):
-        backbone = getattr(backbone, "backbone", backbone)
-        stages = stages_of(backbone)
-        if stage not in stages:
-            raise ValueError(
-                f"stage must be one of {', '.join(stages)} of {backbone.name}, received {stage!r}."
-            )
-        self.stages = backbone.stages[: stages.index(stage) + 1]
-        self.stage, self.squares, self.tile = stage, squares, tuple(backbone.image_size)
-        self.statistics = [np.float32(x) / 255 for x in (backbone.encode.mean, backbone.encode.std)]
-        self.channels = self.stages[-1].output.shape[-1]
-        self._gradient = _gradient_of(self._value, [w for s in self.stages for w in s.variables])
-
-    def weights(self, channel=None):
-        """What each channel counts, float32 (C,): all alike, or one alone.
-
-        Raises:
-            ValueError: no such channel.
-        """
-        if channel is None:
-            return np.full(self.channels, 1 / self.channels, dtype="float32")
-        try:
-            number = operator.index(channel)
-        except TypeError:
-            number = -1
-        if not 0 <= number < self.channels or isinstance(channel, bool):
-            raise ValueError(
-                f"channel must be an integer from 0 to {self.channels - 1} in stage {self.stage}, "
-                f"received {channel!r}."
-            )
-        return np.eye(self.channels, dtype="float32")[number]
-
-    def __call__(self, tile, weights):
-        """Value and gradient.
-
-        Args:
-            tile: float32 array (H, W, 3) from 0 to 1.
-            weights: float32 array (C,).
-
-        Returns:
-            float, and a float32 array (H, W, 3).
-        """
-        value, gradient = self._gradient(np.ascontiguousarray(tile[None]), weights)
-        return float(value), gradient[0]
-
-    def _value(self, pixels, weights):
-        """(1, H, W, 3) and (C,) -> ()."""
-        mean, std = self.statistics
-        x = ops.divide(ops.subtract(pixels, mean), std)
-        for stage in self.stages:
-            x = stage(x, training=False)
-        x = ops.cast(x, "float32")  # (1, positions ..., C)
-        x = ops.square(x) if self.squares else x
-        return ops.mean(ops.sum(ops.multiply(x, weights), axis=-1))
-
-
-def _gradient_of(value, variables):
-    """(pixels, weights) -> value and its gradient in the pixels, as numpy arrays.
-
-    The one place where backends differ.
-
-    Args:
-        value: function of two tensors -> a scalar tensor, of Keras operations.
-        variables: Keras variables that it reads.
-    """
-    backend = keras.backend.backend()
-    if backend == "torch":
-        import torch
-
-        def gradient(pixels, weights):
-            with torch.enable_grad():
-                pixels = ops.convert_to_tensor(pixels).requires_grad_()
-                found = value(pixels, ops.convert_to_tensor(weights))
-                # Of the pixels alone: nothing is added to what weights may hold.
-                (slope,) = torch.autograd.grad(found, pixels, allow_unused=True)
-            slope = torch.zeros_like(pixels) if slope is None else slope
-            return found.detach().cpu().numpy(), slope.cpu().numpy()
-
-        return gradient
-    if backend == "jax":
-        import jax
-
-        def of_state(pixels, weights, state):
-            # As arguments: within the program they would be constants, which XLA folds for minutes.
-            with keras.StatelessScope(state_mapping=list(zip(variables, state, strict=True))):
-                return value(pixels, weights)
-
-        compiled = jax.jit(jax.value_and_grad(of_state))
-        return lambda pixels, weights: tuple(
-            map(np.asarray, compiled(pixels, weights, [v.value for v in variables]))
-        )
-    import tensorflow as tf
-
-    @tf.function(reduce_retracing=True)
-    def of_tensors(pixels, weights):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(pixels)
-            found = value(pixels, weights)
-        slope = tape.gradient(found, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return found, slope
-
-    return lambda pixels, weights: tuple(
-        x.numpy() for x in of_tensors(tf.constant(pixels), tf.constant(weights))
-    )
-
-
-def stages_of(backbone):
-    """Names of the stages of a vision backbone, in order.
-
-    Raises:
-        TypeError: a backbone that takes no images.
-    """
-    backbone = getattr(backbone, "backbone", backbone)
-    if not hasattr(backbone, "image_size") or not hasattr(backbone, "stages"):
-        raise TypeError(
-            f"backbone must be a vision backbone of kft, which takes images, as of "
-            f'kft.load("efficientnet_lite0"); received {getattr(backbone, "name", backbone)!r}, '
-            f"a {type(backbone).__name__}."
-        )
-    return [stage.name for stage in backbone.stages]
-
+GRAIN = 2.0**-13  # what a step is rounded to, of a pixel's mean change
 
 # One image --------------------------------------------------------------------------------------
 
@@ -282,11 +135,12 @@ class _Ascent:
                 f"channel or stage (a norm's output has the same mean square whatever it is given)."
             )
         gradient = _balanced(gradient, self.bands)
-        gradient *= self.rate / max(np.abs(gradient).mean(), np.finfo("float32").tiny)
-        return np.clip(image + gradient, 0, 1)
+        gradient /= max(np.abs(gradient).mean(), np.finfo("float32").tiny)
+        change = self.rate * GRAIN * np.rint(gradient / GRAIN)
+        return np.clip(image + change.astype("float32"), 0, 1)
 
     def gradient(self, image, weights):
-        """Mean value of all tiles, and their gradients side by side, float32 (h, w, 3).
+        """Mean value of all tiles, and their gradients side by side, float64 (h, w, 3).
 
         The grid begins at a random place beyond the upper left corner, so that each pixel lies in
         one tile, and in each step elsewhere in it.
@@ -299,7 +153,7 @@ class _Ascent:
             for count, (start, size, side) in zip(counts, sides, strict=True)
         ]
         padded = np.pad(image, [*zip(before, after, strict=True), (0, 0)], mode="reflect")
-        found, values = np.empty_like(padded), []
+        found, values = np.empty(padded.shape), []
         for place in np.ndindex(*counts):
             part = tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, self.tile, strict=True))
             value, found[part] = self.activation(padded[part], weights)
@@ -377,7 +231,7 @@ def feature_grid(backbone, stages=None, channels=4, size=None, steps=20, octaves
     size = tuple(side - jitter for side in tile) if size is None else (size, size)
     _check(steps=steps, octaves=octaves, bands=bands, size=size[0])
     _check_above(octave_scale=(octave_scale, 1), rate=(rate, 0))
-    if isinstance(channels, int):
+    if np.isscalar(channels):
         _check(channels=channels)
         channels = range(channels)
     if not (stages and len(channels)):
@@ -411,7 +265,7 @@ def _check(least=1, **counts):
 
 def _check_above(**pairs):
     for name, (value, least) in pairs.items():
-        if not least < value < np.inf:
+        if not isinstance(value, Real) or not least < value < np.inf:
             raise ValueError(f"{name} must be a number above {least}, received {value!r}.")
 
 

@@ -45,6 +45,7 @@ FLOORS = (
         "pretraining": None,
         "scoring": None,
         "scaling": None,
+        "activations": None,
         "dreaming": None,
         "segmentation": None,
     },
@@ -58,7 +59,7 @@ NUMPY_SIDE |= {"backbones.checkpoints", "backbones.torch_files"}
 BACKENDS = {"jax", "torch", "tensorflow"}
 KERAS_SIDE = {"keras", "keras_hub", *BACKENDS}
 # May import a backend, when they run.
-BACKEND_BRANCHES = {"backbones.attention", "dreaming", "runs"}
+BACKEND_BRANCHES = {"activations", "backbones.attention", "runs"}
 NAMELESS = {"utils", "util", "common", "misc", "helpers"}
 
 
