@@ -4,8 +4,9 @@ Reference: Kaplan et al. 2020, "Scaling laws for neural language models", arXiv:
 equations 1.1 to 1.3, with the irreducible loss of Henighan et al. 2020, "Scaling laws for
 autoregressive generative modeling", arXiv:2010.14701, equation 1.1: L(x) = L0 + (x0 / x)^a.
 
-Differences from the reference: none. Parameters are counted without the token table, and
-compute as 6 operations per parameter and token. Fits are to the logarithm of the loss.
+Differences from the reference: none. Parameters are counted without the token table and what
+reads it, and compute as 6 operations per parameter and token. Fits are to the logarithm of the
+loss.
 """
 
 from collections.abc import Sequence
@@ -39,8 +40,8 @@ class PowerLaw:
 
 
 def fit_power_law(
-    x: ArrayLike, losses: ArrayLike, *, floor: float | None = None, resamples: int = 500,
-    confidence: float = 0.95, seed: int = 0,
+    x: ArrayLike, losses: ArrayLike, *, runs: ArrayLike | None = None, floor: float | None = None,
+    resamples: int = 500, confidence: float = 0.95, seed: int = 0,
 ) -> PowerLaw:  # fmt: skip
     """Fits a power law with an irreducible term to the losses of several runs.
 
@@ -51,6 +52,8 @@ def fit_power_law(
     Args:
         x: (R,) parameters, residues or operations of each run, above 0.
         losses: (R,) nats, above 0.
+        runs: (R,) which run each belongs to, where some are of the same: those err together, so
+            that they say no more of the law's error than one. None if each is a run of its own.
         floor: the irreducible loss where it is known; None fits it, at least 0.
         resamples, confidence, seed: of the intervals.
 
@@ -58,7 +61,7 @@ def fit_power_law(
         PowerLaw.
 
     Raises:
-        ValueError: numbers that are not above 0, or too few different x.
+        ValueError: numbers that are not above 0, or too few different x or runs.
 
     Example:
         >>> x = np.array([1e4, 1e5, 1e6, 1e7, 1e8])
@@ -68,7 +71,8 @@ def fit_power_law(
     """
     x, losses = np.asarray(x, dtype=float), np.asarray(losses, dtype=float)
     fitted = 2 if floor is not None else 3
-    _check(x, losses, floor, fitted, resamples)
+    runs = np.unique(np.arange(len(x)) if runs is None else runs, return_inverse=True)[1]
+    _check(x, losses, runs, floor, fitted, resamples)
     best = _fit(x, losses, floor)
     if not 2e-4 < best[1] < 3.9:
         raise ValueError(
@@ -77,14 +81,15 @@ def fit_power_law(
         )
     predicted = _law(best, x)
     residuals = np.log(losses / predicted)
-    freedom = len(x) - fitted
-    error = np.sqrt(np.sum(residuals**2) / freedom)
+    count = runs.max() + 1
+    freedom = count - fitted
+    error = np.sqrt(np.mean(residuals**2) * count / freedom)
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(resamples):
         # Few runs know the size of their own error badly: it is drawn too.
         size = error * np.sqrt(freedom / rng.chisquare(freedom))
-        noise = np.exp(size * rng.standard_normal(len(x)))
+        noise = np.exp(size * rng.standard_normal(count)[runs])
         draws.append(_fit(x, predicted * noise, floor, best))
     draws = np.array(draws)
     return PowerLaw(
@@ -95,10 +100,11 @@ def fit_power_law(
     )
 
 
-def _check(x, losses, floor, fitted, resamples):
-    if x.shape != losses.shape or x.ndim != 1:
+def _check(x, losses, runs, floor, fitted, resamples):
+    if not x.shape == losses.shape == runs.shape or x.ndim != 1:
         raise ValueError(
-            f"x and losses must be one number for each run, received {x.shape} and {losses.shape}."
+            f"x, losses and runs must be of one length, received {x.shape}, {losses.shape} and "
+            f"{runs.shape}."
         )
     if not (np.isfinite(x) & np.isfinite(losses) & (x > 0) & (losses > (floor or 0))).all():
         raise ValueError(
@@ -107,11 +113,12 @@ def _check(x, losses, floor, fitted, resamples):
         )
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, received {resamples!r}.")
-    if len(np.unique(x)) <= fitted:
-        raise ValueError(
-            f"{len(np.unique(x))} different x cannot tell {fitted} numbers of a power law and "
-            f"their errors: give at least {fitted + 1}."
-        )
+    for what, given in (("x", x), ("runs", runs)):
+        if (different := len(np.unique(given))) <= fitted:
+            raise ValueError(
+                f"{different} different {what} cannot tell {fitted} numbers of a power law and "
+                f"their errors: give at least {fitted + 1}."
+            )
 
 
 def _law(parameters: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -148,21 +155,19 @@ def compute(parameters: ArrayLike, tokens: ArrayLike) -> np.ndarray:
     return 6.0 * np.asarray(parameters, float) * np.asarray(tokens, float)
 
 
-def frontier(operations: Sequence[ArrayLike], losses: Sequence[ArrayLike], points: int = 30):
-    """The least loss that any run had reached by so much compute.
+def frontier(operations: Sequence[ArrayLike], losses: Sequence[ArrayLike]):
+    """Where more compute gave a lower loss than any run had reached before.
 
     Args:
-        operations: of each run, those after each of its epochs, rising.
+        operations: of each run, those after each of its epochs.
         losses: the losses there.
-        points: how many amounts of compute, spread evenly in their logarithm.
 
     Returns:
-        operations (P,) and losses (P,), where the loss falls.
+        operations (P,), rising, losses (P,), falling, and the number of the run (P,) of each.
     """
-    runs = [(np.asarray(x, float), np.asarray(y, float))
-            for x, y in zip(operations, losses, strict=True)]  # fmt: skip
-    grid = np.geomspace(min(x[0] for x, _ in runs), max(x[-1] for x, _ in runs), points)
-    grid[0], grid[-1] = min(x[0] for x, _ in runs), max(x[-1] for x, _ in runs)
-    reached = np.array([min(y[x <= at].min() for x, y in runs if x[0] <= at) for at in grid])
-    falls = np.r_[True, np.diff(reached) < 0]
-    return grid[falls], reached[falls]
+    runs = np.repeat(np.arange(len(losses)), [len(one) for one in losses])
+    at, reached = (np.concatenate(each).astype(float) for each in (operations, losses))
+    order = np.lexsort((reached, at))
+    best = np.minimum.accumulate(reached[order])
+    falls = order[np.r_[True, np.diff(best) < 0]]
+    return at[falls], reached[falls], runs[falls]

@@ -57,7 +57,7 @@ def test_more_noise_means_wider_intervals():
         ([1.0, 2, 3, 0], [3.0, 2, 1, 1], "above 0"),
         ([1.0, 2, 3, 4], [3.0, 2, np.nan, 1], "losses finite"),
         ([1.0, 2, 3, 4], [1.0, 2, 3, 4], "no power law"),
-        ([1.0, 2, 3, 4], [3.0, 2, 1], "received"),
+        ([1.0, 2, 3, 4], [3.0, 2, 1], "of one length"),
     ],
 )
 def test_bad_input(x, losses, message):
@@ -65,11 +65,28 @@ def test_bad_input(x, losses, message):
         scaling.fit_power_law(x, losses)
 
 
+def test_too_few_runs_are_refused():
+    with pytest.raises(ValueError, match="3 different runs cannot tell"):
+        scaling.fit_power_law(X, law(X), runs=[0, 0, 0, 1, 1, 2, 2])
+
+
 def test_compute_and_its_frontier():
     assert scaling.compute(1e6, 2e7) == 1.2e14
     small = [1.0, 2.0, 4.0, 8.0], [5.0, 4.0, 3.5, 3.4]
     large = [4.0, 8.0, 16.0], [4.5, 3.0, 2.0]
-    at, least = scaling.frontier(*zip(small, large, strict=True), points=50)
-    assert at[0] == 1.0 and at[-1] == 16.0
-    assert (np.diff(least) < 0).all() and least[0] == 5.0 and least[-1] == 2.0
-    assert least[at < 8].min() == 3.5
+    at, least, of = scaling.frontier(*zip(small, large, strict=True))
+    assert at.tolist() == [1, 2, 4, 8, 16]
+    assert least.tolist() == [5, 4, 3.5, 3, 2]
+    assert of.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_points_of_one_run_err_together():
+    """Each point told thrice is no more than once; taken for runs of their own they seem to be."""
+    losses = law(X) * np.exp(np.random.default_rng(0).normal(0, 0.003, len(X)))
+    thrice = np.repeat(X, 3), np.repeat(losses, 3)
+    one = scaling.fit_power_law(X, losses, resamples=100)
+    same = scaling.fit_power_law(*thrice, runs=np.repeat(np.arange(len(X)), 3), resamples=100)
+    blind = scaling.fit_power_law(*thrice, resamples=100)
+    assert one.exponent.value == pytest.approx(same.exponent.value, rel=1e-3)
+    assert np.ptp(same.exponent[1:]) == pytest.approx(np.ptp(one.exponent[1:]), rel=0.05)
+    assert np.ptp(blind.exponent[1:]) < 0.7 * np.ptp(one.exponent[1:])

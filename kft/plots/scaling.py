@@ -89,9 +89,9 @@ def _caption(panels: Mapping[str, Panel], how: str) -> str:
     high, low = max(h for h, _ in ends), min(low for _, low in ends)
     return (
         f"Loss at hidden residues of proteins that were not trained on, against "
-        f"{', '.join(panels)}. {how} Points are runs at their end, or where thin curves show the "
-        f"runs, the least loss that any had reached by then; dashed lines are power laws with an "
-        f"irreducible loss, L = L₀ + (x₀/x)^a, with 95% intervals: {told}. What stands out: over "
-        f"all runs the loss falls from {high:.3f} to {low:.3f} nats, with the largest exponent for "
-        f"{steepest}{unclear}.{doubt}"
+        f"{', '.join(panels)}. {how} Points are runs at their best epoch, or where thin curves "
+        f"show the runs, epochs that no run had been better than with less; dashed lines are power "
+        f"laws with an irreducible loss, L = L₀ + (x₀/x)^a, with 95% intervals: {told}. What "
+        f"stands out: over all runs the loss falls from {high:.3f} to {low:.3f} nats, with the "
+        f"largest exponent for {steepest}{unclear}.{doubt}"
     )
