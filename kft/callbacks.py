@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
-from kft.files import writable, written_aside
+from kft.files import remove_unfinished, writable, written_aside
 from kft.params import digest, digests, weights
 from kft.params.paths import listed
 
@@ -164,9 +164,11 @@ class Resume(keras.callbacks.Callback):
     logs so far are written aside and renamed, so that the file is whole at any moment. A training
     that is killed and begun again ends, on a CPU, with the same bits as one that was not, where its
     batches follow from their epoch and index alone, as those of `kft.batches` and
-    `kft.pretraining.masked_batches` do. Epochs that are done are not run again: `fit` with the same
-    number of epochs runs the rest. An epoch that was stopped in its middle is run anew. States of
-    other callbacks are not kept, and not the phases of `kft.fit`, which makes batches of its own.
+    `kft.pretraining.masked_batches` do; a plain `keras.Model` shuffles them with Python's `random`,
+    unless `fit` is told `shuffle=False`, and kft's own models do not. Epochs that are done are not
+    run again: `fit` with the same number of epochs runs the rest. An epoch that was stopped in its
+    middle is run anew. States of other callbacks are not kept, and not the phases of `kft.fit`,
+    which makes batches of its own.
 
     Args:
         path: of the file; None keeps nothing but the logs.
@@ -213,6 +215,7 @@ class Resume(keras.callbacks.Callback):
         self.signature = self._signature()
         if self.path is not None:
             writable(self.path.parent)
+            remove_unfinished(self.path)
             if self.path.exists():
                 self._restore()
         self.began = time.perf_counter()

@@ -1,5 +1,6 @@
 """Files that are whole at any moment, and folders that are known to take them."""
 
+import glob
 import os
 import tempfile
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ from pathlib import Path
 def written_aside(path):
     """Opens a file beside `path`, which takes its name once it is written and on the disk.
 
-    A process that is killed leaves the file of that name as it was; so does an error, which leaves
-    nothing else either.
+    A process that is killed leaves the file of that name as it was, and a part for
+    `remove_unfinished`; so does an error, which leaves nothing else either.
 
     Args:
         path: of the file; its folder exists.
@@ -39,6 +40,27 @@ def written_aside(path):
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove_unfinished(path):
+    """Removes what killed processes left of `written_aside`; nobody may be writing `path` now.
+
+    Args:
+        path: of the file that they would have written.
+
+    Raises:
+        OSError: it cannot be removed.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "a.1.part").touch()
+        ...     remove_unfinished(f"{folder}/a")
+        ...     list(Path(folder).iterdir())
+        []
+    """
+    path = Path(path)
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        part.unlink(missing_ok=True)
 
 
 def writable(folder):

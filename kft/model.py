@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kft.backbones.batch_order import OrderedFit
 from kft.batching import Batches, batches, silent_cuts, warn_of_cut
 from kft.data import read_fasta
 from kft.heads import Pooling
@@ -19,7 +20,7 @@ from kft.params import find, is_frozen
 
 
 @keras.saving.register_keras_serializable("kft")
-class Learner(keras.Model):
+class Learner(OrderedFit):
     """A functional Keras model whose frozen layers run in inference mode.
 
     Keras does so for BatchNormalization alone. Here a whole layer of the graph, frozen as
@@ -152,13 +153,6 @@ class Model(Learner):
     def encode(self):
         """The backbone's `encode`; None where it takes arrays as they are."""
         return getattr(self.backbone, "encode", None)
-
-    def fit(self, x=None, y=None, *args, shuffle=None, **kwargs):
-        """Keras's `fit`. Batches of `kft.batches` come in the order that their seed says."""
-        if shuffle is None:
-            # Keras would shuffle them once more, with Python's global random state.
-            shuffle = not isinstance(x, Batches)
-        return super().fit(x, y, *args, shuffle=shuffle, **kwargs)
 
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """Keras's `predict`. Answers to batches of `kft.batches` come in the records' order."""

@@ -6,6 +6,7 @@ all proteins, with an interval over proteins.
 Shapes: `N` proteins, `L` tokens, `K` tokens of the alphabet.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ def fill(backbone, sequences, *, top=3, tokens=8192):
         list, for each protein the list of its `Gap`.
 
     Raises:
-        ValueError: as `backbone.encode`, or a `top` that is none of 1 to 20.
+        ValueError: as `backbone.encode`, a `top` that is none of 1 to 20, or `tokens` below 1.
 
     Example:
         >>> import kft
@@ -68,8 +69,8 @@ def fill(backbone, sequences, *, top=3, tokens=8192):
         >>> gap.position, len(gap.residues)
         (4, 3)
     """
-    if not 1 <= top <= len(STANDARD):
-        raise ValueError(f"top must be 1 to {len(STANDARD)}, received {top!r}.")
+    _check("top", top, 1, len(STANDARD))
+    _check("tokens", tokens, 1)
     rows = [row.astype("int32") for row in encoded(sequences, backbone.encode)]
     places, found = [np.flatnonzero(row == MASK) for row in rows], []
     for at, logits in zip(places, _logits(backbone, rows, places, tokens), strict=True):
@@ -90,7 +91,7 @@ def masked_score(backbone, sequences, *, seed=0, crop=1024, tokens=8192, confide
         backbone: an ESM-2 whose `masked_lm` was trained.
         sequences: list of strings.
         seed: of the masks.
-        crop: most tokens of a protein; what lies behind is left out.
+        crop: most tokens of a protein, 8 or more; what lies behind is left out.
         tokens: tokens of a batch; changes nothing but time and memory.
         confidence: of the intervals.
 
@@ -98,8 +99,10 @@ def masked_score(backbone, sequences, *, seed=0, crop=1024, tokens=8192, confide
         MaskedScore.
 
     Raises:
-        ValueError: as `backbone.encode`, or not a single residue that was hidden.
+        ValueError: as `backbone.encode`, a negative `seed`, sizes that are too small, or not a
+            single residue that was hidden.
     """
+    _check("tokens", tokens, 1)
     rows = _hidden(sequences, backbone.encode, seed, crop)
     shown, places = [row.shown for row in rows], [row.at for row in rows]
     answers = _logits(backbone, shown, places, tokens)
@@ -136,6 +139,9 @@ def reference_scores(sequences, corpus, encode, *, seed=0, crop=1024, confidence
         dict of MaskedScore: "uniform" over the 20 residues, "residue frequencies" of the corpus,
         and "Markov model", the frequencies between the same two neighbours, both of which it is
         shown, backed by the plain frequencies where few were counted.
+
+    Raises:
+        ValueError: as for `masked_score`, of the corpus, too.
     """
     rows, K = _hidden(sequences, encode, seed, crop), len(ALPHABET)
     triples = np.zeros(K**3)
@@ -173,7 +179,15 @@ class _Hidden(NamedTuple):
     at: np.ndarray
 
 
+def _check(name, value, least, most=math.inf):
+    if not (isinstance(value, int | np.integer) and least <= value <= most):
+        limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be an integer {limits}, received {value!r}.")
+
+
 def _hidden(sequences, encode, seed, crop):
+    _check("seed", seed, 0)
+    _check("crop", crop, 8)
     found = []
     for i, row in enumerate(encoded(sequences, encode)):
         whole = row[:crop].astype("int32")

@@ -55,7 +55,7 @@ def arguments():
     if args.sequence is not None:
         args.sequence = args.sequence.upper().replace("<MASK>", "_")
         try:
-            esm2.encode([args.sequence.replace("_", "<mask>")], names=["--sequence"])
+            esm2.encode([args.sequence.replace("_", "X")], names=["--sequence"])
         except ValueError as error:
             parser.error(str(error))
         if "_" not in args.sequence:

@@ -49,6 +49,12 @@ def arguments():
         parser.error("--score needs --backbone, the model that is to be scored")
     if missing := [file for file in args.draw or () if not file.is_file()]:
         parser.error(f"--draw: there is no file {missing[0]}")
+    if args.tiny:
+        args.epochs, args.steps, args.tokens, args.crop = 2, 2, 256, 64
+    if not 8 <= args.crop <= args.tokens:
+        parser.error(f"--crop must be 8 to --tokens, received {args.crop} and {args.tokens}")
+    if args.steps * args.accumulate < 2:
+        parser.error(f"--steps must be at least 2, received {args.steps}")
     args.optimizer = args.optimizer or ("adamw" if args.backbone else "muon")
     args.rate = args.rate or (2e-4 if args.backbone else 2e-3)
     return args
@@ -57,11 +63,7 @@ def arguments():
 def report(args, backbone, train, followed):
     """Prints scores where <mask> stands, beside what needs no network."""
     files = {name: args.corpus / f"{name}.tsv.gz" for name in HELD_OUT}
-    sets = {
-        name: recipe.proteins(path).sequence.tolist()
-        for name, path in files.items()
-        if path.exists()
-    }
+    sets = {name: recipe.proteins(x).sequence.tolist() for name, x in files.items() if x.exists()}
     for name, proteins in (sets or ({"left out": followed} if followed else {})).items():
         proteins = proteins[: 20 if args.tiny else None]
         scores = scoring.reference_scores(proteins, train, backbone.encode)
@@ -91,8 +93,6 @@ def main():
         draw(args.draw, args.out)
         return
     train, followed = recipe.corpus(args.corpus, args.tiny)
-    if args.tiny:
-        args.epochs, args.steps, args.tokens, args.crop = 2, 2, 256, 64
     if args.backbone:
         backbone = kft.load(args.backbone, dtype=args.dtype)
     else:

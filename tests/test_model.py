@@ -16,6 +16,7 @@ import pytest
 
 import kft
 import kft.model as module
+from kft import pretraining
 from kft.backbones.esm2 import ESM2
 
 BACKEND = keras.backend.backend()
@@ -84,6 +85,21 @@ def test_fit_learns_and_leaves_the_frozen_alone(trained):
     after = [w for stage in stages for w in stage.get_weights()]
     for old, new in zip(trained["frozen"], after, strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["model", "masked_lm"])
+def test_fit_leaves_batches_of_pretraining_in_their_order(kind, monkeypatch):
+    """Keras would shuffle them once more, with Python's global random state."""
+    backbone, served = ESM2(1, 16, 2), []
+    batches = pretraining.masked_batches(["MKTAYI"] * 90, backbone.encode, 64, 16)
+    monkeypatch.setattr(batches, "batch", lambda i, of=batches.batch: (served.append(i), of(i))[1])
+    head = kft.heads.ResidueClassification(33)
+    model = backbone.masked_lm if kind == "masked_lm" else kft.Model(backbone, head)
+    model.compile("sgd", pretraining.MaskedCrossEntropy())
+    model.fit(batches, epochs=2, verbose=0)
+    last = served[-len(batches) :]
+    assert len(batches) > 10 and last == sorted(last)
 
 
 def test_save_and_load_in_safe_mode(trained):

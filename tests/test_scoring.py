@@ -1,5 +1,6 @@
 """What a language model puts in gaps, and how it is scored."""
 
+import interrupted
 import keras
 import numpy as np
 import pytest
@@ -34,8 +35,11 @@ def test_gaps_hold_the_models_own_probabilities(backbone):
 
 @pytest.mark.once
 def test_bad_input(backbone):
-    with pytest.raises(ValueError, match="top must be 1 to 20, received 21"):
-        scoring.fill(backbone, ["MK<mask>"], top=21)
+    for top in (21, 0, 2.5):
+        with pytest.raises(ValueError, match=f"top must be an integer from 1 to 20, .* {top}"):
+            scoring.fill(backbone, ["MK<mask>"], top=top)
+    with pytest.raises(ValueError, match="tokens must be an integer of at least 1, received 8.5"):
+        scoring.fill(backbone, ["MK<mask>"], tokens=8.5)
     with pytest.raises(ValueError, match="sequences must be a list of proteins"):
         scoring.reference_scores(["MKTAYI" * 9], [], kft.backbones.esm2.encode)
     for wrong in ("MKT<mask>", []):
@@ -43,6 +47,27 @@ def test_bad_input(backbone):
             scoring.fill(backbone, wrong)
     with pytest.raises(ValueError, match="No residue is hidden"):
         scoring.masked_score(backbone, ["XXXX"])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "change", [{"crop": -1}, {"crop": 1024.0}, {"crop": None}, {"seed": -1}, {"seed": 0.5}]
+)
+def test_bad_settings(backbone, change):
+    ((name, value),) = change.items()
+    proteins, message = ["MKTAYI" * 9], f"{name} must be an integer of at least ., .* {value}"
+    with pytest.raises(ValueError, match=message):
+        scoring.masked_score(backbone, proteins, **change)
+    with pytest.raises(ValueError, match=message):
+        scoring.reference_scores(proteins, proteins, backbone.encode, **change)
+
+
+def test_scores_do_not_depend_on_how_they_are_batched(backbone):
+    sequences = interrupted.proteins(20)
+    one = scoring.masked_score(backbone, sequences, tokens=64)
+    two = scoring.masked_score(backbone, sequences, tokens=4096)
+    assert one.masked == two.masked
+    assert one.perplexity.value == pytest.approx(two.perplexity.value, rel=1e-5)
 
 
 @pytest.mark.once

@@ -19,6 +19,7 @@ import keras
 from keras import ops
 
 from kft.backbones.attention import attention, attention_weights, rotary_frequencies, rotate
+from kft.backbones.batch_order import OrderedFit
 from kft.backbones.composite import Composite, deserialized, exchanged, parts
 from kft.backbones.esm2_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
 
@@ -367,7 +368,7 @@ class ESM2(keras.Model):
         return cls(**config)
 
 
-class _OnBackbone(keras.Model):
+class _OnBackbone(OrderedFit):
     """A functional model that shares a backbone's layers and is rebuilt from its config."""
 
     def __init__(self, backbone, output, name):
@@ -376,13 +377,6 @@ class _OnBackbone(keras.Model):
         # itself must not be: it refers to this model, and Keras's loading follows every circle.
         self.stages = backbone.stages
         self._backbone_config = backbone.get_config
-
-    def fit(self, x=None, y=None, *args, shuffle=None, **kwargs):
-        """Keras's `fit`. Batches of a `PyDataset` come in their own order."""
-        if shuffle is None:
-            # Keras would shuffle them once more, with Python's global random state.
-            shuffle = not isinstance(x, keras.utils.PyDataset)
-        return super().fit(x, y, *args, shuffle=shuffle, **kwargs)
 
     def get_config(self):
         return {"backbone": self._backbone_config()}

@@ -25,6 +25,7 @@ import numpy as np
 from keras import ops
 
 from kft.backbones import randomised
+from kft.backbones.batch_order import OrderedFit
 from kft.backbones.keras_hub_parts import encoder_block
 from kft.backbones.vision import VisionTransformer
 from kft.learning_rates import adamw
@@ -141,7 +142,7 @@ def sine_cosine(grid, width):
 
 
 @keras.saving.register_keras_serializable("kft")
-class MaskedAutoencoder(keras.Model):
+class MaskedAutoencoder(OrderedFit):
     """A backbone that sees visible patches, and a decoder; see `masked_autoencoder`.
 
     Attributes:
@@ -187,13 +188,6 @@ class MaskedAutoencoder(keras.Model):
     def encoder(self):
         inputs = {name: self.input[name] for name in ("images", "visible")}
         return keras.Model(inputs, self._features, name="encoder")
-
-    def fit(self, x=None, y=None, *args, shuffle=None, **kwargs):
-        """Keras's own `fit`, which leaves batches in the order in which they come."""
-        if shuffle is None:
-            # Keras would shuffle them once more, with Python's global random state.
-            shuffle = not isinstance(x, keras.utils.PyDataset)
-        return super().fit(x, y, *args, shuffle=shuffle, **kwargs)
 
     def get_config(self):
         return self._serialized()

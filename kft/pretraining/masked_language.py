@@ -154,12 +154,18 @@ class MaskedBatches(Steps):
         TensorFlow takes a length that the first two batches share for that of all.
         """
         plan = self._planned(turn)
-        begin = turn * self.one_pass
-        for step in range(-(-begin // self.steps) * self.steps, begin + len(plan) - 1, self.steps):
-            at = step - begin
-            others = (i for i in range(at + 2, len(plan)) if plan[i][0] != plan[at][0])
-            if plan[at][0] == plan[at + 1][0] and (other := next(others, None)):
-                plan[at + 1], plan[other] = plan[other], plan[at + 1]
+        begin, last = turn * self.one_pass, len(plan) - 1
+        starts = range(-begin % self.steps, len(plan), self.steps)
+        taken = {i for at in starts for i in (at, at + 1)}  # by the first two batches of an epoch
+        if (begin - 1) % self.steps == 0:  # one begins with the pass before
+            taken.add(0)
+        for at in starts:
+            length = plan[at][0]
+            if length == (plan[at + 1] if at < last else self._planned(turn + 1)[0])[0]:
+                other = (i for i in range(len(plan)) if plan[i][0] != length and i not in taken)
+                if (i := next(other, None)) is not None:
+                    moved = min(at + 1, last)
+                    plan[moved], plan[i] = plan[i], plan[moved]
         return plan
 
 
@@ -232,36 +238,45 @@ def _losses(y_true, y_pred):
     )
 
 
+class _MeanWhereMasked(keras.metrics.Mean):
+    """A mean over all <mask>, each of which counts alike; without any it is no number."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        values = ops.cast(self.values(y_true, y_pred), "float32")  # (B, L)
+        masked = ops.cast(y_true[..., 1], "float32")
+        # Flat: of rows Keras would take the mean, and <mask> of long proteins count less.
+        super().update_state(ops.reshape(values, (-1,)), ops.reshape(masked, (-1,)))
+
+    def result(self):
+        return ops.where(self.count > 0, super().result(), float("nan"))
+
+
 @keras.saving.register_keras_serializable("kft")
-class Perplexity(keras.metrics.Mean):
+class Perplexity(_MeanWhereMasked):
     """exp(mean cross-entropy) where <mask> stands; 20 is a blind guess among 20 residues."""
 
     def __init__(self, name="perplexity", dtype=None):
         super().__init__(name=name, dtype=dtype)
         self._direction = "down"  # less is better, for Keras's callbacks
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        super().update_state(_losses(y_true, y_pred), ops.cast(y_true[..., 1], "float32"))
+    values = staticmethod(_losses)
 
     def result(self):
-        return ops.where(self.count > 0, ops.exp(super().result()), float("nan"))
+        return ops.exp(super().result())
 
 
 @keras.saving.register_keras_serializable("kft")
-class MaskedAccuracy(keras.metrics.Mean):
+class MaskedAccuracy(_MeanWhereMasked):
     """Share of the <mask> whose residue has the highest logit."""
 
     def __init__(self, name="accuracy", dtype=None):
         super().__init__(name=name, dtype=dtype)
         self._direction = "up"
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    @staticmethod
+    def values(y_true, y_pred):
         best = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
-        right = ops.equal(best, ops.cast(y_true[..., 0], "int32"))
-        super().update_state(ops.cast(right, "float32"), ops.cast(y_true[..., 1], "float32"))
-
-    def result(self):
-        return ops.where(self.count > 0, super().result(), float("nan"))
+        return ops.equal(best, ops.cast(y_true[..., 0], "int32"))
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -317,6 +332,7 @@ def pretrain(
         valid = masked_batches(valid, backbone.encode, fresh=False, **options)
     about = {
         "proteins": _digest(train),
+        "validation": valid and _digest(valid),
         "backbone": backbone.get_config(),
         "share": share,
         **options,

@@ -25,6 +25,8 @@ class Steps(keras.utils.PyDataset):
 
     def __init__(self, seed, fresh):
         super().__init__()
+        if not (isinstance(seed, int | np.integer) and seed >= 0):
+            raise ValueError(f"seed must be an integer of at least 0, received {seed!r}.")
         self.seed, self.fresh, self.epoch = seed, fresh, 0
 
     def __len__(self):

@@ -58,7 +58,8 @@ def main(kills=10):
             process.send_signal(signal.SIGKILL)
             done = [last, *process.stdout.read().split("\n")]
             batches = [line for line in done if line.startswith("batch")]
-            process.wait()
+            if process.wait() != -signal.SIGKILL:
+                sys.exit(f"kill {kill} hit nothing: the process ended with {process.returncode}")
             half = ", while it wrote" if list(Path(folder).glob("*.part")) else ""
             found = last_line(begin(folder))
         same = "the same bits" if found == whole else "OTHER BITS"
