@@ -15,26 +15,42 @@ _EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"
                "HSV", "LAB"}  # fmt: skip
 
 
-def opened(path, name):
-    """A PIL image whose pixels have not been read yet.
+def opened(path, decode=True):
+    """The PIL image in a file, turned the way its EXIF data say.
 
     Args:
         path: of a file.
-        name: what errors call it.
+        decode: False neither reads the pixels nor turns them: of a damaged file the header may be
+            whole.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no image.
+        ValueError: why it is no whole image.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        return Image.open(path)
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture) if decode else picture
+    except FileNotFoundError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ValueError("not an image that Pillow knows") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError("larger than Pillow decodes") from error
+    except Exception as error:  # OSError, SyntaxError, struct.error: by the format and the damage
+        raise ValueError(f"damaged: {error}") from error
+
+
+def opened_as(name, path, decode=True):
+    """The same, with errors that name the file and what it is called."""
+    try:
+        return opened(path, decode)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{name} is {str(path)!r}, which is no file (from {Path.cwd()})."
         ) from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except ValueError as error:
         raise ValueError(f"{name}, {path}, cannot be read as an image: {error}.") from error
 
 
@@ -58,7 +74,8 @@ def read_pixels(image, name):
     """The pixels of any image.
 
     One channel is repeated to three, what is transparent is laid over white, a photograph is turned
-    the way its EXIF data say. Of 16 bits the precision is kept.
+    the way its EXIF data say. Of 16 bits the precision is kept where the image is grey: Pillow
+    opens colours of 16 bits as 8.
 
     Args:
         image: path, PIL image, or array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of integers 0 to
@@ -73,15 +90,10 @@ def read_pixels(image, name):
         ValueError: a file that is no image or is damaged, values out of range, other channels.
         TypeError: what is no image.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(image, str | os.PathLike):
-        with opened(image, name) as picture:
-            try:
-                image = ImageOps.exif_transpose(picture)
-                image.load()
-            except OSError as error:
-                raise ValueError(f"{name}, {picture.filename}, is damaged: {error}.") from error
+        image = opened_as(name, image)
     if isinstance(image, Image.Image):
         check_mode(image, name)
         if image.mode.startswith("I;16"):

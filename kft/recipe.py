@@ -6,11 +6,13 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 
 from kft import backbones, heads, plots, strategies
 from kft.backbones.esm2 import ESM2
+from kft.backbones.vision import VisionBackbone
 from kft.comparison import baseline_rows, scores_of
 from kft.data import load, names, read_csv, read_fasta, read_images
 from kft.fitting import fit
@@ -49,9 +51,11 @@ def arguments(doc, **defaults):
         default="amp",
         help=f"{', '.join(names())}; a CSV file of yours, or a folder with one of images a class",
     )
-    add("--inputs", default="sequence", help="of a CSV: the column of sequences")
+    add(
+        "--inputs", default="sequence", help="of a CSV: the column of sequences, or path, of images"
+    )
     add("--target", default="y", help="of a CSV: the column to be predicted")
-    add("--split", default="cluster", help="of a CSV: random, cluster, or a column")
+    add("--split", help="random, a column, or cluster, as sequences are if nothing is said")
     add(
         "--backbone",
         default="kft_esm2_tiny",
@@ -118,10 +122,11 @@ def data(args, **options):
         **options: of a data set of images that is made: of "gravitational_waves" how many, for one.
     """
     path = Path(args.data)
-    if path.is_dir() or (path.is_file() and args.inputs == "path"):
-        found = read_images(path, target=args.target)
+    of_images = hasattr(args, "image_size") or args.inputs == "path"
+    if path.is_dir() or (of_images and (path.suffix or path.is_file())):
+        found = read_images(path, args.inputs, args.target, args.split or "random")
     elif path.suffix or path.is_file():
-        found = read_csv(path, args.inputs, args.target, args.split)
+        found = read_csv(path, args.inputs, args.target, args.split or "cluster")
     else:
         if args.data == "gb1":
             options = {"crop": True}
@@ -204,7 +209,22 @@ def backbone(args):
         return backbones.randomised(ESM2(**SIZE, dtype=args.dtype), DRAWN_FROM)
     size = getattr(args, "image_size", None)
     size = 32 if size and args.tiny else size
+    path = Path(args.backbone)
+    if path.suffix == ".keras" and path.is_file():
+        return _saved(path, args, size)
     return backbones.load(args.backbone, not args.random, dtype=args.dtype, image_size=size)
+
+
+def _saved(path, args, size):
+    """The vision backbone that `backbone.save` wrote, as the recipe vision_mae does."""
+    found = keras.saving.load_model(path)
+    if not isinstance(found, VisionBackbone):
+        kind = type(found).__name__
+        raise SystemExit(f"--backbone: {path} holds no vision backbone but a {kind}.")
+    if args.dtype:
+        raise SystemExit(f"--dtype: {path} keeps the one that it was saved with.")
+    found = found.resized(size) if size else found
+    return backbones.randomised(found, 0) if args.random else found
 
 
 def head(found):

@@ -18,7 +18,6 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-import kft
 from kft import dreaming, plots, recipe
 
 SAMPLES = ("china.jpg", "flower.jpg")
@@ -41,6 +40,7 @@ def arguments():
     add("--seed", type=int, default=0, help="of shifts and noise")
     add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
     add("--out", type=Path, default=Path("out/deep_dream"), help="folder for what is written")
+    parser.set_defaults(dtype=None)
     args = parser.parse_args()
     if args.image not in SAMPLES and not Path(args.image).is_file():
         parser.error(f"--image: there is no {args.image}, and no sample of that name")
@@ -54,7 +54,7 @@ def at(stages, depths):
 
 def main():
     args = arguments()
-    backbone = kft.load(args.backbone, weights=not args.random)
+    backbone = recipe.backbone(args)
     image = load_sample_image(args.image) if args.image in SAMPLES else args.image
     known = dreaming.stages_of(backbone)
     stages, rows = args.stages or at(known, STAGES.values()), at(known, DEPTHS)

@@ -7,7 +7,7 @@ again.
 Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or a FASTA file of yours.
 Command: KERAS_BACKEND=torch python recipes/pretrain_esm2.py --dtype mixed_bfloat16
 Needs: 2 GB; 80 minutes on two cores that have matrix units for bfloat16 and nothing else to do.
-Expect: kft_esm2_tiny, docs/pretraining.md
+Expect: kft_esm2_tiny, perplexity 16.2 on heldout_families (one seed); docs/pretraining.md
 """
 
 import argparse
@@ -31,11 +31,11 @@ def arguments():
     add("--width", type=count, default=320, help="of a new one")
     add("--heads", type=count, default=5, help="of a new one")
     add("--dtype", help="mixed_bfloat16 is twice as fast where the processor knows it")
-    add("--epochs", type=count, default=28, help="after each it is scored and kept")
+    add("--epochs", type=count, default=54, help="after each it is scored and kept")
     add("--steps", type=count, default=150, help="of an epoch")
     add("--tokens", type=count, default=6144, help="of a step")
     add("--crop", type=count, default=256, help="most tokens of a protein")
-    add("--share", type=recipe.share, default=0.15, help="of residues to hide")
+    add("--share", type=recipe.share, default=0.4, help="of residues to hide; 0.15 in ESM-2")
     add("--accumulate", type=count, default=1, help="steps whose gradients are averaged")
     add("--optimizer", choices=recipe.OPTIMIZERS, help="default: muon; with --backbone adamw")
     add("--rate", type=recipe.above_zero(float), help="highest; default 2e-3, with --backbone 2e-4")

@@ -73,18 +73,32 @@ def test_damaged_files(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype="uint8")).save(tmp_path / "whole.jpg")
     whole = (tmp_path / "whole.jpg").read_bytes()
     Image.new("F", (4, 4)).save(tmp_path / "floats.tiff")
+    Image.new("RGB", (4, 4)).save(tmp_path / "exif.png", exif=b"junk")
+    Image.fromarray(RNG.integers(0, 256, (300, 300, 3), dtype="uint8")).save(tmp_path / "large.png")
+    first, second, *rest = (tmp_path / "large.png").read_bytes().split(b"IDAT")
+    # What `read_images` lets pass can be encoded, and nothing else.
+    (tmp_path / "bad").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "bad" / "good.png")
+    rows = ["path,y", "bad/good.png,1"]
     for name, content, message in (
-        ("cut.jpg", whole[: len(whole) // 2], "is damaged"),
+        ("cut.jpg", whole[: len(whole) // 2], "cannot be read as an image: damaged"),
         ("empty.jpg", b"", "cannot be read as an image"),
         ("text.jpg", b"no image at all", "cannot be read as an image"),
         ("floats.tiff", None, "mode 'F'"),
-    ):
+        ("exif.png", None, "cannot be read as an image: damaged"),
+        ("chunk.png", b"IDAT".join([first, second]) + b"\0\1\2\3" + b"IDAT".join(rest),
+         "cannot be read as an image: damaged"),
+    ):  # fmt: skip
         path = tmp_path / name
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(ValueError, match=message) as error:
             vision_images.ImageEncoder((8, 8))([tmp_path / "whole.jpg", path])
         assert "images[1]" in str(error.value)
+        rows.append(f"{name},2")
+    (tmp_path / "all.csv").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match="6 of 7 files are no whole images"):
+        kft.data.read_images(tmp_path / "all.csv")
 
 
 def test_batches_look_at_every_image_first(tmp_path):
@@ -98,3 +112,8 @@ def test_batches_look_at_every_image_first(tmp_path):
     assert {batches[i][0]["images"].shape for i in range(2)} == {(2, 8, 8, 3), (1, 8, 8, 3)}
     with pytest.raises(ValueError, match=r"inputs\[1\]"):
         kft.batches(([path, tmp_path / "b.png"], [0, 1]), encode, 2)
+    # A header can be whole alone: then the file is named when its turn comes.
+    Image.new("L", (5, 5)).save(tmp_path / "c.png", exif=b"junk")
+    batches = kft.batches(([path, tmp_path / "c.png"], [0, 1]), encode, 2)
+    with pytest.raises(ValueError, match=r"c\.png, cannot be read as an image: damaged"):
+        batches[0]

@@ -419,3 +419,15 @@ def test_bad_models_are_refused(backbone, tmp_path):
         pretraining.pretrain_images(backbone, pictures(1)[0])
     with pytest.raises(TypeError, match=r"write \[image\]"):
         pretraining.pretrain_images(backbone, "a.png")
+
+
+@once
+def test_images_may_come_from_a_generator(backbone):
+    one, two = (
+        pretraining.masked_image_batches(images, backbone.encode, 2, patch_size=8)
+        for images in (pictures(5), (image for image in pictures(5)))
+    )
+    assert len(one) == len(two) == 3
+    np.testing.assert_array_equal(one[0][1], two[0][1])
+    with pytest.raises(ValueError, match="images is empty"):
+        pretraining.masked_image_batches(iter([]), backbone.encode, 2, patch_size=8)

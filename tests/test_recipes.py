@@ -246,13 +246,15 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
     [
         ("pretrain_esm2", ["--corpus", "nowhere"], "There is no corpus in nowhere"),
         ("pretrain_esm2", ["--score"], "--score needs --backbone"),
+        ("pretrain_esm2", ["--tokens", 128], "--crop must be 8 to --tokens, received 256 and 128"),
+        ("pretrain_esm2", ["--steps", 1], "--steps must be at least 2, received 1"),
         ("pretrain_esm2", ["--share", 15], "argument --share: invalid share value: '15'"),
         ("pretrain_esm2", ["--share", "nan"], "argument --share: invalid share value: 'nan'"),
         ("vision_mae", ["--ratio", 1], "argument --ratio: invalid share value: '1'"),
         ("pretrain_esm2", ["--draw", "nowhere.csv"], "--draw: there is no file nowhere.csv"),
         ("scaling_laws", ["--table", "nowhere.csv"], "--table: there is no nowhere.csv"),
         ("scaling_laws", ["--corpus", "nowhere"], "There is no corpus in nowhere"),
-        ("fill_mask", ["--sequence", "MKT1_"], "has '1' at position 4"),
+        ("fill_mask", ["--sequence", "MK_T1"], "has '1' at position 5"),
         ("fill_mask", ["--sequence", "MKT"], "no gap"),
         ("fill_mask", ["--every", 300], "--every must be at most 100"),
     ],
@@ -306,6 +308,47 @@ def test_masked_autoencoding_of_images(tmp_path):
     assert "val_relative_error" in first and (out / "backbone.keras").exists()
     assert "Epoch" not in run("vision_mae", tmp_path, *options)
     assert (out / "history.csv").read_text() == first
+    read = kft.recipe.image_arguments("which?").parse_args
+    given = ["--backbone", str(out / "backbone.keras"), "--image-size"]
+    found = kft.recipe.backbone(read([*given, "32"]))
+    assert kft.fingerprint(found, None) == kft.fingerprint(
+        keras.saving.load_model(out / "backbone.keras"), None
+    )
+    assert kft.recipe.backbone(read([*given, "48"])).image_size == (48, 48)
+    image = next((tmp_path / "mine" / "dim").glob("*.png"))
+    run("deep_dream", tmp_path, "--tiny", "--image", image, *given[:2], "--stages", "block_0")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    with pytest.raises(SystemExit, match=r"other\.keras holds no vision backbone but a Sequential"):
+        kft.recipe.backbone(read(["--backbone", str(tmp_path / "other.keras")]))
+
+
+@pytest.mark.once
+def test_recipes_on_images_read_tables_and_folders_as_they_are_told(tmp_path):
+    from PIL import Image
+
+    rows = ["image,y,fold,path"]
+    for i in range(12):
+        file = tmp_path / "cells" / "ab"[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 9), i).save(file)
+        name = file.relative_to(tmp_path)
+        rows.append(f"{name},{'ab'[i % 2]},{('train', 'valid', 'test')[i // 4]},{name}")
+    (tmp_path / "cells.csv").write_text("\n".join(rows))
+    table, read = str(tmp_path / "cells.csv"), kft.recipe.image_arguments("which?").parse_args
+    proteins = kft.recipe.arguments("which?").parse_args
+    for args in (
+        read(["--data", table, "--split", "fold"]),
+        read(["--data", table, "--split", "fold", "--inputs", "image"]),
+        proteins(["--data", table, "--split", "fold", "--inputs", "path"]),
+    ):
+        found = kft.recipe.data(args)
+        numbers = [[int(path.stem) for path in part.inputs] for part in found.splits.values()]
+        assert numbers == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    for parse in (read, proteins):  # a split at random unless something is said
+        found = kft.recipe.data(parse(["--data", str(tmp_path / "cells")]))
+        assert [len(part) for part in found.splits.values()] == [8, 2, 2]
+        with pytest.raises(ValueError, match="has no columns"):
+            kft.recipe.data(parse(["--data", str(tmp_path / "cells"), "--split", "fold"]))
 
 
 @pytest.mark.once
@@ -322,6 +365,26 @@ def test_gaps_are_filled(tmp_path):
     assert "MKTAY_AKQR_" in own and "whole" not in own
     row = r"^ +(?:6|11)  \?    [A-Z] 0\.\d{3}, [A-Z] 0\.\d{3}$"
     assert len(re.findall(row, own, re.MULTILINE)) == 2
+
+
+@pytest.mark.once
+def test_what_is_told_of_gaps_is_what_is_printed(tmp_path):
+    """In docs and on the model's card; all four proteins, each at its full length."""
+    printed = run("fill_mask", tmp_path)
+    gaps, *shares = re.search(
+        r"Right at once (?=.* of (\d+) gaps)(\d+%), among the first three (\d+%) .*? is right in "
+        r"(\d+%) and (\d+%); .*, in (\d+%)", printed,
+    ).groups()  # fmt: skip
+    assert len(pd.read_csv(tmp_path / "gaps.csv")) == int(gaps)
+    shipped = Path(kft.__file__).parent / "backbones" / "shipped" / "kft_esm2_tiny"
+    for path, expected in (
+        (RECIPES.parent / "docs" / "pretraining.md", shares),
+        (shipped / "README.md", shares[:1]),
+    ):
+        parts = re.split(r"\n\n|\n- ", path.read_text())
+        (told,) = [part for part in parts if re.search(r"\d+\s+gaps", part)]
+        assert re.findall(r"(\d+)\s+gaps", told) == [gaps]
+        assert re.findall(r"\d+%", told) == expected
 
 
 @pytest.mark.once

@@ -1,6 +1,7 @@
 """Vision backbones: one contract for all of them."""
 
 import json
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -105,6 +106,37 @@ def test_save_and_reload(backbone, tmp_path):
     assert kft.fingerprint(again) == kft.fingerprint(model)
 
 
+BOTH_KINDS = pytest.mark.parametrize("backbone", ["vit", "efficientnet"], indirect=True)
+
+
+@pytest.mark.parametrize("name", ["vit", "efficientnet"])
+def test_the_published_classifier_goes_wherever_the_backbone_goes(name, tmp_path):
+    """It is no layer of the backbone, and must not answer at random under published names."""
+    backbone = kft.backbones.randomised(BACKBONES[name](classes=("cat", "dog", "eel")), 0)
+    x = backbone.encode(pictures(2)[0])
+    expected = backbone.classifier.predict_on_batch(x)
+    backbone.save(tmp_path / "backbone.keras")
+    kft.Model(backbone, kft.heads.Classification(2)).save(tmp_path / "model.keras")
+    for copy in (
+        backbone.resized(32),
+        keras.saving.load_model(tmp_path / "backbone.keras"),
+        keras.saving.load_model(tmp_path / "model.keras").backbone,
+    ):
+        np.testing.assert_allclose(copy.classifier.predict_on_batch(x), expected, atol=1e-6)
+    dense, larger = (b.classifier.layers[-1] for b in (backbone, backbone.resized(64)))
+    np.testing.assert_array_equal(larger.get_weights()[0], dense.get_weights()[0])
+
+
+@pytest.mark.once
+def test_image_sizes():
+    backbone = BACKBONES["vit"]()
+    for size in (np.int64(64), (64, np.int32(64)), np.array([64, 64])):
+        assert json.loads(json.dumps(backbone.resized(size).get_config()))["image_size"] == [64, 64]
+    for size in (64.0, "64", None, 0, (64, 64.0), (64,), np.float32(64)):
+        with pytest.raises(ValueError, match="image_size must be one or two integers above 0"):
+            backbone.resized(size)
+
+
 def test_the_same_seed_draws_the_same_weights(backbone):
     again = kft.backbones.randomised(type(backbone).from_config(backbone.get_config()), 0)
     for one, two in zip(again.get_weights(), backbone.get_weights(), strict=True):
@@ -130,22 +162,58 @@ def test_a_new_head_prefers_no_class(backbone):
     np.testing.assert_array_equal(kft.predict(model, pictures(3)[0]), np.float32(1 / 7))
 
 
-BOTH_KINDS = pytest.mark.parametrize("backbone", ["vit", "efficientnet"], indirect=True)
+def moved_stages(model, before):
+    """Those with any weight that is not as it was, whose new adapters do not count."""
+    after = kft.params.digests(model, None)
+    return {path.partition("/")[0] for path in before if after[path] != before[path]}
 
 
 @BOTH_KINDS
 @pytest.mark.parametrize("name", kft.strategies.names())
 def test_every_strategy(backbone, name, as_written):
+    """What is to learn moves, statistics included, and nothing else does."""
     images, kinds = pictures(16)
     model = kft.Model(backbone, kft.heads.Classification(2))
-    options = {} if name == "linear_probe" else {"epochs": 2}
-    before = kft.fingerprint(backbone, trainable=None)
+    options = {} if name == "linear_probe" else {"epochs": 2, "learning_rate": 1e-2}
+    before = kft.params.digests(model, None)
     done = kft.fit(model, (images, kinds), name, batch_size=8, seed=0, verbose=0, **options)
+    stages = [stage.name for stage in backbone.stages]
+    last = stages[1:] if backbone.name == "vit" else stages[-2:]  # a norm goes with its block
+    resting = {"linear_probe": [], "head_only": [], "lora": [], "last_blocks": last}
+    learns = resting.get(name, stages)
+    assert moved_stages(done.model, before) == {*learns, "head"}
+    after = kft.params.digests(done.model, None)
+    for path in before:
+        if "moving" in path:
+            assert (after[path] != before[path]) == (path.partition("/")[0] in learns), path
+    added = {w.path: w.variable for w in kft.params.weights(done.model) if w.path not in before}
+    assert bool(added) == (name == "lora")
+    assert all(np.any(ops.convert_to_numpy(v)) for path, v in added.items() if "lora_b" in path)
+    if name == "from_scratch":
+        assert kft.params.digests(model, None) == before
     answers = kft.predict(done.model, images)
     assert answers.shape == (16, 2) and np.isfinite(answers).all()
-    if name in ("linear_probe", "head_only"):
-        # Statistics of a frozen BatchNormalization included.
-        assert kft.fingerprint(backbone, trainable=None) == before
+    if name == "linear_probe":
+        assert (answers.argmax(1) == kinds).mean() > 0.7
+    # In four steps nothing else gets beyond chance for sure.
+    if name in ("head_only", "lora") and backbone.name == "efficientnet":
+        assert -np.log(answers[np.arange(16), kinds]).mean() < np.log(2) - 0.003
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet"], indirect=True)
+def test_what_is_not_unfrozen_yet_rests(backbone, as_written):
+    @dataclass(frozen=True)
+    class Beginning(kft.strategies.GradualUnfreezing):
+        """The first of two phases: the head and half of the stages."""
+
+        def __call__(self, model):
+            return super().__call__(model)[:1]
+
+    images, kinds = pictures(16)
+    model = kft.Model(backbone, kft.heads.Classification(2))
+    before = kft.params.digests(model, None)
+    kft.fit(model, (images, kinds), Beginning(epochs=2), batch_size=8, seed=0, verbose=0)
+    assert moved_stages(model, before) == {"block_2", "block_3", "top", "head"}
 
 
 @pytest.mark.parametrize("backbone", ["resnet", "efficientnet", "mobilenet"], indirect=True)
@@ -204,9 +272,7 @@ def test_compare(tmp_path, as_written):
     from kft.data import Dataset, Split
 
     images, kinds = pictures(32)
-    parts = [Split(images[i::2], kinds[i::2] % 2) for i in range(2)]
-    parts[0] = Split(images[:16], kinds[:16])
-    parts[1] = Split(images[16:], kinds[16:])
+    parts = [Split(images[:16], kinds[:16]), Split(images[16:], kinds[16:])]
     data = Dataset("pictures", "classification", parts[0], None, parts[1], source="drawn",
                    licence="none", citation="", checksum="", classes=("right", "left"))  # fmt: skip
     backbone = BACKBONES["vit"]()

@@ -121,6 +121,26 @@ def test_published_classifier(family, tmp_path):
     assert len(backbone.classes) == 3
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("family", ["vit", "dinov2"])
+def test_two_classes_without_their_names(family, tmp_path):
+    """As transformers 4 writes them where the names are its usual ones."""
+    reference = transformers_model(family, classes=2)
+    reference.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({k: v for k, v in config.items() if k not in ("id2label", "label2id")})
+    )
+    backbone = kft.load(tmp_path, image_size=32)
+    assert backbone.classes == ("LABEL_0", "LABEL_1")
+    x, theirs = pixels(2)
+    with torch.no_grad():
+        expected = reference(pixel_values=theirs).logits.numpy()
+    found = ops.convert_to_numpy(backbone.classifier({"images": x}))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["resnet", "resnet_v2", "efficientnet", "mobilenet"])
 def test_cut_graphs_are_the_graph(name):
     backbone = kft.backbones.randomised(BACKBONES[name](), 0)

@@ -173,6 +173,8 @@ class VisionBackbone(keras.Model):
     def stages(self):
         return [self.get_layer(name) for name in self._stages]
 
+    # No layer of the backbone: a fine-tuned model must not carry weights that no gradient reaches.
+    # Keras's saving finds it as an attribute, so that its weights are in every file.
     @cached_property
     def classifier(self):
         """keras.Model -> logits (B, K) of the published classes, see `ImageClassifier`."""
@@ -180,6 +182,8 @@ class VisionBackbone(keras.Model):
 
     def resized(self, image_size):
         """A copy for another image size, with the same weights; positions are interpolated.
+
+        The weights of a classifier are among them.
 
         Args:
             image_size: (H, W), or one side of a square, in pixels.
@@ -191,11 +195,12 @@ class VisionBackbone(keras.Model):
         encoder = self.encode.resized(image_size).get_config()
         changed = {"image_size": image_size, "preprocessing": encoder}
         copy = type(self).from_config({**self.get_config(), **changed})
-        for ours, theirs in zip(copy.weights, self.weights, strict=True):
+        after, before = (one.classifier if one.classes else one for one in (copy, self))
+        for ours, theirs in zip(after.weights, before.weights, strict=True):
             values = ops.convert_to_numpy(theirs)
             if ours.shape != theirs.shape:  # the position embeddings, and nothing else
-                after, before = copy.stages[0], self.stages[0]
-                values = interpolated(values, len(after.tokens), after.grid, before.grid)
+                new, old = copy.stages[0], self.stages[0]
+                values = interpolated(values, len(new.tokens), new.grid, old.grid)
             ours.assign(values)
         return copy
 
@@ -365,12 +370,12 @@ def _check_family(family, known):
 
 def sides(image_size):
     """(H, W) of a pair, or of one side."""
-    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+    pair = tuple(image_size) if hasattr(image_size, "__iter__") else (image_size, image_size)
+    if len(pair) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in pair):
         raise ValueError(
             f"image_size must be one or two integers above 0, received {image_size!r}."
         )
-    return pair
+    return tuple(map(int, pair))  # of numpy's JSON knows nothing
 
 
 def _config(about, classes, preprocessing, statistics):

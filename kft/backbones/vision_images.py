@@ -4,8 +4,9 @@ Reference: `transformers` 5, `image_processing_backends.py` (`PilBackend`), `ima
 Pillow resizes the pixels as they are stored, 8 bits each, and the rest is arithmetic.
 
 Differences from the reference: one channel is repeated to three (the reference refuses it or
-repeats it, by model); a photograph is turned the way its EXIF data say; 16-bit and floating-point
-images keep their precision, since each channel is then resized in float32.
+repeats it, by model); a photograph is turned the way its EXIF data say; grey 16-bit images and
+floating-point arrays keep their precision, since each channel is then resized in float32 (Pillow
+opens colours of 16 bits as 8).
 
 Shapes: `B` images, `H` and `W` of the model's input, `h` and `w` of one image.
 """
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from kft.pixels import RESAMPLING, check_mode, opened, read_pixels, resized_pixels
+from kft.pixels import RESAMPLING, check_mode, opened_as, read_pixels, resized_pixels
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
@@ -88,7 +89,7 @@ class ImageEncoder:
         """
         if max_length is not None:
             raise ValueError(f"max_length is for sequences, received {max_length} with images.")
-        images = _listed(images)
+        images = listed(images)
         names = names or [f"images[{i}]" for i in range(len(images))]
         if not images:
             raise ValueError("images is empty: give at least one.")
@@ -99,11 +100,14 @@ class ImageEncoder:
         return {"images": encoded}
 
     def check(self, images, names):
-        """Raises now what encoding would raise in the middle of an epoch; decodes no file."""
+        """Raises now what encoding would raise in the middle of an epoch, as far as headers tell.
+
+        Of a file the pixels are not decoded, which would take as long as an epoch: what is damaged
+        there is a ValueError that names the file when its turn comes. `read_images` decodes all.
+        """
         for image, name in zip(images, names, strict=True):
             if isinstance(image, str | os.PathLike):
-                with opened(image, name) as picture:
-                    check_mode(picture, name)
+                check_mode(opened_as(name, image, decode=False), name)
             else:
                 read_pixels(image, name)
 
@@ -138,7 +142,8 @@ class ImageEncoder:
         return pixels[top : top + height, left : left + width]
 
 
-def _listed(images):
+def listed(images):
+    """A list of images; a TypeError where it is one image."""
     one = "images must be a list of images, received one: write [image]."
     if isinstance(images, str | os.PathLike) or hasattr(images, "convert"):  # as PIL's have
         raise TypeError(one)

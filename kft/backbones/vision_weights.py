@@ -119,16 +119,18 @@ def from_hugging_face(config, tensors, source, dtype=None, processor=None, image
         ValueError: another architecture, or tensors that do not fit.
     """
     arguments = _arguments(config, processor, source)
-    if "classifier.weight" in (tensors or ()) and config.get("id2label"):
-        labels = config["id2label"]
-        arguments["classes"] = [labels[key] for key in sorted(labels, key=int)]
-    if tensors is None:
-        backbone = VisionTransformer(**arguments, dtype=dtype)
-        return backbone if image_size is None else backbone.resized(image_size)
-    tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors)
+    if tensors is not None:
+        tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors)
+        if "classifier.weight" in tensors:
+            # transformers 4 leaves the labels out where they are the usual names of two classes.
+            usual = {i: f"LABEL_{i}" for i in range(tensors.shape("classifier.weight")[0])}
+            labels = config.get("id2label") or usual
+            arguments["classes"] = [labels[key] for key in sorted(labels, key=int)]
     backbone = VisionTransformer(**arguments, dtype=dtype)
     if image_size is not None:
         backbone = backbone.resized(image_size)
+    if tensors is None:
+        return backbone
     names = {_modern(name, arguments["family"]): name for name in tensors}
     parts = [backbone, *([backbone.classifier] if arguments.get("classes") else [])]
     variables = {v.path: v for part in parts for v in part.weights}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kft.backbones.vision_images import listed
 from kft.pretraining.training import Steps
 
 RATIO = 0.75  # of the patches are hidden: He et al., figure 5
@@ -154,9 +155,8 @@ class MaskedImageBatches(Steps):
         self, images, encode, batch_size, patch_size, ratio, normalise, steps, seed, fresh
     ):
         super().__init__(seed, fresh)
-        # Refuses what is no list of images.
-        encode(images[:1] if hasattr(images, "__getitem__") else images)
-        self.images, self.encode = list(images), encode
+        self.images, self.encode = listed(images), encode
+        encode(self.images[:1])  # refuses none at all
         encode.check(self.images, [f"images[{i}]" for i in range(len(self.images))])
         self.patch_size, self.ratio, self.normalise = patch_size, ratio, normalise
         self.patches = _patches_of(encode.size, patch_size)
