@@ -183,15 +183,18 @@ def _computed_in(dtype, layers):
     """
     with _ALONE:
         attentions = [x for x in layers if isinstance(x, keras.layers.MultiHeadAttention)]
-        policies, rates = [x.dtype_policy for x in layers], [x._dropout for x in attentions]
+        policies = [x.dtype_policy for x in layers]
+        told = [(x._dropout, x._inverse_sqrt_key_dim) for x in attentions]
         general, narrow = keras.config.dtype_policy(), NARROWED["float64"]
         try:
             for layer in layers:
                 layer.dtype_policy = dtype
             for layer in attentions:
                 # Asked for dropout, which it does not do at inference, Keras takes the softmax of
-                # its own, and not JAX's, which is one of float32.
+                # its own, and not JAX's, which is one of float32. Of a number TensorFlow makes
+                # float32 first, of an array not.
                 layer._dropout = 1.0
+                layer._inverse_sqrt_key_dim = np.asarray(layer._inverse_sqrt_key_dim)
             keras.config.set_dtype_policy(dtype)  # of layers that others make when they are called
             NARROWED["float64"] = "float64"  # on JAX and torch Keras makes float32 of it
             with _doubles():
@@ -201,8 +204,8 @@ def _computed_in(dtype, layers):
             keras.config.set_dtype_policy(general)
             for layer, policy in zip(layers, policies, strict=True):
                 layer.dtype_policy = policy
-            for layer, rate in zip(attentions, rates, strict=True):
-                layer._dropout = rate
+            for layer, (rate, scale) in zip(attentions, told, strict=True):
+                layer._dropout, layer._inverse_sqrt_key_dim = rate, scale
 
 
 def _doubles():

@@ -156,16 +156,18 @@ class MaskedBatches(Steps):
         plan = self._planned(turn)
         begin, last = turn * self.one_pass, len(plan) - 1
         starts = range(-begin % self.steps, len(plan), self.steps)
-        taken = {i for at in starts for i in (at, at + 1)}  # by the first two batches of an epoch
-        if (begin - 1) % self.steps == 0:  # one begins with the pass before
-            taken.add(0)
+        pairs = {i: at + at + 1 - i for at in starts if at < last for i in (at, at + 1)}
+        # These belong to a pair with a batch of another pass.
+        fixed = ({0} if (begin - 1) % self.steps == 0 else set()) | {last} & set(starts)
         for at in starts:
             length = plan[at][0]
             if length == (plan[at + 1] if at < last else self._planned(turn + 1)[0])[0]:
-                other = (i for i in range(len(plan)) if plan[i][0] != length and i not in taken)
-                if (i := next(other, None)) is not None:
+                others = [i for i, x in enumerate(plan) if x[0] != length and i not in fixed]
+                spare = [i for i in others if i not in pairs or plan[pairs[i]][0] != length]
+                # With too few to spare the earlier epoch has one: trainings begin there.
+                if found := spare or [i for i in others if i > at + 1]:
                     moved = min(at + 1, last)
-                    plan[moved], plan[i] = plan[i], plan[moved]
+                    plan[moved], plan[found[0]] = plan[found[0]], plan[moved]
         return plan
 
 
