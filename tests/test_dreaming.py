@@ -407,7 +407,7 @@ def test_a_figure_of_something_else():
 
 
 @pytest.mark.once
-@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have")
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_quantized_weights_are_refused():
     backbone = BACKBONES["vit"]()
     backbone.quantize("int8")
