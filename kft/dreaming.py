@@ -231,7 +231,7 @@ def feature_grid(backbone, stages=None, channels=4, size=None, steps=20, octaves
     size = tuple(side - jitter for side in tile) if size is None else (size, size)
     _check(steps=steps, octaves=octaves, bands=bands, size=size[0])
     _check_above(octave_scale=(octave_scale, 1), rate=(rate, 0))
-    if np.isscalar(channels):
+    if channels is None or np.isscalar(channels):
         _check(channels=channels)
         channels = range(channels)
     if not (stages and len(channels)):

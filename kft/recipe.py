@@ -217,7 +217,10 @@ def backbone(args):
 
 def _saved(path, args, size):
     """The vision backbone that `backbone.save` wrote, as the recipe vision_mae does."""
-    found = keras.saving.load_model(path)
+    try:
+        found = keras.saving.load_model(path)
+    except Exception as error:  # Keras has many, by what is wrong with the file
+        raise SystemExit(f"--backbone: {path} cannot be read as a Keras model: {error}") from error
     if not isinstance(found, VisionBackbone):
         kind = type(found).__name__
         raise SystemExit(f"--backbone: {path} holds no vision backbone but a {kind}.")

@@ -6,8 +6,8 @@ noise what single channels answer to (feature visualisation).
 Data: a sample photograph of scikit-learn, china.jpg (danielbuechele, CC BY 2.0) or flower.jpg
 (vultilion, CC BY 2.0); or `--image`, a file of yours.
 Command: KERAS_BACKEND=tensorflow python recipes/deep_dream.py
-Needs: the extras vision and imagenet; 1.3 GB; 90 s of one core with TensorFlow; a gradient takes six
-times as long with torch, twenty times with JAX.
+Needs: the extras vision and imagenet; 1.3 GB; 90 s of one core with TensorFlow; a gradient takes
+six times as long with torch, twenty times with JAX.
 Expect: docs/vision.md
 """
 

@@ -379,6 +379,8 @@ def test_wrong_arguments_of_the_grid(net):
         ({"stages": []}, "stages and channels must not be empty"),
         ({"stages": ["no"]}, "stage must be one of"),
         ({"channels": 0}, "channels must be an integer of at least 1"),
+        ({"channels": None}, "channels must be an integer of at least 1, received None"),
+        ({"channels": 2.5}, "channels must be an integer of at least 1, received 2.5"),
         ({"channels": [99]}, "channel must be an integer from 0 to"),
         ({"channels": []}, "stages and channels must not be empty"),
         ({"size": 0}, "size must be an integer of at least 1"),

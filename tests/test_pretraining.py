@@ -172,6 +172,7 @@ def test_each_epoch_begins_with_two_lengths(seed, steps):
         ({"tokens": 16}, "tokens must be an integer of at least 32"),
         ({"steps": 1}, "steps must be an integer of at least 2"),
         ({"share": 15}, "share must be above 0 and below 1, received 15"),
+        ({"share": "0.3"}, "share must be above 0 and below 1, received '0.3'"),
         ({"seed": -1}, "seed must be an integer of at least 0, received -1"),
         ({"sequences": ["XXXX", "B"]}, "No sequence has one of the 20 standard residues"),
     ],

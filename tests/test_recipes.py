@@ -317,6 +317,9 @@ def test_masked_autoencoding_of_images(tmp_path):
     assert kft.recipe.backbone(read([*given, "48"])).image_size == (48, 48)
     image = next((tmp_path / "mine" / "dim").glob("*.png"))
     run("deep_dream", tmp_path, "--tiny", "--image", image, *given[:2], "--stages", "block_0")
+    (tmp_path / "damaged.keras").write_bytes(b"PK\x03\x04")
+    with pytest.raises(SystemExit, match=r"damaged\.keras cannot be read as a Keras model"):
+        kft.recipe.backbone(read(["--backbone", str(tmp_path / "damaged.keras")]))
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(SystemExit, match=r"other\.keras holds no vision backbone but a Sequential"):
         kft.recipe.backbone(read(["--backbone", str(tmp_path / "other.keras")]))

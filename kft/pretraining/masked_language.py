@@ -15,6 +15,7 @@ Shapes: `B` proteins in a batch, `L` tokens.
 
 import hashlib
 from functools import partial
+from numbers import Real
 
 import keras
 import numpy as np
@@ -209,7 +210,7 @@ def masked_batches(
         given = value is not None or name != "steps"
         if given and not (isinstance(value, int | np.integer) and value >= least):
             raise ValueError(f"{name} must be an integer of at least {least}, received {value!r}.")
-    if not 0 < share < 1:
+    if not (isinstance(share, Real) and 0 < share < 1):
         raise ValueError(f"share must be above 0 and below 1, received {share!r}.")
     return MaskedBatches(sequences, encode, tokens, crop, steps, seed, fresh, share)
 
