@@ -5,11 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BACKENDS := jax tensorflow torch
 
-.PHONY: help demo test $(BACKENDS:%=test-%) test-once lint format benchmark clean
+.PHONY: help demo test test-all $(BACKENDS:%=test-%) test-once lint format benchmark clean
 
 help:
 	@echo "make demo [BACKEND=jax|torch|tensorflow]   which strategy? a comparison of minutes, see out/"
-	@echo "make test                                  lint, and the suite on every backend"
+	@echo "make test                                  lint, and the suite on every backend, ten minutes"
+	@echo "make test-jax (-torch, -tensorflow, -once) the tests of one backend, or those that need none"
+	@echo "make test-all                              also the long tests, an hour"
 	@echo "make benchmark                             speed beside transformers, some minutes"
 
 demo: $(VENV)/.installed-$(BACKEND)
@@ -20,11 +22,12 @@ demo: $(VENV)/.installed-$(BACKEND)
 DEMO := --data amp --records 320 --max-length 62 --strategies linear_probe full --seeds 3 \
 	--epochs 8 --rate 5e-4
 
-# One process per backend, and one for the tests that do not depend on it; two at a time with one
-# thread each, the longest first: small models gain nothing from more.
-test: $(VENV)/.installed-test lint
-	@echo "The suite on $(BACKENDS): 30 to 45 minutes on 2 cores; each process prints when it is done."
-	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 --output-sync=line $(BACKENDS:%=test-%) test-once
+# Small models gain nothing from a second thread: two processes run at a time.
+test: $(VENV)/.installed-test
+	$(BIN)/python tests/suite.py
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/python tests/suite.py --long
 
 $(BACKENDS:%=test-%): test-%: $(VENV)/.installed-test
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -m "not once"
@@ -33,8 +36,7 @@ test-once: $(VENV)/.installed-test
 	KERAS_BACKEND=torch $(BIN)/python -m pytest -m once
 
 lint: $(VENV)/.installed-test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/python tests/suite.py --lint
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .

@@ -1,32 +1,90 @@
 """What all tests share: no network, and the references' small models."""
 
-import atexit
 import gc
+import hashlib
+import importlib.metadata
 import ipaddress
 import os
+import platform
+import re
 import shutil
 import socket
-import tempfile
+import time
+from pathlib import Path
 
 import pytest
 
 # The hub's client looks at these when it is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("KERAS_BACKEND", "torch")  # for a plain `pytest tests/test_x.py`: the fastest
 
-# Tests compile the same small models again and again: with this JAX does it once per session,
-# which halves its time.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="kft-tests-jax-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-# Each program is small and runs a few times: compiled without much optimisation it takes a quarter
-# of the time. Tests that hold numbers against a reference ask for `optimised`.
-if os.environ.get("KERAS_BACKEND") == "jax":
+
+def cache_folder():
+    """Where programs that JAX has compiled are kept for the next run; tests can do without.
+
+    Another processor, JAX or other flags have a folder of their own; what was not used for a month
+    is removed.
+    """
+    key = [platform.platform(), os.environ.get("XLA_FLAGS", "")]
+    key += [importlib.metadata.version(name) for name in ("jax", "jaxlib", "keras")]
+    processor = Path("/proc/cpuinfo")
+    if processor.exists():
+        key += re.findall(r"^flags.*", processor.read_text(), re.M)[:1]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kft" / "tests"
+    folder = root / f"jax-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.touch()
+        for other in root.glob("jax-*"):
+            if time.time() - other.stat().st_mtime > 30 * 24 * 3600:
+                shutil.rmtree(other, ignore_errors=True)
+    except OSError:
+        pass  # then JAX warns of nothing and compiles anew
+    return folder
+
+
+if os.environ["KERAS_BACKEND"] == "jax":
+    # Each program is small and runs a few times: compiled without much optimisation it takes a
+    # quarter of the time. Tests that hold numbers against a reference ask for `optimised`.
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ["XLA_FLAGS"] = (
         f"--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
         f"{os.environ.get('XLA_FLAGS', '')}"
     )
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache_folder())
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+# Which tests run ----------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="also tests that are marked as long")
+    parser.addoption(
+        "--in-turn", action="store_true",
+        help="run a test marked `in_turn` on its own backend alone, as `make test` does",
+    )  # fmt: skip
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out long tests, and those whose turn is on another backend."""
+    left_out = [item for item in items if not _runs(item, config)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _runs(item, config):
+    if item.get_closest_marker("long") and not config.getoption("long"):
+        return False
+    turn = item.get_closest_marker("in_turn")
+    if turn and config.getoption("in_turn"):
+        return turn.args[0] == os.environ["KERAS_BACKEND"]
+    return True
+
+
+# What all share -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True, scope="session")
