@@ -6,8 +6,13 @@ import numpy as np
 import torch
 from esm.data import Alphabet
 from esm.model.esm2 import ESM2 as FairESM2
+from keras import ops
 from transformers import EsmConfig, EsmForMaskedLM
 
+from kft.backbones import esm2, esm2_weights
+
+LENGTHS = (1, 2, 31, 58, 120, 300)
+PARTS = ("hidden states", "logits", "contacts")
 RESIDUES = "LAGVSERTIDPKQNFYMHWCXBUZO.-"
 
 SHAPES = {  # name: blocks, width, heads
@@ -104,3 +109,43 @@ def proteins(lengths, seed=0):
 def alphabet():
     """fair-esm's alphabet of ESM-2."""
     return Alphabet.from_architecture("ESM-1b")
+
+
+def ours(backbone, inputs):
+    """What `outputs` gives, of a backbone of ours."""
+    models = backbone, backbone.masked_lm, backbone.contacts
+    return [ops.convert_to_numpy(model(inputs)) for model in models]
+
+
+def from_reference(model):
+    """Our backbone with the weights of either reference."""
+    if isinstance(model, EsmForMaskedLM):
+        state = {name: value.numpy() for name, value in model.state_dict().items()}
+        return esm2_weights.from_hugging_face(model.config.to_dict(), state, "the reference")
+    settings = {
+        "encoder_layers": model.num_layers,
+        "encoder_embed_dim": model.embed_dim,
+        "encoder_attention_heads": model.attention_heads,
+        "token_dropout": True,
+    }
+    state = {name: value.numpy() for name, value in model.state_dict().items()}
+    return esm2_weights.from_fair({"cfg": {"model": settings}, "model": state}, None, "reference")
+
+
+def mixed_batch():
+    """Lengths 1 to 300 in one batch, several <mask>, all 33 tokens."""
+    sequences = proteins(LENGTHS)
+    sequences[2] = f"<mask>{sequences[2][:9]}<mask><mask>{sequences[2][9:]}"
+    sequences[4] = sequences[4].replace("K", "<mask>")
+    token_ids = esm2.encode(sequences)["token_ids"]
+    token_ids[5, 7:40] = np.arange(33)
+    return token_ids
+
+
+def counted(part, token_ids):
+    """Where an output means something: not at padding."""
+    there = token_ids != esm2.PAD
+    if part == "contacts":
+        inside = there[:, 2:]
+        return inside[:, :, None] & inside[:, None, :]
+    return there

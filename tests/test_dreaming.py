@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from matplotlib.image import imsave
-from test_vision import BACKBONES
+from models import BACKBONES
 
 import kft
 from kft import dreaming

@@ -10,50 +10,9 @@ import torch
 from keras import ops
 
 import kft
-from kft.backbones import esm2, esm2_weights
+from kft.backbones import esm2
 
 pytestmark = pytest.mark.usefixtures("optimised")
-
-LENGTHS = (1, 2, 31, 58, 120, 300)
-PARTS = ("hidden states", "logits", "contacts")
-
-
-def ours(backbone, inputs):
-    models = backbone, backbone.masked_lm, backbone.contacts
-    return [ops.convert_to_numpy(model(inputs)) for model in models]
-
-
-def from_reference(model):
-    if isinstance(model, references.EsmForMaskedLM):
-        state = {name: value.numpy() for name, value in model.state_dict().items()}
-        return esm2_weights.from_hugging_face(model.config.to_dict(), state, "the reference")
-    settings = {
-        "encoder_layers": model.num_layers,
-        "encoder_embed_dim": model.embed_dim,
-        "encoder_attention_heads": model.attention_heads,
-        "token_dropout": True,
-    }
-    state = {name: value.numpy() for name, value in model.state_dict().items()}
-    return esm2_weights.from_fair({"cfg": {"model": settings}, "model": state}, None, "reference")
-
-
-def mixed_batch():
-    """Lengths 1 to 300 in one batch, several <mask>, all 33 tokens."""
-    proteins = references.proteins(LENGTHS)
-    proteins[2] = f"<mask>{proteins[2][:9]}<mask><mask>{proteins[2][9:]}"
-    proteins[4] = proteins[4].replace("K", "<mask>")
-    token_ids = esm2.encode(proteins)["token_ids"]
-    token_ids[5, 7:40] = np.arange(33)
-    return token_ids
-
-
-def counted(part, token_ids):
-    """Where an output means something: not at padding."""
-    there = token_ids != esm2.PAD
-    if part == "contacts":
-        inside = there[:, 2:]
-        return inside[:, :, None] & inside[:, None, :]
-    return there
 
 
 @pytest.mark.parametrize(
@@ -63,13 +22,13 @@ def counted(part, token_ids):
 @pytest.mark.parametrize("reference", (references.hugging_face, references.fair))
 def test_parity(reference, shape, scale, record_property):
     """Rule 6: beside float64, at most twice the reference's own float32 error + 1e-6."""
-    token_ids = mixed_batch()
+    token_ids = references.mixed_batch()
     model = reference(*references.SHAPES[shape], scale=scale)
-    found = ours(from_reference(model), {"token_ids": token_ids})
+    found = references.ours(references.from_reference(model), {"token_ids": token_ids})
     single = references.outputs(model, token_ids)
     truth = references.outputs(model.double(), token_ids)
-    for part, a, b, t in zip(PARTS, found, single, truth, strict=True):
-        where = counted(part, token_ids)
+    for part, a, b, t in zip(references.PARTS, found, single, truth, strict=True):
+        where = references.counted(part, token_ids)
         error, theirs = np.abs(a - t)[where].max(), np.abs(b - t)[where].max()
         record_property(part, (float(error), float(theirs)))
         assert error <= 2 * theirs + 1e-6, part
@@ -79,7 +38,7 @@ def test_parity(reference, shape, scale, record_property):
 
 def test_padding_and_batch_order_change_no_more_than_in_the_reference():
     model = references.hugging_face(2, 64, 4)
-    backbone = from_reference(model)
+    backbone = references.from_reference(model)
     proteins = references.proteins((5, 58, 20, 40))
     together = esm2.encode(proteins[::-1], pad_lengths=(96,))["token_ids"][::-1].copy()
     assert together.shape == (4, 96)
@@ -97,7 +56,7 @@ def test_padding_and_batch_order_change_no_more_than_in_the_reference():
 def test_token_dropout_is_what_parity_rests_on():
     """Without it the numbers are those of another model: 12% off with no <mask> at all."""
     reference = references.hugging_face(2, 64, 4)
-    backbone = from_reference(reference)
+    backbone = references.from_reference(reference)
     config = {**backbone.get_config(), "token_dropout": False}
     other = esm2.ESM2.from_config(config)
     other.set_weights(backbone.get_weights())
@@ -170,14 +129,18 @@ def test_config_round_trip_and_stages():
 
 @pytest.mark.parametrize("part", ("backbone", "masked_lm", "contacts"))
 def test_save_and_reload(part, tmp_path):
-    backbone = from_reference(references.hugging_face(2, 32, 4))
+    backbone = references.from_reference(references.hugging_face(2, 32, 4))
     inputs = esm2.encode(["MKTAYI", "AC<mask>"])
     model = backbone if part == "backbone" else getattr(backbone, part)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")  # safe mode is the default
     assert type(again) is type(model)
-    found = ours(again, inputs) if part == "backbone" else [ops.convert_to_numpy(again(inputs))]
-    expected = ours(backbone, inputs) if part == "backbone" else [
+    found = (
+        references.ours(again, inputs)
+        if part == "backbone"
+        else [ops.convert_to_numpy(again(inputs))]
+    )
+    expected = references.ours(backbone, inputs) if part == "backbone" else [
         ops.convert_to_numpy(model(inputs))
     ]  # fmt: skip
     for a, b in zip(found, expected, strict=True):
@@ -185,7 +148,7 @@ def test_save_and_reload(part, tmp_path):
 
 
 def test_masked_lm_shares_the_table_and_the_blocks():
-    backbone = from_reference(references.hugging_face(1, 32, 4))
+    backbone = references.from_reference(references.hugging_face(1, 32, 4))
     table = backbone.stages[0].tokens.embeddings
     assert sum(w is table for w in backbone.masked_lm.weights) == 1
     assert backbone.masked_lm.get_layer("block_0") is backbone.stages[1]
@@ -202,7 +165,7 @@ def test_masked_lm_shares_the_table_and_the_blocks():
 
 def test_contacts_see_weights_that_change():
     """The last block's weights are only borrowed: they must not be frozen into a trace."""
-    backbone = from_reference(references.hugging_face(1, 32, 4))
+    backbone = references.from_reference(references.hugging_face(1, 32, 4))
     inputs = esm2.encode(["MKTAYIAKQR"])
     before = np.asarray(backbone.contacts.predict_on_batch(inputs))
     backbone.stages[-2].query.kernel.assign(ops.zeros((32, 32)))
@@ -212,7 +175,7 @@ def test_contacts_see_weights_that_change():
 
 def test_mixed_bfloat16():
     reference = references.hugging_face(2, 64, 4)
-    exact = from_reference(reference)
+    exact = references.from_reference(reference)
     config = {**exact.get_config(), "dtype": "mixed_bfloat16"}
     half = esm2.ESM2.from_config(config)
     half.set_weights(exact.get_weights())

@@ -9,7 +9,6 @@ import pytest
 import references
 import torch
 from keras import ops
-from test_esm2 import from_reference
 from transformers import EsmForSequenceClassification, EsmForTokenClassification
 
 import kft
@@ -277,7 +276,7 @@ def test_dropout_drops_in_training_only(kind, features, mask):
 def test_probabilities_are_those_of_transformers():
     encoder = references.hugging_face(2, 32, 4, scale=0.2)
     ours = heads.EsmClassification(5, name="whole"), heads.EsmTokenClassification(5, name="tokens")
-    backbone = from_reference(encoder)
+    backbone = references.from_reference(encoder)
     model = keras.Model(backbone.input, [head(backbone.output) for head in ours])
     theirs = []
     for head, form in zip(

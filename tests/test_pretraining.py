@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import references
 import torch
-from test_esm2 import from_reference
 
 import kft
 from kft import pretraining, scoring
@@ -223,7 +222,7 @@ def test_loss_and_scores_count_what_they_should():
 def test_loss_curve_is_the_references(optimised):
     """20 steps of AdamW beside transformers with plain torch, from the same weights and masks."""
     reference = references.hugging_face(2, 32, 4)
-    backbone = from_reference(reference)
+    backbone = references.from_reference(reference)
     batches = pretraining.masked_batches(interrupted.proteins(), encode, tokens=256, crop=32)
     model = backbone.masked_lm
     model.compile(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import references
 import torch
-from test_esm2 import from_reference
 
 import kft
 
@@ -64,7 +63,7 @@ def reference_curve(reference, make=sgd, clip=None):
 
 def test_loss_curve_is_the_references():
     reference = references.hugging_face(2, 32, 4)
-    model = kft.Model(from_reference(reference), kft.heads.Classification(2))
+    model = kft.Model(references.from_reference(reference), kft.heads.Classification(2))
     model.compile(
         keras.optimizers.SGD(RATE, momentum=MOMENTUM), loss="sparse_categorical_crossentropy"
     )
@@ -82,7 +81,7 @@ def test_loss_curve_is_the_references():
 def test_adam_means_the_same_everywhere():
     """Its squares tell whether the gradient of a table that is looked up is one table."""
     reference = references.hugging_face(2, 32, 4)
-    model = kft.Model(from_reference(reference), kft.heads.Classification(2))
+    model = kft.Model(references.from_reference(reference), kft.heads.Classification(2))
     model.compile(
         keras.optimizers.Adam(1e-2, epsilon=1e-12, clipnorm=0.1),
         loss="sparse_categorical_crossentropy",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from keras import ops
+from models import BACKBONES
 from safetensors import safe_open
-from test_vision import BACKBONES
 
 import kft
 from kft.backbones import vision, vision_published, vision_weights

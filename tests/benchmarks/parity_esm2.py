@@ -15,20 +15,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import references
-from test_esm2 import PARTS, counted, from_reference, mixed_batch, ours
 
 
 def main():
-    token_ids = mixed_batch()
+    token_ids = references.mixed_batch()
     for reference in (references.hugging_face, references.fair):
-        errors = dict.fromkeys(PARTS, (0.0, 0.0))
+        errors = dict.fromkeys(references.PARTS, (0.0, 0.0))
         for shape in references.SHAPES.values():
             model = reference(*shape)
-            found = ours(from_reference(model), {"token_ids": token_ids})
+            found = references.ours(references.from_reference(model), {"token_ids": token_ids})
             single = references.outputs(model, token_ids)
             truth = references.outputs(model.double(), token_ids)
-            for part, a, b, t in zip(PARTS, found, single, truth, strict=True):
-                where = counted(part, token_ids)
+            for part, a, b, t in zip(references.PARTS, found, single, truth, strict=True):
+                where = references.counted(part, token_ids)
                 both = np.abs(a - t)[where].max(), np.abs(b - t)[where].max()
                 errors[part] = tuple(np.maximum(errors[part], both))
         name = {"hugging_face": "transformers", "fair": "fair-esm"}[reference.__name__]
