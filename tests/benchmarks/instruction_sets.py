@@ -1,0 +1,78 @@
+"""Do the tests that compare numbers pass whatever the processor can do?
+
+Command: python tests/benchmarks/instruction_sets.py [--backends jax torch tensorflow] [-k WORDS]
+
+Runs each parity and equality test under several instruction sets and with one and two threads, and
+prints the table of docs/benchmarks.md: a row per backend, setting and number of threads. Needs
+about 30 minutes on 2 cores.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {
+    "torch": {
+        f"{aten}, oneDNN {onednn}": {"ATEN_CPU_CAPABILITY": aten, "ONEDNN_MAX_CPU_ISA": onednn,
+                                     "MKL_ENABLE_INSTRUCTIONS": mkl}
+        for aten, onednn, mkl in (
+            ("default", "SSE41", "SSE4_2"), ("avx2", "AVX2", "AVX2"),
+            ("avx512", "AVX512_CORE", "AVX512"),
+        )
+    },
+    "jax": {isa: {"XLA_FLAGS": f"--xla_cpu_max_isa={isa}"} for isa in ("SSE4_2", "AVX2", "AVX512")},
+    "tensorflow": {
+        "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--xla_cpu_max_isa=SSE4_2"},
+        "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "XLA_FLAGS": "--xla_cpu_max_isa=AVX2"},
+        "AVX512_CORE": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    },
+}  # fmt: skip
+COMPARES = re.compile(r"assert_parity|assert_rounds_alike|assert_array_equal|array_equal|allclose")
+
+
+def comparing():
+    """The test files that compare what a backend has computed."""
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        source = path.read_text()
+        if COMPARES.search(source) and "pytestmark = pytest.mark.once" not in source:
+            yield str(path.relative_to(ROOT))
+
+
+def run(backend, variables, threads, words):
+    """(passed, failed, skipped) and the lines that name what failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not once and not in_turn", *comparing()]
+    found = subprocess.run(
+        [*command, *(["-k", words] if words else [])], cwd=ROOT, text=True, capture_output=True,
+        env={**os.environ, **variables, "KERAS_BACKEND": backend, "OMP_NUM_THREADS": str(threads)},
+        preexec_fn=lambda: os.sched_setaffinity(0, range(threads)),
+    )  # fmt: skip
+    last = found.stdout.strip().splitlines()[-1]
+    counts = {what: int(n) for n, what in re.findall(r"(\d+) (\w+)", last)}
+    failures = re.findall(r"^(?:FAILED|ERROR) .*$", found.stdout, re.M)
+    if found.returncode not in (0, 1):
+        failures.append(f"exit status {found.returncode}: {last} {found.stderr[-500:]}")
+    failed = max(counts.get("failed", 0) + counts.get("error", 0), len(failures))
+    return counts.get("passed", 0), failed, counts.get("skipped", 0), failures
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("-k", dest="words", help="only tests of these names, as pytest takes them")
+    args = parser.parse_args()
+    print("| backend | instruction set | threads | passed | failed | skipped |")
+    print("|---|---|---|---|---|---|")
+    for backend in args.backends:
+        for name, variables in SETTINGS[backend].items():
+            for threads in (1, 2):
+                passed, failed, skipped, lines = run(backend, variables, threads, args.words)
+                print(f"| {backend} | {name} | {threads} | {passed} | {failed} | {skipped} |")
+                print("\n".join(lines), end="\n" * bool(lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()
