@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import least_squares
 
 from kft.evaluation import Interval, interval
+
+EXPONENTS = 1e-4, 4.0  # the smallest and the largest that are tried
+STEPS = 12  # of Gauss-Newton, each of which leaves about as much as the residuals are large
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def fit_power_law(
         losses: (R,) nats, above 0.
         runs: (R,) which run each belongs to, where some are of the same: those err together, so
             that they say no more of the law's error than one. None if each is a run of its own.
-        floor: the irreducible loss where it is known; None fits it, at least 0.
+        floor: the irreducible loss where it is known; None fits it, from 0 to the lowest loss.
         resamples, confidence, seed: of the intervals.
 
     Returns:
@@ -73,29 +75,27 @@ def fit_power_law(
     fitted = 2 if floor is not None else 3
     runs = np.unique(np.arange(len(x)) if runs is None else runs, return_inverse=True)[1]
     _check(x, losses, runs, floor, fitted, resamples)
-    best = _fit(x, losses, floor)
-    if not 2e-4 < best[1] < 3.9:
+    x, losses, runs = _in_order(x, losses, runs)
+    (exponent,), (height,), (found,) = _fit(x, losses[None], floor)
+    if not 2e-4 < exponent < 3.9:
         raise ValueError(
             f"These losses follow no power law that falls: the best exponent lies at the end of "
-            f"what is tried, {best[1]:.4f}. Look at the runs: have they diverged, or not changed?"
+            f"what is tried, {exponent:.4f}. Look at the runs: have they diverged, or not changed?"
         )
-    predicted = _law(best, x)
+    predicted = found + height * (x / x[0]) ** -exponent
     residuals = np.log(losses / predicted)
     count = runs.max() + 1
     freedom = count - fitted
     error = np.sqrt(np.mean(residuals**2) * count / freedom)
     rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(resamples):
-        # Few runs know the size of their own error badly: it is drawn too.
-        size = error * np.sqrt(freedom / rng.chisquare(freedom))
-        noise = np.exp(size * rng.standard_normal(count)[runs])
-        draws.append(_fit(x, predicted * noise, floor, best))
-    draws = np.array(draws)
+    # Few runs know the size of their own error badly: it is drawn too.
+    sizes = error * np.sqrt(freedom / rng.chisquare(freedom, (resamples, 1)))
+    noise = np.exp(sizes * rng.standard_normal((resamples, count))[:, runs])
+    exponents, _, floors = _fit(x, predicted * noise, floor)
     return PowerLaw(
-        interval(float(best[1]), draws[:, 1], confidence),
-        interval(float(best[2]), draws[:, 2], confidence),
-        float(np.exp(best[0])),
+        interval(float(exponent), exponents, confidence),
+        interval(float(found), floors, confidence),
+        float(np.exp(np.log(x[0]) + np.log(height) / exponent)),
         float(np.sqrt(np.mean(residuals**2))),
     )
 
@@ -121,33 +121,93 @@ def _check(x, losses, runs, floor, fitted, resamples):
             )
 
 
-def _law(parameters: np.ndarray, x: np.ndarray) -> np.ndarray:
-    log_scale, exponent, floor = parameters
-    # While it is fitted it may try what no number holds.
-    return floor + np.exp(np.minimum(exponent * (log_scale - np.log(x)), 700))
+def _in_order(x, losses, runs):
+    """By x, and runs as they then come: the same noise meets a run wherever it was given."""
+    order = np.lexsort((losses, np.round(np.log(x), 9)))
+    first, runs = np.unique(runs[order], return_index=True, return_inverse=True)[1:]
+    return x[order], losses[order], np.argsort(np.argsort(first))[runs]
 
 
-def _fit(x, losses, floor, start=None) -> np.ndarray:
-    """(log scale, exponent, floor) of the least squares of log L, the best of several starts."""
-    known = [] if floor is None else [floor]
-    highest = losses.min() * (1 - 1e-6)
-    found = []
-    for share in (0.0, 0.5, 0.9) if start is None else (None,):
-        if share is None:
-            first = np.clip(start, [-np.inf, 1e-3, 0], [np.inf, 3, 0.999 * highest])
-        else:
-            guess = floor if known else share * highest
-            slope, height = np.polyfit(np.log(x), np.log(np.maximum(losses - guess, 1e-9)), 1)
-            exponent = float(np.clip(-slope, 1e-3, 3))
-            first = np.array([height / exponent, exponent, guess])
-        free = 3 - len(known)
-        bounds = ([-np.inf, 1e-4, -1e-12][:free], [np.inf, 4, highest][:free])
-        one = least_squares(
-            lambda p: np.log(np.maximum(_law([*p, *known], x), 1e-12) / losses),
-            first[:free], bounds=bounds, x_scale="jac", max_nfev=2000,
-        )  # fmt: skip
-        found.append((one.cost, np.array([*one.x, *known])))
-    return min(found, key=lambda pair: pair[0])[1]
+# The fit ------------------------------------------------------------------------------------------
+# Legend: K fits at once, R points. Exponent, scale and floor make up for one another, and least
+# squares of all three stop somewhere in a flat valley, each processor elsewhere. So the other two
+# are solved for a given exponent, which is easy, and the exponent is where the slope of what is
+# left vanishes (variable projection: Golub and Pereyra 1973).
+
+
+def _fit(x, losses, floor):
+    """Exponent, height (of the part above the floor, at x[0]) and floor, (K,), of losses (K, R)."""
+    distance, logs = np.log(x / x[0]), np.log(losses)
+    tried = np.geomspace(*EXPONENTS, 48)
+    left = [
+        (_solve(np.full(len(logs), a), distance, logs, floor)[2] ** 2).sum(axis=1) for a in tried
+    ]
+    best = np.argmin(left, axis=0)
+    low, high = tried[np.maximum(best - 1, 0)], tried[np.minimum(best + 1, len(tried) - 1)]
+    for _ in range(45):  # halves a bracket of half an e-fold to below what float64 holds
+        middle = np.sqrt(low * high)
+        rises = _slope(middle, distance, logs, floor) > 0
+        low, high = np.where(rises, low, middle), np.where(rises, middle, high)
+    exponent = np.sqrt(low * high)
+    return exponent, *_solve(exponent, distance, logs, floor)[:2]
+
+
+def _slope(exponent, distance, logs, floor):
+    """Of half the sum of squares with the exponent, (K,): height and floor are at their best."""
+    height, floor, residuals = _solve(exponent, distance, logs, floor)
+    power = height[:, None] * np.exp(-exponent[:, None] * distance)
+    return -(residuals * distance * power / (floor[:, None] + power)).sum(axis=1)
+
+
+def _solve(exponent, distance, logs, floor):
+    """Height and floor (K,), and residuals of log L (K, R), for given exponents (K,)."""
+    power = np.exp(-exponent[:, None] * distance)
+    if floor is None:
+        height, floor = _height_and_floor(exponent, distance, logs)
+    else:
+        floor = np.full(len(logs), float(floor))
+        height = _height(power, logs, floor[:, None])
+    return height, floor, np.log(floor[:, None] + height[:, None] * power) - logs
+
+
+def _height_and_floor(exponent, distance, logs):
+    # L = level + slope v, with v = (x^-a - 1) / a, which for small a is -log x: the two stay apart
+    # where height and floor do not. Gauss-Newton of log L is a regression with weights 1 / L^2.
+    exponent = exponent[:, None]
+    v, predicted = np.expm1(-exponent * distance) / exponent, np.exp(logs)
+    for _ in range(STEPS):
+        weights = predicted**-2
+        weights /= weights.sum(axis=1, keepdims=True)
+        aim = predicted * (1 + logs - np.log(predicted))
+        centred = v - (weights * v).sum(axis=1, keepdims=True)
+        slope = (weights * centred * aim).sum(axis=1) / (weights * centred**2).sum(axis=1)
+        mean = (weights * aim).sum(axis=1)
+        line = mean[:, None] + slope[:, None] * centred
+        predicted = np.maximum(line, 0.1 * np.exp(logs))
+    exponent = exponent[:, 0]
+    height = slope / exponent
+    floor = line[:, 0] - height  # at x[0], v is 0
+    # At an end: nothing that falls, no floor, or one that a run would have broken through.
+    flat, least = np.exp(logs.mean(axis=1)), np.exp(logs.min(axis=1))
+    kept = np.clip(floor, 0, least)
+    at_end = kept != floor
+    power = np.exp(-exponent[at_end, None] * distance)
+    height[at_end] = _height(power, logs[at_end], kept[at_end, None])
+    return np.where(slope <= 0, 0.0, height), np.where(slope <= 0, flat, kept)
+
+
+def _height(power, logs, floor):
+    """By Gauss-Newton in its logarithm, above a floor that is known."""
+    above = np.maximum(np.exp(logs) - floor, 1e-3 * np.exp(logs))
+    log_height = np.log((above * power / np.exp(2 * logs)).sum(axis=1, keepdims=True)
+                        / (power**2 / np.exp(2 * logs)).sum(axis=1, keepdims=True))  # fmt: skip
+    for _ in range(STEPS):
+        part = np.exp(log_height) * power
+        share = part / (floor + part)
+        change = share * (logs - np.log(floor + part))
+        step = change.sum(axis=1, keepdims=True) / (share**2).sum(axis=1, keepdims=True)
+        log_height = log_height + np.clip(step, -1, 1)
+    return np.exp(log_height[:, 0])
 
 
 def compute(parameters: ArrayLike, tokens: ArrayLike) -> np.ndarray:

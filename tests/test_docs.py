@@ -21,6 +21,7 @@ MODULES = [
 ]
 
 
+@pytest.mark.once
 def test_there_are_examples():
     assert len(BLOCKS) > 0
     assert "kft.model" in MODULES
@@ -33,20 +34,10 @@ def test_page(block, tmp_path, monkeypatch):
     exec(compile(block, "a page", "exec"), {})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
     module = importlib.import_module(name)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     failed, _ = doctest.testmod(module, globs=vars(module).copy(), optionflags=flags)
     assert failed == 0
-
-
-def test_every_public_name_has_a_docstring_with_its_parts():
-    import kft
-
-    for name in kft.__all__:
-        value = getattr(kft, name)
-        if callable(value):
-            text = value.__doc__ or ""
-            assert "Args:" in text, name
-            assert "Example:" in text, name

@@ -40,6 +40,42 @@ def test_intervals_hold_the_truth():
     assert np.mean(held) >= 0.85  # 95% but for three standard errors of 40
 
 
+@pytest.mark.parametrize("floor", [None, 2.1])
+def test_no_rounding_and_no_order_moves_an_interval(floor):
+    """Few and noisy runs tell exponent and floor badly apart, and yet the answer is one."""
+    rng = np.random.default_rng(3)
+    losses = law(X, 0.3) * np.exp(rng.normal(0, 0.003, len(X)))
+    runs = np.array([0, 0, 1, 2, 3, 4, 5])
+
+    def numbers(order=slice(None), noise=0.0):
+        nearly = losses * (1 + noise * rng.standard_normal(len(X)))
+        found = scaling.fit_power_law(
+            X[order], nearly[order], runs=runs[order], floor=floor, resamples=60
+        )
+        return [*found.exponent, *found.floor, found.scale, found.error]
+
+    expected = numbers()
+    assert expected[2] > 1.1 * expected[1]
+    for _ in range(3):
+        np.testing.assert_allclose(numbers(rng.permutation(len(X)), 1e-12), expected, rtol=1e-6)
+
+
+def test_no_other_law_is_nearer():
+    """Also where the floor is at an end: none, or the lowest loss."""
+    rng, floors = np.random.default_rng(0), []
+    for exponent, floor in ((0.2, -0.1), (0.35, 2.2), (1.5, 2.2)):
+        losses = law(X, exponent, floor) * np.exp(rng.normal(0, 0.01, len(X)))
+        found = scaling.fit_power_law(X, losses, resamples=1)
+        best = (found.exponent.value, found.floor.value, np.log(found.scale))
+        floors.append(found.floor.value / losses.min())
+        for step in 1e-3 * rng.standard_normal((200, 3)):
+            a, least, scale = best * (1 + step)
+            tried = least + np.exp(a * (scale - np.log(X)))
+            error = np.sqrt(np.mean(np.log(losses / tried) ** 2))
+            assert least > losses.min() or error > found.error * (1 - 1e-9)
+    assert min(floors) == 0 and max(floors) == pytest.approx(1)
+
+
 def test_more_noise_means_wider_intervals():
     noise = np.random.default_rng(0).normal(0, 1, len(X))
     widths = [
