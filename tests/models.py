@@ -1,13 +1,15 @@
 """Small models that several tests use, and what tests ask of any model."""
 
+import keras
 import numpy as np
 from keras import ops
 
 import kft
-from kft import params
+from kft import params, pretraining
 from kft.backbones import vision_published
 from kft.backbones.esm2 import ESM2
 from kft.backbones.vision import ConvNet, VisionTransformer
+from kft.lora.adapting import adapted
 
 TINY_RESNET = {**vision_published.RESNET, "stackwise_num_filters": [64, 64],
                "stackwise_num_blocks": [1, 2], "stackwise_num_strides": [1, 2]}  # fmt: skip
@@ -80,6 +82,16 @@ def perturb(model, scale=0.2, seed=7, learning=False):
     return model
 
 
+def perturb_adapters(model, scale=0.1, seed=7):
+    """Adds noise to the adapters of a model, and to nothing else that learns."""
+    rng = np.random.default_rng(seed)
+    for _, layer in adapted(model):
+        for adapter in layer.adapters.values():
+            for variable in adapter.variables.values():
+                current = ops.convert_to_numpy(variable).astype("float32")
+                variable.assign(current + scale * rng.standard_normal(current.shape))
+
+
 def strings(lengths, letters="ACDEFGHIKL", seed=0):
     """Random sequences of the given lengths."""
     rng = np.random.default_rng(seed)
@@ -93,3 +105,119 @@ def pictures(n, side=32):
     images[kinds == 1, :, : side // 2] += 150
     images[kinds == 0, :, side // 2 :] += 150
     return list(images.astype("uint8")), kinds
+
+
+# Of every kind that Keras knows -------------------------------------------------------------------
+
+
+def dense(width, name=None, **kwargs):
+    return keras.layers.Dense(width, name=name, **kwargs)
+
+
+class Block(keras.layers.Layer):
+    """A composite with weights of its own and sublayers, some of them without a name."""
+
+    def __init__(self, shared=None, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = [dense(4), dense(4), dense(4, "named"), shared or keras.layers.Dropout(0.1)]
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(6,), initializer="ones", name="scale")
+        for layer in self.inner:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        self.count = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="count", dtype="int32"
+        )
+
+    def call(self, x):
+        x = x * self.scale
+        for layer in self.inner:
+            x = layer(x)
+        return x
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Block(), keras.layers.BatchNormalization()
+        self.out = dense(1, "out")
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.second.build((None, 4))
+        self.out.build((None, 4))
+
+    def call(self, x, training=False):
+        return self.out(self.second(self.first(x), training=training))
+
+
+def make_esm(blocks=2):
+    return kft.Model(esm2(blocks), kft.heads.Regression(pooling="attention"))
+
+
+def make_cnn():
+    image = keras.Input((6, 6, 1))
+    x = keras.layers.Conv2D(4, 3, name="conv_1")(image)
+    x = keras.layers.BatchNormalization(name="norm_1")(x)
+    x = keras.layers.Dropout(0.1, name="drop_1")(x)
+    x = keras.layers.Conv2D(4, 3, name="conv_10")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(image, dense(1, "out")(x), name="cnn")
+
+
+def make_nested():
+    inner = keras.Input((6,))
+    x = dense(4, "hidden")(inner)
+    inner = keras.Model(inner, keras.layers.BatchNormalization(name="norm")(x), name="inner")
+    middle = keras.Sequential([keras.Input((6,)), inner, dense(4, "after")], name="middle")
+    x = keras.Input((6,))
+    return keras.Model(x, dense(1, "out")(middle(x)))
+
+
+def make_sequential():
+    hidden = [dense(4, "a"), keras.layers.Dropout(0.1, name="drop"), dense(4, "b")]
+    return keras.Sequential([keras.Input((6,)), *hidden, dense(1, "out")])
+
+
+def make_subclassed():
+    model = Subclassed()
+    model.build((None, 6))
+    return model
+
+
+def make_shared():
+    x, tied = keras.Input((6,)), dense(6, "tied")
+    shared = dense(4, "shared")
+    y = tied(tied(x))
+    y = dense(4, "between")(Block(shared, name="block")(y))
+    return keras.Model(x, dense(1, "out")(shared(y)))
+
+
+# Each model, what is frozen in it, and the weights that learn thereafter (found by hand).
+MODELS = {
+    "esm": (make_esm, ["embedding", "block_0", "block_1/query"], 38, 19),
+    "cnn": (make_cnn, ["conv_1", "norm_1"], 10, 4),
+    "nested": (make_nested, ["inner"], 10, 4),
+    "sequential": (make_sequential, ["a", "drop"], 6, 4),
+    "subclassed": (make_subclassed, ["block/dense_1", "batch_normalization"], 14, 7),
+    "shared": (make_shared, ["block"], 16, 6),
+}
+
+
+def waves(n, seed=0, side=32):
+    """Images of some direction and phase, with noise: of a part the rest follows."""
+    rng = np.random.default_rng(seed)
+    axes = np.mgrid[:side, :side] / side
+    found = []
+    for axis, phase in zip(rng.integers(0, 2, n), rng.integers(0, 4, n) / 4, strict=True):
+        wave = 127 + 100 * np.sin(2 * np.pi * (1.5 * axes[axis] + phase))
+        found.append((wave + rng.normal(0, 5, wave.shape)).astype("uint8"))
+    return found
+
+
+def masked_batches(images, autoencoder, batch_size=4, **options):
+    """Batches of images as an autoencoder of patches takes them."""
+    return pretraining.masked_image_batches(
+        images, autoencoder.encode, batch_size, patch_size=autoencoder.patch_size, **options
+    )

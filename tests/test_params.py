@@ -5,113 +5,24 @@ import re
 import keras
 import numpy as np
 import pytest
+from models import (
+    MODELS,
+    Block,
+    dense,
+    make_cnn,
+    make_esm,
+    make_nested,
+    make_sequential,
+    make_shared,
+    make_subclassed,
+)  # fmt: skip
 
 import kft
 from kft import params
-from kft.backbones.esm2 import ESM2
 
 BACKEND = keras.backend.backend()
 X = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
 SEQUENCES = ["AAAAAA", "WWWWWW", "AWAWAW", "AAWAAW"]
-
-
-# Models of every kind -------------------------------------------------------------------------
-
-
-def dense(width, name=None, **kwargs):
-    return keras.layers.Dense(width, name=name, **kwargs)
-
-
-class Block(keras.layers.Layer):
-    """A composite with weights of its own and sublayers, some of them without a name."""
-
-    def __init__(self, shared=None, **kwargs):
-        super().__init__(**kwargs)
-        self.inner = [dense(4), dense(4), dense(4, "named"), shared or keras.layers.Dropout(0.1)]
-
-    def build(self, shape):
-        self.scale = self.add_weight(shape=(6,), initializer="ones", name="scale")
-        for layer in self.inner:
-            layer.build(shape)
-            shape = layer.compute_output_shape(shape)
-        self.count = self.add_weight(
-            shape=(), initializer="zeros", trainable=False, name="count", dtype="int32"
-        )
-
-    def call(self, x):
-        x = x * self.scale
-        for layer in self.inner:
-            x = layer(x)
-        return x
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = Block(), keras.layers.BatchNormalization()
-        self.out = dense(1, "out")
-
-    def build(self, shape):
-        self.first.build(shape)
-        self.second.build((None, 4))
-        self.out.build((None, 4))
-
-    def call(self, x, training=False):
-        return self.out(self.second(self.first(x), training=training))
-
-
-def make_esm(blocks=2):
-    backbone = kft.backbones.randomised(ESM2(blocks, 16, 2), 0)
-    return kft.Model(backbone, kft.heads.Regression(pooling="attention"))
-
-
-def make_cnn():
-    image = keras.Input((6, 6, 1))
-    x = keras.layers.Conv2D(4, 3, name="conv_1")(image)
-    x = keras.layers.BatchNormalization(name="norm_1")(x)
-    x = keras.layers.Dropout(0.1, name="drop_1")(x)
-    x = keras.layers.Conv2D(4, 3, name="conv_10")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(image, dense(1, "out")(x), name="cnn")
-
-
-def make_nested():
-    inner = keras.Input((6,))
-    x = dense(4, "hidden")(inner)
-    inner = keras.Model(inner, keras.layers.BatchNormalization(name="norm")(x), name="inner")
-    middle = keras.Sequential([keras.Input((6,)), inner, dense(4, "after")], name="middle")
-    x = keras.Input((6,))
-    return keras.Model(x, dense(1, "out")(middle(x)))
-
-
-def make_sequential():
-    hidden = [dense(4, "a"), keras.layers.Dropout(0.1, name="drop"), dense(4, "b")]
-    return keras.Sequential([keras.Input((6,)), *hidden, dense(1, "out")])
-
-
-def make_subclassed():
-    model = Subclassed()
-    model.build((None, 6))
-    return model
-
-
-def make_shared():
-    x, tied = keras.Input((6,)), dense(6, "tied")
-    shared = dense(4, "shared")
-    y = tied(tied(x))
-    y = dense(4, "between")(Block(shared, name="block")(y))
-    return keras.Model(x, dense(1, "out")(shared(y)))
-
-
-# Each model, what is frozen in it, and the weights that learn thereafter (found by hand).
-MODELS = {
-    "esm": (make_esm, ["embedding", "block_0", "block_1/query"], 38, 19),
-    "cnn": (make_cnn, ["conv_1", "norm_1"], 10, 4),
-    "nested": (make_nested, ["inner"], 10, 4),
-    "sequential": (make_sequential, ["a", "drop"], 6, 4),
-    "subclassed": (make_subclassed, ["block/dense_1", "batch_normalization"], 14, 7),
-    "shared": (make_shared, ["block"], 16, 6),
-}
 
 
 @pytest.fixture(params=MODELS)
@@ -187,6 +98,7 @@ def test_paths_do_not_count_what_the_process_made_before():
 INNER = ("dense", "dense_1", "named")
 
 
+@pytest.mark.once
 def test_names_that_somebody_chose_are_kept():
     model = make_subclassed()
     model.first.inner[0].name = "dense_0"
@@ -195,6 +107,7 @@ def test_names_that_somebody_chose_are_kept():
     assert found == ["block/dense_0", "block/dense_1", "block/named", "block/dropout"]
 
 
+@pytest.mark.once
 def test_what_has_the_same_name_is_numbered():
     model = make_subclassed()
     for layer in model.first.inner[:2]:
@@ -212,6 +125,7 @@ def test_a_shared_layer_has_its_first_path():
     assert [path for path in paths if "tied" in path] == ["tied"]
 
 
+@pytest.mark.once
 def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(ValueError, match="'nothing' is not built.* call it on one batch"):
         params.weights(keras.Sequential([dense(1)], name="nothing"))
@@ -220,6 +134,7 @@ def test_a_model_that_is_not_built_is_refused():
 # Patterns -------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("pattern", "paths"),
     [
@@ -248,6 +163,7 @@ def eleven():
     return make_esm(11)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("do", [params.freeze, params.unfreeze, params.train_only, params.find])
 @pytest.mark.parametrize(
     ("pattern", "error", "message"),
@@ -274,6 +190,7 @@ def test_bad_patterns(eleven, do, pattern, error, message):
     assert len(eleven.trainable_variables) == len(eleven.weights)
 
 
+@pytest.mark.once
 def test_a_layer_is_no_pattern(eleven):
     with pytest.raises(TypeError, match="write its path, 'block_1/key'"):
         params.freeze(eleven, eleven.get_layer("block_1").key)
@@ -321,7 +238,7 @@ def test_what_learns_moves_and_nothing_else(name):
     model = make()
     params.freeze(model, pattern)
     before = params.digests(model, trainable=None)
-    train(model, epochs=3)
+    train(model)
     after = params.digests(model, trainable=None)
     moved = {path for path in before if after[path] != before[path]}
     assert moved <= params.digests(model, trainable=True).keys()
@@ -423,6 +340,7 @@ def test_a_change_after_compile_asks_for_compile():
     assert params.digest(model.get_layer("middle").layers[0].get_layer("hidden").kernel) != first
 
 
+@pytest.mark.once
 def test_the_warning_says_what_changed():
     model = make_cnn()
     for act, pattern, said in (

@@ -1,54 +1,29 @@
 """Fingerprints and the table of parameters."""
 
-import os
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
-from test_params import MODELS, dense, make_cnn, make_esm, make_sequential
+from models import MODELS, dense, make_cnn, make_esm, make_sequential
 
-import kft
 from kft import params
-
-BACKEND = keras.backend.backend()
-ANOTHER = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}[BACKEND]
-
 
 # Fingerprints ---------------------------------------------------------------------------------
 
-ELSEWHERE = """
-import sys
-import keras
-import kft
-from kft import params
-model = keras.saving.load_model(sys.argv[1])
-print(keras.backend.backend(), *(params.fingerprint(model, t) for t in (False, True, None)))
-"""
 
-
-def test_fingerprints_are_the_same_after_a_reload_and_on_another_backend(tmp_path):
-    # A kft.Model says the same, after seconds of building it twice more.
+def test_fingerprints_are_the_same_after_a_reload_and_on_every_backend(tmp_path):
     hidden = [dense(4, "a"), keras.layers.BatchNormalization(name="norm"), dense(4, "b")]
     model = keras.Sequential([keras.Input((6,)), *hidden, dense(1, "out")])
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.integers(-9, 9, w.shape).astype("float32") for w in model.weights])
     params.freeze(model, ["a", "norm"])
     here = [params.fingerprint(model, trainable) for trainable in (False, True, None)]
-    assert len(set(here)) == 3 and {len(found) for found in here} == {64}
+    assert [found[:12] for found in here] == ["1ec9503c4767", "bb9908f0f10e", "f803a3713f47"]
+    assert {len(found) for found in here} == {64}
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert [params.fingerprint(loaded, t) for t in (False, True, None)] == here
-    if not kft.importlib.util.find_spec(ANOTHER):
-        pytest.skip(f"{ANOTHER} is not installed")
-    there = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, tmp_path / "model.keras"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"KERAS_BACKEND": ANOTHER},
-    )
-    assert there.stdout.split() == [ANOTHER, *here]
 
 
 def test_fingerprints_of_known_values():
@@ -74,6 +49,7 @@ def test_one_number_or_one_path_changes_the_fingerprint():
 # The table ------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", MODELS)
 def test_the_table_counts(name):
     make, pattern, count, _ = MODELS[name]
@@ -90,6 +66,7 @@ def test_the_table_counts(name):
     assert f"{table.total:,}" in str(table)
 
 
+@pytest.mark.once
 def test_what_repeats_is_written_once():
     model = make_esm(4)
     params.freeze(model, ["embedding", "block_0"])
@@ -105,6 +82,7 @@ def test_what_repeats_is_written_once():
     assert "…" not in str(params.parameters(model))
 
 
+@pytest.mark.once
 def test_nested_repeats_are_written_once():
     def encoder(name):
         blocks = [dense(4, f"layer_{i}") for i in range(12)]
