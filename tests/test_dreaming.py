@@ -29,6 +29,12 @@ def backbone(request):
 
 
 @pytest.fixture(scope="module")
+def activation(backbone):
+    """Of its last block: traced once for all tests of a backbone."""
+    return dreaming.Activation(backbone, last_block(backbone), squares=True)
+
+
+@pytest.fixture(scope="module")
 def net():
     return kft.backbones.randomised(BACKBONES["efficientnet"](), 0)
 
@@ -71,39 +77,57 @@ def as_written(request):
     tf.config.run_functions_eagerly(False)
 
 
+@pytest.fixture(autouse=True)
+def convolutions(request):
+    """On JAX a convolution that is not optimised runs forty times as long: 0.3 s for a gradient."""
+    repeated = "three_backends" in request.node.name or "activation" in request.fixturenames
+    if repeated and any(word in request.node.name for word in ("resnet", "efficientnet")):
+        request.getfixturevalue("optimised")
+
+
 # Every backbone -----------------------------------------------------------------------------------
 
 
-def test_every_backbone_dreams_and_stays_as_it_is(backbone):
+def test_every_backbone_dreams_and_stays_as_it_is(backbone, activation):
     """The activation rises; weights, statistics and what learns are as they were."""
     kft.freeze(backbone, "block_0")
-    prints = [kft.fingerprint(backbone, trainable=None), [w.trainable for w in backbone.weights]]
-    stage, image = last_block(backbone), picture()
-    found = dreaming.dream(backbone, image, stage, steps=6, octaves=1, bands=1, jitter=0)
-    activation = dreaming.Activation(backbone, stage, squares=True)
-    before, after = (activation(x, activation.weights())[0] for x in (image, found))
-    assert after > 1.05 * before
-    again = [kft.fingerprint(backbone, trainable=None), [w.trainable for w in backbone.weights]]
-    assert again == prints
+
+    def state():
+        return kft.fingerprint(backbone, trainable=None), [w.trainable for w in backbone.weights]
+
+    before, image, weights = state(), picture(), activation.weights()
+    ascent = dreaming._Ascent(activation, 0.01, 1, 0, np.random.default_rng(0))
+    found = ascent.octaves(image, [image.shape[:2]], 3, weights)
+    assert activation(found, weights)[0] > 1.03 * activation(image, weights)[0]
+    assert state() == before
     if keras.backend.backend() == "torch":
         assert all(getattr(w.value, "grad", None) is None for w in backbone.weights)
 
 
-def test_gradient_is_that_of_finite_differences(backbone):
-    stage, image = last_block(backbone), picture()
-    for squares in (True, False)[: 1 + (backbone.name in ("vit", "efficientnet"))]:
-        activation = dreaming.Activation(backbone, stage, squares)
-        weights = activation.weights(None if squares else 1)
-        _, gradient = activation(image, weights)
-        assert gradient.shape == image.shape and gradient.dtype == np.float64
-        direction = gradient / np.linalg.norm(gradient)
-        # A line through the image along which the activation changes most, and one at random.
-        for way in (direction, direction + np.random.default_rng(2).normal(0, 0.02, image.shape)):
-            # So small a step and so small an error: any float32 on the way would be seen.
-            high, low = (activation(image + h * way, weights)[0] for h in (1e-6, -1e-6))
-            assert (high - low) / 2e-6 == pytest.approx(float((gradient * way).sum()), rel=1e-6)
+def test_gradient_is_that_of_finite_differences(activation):
+    check_gradient(activation, activation.weights())
 
 
+@pytest.mark.parametrize("name", ["vit", pytest.param("efficientnet", marks=pytest.mark.once)])
+def test_gradient_of_one_channel_is_that_of_finite_differences(name):
+    backbone = kft.backbones.randomised(BACKBONES[name](), 0)
+    activation = dreaming.Activation(backbone, last_block(backbone), squares=False)
+    check_gradient(activation, activation.weights(1))
+
+
+def check_gradient(activation, weights):
+    image = picture()
+    _, gradient = activation(image, weights)
+    assert gradient.shape == image.shape and gradient.dtype == np.float64
+    # A line through the image along which the activation changes most, and a bit of any other.
+    way = gradient / np.linalg.norm(gradient)
+    way = way + np.random.default_rng(2).normal(0, 0.02, image.shape)
+    # So small a step and so small an error: any float32 on the way would be seen.
+    high, low = (activation(image + h * way, weights)[0] for h in (1e-6, -1e-6))
+    assert (high - low) / 2e-6 == pytest.approx(float((gradient * way).sum()), rel=1e-6)
+
+
+@pytest.mark.once
 def test_stages_above_are_not_computed(net):
     stages = dreaming.stages_of(net)
     activation = dreaming.Activation(net, stages[1], squares=True)
@@ -113,8 +137,8 @@ def test_stages_above_are_not_computed(net):
 
 def test_weights_are_read_when_it_is_called():
     """Compiled programs hold none of them."""
-    net = kft.backbones.randomised(BACKBONES["efficientnet"](), 0)
-    activation = dreaming.Activation(net, "block_1", squares=True)
+    net = kft.backbones.randomised(BACKBONES["vit"](), 0)
+    activation = dreaming.Activation(net, "block_0", squares=True)
     (before, _), weights = activation(picture(), activation.weights()), net.get_weights()
     net.set_weights(kft.backbones.randomised(net, 1).get_weights())
     other, _ = activation(picture(), activation.weights())
@@ -128,6 +152,7 @@ def test_weights_are_read_when_it_is_called():
 # What torch dreams, in units of 1 / 65535, written by `KERAS_BACKEND=torch python THIS_FILE`.
 DREAMS = Path(__file__).with_name("dreams.npz")
 DREAMERS = ("vit", "dinov2", "resnet", "efficientnet", "efficientnet_lite0")
+MARKS = {"dinov2": pytest.mark.long, "efficientnet_lite0": pytest.mark.in_turn("tensorflow")}
 
 
 def dreamt(name):
@@ -140,7 +165,7 @@ def dreamt(name):
     return dreaming.dream(backbone, picture(36, 44), stage, steps=5, octaves=2, seed=3)
 
 
-@pytest.mark.parametrize("name", DREAMERS)
+@pytest.mark.parametrize("name", [pytest.param(d, marks=MARKS.get(d, ())) for d in DREAMERS])
 def test_three_backends_dream_the_same(name):
     """All pixels to the last digit that is written, though they moved by far more."""
     found = dreamt(name)
@@ -148,7 +173,8 @@ def test_three_backends_dream_the_same(name):
         worst = np.abs(found - dreams[name] / 65535).max()
     print(f"{keras.backend.backend()}, {name}: largest difference {worst:.1e}")
     assert np.abs(found - picture(36, 44)).mean() > 0.03
-    assert worst < 1e-5
+    # Half of a written unit, and a step rounded to the other side.
+    assert worst < 0.5 / 65535 + 2 * 0.01 * dreaming.GRAIN
 
 
 @pytest.mark.parametrize("name", ["vit", "efficientnet"])
@@ -164,7 +190,8 @@ def test_half_precision_dreams_the_same_and_stays_what_it_was(name):
         kind = keras.backend.result_type("float64", "float32")
         return policies, keras.config.dtype_policy().name, kind, half.predict_on_batch(x).tolist()
 
-    before, options = state(), {"stage": last_block(full), "steps": 2, "octaves": 1}
+    before = state()
+    options = {"stage": last_block(full), "steps": 1, "octaves": 1, "jitter": 0}
     one, other = (dreaming.dream(each, picture(), **options) for each in (full, half))
     np.testing.assert_array_equal(one, other)
     with pytest.raises(Exception):  # noqa: B017, each backend has its own
@@ -172,6 +199,7 @@ def test_half_precision_dreams_the_same_and_stays_what_it_was(name):
     assert state() == before
 
 
+@pytest.mark.once
 def test_the_same_seed_and_another(net):
     options = {"stage": "block_2", "steps": 2, "octaves": 2}
     one, two, other = (
@@ -184,6 +212,7 @@ def test_the_same_seed_and_another(net):
 # Tiles, octaves, frequencies ----------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("size", [(SIDE, SIDE), (100, 70), (5, 90), (33, 31), (1, 1)])
 @pytest.mark.parametrize("jitter", [None, 0, 7])
 def test_every_pixel_lies_in_one_tile(size, jitter):
@@ -195,6 +224,7 @@ def test_every_pixel_lies_in_one_tile(size, jitter):
     assert 0 < value < 1
 
 
+@pytest.mark.once
 def test_shifts_leave_no_seams():
     """Where the gradient vanishes at the edge of every tile, a grid that stands still shows."""
 
@@ -211,6 +241,7 @@ def test_shifts_leave_no_seams():
     assert moved.min() > 20
 
 
+@pytest.mark.once
 def test_a_large_image_is_dreamt_everywhere(net):
     image = picture(90, 75)
     found = dreaming.dream(net, image, "block_2", steps=3, octaves=2)
@@ -221,6 +252,7 @@ def test_a_large_image_is_dreamt_everywhere(net):
     assert blocks.min() > 0.2 * changed.mean()
 
 
+@pytest.mark.once
 def test_octaves_carry_details_on():
     image, sizes = picture(60, 50), dreaming._sizes((60, 50), 3, 1.4)
     assert sizes == [(31, 26), (43, 36), (60, 50)]
@@ -231,11 +263,13 @@ def test_octaves_carry_details_on():
     np.testing.assert_allclose(ascent.octaves(image, sizes, 2, None), image + 0.05, atol=1e-5)
 
 
+@pytest.mark.once
 def test_sizes_that_are_too_small_are_left_out():
     assert dreaming._sizes((20, 600), 4, 1.4) == [(20, 600)]
     assert dreaming._sizes((3, 3), 4, 1.4) == [(3, 3)]
 
 
+@pytest.mark.once
 def test_bands_are_balanced():
     """A wave a hundred times as strong as a longer one ends up beside it."""
     x = np.arange(128)
@@ -250,6 +284,7 @@ def test_bands_are_balanced():
     assert share(dreaming._balanced(gradient, 4)) > 0.2
 
 
+@pytest.mark.once
 def test_rate_is_the_mean_change_of_a_step():
     image = np.full((SIDE, SIDE, 3), 0.5, dtype="float32")
     ascent = known(lambda tile: np.random.default_rng(0).normal(size=tile.shape), rate=0.02)
@@ -259,6 +294,7 @@ def test_rate_is_the_mean_change_of_a_step():
 # Images in and out --------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("size", [(50, 41), (9, 20), (1, 1)])
 def test_shape_dtype_and_range(net, size, tmp_path):
     image = np.random.default_rng(0).integers(60, 200, (*size, 3), dtype="uint8")
@@ -274,6 +310,7 @@ def test_shape_dtype_and_range(net, size, tmp_path):
     np.testing.assert_array_equal(found[2], found[0])
 
 
+@pytest.mark.once
 def test_channel_selects(net):
     """Each channel rises more by its own dream than by another's."""
     image = picture()
@@ -287,6 +324,7 @@ def test_channel_selects(net):
         assert values[1 + i] > max(values[0], values[2 - i])
 
 
+@pytest.mark.once
 def test_a_model_is_its_backbone(net):
     model = kft.Model(net, kft.heads.Classification(2))
     one, two = (dreaming.dream(x, picture(), "stem", steps=1, octaves=1) for x in (model, net))
@@ -296,6 +334,7 @@ def test_a_model_is_its_backbone(net):
 # Features -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_feature_grid_and_its_figure(net):
     stages = ["stem", "block_3"]
     grid = dreaming.feature_grid(net, stages, [0, 3], size=40, steps=2, octaves=1)
@@ -324,6 +363,7 @@ def test_the_caption_knows_what_repeats():
     assert "1 grey" in caption and "up to 0.00." in caption
 
 
+@pytest.mark.once
 def test_what_does_not_answer_is_said(net):
     """A stage that answers the same to all: its kernel is zero."""
     dead = type(net).from_config(net.get_config())
@@ -340,7 +380,12 @@ def test_a_norm_that_is_always_as_large_is_no_aim():
     """Its gradient is rounding, which would be painted as noise, another on each backend."""
     backbone = kft.backbones.randomised(BACKBONES["vit"](), 0)
     with pytest.raises(ValueError, match="final_norm answers 1 to this image"):
-        dreaming.dream(backbone, picture(), "final_norm", steps=1, octaves=1)
+        dreaming.dream(backbone, picture(), "final_norm", steps=1, octaves=1, jitter=0)
+
+
+@pytest.mark.once
+def test_one_channel_of_a_norm_is_an_aim():
+    backbone = kft.backbones.randomised(BACKBONES["vit"](), 0)
     assert dreaming.dream(backbone, picture(), "final_norm", 2, steps=1, octaves=1).any()
 
 
@@ -367,6 +412,7 @@ WRONG = (
 )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("change", "error", "message"), WRONG)
 def test_wrong_arguments(net, change, error, message):
     given = {"image": picture(), "stage": "block_1", "steps": 1, "octaves": 1, **change}
@@ -374,6 +420,7 @@ def test_wrong_arguments(net, change, error, message):
         dreaming.dream(net, **given)
 
 
+@pytest.mark.once
 def test_wrong_arguments_of_the_grid(net):
     for change, message in (
         ({"stages": []}, "stages and channels must not be empty"),
@@ -390,6 +437,7 @@ def test_wrong_arguments_of_the_grid(net):
             dreaming.feature_grid(net, **{"stages": ["stem"], "channels": 1, **change})
 
 
+@pytest.mark.once
 def test_proteins_are_no_images():
     backbone = kft.load("kft_esm2_tiny")
     for call in (
