@@ -6,6 +6,7 @@ import math
 import numbers
 import re
 import warnings
+from itertools import compress
 
 import keras
 import numpy as np
@@ -404,8 +405,12 @@ def _compiled_anew(model, paths, uncompile=False):
     everything = layers(model)
     changed = {id(everything[path]) for path in paths}
     uncompiled = []
+    # A process holds millions of objects: their types are looked at once each, the rest is in C.
+    objects = gc.get_objects()
+    kinds = list(map(type, objects))
+    model_kinds = {kind for kind in set(kinds) if issubclass(kind, keras.Model)}
+    models = list(compress(objects, map(model_kinds.__contains__, kinds)))
     # Those whose constructor has not run to its end have no layers yet.
-    models = [x for x in gc.get_objects() if issubclass(type(x), keras.Model)]
     for other in [x for x in models if getattr(x, "_layers", None) is not None]:
         if other is not model and not any(id(x) in changed for x in other._flatten_layers()):
             continue
