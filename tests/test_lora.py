@@ -223,7 +223,9 @@ def test_a_language_model_saved_whole(tmp_path):
 
 
 @pytest.mark.usefixtures("as_written")
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["mixed_bfloat16", pytest.param("bfloat16", marks=pytest.mark.in_turn("torch"))]
+)
 def test_half_precision(dtype, tmp_path):
     backbone = models.esm2(dtype=dtype)
     model = kft.Model(backbone, kft.heads.Regression(kernel_initializer="glorot_uniform"))
