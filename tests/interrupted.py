@@ -18,8 +18,10 @@ BATCHES = STEPS * ACCUMULATE  # of an epoch
 
 
 def proteins(count=60, seed=0):
+    """Padded or cropped to 16 and 32 tokens: a program is compiled for two shapes."""
     rng = np.random.default_rng(seed)
-    return ["".join(rng.choice(list("LAGVSERTIDPK"), rng.integers(9, 40))) for _ in range(count)]
+    lengths = np.where(rng.random(count) < 0.5, rng.integers(10, 15, count), 38)
+    return ["".join(rng.choice(list("LAGVSERTIDPK"), n)) for n in lengths]
 
 
 class Say(keras.callbacks.Callback):
@@ -30,11 +32,11 @@ class Say(keras.callbacks.Callback):
         self.epoch = epoch
 
 
-def train(folder, callbacks=()):
+def train(folder, callbacks=(), epochs=EPOCHS, steps=STEPS):
     """Trains to the end, from where the folder says; returns what came out."""
     backbone = randomised(ESM2(1, 32, 4), seed=0)
     return pretraining.pretrain(
-        backbone, proteins(), epochs=EPOCHS, steps=STEPS, accumulate=ACCUMULATE, tokens=128,
+        backbone, proteins(), epochs=epochs, steps=steps, accumulate=ACCUMULATE, tokens=128,
         crop=32, rate=1e-2, out=folder, callbacks=callbacks, verbose=0,
     )  # fmt: skip
 

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from models import esm2, same, values
+from parity import assert_rounds_alike
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import kft
 from kft import params, strategies
-from kft.backbones.esm2 import ESM2
 from kft.data import Dataset, Split
 from kft.learning_rates import Optimizers, WarmupCosine, adamw
 
@@ -28,15 +29,7 @@ def dataset(targets=TARGETS, task="regression", **options):
 
 def make(head=None, **options):
     head = head or kft.heads.Regression(mean=TARGETS.mean(), std=TARGETS.std())
-    return kft.Model(kft.backbones.randomised(ESM2(1, 16, 2), 0), head)
-
-
-def values(model):
-    return {w.path: ops.convert_to_numpy(w.variable.value).copy() for w in params.weights(model)}
-
-
-def same(one, two):
-    return all(np.array_equal(one[path], two[path]) for path in one)
+    return kft.Model(esm2(), head)
 
 
 def phases(*counts):
@@ -56,13 +49,13 @@ def steady(_, variables):
 def test_two_phases_are_one_run_of_the_same_length():
     """Slots and step counts are carried, and so is the order of the batches."""
     runs = []
-    for counts in ((4,), (1, 3)):
+    for counts in ((3,), (1, 2)):
         model = make()
         done = kft.fit(
-            model, (SEQUENCES, TARGETS), phases(*counts), batch_size=8, verbose=0, make=steady
+            model, (SEQUENCES, TARGETS), phases(*counts), batch_size=12, verbose=0, make=steady
         )
         runs.append((values(model), [row["loss"] for row in done.history]))
-        assert [row["epoch"] for row in done.history] == [0, 1, 2, 3]
+        assert [row["epoch"] for row in done.history] == [0, 1, 2]
     assert same(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
 
@@ -119,12 +112,12 @@ def state(optimizer, model):
 def test_the_best_epoch_on_validation_is_kept():
     model = make()
     data = dataset()
-    done = kft.fit(model, data, phases(2, 3), verbose=0, batch_size=4, make=steady)
+    done = kft.fit(model, data, phases(1, 2), verbose=0, batch_size=4, make=steady)
     losses = [row["val_loss"] for row in done.history]
     assert done.best_epoch == int(np.argmin(losses))
     valid = kft.batches(data.valid, model.encode, 4, None)
     found = model.evaluate(valid, verbose=0, return_dict=True)["loss"]
-    np.testing.assert_allclose(found, min(losses), rtol=1e-5)
+    assert_rounds_alike(found, min(losses))
     last = kft.fit(make(), data, phases(1), verbose=0, batch_size=4, make=steady, keep_best=False)
     assert last.best_epoch is None
 
@@ -134,12 +127,13 @@ def test_the_seed_is_all_that_is_random():
     for seed in (3, 3, 4):
         head = kft.heads.Regression(mean=TARGETS.mean(), std=TARGETS.std(), dropout=0.3)
         model = make(head)
-        kft.fit(model, (SEQUENCES, TARGETS), "full", 2, seed=seed, batch_size=8, verbose=0)
+        kft.fit(model, (SEQUENCES, TARGETS), "full", 1, seed=seed, batch_size=12, verbose=0)
         runs.append(values(model))
     assert same(runs[0], runs[1])
     assert not same(runs[0], runs[2])
 
 
+@pytest.mark.once
 def test_the_frontier_is_used_where_it_pays():
     reasons = {}
     for name, epochs, frontier in (
@@ -161,14 +155,16 @@ def test_frontier_and_whole_agree():
     predictions = []
     for frontier in (True, False):
         model = make()
-        strategy = strategies.get("last_blocks", blocks=1, epochs=3, rate=1e-2)
+        strategy = strategies.get("last_blocks", blocks=1, epochs=2, rate=1e-2)
         kft.fit(model, dataset(), strategy, frontier=frontier, batch_size=4, verbose=0)
         predictions.append(kft.predict(model, SEQUENCES))
-    np.testing.assert_allclose(*predictions, atol=1e-4 * np.abs(predictions[0]).max())
+    # Four steps of Adam, which divides by the root of a mean square, enlarge the rounding.
+    assert_rounds_alike(*predictions, roundings=512)
     with pytest.raises(kft.frontier.FrontierError, match="Nothing in model is frozen"):
         kft.fit(make(), dataset(), "full", 2, frontier=True, verbose=0)
 
 
+@pytest.mark.once
 def test_what_it_says_and_reports(capsys):
     model = make()
     done = kft.fit(model, (SEQUENCES, TARGETS), "head_only", 2, batch_size=8, verbose=2)
@@ -190,6 +186,7 @@ def test_a_run_through_a_frozen_weight_that_moves_is_stopped():
         kft.fit(make(), (SEQUENCES, TARGETS), "head_only", 2, callbacks=[Vandal()], verbose=0)
 
 
+@pytest.mark.once
 def test_bad_arguments():
     with pytest.raises(ValueError, match="frontier must be 'auto', True or False"):
         kft.fit(make(), (SEQUENCES, TARGETS), frontier="yes")
@@ -207,6 +204,7 @@ def test_bad_arguments():
         kft.fit(plain, (list(np.ones((4, 3), "float32")), np.ones(4)))
 
 
+@pytest.mark.in_turn("torch")
 def test_balanced_class_weights_reach_the_loss():
     rare = (np.arange(len(SEQUENCES)) % 6 == 0).astype("int32")
     recalls = []
@@ -240,7 +238,7 @@ def test_the_range_test_restores_every_bit():
     model.fit(train, epochs=1, verbose=0)
     before = [ops.convert_to_numpy(v.value).copy() for v in everything(model)]
     order = [chosen.copy() for chosen in train.chosen]
-    found = kft.find_learning_rate(model, train, steps=40)
+    found = kft.find_learning_rate(model, train, steps=20)
     for old, new in zip(before, everything(model), strict=True):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(new.value))
     assert model.compiled and int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 3
@@ -255,6 +253,7 @@ def everything(model):
     return [*model.variables, *model.optimizer.variables]
 
 
+@pytest.mark.once
 def test_the_suggestion_is_where_the_loss_falls_fastest():
     rates = np.geomspace(1e-6, 1.0, 121)
     losses = 2 - 1 / (1 + (3e-3 / rates) ** 2) + (rates / 0.3) ** 4
@@ -330,6 +329,7 @@ def test_linear_probes_of_residues_and_labels():
     assert np.mean((kft.predict(model, SEQUENCES) > 0.5) == labels) > 0.75
 
 
+@pytest.mark.once
 def test_a_linear_probe_needs_a_linear_head():
     with pytest.raises(ValueError, match="needs a linear head, received EsmClassification"):
         kft.fit(make(kft.heads.EsmClassification(2)), (SEQUENCES, KINDS), "linear_probe", verbose=0)
@@ -350,6 +350,7 @@ BAD_TARGETS = {
 }  # fmt: skip
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", BAD_TARGETS)
 @pytest.mark.parametrize("name", ["linear_probe", "head_only"])
 def test_targets_that_do_not_fit_the_head(case, name):
@@ -396,6 +397,7 @@ def test_records_of_several_arrays_and_sequential_models():
     assert np.corrcoef(kft.predict(stack, [v["a"] for v in x])[:, 0], y)[0, 1] > 0.9
 
 
+@pytest.mark.once
 def test_insisting_on_a_frontier_fails_before_the_first_epoch():
     model = make()
     before = values(model)

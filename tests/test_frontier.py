@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from parity import assert_rounds_alike
 
 import kft
 from kft import features, frontier, params
@@ -12,7 +13,6 @@ from kft.backbones.esm2 import ESM2
 pytestmark = pytest.mark.usefixtures("as_written")
 
 RNG = np.random.default_rng(0)
-BLOCKS = 3
 SEQUENCES = ["".join(RNG.choice(list("ACDEFGHIKL"), n)) for n in (6, 6, 12, 9, 3, 6, 14, 6)]
 TARGETS = np.array([s.count("A") / len(s) for s in SEQUENCES])
 EQUAL = ["".join(RNG.choice(list("ACDEFGHIKL"), 6)) for _ in range(8)]
@@ -29,9 +29,9 @@ def randomise(model, seed=1):
     return model
 
 
-def esm2(head=None, **options):
+def esm2(head=None, blocks=3, **options):
     head = head or kft.heads.Regression(pooling="attention")
-    return randomise(kft.Model(ESM2(BLOCKS, 16, 2, **options), head))
+    return randomise(kft.Model(ESM2(blocks, 16, 2, **options), head))
 
 
 def branching():
@@ -95,6 +95,9 @@ CASES = {  # a model, what learns, an input
 }  # fmt: skip
 
 
+COMPILED = ["last block", "nested", "mask"]
+
+
 def leaves(x):
     return [ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(x)]
 
@@ -111,9 +114,10 @@ def test_both_parts_are_the_model(case):
     for one, other in zip(leaves(expected), leaves(answers), strict=True):
         assert np.ptp(one) > 1e-5
         np.testing.assert_array_equal(one, other)
-    compiled = learning.predict_on_batch(frozen.predict_on_batch(x))
-    for one, other in zip(leaves(model.predict_on_batch(x)), leaves(compiled), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
+    if case in COMPILED:
+        compiled = learning.predict_on_batch(frozen.predict_on_batch(x))
+        for one, other in zip(leaves(model.predict_on_batch(x)), leaves(compiled), strict=True):
+            assert_rounds_alike(one, other)
     # Nothing is frozen too little or too much.
     assert not frozen.trainable_weights
     assert ids(learning.trainable_weights) == ids(model.trainable_weights)
@@ -151,7 +155,7 @@ def test_a_layer_that_is_shared_is_frozen_once_and_computed_where_it_must():
 def test_a_keras_hub_backbone_that_kft_has_never_seen():
     keras_hub = pytest.importorskip("keras_hub")
     backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=20, num_layers=3, num_heads=2, hidden_dim=8, intermediate_dim=16,
+        vocabulary_size=20, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=16,
         max_sequence_length=8, dropout=0.2,
     )  # fmt: skip
     x = {
@@ -161,9 +165,9 @@ def test_a_keras_hub_backbone_that_kft_has_never_seen():
     }
     features = backbone.output["pooled_output"]
     model = randomise(keras.Model(backbone.input, layers.Dense(2, name="out")(features)))
-    params.train_only(model, ["transformer_layer_2", "pooled_dense", "out"])
+    params.train_only(model, ["transformer_layer_1", "pooled_dense", "out"])
     frozen, learning = kft.split(model)
-    assert "transformer_layer_1" in [layer.name for layer in frozen.layers]
+    assert "transformer_layer_0" in [layer.name for layer in frozen.layers]
     np.testing.assert_array_equal(*leaves([model(x), learning(frozen(x))]))
 
 
@@ -171,15 +175,15 @@ def test_a_keras_hub_backbone_that_kft_has_never_seen():
 
 
 def trained(through, sequences):
-    model = esm2()
-    params.train_only(model, ["block_2", "final_norm", "head"])
+    model = esm2(blocks=2)
+    params.train_only(model, ["block_1", "final_norm", "head"])
     loss = model.head.make_loss()
     model.compile(keras.optimizers.Adam(0.01), loss, metrics=["mae"])
     train, valid = (kft.batches((sequences, TARGETS), model.encode, 4, s) for s in (0, None))
     if through:
-        history = kft.fit_frontier(model, train, valid, epochs=3, verbose=0)
+        history = kft.fit_frontier(model, train, valid, epochs=2, verbose=0)
     else:
-        history = model.fit(train, validation_data=valid, epochs=3, verbose=0)
+        history = model.fit(train, validation_data=valid, epochs=2, verbose=0)
     return model, history.history
 
 
@@ -197,25 +201,27 @@ def test_training_at_any_padding_is_the_same_to_rounding(monkeypatch):
     monkeypatch.undo()  # XLA may fuse operations across the frontier and round otherwise
     (whole, logs), (parted, other) = (trained(through, SEQUENCES) for through in (False, True))
     one, two = (kft.predict(model, SEQUENCES) for model in (whole, parted))
-    np.testing.assert_allclose(one, two, atol=1e-5)
+    # Four steps of Adam, which divides by the root of a mean square, enlarge the rounding.
+    assert_rounds_alike(one, two, roundings=256)
     for one, two in zip(params.weights(whole), params.weights(parted), strict=True):
         if "key/bias" not in one.path:  # its gradient is zero, and Adam lives on rounding
-            np.testing.assert_allclose(*leaves([one.variable.value, two.variable.value]), atol=1e-5)
-    np.testing.assert_allclose(logs["val_loss"], other["val_loss"], atol=1e-5)
+            pair = leaves([one.variable.value, two.variable.value])
+            assert_rounds_alike(*pair, roundings=256, what=one.path)
+    assert_rounds_alike(logs["val_loss"], other["val_loss"], roundings=256)
 
 
 def test_the_optimizer_goes_on_where_it_was():
     model, _ = trained(True, EQUAL)
-    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 6
+    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 4
     train = kft.batches((EQUAL, TARGETS), model.encode, 4, 0)
     kft.fit_frontier(model, train, epochs=1, verbose=0)
-    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 8
+    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 6
     model.fit(train, epochs=1, verbose=0)  # and the whole takes over from there
-    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 10
+    assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 8
 
 
 def test_callbacks_see_the_whole_model_and_may_stop_it(tmp_path):
-    model = esm2()
+    model = esm2(blocks=1)
     params.train_only(model, "head")
     model.compile("adam", "mean_squared_error")
     train = kft.batches((EQUAL, TARGETS), model.encode, 4, 0)
@@ -231,11 +237,11 @@ def test_callbacks_see_the_whole_model_and_may_stop_it(tmp_path):
     assert seen == [(True, ["loss"])] * 2
     assert history.model is model and len(history.history["loss"]) == 2
     loaded = keras.saving.load_model(tmp_path / "whole.keras")
-    np.testing.assert_allclose(kft.predict(loaded, EQUAL), kft.predict(model, EQUAL), atol=1e-6)
+    assert_rounds_alike(kft.predict(loaded, EQUAL), kft.predict(model, EQUAL))
 
 
 def test_residue_targets_and_weights_come_through():
-    model = esm2(kft.heads.ResidueClassification(2))
+    model = esm2(kft.heads.ResidueClassification(2), blocks=1)
     params.train_only(model, "head")
     model.compile("adam", model.head.make_loss(), weighted_metrics=model.head.make_metrics())
     rows = [np.array([c == "A" for c in s], dtype="int32") for s in SEQUENCES]
@@ -244,8 +250,8 @@ def test_residue_targets_and_weights_come_through():
     parted = kft.fit_frontier(model, train, train, epochs=1, verbose=0)
     assert whole["loss"] != parted.history["val_loss"][0]
     again = model.evaluate(train, verbose=0, return_dict=True)
-    np.testing.assert_allclose(again["accuracy"], parted.history["val_accuracy"][0], atol=1e-6)
-    np.testing.assert_allclose(again["loss"], parted.history["val_loss"][0], atol=1e-5)
+    for name in ("accuracy", "loss"):
+        assert_rounds_alike(again[name], parted.history[f"val_{name}"][0])
 
 
 # The cache ----------------------------------------------------------------------------------------
@@ -270,6 +276,7 @@ def fit_with(cache, model, sequences=SEQUENCES, **options):
     return kft.fit_frontier(model, train, epochs=1, cache=cache, verbose=0, **options)
 
 
+@pytest.mark.once
 def test_features_are_reused_only_if_nothing_they_depend_on_has_changed(tmp_path, monkeypatch):
     calls = counted(monkeypatch)
     model = esm2()
@@ -301,8 +308,8 @@ def test_features_are_reused_only_if_nothing_they_depend_on_has_changed(tmp_path
 def test_cached_mapped_and_held_features_train_alike(tmp_path):
     results = []
     for options in ({}, {"memory_limit": 0}, {"cache": tmp_path}, {"cache": tmp_path}):
-        model = esm2()
-        params.train_only(model, ["block_2", "head"])
+        model = esm2(blocks=2)
+        params.train_only(model, ["block_1", "head"])
         fit_with(model=model, **{"cache": None, **options})
         results.append([leaves(w.variable.value)[0] for w in params.weights(model)])
     for other in results[1:]:
@@ -310,6 +317,7 @@ def test_cached_mapped_and_held_features_train_alike(tmp_path):
             np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.once
 def test_what_does_not_fit_on_the_disk_is_said_before_it_is_begun(monkeypatch):
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("", (), {"free": 10}))
     model = esm2()
@@ -357,6 +365,7 @@ def test_what_is_random_even_in_inference_is_found_out():
         kft.fit_frontier(model, train)
 
 
+@pytest.mark.once
 def test_nothing_frozen_nothing_learning_nothing_functional():
     model = esm2()
     assert "Nothing in model is frozen" in frontier.why_not(model)
@@ -375,6 +384,7 @@ def test_nothing_frozen_nothing_learning_nothing_functional():
         kft.split(Own())
 
 
+@pytest.mark.once
 def test_bad_arguments():
     model = esm2()
     params.train_only(model, "head")
@@ -383,6 +393,7 @@ def test_bad_arguments():
         kft.fit_frontier(model, train)
 
 
+@pytest.mark.once
 def test_data_sets_and_records_are_taken_as_they_are():
     model = esm2()
     params.train_only(model, "head")
@@ -424,6 +435,7 @@ def test_dropout_that_is_not_frozen_is_drawn_anew():
     assert "drop" not in [layer.name for layer in frozen.layers]
 
 
+@pytest.mark.once
 def test_a_cache_made_by_other_code_is_not_used(tmp_path, monkeypatch):
     calls = counted(monkeypatch)
     model = esm2()

@@ -5,11 +5,10 @@ import keras
 import numpy as np
 import pytest
 import torch
+from models import esm2
 
 import kft
 from kft import pretraining
-from kft.backbones import randomised
-from kft.backbones.esm2 import ESM2
 from kft.backbones.esm2_tokens import encode
 from kft.learning_rates import Muon, Optimizers, muon
 from kft.pretraining import STANDARD
@@ -49,9 +48,8 @@ def test_muon_rounds_where_it_is_told_to():
     assert 1e-4 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 0.1
 
 
-def test_muon_turns_matrices_and_leaves_tables_to_adam():
-    backbone = randomised(ESM2(1, 32, 4), seed=0)
-    model = backbone.masked_lm
+def test_muon_turns_matrices_and_leaves_tables_to_adam(as_written):
+    model = esm2(1, 32, 4).masked_lm
     batches = pretraining.masked_batches(interrupted.proteins(), encode, tokens=256, crop=32)
     before = {v.path: keras.ops.convert_to_numpy(v.value).copy() for v in model.trainable_variables}
     model.compile(
@@ -93,9 +91,9 @@ def test_muon_is_saved_as_it_was():
     assert again.dtype == "bfloat16" and again.adam_beta_2 == 0.98
 
 
-def test_velocities_of_muon_go_from_phase_to_phase():
+def test_velocities_of_muon_go_from_phase_to_phase(as_written):
     """A later phase must not begin with Adam's velocities at zero and its step count high."""
-    model = kft.Model(randomised(ESM2(1, 16, 2), seed=0), kft.heads.Regression())
+    model = kft.Model(esm2(), kft.heads.Regression())
     data = ["MKTAYIAKQR", "GSLEVDPKQN"] * 4, np.arange(8, dtype="float32")
     kept = []
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import references
 import torch
+from models import esm2
+from parity import EPSILON, assert_rounds_alike
 
 import kft
 from kft import pretraining, scoring
-from kft.backbones import randomised
-from kft.backbones.esm2 import ESM2
 from kft.backbones.esm2_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
 from kft.files import written_aside
 from kft.learning_rates import Muon, muon
@@ -32,7 +32,7 @@ def protein(rng, length, letters=LETTERS):
 
 @pytest.fixture
 def small():
-    return randomised(ESM2(1, 32, 4), seed=0)
+    return esm2(1, 32, 4)
 
 
 # What is hidden -----------------------------------------------------------------------------------
@@ -219,17 +219,14 @@ def test_loss_and_scores_count_what_they_should():
         assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_loss_curve_is_the_references(optimised):
-    """20 steps of AdamW beside transformers with plain torch, from the same weights and masks."""
+def test_loss_curve_is_the_references(optimised, as_written):
+    """20 steps of SGD beside transformers with plain torch, from the same weights and masks."""
     reference = references.hugging_face(2, 32, 4)
     backbone = references.from_reference(reference)
     batches = pretraining.masked_batches(interrupted.proteins(), encode, tokens=256, crop=32)
     model = backbone.masked_lm
-    model.compile(
-        keras.optimizers.AdamW(3e-3, weight_decay=0.0, epsilon=1e-6),
-        pretraining.MaskedCrossEntropy(),
-    )
-    optimizer = torch.optim.AdamW(reference.parameters(), lr=3e-3, weight_decay=0.0, eps=1e-6)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), pretraining.MaskedCrossEntropy())
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9)
     ours, theirs = [], []
     for step in range(20):
         inputs, targets, weights = batches.batch(step)
@@ -242,11 +239,11 @@ def test_loss_curve_is_the_references(optimised):
         optimizer.step()
         theirs.append(float(loss.detach()))
     assert theirs[0] - theirs[-1] > 0.3, "nothing moved that could differ"
-    worst = np.abs(np.array(ours) - theirs).max()
-    print(f"{keras.backend.backend()}: largest difference {worst:.1e} of {theirs[-1]:.2f}")
-    assert worst < 1e-3
+    # Measured: 1.1 epsilons of the loss. Keras's AdamW means another epsilon than torch's does.
+    assert_rounds_alike(ours, theirs, what="the losses")
 
 
+@pytest.mark.in_turn("tensorflow")
 def test_a_family_is_learned_and_scores_say_so(small):
     """Proteins of one motif: their residues can be told from their neighbours."""
     rng = np.random.default_rng(0)
@@ -269,6 +266,7 @@ def test_a_family_is_learned_and_scores_say_so(small):
     assert 0 < done.history[0]["seconds"] < done.history[-1]["seconds"]
 
 
+@pytest.mark.in_turn("jax")
 def test_another_optimizer_learns_too(small):
     family = ["MKTAYIAKQR" * 5] * 32
     done = pretraining.pretrain(
@@ -279,7 +277,7 @@ def test_another_optimizer_learns_too(small):
     assert done.history[-1]["loss"] < 0.8 * done.history[0]["loss"]
 
 
-def test_batches_go_into_fit_unchanged(small):
+def test_batches_go_into_fit_unchanged(small, as_written):
     batches = pretraining.masked_batches(interrupted.proteins(), small.encode, 128, 32, steps=2)
     small.masked_lm.compile("adam", pretraining.MaskedCrossEntropy(),
                             metrics=[pretraining.Perplexity()])  # fmt: skip
@@ -287,11 +285,11 @@ def test_batches_go_into_fit_unchanged(small):
     assert len(history["loss"]) == 2 and history["perplexity"][0] > 1
 
 
-def test_accumulated_gradients_are_one_step_of_their_mean():
+def test_accumulated_gradients_are_one_step_of_their_mean(as_written):
     """Two batches of one protein each, beside their mean computed as one batch."""
     moved = []
     for accumulate in (1, 2):
-        backbone = randomised(ESM2(1, 32, 4), seed=0)
+        backbone = esm2(1, 32, 4)
         batches = pretraining.masked_batches(["MKTAYIAKQRGG" * 5], backbone.encode, 64, 64)
         model, parts = backbone.masked_lm, [batches.batch(step) for step in range(2)]
         steps = accumulate if accumulate > 1 else None
@@ -310,8 +308,11 @@ def test_accumulated_gradients_are_one_step_of_their_mean():
             )
             model.train_on_batch({"token_ids": ids}, targets, weights / weights.sum(1)[:, None])
         moved.append([a - b for a, b in zip(model.get_weights(), before, strict=True)])
-    for one, two in zip(*moved, strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-5)
+    for one, two, weight in zip(*moved, before, strict=True):
+        # A gradient rounds by its largest, and a weight when the step is added to it.
+        allowed = EPSILON * (64 * max(np.abs(one).max(), 1e-3) + 2 * np.abs(weight).max())
+        np.testing.assert_allclose(two, one, atol=allowed)
+    assert max(np.abs(one).max() for one in moved[0]) > 1e-2
 
 
 class Watch(keras.callbacks.Callback):
@@ -327,13 +328,13 @@ class Watch(keras.callbacks.Callback):
         self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
 
 
-def test_the_rate_follows_steps_not_batches():
+def test_the_rate_follows_steps_not_batches(as_written):
     """With accumulated gradients it falls as slowly, and what learns moves to the end."""
     found = {}
     for accumulate in (1, 2):
         watch = Watch()
         done = pretraining.pretrain(
-            randomised(ESM2(1, 32, 4), seed=0), interrupted.proteins(), epochs=4, steps=4,
+            esm2(1, 32, 4), interrupted.proteins(), epochs=4, steps=2,
             tokens=64, crop=32, rate=1e-2, accumulate=accumulate, callbacks=[watch], verbose=0,
         )  # fmt: skip
         moved = [np.abs(b - a).max() for a, b in pairwise(watch.tables)]
@@ -343,6 +344,7 @@ def test_the_rate_follows_steps_not_batches():
     assert min(found[2][2]) > 0.1 * min(found[1][2]) > 0
 
 
+@once
 def test_a_mask_of_the_users_own_is_no_question(small):
     sequences = ["MKT<mask>AYIAKQRGGSLEV<mask>"] * 8
     batches = pretraining.masked_batches(sequences, encode, 256, 32)
@@ -376,7 +378,7 @@ def test_each_protein_is_validated_once():
     assert [len(few[i][2]) for i in range(len(few))] == [3]
 
 
-def test_divergence_is_an_error(small):
+def test_divergence_is_an_error(small, as_written):
     with pytest.raises(FloatingPointError, match="lower the rate"):
         pretraining.pretrain(
             small, interrupted.proteins(), epochs=2, steps=4, tokens=128, crop=32, rate=1e30,
@@ -387,6 +389,7 @@ def test_divergence_is_an_error(small):
 # A kill loses nothing -----------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("torch")
 def test_killed_in_an_epoch_it_ends_with_the_same_bits(tmp_path):
     whole = interrupted.digest(interrupted.train(tmp_path / "whole"))
     program = Path(interrupted.__file__)
@@ -408,12 +411,13 @@ def test_killed_in_an_epoch_it_ends_with_the_same_bits(tmp_path):
     assert interrupted.digest(done) == whole
 
 
+@once
 def test_another_training_does_not_go_on_from_it(tmp_path):
     sequences = interrupted.proteins()
     options = {"epochs": 1, "steps": 2, "tokens": 128, "crop": 32, "out": tmp_path, "verbose": 0}
 
     def pretrain(sequences=sequences, valid=sequences[:9], heads=4, seed=0, **changes):
-        backbone = randomised(ESM2(1, 32, heads), seed)
+        backbone = esm2(1, 32, heads, seed)
         return pretraining.pretrain(backbone, sequences, valid, **{**options, **changes})
 
     pretrain()
@@ -449,30 +453,32 @@ class Interrupt(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if (self.epoch, batch) == (self.at, 3):
+        if (self.epoch, batch) == (self.at, 1):
             if self.error is not None:
                 raise self.error
             self.model.stop_training = True
 
 
-def test_what_is_stopped_within_an_epoch_runs_it_anew(tmp_path):
-    whole = interrupted.digest(interrupted.train(tmp_path / "whole"))
-    stopped = interrupted.train(tmp_path / "stopped", [Interrupt(1)])
+def test_what_is_stopped_within_an_epoch_runs_it_anew(tmp_path, as_written):
+    size = {"epochs": 3, "steps": 2}
+    whole = interrupted.digest(interrupted.train(tmp_path / "whole", **size))
+    stopped = interrupted.train(tmp_path / "stopped", [Interrupt(1)], **size)
     assert len(stopped.history) == 1  # a stop that was asked for is no error
     with pytest.raises(KeyboardInterrupt):
-        interrupted.train(tmp_path / "stopped", [Interrupt(2, KeyboardInterrupt)])
-    assert interrupted.digest(interrupted.train(tmp_path / "stopped")) == whole
+        interrupted.train(tmp_path / "stopped", [Interrupt(2, KeyboardInterrupt)], **size)
+    assert interrupted.digest(interrupted.train(tmp_path / "stopped", **size)) == whole
 
 
-def test_an_error_leaves_nothing_to_the_next_training(small, tmp_path):
+def test_an_error_leaves_nothing_to_the_next_training(small, tmp_path, as_written):
     options = {"tokens": 128, "crop": 32, "verbose": 0}
     sequences = interrupted.proteins()
     with pytest.raises(KeyboardInterrupt):
-        pretraining.pretrain(small, sequences, epochs=3, steps=5, out=tmp_path, **options,
+        pretraining.pretrain(small, sequences, epochs=2, steps=3, out=tmp_path, **options,
                              callbacks=[Interrupt(1, KeyboardInterrupt)])  # fmt: skip
-    assert len(pretraining.pretrain(small, sequences, epochs=2, steps=5, **options).history) == 2
+    assert len(pretraining.pretrain(small, sequences, epochs=1, steps=3, **options).history) == 1
 
 
+@once
 def test_a_full_disk_is_an_error_and_leaves_nothing(small, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -484,7 +490,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(small, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_next_fit_begins_at_its_beginning(small, tmp_path):
+def test_the_next_fit_begins_at_its_beginning(small, tmp_path, as_written):
     resume = kft.callbacks.Resume(tmp_path / "state.npz")
     batches = pretraining.masked_batches(interrupted.proteins(), small.encode, 128, 32, steps=2)
     small.masked_lm.compile("sgd", pretraining.MaskedCrossEntropy())

