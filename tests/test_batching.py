@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from parity import assert_rounds_alike
 
 import kft
 from kft import batching
@@ -35,6 +36,7 @@ def epochs(batches, n=2):
     return orders
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", [0, None])
 def test_every_record_comes_once_per_epoch_with_its_target(many, seed):
     batches = kft.batches((many, np.arange(1000)), encode, 32, seed=seed)
@@ -50,6 +52,7 @@ def test_every_record_comes_once_per_epoch_with_its_target(many, seed):
         batches.on_epoch_end()
 
 
+@pytest.mark.once
 def test_the_order_follows_from_the_seed_and_the_epoch(many):
     first, second = epochs(kft.batches(many, encode, seed=3))
     again = epochs(kft.batches(many, encode, seed=3))
@@ -58,6 +61,7 @@ def test_the_order_follows_from_the_seed_and_the_epoch(many):
     assert (first != epochs(kft.batches(many, encode, seed=4))[0]).mean() > 0.9
 
 
+@pytest.mark.once
 def test_neighbours_change_from_epoch_to_epoch(many):
     batches = kft.batches(many * 4, encode, 16)
     pairs = []
@@ -67,6 +71,7 @@ def test_neighbours_change_from_epoch_to_epoch(many):
     assert len(pairs[0] & pairs[1]) < 0.2 * len(pairs[0])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", [0, None])
 def test_little_is_padded_and_few_shapes_occur(many, seed):
     batches = kft.batches(many, encode, 16, seed=seed)
@@ -77,6 +82,7 @@ def test_little_is_padded_and_few_shapes_occur(many, seed):
     assert len(set(shapes)) <= 16
 
 
+@pytest.mark.once
 def test_evaluation_batches_hold_a_bounded_number_of_tokens():
     lengths = [20_000, 9_000, *[4_000] * 9, *[100] * 50]
     batches = kft.batches(["A" * n for n in lengths], encode, 32, seed=None)
@@ -87,6 +93,7 @@ def test_evaluation_batches_hold_a_bounded_number_of_tokens():
     assert max(b for b, length in shapes if length == 4096) == 4
 
 
+@pytest.mark.once
 def test_the_first_two_batches_differ_in_length_if_any_do():
     """TensorFlow reads off them which sizes of a batch may vary."""
     inputs = ["A" * 60] * 12 + ["A" * 5] * 4
@@ -138,6 +145,7 @@ def test_fit_is_reproducible_and_takes_the_order_of_the_seed():
     assert orders[0] == orders[1] == [len(INPUTS[i]) for order in planned for i in order[::4]]
 
 
+@pytest.mark.usefixtures("as_written")
 def test_a_plain_keras_model_takes_them_too():
     model = small_model(keras.Model)
     valid = kft.batches((INPUTS, TARGETS), encode, 4, seed=None)
@@ -145,6 +153,7 @@ def test_a_plain_keras_model_takes_them_too():
     assert model.evaluate(valid, verbose=0) == pytest.approx(history.history["val_loss"][0])
 
 
+@pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize("seed", [0, None])
 def test_predict_of_a_kft_model_answers_in_the_order_of_the_records(seed):
     model = small_model()
@@ -154,7 +163,7 @@ def test_predict_of_a_kft_model_answers_in_the_order_of_the_records(seed):
     answers = model.predict(batches, verbose=0)
     batches.on_epoch_end()
     alone = [model.predict_on_batch(encode([x], pad_lengths=batching.PAD_LENGTHS)) for x in mixed]
-    np.testing.assert_allclose(answers, np.concatenate(alone), atol=1e-6)
+    assert_rounds_alike(answers, np.concatenate(alone))
     assert np.ptp(answers) > 1e-3
     assert len(model.predict(batches, steps=2, verbose=0)) == 8
 
@@ -162,6 +171,7 @@ def test_predict_of_a_kft_model_answers_in_the_order_of_the_records(seed):
 # What may go in ---------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "inputs",
     [
@@ -192,6 +202,7 @@ def test_inputs_and_targets_of_many_kinds(inputs, targets):
     assert given.dtype == "float32"
 
 
+@pytest.mark.once
 def test_a_split_and_classes_and_arrays():
     split = SimpleNamespace(inputs=["MKT", "GA"], targets=np.array([True, False]))
     assert kft.batches(split, encode, seed=None)[0][1].dtype == "int32"
@@ -202,6 +213,7 @@ def test_a_split_and_classes_and_arrays():
         np.testing.assert_array_equal(inputs["images"], images[targets])
 
 
+@pytest.mark.once
 def test_max_length_warns_once_with_what_it_cuts():
     inputs = ["MKTAYI", "GA", "M<mask>TA", *["W" * 9] * 5000]
     with pytest.warns(UserWarning) as caught:
@@ -245,12 +257,14 @@ BAD = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("records", "error", "message"), BAD.values(), ids=BAD.keys())
 def test_bad_records_are_refused_at_once_and_named(records, error, message):
     with pytest.raises(error, match=message):
         kft.batches(records, encode)
 
 
+@pytest.mark.once
 def test_several_targets_per_record_stay_one_array():
     for targets in ([[1.0, 2.0], [3.0, 4.0]], np.array([[1.0, 2.0], [3.0, 4.0]])):
         (_, given), *more = kft.batches((["MK", "GS"], targets), encode, seed=None)
@@ -261,6 +275,7 @@ def test_several_targets_per_record_stay_one_array():
 # Records that are arrays ------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_arrays_are_stacked_without_an_encoder():
     images = np.arange(48.0).reshape(4, 2, 2, 3)
     for given, dtype in ((images.astype("float32"), "float32"), (images, "float32"),
@@ -277,6 +292,7 @@ def test_arrays_are_stacked_without_an_encoder():
     np.testing.assert_array_equal(inputs["b"], targets)
 
 
+@pytest.mark.usefixtures("as_written")
 def test_a_functional_keras_model_is_served():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 3)).astype("float32")
@@ -300,6 +316,7 @@ BAD_ARRAYS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("inputs", "error", "message"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
 def test_arrays_that_cannot_be_stacked(inputs, error, message):
     with pytest.raises(error, match=message):
@@ -322,6 +339,7 @@ def chains(width=(), dtype="int32", seed=0):
     )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("max_length", [None, 4])
 @pytest.mark.parametrize("dtype", ["int64", "float64"])
 @pytest.mark.parametrize("width", [(), (2,)])
@@ -350,6 +368,7 @@ def test_targets_stand_at_the_tokens_of_their_residues(max_length, dtype, width,
             assert not targets[row][expected == 0].any()
 
 
+@pytest.mark.once
 def test_targets_of_residues_in_a_pair_and_as_objects():
     records = chains()
     rows = np.empty(4, dtype=object)
@@ -360,6 +379,7 @@ def test_targets_of_residues_in_a_pair_and_as_objects():
         assert targets.sum() == sum(map(np.sum, records.targets))
 
 
+@pytest.mark.once
 def test_masked_residues_may_lack_a_target():
     records = chains(dtype="float64")
     for row, mask in zip(records.targets, records.masks, strict=True):
@@ -403,6 +423,7 @@ BAD_RESIDUES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("records", "message"), BAD_RESIDUES.values(), ids=BAD_RESIDUES)
 def test_bad_targets_of_residues_are_refused_and_named(records, message):
     stack = None if isinstance(records, tuple) and records[0] is not CHAINS else encode
@@ -413,6 +434,7 @@ def test_bad_targets_of_residues_are_refused_and_named(records, message):
         kft.batches(records, stack)
 
 
+@pytest.mark.once
 def test_residue_targets_and_masks_of_the_wrong_type():
     with pytest.raises(TypeError, match=r"the mask of inputs\[1\] must be bool.* received float64"):
         kft.batches(broken(masks=(1, np.ones(2))), encode)
@@ -424,6 +446,7 @@ def test_residue_targets_and_masks_of_the_wrong_type():
         kft.batches(records, encode)
 
 
+@pytest.mark.once
 def test_bad_sizes():
     with pytest.raises(ValueError, match="batch_size must be at least 1, received 0"):
         kft.batches(["MK"], encode, batch_size=0)
