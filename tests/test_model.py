@@ -13,6 +13,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from parity import assert_rounds_alike
 
 import kft
 import kft.model as module
@@ -41,15 +42,16 @@ def trained(tmp_path_factory):
     model.backbone.trainable = False
     for stage in model.backbone.stages[2:]:
         stage.trainable = True
-    model.compile(keras.optimizers.Adam(0.01), "mean_squared_error")
+    model.compile(keras.optimizers.Adam(0.03), "mean_squared_error")
     frozen = [w for stage in model.backbone.stages[:2] for w in stage.get_weights()]
     train = kft.batches((SEQUENCES, TARGETS), model.encode, 4)
-    losses = model.fit(train, epochs=25, verbose=0).history["loss"]
+    losses = model.fit(train, epochs=8, verbose=0).history["loss"]
     path = tmp_path_factory.mktemp("saved") / "model.keras"
     model.save(path)
     return {"model": model, "losses": losses, "path": path, "frozen": frozen}
 
 
+@pytest.mark.once
 def test_the_layers_of_both_parts_lie_flat_in_one_functional_graph():
     model = make_model()
     names = ["token_ids", "embedding", "attention_mask", "block_0", "block_1", "final_norm"]
@@ -80,7 +82,7 @@ def paths(weights):
 
 
 def test_fit_learns_and_leaves_the_frozen_alone(trained):
-    assert trained["losses"][-1] < 0.1 * trained["losses"][0]
+    assert trained["losses"][-1] < 0.3 * trained["losses"][0]
     stages = trained["model"].backbone.stages[:2]
     after = [w for stage in stages for w in stage.get_weights()]
     for old, new in zip(trained["frozen"], after, strict=True):
@@ -105,13 +107,13 @@ def test_fit_leaves_batches_of_pretraining_in_their_order(kind, monkeypatch):
 def test_save_and_load_in_safe_mode(trained):
     model, loaded = trained["model"], keras.saving.load_model(trained["path"], safe_mode=True)
     expected = kft.predict(model, SEQUENCES)
-    np.testing.assert_allclose(kft.predict(loaded, SEQUENCES), expected, atol=1e-6)
+    np.testing.assert_array_equal(kft.predict(loaded, SEQUENCES), expected)
     assert type(loaded) is kft.Model
     assert loaded.head.get_config() == model.head.get_config()
     assert [stage.name for stage in loaded.backbone.stages] == [
         stage.name for stage in model.backbone.stages
     ]
-    np.testing.assert_allclose(kft.embed(loaded, SEQUENCES), kft.embed(model, SEQUENCES), atol=1e-6)
+    np.testing.assert_array_equal(kft.embed(loaded, SEQUENCES), kft.embed(model, SEQUENCES))
     # "auto" as resolved on this backend would mean a minute of tracing on torch.
     assert model.get_compile_config()["jit_compile"] == "auto"
     # What was frozen is frozen, and training goes on where it was: the optimizer's state fits.
@@ -132,9 +134,7 @@ def test_every_head_is_saved(head, tmp_path):
     model.save(tmp_path / "x.keras")
     loaded = keras.saving.load_model(tmp_path / "x.keras")
     tokens = model.encode(SEQUENCES[:4], pad_lengths=[8])
-    np.testing.assert_allclose(
-        loaded.predict_on_batch(tokens), model.predict_on_batch(tokens), atol=1e-6
-    )
+    np.testing.assert_array_equal(loaded.predict_on_batch(tokens), model.predict_on_batch(tokens))
 
 
 ELSEWHERE = """
@@ -148,6 +148,7 @@ np.savez(out, backend=keras.backend.backend(), answers=kft.predict(model, sequen
 """
 
 
+@pytest.mark.in_turn("torch")
 def test_another_backend_answers_the_same(trained, tmp_path):
     if not kft.importlib.util.find_spec(ANOTHER):
         pytest.skip(f"{ANOTHER} is not installed")
@@ -160,7 +161,7 @@ def test_another_backend_answers_the_same(trained, tmp_path):
     there = np.load(out)
     assert there["backend"] == ANOTHER
     expected = kft.predict(trained["model"], SEQUENCES)
-    np.testing.assert_allclose(there["answers"], expected, atol=1e-5)
+    assert_rounds_alike(there["answers"], expected)
 
 
 def test_a_backbone_without_a_mask_will_do():
@@ -217,28 +218,35 @@ def write_fasta(path, sequences, zipped=False):
     return path
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, iter])
+ONCE = pytest.mark.once
+
+
+@pytest.mark.parametrize(
+    "kind", [list, *(pytest.param(kind, marks=ONCE) for kind in (tuple, np.array, iter))]
+)
 def test_predict_keeps_the_order(predictor, answers, kind):
     found = kft.predict(predictor, kind(PROTEINS), batch_size=3)
     assert found.dtype == "float32"
     assert np.ptp(answers, axis=0).min() > 0.01
-    np.testing.assert_allclose(found, answers, atol=1e-5)
+    assert_rounds_alike(found, answers)
 
 
+@pytest.mark.once
 def test_two_inputs_in_a_tuple_are_two_inputs(predictor, answers):
     found = kft.predict(predictor, (PROTEINS[0], PROTEINS[1]), batch_size=3)
-    np.testing.assert_allclose(found, answers[:2], atol=1e-5)
+    assert_rounds_alike(found, answers[:2])
 
 
 def test_embed_pools_residues_or_takes_the_first_token(predictor, hidden, means):
     found = kft.embed(predictor.backbone, PROTEINS, batch_size=3)
     assert found.dtype == "float32"
-    np.testing.assert_allclose(found, means, atol=1e-5)
+    assert_rounds_alike(found, means)
     np.testing.assert_array_equal(kft.embed(predictor, PROTEINS, batch_size=3), found)
     first = kft.embed(predictor, PROTEINS, pooling="cls", batch_size=3)
-    np.testing.assert_allclose(first, [h[0] for h in hidden], atol=1e-5)
+    assert_rounds_alike(first, [h[0] for h in hidden])
 
 
+@pytest.mark.once
 def test_embed_builds_its_model_once(predictor, monkeypatch):
     kft.embed(predictor, PROTEINS, batch_size=3)
     built = []
@@ -248,6 +256,7 @@ def test_embed_builds_its_model_once(predictor, monkeypatch):
     assert not built
 
 
+@pytest.mark.once
 def test_max_length_cuts_and_says_so_once(predictor, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_CHUNK", 3)
     path = write_fasta(tmp_path / "in.fasta", PROTEINS)
@@ -257,7 +266,7 @@ def test_max_length_cuts_and_says_so_once(predictor, monkeypatch, tmp_path):
         "3 of 8 inputs were longer than max_length=9: 8 residues were cut from their ends."
     ]
     cut = [s if "<" in s else s[:9] for s in PROTEINS]
-    np.testing.assert_allclose(found, kft.predict(predictor, cut, batch_size=3), atol=1e-5)
+    assert_rounds_alike(found, kft.predict(predictor, cut, batch_size=3))
 
 
 def read_csv(path):
@@ -266,11 +275,12 @@ def read_csv(path):
     return header, [row[0] for row in rows], np.array([row[1:] for row in rows], dtype="float32")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("chunk", [3, 8, 100], ids=["chunks", "just one", "less than one"])
 def test_from_fasta_to_csv_and_npz(predictor, answers, fasta, tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(module, "_CHUNK", chunk)
     found = kft.predict(predictor, fasta, batch_size=3)
-    np.testing.assert_allclose(found, answers, atol=1e-5)
+    assert_rounds_alike(found, answers)
 
     written = kft.predict(predictor, str(fasta), batch_size=3, out=tmp_path / "new" / "out.csv")
     header, names, values = read_csv(written)
@@ -284,15 +294,17 @@ def test_from_fasta_to_csv_and_npz(predictor, answers, fasta, tmp_path, monkeypa
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["out.csv", "out.npz"]
 
 
+@pytest.mark.once
 def test_embed_to_files(predictor, means, tmp_path):
     out = kft.embed(predictor, PROTEINS, batch_size=3, out=str(tmp_path / "out.npz"))
     archive = np.load(out)
     assert archive["names"].tolist() == [f"inputs[{i}]" for i in range(len(PROTEINS))]
-    np.testing.assert_allclose(archive["values"], means, atol=1e-5)
+    assert_rounds_alike(archive["values"], means)
     _, _, values = read_csv(kft.embed(predictor, PROTEINS, batch_size=3, out=tmp_path / "out.csv"))
     np.testing.assert_array_equal(values, archive["values"])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("suffix", ["csv", "npz"])
 def test_an_error_halfway_leaves_nothing_behind(predictor, tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(module, "_CHUNK", 3)
@@ -307,6 +319,7 @@ def test_an_error_halfway_leaves_nothing_behind(predictor, tmp_path, monkeypatch
     assert out.read_text() == "from an earlier run"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("do", [kft.predict, kft.embed])
 def test_bad_input(predictor, tmp_path, do):
     empty = tmp_path / "empty.fasta"
@@ -331,6 +344,7 @@ def test_bad_input(predictor, tmp_path, do):
     assert [p.name for p in tmp_path.iterdir()] == ["empty.fasta"]
 
 
+@pytest.mark.once
 def test_progress_is_for_terminals(predictor, capfd, monkeypatch):
     kft.predict(predictor, PROTEINS, batch_size=3)
     assert capfd.readouterr() == ("", "")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from parity import assert_rounds_alike
 
 import kft
 from kft.backbones.esm2 import ESM2, encode
@@ -68,6 +69,7 @@ def answers_of_each(model, max_length=None):
 
 
 @every_head
+@pytest.mark.usefixtures("as_written")
 def test_only_residues_that_count_are_counted(kind):
     """The loss and the metric are those of the counted residues, put together by hand."""
     model = make_model(kind)
@@ -89,6 +91,7 @@ def test_only_residues_that_count_are_counted(kind):
 
 
 @every_head
+@pytest.mark.usefixtures("as_written")
 def test_targets_without_weight_change_no_step(kind):
     """One step of training from the same start, with other targets at what does not count."""
     left = []
@@ -111,7 +114,7 @@ def test_more_padding_changes_nothing(model):
     wider = [np.pad(y, ((0, 0), (0, 16))), np.pad(weights, ((0, 0), (0, 16)))]
     tokens = np.pad(x["token_ids"], ((0, 0), (0, 16)), constant_values=1)
     found = model.test_on_batch({"token_ids": tokens}, *wider)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert_rounds_alike(found, expected)
 
 
 # Predictions ------------------------------------------------------------------------------------
@@ -125,10 +128,11 @@ def test_predict_answers_for_each_residue(model, max_length):
     assert [rows.shape for rows in found] == [(min(n, max_length or n), 3) for n in SIZES]
     for rows, alone in zip(found, answers_of_each(model, max_length), strict=True):
         assert rows.dtype == "float32" and rows.base is None
-        np.testing.assert_allclose(rows, alone, atol=1e-6)
+        assert_rounds_alike(rows, alone)
         assert np.ptp(alone) > 0.1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("chunk", [2, 100])
 def test_predictions_in_files(model, tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(kft.model, "_CHUNK", chunk)
@@ -171,6 +175,7 @@ def toy():
     )
 
 
+@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:.*longer than max_length")
 @pytest.mark.parametrize("max_length", [None, 9])
 @pytest.mark.parametrize("groups", [None, ["a", "a", "b", "c", "c", "d"]])
@@ -193,6 +198,7 @@ def test_evaluate_scores_what_counts_chain_by_chain(model, toy, max_length, grou
         np.testing.assert_allclose(found[name], interval, rtol=1e-6)
 
 
+@pytest.mark.once
 def test_a_head_that_does_not_answer_the_data(toy):
     data = data_of(toy)
     for head, message in (
@@ -219,6 +225,7 @@ def long(split, n):
     return split.take([i for i, chain in enumerate(split.inputs) if len(chain) > 94][:n])
 
 
+@pytest.mark.in_turn("torch")
 @pytest.mark.skipif("KFT_DATA" not in os.environ, reason="needs KFT_DATA")
 @pytest.mark.filterwarnings("ignore:.*longer than max_length")
 def test_secondary_structure_from_end_to_end():
