@@ -243,9 +243,8 @@ def test_any_head(tmp_path):
     ]
     assert kft.fingerprint(again, None) == kft.fingerprint(model, None)
     assert_rounds_alike(again.predict_on_batch(TOKENS), model.predict_on_batch(TOKENS))
-    adapted = peft.PeftModel.from_pretrained(
-        reference("backbone", 2), tmp_path
-    )  # reads the LoRA part
+    # PEFT reads the adapters of it.
+    adapted = peft.PeftModel.from_pretrained(reference("backbone", 2), tmp_path)
     found = adapted.state_dict()["base_model.model.encoder.layer.0.attention.self.query.lora_A."
                                  "default.weight"]  # fmt: skip
     expected = model.get_layer("block_0").query.adapters["default"].a

@@ -105,7 +105,7 @@ def test_image_sizes():
             backbone.resized(size)
 
 
-@kinds_of(["swiglu", "efficientnet"], resnet_v2="torch")
+@kinds_of(["swiglu", "resnet_v2"], efficientnet="torch")
 def test_split_at_every_stage(backbone, as_written):
     model = kft.Model(backbone, kft.heads.Regression(2, kernel_initializer="lecun_normal"))
     x = backbone.encode(pictures(2)[0])
@@ -134,7 +134,7 @@ TURNS = {
     ("gradual_unfreezing", "efficientnet"): "torch",
     ("full", "efficientnet"): "torch",
     ("head_only", "efficientnet"): "tensorflow",
-    ("linear_probe", "efficientnet"): "jax",
+    ("linear_probe", "efficientnet"): "torch",
     ("from_scratch", "efficientnet"): "tensorflow",
     ("last_blocks", "vit"): "torch",
 }
@@ -177,6 +177,7 @@ def test_every_strategy(backbone, name, as_written):
         assert -np.log(answers[np.arange(16), kinds]).mean() < np.log(2) - 0.003
 
 
+@pytest.mark.in_turn("tensorflow")
 @pytest.mark.parametrize("backbone", ["efficientnet"], indirect=True)
 def test_what_is_not_unfrozen_yet_rests(backbone, as_written):
     @dataclass(frozen=True)
@@ -236,13 +237,12 @@ def test_fit_at_the_frontier_is_fit_of_the_whole(backbone, as_written):
                 frontier=frontier, learning_rate=1e-2)  # fmt: skip
         answers = np.log(model.predict_on_batch(model.encode(images)))
         found.append(answers[:, 0] - answers[:, 1])  # which were 0 before
-    assert np.abs(found[0]).max() > 0.1
-    print("FRONT", np.abs(found[0] - found[1]).max() / np.abs(found[0]).max() / 1.19e-7)
+    assert np.abs(found[0]).max() > 0.01
     # Adam divides gradients by their size, and so passes on how much those were rounded.
     assert_rounds_alike(*found, roundings=1000)
 
 
-@kinds_of(["swiglu", "efficientnet"], deit="torch", resnet_v2="jax", mobilenet="tensorflow")
+@kinds_of(["swiglu", "efficientnet"], deit="torch", resnet_v2="tensorflow", mobilenet="torch")
 def test_lora_finds_what_to_adapt_and_survives_saving(backbone, tmp_path, as_written):
     # Not probabilities: random features may be so large that those are 0 and 1 whatever changes.
     model = kft.Model(backbone, kft.heads.Regression(2, kernel_initializer="lecun_normal"))

@@ -128,7 +128,7 @@ def test_interpolation_is_that_of_torch(before, after):
     np.testing.assert_allclose(found[:, 2:], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["vit", "dinov2"])
+@pytest.mark.parametrize("family", ["vit", turn("torch", "dinov2")])
 @pytest.mark.usefixtures("optimised")
 def test_published_classifier(family, tmp_path):
     reference = transformers_model(family, classes=80)
@@ -214,6 +214,7 @@ def lite0():
     return kft.load("efficientnet_lite0")
 
 
+@pytest.mark.in_turn("torch")
 @pytest.mark.usefixtures("optimised")
 def test_lite0_is_the_reference(lite0):
     """Features and logits; and it knows a palace and a daisy."""
