@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.signal
+from spectrogram_features import features
 
 from kft import data
 from kft.data import detectors, strain, waveforms
@@ -346,15 +347,6 @@ def test_wrong_options(options, message):
 
 
 # ---- the real event
-
-
-def features(images):
-    """Pooled pixels with the loudest column in the middle, and the loudest pixel of each row."""
-    images = np.log1p(np.asarray(images, dtype=np.float32) / 10)
-    pooled = images.reshape(len(images), 32, 2, 32, 2).mean(axis=(2, 4))
-    loudest = (pooled**2).mean(axis=1).argmax(axis=1)
-    moved = [np.roll(x, 16 - k, axis=1) for x, k in zip(pooled, loudest, strict=True)]
-    return np.hstack([np.reshape(moved, (len(images), -1)), images.max(axis=2)])
 
 
 @pytest.mark.skipif("KFT_DATA" not in os.environ, reason="needs KFT_DATA")

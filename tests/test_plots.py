@@ -174,28 +174,22 @@ def test_bad_input_is_named(labels):
         plot_classification([0, 1, 2], {"net": np.eye(3)}, ("a", "b", "c"))
 
 
-def imported_by(*modules):
-    """What these modules import on their own, without kft's front door, which imports Keras."""
+def test_tables_import_neither_matplotlib_nor_keras_and_plots_no_pyplot():
+    """Without kft's front door, which imports Keras."""
     code = f"""
 import importlib, sys, types
 sys.modules["kft"] = package = types.ModuleType("kft")
 package.__path__ = [{str(Path(kft.__file__).parent)!r}]
-for name in {modules}:
-    importlib.import_module(name)
-print(*sys.modules)
+for names in (["kft.evaluation", "kft.baselines"], ["kft.plots"]):
+    for name in names:
+        importlib.import_module(name)
+    print(*sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return set(done.stdout.split())
-
-
-def test_plots_import_neither_pyplot_nor_keras():
-    imported = imported_by("kft.plots")
-    assert "matplotlib.figure" in imported
-    assert not imported & {"matplotlib.pyplot", "keras"}
-
-
-def test_tables_import_neither_matplotlib_nor_keras():
-    assert not imported_by("kft.evaluation", "kft.baselines") & {"matplotlib", "keras"}
+    tables, plots = (set(line.split()) for line in done.stdout.splitlines())
+    assert not tables & {"matplotlib", "keras"}
+    assert "matplotlib.figure" in plots
+    assert not plots & {"matplotlib.pyplot", "keras"}
 
 
 # Pre-training -------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from kft import data
 from kft.data.gravitational_waves import CLASSES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_gravitational_waves import features
+from spectrogram_features import features
 
 
 def main(images=1700):
