@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kft.data.dataset import Split
 
 RECORD_TASKS = ("classification", "regression")
-RESIDUE_TASKS = ("residue_classification",)
+RESIDUE_TASKS = ("residue_classification", "residue_regression")
 TASKS = RECORD_TASKS + RESIDUE_TASKS
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
@@ -67,7 +67,7 @@ def constant(data: Dataset) -> Baseline:
     """Predict the same for every record or residue: the mean target, or each class's frequency.
 
     Args:
-        data: a data set for classification, regression or residue classification.
+        data: a data set for classification or regression, of records or of residues.
 
     Returns:
         The `Baseline`. Its Spearman correlation is undefined and its AUROC is 0.5.
@@ -80,7 +80,7 @@ def constant(data: Dataset) -> Baseline:
     """
     start = time.perf_counter()
     _check(data, TASKS)
-    classifies, by_residue = data.task != "regression", data.task in RESIDUE_TASKS
+    classifies, by_residue = data.task.endswith("classification"), data.task in RESIDUE_TASKS
     model = DummyClassifier(strategy="prior") if classifies else DummyRegressor(strategy="mean")
     targets = _all_but_test(data)[1]
     model.fit(np.zeros((len(targets), 1)), targets)
@@ -218,7 +218,7 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
     nothing stands.
 
     Args:
-        data: a data set of protein sequences for residue classification.
+        data: a data set of protein sequences with a class or a number per residue.
         width: places in the window, the residue in its middle; 1 is the residue alone.
         rows: most residues to learn from. Where more count, they are drawn at random from
             training and validation split together; those of the latter choose the penalty.
@@ -228,7 +228,7 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
         The `Baseline`, with a prediction for every residue of the test split.
 
     Raises:
-        ValueError: width even or below 1; rows below 1; the task is not residue classification;
+        ValueError: width even or below 1; rows below 1; the task is none of residues;
             there is no test split; no residue counts.
 
     Example:
@@ -259,7 +259,7 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     """Name the baselines that suit the data, the simplest first.
 
     Args:
-        data: a data set for classification, regression or residue classification.
+        data: a data set for classification or regression, of records or of residues.
 
     Returns:
         Name -> function of the data. The constant predictor; one-hot for regression on sequences
@@ -287,7 +287,7 @@ def fit_all(data: Dataset, progress: Callable[[str], None] | None = None) -> lis
     """Fit the baselines that suit the data.
 
     Args:
-        data: a data set for classification, regression or residue classification.
+        data: a data set for classification or regression, of records or of residues.
         progress: called with one line before each fit, such as `print`.
 
     Returns:
@@ -408,7 +408,7 @@ def _loss(data: Dataset, penalty: float, folds: list[tuple]) -> float:
 
 def _predict(data: Dataset, model: Any, features: Any) -> np.ndarray:
     """Return values (N,), or probabilities (N, K) with a zero for classes that train lacks."""
-    if data.task == "regression":
+    if data.task.endswith("regression"):
         return np.asarray(model.predict(features), dtype=np.float64)
     probabilities = np.zeros((features.shape[0], len(data.classes)))
     probabilities[:, model.classes_] = model.predict_proba(features)
@@ -421,7 +421,7 @@ def _letters(sequences: Sequence[str]) -> np.ndarray:
 
 
 def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamespace:
-    """Return a classification with a record per residue: its window, its class, its chain's group.
+    """Return a task with a record per residue: its window, its target, its chain's group.
 
     Outside test it holds at most `rows` of the residues that count; of test it holds all.
     """
@@ -439,7 +439,7 @@ def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamesp
         parts.append(SimpleNamespace(inputs=windows, targets=targets, groups=groups))
     return SimpleNamespace(
         name=data.name,
-        task="classification",
+        task=data.task.removeprefix("residue_"),
         classes=data.classes,
         train=parts[0],
         valid=parts[1] if len(parts) > 1 else None,

@@ -1,11 +1,14 @@
 """Batches: from raw records and an encoder to what `model.fit` takes, on every backend."""
 
 import warnings
+from collections import Counter
 from contextlib import contextmanager
 from numbers import Number
 
 import keras
 import numpy as np
+
+from kft.data.sequences import Sequences, SequenceWarning, warn_of_changes
 
 # Token counts that batches of sequences are padded to. JAX compiles a model once per shape, so
 # shapes must be few. On proteins of 3 to 1,000 residues steps of a third to a half, and unequal
@@ -26,6 +29,8 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         chosen: list of int arrays, the records of each batch of the present epoch.
         cut: list of int, how many residues each input above `max_length` has lost.
+        changes: Counter of the inputs that `encode` has brought to normal form, see
+            `kft.data.sequences.changes`.
         lengths: int array, the tokens of each record, <cls> and <eos> included and what is cut
             left out; None where records are arrays or images, which do not differ in
             size.
@@ -35,7 +40,7 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.inputs, self.targets, self.encode = inputs, targets, encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
-        self.cut, self.lengths, self.residues = [], None, None
+        self.cut, self.lengths, self.residues, self.changes = [], None, None, Counter()
         if encode is None:
             _check_arrays(inputs, names)
             self.encode = _stack
@@ -45,6 +50,7 @@ class Batches(keras.utils.PyDataset):
             # Only strings differ in size: they are put beside others of their length. What is no
             # array is left to the encoder, which says what is wrong with None or a number.
             self.lengths, self.residues = self._measure(names)
+            self.changes = getattr(encode, "changes", Counter)(inputs)
         if isinstance(targets, list):
             self.targets, self.masks = _per_residue(targets, masks, self.residues, names)
         self.epoch = 0
@@ -59,7 +65,7 @@ class Batches(keras.utils.PyDataset):
         if self.lengths is None:
             encoded = self.encode(inputs)
         else:
-            with silent_cuts():  # they are counted in `cut`
+            with silent_cuts():  # they are counted in `cut` and `changes`
                 encoded = self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
         if self.targets is None:
             return encoded
@@ -156,8 +162,9 @@ def warn_of_cut(cut, total, max_length, stacklevel=2):
 
 @contextmanager
 def silent_cuts():
-    """What `max_length` cuts is not warned of within: it is counted, or said in another way."""
+    """What `max_length` cuts or `encode` changes is not warned of within: it is said elsewhere."""
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SequenceWarning)
         warnings.filterwarnings("ignore", message=".*longer than max_length")
         yield
 
@@ -226,6 +233,7 @@ def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None)
     masks = getattr(records, "masks", None)
     result = Batches(inputs, targets, encode, batch_size, seed, max_length, names, masks)
     warn_of_cut(result.cut, len(inputs), max_length)
+    warn_of_changes(result.changes, len(inputs))
     return result
 
 
@@ -240,7 +248,7 @@ def _parts(records):
         raise TypeError(
             f"inputs must be a list, received one string, {inputs[:20]!r}: write [string]."
         )
-    return list(inputs), targets
+    return inputs if isinstance(inputs, Sequences) else list(inputs), targets
 
 
 # Records that are arrays ----------------------------------------------------------------------

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-TASKS = ("classification", "regression", "residue_classification")
+TASKS = ("classification", "regression", "residue_classification", "residue_regression")
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -99,8 +99,8 @@ def score(
     undefined are left out of its interval.
 
     Args:
-        task: "classification", "regression" or "residue_classification" (residues of all chains
-            in one row, with `groups` naming the chain).
+        task: "classification", "regression", "residue_classification" or "residue_regression"
+            (residues of all chains in one row, with `groups` naming the chain).
         targets: (N,) classes, integers from 0, or (N,) real values.
         predictions: probabilities (N, K), or (N,) or (N, 1) of class 1; for regression (N,) or
             (N, 1) in the unit of the targets.
@@ -210,14 +210,16 @@ def bootstrap(
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}; valid tasks are {', '.join(map(repr, TASKS))}")
-    if task == "residue_classification" and groups is None:
+    if task.startswith("residue") and groups is None:
         raise ValueError(
-            "residue_classification needs groups, the chain of each residue: "
-            "residues of one chain are not independent"
+            f"{task} needs groups, the chain of each residue: residues of one chain are not "
+            "independent"
         )
     targets, predictions = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
     _check_lengths(targets, predictions, groups)
-    measure = (_regression if task == "regression" else _classification)(targets, predictions)
+    measure = (_regression if task.endswith("regression") else _classification)(
+        targets, predictions
+    )
     values = {name: float(x[0]) for name, x in measure(np.ones((1, len(targets)))).items()}
     blocks = [measure(counts) for counts in _resample(len(targets), groups, resamples, seed)]
     return values, {name: np.concatenate([block[name] for block in blocks]) for name in values}

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import weakref
 import zipfile
+from collections import Counter
 from itertools import chain, islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from kft.backbones.batch_order import OrderedFit
 from kft.batching import Batches, batches, silent_cuts, warn_of_cut
 from kft.data import read_fasta
+from kft.data.sequences import Sequences, warn_of_changes
 from kft.heads import Pooling
 from kft.params import find, is_frozen
 
@@ -352,7 +354,7 @@ def _answers(model, encode, inputs, batch_size, max_length, doing):
     if getattr(encode, "of_one_size", False) and isinstance(inputs, str | Path):
         raise TypeError(f"inputs must be a list of images, received {str(inputs)!r}: write [path].")
     per_residue = getattr(getattr(model, "head", None), "per_residue", False)
-    console, cut, seen = Console(stderr=True), [], 0
+    console, cut, changes, seen = Console(stderr=True), [], Counter(), 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(doing, total=None)
         for names, called, part, total in _parts(inputs):
@@ -360,6 +362,7 @@ def _answers(model, encode, inputs, batch_size, max_length, doing):
             with silent_cuts():  # said once, at the end
                 records = batches(part, encode, batch_size, None, max_length, called)
             cut, seen, rows = cut + records.cut, seen + len(part), None
+            changes += records.changes
             of_residues = per_residue and records.lengths is not None
             for i, chosen in enumerate(records.chosen):
                 answer = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
@@ -376,12 +379,13 @@ def _answers(model, encode, inputs, batch_size, max_length, doing):
                 bar.advance(task, len(chosen))
             yield names, rows
     warn_of_cut(cut, seen, max_length)
+    warn_of_changes(changes, seen)
 
 
 def _parts(inputs):
     """Yields (names, what errors call them, inputs, how many in all): a FASTA file in chunks."""
     if not isinstance(inputs, str | Path):
-        inputs = list(inputs)
+        inputs = inputs if isinstance(inputs, Sequences) else list(inputs)
         names = [f"inputs[{i}]" for i in range(len(inputs))]
         yield names, names, inputs, len(inputs)
         return

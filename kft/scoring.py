@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from kft.backbones.esm2_tokens import ALPHABET, MASK, PAD
-from kft.batching import padded_length
+from kft.batching import padded_length, silent_cuts
+from kft.data.sequences import changes, warn_of_changes
 from kft.evaluation import Interval, interval
 from kft.pretraining import STANDARD, encoded, hide, language_model
 
@@ -146,10 +147,12 @@ def reference_scores(sequences, corpus, encode, *, seed=0, crop=1024, confidence
     rows, K = _hidden(sequences, encode, seed, crop), len(ALPHABET)
     triples = np.zeros(K**3)
     for start in range(0, max(len(corpus), 1), 1000):  # none at all is an error of `encoded`
-        part = encoded(corpus[start : start + 1000], encode, first=start)
+        with silent_cuts():  # changes are said once for all
+            part = encoded(corpus[start : start + 1000], encode, first=start)
         some = [row.astype("int64") for row in part]
         codes = np.concatenate([(row[:-2] * K + row[1:-1]) * K + row[2:] for row in some])
         triples += np.bincount(codes, minlength=K**3)
+    warn_of_changes(changes(corpus), len(corpus))
     triples = triples.reshape(K, K, K)[:, STANDARD]  # (left, residue, right)
     counts = triples.sum(axis=(0, 2)) + 1  # none of the 20 is impossible
     frequencies = counts / counts.sum()

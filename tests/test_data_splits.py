@@ -66,7 +66,7 @@ def test_sequences_shorter_than_a_word_cluster_only_if_equal():
 def test_a_library_of_point_mutants_is_one_cluster_and_cannot_be_split():
     library = list(families(1, 300))
     assert set(cluster(library)) == {0}
-    with pytest.raises(ValueError, match=r"300 records form 1 groups, .*another split"):
+    with pytest.raises(ValueError, match=r"300 sequences form 1 cluster .*by position"):
         cluster_split(library)
 
 

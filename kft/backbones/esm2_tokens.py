@@ -9,6 +9,8 @@ import warnings
 
 import numpy as np
 
+from kft.data import sequences as forms
+
 ALPHABET = (
     "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
 ).split()
@@ -25,7 +27,7 @@ def residue_tokens(sequence, name="sequence"):
 
     Args:
         sequence: string of one-letter residues in either case; "<mask>", "-" and "." may stand
-            among them.
+            among them. Space around it and one stop (*) at its end are left out.
         name: what an error calls this sequence.
 
     Returns:
@@ -40,19 +42,20 @@ def residue_tokens(sequence, name="sequence"):
             f"{name} must be a string of one-letter residues, received {sequence!r:.40} "
             f"({type(sequence).__name__})."
         )
-    if not sequence:
-        raise ValueError(f"{name} is empty: it must hold at least one residue.")
-    # `upper` would invent residues beyond ASCII (the German sharp s becomes "SS"), and a
-    # stand-in that was there before is no <mask>: both are left as they are and found below.
-    if sequence.isascii() and _MASK_STAND_IN not in sequence:
-        text = sequence.upper().replace("<MASK>", _MASK_STAND_IN)
-    else:
-        text = "".join(c if c.isascii() and c != _MASK_STAND_IN else "?" for c in sequence)
-        text = text.upper()
+    text = forms.normal(sequence)
+    if not text:
+        held = f" but for {sequence.strip() or sequence!r}" * bool(sequence)
+        raise ValueError(f"{name} is empty{held}: it must hold at least one residue.")
+    # A stand-in that was there before is no <mask>: with what is beyond ASCII it is found below.
+    if not text.isascii() or _MASK_STAND_IN in text:
+        text = "".join(c if c.isascii() and c != _MASK_STAND_IN else "?" for c in text).upper()
+        text = text.replace("<MASK>", "<mask>")
+    text = text.replace("<mask>", _MASK_STAND_IN)
     tokens = _TOKEN_OF_BYTE[np.frombuffer(text.encode("ascii"), dtype="uint8")]
     if tokens.min() < 0:
         at = int(np.argmax(tokens < 0))
         at += 5 * text[:at].count(_MASK_STAND_IN)  # "<mask>" is six characters of the original
+        at += len(sequence) - len(sequence.lstrip())
         raise ValueError(
             f"{name} has {sequence[at]!r} at position {at + 1}, which is no residue. Known are "
             f"{''.join(t for t in ALPHABET if len(t) == 1)} and <mask>; write X for an unknown "
@@ -74,27 +77,26 @@ def encode(sequences, max_length=None, pad_lengths=None, names=None):
         names: what errors call each sequence, None for "sequences[0]" and so on.
 
     Returns:
-        {"token_ids": int32 array (B, L)}.
+        {"token_ids": int32 array (B, L)}. A warning says how many sequences held lower-case
+        letters, a stop at the end or space around them, and how many look like DNA.
 
     Raises:
-        TypeError: a bare string, or an element that is no string.
+        TypeError: None, a bare string, or an element that is no string.
         ValueError: no sequences, an empty one, a character that is no residue, or `max_length`
             below 1.
 
     Example:
-        >>> encode(["MKT", "a"])["token_ids"].tolist()
+        >>> encode(["MKT", "A"])["token_ids"].tolist()
         [[0, 20, 15, 11, 2], [0, 5, 2, 1, 1]]
     """
-    if isinstance(sequences, str | bytes):
-        raise TypeError(
-            "sequences must be a list of strings, received one string: write [sequence]."
-        )
+    sequences = forms.listed(sequences)
     if max_length is not None and max_length < 1:
         raise ValueError(f"max_length must be at least 1 residue, received {max_length}.")
     names = names or [f"sequences[{i}]" for i in range(len(sequences))]
     rows = [residue_tokens(s, name) for s, name in zip(sequences, names, strict=True)]
     if not rows:
         raise ValueError("sequences is empty: give at least one protein.")
+    forms.warn_of_changes(forms.changes(sequences), len(rows))
     if max_length is not None:
         cut = [len(row) - max_length for row in rows if len(row) > max_length]
         if cut:
@@ -110,3 +112,6 @@ def encode(sequences, max_length=None, pad_lengths=None, names=None):
     for out, row in zip(token_ids, rows, strict=True):
         out[0], out[1 : len(row) + 1], out[len(row) + 1] = CLS, row, EOS
     return {"token_ids": token_ids}
+
+
+encode.changes = forms.changes  # what `kft.batches` asks, to say it once for all batches

@@ -1,11 +1,15 @@
 """The two records that every data set is made of: `Split` (inputs with targets) and `Dataset`."""
 
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
 
-TASKS = ("classification", "regression", "residue_classification")
+from .columns import marks
+from .sequences import Sequences, changes, normal, warn_of_changes
+
+TASKS = ("classification", "regression", "residue_classification", "residue_regression")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -14,18 +18,23 @@ class Split:
 
     Args:
         inputs: list of N inputs: strings are sequences of residues; arrays (height, width) or
-            (height, width, channels), paths and PIL images are images.
+            (height, width, channels), paths and PIL images are images. Sequences are kept in
+            upper case, without space around them and without a stop (*) at the end; a warning
+            says how many were changed, and how many look like DNA.
         targets: array of N targets (integers for classes, floats for measurements), or for
-            residue tasks a list of N integer arrays with one entry per residue.
+            residue tasks a list of N arrays with one entry per residue.
         groups: array of N group names, or None. Records of a group are near copies or belong
             together, and are never separated by a split.
         masks: list of N boolean arrays with one entry per residue, or None. True marks a residue
-            whose target counts, for instance one that is resolved in the structure.
+            whose target counts, for instance one that is resolved in the structure. What is
+            False may be missing (None, NaN, infinite or a negative class): it is kept as 0.
         parameters: structured array (N,) of what else is known of each record, or None;
             `pandas.DataFrame(split.parameters)` is its table.
 
     Raises:
-        ValueError: if lengths differ or a target is missing, NaN or infinite.
+        ValueError: if lengths differ; if a target that counts is missing, NaN or infinite; or if
+            targets of residues without masks hold a number that marks missing ones, such as 999.
+        TypeError: if an input is None or a number.
 
     Example:
         >>> split = Split(["MKTAYI", "GIGKFL"], [0, 1])
@@ -40,7 +49,10 @@ class Split:
     parameters: np.ndarray | None = None
 
     def __post_init__(self):
-        columns = {"inputs": list(self.inputs), "targets": _as_targets(self.targets)}
+        inputs = _as_inputs(self.inputs)
+        if self.targets is None:
+            raise TypeError("`targets` is None; give one per input.")
+        columns = {"inputs": inputs, "targets": _as_targets(self.targets)}
         if self.groups is not None:
             columns["groups"] = np.asarray(self.groups)
         if self.masks is not None:
@@ -48,17 +60,20 @@ class Split:
         if self.parameters is not None:
             columns["parameters"] = np.asarray(self.parameters)
         for name, column in columns.items():
-            if len(column) != len(columns["inputs"]):
+            if isinstance(column, np.ndarray) and not column.ndim:
+                raise TypeError(f"`{name}` must hold one entry per input, got {column.item()!r}.")
+            if len(column) != len(inputs):
                 raise ValueError(
-                    f"`{name}` has {len(column)} entries but `inputs` has "
-                    f"{len(columns['inputs'])}; give exactly one per input."
+                    f"`{name}` has {len(column)} entries but `inputs` has {len(inputs)}; give "
+                    "exactly one per input."
                 )
-            object.__setattr__(self, name, column)  # how a frozen dataclass sets its own fields
-        _check_targets(self.targets)
-        if isinstance(self.targets, list):
-            _check_residues("targets", self.targets, self.inputs)
+        if isinstance(columns["targets"], list):
+            _check_residues("targets", columns["targets"], inputs)
         if self.masks is not None:
-            _check_residues("masks", self.masks, self.inputs)
+            _check_residues("masks", columns["masks"], inputs)
+        columns["targets"] = _checked_targets(columns["targets"], columns.get("masks"))
+        for name, column in columns.items():
+            object.__setattr__(self, name, column)  # how a frozen dataclass sets its own fields
 
     def __len__(self):
         return len(self.inputs)
@@ -98,7 +113,7 @@ class Split:
         def pick(column):
             if column is None or isinstance(column, np.ndarray):
                 return column if column is None else column[indices.astype(int)]
-            return [column[i] for i in indices]
+            return type(column)([column[i] for i in indices])
 
         columns = (self.inputs, self.targets, self.groups, self.masks, self.parameters)
         return Split(*map(pick, columns))
@@ -110,8 +125,9 @@ class Dataset:
 
     Args:
         name: short name.
-        task: "classification" (integer targets), "regression" (float targets) or
-            "residue_classification" (a list of integer arrays).
+        task: "classification" (integer targets), "regression" (float targets),
+            "residue_classification" (a list of integer arrays) or "residue_regression" (a list
+            of arrays of numbers).
         train: Split.
         valid: Split, or None where the data was not split.
         test: Split, or None where the data was not split.
@@ -119,7 +135,7 @@ class Dataset:
         licence: under what terms it may be used.
         citation: the papers to cite.
         checksum: sha256 of the file that was read, in hexadecimal.
-        classes: names of the classes in the order of the integer targets; None for regression.
+        classes: names of the classes in the order of the integer targets; None for regressions.
         notes: sentences that say how it was split, and what was removed or changed.
         variable_positions: positions from 0 at which the sequences differ, for a library of
             mutants of one protein; else None.
@@ -151,7 +167,7 @@ class Dataset:
     def __post_init__(self):
         if self.task not in TASKS:
             raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {self.task!r}.")
-        if (self.classes is None) != (self.task == "regression"):
+        if (self.classes is None) != self.task.endswith("regression"):
             raise ValueError(
                 f"`classes` is {self.classes!r} but `task` is {self.task!r}; name the classes of a "
                 "classification, and leave `classes` out of a regression."
@@ -168,7 +184,7 @@ class Dataset:
     def _check_fit(self, name, split):
         per_residue = isinstance(split.targets, list)
         targets = np.concatenate(split.targets) if per_residue and split else split.targets
-        if per_residue != (self.task == "residue_classification"):
+        if per_residue != self.task.startswith("residue"):
             raise ValueError(
                 f"`{name}` has {'one target per residue' if per_residue else 'one target each'}, "
                 f"which does not fit `task` {self.task!r}."
@@ -215,36 +231,116 @@ def _describe_sizes(images):
     return f" of {least[0]} x {least[1]}{several} pixels"
 
 
+def _as_inputs(inputs):
+    """The inputs as a list; where all are strings, in normal form, and said what was changed."""
+    if isinstance(inputs, Sequences):
+        return inputs
+    if isinstance(inputs, str | bytes) or not np.iterable(inputs):
+        received = f"{inputs!r:.40} ({type(inputs).__name__})"
+        raise TypeError(f"`inputs` must be a list of inputs, got {received}.")
+    inputs = list(inputs)
+    for i, x in enumerate(inputs):
+        if x is None or isinstance(x, Number):
+            raise TypeError(
+                f"`inputs` of record {i} is {x!r}; expected a sequence or an image. Leave the "
+                "record out."
+            )
+    if not inputs or not all(isinstance(x, str) for x in inputs):
+        return inputs
+    warn_of_changes(changes(inputs), len(inputs), stacklevel=4)
+    return Sequences(map(normal, inputs))
+
+
 def _as_targets(targets):
     """One array, or a list of arrays where each record has a target per residue."""
     if isinstance(targets, (list, tuple)):
         targets = list(targets)
         if targets and isinstance(targets[0], (list, tuple, np.ndarray)):
-            return [np.asarray(row) for row in targets]
+            return [_as_row(row) for row in targets]
     return np.asarray(targets)
 
 
-def _check_targets(targets):
-    """Refuse None, NaN and infinity, which would turn the loss into NaN many steps later."""
-    for i, target in enumerate(targets):
-        if _is_missing(target):
+def _as_row(row):
+    """The targets of one record; numbers beside None become floats, NaN for None."""
+    row = np.asarray(row)
+    if row.dtype == object and all(x is None or isinstance(x, Number) for x in row.flat):
+        return row.astype("float64")
+    return row
+
+
+def _checked_targets(targets, masks):
+    """Refuses what is missing, which would turn the loss into NaN many steps later.
+
+    Returns the targets, 0 where a mask says that they do not count and they are missing.
+    """
+    if not isinstance(targets, list):
+        missing = [i for i, target in enumerate(targets) if _missing(target).any()]
+        if missing:
             raise ValueError(
-                f"`targets` of record {i} is {target}; remove the record or give it a value."
+                f"`targets` of record {missing[0]} is {targets[missing[0]]}{_and_more(missing)}; "
+                "remove the record or give it a value."
             )
+        return targets
+    if masks is not None:
+        targets = [_without_missing(*pair) for pair in zip(targets, masks, strict=True)]
+    missing = [(i, _missing(row)) for i, row in enumerate(targets)]
+    missing = [(i, at) for i, at in missing if at.any()]
+    if missing:
+        i, at = missing[0]
+        position = int(np.argmax(at.reshape(len(at), -1).any(axis=1)))
+        raise ValueError(
+            f"`targets` of record {i} is {targets[i][position]} at residue {position + 1} "
+            f"({int(at.sum())} of its {at.size} are missing{_and_more(missing)}); give values, or "
+            "mark such residues False in `masks`."
+        )
+    if masks is None and targets:
+        _refuse_marks(targets)
+    return targets
 
 
-def _is_missing(target):
-    """True for None, NaN and infinity, and for arrays that hold one."""
+def _and_more(records):
+    return f", as in {len(records) - 1:,} more" * (len(records) > 1)
+
+
+def _refuse_marks(targets):
+    """A number such as 999, far from all others, would be learned as a value."""
+    if not all(row.dtype.kind in "iuf" for row in targets):
+        return
+    values = np.concatenate([row.reshape(-1) for row in targets])
+    for mark, count in marks(values).items():
+        raise ValueError(
+            f"`targets` holds {mark:g} at {count:,} of {len(values):,} residues, far from all "
+            "other values, which looks like a mark of missing ones and would be learned. Mark "
+            f"these residues False: masks=[row != {mark:g} for row in targets]; masks that are "
+            "all True say that it is a value."
+        )
+
+
+def _without_missing(row, mask):
+    """The row with 0 for what is missing where the mask is False; negative numbers of classes
+    (-1, -100) are such marks too."""
+    left = (~mask).reshape(len(mask), *(1 for _ in row.shape[1:]))
+    nothing = _missing(row) | (row < 0 if row.dtype.kind == "i" else False)
+    return np.where(left & nothing, np.zeros((), row.dtype), row) if nothing.any() else row
+
+
+def _missing(target):
+    """Bool array: True for None, NaN and infinity."""
     array = np.asarray(target)
     if array.dtype.kind == "O":
-        return any(value is None or _is_missing(value) for value in array.flat)
-    return array.dtype.kind == "f" and not np.isfinite(array).all()
+        missing = [x is None or (isinstance(x, float) and not np.isfinite(x)) for x in array.flat]
+        return np.array(missing, dtype=bool).reshape(array.shape)
+    if array.dtype.kind == "f":
+        return ~np.isfinite(array)
+    return np.zeros(array.shape, dtype=bool)
 
 
 def _check_residues(name, rows, inputs):
     for i, (row, residues) in enumerate(zip(rows, inputs, strict=True)):
-        if len(row) != len(residues):
+        if np.ndim(row) == 0 or len(row) != len(residues):
+            received = len(row) if np.ndim(row) else f"{row!r:.40}"
             raise ValueError(
-                f"`{name}` of record {i} has {len(row)} entries but its input has "
-                f"{len(residues)} residues; give exactly one per residue."
+                f"`{name}` of record {i} has {received} entries but its input has "
+                f"{len(residues)} residues; give exactly one per residue (a stop at the end is "
+                "none)."
             )

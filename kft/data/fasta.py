@@ -30,8 +30,8 @@ def read_fasta(path):
     """Read a FASTA file, plain or gzipped, one record at a time.
 
     Blank lines, Windows line ends, spaces inside of sequences and comment lines that begin with
-    `;` are skipped. Letters are kept as they are, lower case included; whether they are residues
-    is for the tokenizer to say.
+    `;` are skipped. Letters are kept as they are, lower case and stops included, as not every
+    FASTA file holds proteins: `Split` and a backbone's `encode` bring sequences to normal form.
 
     Args:
         path: the file; gzip is recognised by content, not by name.
@@ -41,6 +41,7 @@ def read_fasta(path):
 
     Raises:
         FileNotFoundError: at once, if there is no such file.
+        TypeError: at once, if `path` is no path.
         ValueError: on reaching the line that is wrong: text before the first `>`, a header without
             name or sequence, bytes that are no text, a compressed file that ends early, or a file
             without records.
@@ -51,10 +52,25 @@ def read_fasta(path):
         >>> for name, sequence in read_fasta("proteins.fasta.gz"):  # doctest: +SKIP
         ...     print(name, len(sequence))
     """
-    path = Path(path)
+    return _stream(checked_path(path))
+
+
+def checked_path(path):
+    """Return a path that leads to a file, or raise FileNotFoundError or TypeError.
+
+    Example:
+        >>> checked_path(None)
+        Traceback (most recent call last):
+        ...
+        TypeError: `path` must be the path of a file, got None.
+    """
+    try:
+        path = Path(path)
+    except TypeError:
+        raise TypeError(f"`path` must be the path of a file, got {path!r:.60}.") from None
     if not path.is_file():
         raise FileNotFoundError(f"`path` is {path}, which is not a file; check the name.")
-    return _stream(path)
+    return path
 
 
 def _stream(path):

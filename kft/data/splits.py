@@ -4,8 +4,17 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
+from .sequences import checked, compared
+
 PARTS = ("train", "valid", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
+
+REMEDY = "use more data, other fractions or another split"
+VARIANTS = (
+    "variants of one protein are all near copies, and split='cluster' cannot part them: part them "
+    "by position (groups= a column that names the mutated position), which tests on positions "
+    "that were not trained on, or say split='random', whose test variants have relatives in train"
+)
 
 # Two sequences are near copies if they share 30% of the 4-mers of the one that has fewer (so a
 # fragment is a near copy of its precursor, which the Jaccard index would miss). That is where
@@ -20,6 +29,10 @@ FRACTIONS = (0.8, 0.1, 0.1)
 # chains by chance, and k=5 misses peptides with a mutation at every fifth residue.
 KMER = 4
 SHARED = 0.3
+
+# Sequences of one length of which so many letters agree with the first are variants of one protein:
+# that is where near copies begin, so they form one cluster.
+ALIKE = 0.75
 
 LARGE = 0.05  # share of a part above which a group would weigh too much in its score
 
@@ -39,6 +52,7 @@ def random_split(n, fractions=FRACTIONS, seed=0, stratify=None):
 
     Raises:
         ValueError: if the fractions are not three of sum 1, or leave a part empty.
+        TypeError: if the seed is no integer.
 
     Example:
         >>> {name: len(positions) for name, positions in random_split(100).items()}
@@ -49,7 +63,7 @@ def random_split(n, fractions=FRACTIONS, seed=0, stratify=None):
     sizes = np.diff(np.round(np.cumsum([0, *fractions]) * n).astype(int))
     # Shuffle, sort by stratum, then deal: the j-th card of a part of size s falls due at
     # (j + 1/2) / s, so each stratum meets the parts in their proportions, however rare it is.
-    order = np.lexsort((np.random.default_rng(seed).random(n), strata))
+    order = np.lexsort((_generator(seed).random(n), strata))
     due = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
     dealt = np.repeat(np.arange(len(sizes)), sizes)[np.argsort(due, kind="stable")]
     home = np.empty(n, dtype=int)
@@ -82,31 +96,40 @@ def group_split(groups, fractions=FRACTIONS, seed=0, stratify=None):
         >>> group_split(["a", "a", "b", "c"], (0.5, 0.25, 0.25))["train"]
         array([0, 1])
     """
+    names, group = np.unique(_named(groups), return_inverse=True)
+    largest = int(np.bincount(group).max(initial=0))
+    problem = (
+        f"{len(group)} records form {len(names)} group{'s' * (len(names) != 1)}, the largest of "
+        f"{largest}: too few"
+    )
+    return _parts_of_groups(group, fractions, seed, stratify, problem)
+
+
+def _parts_of_groups(group, fractions, seed, stratify, problem, remedy=REMEDY):
+    """`group_split` of groups that are numbered from 0."""
     fractions = _check_fractions(fractions)
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
     strata = _check_strata(stratify, len(group))
-    counts = np.zeros((len(names), strata.max(initial=0) + 1))  # groups x classes
+    counts = np.zeros((group.max(initial=-1) + 1, strata.max(initial=0) + 1))  # groups x classes
     np.add.at(counts, (group, strata), 1)
     sizes = counts.sum(axis=1)
     wanted = np.outer(fractions, counts.sum(axis=0))  # parts x classes
     limits = _size_limits(sizes, wanted.sum(axis=1))
     missing = wanted.copy()
-    shuffled = np.random.default_rng(seed).permutation(len(names))
-    home = np.empty(len(names), dtype=int)
+    shuffled = _generator(seed).permutation(len(sizes))
+    home = np.empty(len(sizes), dtype=int)
     for g in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
         chi_square_change = (((missing - counts[g]) ** 2 - missing**2) / wanted).sum(axis=1)
         home[g] = np.where(sizes[g] <= limits, chi_square_change, np.inf).argmin()
         missing[home[g]] -= counts[g]
-    largest = int(sizes.max(initial=0))
-    problem = f"{len(group)} records form {len(names)} groups, the largest of {largest}: too few"
-    return _parts(home[group], fractions, problem)
+    return _parts(home[group], fractions, problem, remedy)
 
 
 def cluster_split(sequences, fractions=FRACTIONS, seed=0, stratify=None, k=KMER, threshold=SHARED):
     """Part sequences so that near copies stay on one side.
 
     Args:
-        sequences: list of N strings.
+        sequences: list of N strings; case, gaps, space around them and a stop at the end are
+            not looked at.
         fractions: the shares of train, valid and test, positive, of sum 1.
         seed: integer; the same seed gives the same parts.
         stratify: None, or N classes whose balance every part should share.
@@ -117,7 +140,9 @@ def cluster_split(sequences, fractions=FRACTIONS, seed=0, stratify=None, k=KMER,
         tuple: the parts as of `group_split`; and int64 (N,), the cluster of each sequence.
 
     Raises:
-        ValueError: as `group_split`.
+        ValueError: as `group_split`; variants of one protein form one cluster, and the message
+            says how else to part them.
+        TypeError: as `cluster`.
 
     Example:
         >>> sequences = ["MKTAYIAK", "MKTAYIAR", "GIGKFLHS", "LLGDFFRK"]
@@ -126,14 +151,46 @@ def cluster_split(sequences, fractions=FRACTIONS, seed=0, stratify=None, k=KMER,
         (array([0, 0, 1, 2]), array([0, 1]))
     """
     clusters = cluster(sequences, k, threshold)
-    return group_split(clusters, fractions, seed, stratify), clusters
+    sizes = np.bincount(clusters, minlength=1)
+    problem = (
+        f"{len(clusters)} sequences form {clusters.max(initial=-1) + 1} cluster"
+        f"{'s' * (len(sizes) != 1)} of near copies, the largest of {sizes.max()}: too few"
+    )
+    # Where one cluster holds nearly all, a split by clusters cannot be had from these records.
+    remedy = VARIANTS if 2 * sizes.max() > len(clusters) else REMEDY
+    return _parts_of_groups(clusters, fractions, seed, stratify, problem, remedy), clusters
+
+
+def advice(sequences):
+    """Say which split keeps copies of sequences apart, or why none does.
+
+    Example:
+        >>> advice(["MKTAYIAK", "GIGKFLHS"])
+        "split='cluster' keeps them apart"
+    """
+    return VARIANTS if are_variants(sequences) else "split='cluster' keeps them apart"
+
+
+def are_variants(sequences):
+    """Return whether sequences are variants of one protein: of one length, and most letters alike.
+
+    Example:
+        >>> are_variants(["MKTAYIAK", "MKTAYIAR", "MKTGYIAK"])
+        True
+    """
+    forms = [compared(sequence) for sequence in dict.fromkeys(sequences)]
+    if len({len(form) for form in forms}) != 1 or not all(map(str.isascii, forms)):
+        return False
+    letters = np.array([np.frombuffer(form.encode(), dtype=np.uint8) for form in forms])
+    return bool((letters == letters[0]).mean() >= ALIKE)
 
 
 def cluster(sequences, k=KMER, threshold=SHARED):
     """Number the clusters of near copies: the connected components of shared k-mers.
 
     Args:
-        sequences: list of N strings.
+        sequences: list of N strings, compared in upper case and without gaps (- and .), space
+            around them and a stop (*) at the end.
         k: length of the words that are compared. A sequence shorter than k is one word.
         threshold: share of the distinct words of the sequence that has fewer, from which two
             sequences are near copies; above 0, at most 1.
@@ -143,6 +200,7 @@ def cluster(sequences, k=KMER, threshold=SHARED):
 
     Raises:
         ValueError: if `k` or `threshold` is out of range.
+        TypeError: if `sequences` is no list of strings.
 
     Example:
         >>> cluster(["MKTAYIAK", "GIGKFLHS", "MKTAYIAR"])
@@ -152,7 +210,7 @@ def cluster(sequences, k=KMER, threshold=SHARED):
         raise ValueError(
             f"`k` must be at least 1 and `threshold` in (0, 1]; got {k} and {threshold}."
         )
-    words = [kmers(sequence, k) for sequence in sequences]
+    words = [kmers(compared(sequence), k) for sequence in checked(sequences)]
     unplaced = defaultdict(set)  # word -> sequences that have it and no cluster yet
     for i, own in enumerate(words):
         for word in own:
@@ -215,13 +273,28 @@ def _check_strata(stratify, n):
     return np.unique(np.asarray(stratify), return_inverse=True)[1]
 
 
-def _parts(home, fractions, problem):
+def _parts(home, fractions, problem, remedy=REMEDY):
     """{part: positions} from the number of the part of each record; no part may be empty."""
     parts = {name: np.flatnonzero(home == i) for i, name in enumerate(PARTS)}
     if not all(map(len, parts.values())):
         sizes = ", ".join(f"{name} {len(positions)}" for name, positions in parts.items())
-        raise ValueError(
-            f"{problem} at fractions {fractions.tolist()} ({sizes}). Use more data, other "
-            "fractions or another split."
-        )
+        raise ValueError(f"{problem} at fractions {fractions.tolist()} ({sizes}); {remedy}.")
     return parts
+
+
+def _named(groups):
+    """The groups as an array; None is no group's name."""
+    groups = np.asarray(groups)
+    if groups.ndim != 1:
+        raise TypeError(f"`groups` must hold one name per record, got {groups!r:.60}.")
+    if groups.dtype == object and any(name is None for name in groups):
+        i = next(i for i, name in enumerate(groups) if name is None)
+        raise TypeError(f"`groups` of record {i} is None; name the group of each record.")
+    return groups
+
+
+def _generator(seed):
+    """numpy's generator; None would draw another split in every run."""
+    if not isinstance(seed, int | np.integer):
+        raise TypeError(f"`seed` must be an integer, got {seed!r}; 0 will do.")
+    return np.random.default_rng(seed)

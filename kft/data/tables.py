@@ -4,17 +4,36 @@ import csv
 import gzip
 import hashlib
 import io
-import math
+import warnings
 import zlib
-from pathlib import Path
 
 import numpy as np
 
+from .columns import (
+    READERS,
+    note_alike,
+    note_conflicts,
+    number,
+    read_classes,  # noqa: F401  for images.py
+    read_numbers,  # noqa: F401
+    task_of,
+)
 from .dataset import TASKS, Dataset, Split
-from .fasta import GZIP_MAGIC
-from .splits import FRACTIONS, KMER, PARTS, SHARED, cluster_split, group_split, random_split
+from .fasta import GZIP_MAGIC, checked_path
+from .sequences import STOP, SequenceWarning, compared, is_dna, normal_forms
+from .splits import (
+    FRACTIONS,
+    KMER,
+    PARTS,
+    SHARED,
+    advice,
+    cluster_split,
+    group_split,
+    random_split,
+)
 
-MISSING = {"", "na", "n/a", "#n/a", "nan", "null"}
+MISSING = {"na", "n/a", "#n/a", "nan", "null"}
+MOST_NAMED = 10  # lines that an error lists
 SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PARTS}
 
 
@@ -28,29 +47,50 @@ def read_csv(
     fractions=FRACTIONS,
     seed=0,
     sep=None,
+    missing=None,
+    dropna=False,
+    decimal=None,
 ):
     """Read a table with one record per line, plain or gzipped, and split it.
 
     Numbers as targets make a regression and text makes a classification; say
-    `task="classification"` if numbers name classes. A word among numbers is an error, not a class.
+    `task="classification"` if numbers name classes. A word among numbers is an error, not a class,
+    and so is a column of numbers in another spelling (1,500 or 15% or 12 nM). A number is what
+    CSV files call one: digits 0-9 with a decimal point, as 1.5 or 1.5e-3. Cells with a number, or
+    a letter, for each residue make a task of residues.
+
+    Sequences are compared, split and kept in one normal form: in upper case, without space around
+    them and without one stop (*) at the end; duplicates are found without gaps (- and .) as well.
+    What was changed or guessed is in `notes`, with the count.
 
     Args:
         path: a CSV or TSV file in UTF-8 whose first line names the columns.
         inputs: column of the sequences.
-        target: column of the targets. For "residue_classification", one letter per residue.
+        target: column of the targets. For "residue_classification" one letter per residue, or
+            words parted by spaces; for "residue_regression" numbers parted by spaces, with NA or
+            NaN where there is none: such residues are False in `masks`.
         split: "random"; "cluster" (near copies stay on one side); the name of a column that says
             train, valid or test; or None: all in `train`, and `valid` and `test` are None.
         groups: column of groups that a split must not separate, or None.
-        task: "classification", "regression", "residue_classification", or None: by the targets.
+        task: "classification", "regression", "residue_classification", "residue_regression", or
+            None: by the targets.
         fractions: the shares of train, valid and test for "random" and "cluster".
         seed: integer, for "random" and "cluster".
         sep: the character between columns; None finds comma, tab or semicolon.
+        missing: the words that mark a missing value, as they are written, for instance
+            ("-999", "?"); () for none. An empty cell is always missing. None takes NA, N/A, #N/A,
+            NaN and null in any case: say `missing=()` where NA is a class or a peptide.
+        dropna: True leaves lines out that lack a value; else they are an error that names them.
+        decimal: the decimal sign of the targets, "." or ","; None takes a comma where columns are
+            separated by semicolons and the numbers have commas.
 
     Returns:
-        Dataset: classes are in alphabetical, or for numbers in numerical order.
+        Dataset: classes are in alphabetical, or for numbers in numerical order; True, TRUE and
+        true are one class, and so are 1 and 1.0.
 
     Raises:
         FileNotFoundError: if there is no such file.
+        TypeError: if `path` is None, or a column is no string.
         ValueError: if the file, a line, a column or an argument is wrong; lines are numbered as an
             editor shows them, so the header is line 1.
 
@@ -58,15 +98,25 @@ def read_csv(
         >>> data = read_csv("mine.csv", target="activity", split="cluster")  # doctest: +SKIP
     """
     check_arguments(split, groups, task)
-    table = Table(path, sep)
-    sequences = table.column(inputs, "inputs")
+    table = Table(path, sep, missing, decimal)
+    by_column = split not in (None, "random", "cluster") and split in table.header
+    columns = {"inputs": inputs, "target": target, "groups": groups, "split": split}
+    unused = {None} | (set() if by_column else {split})
+    table.settle({argument: name for argument, name in columns.items() if name not in unused},
+                 dropna)  # fmt: skip
+    sequences, changed = _sequences(table, inputs)
     words = table.column(target, "target")
-    task = task or task_of(table, target, words)
-    targets, classes = _READ[task](table, target, words, sequences)
+    task = task or task_of(table, target, words, sequences)
+    targets, classes, *masks = READERS[task](table, target, words, sequences)
     names = None if groups is None else np.array(table.column(groups, "groups"))
     parts, clusters, how = _split(table, split, sequences, names, task, targets, fractions, seed)
-    everything = Split(sequences, targets, groups=names if clusters is None else clusters)
+    masks = masks[0] if masks else None
+    everything = Split(sequences, targets, names if clusters is None else clusters, masks)
     splits = dict.fromkeys(PARTS) | {part: everything.take(at) for part, at in parts.items()}
+    if groups is not None:
+        note_alike(table, groups, dict.fromkeys(names.tolist()), "groups")
+    note_conflicts(table, target, targets, sequences)
+    remarks = _remarks(sequences, splits, task, targets)
     return Dataset(
         name=table.path.name.split(".")[0],
         task=task,
@@ -76,17 +126,40 @@ def read_csv(
         citation="",
         checksum=table.checksum,
         classes=classes,
-        notes=(how, *_remarks(sequences, splits, task, targets)),
+        notes=(how, *changed, *table.notes, *remarks),
     )
 
 
-class Table:
-    """The cells of the file, each with the line it stands on."""
+def _sequences(table, inputs):
+    """The sequences in normal form, and what was changed; DNA is warned of at once."""
+    cells = table.column(inputs, "inputs")
+    sequences, notes = normal_forms(cells, "inputs")
+    table.stops = {i for i, cell in enumerate(cells) if cell.endswith(STOP)}
+    empty = [i for i, sequence in enumerate(sequences) if not sequence]
+    if empty:
+        table.fail(empty, f"column {inputs!r} is {cells[empty[0]]!r}, which holds no residue")
+    if any(map(is_dna, sequences)):
+        warnings.warn(f"{table.path}: {notes[-1]}", SequenceWarning, stacklevel=3)
+    return sequences, notes
 
-    def __init__(self, path, sep):
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"`path` is {self.path}, which is not a file; check the name.")
+
+class Table:
+    """The cells of the file, each with the line it stands on.
+
+    Args:
+        path, sep, missing, decimal: see `read_csv`.
+
+    Attributes:
+        notes: list of sentences, to which readers of columns add what they changed.
+        stops: positions of records whose sequence lost a stop.
+    """
+
+    def __init__(self, path, sep, missing=None, decimal=None):
+        self.path = checked_path(path)
+        self.missing, self.decimal = _checked_missing(missing), decimal
+        if decimal not in (None, ".", ","):
+            raise ValueError(f"`decimal` must be '.', ',' or None; got {decimal!r}.")
+        self.notes, self.stops = [], set()
         content = self.path.read_bytes()
         self.checksum = hashlib.sha256(content).hexdigest()
         text = self._decode(content)
@@ -103,6 +176,61 @@ class Table:
 
     def column(self, name, argument):
         """The stripped, non-empty cells of a column."""
+        self.settle({argument: name})
+        return self._cells(name)
+
+    def settle(self, columns, dropna=False):
+        """Refuse missing cells, all of them at once, or leave their lines out.
+
+        Args:
+            columns: {argument: name of the column}.
+            dropna: True leaves the lines out and notes how many.
+        """
+        for argument, name in columns.items():
+            self._check_name(name, argument)
+        lacking = {
+            name: [i for i, cell in enumerate(self._cells(name)) if self.is_missing(cell)]
+            for name in dict.fromkeys(columns.values())
+        }
+        lacking = {name: found for name, found in lacking.items() if found}
+        if not lacking:
+            return
+        if not dropna:
+            self._fail_missing(lacking)
+        dropped = set().union(*lacking.values())
+        if len(dropped) == len(self.rows):
+            raise ValueError(f"{self.path}: every line has a missing cell; `dropna` leaves none.")
+        counts = ", ".join(f"{name!r} {len(found):,}" for name, found in lacking.items())
+        self.notes.append(
+            f"{len(dropped):,} of {len(self.rows):,} lines with a missing cell were left out "
+            f"(column {counts})."
+        )
+        kept = [i for i in range(len(self.rows)) if i not in dropped]
+        self.lines, self.rows = [self.lines[i] for i in kept], [self.rows[i] for i in kept]
+
+    def is_missing(self, cell):
+        """Whether a cell marks a missing value: empty, or a word of `missing`."""
+        if not cell:
+            return True
+        if self.missing is None:
+            return cell.lower() in MISSING
+        value = number(cell)
+        return cell in self.missing or (
+            value is not None and any(number(word) == value for word in self.missing)
+        )
+
+    def fail(self, rows, problem):
+        """Raise an error at the line where a record begins; of several positions at the first."""
+        rows = [rows] if isinstance(rows, int) else rows
+        also = f" (and {self._places(rows[1:])} likewise)" * (len(rows) > 1)
+        raise ValueError(f"{self.path}, line {self.lines[rows[0]]}: {problem}{also}.")
+
+    def _check_name(self, name, argument):
+        if not isinstance(name, str):
+            raise TypeError(
+                f"`{argument}` must be the name of a column, got {name!r}; columns of {self.path} "
+                f"are {', '.join(self.header)}."
+            )
         if self.header.count(name) != 1:
             problem = "twice" if name in self.header else "not"
             raise ValueError(
@@ -110,18 +238,33 @@ class Table:
                 f"{', '.join(self.header)}. Columns were taken to be separated by {self.sep!r}; "
                 "say `sep=` if they are not."
             )
-        position = self.header.index(name)
-        cells = [row[position].strip() for row in self.rows]
-        for i, cell in enumerate(cells):
-            if cell.lower() in MISSING:
-                self.fail(
-                    i, f"column {name!r} is {cell!r}, a missing value; fill or remove the line"
-                )
-        return cells
 
-    def fail(self, i, problem):
-        """Raise an error at the line where record i begins."""
-        raise ValueError(f"{self.path}, line {self.lines[i]}: {problem}.")
+    def _cells(self, name):
+        position = self.header.index(name)
+        return [row[position].strip() for row in self.rows]
+
+    def _fail_missing(self, lacking):
+        """Name the first missing cell and the lines of all."""
+        i, name = min((found[0], name) for name, found in lacking.items())
+        total = sum(map(len, lacking.values()))
+        cell = self._cells(name)[i]
+        more = ""
+        if total > 1:
+            where = "; ".join(
+                f"column {other!r}, {self._places(found)}" for other, found in lacking.items()
+            )
+            more = f" ({total:,} cells are missing: {where})"
+        said = f"say missing=() if {cell!r} is a value, " if cell and self.missing is None else ""
+        raise ValueError(
+            f"{self.path}, line {self.lines[i]}: column {name!r} is {cell!r}, a missing value"
+            f"{more}; fill them, {said}or dropna=True to leave such lines out."
+        )
+
+    def _places(self, rows):
+        """The lines of records, the first ten by number."""
+        named = ", ".join(str(self.lines[i]) for i in rows[:MOST_NAMED])
+        more = f" and {len(rows) - MOST_NAMED:,} more" * (len(rows) > MOST_NAMED)
+        return f"line{'s' * (len(rows) > 1)} {named}{more}"
 
     def _decode(self, content):
         if content[:2] == GZIP_MAGIC:
@@ -174,68 +317,18 @@ def check_arguments(split, groups, task):
         )
 
 
-def _number(word):
-    try:
-        return float(word)
-    except ValueError:
+def _checked_missing(missing):
+    """The words as a tuple; a single word is one, and None stays."""
+    if missing is None:
         return None
-
-
-def task_of(table, target, words):
-    """Regression where all targets are numbers; some numbers are an error."""
-    numeric = [_number(word) is not None for word in words]
-    if any(numeric) and not all(numeric):
-        i = numeric.index(False)
-        table.fail(
-            i,
-            f"column {target!r} is {words[i]!r}, while other lines hold numbers; correct it "
-            "(decimals take a point), or say task='classification' if they are names of classes",
-        )
-    return "regression" if all(numeric) else "classification"
-
-
-def read_numbers(table, target, words, sequences):
-    """The targets as float64 (records,), and no classes."""
-    numbers = [_number(word) for word in words]
-    for i, number in enumerate(numbers):
-        if number is None or not math.isfinite(number):
-            table.fail(i, f"column {target!r} is {words[i]!r}, not a finite number")
-    return np.array(numbers), None
-
-
-def read_classes(table, target, words, sequences):
-    """The targets as int32 (records,), and the sorted classes."""
-    numeric = all(_number(word) is not None for word in words)
-    classes = tuple(sorted(set(words), key=float if numeric else None))
-    if len(classes) < 2:
-        raise ValueError(
-            f"`target` column {target!r} of {table.path} holds only {classes[0]!r}; a "
-            "classification needs at least two classes."
-        )
-    position = {name: i for i, name in enumerate(classes)}
-    return np.array([position[word] for word in words], dtype=np.int32), classes
-
-
-def _read_residue_classes(table, target, words, sequences):
-    for i, (word, sequence) in enumerate(zip(words, sequences, strict=True)):
-        if len(word) != len(sequence):
-            table.fail(
-                i,
-                f"column {target!r} has {len(word)} letters for {len(sequence)} residues; give "
-                "exactly one per residue",
+    words = (missing,) if isinstance(missing, str) else tuple(missing)
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(
+                f"`missing` must hold words as the file has them, such as ('NA', '-999'); got "
+                f"{word!r}."
             )
-    classes = tuple(sorted(set("".join(words))))
-    position = {name: i for i, name in enumerate(classes)}
-    return [np.array([position[letter] for letter in word], dtype=np.int32) for word in words], (
-        classes
-    )
-
-
-_READ = {
-    "regression": read_numbers,
-    "classification": read_classes,
-    "residue_classification": _read_residue_classes,
-}
+    return tuple(word.strip() for word in words)
 
 
 def _split(table, split, sequences, groups, task, targets, fractions, seed):
@@ -292,19 +385,27 @@ def read_parts(table, split, groups):
 
 def _remarks(sequences, splits, task, targets):
     """Sentences about what looks odd but may be meant."""
-    repeats = len(sequences) - len(set(sequences))
+    gaps = sum("-" in sequence or "." in sequence for sequence in sequences)
+    if gaps:
+        yield (
+            f"{gaps:,} sequences hold gaps (- or .): they are compared without them, and encoded "
+            "with them."
+        )
+    repeats = len(sequences) - len(set(map(compared, sequences)))
     if repeats:
         yield f"{repeats:,} lines repeat the sequence of an earlier line; they were kept."
     if splits["test"] is not None:
-        known = set(splits["train"].inputs) | set(splits["valid"].inputs)
-        leaked = sum(sequence in known for sequence in splits["test"].inputs)
+        known = set(map(compared, splits["train"].inputs + splits["valid"].inputs))
+        leaked = sum(compared(sequence) in known for sequence in splits["test"].inputs)
         if leaked:
             yield (
                 f"{leaked:,} test sequences are also in train or valid, so test scores flatter; "
-                "split='cluster' keeps them apart."
+                f"{advice(sequences)}."
             )
-    if task == "regression" and (targets == targets.round()).all():
+    values = np.concatenate(targets) if isinstance(targets, list) else np.asarray(targets)
+    if task.endswith("regression") and (values == values.round())[~np.isnan(values)].all():
+        kind = task.replace("regression", "classification")
         yield (
-            f"The targets are whole numbers with {len(set(targets))} values, read as a regression; "
-            "say task='classification' if they are classes."
+            f"The targets are whole numbers with {len(set(values[~np.isnan(values)]))} values, "
+            f"read as a {task.replace('_', ' ')}; say task={kind!r} if they are classes."
         )

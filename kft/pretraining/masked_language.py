@@ -22,7 +22,8 @@ import numpy as np
 from keras import ops
 
 from kft.backbones.esm2_tokens import ALPHABET, MASK, PAD
-from kft.batching import padded_length
+from kft.batching import padded_length, silent_cuts
+from kft.data.sequences import changes, warn_of_changes
 from kft.learning_rates import adamw
 from kft.losses import REDUCTION
 from kft.pretraining.training import Steps, check_settings, run
@@ -81,10 +82,13 @@ def encoded(sequences, encode, first=0):
     sequences = sequences if isinstance(sequences, str | bytes) else list(sequences)
     if isinstance(sequences, str | bytes) or not sequences:
         raise ValueError(f"sequences must be a list of proteins, received {sequences!r:.40}.")
-    return [
-        encode([x], names=[f"sequences[{i}]"])["token_ids"][0].astype("int8")
-        for i, x in enumerate(sequences, start=first)
-    ]
+    with silent_cuts():  # changes are said once for all
+        rows = [
+            encode([x], names=[f"sequences[{i}]"])["token_ids"][0].astype("int8")
+            for i, x in enumerate(sequences, start=first)
+        ]
+    warn_of_changes(changes(sequences), len(sequences))
+    return rows
 
 
 class MaskedBatches(Steps):
