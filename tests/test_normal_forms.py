@@ -175,7 +175,9 @@ def test_embedding_a_file_says_it_once_for_all_parts(tmp_path, monkeypatch):
 @pytest.mark.once
 def test_a_corpus_is_said_once():
     with pytest.warns(SequenceWarning) as said:
-        kft.pretraining.masked_batches([x + "*" for x in PEPTIDES], esm2().encode, tokens=64, crop=32)
+        kft.pretraining.masked_batches(
+            [x + "*" for x in PEPTIDES], esm2().encode, tokens=64, crop=32
+        )
     (text,) = texts(said)
     assert "40 of 40 sequences ended" in text
 

@@ -75,7 +75,8 @@ def spelling(word):
 def spellings(words):
     """{word: what to do about it} of those distinct words that look like numbers."""
     found = {word: spelling(word) for word in dict.fromkeys(words)}
-    units = {word: match[1] for word in found if (match := UNIT.fullmatch(word))}
+    units = {word: match[1] for word, remedy in found.items()
+             if remedy is None and (match := UNIT.fullmatch(word))}  # fmt: skip
     if len(set(units.values())) == 1:  # "12 nM" in every line, not "1 leg" beside "2 legs"
         remedy = "a number with its unit: write the number alone, and the unit in the header"
         found.update(dict.fromkeys(units, remedy))
@@ -293,7 +294,11 @@ def _one_spelling(table, target, words):
     counts = Counter(words)
     numeric = all(number(word) is not None for word in counts)
     kinds = {}
-    for word in sorted(counts, key=lambda word: (-counts[word], len(word), word)):
+
+    def rank(word):  # the most frequent first, then True before TRUE and 1 before 1.0
+        return -counts[word], word != word.capitalize(), len(word), word
+
+    for word in sorted(counts, key=rank):
         truth = word.lower() if word.lower() in TRUTHS else word
         kinds.setdefault(Decimal(word) if numeric else truth, []).append(word)
     chosen = {word: kind[0] for kind in kinds.values() for word in kind}

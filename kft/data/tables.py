@@ -321,7 +321,7 @@ def _checked_missing(missing):
     """The words as a tuple; a single word is one, and None stays."""
     if missing is None:
         return None
-    words = (missing,) if isinstance(missing, str) else tuple(missing)
+    words = tuple(missing) if isinstance(missing, list | tuple | set) else (missing,)
     for word in words:
         if not isinstance(word, str):
             raise TypeError(
