@@ -50,7 +50,8 @@ class Batches(keras.utils.PyDataset):
             # Only strings differ in size: they are put beside others of their length. What is no
             # array is left to the encoder, which says what is wrong with None or a number.
             self.lengths, self.residues = self._measure(names)
-            self.changes = getattr(encode, "changes", Counter)(inputs)
+            if hasattr(encode, "changes"):
+                self.changes = encode.changes(inputs)
         if isinstance(targets, list):
             self.targets, self.masks = _per_residue(targets, masks, self.residues, names)
         self.epoch = 0

@@ -107,7 +107,7 @@ def test_encode_cuts_and_says_so():
         (["MK", ""], ValueError, r"sequences\[1\] is empty"),
         (["MK", "MK1"], ValueError, r"sequences\[1\] has '1' at position 3"),
         (["MJK"], ValueError, r"sequences\[0\] has 'J' at position 2"),
-        (["MK", "MKT", "A*"], ValueError, r"sequences\[2\] has '\*' at position 2"),
+        (["MK", "MKT", "A*C"], ValueError, r"sequences\[2\] has '\*' at position 2"),
         (["<mask>A<cls>"], ValueError, "'<' at position 8"),
         (["MK\0"], ValueError, "position 3"),
         (["ma\u00df"], ValueError, "'\u00df' at position 3"),

@@ -1,4 +1,4 @@
-"""Missing values of a table: named all at once, left out when told, and spelled as the user says."""
+"""Missing values of a table: named all at once, left out, and spelled as the user says."""
 
 import numpy as np
 import pytest

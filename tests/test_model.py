@@ -172,7 +172,7 @@ def test_a_backbone_without_a_mask_will_do():
 
 # Predictions from raw inputs ------------------------------------------------------------------
 
-PROTEINS = ["MKTAYIAKQRQ", "GA", "WWWWWWWWWW", "acd<mask>e", "M", "GSSGSSGSSGSSGS", "KK", "LLLL"]
+PROTEINS = ["MKTAYIAKQRQ", "GA", "WWWWWWWWWW", "ACD<mask>E", "M", "GSSGSSGSSGSSGS", "KK", "LLLL"]
 NAMES = [f"P{i} protein {i}, with a comma" for i in range(len(PROTEINS))]
 
 

@@ -77,8 +77,8 @@ def encode(sequences, max_length=None, pad_lengths=None, names=None):
         names: what errors call each sequence, None for "sequences[0]" and so on.
 
     Returns:
-        {"token_ids": int32 array (B, L)}. A warning says how many sequences held lower-case
-        letters, a stop at the end or space around them, and how many look like DNA.
+        {"token_ids": int32 array (B, L)}. A warning says how many sequences had a stop at
+        the end or space around them, and how many look like DNA.
 
     Raises:
         TypeError: None, a bare string, or an element that is no string.
@@ -96,7 +96,9 @@ def encode(sequences, max_length=None, pad_lengths=None, names=None):
     rows = [residue_tokens(s, name) for s, name in zip(sequences, names, strict=True)]
     if not rows:
         raise ValueError("sequences is empty: give at least one protein.")
-    forms.warn_of_changes(forms.changes(sequences), len(rows))
+    found = forms.changes(sequences)
+    del found["case"]  # either will do here; who reads records says how many were lower
+    forms.warn_of_changes(found, len(rows))
     if max_length is not None:
         cut = [len(row) - max_length for row in rows if len(row) > max_length]
         if cut:

@@ -169,7 +169,7 @@ def listed(sequences, name="sequences"):
         ['MKT', 'GSS']
     """
     if isinstance(sequences, str | bytes):
-        raise TypeError(f"{name} must be a list of strings, received one string: write [string].")
+        raise TypeError(f"{name} must be a list of strings, received one string: write [sequence].")
     if isinstance(sequences, list):
         return sequences
     try:
