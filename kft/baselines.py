@@ -210,7 +210,7 @@ def nearest_neighbours(
 
 
 def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) -> Baseline:
-    """Fit logistic regression on which amino acid stands at each place around a residue.
+    """Fit a linear model on which amino acid stands at each place around a residue.
 
     This is what local sequence tells of secondary structure: windows of 13 and of 17 were read by
     the networks of Qian and Sejnowski (1988, J. Mol. Biol. 202:865) and of Holley and Karplus

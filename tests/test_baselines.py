@@ -463,7 +463,8 @@ def test_bad_residue_input_is_named(charged):
     for fit in (composition, kmers, one_hot):
         with pytest.raises(ValueError, match="classification or regression, .*'residue_class"):
             fit(data)
-    with pytest.raises(ValueError, match="for residue_classification, received.*'classification'"):
+    message = "residue_classification or residue_regression, received.*'classification'"
+    with pytest.raises(ValueError, match=message):
         window(charged)
     with pytest.raises(ValueError, match="rows must be at least 1, received 0"):
         window(data, rows=0)

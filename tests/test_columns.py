@@ -304,9 +304,10 @@ def test_a_letter_for_each_residue_is_seen(read):
     data = read(words, CHAINS)
     assert data.task == "residue_classification" and data.classes == ("-", "C", "E", "H")
     assert any("one letter per residue" in note for note in data.notes)
-    same = [x[:20] for x in PEPTIDES]
+    two = ["HEEEEEECCCCCCCCCHHHH", "CCCCCCCCCHHHHHHHHHHH"] * 20
+    assert read(two).task == "residue_classification"
     names = ["twenty letters long!", "also of twenty chars"] * 20
-    assert read(names, same).task == "classification"
+    assert read(names).task == "classification"
 
 
 def test_from_a_table_to_a_scored_model(read):

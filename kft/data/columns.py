@@ -147,7 +147,10 @@ def task_of(table, target, words, sequences=None):
     odd = spellings(words)
     if any(numeric):
         wrong = [i for i, is_number in enumerate(numeric) if not is_number]
-        remedy = odd.get(words[wrong[0]], "correct it (decimals take a point)")
+        remedy = odd.get(
+            words[wrong[0]],
+            "correct it (decimals take a point), name it in `missing` if it marks a missing value",
+        )
         table.fail(
             wrong,
             f"column {target!r} is {words[wrong[0]]!r}, while other lines hold numbers; {remedy}, "
@@ -192,10 +195,11 @@ def _residue_task(table, target, words, rows, sequences):
             "task='residue_classification' if the numbers name classes."
         )
         return "residue_regression"
-    # Words of the length of each protein are no names, if lengths or words are many.
-    lengths = len({len(word) for word in words})
-    many = (len(words) > 2 and lengths > 1) or len(set(words)) > max(10, len(words) / 2)
-    if many and all(fit(words)) and not any(map(str.isdigit, "".join(words))):
+    # Words of the length of each protein are no names, if lengths or words are many or letters few.
+    lengths, letters = {len(word) for word in words}, set("".join(words))
+    many = (len(words) > 2 and len(lengths) > 1) or len(set(words)) > max(10, len(words) / 2)
+    many = many or (min(lengths) >= 10 and len(letters) <= 8)
+    if many and all(fit(words)) and not any(map(str.isdigit, letters)):
         table.notes.append(
             f"Column {target!r} has one letter per residue, read as residue_classification; say "
             "task='classification' if each cell is the name of one class."

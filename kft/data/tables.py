@@ -6,6 +6,7 @@ import hashlib
 import io
 import warnings
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from .columns import (
 )
 from .dataset import TASKS, Dataset, Split
 from .fasta import GZIP_MAGIC, checked_path
-from .sequences import STOP, SequenceWarning, compared, is_dna, normal_forms
+from .sequences import STOP, Sequences, SequenceWarning, compared, is_dna, normal_forms
 from .splits import (
     FRACTIONS,
     KMER,
@@ -38,59 +39,39 @@ SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PA
 
 
 def read_csv(
-    path,
-    inputs="sequence",
-    target="y",
-    split="random",
-    groups=None,
-    task=None,
-    fractions=FRACTIONS,
-    seed=0,
-    sep=None,
-    missing=None,
-    dropna=False,
-    decimal=None,
-):
+    path, inputs="sequence", target="y", split="random", groups=None, task=None,
+    fractions=FRACTIONS, seed=0, sep=None, missing=None, dropna=False, decimal=None,
+):  # fmt: skip
     """Read a table with one record per line, plain or gzipped, and split it.
 
-    Numbers as targets make a regression and text makes a classification; say
-    `task="classification"` if numbers name classes. A word among numbers is an error, not a class,
-    and so is a column of numbers in another spelling (1,500 or 15% or 12 nM). A number is what
-    CSV files call one: digits 0-9 with a decimal point, as 1.5 or 1.5e-3. Cells with a number, or
-    a letter, for each residue make a task of residues.
-
     Sequences are compared, split and kept in one normal form: in upper case, without space around
-    them and without one stop (*) at the end; duplicates are found without gaps (- and .) as well.
-    What was changed or guessed is in `notes`, with the count.
+    them and without one stop (*) at the end. What was changed or guessed is in `notes`, counted.
+    Of numbers in another spelling (1,500 or 15% or 12 nM) no classes are made: they are an error.
 
     Args:
         path: a CSV or TSV file in UTF-8 whose first line names the columns.
         inputs: column of the sequences.
-        target: column of the targets. For "residue_classification" one letter per residue, or
-            words parted by spaces; for "residue_regression" numbers parted by spaces, with NA or
-            NaN where there is none: such residues are False in `masks`.
+        target: column of the targets. For tasks of residues a letter for each residue, or words or
+            numbers parted by spaces, NA where there is none.
         split: "random"; "cluster" (near copies stay on one side); the name of a column that says
             train, valid or test; or None: all in `train`, and `valid` and `test` are None.
         groups: column of groups that a split must not separate, or None.
-        task: "classification", "regression", "residue_classification", "residue_regression", or
-            None: by the targets.
+        task: "classification" (also where numbers name classes), "regression",
+            "residue_classification", "residue_regression", or None: by the targets.
         fractions: the shares of train, valid and test for "random" and "cluster".
         seed: integer, for "random" and "cluster".
         sep: the character between columns; None finds comma, tab or semicolon.
-        missing: the words that mark a missing value, as they are written, for instance
-            ("-999", "?"); () for none. An empty cell is always missing. None takes NA, N/A, #N/A,
-            NaN and null in any case: say `missing=()` where NA is a class or a peptide.
-        dropna: True leaves lines out that lack a value; else they are an error that names them.
-        decimal: the decimal sign of the targets, "." or ","; None takes a comma where columns are
-            separated by semicolons and the numbers have commas.
+        missing: words that mark a missing value, as ("-999", "?"), () for none but empty cells;
+            None takes NA, N/A, #N/A, NaN and null.
+        dropna: True leaves lines out that lack a value, which else are an error.
+        decimal: "." or ","; None takes commas only where semicolons separate the columns.
 
     Returns:
-        Dataset: classes are in alphabetical, or for numbers in numerical order; True, TRUE and
-        true are one class, and so are 1 and 1.0.
+        Dataset: classes are in alphabetical, or for numbers in numerical order.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        TypeError: if `path` is None, or a column is no string.
+        TypeError: if `path` or a column is None.
         ValueError: if the file, a line, a column or an argument is wrong; lines are numbered as an
             editor shows them, so the header is line 1.
 
@@ -100,38 +81,60 @@ def read_csv(
     check_arguments(split, groups, task)
     table = Table(path, sep, missing, decimal)
     by_column = split not in (None, "random", "cluster") and split in table.header
-    columns = {"inputs": inputs, "target": target, "groups": groups, "split": split}
-    unused = {None} | (set() if by_column else {split})
-    table.settle({argument: name for argument, name in columns.items() if name not in unused},
-                 dropna)  # fmt: skip
-    sequences, changed = _sequences(table, inputs)
+    columns = {"inputs": inputs, "target": target}
+    columns |= {"groups": groups} if groups is not None else {}
+    table.settle(columns | ({"split": split} if by_column else {}), dropna)
+    found = _records(table, inputs, target, groups, task)
+    return _parted(found, table, split, fractions, seed)
+
+
+class _Records(NamedTuple):
+    """What the columns of a table hold."""
+
+    sequences: Sequences
+    task: str
+    targets: np.ndarray | list
+    classes: tuple[str, ...] | None
+    masks: list | None
+    groups: np.ndarray | None
+
+
+def _records(table, inputs, target, groups, task):
+    sequences = _sequences(table, inputs)
     words = table.column(target, "target")
     task = task or task_of(table, target, words, sequences)
     targets, classes, *masks = READERS[task](table, target, words, sequences)
+    note_conflicts(table, target, targets, sequences)
     names = None if groups is None else np.array(table.column(groups, "groups"))
-    parts, clusters, how = _split(table, split, sequences, names, task, targets, fractions, seed)
-    masks = masks[0] if masks else None
-    everything = Split(sequences, targets, names if clusters is None else clusters, masks)
-    splits = dict.fromkeys(PARTS) | {part: everything.take(at) for part, at in parts.items()}
     if groups is not None:
         note_alike(table, groups, dict.fromkeys(names.tolist()), "groups")
-    note_conflicts(table, target, targets, sequences)
-    remarks = _remarks(sequences, splits, task, targets)
+    return _Records(sequences, task, targets, classes, masks[0] if masks else None, names)
+
+
+def _parted(found, table, split, fractions, seed):
+    """The data set of the records, split."""
+    sequences, targets = found.sequences, found.targets
+    parts, clusters, how = _split(
+        table, split, sequences, found.groups, found.task, targets, fractions, seed
+    )
+    groups = found.groups if clusters is None else clusters
+    everything = Split(sequences, targets, groups, found.masks)
+    splits = dict.fromkeys(PARTS) | {part: everything.take(at) for part, at in parts.items()}
     return Dataset(
         name=table.path.name.split(".")[0],
-        task=task,
+        task=found.task,
         **splits,
-        source=str(path),
+        source=str(table.path),
         licence="not stated (your own file)",
         citation="",
         checksum=table.checksum,
-        classes=classes,
-        notes=(how, *changed, *table.notes, *remarks),
+        classes=found.classes,
+        notes=(how, *table.notes, *_remarks(sequences, splits, found.task, targets)),
     )
 
 
 def _sequences(table, inputs):
-    """The sequences in normal form, and what was changed; DNA is warned of at once."""
+    """The sequences in normal form; what was changed is noted, and DNA is warned of at once."""
     cells = table.column(inputs, "inputs")
     sequences, notes = normal_forms(cells, "inputs")
     table.stops = {i for i, cell in enumerate(cells) if cell.endswith(STOP)}
@@ -139,8 +142,9 @@ def _sequences(table, inputs):
     if empty:
         table.fail(empty, f"column {inputs!r} is {cells[empty[0]]!r}, which holds no residue")
     if any(map(is_dna, sequences)):
-        warnings.warn(f"{table.path}: {notes[-1]}", SequenceWarning, stacklevel=3)
-    return sequences, notes
+        warnings.warn(f"{table.path}: {notes[-1]}", SequenceWarning, stacklevel=4)
+    table.notes += notes
+    return sequences
 
 
 class Table:
