@@ -47,6 +47,7 @@ SNR = {
     "whistle": (10, 60),
 }
 SEEN = 5  # least ratio of a chirp's loudest tile; that of an image of noise is 3.9 to 4.7
+SHIFT = 0.3  # share of the duration by which a signal is off the middle at most
 FAINT = (3, 6)  # of the glitches in the background
 COLUMNS = [
     *(("label", "U20"), ("snr", float), ("mass_1", float), ("mass_2", float)),
@@ -70,10 +71,15 @@ def load_gravitational_waves(
     q=8.0,
     fractions=(0.7, 0.15, 0.15),
     seed=0,
+    shifts=0,
 ):
     """Simulate images of a gravitational-wave detector: "chirp", six glitches and "noise".
 
     Image k depends on the seed, the detector and k alone, so a larger set begins with a smaller.
+
+    What a classifier says of a real event moves with the window that is cut around it. To hold it
+    still, train with `shifts=3` and average over windows, `kft.data.spectrogram` of a list of
+    times; docs/images.md says what that is worth.
 
     Args:
         images: how many, at least 60.
@@ -85,12 +91,15 @@ def load_gravitational_waves(
         q: quality factor of the tiles, or three for images in colour; see `kft.data.spectrogram`.
         fractions: the shares of train, valid and test.
         seed: integer, 0 or more.
+        shifts: further windows of each image in train, 0 for none: the same strain, cut so that
+            the signal stands elsewhere in it.
 
     Returns:
         Dataset: inputs are uint8 arrays (height, width) or (height, width, 3) as of
         `kft.data.spectrogram`, and `parameters` of each split tells what was simulated: label, snr,
         masses (of the sun, as the detector sees them), distance (Mpc), inclination (radians),
         time (of the merger or the glitch's middle, seconds from the image's centre), stretch.
+        Windows of one image stand one after the other.
         Groups are stretches of noise, which share a spectrum and are on one side of the split.
 
     Raises:
@@ -102,38 +111,43 @@ def load_gravitational_waves(
         >>> load_gravitational_waves(images=60, size=32).train.inputs[0].shape
         (32, 32)
     """
-    target = _check(images, detector, task, target, seed)
+    target = _check(images, detector, task, target, seed, shifts)
     look = check_image(size, duration, q)
-    drawn = [_image(k, detector, task, seed, look) for k in range(images)]
-    pictures = [picture for picture, _ in drawn]
-    parameters = np.array([row for _, row in drawn], dtype=COLUMNS)
     classes = CLASSES if task == "classification" else None
+    labels = None if classes is None else [_label(k, detector, seed) for k in range(images)]
+    stretches = np.arange(images) // PER_STRETCH
+    parts = group_split(stretches, fractions, seed, None if labels is None else _numbers(labels))
+    windows = np.ones(images, dtype=int)
+    windows[parts["train"]] += shifts
+    drawn = [_windows(k, detector, task, seed, look, windows[k]) for k in range(images)]
+    pictures = [picture for some in drawn for picture, _ in some]
+    parameters = np.array([row for some in drawn for _, row in some], dtype=COLUMNS)
     targets = parameters[target] if classes is None else _numbers(parameters["label"])
+    everything = Split(pictures, targets, groups=parameters["stretch"], parameters=parameters)
+    of_image = np.repeat(np.arange(images), windows)
     return Dataset(
         "gravitational_waves",
         task,
-        **_split(pictures, targets, parameters, fractions, seed),
+        **{p: everything.take(np.flatnonzero(np.isin(of_image, at))) for p, at in parts.items()},
         source=f"simulated by kft: {images:,} images, detector {detector!r}, seed {seed}",
         licence="Apache-2.0 (kft)",
         citation=CITATION,
         checksum=hashlib.sha256(np.stack(pictures).tobytes()).hexdigest(),
         classes=classes,
-        notes=tuple(_notes(task, target)),
+        notes=tuple(_notes(task, target, shifts)),
     )
-
-
-def _split(pictures, targets, parameters, fractions, seed):
-    strata = targets if targets.dtype.kind == "i" else None
-    parts = group_split(parameters["stretch"], fractions, seed, strata)
-    everything = Split(pictures, targets, groups=parameters["stretch"], parameters=parameters)
-    return {part: everything.take(positions) for part, positions in parts.items()}
 
 
 def _numbers(labels):
     return np.array([CLASSES.index(label) for label in labels], dtype=np.int32)
 
 
-def _notes(task, target):
+def _notes(task, target, shifts):
+    if shifts:
+        yield (
+            f"Each image in train comes with {shifts} further windows of the same strain, in which "
+            "the signal stands elsewhere."
+        )
     if task == "regression":
         yield f"The target is {target}; an image holds a chirp each."
     yield (
@@ -163,15 +177,15 @@ def _stretch(number, detector, seed):
     return whiten(noise, *spectrum), response, density[:: STRETCH // SPAN]
 
 
-def _image(k, detector, task, seed, look):
-    """Image k and its row of the parameters."""
+def _windows(k, detector, task, seed, look, count):
+    """Image k and its row of the parameters, then the same of other windows of its strain."""
     number, place = divmod(k, PER_STRETCH)
     noise, response, density = _stretch(number, detector, seed)
     rng = _generator(seed, detector, 1, k)
     label = "chirp" if task == "regression" else _label(k, detector, seed)
     row = dict.fromkeys([name for name, _ in COLUMNS], np.nan)
     row |= {"label": label, "snr": 0.0, "stretch": number}
-    row["time"] = rng.uniform(-0.3, 0.3) * look[1]
+    row["time"] = rng.uniform(-SHIFT, SHIFT) * look[1]
     times = np.arange(-SPAN / 2, SPAN / 2, 1 / RATE)
     signal = np.zeros(len(times))
     if label == "chirp":
@@ -184,20 +198,30 @@ def _image(k, detector, task, seed, look):
         kind = GLITCHES[rng.choice(sorted(GLITCHES))]
         wave = kind(times - rng.uniform(-0.5, 0.5) * look[1], rng)
         signal += wave * _snr(*FAINT, rng) / optimal_snr(wave, density)
-    half = round(CONTEXT * RATE / 2)
-    centre = 4 * RATE + (2 * place + 1) * half
-    white = noise[centre - half : centre + half]
+    centre = 4 * RATE + (2 * place + 1) * round(CONTEXT * RATE / 2)
+    white = noise[centre - len(signal) // 2 : centre + len(signal) // 2]
     if signal.any():
-        white = white + _whitened(signal, response)
+        white = white + _whitened(signal, response, SPAN)
     size, duration, qs = look
-    return draw(white, size, duration, qs), tuple(row.values())
+    rng = _generator(seed, detector, 3, k)
+    found = []
+    for time in (row["time"], *rng.uniform(-SHIFT, SHIFT, count - 1) * duration):
+        move = round((row["time"] - time) * RATE)
+        moved = _middle(white, CONTEXT, move)
+        parameters = tuple((row | {"time": row["time"] - move / RATE}).values())
+        found.append((draw(moved, size, duration, qs), parameters))
+    return found
 
 
-def _whitened(signal, response):
-    """The middle of a signal, as long as an image's context."""
-    whitened = scipy.fft.irfft(scipy.fft.rfft(signal) * response, len(signal))
-    half = round(CONTEXT * RATE / 2)
-    return whitened[len(signal) // 2 - half : len(signal) // 2 + half]
+def _whitened(signal, response, span=CONTEXT):
+    """The middle of a signal, by default as long as an image's context."""
+    return _middle(scipy.fft.irfft(scipy.fft.rfft(signal) * response, len(signal)), span)
+
+
+def _middle(samples, span, move=0):
+    """The middle of so many seconds, moved by so many samples."""
+    half, middle = round(span * RATE / 2), len(samples) // 2 + move
+    return samples[middle - half : middle + half]
 
 
 def _label(k, detector, seed):
@@ -245,7 +269,7 @@ def _generator(seed, detector, purpose, number):
     return np.random.default_rng([seed, list(DETECTORS).index(detector), purpose, number])
 
 
-def _check(images, detector, task, target, seed):
+def _check(images, detector, task, target, seed, shifts):
     """Refuse what cannot be simulated, and return the target."""
     if not isinstance(images, (int, np.integer)) or images < LEAST_IMAGES:
         raise ValueError(
@@ -261,8 +285,9 @@ def _check(images, detector, task, target, seed):
             raise ValueError(
                 f"`{name}` must be one of {', '.join(map(str, valid))}; got {value!r}."
             )
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"`seed` must be an integer, 0 or more; got {seed!r}.")
+    for name, value in (("seed", seed), ("shifts", shifts)):
+        if not isinstance(value, (int, np.integer)) or value < 0:
+            raise ValueError(f"`{name}` must be an integer, 0 or more; got {value!r}.")
     if task == "classification" and target is not None:
         raise ValueError(
             f"`target` is {target!r} but `task` is 'classification', whose target is the class; "
