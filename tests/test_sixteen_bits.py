@@ -1,8 +1,10 @@
 """Images of 16 bits: the values in use are found in the training part, and kept."""
 
+import os
 import struct
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -300,3 +302,32 @@ def test_what_a_run_will_cost_is_measured_in_the_same_range(tmp_path, as_written
     backbone = model_of().backbone
     runs.measured_step(backbone, kft.heads.Classification(2), data, 8, None)
     assert backbone.value_range is None  # asking changes nothing
+
+
+@pytest.mark.once
+@pytest.mark.skipif("KFT_DATA" not in os.environ, reason="needs KFT_DATA")
+def test_half_of_the_real_images_may_have_sixteen_bits():
+    """Many or few nuclei in a microscope image, told by its nearest neighbours."""
+    root = Path(os.environ["KFT_DATA"], "nuclei")
+    if not root.is_dir():
+        pytest.skip("needs the images of nuclei in KFT_DATA")
+    images, counts = [], []
+    for path in sorted((root / "images").iterdir())[:160]:
+        with Image.open(path) as picture:
+            images.append(np.asarray(picture.convert("L").resize((64, 64))))
+        with Image.open(root / "labels" / path.name) as labels:
+            counts.append(int(np.asarray(labels).max()))
+    kinds = (np.array(counts) > np.median(counts)).astype("int32")
+    half = [x.astype("uint16") * 16 if i % 4 in (0, 3) else x for i, x in enumerate(images)]
+    parts = {"train": slice(0, 90), "valid": slice(90, 115), "test": slice(115, 160)}
+
+    def accuracy(given, value_range=None):
+        split = {name: Split(given[at], kinds[at]) for name, at in parts.items()}
+        data = Dataset("nuclei", "classification", **split, source="", licence="", citation="",
+                       checksum="", classes=("few", "many"), value_range=value_range)  # fmt: skip
+        found = baselines.nearest_neighbours(data)
+        return (found.predictions.argmax(axis=1) == data.test.targets).mean()
+
+    print(accuracy(images), accuracy(half, (0, 65535)), accuracy(half))
+    assert accuracy(half) == pytest.approx(accuracy(images), abs=0.05)
+    assert accuracy(half, (0, 65535)) < accuracy(half) - 0.05
