@@ -77,10 +77,6 @@ def load_gravitational_waves(
 
     Image k depends on the seed, the detector and k alone, so a larger set begins with a smaller.
 
-    What a classifier says of a real event moves with the window that is cut around it. To hold it
-    still, train with `shifts=3` and average over windows, `kft.data.spectrogram` of a list of
-    times; docs/images.md says what that is worth.
-
     Args:
         images: how many, at least 60.
         detector: "design" or "early", which differ in their noise; see the module detectors.
@@ -91,21 +87,20 @@ def load_gravitational_waves(
         q: quality factor of the tiles, or three for images in colour; see `kft.data.spectrogram`.
         fractions: the shares of train, valid and test.
         seed: integer, 0 or more.
-        shifts: further windows of each image in train, 0 for none: the same strain, cut so that
-            the signal stands elsewhere in it.
+        shifts: further windows of each image in train, with the signal elsewhere: 3 and the mean
+            over windows hold answers about real strain still, see docs/images.md.
 
     Returns:
         Dataset: inputs are uint8 arrays (height, width) or (height, width, 3) as of
         `kft.data.spectrogram`, and `parameters` of each split tells what was simulated: label, snr,
         masses (of the sun, as the detector sees them), distance (Mpc), inclination (radians),
-        time (of the merger or the glitch's middle, seconds from the image's centre), stretch.
-        Windows of one image stand one after the other.
-        Groups are stretches of noise, which share a spectrum and are on one side of the split.
+        time (of the merger or the glitch's middle, seconds from the image's centre), stretch (of
+        noise, which has one spectrum and is a group).
 
     Raises:
         ValueError: if an argument is out of range or unknown.
 
-    Source: see the modules strain, waveforms and detectors.
+    Source: the modules strain, waveforms and detectors.
 
     Example:
         >>> load_gravitational_waves(images=60, size=32).train.inputs[0].shape
@@ -113,29 +108,38 @@ def load_gravitational_waves(
     """
     target = _check(images, detector, task, target, seed, shifts)
     look = check_image(size, duration, q)
-    classes = CLASSES if task == "classification" else None
-    labels = None if classes is None else [_label(k, detector, seed) for k in range(images)]
-    stretches = np.arange(images) // PER_STRETCH
-    parts = group_split(stretches, fractions, seed, None if labels is None else _numbers(labels))
-    windows = np.ones(images, dtype=int)
-    windows[parts["train"]] += shifts
-    drawn = [_windows(k, detector, task, seed, look, windows[k]) for k in range(images)]
-    pictures = [picture for some in drawn for picture, _ in some]
-    parameters = np.array([row for some in drawn for _, row in some], dtype=COLUMNS)
-    targets = parameters[target] if classes is None else _numbers(parameters["label"])
-    everything = Split(pictures, targets, groups=parameters["stretch"], parameters=parameters)
-    of_image = np.repeat(np.arange(images), windows)
+    windows, parts = _planned(images, detector, task, fractions, seed, shifts)
+    drawn = [x for k, n in enumerate(windows) for x in _windows(k, detector, task, seed, look, n)]
+    everything = _all_of(drawn, target if task == "regression" else None)
     return Dataset(
-        "gravitational_waves",
-        task,
-        **{p: everything.take(np.flatnonzero(np.isin(of_image, at))) for p, at in parts.items()},
+        *("gravitational_waves", task),
+        **{part: everything.take(at) for part, at in parts.items()},
         source=f"simulated by kft: {images:,} images, detector {detector!r}, seed {seed}",
         licence="Apache-2.0 (kft)",
         citation=CITATION,
-        checksum=hashlib.sha256(np.stack(pictures).tobytes()).hexdigest(),
-        classes=classes,
+        checksum=hashlib.sha256(np.stack(everything.inputs).tobytes()).hexdigest(),
+        classes=CLASSES if task == "classification" else None,
         notes=tuple(_notes(task, target, shifts)),
     )
+
+
+def _all_of(drawn, target):
+    """A split of all windows, whose targets are a parameter, or the classes if it is None."""
+    parameters = np.array([row for _, row in drawn], dtype=COLUMNS)
+    targets = _numbers(parameters["label"]) if target is None else parameters[target]
+    return Split([x for x, _ in drawn], targets, parameters["stretch"], parameters=parameters)
+
+
+def _planned(images, detector, task, fractions, seed, shifts):
+    """How many windows each image has, and {part: positions of its windows}."""
+    strata = None
+    if task == "classification":
+        strata = _numbers([_label(k, detector, seed) for k in range(images)])
+    parts = group_split(np.arange(images) // PER_STRETCH, fractions, seed, strata)
+    windows = np.ones(images, dtype=int)
+    windows[parts["train"]] += shifts
+    image = np.repeat(np.arange(images), windows)
+    return windows, {part: np.flatnonzero(np.isin(image, at)) for part, at in parts.items()}
 
 
 def _numbers(labels):

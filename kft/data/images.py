@@ -1,4 +1,8 @@
-"""Read the user's own images: a folder per class, or a table that names files and their targets."""
+"""Read the user's own images: a folder per class, or a table that names files and their targets.
+
+Folders that are splits are read as they are: train, valid (or val, validation, dev) and test, in
+any case of letters, which hold a folder per class, or which each class holds.
+"""
 
 import hashlib
 import os
@@ -42,74 +46,72 @@ def read_images(
 ):
     """Read images with their targets, open each once to see that it is whole, and split them.
 
-    A folder holds a folder per class; or the folders train, valid (or val, validation) and test, in
-    any case of letters, with a folder per class in each, or each class has these three: then they
-    are the splits. A CSV file names an image per line, relative to itself, and a target: numbers
-    make a regression, text a classification; say `task="classification"` if numbers name classes.
-    Hidden files are passed over. Images that are alike pixel by pixel are on one side of a split at
-    random, and are counted in the notes. Needs `pip install "kft[vision]"`.
-
-    Of 16 bits a camera uses a part. Which of the values are black and white is found once, in the
-    training part, and kept as `value_range` of the data set and of the model that learns from it.
+    A folder holds a folder per class, or train, valid and test with these. A CSV file names an
+    image per line, relative to itself, and a target: numbers make a regression, text a
+    classification. Hidden files are passed over. Needs `pip install "kft[vision]"`.
 
     Args:
         path: the folder, or a CSV or TSV file in UTF-8 whose first line names the columns.
         inputs: column of the paths. A folder has no columns.
         target: column of the targets.
-        split: "random"; a column that says train, valid or test; or None: all in `train`. Folders
-            that are splits are read as they are, unless it is None.
+        split: "random", unless folders say it; a column that says train, valid or test; or None.
         groups: column of groups that a split must not separate (patients, plates), or None.
-        task: "classification", "regression", or None: by the targets.
+        task: "classification" (if numbers name classes), "regression", or None: by the targets.
         fractions: the shares of train, valid and test for "random", which keeps classes in balance.
         seed: integer, for "random".
         value_range: (black, white) of images of 16 bits, or None: by their percentiles.
-        percentiles: (lower, upper) from 0 to 100, of all values of the 16-bit images in train; the
-            values there are black and white, and what lies beyond is cut off.
+        percentiles: (lower, upper) of all values of the 16-bit images in train, from 0 to 100.
 
     Returns:
-        Dataset: inputs are `pathlib.Path`, opened when they are needed. Classes are sorted. Groups
-        are those of the column, joined where they share an image in a split at random.
+        Dataset: inputs are `pathlib.Path`, opened when they are needed. Classes are sorted. Images
+        that are alike in each pixel are of one group at random. What was found is in the notes.
 
     Raises:
-        FileNotFoundError: if the path, or an image that the table names, is missing.
-        ImportError: if Pillow is not installed.
-        ValueError: if files are no whole images or stacks of several (up to ten are named), or an
-            argument, a class, a column or a line is wrong.
+        FileNotFoundError, ImportError: if the path, an image of the table, or Pillow is missing.
+        ValueError: if files are no whole single images, or an argument, class or line is wrong.
 
     Example:
         >>> data = read_images("cells.csv", target="area", groups="plate")  # doctest: +SKIP
     """
-    path, table, names, homes = Path(path), None, None, None
+    path = Path(path)
     _check_options(path, split, task, value_range)
-    if path.is_dir():
-        task = _check_folder(path, split, groups, task)
-        files, targets, classes, homes = _read_folder(path)
-    else:
-        table = Table(path, None)
-        files, task, targets, classes, names = _read_table(table, inputs, target, groups, task)
-    seen, checksum = _verify(files, path)
-    if split == "random" and homes is None:
-        names = _joined(names, [look.pixels for look in seen])
-        parts = _random_parts(path, targets, classes, names, fractions, seed)
-        how = f"Split at random{'' if groups is None else ' by group'}, seed {seed}."
-    else:
-        parts, how = _told_parts(table, split, names, homes, len(files))
-    everything = Split(files, targets, groups=names)
-    value_range, said = _find_range(files, seen, parts, value_range, percentiles)
-    ignored = _ignored_folders(files, path.parent) if table and split == "random" else None
-    remarks = (said, *_copies(seen, parts, targets), *_absent(parts, targets, classes), ignored)
+    found = _found(path, inputs, target, split, groups, task)
+    seen, checksum = _verify(found.files, path)
+    groups, parts, how = _split(found, seen, path, split, fractions, seed)
+    value_range, *notes = _find_range(found.files, seen, parts, value_range, percentiles)
+    notes += _remarks(found, seen, parts, path, split)
+    everything = Split(found.files, found.targets, groups)
     return Dataset(
-        name=path.stem,
-        task=task,
+        *(path.stem, found.task),
         **dict.fromkeys(PARTS) | {part: everything.take(at) for part, at in parts.items()},
         source=str(path),
         licence="not stated (your own files)",
         citation="",
         checksum=checksum,
-        classes=classes,
-        notes=(how, *filter(None, remarks)),
+        classes=found.classes,
+        notes=(how, *notes),
         value_range=value_range,
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a folder or a table says of its images."""
+
+    files: list
+    targets: np.ndarray
+    classes: tuple[str, ...] | None
+    task: str = "classification"
+    homes: np.ndarray | None = None  # the part of each, where folders say it
+    groups: np.ndarray | None = None
+    table: Table | None = None
+
+
+def _found(path, inputs, target, split, groups, task):
+    if path.is_dir():
+        _check_folder(path, split, groups, task)
+        return _read_folder(path)
+    return _read_table(Table(path, None), inputs, target, groups, task)
 
 
 def _check_options(path, split, task, value_range):
@@ -127,26 +129,27 @@ def _check_options(path, split, task, value_range):
         )
 
 
-def _random_parts(path, targets, classes, names, fractions, seed):
-    """{part: positions}, drawn."""
-    strata = None if classes is None else targets
-    if names is None:
+def _split(found, seen, path, split, fractions, seed):
+    """Groups, {part: positions}, and a sentence that says how."""
+    groups, targets = found.groups, found.targets
+    if split is None:
+        parts = {"train": np.arange(len(targets))}
+        return groups, parts, "Not split: every image is in train."
+    if found.homes is not None:
+        parts = {part: np.flatnonzero(found.homes == part) for part in PARTS}
+        return groups, parts, "Split as the folders train, valid and test say."
+    if split != "random":
+        return groups, read_parts(found.table, split, groups), f"Split by column {split!r}."
+    how = f"Split at random{'' if groups is None else ' by group'}, seed {seed}."
+    groups = _joined(groups, [look.pixels for look in seen])
+    strata = None if found.classes is None else targets
+    if groups is None:
         parts = random_split(len(targets), fractions, seed, strata)
     else:
-        parts = group_split(names, fractions, seed, strata)
-    if classes is not None:
-        _check_parts(parts, targets, classes, path)
-    return parts
-
-
-def _told_parts(table, split, names, homes, count):
-    """{part: positions} where nothing is drawn, and a sentence that says how."""
-    if split is None:
-        return {"train": np.arange(count)}, "Not split: every image is in train."
-    if homes is None:
-        return read_parts(table, split, names), f"Split by column {split!r}."
-    parts = {part: np.flatnonzero(homes == part) for part in PARTS}
-    return parts, "Split as the folders train, valid and test say."
+        parts = group_split(groups, fractions, seed, strata)
+    if found.classes is not None:
+        _check_parts(parts, targets, found.classes, path)
+    return groups, parts, how
 
 
 def _check_parts(parts, targets, classes, path):
@@ -176,14 +179,10 @@ def _check_folder(root, split, groups, task):
             f"{root} is a folder, which has no columns: `split` must be 'random' or None, `groups` "
             "None and `task` no regression. Write a CSV file of paths and targets to say more."
         )
-    return "classification"
 
 
 def _read_folder(root):
-    """Files in alphabetical order, the number of each one's class, the classes and their parts.
-
-    The parts are an array of the name of each file's, None where no folder is one.
-    """
+    """What the folders say of their files, which are in alphabetical order."""
     folders = _class_folders(root)
     classes = tuple(sorted({name for name, _, _ in folders}))
     if len(classes) < 2:
@@ -202,7 +201,7 @@ def _read_folder(root):
         homes += [part] * len(found)
     targets = np.array(targets, dtype=np.int32)
     if homes[0] is None:
-        return files, targets, classes, None
+        return _Found(files, targets, classes)
     homes = np.array(homes)
     learned = set(targets[homes == "train"])
     new = [name for number, name in enumerate(classes) if number not in learned]
@@ -211,7 +210,7 @@ def _read_folder(root):
             f"{root}: {len(new)} of {len(classes)} classes have no images in train: {_some(new)}. "
             "Write each class alike in train, valid and test, and give it images in train."
         )
-    return files, targets, classes, homes
+    return _Found(files, targets, classes, homes=homes)
 
 
 def _class_folders(root):
@@ -290,7 +289,7 @@ def _read_table(table, inputs, target, groups, task):
             f"{table.path} names {len(repeated):,} images more than once: {_some(repeated)}. A "
             "copy could fall into train and test; keep one line each."
         )
-    return files, task, targets, classes, names
+    return _Found(files, targets, classes, task, groups=names, table=table)
 
 
 @dataclass(frozen=True)
@@ -367,6 +366,15 @@ def _joined(names, pixels):
     return np.asarray(names)[where][np.unique(joined[group], return_inverse=True)[1]]
 
 
+def _remarks(found, seen, parts, path, split):
+    """Sentences about what looks odd but may be meant."""
+    yield from _copies(seen, parts, found.targets)
+    if found.homes is not None or split not in ("random", None):
+        yield from _absent(parts, found.targets, found.classes)
+    if found.table and split == "random":
+        yield from _ignored_folders(found.files, path.parent)
+
+
 def _copies(seen, parts, targets):
     """Sentences about images that are alike pixel by pixel."""
     pixels = np.array([look.pixels for look in seen])
@@ -404,7 +412,7 @@ def _absent(parts, targets, classes):
 
 
 def _find_range(files, seen, parts, value_range, percentiles):
-    """(black, white) of images of 16 bits or None, and a sentence about them or None."""
+    """(black, white) of images of 16 bits or None, and a sentence if there are such images."""
     deep = [i for i, look in enumerate(seen) if look.brightest is not None]
     learned = [i for i in parts["train"] if seen[i].brightest is not None]
     if value_range is not None:
@@ -414,7 +422,7 @@ def _find_range(files, seen, parts, value_range, percentiles):
         lower, upper = percentiles
         how = f"percentiles {lower:g} and {upper:g} of the {len(learned):,} in train"
     if not deep:
-        return value_range, None
+        return (value_range,)
     if value_range is None:
         return None, (
             f"{len(deep):,} images have 16 bits, and none of them is in train, so which of their "
@@ -442,11 +450,10 @@ def _ignored_folders(files, root):
         names = [name.lower() for name in names]
         homes.add(next((PART_FOLDERS[x] for x in names if x in PART_FOLDERS), None))
     if None not in homes and len(homes) > 1:
-        return (
+        yield (
             f"The images lie in folders named {', '.join(sorted(homes))}, which were not looked "
             "at: to split as they say, name a column that says so."
         )
-    return None
 
 
 def _some(names):
