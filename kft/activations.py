@@ -36,6 +36,7 @@ class Activation:
     Attributes:
         channels: C.
         tile: (H, W).
+        value_range: of the backbone, for `read_pixels`.
 
     Raises:
         TypeError: a backbone that takes no images.
@@ -62,6 +63,7 @@ class Activation:
             (np.float32(x) / 255).astype(self.dtype)
             for x in (backbone.encode.mean, backbone.encode.std)
         ]
+        self.value_range = backbone.encode.value_range
         self.channels = self.stages[-1].output.shape[-1]
         # A functional stage would round its input to the dtype that it was made with; the function
         # of the same tensors does not.

@@ -29,7 +29,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from kft.pixels import read_pixels, resized_pixels
+from kft.pixels import find_range, read_pixels, resized_pixels
 
 if TYPE_CHECKING:
     from kft.data import Dataset
@@ -195,7 +195,7 @@ def nearest_neighbours(
     _check(data, RECORD_TASKS)
     classifies = data.task == "classification"
     kind = KNeighborsClassifier if classifies else KNeighborsRegressor
-    features = _Pixels(side)
+    features = _Pixels(side, data.value_range)
     folds, errors = _folds(data, features), {}
     for k in [k for k in neighbours if k <= min(len(fold[0]) for fold in folds)]:
         found = [(kind(k).fit(*fold[:2]).predict(fold[2]), fold[3]) for fold in folds]
@@ -321,16 +321,19 @@ class _Composition(TransformerMixin, BaseEstimator):
 class _Pixels(TransformerMixin, BaseEstimator):
     """Images of any kind and size -> their pixels (N, side * side * 3), 0 to 255."""
 
-    def __init__(self, side: int):
-        self.side = side
+    def __init__(self, side: int, value_range: tuple[float, float] | None):
+        self.side, self.value_range = side, value_range
 
     def fit(self, images: Sequence, targets: Any = None) -> _Pixels:
+        self.value_range = self.value_range or find_range(images)
         return self
 
     def transform(self, images: Sequence) -> np.ndarray:
-        pixels = [read_pixels(image, f"images[{i}]") for i, image in enumerate(images)]
-        side = self.side
-        return np.array([resized_pixels(x, side, side).ravel() for x in pixels], dtype="float32")
+        rows = []
+        for i, image in enumerate(images):
+            pixels = read_pixels(image, f"images[{i}]", self.value_range)
+            rows.append(resized_pixels(pixels, self.side, self.side).ravel())
+        return np.array(rows, dtype="float32")
 
 
 class _Residues(TransformerMixin, BaseEstimator):

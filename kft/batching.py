@@ -223,7 +223,7 @@ def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None)
         >>> train[0][0]["token_ids"].shape
         (2, 8)
     """
-    inputs, targets = _parts(records)
+    inputs, targets = records_of(records)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, received {batch_size}.")
     if len(inputs) == 0:
@@ -238,7 +238,8 @@ def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None)
     return result
 
 
-def _parts(records):
+def records_of(records):
+    """Inputs and targets of a `Split`, of a pair, or of inputs alone, whose targets are None."""
     if hasattr(records, "inputs"):
         inputs, targets = records.inputs, records.targets
     elif isinstance(records, tuple) and len(records) == 2:

@@ -86,7 +86,8 @@ def dream(backbone, image, stage, channel=None, steps=10, octaves=4, octave_scal
     _check_above(octave_scale=(octave_scale, 1), rate=(rate, 0))
     activation = Activation(backbone, stage, squares=channel is None)
     weights = activation.weights(channel)
-    image = read_pixels(image, "image").astype("float32") / np.float32(255)
+    image = read_pixels(image, "image", activation.value_range)
+    image = image.astype("float32") / np.float32(255)
     ascent = _Ascent(activation, rate, bands, jitter, np.random.default_rng(seed))
     sizes = _sizes(image.shape[:2], octaves, octave_scale)
     with _bar(progress) as bar:

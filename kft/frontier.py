@@ -11,13 +11,16 @@ Shapes: `B` records in a batch, `L` tokens, padding included.
 """
 
 import sys
+import warnings
+from dataclasses import replace
 
 import keras
 import numpy as np
 
-from kft.batching import Batches, batches
+from kft.batching import Batches, batches, records_of
 from kft.features import MEMORY_LIMIT, FeatureBatches, FrontierError, features_of
 from kft.model import AUGMENTATION, Learner, flat
+from kft.pixels import find_range
 
 # Cutting ----------------------------------------------------------------------------------------
 
@@ -233,9 +236,14 @@ def as_batches(model, data, seed, batch_size, max_length, valid=None):
         data: a `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
         seed, batch_size, max_length: as for `kft.batches`.
         valid: records or batches; None takes those of a data set.
+
+    Of a model that sees images of 16 bits for the first time, the value range is set, see
+    `learn_range`.
     """
+    train = data
     if hasattr(data, "train"):
         data, valid = data.train, data.valid if valid is None else valid
+    learn_range(model, train)
     encode = getattr(model, "encode", None)
     return [
         part
@@ -243,6 +251,48 @@ def as_batches(model, data, seed, batch_size, max_length, valid=None):
         else batches(part, encode, batch_size, order, max_length)
         for part, order in ((data, seed), (valid, None))
     ]
+
+
+def learn_range(model, data):
+    """Sets which values of 16-bit images are black and white, as the training data use them.
+
+    A model that knows a range keeps it: what it has learned is in these units.
+
+    Args:
+        model: with a backbone that takes images, or any other, which is left as it is.
+        data: a `kft.data.Dataset`, whose `value_range` is taken; or records as for `kft.batches`,
+            in which it is found, and said.
+    """
+    encode = getattr(model, "encode", None)
+    if not hasattr(encode, "value_range") or isinstance(data, Batches):
+        return
+    known = getattr(data, "value_range", None)
+    if encode.value_range is not None:
+        if known not in (None, encode.value_range):
+            warnings.warn(
+                f"{model.name} takes {_said(encode.value_range)} in images of 16 bits, which is "
+                f"kept, and the data say {_said(known)}: say model.backbone.value_range = "
+                f"data.value_range if these are to be seen in their own.",
+                stacklevel=4,
+            )
+        return
+    if known is None:
+        inputs = records_of(getattr(data, "train", data))[0]
+        known = find_range(inputs, called="inputs")
+        if known is None:
+            return
+        warnings.warn(
+            f"Which values of 16-bit images are black and white was found in the {len(inputs):,} "
+            f"images for training: {_said(known)}. {model.name} keeps it; to choose it say "
+            f"model.backbone.value_range = (black, white) before.",
+            stacklevel=4,
+        )
+    backbone = getattr(model, "backbone", model)
+    backbone.encode = replace(encode, value_range=known)
+
+
+def _said(value_range):
+    return "{:,g} for black and {:,g} for white".format(*value_range)
 
 
 def train_as(model, learner, train, validation_data, epochs, callbacks, verbose):

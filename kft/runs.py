@@ -21,6 +21,7 @@ import psutil
 from kft.batching import batches
 from kft.files import writable, written_aside
 from kft.fitting import fit
+from kft.frontier import learn_range
 from kft.model import Model, predict
 from kft.params import digests, unfreeze
 
@@ -198,6 +199,7 @@ class Step:
 def measured_step(backbone, head, data, batch_size, max_length):
     """Trains on one batch of middling length: the fastest of three steps, the first compiles."""
     model = fresh(backbone, head)
+    learn_range(model, data)
     records = batches(data.train, model.encode, batch_size, 0, max_length)
     lengths = [records.padded(i) or 0 for i in range(len(records))]
     middle = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
@@ -320,7 +322,7 @@ class Store:
 
 def digest_of_data(data):
     """A digest of inputs, targets, groups and masks of all splits."""
-    found = hashlib.sha256()
+    found = hashlib.sha256(repr(data.value_range).encode())
     for name, part in data.splits.items():
         found.update(name.encode())
         for column in (part.inputs, part.targets, part.groups, part.masks):

@@ -45,7 +45,8 @@ def test_grey_is_repeated(tmp_path):
 def test_sixteen_bits_keep_their_precision(tmp_path):
     deep = (np.arange(64).reshape(8, 8) * 1000).astype("uint16")
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    encode = vision_images.ImageEncoder((8, 8), mean=(0,) * 3, std=(255,) * 3)
+    black_is_none = {"mean": (0,) * 3, "std": (255,) * 3, "value_range": (0, 65535)}
+    encode = vision_images.ImageEncoder((8, 8), **black_is_none)
     found = encode([tmp_path / "deep.png"])["images"][0, ..., 0]
     np.testing.assert_allclose(found, deep / 65535, atol=1e-6)
 

@@ -18,6 +18,7 @@ Shapes: `B` images in a batch, `H` and `W` their height and width, `p` the side 
 tokens that come first (class, distillation), `P` = H W / p^2 patches, `L` = T + P, `D` width.
 """
 
+from dataclasses import replace
 from functools import cached_property
 
 import keras
@@ -154,6 +155,7 @@ class VisionBackbone(keras.Model):
         width: D.
         image_size: (H, W).
         encode: images of any kind and size -> the model's input, see `vision_images.ImageEncoder`.
+        value_range: (black, white) of images of 16 bits, None if it is not known; it can be set.
         classes: names of the classes that `classifier` tells apart, empty if there is none.
         lora_targets: what `kft.add_lora` adapts if it is not told.
     """
@@ -172,6 +174,14 @@ class VisionBackbone(keras.Model):
     @property
     def stages(self):
         return [self.get_layer(name) for name in self._stages]
+
+    @property
+    def value_range(self):
+        return self.encode.value_range
+
+    @value_range.setter
+    def value_range(self, value_range):
+        self.encode = replace(self.encode, value_range=value_range)
 
     # No layer of the backbone: a fine-tuned model must not carry weights that no gradient reaches.
     # Keras's saving finds it as an attribute, so that its weights are in every file.
@@ -206,7 +216,8 @@ class VisionBackbone(keras.Model):
 
     def get_config(self):
         found = adapters_of(self)
-        return {**self._config, "name": self.name, **({"exchanged": found} if found else {})}
+        config = {**self._config, "preprocessing": self.encode.get_config(), "name": self.name}
+        return {**config, "exchanged": found} if found else config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

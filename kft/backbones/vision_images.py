@@ -4,9 +4,10 @@ Reference: `transformers` 5, `image_processing_backends.py` (`PilBackend`), `ima
 Pillow resizes the pixels as they are stored, 8 bits each, and the rest is arithmetic.
 
 Differences from the reference: one channel is repeated to three (the reference refuses it or
-repeats it, by model); a photograph is turned the way its EXIF data say; grey 16-bit images and
-floating-point arrays keep their precision, since each channel is then resized in float32 (Pillow
-opens colours of 16 bits as 8).
+repeats it, by model); a photograph is turned the way its EXIF data say; images of 16 bits are
+brought from the range that is in use to 0 to 255, and
+like floating-point arrays keep their precision, since each channel is then resized in float32
+(Pillow opens files of 16-bit colours as 8).
 
 Shapes: `B` images, `H` and `W` of the model's input, `h` and `w` of one image.
 """
@@ -16,7 +17,14 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from kft.pixels import RESAMPLING, check_mode, opened_as, read_pixels, resized_pixels
+from kft.pixels import (
+    RESAMPLING,
+    UNKNOWN_RANGE,
+    checked_range,
+    looked_at,
+    read_pixels,
+    resized_pixels,
+)
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
@@ -32,9 +40,12 @@ class ImageEncoder:
             to so many pixels, and (height, width) resizes to these: then the middle is cut out.
         resample: one of `RESAMPLING`.
         mean, std: three numbers each, in units of 8-bit pixels: (x - mean) / std.
+        value_range: (black, white) of images of 16 bits; None refuses them. `kft.fit` sets it, and
+            a model is saved with it, so that new images are seen as those were that it learned
+            from. See `kft.pixels.find_range`.
 
     Raises:
-        ValueError: sizes or a `resample` that cannot be.
+        ValueError: sizes, a `resample` or a `value_range` that cannot be.
 
     Example:
         >>> encode = ImageEncoder((4, 4), resize=5)
@@ -47,6 +58,7 @@ class ImageEncoder:
     resample: str = "bicubic"
     mean: tuple[float, float, float] = IMAGENET["mean"]
     std: tuple[float, float, float] = IMAGENET["std"]
+    value_range: tuple[float, float] | None = None
 
     # Not a field. What it encodes is of one size: `kft.batches` neither measures nor sorts it.
     of_one_size = True
@@ -55,6 +67,8 @@ class ImageEncoder:
         for name in ("size", "resize", "mean", "std"):  # lists, where a config came from JSON
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", checked_range(self.value_range))
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size must be (height, width) in pixels, received {self.size!r}.")
         height, width = self._pair(self.resize or self.size)
@@ -73,9 +87,9 @@ class ImageEncoder:
 
         Args:
             images: list of images of any size: paths, PIL images, or arrays (h, w), (h, w, 1),
-                (h, w, 3) or (h, w, 4) of integers 0 to 255 or floats 0 to 1; or one array of
-                several, (B, h, w, channels). One channel is repeated to three; what is
-                transparent is laid over white.
+                (h, w, 3) or (h, w, 4) of uint16, other integers 0 to 255 or floats 0 to 1; or
+                one array of several, (B, h, w, channels). One channel is repeated to three; what
+                is transparent is laid over white.
             max_length, pad_lengths: None; images have no length.
             names: what errors call each image, None for "images[0]" and so on.
 
@@ -84,7 +98,8 @@ class ImageEncoder:
 
         Raises:
             TypeError: a bare image, or what is none.
-            ValueError: no images, a file that is no image, values out of range, other shapes.
+            ValueError: no images, a file that is no image or a stack of several, 16 bits without
+                a `value_range`, values out of range, other shapes.
             FileNotFoundError: no such file.
         """
         if max_length is not None:
@@ -95,7 +110,7 @@ class ImageEncoder:
             raise ValueError("images is empty: give at least one.")
         encoded = np.empty((len(images), *self.size, 3), dtype="float32")
         for row, image, name in zip(encoded, images, names, strict=True):
-            pixels = self._cut(read_pixels(image, name))
+            pixels = self._cut(read_pixels(image, name, self.value_range))
             row[...] = (pixels - np.float32(self.mean)) / np.float32(self.std)
         return {"images": encoded}
 
@@ -105,11 +120,11 @@ class ImageEncoder:
         Of a file the pixels are not decoded, which would take as long as an epoch: what is damaged
         there is a ValueError that names the file when its turn comes. `read_images` decodes all.
         """
-        for image, name in zip(images, names, strict=True):
-            if isinstance(image, str | os.PathLike):
-                check_mode(opened_as(name, image, decode=False), name)
-            else:
-                read_pixels(image, name)
+        deep = [n for x, n in zip(images, names, strict=True) if looked_at(x, n)]
+        if deep and self.value_range is None:
+            raise ValueError(
+                f"{len(deep):,} of {len(images):,} images, {deep[0]} first, have {UNKNOWN_RANGE}"
+            )
 
     def get_config(self):
         """dict of what JSON knows, from which the same encoder can be made."""

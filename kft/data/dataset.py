@@ -139,6 +139,7 @@ class Dataset:
         notes: sentences that say how it was split, and what was removed or changed.
         variable_positions: positions from 0 at which the sequences differ, for a library of
             mutants of one protein; else None.
+        value_range: (black, white) of images of 16 bits, as the training part uses them; else None.
 
     Raises:
         ValueError: if the task is unknown, or targets and task do not fit together.
@@ -163,6 +164,7 @@ class Dataset:
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     variable_positions: tuple[int, ...] | None = None
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self):
         if self.task not in TASKS:
@@ -209,6 +211,8 @@ class Dataset:
             rows.append(("classes", ", ".join(self.classes)))
         if self.variable_positions is not None:
             rows.append(("varies at", ", ".join(map(str, self.variable_positions))))
+        if self.value_range is not None:
+            rows.append(("16 bits", "black at {:,g}, white at {:,g}".format(*self.value_range)))
         rows += [("source", self.source), ("licence", self.licence), ("cite", self.citation)]
         rows += [("note", note) for note in self.notes]
         lines = [f"  {key:<10}{value}" for key, value in rows if value]

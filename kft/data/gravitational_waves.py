@@ -47,6 +47,7 @@ SNR = {
     "whistle": (10, 60),
 }
 SEEN = 5  # least ratio of a chirp's loudest tile; that of an image of noise is 3.9 to 4.7
+SHIFT = 0.3  # share of the duration by which a signal is off the middle at most
 FAINT = (3, 6)  # of the glitches in the background
 COLUMNS = [
     *(("label", "U20"), ("snr", float), ("mass_1", float), ("mass_2", float)),
@@ -70,6 +71,7 @@ def load_gravitational_waves(
     q=8.0,
     fractions=(0.7, 0.15, 0.15),
     seed=0,
+    shifts=0,
 ):
     """Simulate images of a gravitational-wave detector: "chirp", six glitches and "noise".
 
@@ -85,55 +87,71 @@ def load_gravitational_waves(
         q: quality factor of the tiles, or three for images in colour; see `kft.data.spectrogram`.
         fractions: the shares of train, valid and test.
         seed: integer, 0 or more.
+        shifts: further windows of each image in train, with the signal elsewhere: 3 and the mean
+            over windows hold answers about real strain still, see docs/images.md.
 
     Returns:
         Dataset: inputs are uint8 arrays (height, width) or (height, width, 3) as of
         `kft.data.spectrogram`, and `parameters` of each split tells what was simulated: label, snr,
         masses (of the sun, as the detector sees them), distance (Mpc), inclination (radians),
-        time (of the merger or the glitch's middle, seconds from the image's centre), stretch.
-        Groups are stretches of noise, which share a spectrum and are on one side of the split.
+        time (of the merger or the glitch's middle, seconds from the image's centre), stretch (of
+        noise, which has one spectrum and is a group).
 
     Raises:
         ValueError: if an argument is out of range or unknown.
 
-    Source: see the modules strain, waveforms and detectors.
+    Source: the modules strain, waveforms and detectors.
 
     Example:
         >>> load_gravitational_waves(images=60, size=32).train.inputs[0].shape
         (32, 32)
     """
-    target = _check(images, detector, task, target, seed)
+    target = _check(images, detector, task, target, seed, shifts)
     look = check_image(size, duration, q)
-    drawn = [_image(k, detector, task, seed, look) for k in range(images)]
-    pictures = [picture for picture, _ in drawn]
-    parameters = np.array([row for _, row in drawn], dtype=COLUMNS)
-    classes = CLASSES if task == "classification" else None
-    targets = parameters[target] if classes is None else _numbers(parameters["label"])
+    windows, parts = _planned(images, detector, task, fractions, seed, shifts)
+    drawn = [x for k, n in enumerate(windows) for x in _windows(k, detector, task, seed, look, n)]
+    everything = _all_of(drawn, target if task == "regression" else None)
     return Dataset(
-        "gravitational_waves",
-        task,
-        **_split(pictures, targets, parameters, fractions, seed),
+        *("gravitational_waves", task),
+        **{part: everything.take(at) for part, at in parts.items()},
         source=f"simulated by kft: {images:,} images, detector {detector!r}, seed {seed}",
         licence="Apache-2.0 (kft)",
         citation=CITATION,
-        checksum=hashlib.sha256(np.stack(pictures).tobytes()).hexdigest(),
-        classes=classes,
-        notes=tuple(_notes(task, target)),
+        checksum=hashlib.sha256(np.stack(everything.inputs).tobytes()).hexdigest(),
+        classes=CLASSES if task == "classification" else None,
+        notes=tuple(_notes(task, target, shifts)),
     )
 
 
-def _split(pictures, targets, parameters, fractions, seed):
-    strata = targets if targets.dtype.kind == "i" else None
-    parts = group_split(parameters["stretch"], fractions, seed, strata)
-    everything = Split(pictures, targets, groups=parameters["stretch"], parameters=parameters)
-    return {part: everything.take(positions) for part, positions in parts.items()}
+def _all_of(drawn, target):
+    """A split of all windows, whose targets are a parameter, or the classes if it is None."""
+    parameters = np.array([row for _, row in drawn], dtype=COLUMNS)
+    targets = _numbers(parameters["label"]) if target is None else parameters[target]
+    return Split([x for x, _ in drawn], targets, parameters["stretch"], parameters=parameters)
+
+
+def _planned(images, detector, task, fractions, seed, shifts):
+    """How many windows each image has, and {part: positions of its windows}."""
+    strata = None
+    if task == "classification":
+        strata = _numbers([_label(k, detector, seed) for k in range(images)])
+    parts = group_split(np.arange(images) // PER_STRETCH, fractions, seed, strata)
+    windows = np.ones(images, dtype=int)
+    windows[parts["train"]] += shifts
+    image = np.repeat(np.arange(images), windows)
+    return windows, {part: np.flatnonzero(np.isin(image, at)) for part, at in parts.items()}
 
 
 def _numbers(labels):
     return np.array([CLASSES.index(label) for label in labels], dtype=np.int32)
 
 
-def _notes(task, target):
+def _notes(task, target, shifts):
+    if shifts:
+        yield (
+            f"Each image in train comes with {shifts} further windows of the same strain, in which "
+            "the signal stands elsewhere."
+        )
     if task == "regression":
         yield f"The target is {target}; an image holds a chirp each."
     yield (
@@ -163,15 +181,15 @@ def _stretch(number, detector, seed):
     return whiten(noise, *spectrum), response, density[:: STRETCH // SPAN]
 
 
-def _image(k, detector, task, seed, look):
-    """Image k and its row of the parameters."""
+def _windows(k, detector, task, seed, look, count):
+    """Image k and its row of the parameters, then the same of other windows of its strain."""
     number, place = divmod(k, PER_STRETCH)
     noise, response, density = _stretch(number, detector, seed)
     rng = _generator(seed, detector, 1, k)
     label = "chirp" if task == "regression" else _label(k, detector, seed)
     row = dict.fromkeys([name for name, _ in COLUMNS], np.nan)
     row |= {"label": label, "snr": 0.0, "stretch": number}
-    row["time"] = rng.uniform(-0.3, 0.3) * look[1]
+    row["time"] = rng.uniform(-SHIFT, SHIFT) * look[1]
     times = np.arange(-SPAN / 2, SPAN / 2, 1 / RATE)
     signal = np.zeros(len(times))
     if label == "chirp":
@@ -184,20 +202,30 @@ def _image(k, detector, task, seed, look):
         kind = GLITCHES[rng.choice(sorted(GLITCHES))]
         wave = kind(times - rng.uniform(-0.5, 0.5) * look[1], rng)
         signal += wave * _snr(*FAINT, rng) / optimal_snr(wave, density)
-    half = round(CONTEXT * RATE / 2)
-    centre = 4 * RATE + (2 * place + 1) * half
-    white = noise[centre - half : centre + half]
+    centre = 4 * RATE + (2 * place + 1) * round(CONTEXT * RATE / 2)
+    white = noise[centre - len(signal) // 2 : centre + len(signal) // 2]
     if signal.any():
-        white = white + _whitened(signal, response)
+        white = white + _whitened(signal, response, SPAN)
     size, duration, qs = look
-    return draw(white, size, duration, qs), tuple(row.values())
+    rng = _generator(seed, detector, 3, k)
+    found = []
+    for time in (row["time"], *rng.uniform(-SHIFT, SHIFT, count - 1) * duration):
+        move = round((row["time"] - time) * RATE)
+        moved = _middle(white, CONTEXT, move)
+        parameters = tuple((row | {"time": row["time"] - move / RATE}).values())
+        found.append((draw(moved, size, duration, qs), parameters))
+    return found
 
 
-def _whitened(signal, response):
-    """The middle of a signal, as long as an image's context."""
-    whitened = scipy.fft.irfft(scipy.fft.rfft(signal) * response, len(signal))
-    half = round(CONTEXT * RATE / 2)
-    return whitened[len(signal) // 2 - half : len(signal) // 2 + half]
+def _whitened(signal, response, span=CONTEXT):
+    """The middle of a signal, by default as long as an image's context."""
+    return _middle(scipy.fft.irfft(scipy.fft.rfft(signal) * response, len(signal)), span)
+
+
+def _middle(samples, span, move=0):
+    """The middle of so many seconds, moved by so many samples."""
+    half, middle = round(span * RATE / 2), len(samples) // 2 + move
+    return samples[middle - half : middle + half]
 
 
 def _label(k, detector, seed):
@@ -245,7 +273,7 @@ def _generator(seed, detector, purpose, number):
     return np.random.default_rng([seed, list(DETECTORS).index(detector), purpose, number])
 
 
-def _check(images, detector, task, target, seed):
+def _check(images, detector, task, target, seed, shifts):
     """Refuse what cannot be simulated, and return the target."""
     if not isinstance(images, (int, np.integer)) or images < LEAST_IMAGES:
         raise ValueError(
@@ -261,8 +289,9 @@ def _check(images, detector, task, target, seed):
             raise ValueError(
                 f"`{name}` must be one of {', '.join(map(str, valid))}; got {value!r}."
             )
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"`seed` must be an integer, 0 or more; got {seed!r}.")
+    for name, value in (("seed", seed), ("shifts", shifts)):
+        if not isinstance(value, (int, np.integer)) or value < 0:
+            raise ValueError(f"`{name}` must be an integer, 0 or more; got {value!r}.")
     if task == "classification" and target is not None:
         raise ValueError(
             f"`target` is {target!r} but `task` is 'classification', whose target is the class; "

@@ -11,6 +11,7 @@ Differences from the reference: one Q for all images where the search keeps the 
 that images can be compared; pixels hold the mean energy over their width, not one sample of it.
 """
 
+import warnings
 from functools import lru_cache
 from numbers import Real
 
@@ -23,6 +24,8 @@ CONTEXT = 4.0  # seconds around the centre that are transformed, and whose media
 BRIGHTEST = 25.5  # energy that is white (255)
 SEGMENT = 4.0  # seconds of a segment of the spectrum; resolves lines to a quarter of a hertz
 SHORTEST = 8.0  # seconds of strain below which a spectrum is guesswork
+DEAD = 0.005  # seconds on a straight line from which strain is missing: a detector never rests
+MOST = 5  # gaps that are named
 LONGEST_IMAGE = 3.0  # seconds: further out the transform meets the ends of its context
 
 
@@ -30,13 +33,16 @@ def spectrogram(strain, sample_rate, time, size=64, duration=1.0, q=8.0):
     """Turn real or simulated strain into the kind of image that "gravitational_waves" holds.
 
     The spectrum is estimated from the strain itself, so give 16 seconds or more (8 at least) around
-    the time of interest. The unit of the strain does not matter.
+    the time of interest. The unit of the strain does not matter. Where strain is missing (NaN,
+    infinite, or filled with zeros or a straight line), only the stretch around the time that is
+    whole is used, which a warning says.
 
     Args:
         strain: array (T,), strain as published, neither whitened nor filtered.
         sample_rate: samples per second in Hz, a whole number, at least 4096.
         time: centre of the image in seconds after the first sample; for a published file the GPS
-            time of interest minus that of the file's start.
+            time of interest minus that of the file's start. Or a list of n such times, of which the
+            strain is whitened once.
         size: pixels, an integer or (height, width).
         duration: seconds that the image spans, up to 3.
         q: quality factor of the tiles: their frequency over their bandwidth, larger for finer
@@ -45,12 +51,14 @@ def spectrogram(strain, sample_rate, time, size=64, duration=1.0, q=8.0):
     Returns:
         uint8 array (height, width), or (height, width, 3) for three `q`: ten times the energy in
         units of the row's median, at most 255. The top row is near 1024 Hz, the bottom row near
-        20 Hz, rows are evenly spaced in the logarithm of frequency.
+        20 Hz, rows are evenly spaced in the logarithm of frequency. For a list of times a list of
+        n such arrays.
 
     Raises:
         TypeError: if the strain is not an array of real numbers.
-        ValueError: if the strain is not of one dimension, is too short, constant or holds NaN, or
-            if the sample rate, time, size, duration or q cannot be used.
+        ValueError: if the strain is not of one dimension, is too short, constant, or missing so
+            near to the time that it would be in the image; or if the sample rate, time, size,
+            duration or q cannot be used.
 
     Source: see the module.
 
@@ -61,23 +69,100 @@ def spectrogram(strain, sample_rate, time, size=64, duration=1.0, q=8.0):
     """
     strain, rate = _check_strain(strain, sample_rate)
     size, duration, qs = check_image(size, duration, q)
-    seconds = len(strain) / rate
-    margin = CONTEXT / 2 + segment_of(seconds) / 2
-    if not isinstance(time, Real) or not margin <= time <= seconds - margin:
-        raise ValueError(
-            f"`time` must lie from {margin:g} to {seconds - margin:g}, in seconds after the first "
-            f"sample, as the strain lasts {seconds:g} s and whitening spoils its ends; got "
-            f"{time!r}. For GPS times subtract that of the first sample, or read a longer stretch."
-        )
+    times = _check_times(time, len(strain) / rate)
+    gaps = find_gaps(strain, rate)
+    whole = [_stretch_around(t, len(strain), rate, gaps) for t in times]
+    if gaps:
+        begin, end = np.array(sorted(set(whole))).T / rate
+        used = " and ".join(f"{b:.3f} to {e:.3f} s" for b, e in zip(begin, end, strict=True))
+        warnings.warn(f"{_said(gaps, rate)}: of it only {used} is used.", stacklevel=2)
+    strain, found = strain.astype(np.float64), []
+    white = {(b, e): _whitened(strain[b:e], rate) for b, e in set(whole)}
+    for t, (begin, end) in zip(times, whole, strict=True):
+        first = round((t - begin / rate - CONTEXT / 2) * RATE)
+        context = white[begin, end][first : first + round(CONTEXT * RATE)]
+        found.append(draw(context, size, duration, qs))
+    return found if np.ndim(time) else found[0]
+
+
+def _whitened(strain, rate):
+    """A whole stretch, whitened and at RATE."""
+    strain = strain - strain.mean()
+    strain /= np.abs(strain).max()
     if rate != RATE:
         common = np.gcd(rate, RATE)
         from scipy.signal import resample_poly
 
         # The detector's slow wander would ring at the ends if it did not start and end at zero.
         strain = resample_poly(strain, RATE // common, rate // common, padtype="line")
-    white = whiten(strain, *estimate_spectrum(strain))
-    first = round((float(time) - CONTEXT / 2) * RATE)
-    return draw(white[first : first + round(CONTEXT * RATE)], size, duration, qs)
+    return whiten(strain, *estimate_spectrum(strain))
+
+
+def find_gaps(strain, rate):
+    """Find where strain is missing: NaN, infinite, or on a straight line for 5 ms and more.
+
+    Whoever fills a gap fills it with zeros, another number, or a line from edge to edge.
+
+    Args:
+        strain: array (T,).
+        rate: samples per second, Hz.
+
+    Returns:
+        list of (first sample, the sample after the last one), in order.
+
+    Example:
+        >>> strain = np.random.default_rng(0).normal(size=4096)
+        >>> strain[1000:2000] = 0
+        >>> find_gaps(strain, 4096)
+        [(1000, 2000)]
+    """
+    strain = np.asarray(strain)
+    precision = np.finfo(strain.dtype).eps if strain.dtype.kind == "f" else 0
+    lost = ~np.isfinite(strain)
+    strain = np.where(lost, 0, strain).astype(np.float64)
+    bends = np.abs(np.diff(strain, 2))
+    rounding = 4 * precision * np.abs(strain).max(initial=0)
+    for begin, end in _runs(bends <= rounding):
+        if end - begin + 2 >= DEAD * rate:  # n samples on a line bend n - 2 times not
+            lost[begin : end + 2] = True
+    return _runs(lost)
+
+
+def _runs(flags):
+    """(first, after the last) of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    return [(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
+
+
+def _stretch_around(time, samples, rate, gaps):
+    """(first sample, after the last) of the stretch without a gap in which an image is made.
+
+    Raises ValueError where a gap is so near that it would be in the image.
+    """
+    edges, usable = [0, *[edge for gap in gaps for edge in gap], samples], []
+    for begin, end in zip(edges[::2], edges[1::2], strict=True):
+        if end - begin >= SHORTEST * rate:
+            margin = _margin((end - begin) / rate)
+            usable.append((begin / rate + margin, end / rate - margin))
+            if usable[-1][0] <= time <= usable[-1][1]:
+                return begin, end
+    could = " or ".join(f"{first:.3f} to {last:.3f}" for first, last in usable)
+    raise ValueError(
+        f"{_said(gaps, rate)}, too near to `time` {time:g}: an image is made of {SHORTEST:g} s or "
+        "more without a gap, and not at their ends. "
+        + (f"Take a time from {could} s, or other strain." if could else "Take other strain.")
+    )
+
+
+def _margin(seconds):
+    """How far from the ends of a stretch an image may be: whitening spoils them."""
+    return CONTEXT / 2 + segment_of(seconds) / 2
+
+
+def _said(gaps, rate):
+    named = ", ".join(f"{begin / rate:.3f} to {end / rate:.3f} s" for begin, end in gaps[:MOST])
+    more = f" and in {len(gaps) - MOST:,} more places" if len(gaps) > MOST else ""
+    return f"`strain` is missing (no number, or on a straight line) from {named}{more}"
 
 
 def segment_of(seconds):
@@ -268,19 +353,25 @@ def _check_strain(strain, sample_rate):
             f"`strain` has {len(strain):,} samples, {len(strain) / rate:.3g} s at {rate} Hz; the "
             f"spectrum of its noise needs at least {SHORTEST:g} s, better 16 or more."
         )
-    strain = strain.astype(np.float64)
-    bad = np.count_nonzero(~np.isfinite(strain))
-    if bad:
-        raise ValueError(
-            f"`strain` holds {bad:,} samples that are NaN or infinite, the first at "
-            f"{np.flatnonzero(~np.isfinite(strain))[0] / rate:.3f} s; published files mark gaps "
-            "so. Choose a stretch without a gap."
-        )
-    strain -= strain.mean()
-    scale = np.abs(strain).max()
-    if scale == 0:
+    if np.all(strain == strain[0]):
         raise ValueError("`strain` is constant; a detector's strain never is. Check the file.")
-    return strain / scale, rate
+    return strain, rate
+
+
+def _check_times(time, seconds):
+    """The times as a list of floats."""
+    times, margin = list(time) if np.ndim(time) == 1 else [time], _margin(seconds)
+    for one in times:
+        if not isinstance(one, Real) or not margin <= one <= seconds - margin:
+            raise ValueError(
+                f"`time` must lie from {margin:g} to {seconds - margin:g}, in seconds after the "
+                f"first sample, as the strain lasts {seconds:g} s and whitening spoils its ends; "
+                f"got {one!r}. For GPS times subtract that of the first sample, or read a longer "
+                "stretch."
+            )
+    if not times:
+        raise ValueError("`time` is an empty list: give at least one time.")
+    return [float(one) for one in times]
 
 
 def check_image(size, duration, q):
