@@ -337,12 +337,11 @@ class OneRun(keras.callbacks.Callback):
         super().__init__()
         self.callbacks, self.epochs = list(callbacks), epochs
         self._begun, self._logs = False, None
-        for hook in dir(keras.callbacks.Callback):
-            # A hook that none of them has stays Keras's own, so that Keras need not wait for each
-            # batch to end.
-            if hook.startswith("on_") and hook not in ("on_train_begin", "on_train_end"):
-                if not all(getattr(getattr(x, hook), "_is_default", False) for x in self.callbacks):
-                    setattr(self, hook, partial(self._forward, hook))
+        hooks = {hook for hook in dir(keras.callbacks.Callback) if hook.startswith("on_")}
+        for hook in hooks - {"on_train_begin", "on_train_end"}:
+            # One that none of them has stays Keras's own, so that it need not wait for each batch.
+            if not all(getattr(getattr(x, hook), "_is_default", False) for x in self.callbacks):
+                setattr(self, hook, partial(self._forward, hook))
 
     def _forward(self, hook, *args, **kwargs):
         for callback in self.callbacks:

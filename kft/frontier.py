@@ -296,7 +296,12 @@ class _Weights(keras.callbacks.Callback):
 
     def __init__(self, learning, callbacks):
         super().__init__()
-        of_batches = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+        of_batches = (
+            "on_train_batch_begin",
+            "on_train_batch_end",
+            "on_batch_begin",
+            "on_batch_end",
+        )
         hooks = [getattr(callback, hook) for callback in callbacks for hook in of_batches]
         if not all(getattr(hook, "_is_default", False) for hook in hooks):
             self.on_train_batch_end = lambda batch, logs=None: synchronise(learning)

@@ -2,8 +2,8 @@
 
 A strategy marks what learns in its first phase, by `layer.trainable`, and returns all phases.
 From cheap to dear: linear_probe, head_only, last_blocks, gradual_unfreezing, lora, full;
-from_scratch is the control that says whether pre-training helped. `AsMarked` chooses nothing: what is
-marked trainable learns.
+from_scratch is the control that says whether pre-training helped. `AsMarked` chooses nothing: what
+is marked trainable learns.
 """
 
 import difflib
@@ -169,12 +169,8 @@ class AsMarked:
 
     def __call__(self, model):
         own, _ = self.filled(model)
-        learns = tuple(
-            dict.fromkeys(w.path.rpartition("/")[0] for w in weights(model) if w.learns)
-        )
-        return [
-            _PhaseAsMarked("as marked", model, learns, own.epochs, own.rate, own.warmup)
-        ]
+        learns = tuple(dict.fromkeys(w.path.rpartition("/")[0] for w in weights(model) if w.learns))
+        return [_PhaseAsMarked("as marked", model, learns, own.epochs, own.rate, own.warmup)]
 
 
 def _like(model):
