@@ -178,6 +178,7 @@ def test_what_was_marked_to_learn_and_is_frozen_is_said_too():
         kft.fit(model, RECORDS, "head_only", 1, verbose=0)
 
 
+@pytest.mark.once
 def test_marks_of_kft_itself_and_marks_that_agree_are_not_spoken_of():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*was compiled, and what learns has changed")
@@ -217,6 +218,7 @@ def test_who_has_marked_it():
 # Others that train or look ------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_what_only_looks_leaves_marks_as_they_are():
     model = make()
     model.backbone.stages[0].trainable = False

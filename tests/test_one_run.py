@@ -37,7 +37,8 @@ class Phases(strategies.Full):
         ]
 
 
-def fit(seen, strategy="gradual_unfreezing", epochs=4, make_optimizer=None, **options):
+def fit(seen, strategy=None, epochs=None, make_optimizer=None, **options):
+    strategy = strategy or Phases()
     model, made = make(), {"make": make_optimizer} if make_optimizer else {}
     options = {"batch_size": 2, "verbose": 0, "callbacks": seen, **made, **options}
     return kft.fit(model, RECORDS, strategy, epochs, **options)
@@ -75,7 +76,7 @@ def test_callbacks_see_one_run(tmp_path):
         keras.callbacks.ModelCheckpoint(files, save_weights_only=True),
     ]  # fmt: skip
     done = fit(seen)
-    assert len(done.phases) == 3
+    assert len(done.phases) == 2
     assert pd.read_csv(log).epoch.tolist() == told.epochs == history.epoch == [0, 1, 2, 3]
     np.testing.assert_allclose(pd.read_csv(log).loss, [row["loss"] for row in done.history], 1e-5)
     names = [path.name for path in sorted(tmp_path.glob("*.h5"))]
@@ -92,7 +93,7 @@ def test_what_stops_one_phase_stops_the_run():
     told = Stop()
     done = fit([told])
     assert told.epochs == [0, 1] and told.calls == ["begin", "end"]
-    assert [row["epoch"] for row in done.history] == [0, 1] and len(done.phases) == 2
+    assert [row["epoch"] for row in done.history] == [0, 1] and len(done.phases) == 1
 
 
 def test_callbacks_of_batches_see_the_weights_at_the_frontier():
@@ -124,7 +125,7 @@ def test_a_constant_rate_falls_on_a_plateau_and_stays_down_in_the_next_phase():
             found.append(rates.pop() if len(rates) == 1 else rates)
 
     found = []
-    fit([plateau(), Rates()], Phases(), None, constant)
+    fit([plateau(), Rates()], make_optimizer=constant)
     np.testing.assert_allclose(found, [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
 
 
