@@ -52,16 +52,14 @@ def fit(
 ):  # fmt: skip
     """Trains what is marked trainable, or fine-tunes by a strategy: Keras's `fit`, in phases.
 
-    Without a strategy, `layer.trainable` says what learns, as for Keras's own `fit`, and stays as
-    it is. A strategy marks the model itself, and leaves it marked as in its last phase; where that
-    goes over marks made by hand, a warning names them. Optimizer slots are carried from phase to
-    phase, and the weights of the best epoch on the validation split are kept.
+    Without a strategy, `layer.trainable` says what learns, and stays as it is. A strategy marks the
+    model itself, as in its last phase in the end; a warning names the marks made by hand that it
+    goes over. The weights of the best epoch on the validation split are kept.
 
     Args:
         model: a `kft.Model`, or any functional Keras model.
         data: a `kft.data.Dataset`; or a `Split` or pair (inputs, targets), without validation.
-        strategy: None trains what is marked trainable, with the epochs and the learning rate that
-            `kft.strategies.AsMarked` takes, and prints both; or a name of
+        strategy: None trains what is marked, see `kft.strategies.AsMarked`; or a name of
             `kft.strategies.names()`, or a strategy of `kft.strategies.get`.
         epochs: over all phases; None for the strategy's own.
         learning_rate: the highest; None for the strategy's own.
@@ -74,16 +72,14 @@ def fit(
         keep_best: False keeps the weights of the last epoch.
         frontier: "auto" computes the frozen part once where that pays; True insists; False never.
         cache, memory_limit, verbose: as for `kft.fit_frontier`.
-        callbacks: of Keras. They see one run: epochs number on from phase to phase, and one that
-            stops the training stops all phases. What sets the learning rate, as
-            `ReduceLROnPlateau`, needs a constant one from `make`.
+        callbacks: of Keras; they see all phases as one run, and stop all. One that sets the rate
+            is an error, unless `make` takes a constant one.
 
     Returns:
         `Fit`; its `model` is the given one, trained, or from_scratch's copy.
 
     Raises:
-        ValueError: unknown strategy or option, no loss, data that do not fit, nothing that learns,
-            or a callback that sets a rate which follows a schedule.
+        ValueError: unknown strategy or option, no loss, nothing that learns, data that do not fit.
         kft.frontier.FrontierError: `frontier=True` cannot be done.
 
     Example:
@@ -92,16 +88,14 @@ def fit(
         >>> model = kft.Model(backbone, kft.heads.Regression())
         >>> backbone.trainable = False
         >>> done = kft.fit(model, (["MKTAYI", "GSS"], [0.0, 1.0]), epochs=2, verbose=0)
-        >>> len(done.history), done.phases[0]["trainable"]
-        (2, 321)
-        >>> done = kft.fit(model, (["MKTAYI", "GSS"], [0.0, 1.0]), "head_only", 2, verbose=0)
+        >>> done.phases[0]["trainable"]
+        321
     """
     if frontier not in ("auto", True, False):
         raise ValueError(f"frontier must be 'auto', True or False, received {frontier!r}.")
-    strategy, like = _chosen(strategy, model, epochs, learning_rate, seed)
+    strategy = _chosen(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
-    callbacks = list(callbacks)
-    if callbacks:
+    if callbacks := list(callbacks):
         insist_on_constant_rate(callbacks, make(WarmupCosine(1e-3, 1), model.trainable_variables))
     class_weight = _class_weight(model, data, class_weight)
     goal = _goal(model, loss, metrics, class_weight, label_smoothing)
@@ -109,8 +103,6 @@ def fit(
     options = {"callbacks": callbacks, "verbose": verbose}
     where = {"cache": cache, "memory_limit": memory_limit}
     run = _Run(goal, class_weight, seed, frontier, where, options, Optimizers(make))
-    if like and verbose:
-        print(_said_as_marked(model, strategy, like))
     return run(model, data, strategy, (batch_size, max_length), keep)
 
 
@@ -128,6 +120,8 @@ class _Run:
         started, history, reports = time.perf_counter(), [], []
         records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
         chosen = by_hand(model)
+        if isinstance(strategy, strategies.AsMarked) and self.options["verbose"]:
+            print(_said_as_marked(model, strategy))
         with _silently_uncompiled():
             phases = strategy(model)
             self._insist(phases)
@@ -203,11 +197,7 @@ def _restored(keep):
 
 
 def _chosen(strategy, model, epochs, learning_rate, seed):
-    """The strategy, with what `fit` was told about epochs, rate and seed.
-
-    With it the name of the strategy whose numbers `AsMarked` took; None for any other.
-    """
-    like = None
+    """The strategy, with what `fit` was told about epochs, rate and seed."""
     if strategy is None:
         strategy = strategies.AsMarked()
     if isinstance(strategy, str):
@@ -224,17 +214,18 @@ def _chosen(strategy, model, epochs, learning_rate, seed):
         told["seed"] = seed
     strategy = replace(strategy, **told)
     if isinstance(strategy, strategies.AsMarked):
-        strategy, like = strategy.filled(model)
+        strategy, _ = strategy.filled(model)
     for name, least in (("epochs", 1), ("rate", 0)):
         value = getattr(strategy, name, 1)
         if not (value >= least and 0 < value < float("inf")):
             expected = "at least 1" if least else "a number above 0"
             raise ValueError(f"{name} must be {expected}, received {value!r}.")
-    return strategy, like
+    return strategy
 
 
-def _said_as_marked(model, strategy, like):
+def _said_as_marked(model, strategy):
     """What learns where no strategy chooses it, for how long and how fast."""
+    _, like = strategy.filled(model)
     found, hand = weights(model), by_hand(model)
     learning = [weight.path for weight in found if weight.learns]
     parts = list(dict.fromkeys(path.partition("/")[0] for path in learning))

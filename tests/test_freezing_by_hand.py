@@ -187,6 +187,9 @@ def test_marks_of_kft_itself_and_marks_that_agree_are_not_spoken_of():
             epochs = None if name == "linear_probe" else 1
             strategy = strategies.get(name, **({"blocks": 1} if name == "last_blocks" else {}))
             kft.fit(model, RECORDS, strategy, epochs, verbose=0)
+        unfreezing = strategies.get("gradual_unfreezing", epochs=2)
+        unfreezing(model)  # as recipes do, to show what learns
+        kft.fit(model, RECORDS, unfreezing, verbose=0)
         kft.freeze(model, ["embedding", "block_0"])
         kft.unfreeze(model)  # as it was made: nothing is chosen by that
         kft.fit(model, RECORDS, "head_only", 1, verbose=0)

@@ -36,18 +36,11 @@ class Point(NamedTuple):
 
 
 def plot_comparison(
-    points: Sequence[Point],
-    metric: str = "score",
-    data: str = "the data",
-    records: int | None = None,
-    chosen: str | None = None,
-    best: str | None = None,
-    error: float | None = None,
-    confidence: float = 0.95,
-    made: str = "",
-    constant: Sequence[str] = (),
-    remark: str = "",
-) -> tuple[Figure, str]:
+    points: Sequence[Point], metric: str = "score", data: str = "the data",
+    records: int | None = None, chosen: str | None = None, best: str | None = None,
+    error: float | None = None, confidence: float = 0.95, made: str = "",
+    constant: Sequence[str] = (), remark: str = "",
+) -> tuple[Figure, str]:  # fmt: skip
     """Draw the score of several methods against the time that one training takes.
 
     Args:
