@@ -20,7 +20,46 @@ PAD_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 
 MOST_TOKENS = 16384
 
 
-class Batches(keras.utils.PyDataset):
+class Passes(keras.utils.PyDataset):
+    """Batches that change from one pass over the records to the next, and never within one.
+
+    Keras ends an "epoch" after `steps_per_epoch` batches, where that is given, and goes on within
+    the same pass in the next one. A pass ends when each of its batches was asked for, or when a
+    `fit` begins: Keras then reads `num_batches` and ends an epoch.
+
+    A class of this kind has `go_to(epoch)`, which calls `begin_pass`, the attribute `epoch`, and
+    calls `asked_for(index)` in its `__getitem__`.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._within, self._counted = False, False  # an epoch of Keras; just now
+        self.begin_pass()
+
+    def begin_pass(self):
+        """Forgets which batches were asked for."""
+        self._seen = set()
+
+    def asked_for(self, index):
+        """Notes that batch `index` is asked for."""
+        self._counted = False
+        self._seen.add(index)
+
+    @property
+    def num_batches(self):
+        self._counted = True
+        return len(self)
+
+    def on_epoch_begin(self):
+        self._within = True
+
+    def on_epoch_end(self):
+        if self._counted or not self._within or len(self._seen) == len(self):
+            self.go_to(self.epoch + 1)
+        self._within = False
+
+
+class Batches(Passes):
     """Encoded batches of records, see `kft.batches`.
 
     `batches[i]` is batch i of the present epoch: encoded inputs, or (encoded inputs, targets), or
@@ -61,6 +100,7 @@ class Batches(keras.utils.PyDataset):
         return len(self.chosen)
 
     def __getitem__(self, index):
+        self.asked_for(index)
         chosen = self.chosen[index]
         inputs = [self.inputs[i] for i in chosen]
         if self.lengths is None:
@@ -108,12 +148,10 @@ class Batches(keras.utils.PyDataset):
                 lengths.append(tokens)
         return np.array(lengths), residues
 
-    def on_epoch_end(self):
-        self.go_to(self.epoch + 1)
-
     def go_to(self, epoch):
         """Makes `epoch` the present one, for a training that goes on."""
         self.epoch = epoch
+        self.begin_pass()
         self._plan()
 
     def _plan(self):
@@ -208,7 +246,8 @@ def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None)
         the token of each residue. Weights are 1 at residues that count, and 0 at special tokens,
         padding and residues that are masked. A plain keras.Model shuffles batches in `fit` with
         Python's `random`, unless told `shuffle=False`, and predicts in the order of `.chosen`; a
-        `kft.Model` does neither.
+        `kft.Model` does neither. With `steps_per_epoch`, the next epoch goes on where the last one
+        ended, and each record comes once before any comes again, as with arrays.
 
     Raises:
         ValueError: no records, other than one target per input or per residue, a target that is

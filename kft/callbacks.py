@@ -1,9 +1,10 @@
-"""Callbacks: a guard of what is frozen, the best weights of a training, a file to resume from."""
+"""Callbacks: a guard of what is frozen, the best weights, a file to resume from, runs of phases."""
 
 import json
 import math
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -38,7 +39,7 @@ class FrozenGuard(keras.callbacks.Callback):
         self.before = {}
 
     def on_train_begin(self, logs=None):
-        self._check_compiled(self.model)
+        self.check_compiled(self.model)
         self.before = digests(self.model)
 
     def on_train_end(self, logs=None):
@@ -53,7 +54,8 @@ class FrozenGuard(keras.callbacks.Callback):
             )
 
     @staticmethod
-    def _check_compiled(model):
+    def check_compiled(model):
+        """Raises where a model was compiled for other weights than those marked now."""
         # An optimizer that is not built will be built for what is marked by then. Those that wrap
         # others (LossScaleOptimizer, MultiOptimizer) know all variables themselves.
         if not getattr(model.optimizer, "built", False):
@@ -182,7 +184,8 @@ class Resume(keras.callbacks.Callback):
         diverged: whether a loss or a weight was no number any more; such an epoch is not kept.
 
     Raises:
-        ValueError: in `fit`, where the file is damaged or belongs to another training.
+        ValueError: in `fit`, where the file is damaged or belongs to another training, or where
+            `steps_per_epoch` is not the number of the batches.
         OSError: in `fit`, before the first epoch, where nothing can be written there.
 
     Example:
@@ -208,6 +211,7 @@ class Resume(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.model._initial_epoch = None  # of a training that ended with an error
+        self._check_whole_epochs()
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
         self.logs, self.diverged = [], False
@@ -249,6 +253,14 @@ class Resume(keras.callbacks.Callback):
 
     def _variables(self):
         return [*self.model.variables, *self.model.optimizer.variables]
+
+    def _check_whole_epochs(self):
+        steps = self.params.get("steps")
+        if self.batches is not None and steps and steps != len(self.batches):
+            raise ValueError(
+                f"Resume needs epochs in which each record comes once, {len(self.batches)} batches "
+                f"here, received steps_per_epoch={steps}: leave it out, and give more epochs."
+            )
 
     def _signature(self):
         """What the training is: its weights, its optimizer, and what else it was told."""
@@ -296,3 +308,94 @@ class Resume(keras.callbacks.Callback):
         self.logs = logs
         # As Keras's own BackupAndRestore does: there is no public way.
         self.model._initial_epoch = self.logs[-1]["epoch"] + 1
+
+
+class OneRun(keras.callbacks.Callback):
+    """Shows several calls of `fit` to callbacks as one run.
+
+    They begin once and end once, by `finish`, and are told the epochs of all calls; that the epochs
+    number on is up to `initial_epoch` of each call.
+
+    Args:
+        callbacks: of Keras.
+        epochs: of all calls together.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> x, y = keras.ops.ones((4, 3)), keras.ops.ones((4, 1))
+        >>> seen = keras.callbacks.History()
+        >>> run = OneRun([seen], epochs=3)
+        >>> for begin, end in ((0, 1), (1, 3)):
+        ...     _ = model.fit(x, y, initial_epoch=begin, epochs=end, verbose=0, callbacks=[run])
+        >>> run.finish()
+        >>> seen.epoch
+        [0, 1, 2]
+    """
+
+    def __init__(self, callbacks, epochs):
+        super().__init__()
+        self.callbacks, self.epochs = list(callbacks), epochs
+        self._begun, self._logs = False, None
+        hooks = {hook for hook in dir(keras.callbacks.Callback) if hook.startswith("on_")}
+        for hook in hooks - {"on_train_begin", "on_train_end"}:
+            # One that none of them has stays Keras's own, so that it need not wait for each batch.
+            if not all(getattr(getattr(x, hook), "_is_default", False) for x in self.callbacks):
+                setattr(self, hook, partial(self._forward, hook))
+
+    def _forward(self, hook, *args, **kwargs):
+        for callback in self.callbacks:
+            getattr(callback, hook)(*args, **kwargs)
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._forward("set_model", model)
+
+    def set_params(self, params):
+        super().set_params({**params, "epochs": self.epochs})
+        self._forward("set_params", self.params)
+
+    def on_train_begin(self, logs=None):
+        if not self._begun:
+            self._begun = True
+            self._forward("on_train_begin", logs)
+
+    def on_train_end(self, logs=None):
+        self._logs = logs
+
+    def finish(self):
+        """Ends the run, if it has begun."""
+        if self._begun:
+            self._forward("on_train_end", self._logs)
+
+
+def insist_on_constant_rate(callbacks, optimizer):
+    """Refuses callbacks that set the learning rate where it follows a schedule.
+
+    Keras would raise a TypeError in the epoch in which one of them sets it for the first time.
+
+    Args:
+        callbacks: of Keras.
+        optimizer: what they would set the rate of; optimizers that hold others are looked into.
+
+    Raises:
+        ValueError: the first such callback.
+
+    Example:
+        >>> insist_on_constant_rate([keras.callbacks.ReduceLROnPlateau()], keras.optimizers.SGD())
+    """
+    setting = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
+    found = next((type(x).__name__ for x in callbacks if isinstance(x, setting)), None)
+    if found and _follows_schedule(optimizer):
+        raise ValueError(
+            f"{found} sets the learning rate, which follows a schedule here: leave the callback "
+            f"out, or take an optimizer of a constant rate; for kft.fit that is for example "
+            f"make=lambda schedule, variables: keras.optimizers.AdamW(1e-3)."
+        )
+
+
+def _follows_schedule(optimizer):
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = getattr(optimizer, "optimizers", [optimizer])
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    return any(isinstance(getattr(x, "_learning_rate", None), schedule) for x in inner)

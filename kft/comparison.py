@@ -12,6 +12,7 @@ import numpy as np
 from kft import baselines, evaluation, heads, strategies
 from kft.batching import silent_cuts
 from kft.model import predict
+from kft.params import by_hand, weights
 from kft.results import NULL, Comparison, Row
 from kft.runs import (
     Store,
@@ -104,7 +105,8 @@ def compare(
     Every training is kept in a folder: an interrupted comparison goes on where it stopped.
 
     Args:
-        backbone: of `kft.load`; it stays as it is, each training starts from a copy.
+        backbone: of `kft.load`; it stays as it is, each training starts from a copy in which all
+            is trainable, until the strategy marks it.
         data: a `kft.data.Dataset` with a test split.
         strategies: list of names or strategies, see `kft.strategies`; or {name: strategy}. None
             takes all. A strategy of your own should be a dataclass, or it cannot be told from
@@ -192,11 +194,30 @@ def scores_of(data, predictions, resamples=2000):
     Returns:
         dict, metric name -> `kft.significance.Resampled`.
     """
-    targets, groups = data.test.targets, data.test.groups
-    if data.task.startswith("residue"):
-        counted = [_counted_residues(data.test, one) for one in predictions]
-        (targets, _, groups), predictions = counted[0], [one[1] for one in counted]
+    targets, predictions, groups = _counted(data, predictions)
     return resampled(data.task, targets, predictions, resamples, groups=groups)
+
+
+def constant_seeds(data, predictions):
+    """How many of the seeds answer (nearly) the same to every test record.
+
+    Args:
+        data, predictions: as for `scores_of`.
+
+    Returns:
+        int; see `kft.evaluation.hardly_varies`.
+    """
+    targets, predictions, _ = _counted(data, predictions)
+    return sum(evaluation.hardly_varies(targets, one) for one in predictions)
+
+
+def _counted(data, predictions):
+    """Targets, answers of each seed and groups of what counts in the test split."""
+    if not data.task.startswith("residue"):
+        return data.test.targets, predictions, data.test.groups
+    counted = [_counted_residues(data.test, one) for one in predictions]
+    targets, _, groups = counted[0]
+    return targets, [one[1] for one in counted], groups
 
 
 @dataclass(frozen=True)
@@ -224,6 +245,11 @@ def _methods(chosen, epochs, controls):
     found = []
     for name, one in named.items():
         strategy = strategies.get(one) if isinstance(one, str) else one
+        if strategy is None or isinstance(strategy, strategies.AsMarked):
+            raise ValueError(
+                "strategies must choose what learns, received one that trains what is marked: each "
+                "training of a comparison starts from a copy in which all is trainable."
+            )
         kind = "control" if isinstance(strategy, strategies.FromScratch) else "strategy"
         found.append(_Method(name, kind, strategy))
     if controls and all(method.kind == "strategy" for method in found):
@@ -244,14 +270,14 @@ def _methods(chosen, epochs, controls):
 
 def _name(strategy):
     """Its name, with the options that differ from the defaults."""
-    for name in strategies.names():
-        plain = strategies.get(name)
-        if type(plain) is type(strategy):
-            own = [f.name for f in fields(strategy)
-                   if getattr(strategy, f.name) != getattr(plain, f.name)]  # fmt: skip
-            told = ", ".join(f"{option}={getattr(strategy, option)!r}" for option in own)
-            return f"{name}({told})" if told else name
-    return type(strategy).__name__
+    name = strategies.name_of(strategy)
+    if name not in strategies.names():
+        return name
+    plain = strategies.get(name)
+    own = [f.name for f in fields(strategy)
+           if getattr(strategy, f.name) != getattr(plain, f.name)]  # fmt: skip
+    told = ", ".join(f"{option}={getattr(strategy, option)!r}" for option in own)
+    return f"{name}({told})" if told else name
 
 
 def _seeds(seeds):
@@ -323,6 +349,7 @@ class _Study:
             f"{self.data.name}: {len(methods)} methods from {count} each, beside baselines; "
             f"training on {keras.backend.backend()}."
         )
+        self._say_marks()
         self._say_cuts()
         kept = {
             (method.name, seed)
@@ -354,6 +381,14 @@ class _Study:
             f"{_duration(rest)}, compilation aside, and hardly more memory than that."
         )
 
+    def _say_marks(self):
+        frozen = sum(by_hand(self.backbone).values())
+        if frozen:
+            self.say(
+                f"{frozen} of {len(weights(self.backbone))} weights of the backbone are frozen by "
+                f"hand: this does not count here, each strategy marks a copy as it says."
+            )
+
     def _say_cuts(self):
         most = self.max_length
         counts = [
@@ -382,7 +417,8 @@ class _Study:
                 continue
             runs[method.name].append(run)
             metric, score = next(iter(scores.items()))
-            self.done(f"{label}  {metric} {score.value:.3f}  {run.seconds:6.1f} s")
+            alike = ", answers hardly vary" * constant_seeds(self.data, [run.predictions])
+            self.done(f"{label}  {metric} {score.value:.3f}  {run.seconds:6.1f} s{alike}")
         return [
             _row(self.data, method, runs[method.name], errors.get(method.name), resamples)
             for method in methods
@@ -444,7 +480,8 @@ def _row(data, method, runs, error, resamples):
     scores = scores_of(data, predictions, resamples)
     seconds = float(np.median([run.seconds for run in runs]))
     return Row(method.name, method.kind, scores, runs[0].trainable, runs[0].parameters, seconds,
-               runs[0].memory, error, method.shuffles, predictions)  # fmt: skip
+               runs[0].memory, error, method.shuffles, predictions,
+               constant_seeds(data, predictions))  # fmt: skip
 
 
 def _key(method, seed):

@@ -174,6 +174,28 @@ def difference(
     )
 
 
+def hardly_varies(targets: ArrayLike, predictions: ArrayLike) -> bool:
+    """Say whether a model answers (nearly) the same to every record: it has collapsed.
+
+    Its answers deviate by less than a hundredth of what the targets do. A regression then has the
+    RMSE of the mean, to a hundredth, whatever rank correlation is left in so little.
+
+    Args:
+        targets: (N,) classes, integers from 0, or (N,) real values.
+        predictions: as for `score`.
+
+    Example:
+        >>> hardly_varies([1.0, 2.0, 3.0], [2.001, 2.002, 2.003])
+        True
+    """
+    targets, predictions = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
+    predictions = predictions.reshape(len(predictions), -1)  # (N, K)
+    if targets.dtype.kind in "biu" and predictions.shape[1] > 1:
+        targets = np.eye(int(targets.max()) + 1)[targets.astype(int)]  # (N, K), one-hot
+    spread = np.asarray(targets, dtype=np.float64).std(axis=0).max()
+    return bool(predictions.std(axis=0).max() < 0.01 * spread)
+
+
 def table(scores: Mapping[str, Scores]) -> pd.DataFrame:
     """Lay out the scores of several models as text, one row each, one column per metric.
 

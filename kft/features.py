@@ -251,10 +251,17 @@ class FeatureBatches(keras.utils.PyDataset):
     def __len__(self):
         return len(self.base)
 
+    @property
+    def num_batches(self):
+        return self.base.num_batches
+
     def __getitem__(self, index):
         _, *rest = self.base[index]
         x = self.features.take(self.base.chosen[index], self.base.padded(index))
         return (x, *rest)
+
+    def on_epoch_begin(self):
+        self.base.on_epoch_begin()
 
     def on_epoch_end(self):
         self.base.on_epoch_end()

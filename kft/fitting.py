@@ -9,13 +9,14 @@ import keras
 import numpy as np
 
 from kft import strategies
-from kft.callbacks import FrozenGuard, KeepBest
+from kft.callbacks import FrozenGuard, KeepBest, OneRun, insist_on_constant_rate
 from kft.features import MEMORY_LIMIT, FrontierError
 from kft.frontier import as_batches, fit_frontier, split, train_as, why_not
-from kft.learning_rates import Optimizers, adamw, loss_of
+from kft.learning_rates import Optimizers, WarmupCosine, adamw, loss_of
 from kft.losses import balanced
 from kft.model import flat
-from kft.params import parameters
+from kft.params import by_hand, differences, parameters, sign, weights
+from kft.params.paths import listed
 from kft.probing import solve
 
 
@@ -25,7 +26,8 @@ class Fit:
 
     Attributes:
         model: the trained model: the one given, or from_scratch's copy.
-        strategy: the strategy.
+        strategy: the strategy; `kft.strategies.AsMarked` with the epochs and the rate that were
+            taken where none was named.
         history: list of dicts, one per epoch: phase, epoch, and what Keras logged.
         phases: list of dicts, one per phase: name, epochs, trainable and total parameters,
             seconds, and `whole`: why the frozen part was not computed once, None if it was.
@@ -43,20 +45,22 @@ class Fit:
 
 
 def fit(
-    model, data, strategy="full", epochs=None, *, learning_rate=None, batch_size=32,
+    model, data, strategy=None, epochs=None, *, learning_rate=None, batch_size=32,
     max_length=None, seed=0, loss=None, metrics=None, class_weight=None, label_smoothing=0.0,
     make=adamw, keep_best=True, frontier="auto", cache=None, memory_limit=MEMORY_LIMIT,
     callbacks=(), verbose="auto",
 ):  # fmt: skip
-    """Fine-tunes a model by a strategy: Keras's `fit`, phase by phase.
+    """Trains what is marked trainable, or fine-tunes by a strategy: Keras's `fit`, in phases.
 
-    Optimizer slots are carried from phase to phase, and the weights of the best epoch on the
-    validation split are kept.
+    Without a strategy, `layer.trainable` says what learns, and stays as it is. A strategy marks the
+    model itself, as in its last phase in the end; a warning names the marks made by hand that it
+    goes over. The weights of the best epoch on the validation split are kept.
 
     Args:
         model: a `kft.Model`, or any functional Keras model.
         data: a `kft.data.Dataset`; or a `Split` or pair (inputs, targets), without validation.
-        strategy: a name of `kft.strategies.names()`, or a strategy of `kft.strategies.get`.
+        strategy: None trains what is marked, see `kft.strategies.AsMarked`; or a name of
+            `kft.strategies.names()`, or a strategy of `kft.strategies.get`.
         epochs: over all phases; None for the strategy's own.
         learning_rate: the highest; None for the strategy's own.
         batch_size, max_length: as for `kft.batches`.
@@ -67,31 +71,36 @@ def fit(
         make: the optimizer, called as `make(rate schedule, variables)`.
         keep_best: False keeps the weights of the last epoch.
         frontier: "auto" computes the frozen part once where that pays; True insists; False never.
-        cache, memory_limit, callbacks, verbose: as for `kft.fit_frontier`.
+        cache, memory_limit, verbose: as for `kft.fit_frontier`.
+        callbacks: of Keras; they see all phases as one run, and stop all. One that sets the rate
+            is an error, unless `make` takes a constant one.
 
     Returns:
         `Fit`; its `model` is the given one, trained, or from_scratch's copy.
 
     Raises:
-        ValueError: unknown strategy or option, no loss, data that do not fit.
+        ValueError: unknown strategy or option, no loss, nothing that learns, data that do not fit.
         kft.frontier.FrontierError: `frontier=True` cannot be done.
 
     Example:
         >>> import kft
         >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
         >>> model = kft.Model(backbone, kft.heads.Regression())
-        >>> done = kft.fit(model, (["MKTAYI", "GSS"], [0.0, 1.0]), "head_only", 2, verbose=0)
-        >>> len(done.history)
-        2
+        >>> backbone.trainable = False
+        >>> done = kft.fit(model, (["MKTAYI", "GSS"], [0.0, 1.0]), epochs=2, verbose=0)
+        >>> done.phases[0]["trainable"]
+        321
     """
     if frontier not in ("auto", True, False):
         raise ValueError(f"frontier must be 'auto', True or False, received {frontier!r}.")
-    strategy = _chosen(strategy, epochs, learning_rate, seed)
+    strategy = _chosen(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
+    if callbacks := list(callbacks):
+        insist_on_constant_rate(callbacks, make(WarmupCosine(1e-3, 1), model.trainable_variables))
     class_weight = _class_weight(model, data, class_weight)
     goal = _goal(model, loss, metrics, class_weight, label_smoothing)
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
-    options = {"callbacks": [*callbacks, FrozenGuard(), *keep], "verbose": verbose}
+    options = {"callbacks": callbacks, "verbose": verbose}
     where = {"cache": cache, "memory_limit": memory_limit}
     run = _Run(goal, class_weight, seed, frontier, where, options, Optimizers(make))
     return run(model, data, strategy, (batch_size, max_length), keep)
@@ -110,10 +119,16 @@ class _Run:
     def __call__(self, model, data, strategy, sizes, keep):
         started, history, reports = time.perf_counter(), [], []
         records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
+        chosen = by_hand(model)
+        if isinstance(strategy, strategies.AsMarked) and self.options["verbose"]:
+            print(_said_as_marked(model, strategy))
         with _silently_uncompiled():
             phases = strategy(model)
             self._insist(phases)
+            _say_what_is_overridden(strategy, phases, chosen)
         model = phases[0].model
+        shown = OneRun(self.options["callbacks"], sum(phase.epochs for phase in phases))
+        self.options["callbacks"] = [*[shown] * bool(shown.callbacks), FrozenGuard(), *keep]
         _seed_dropout(model, self.seed)
         for number, phase in enumerate(phases):
             with _silently_uncompiled():
@@ -123,12 +138,17 @@ class _Run:
                 print(_said(number, len(phases), reports[-1]))
             began = time.perf_counter()
             if phase.epochs:
-                records[0].epoch = len(history)  # Keras also ends an epoch before each fit
-                logs = self._train(phase, number, records, reports[-1])
+                records[0].go_to(len(history))  # Keras also ends an epoch before each fit
+                logs = self._train(phase, number, records, reports[-1], len(history))
                 history += _rows(logs, number, len(history))
             else:
                 solve(model, *records, self.class_weight, strategy.rows, self.seed)
             reports[-1]["seconds"] = time.perf_counter() - began
+            if phase.epochs and model.stop_training:
+                break
+        shown.finish()
+        if not isinstance(strategy, strategies.AsMarked):
+            sign(model)
         # The last schedule has reached zero: whoever calls `fit` next is to learn something.
         optimizer = self.optimizers.make(phases[-1].rate or 1e-3, model.trainable_variables)
         optimizer.build(model.trainable_variables)  # a saved model is compared with it
@@ -144,8 +164,9 @@ class _Run:
             phase.mark()
             split(phase.model)
 
-    def _train(self, phase, number, records, report):
-        model, options = phase.model, {"epochs": phase.epochs, **self.options}
+    def _train(self, phase, number, records, report, before):
+        epochs = {"initial_epoch": before, "epochs": before + phase.epochs}
+        model, options = phase.model, {**epochs, **self.options}
         _forget(self.goal)
         model.compile(self.optimizers.next(phase, number, len(records[0])), **self.goal)
         logs = None
@@ -175,8 +196,10 @@ def _restored(keep):
     return keep.restore()
 
 
-def _chosen(strategy, epochs, learning_rate, seed):
+def _chosen(strategy, model, epochs, learning_rate, seed):
     """The strategy, with what `fit` was told about epochs, rate and seed."""
+    if strategy is None:
+        strategy = strategies.AsMarked()
     if isinstance(strategy, str):
         strategy = strategies.get(strategy)
     known = {f.name for f in fields(strategy)}
@@ -190,12 +213,51 @@ def _chosen(strategy, epochs, learning_rate, seed):
     if getattr(strategy, "seed", 0) is None:
         told["seed"] = seed
     strategy = replace(strategy, **told)
+    if isinstance(strategy, strategies.AsMarked):
+        strategy, _ = strategy.filled(model)
     for name, least in (("epochs", 1), ("rate", 0)):
         value = getattr(strategy, name, 1)
         if not (value >= least and 0 < value < float("inf")):
             expected = "at least 1" if least else "a number above 0"
             raise ValueError(f"{name} must be {expected}, received {value!r}.")
     return strategy
+
+
+def _said_as_marked(model, strategy):
+    """What learns where no strategy chooses it, for how long and how fast."""
+    _, like = strategy.filled(model)
+    found, hand = weights(model), by_hand(model)
+    learning = [weight.path for weight in found if weight.learns]
+    parts = list(dict.fromkeys(path.partition("/")[0] for path in learning))
+    said = (
+        f"What is marked trainable learns: {len(learning)} of {len(found)} weights, in "
+        f"{listed(parts, 4)}; for {strategy.epochs} epoch{'s' * (strategy.epochs > 1)}, at a "
+        f"learning rate of at most {strategy.rate:g}. What was not given is that of {like!r}."
+    )
+    if any(weight.frozen and not hand.get(weight.path) for weight in found):
+        said += (
+            " What is frozen was marked by kft, in an earlier kft.fit or by kft.add_lora: "
+            "kft.unfreeze wakes it."
+        )
+    return said
+
+
+def _say_what_is_overridden(strategy, phases, chosen):
+    """Warns where a strategy trains what was frozen by hand, or the other way round."""
+    if not chosen or isinstance(strategy, strategies.AsMarked):
+        return
+    learns = dict.fromkeys(chosen, False)
+    for phase in phases:
+        phase.mark()
+        learns |= {w.path: True for w in weights(phase.model) if not w.frozen and w.path in chosen}
+    phases[0].mark()
+    said = differences({path: not frozen for path, frozen in chosen.items()}, learns)
+    if said:
+        warnings.warn(
+            f"strategy {strategies.name_of(strategy)!r} chooses itself what learns, and goes over "
+            f"what was marked by hand: {said}. Without a strategy, kft.fit trains what is marked.",
+            stacklevel=4,
+        )
 
 
 def _check_targets(model, data):

@@ -18,8 +18,10 @@ import keras
 import numpy as np
 
 from kft.batching import Batches, batches, records_of
+from kft.callbacks import FrozenGuard, insist_on_constant_rate
 from kft.features import MEMORY_LIMIT, FeatureBatches, FrontierError, features_of
 from kft.model import AUGMENTATION, Learner, flat
+from kft.params.paths import synchronise
 from kft.pixels import find_range
 
 # Cutting ----------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def _multiplied(model):
 
 def fit_frontier(
     model, data, validation_data=None, epochs=1, batch_size=32, max_length=None, seed=0,
-    cache=None, memory_limit=MEMORY_LIMIT, callbacks=(), verbose="auto",
+    cache=None, memory_limit=MEMORY_LIMIT, callbacks=(), verbose="auto", initial_epoch=0,
 ):  # fmt: skip
     """Trains a compiled model at its frozen frontier: Keras's `fit` on what can change.
 
@@ -190,7 +192,7 @@ def fit_frontier(
         model: a compiled functional Keras model, some of it frozen.
         data: a `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
         validation_data: records or batches; None takes those of a data set.
-        epochs, callbacks, verbose: as for Keras's `fit`.
+        epochs, callbacks, verbose, initial_epoch: as for Keras's `fit`.
         batch_size, max_length, seed: as for `kft.batches`, where batches are not given.
         cache: folder in which features are kept for the next run with the same frozen weights and
             the same inputs, None to keep none. It may grow large and can be deleted at any time.
@@ -200,7 +202,9 @@ def fit_frontier(
         keras.callbacks.History of the whole model.
 
     Raises:
-        ValueError: a model that is not compiled; records that do not fit.
+        ValueError: a model that is not compiled; records that do not fit; a callback that sets a
+            learning rate which follows a schedule.
+        RuntimeError: what learns has changed since `compile`.
         FrontierError: nothing learns, nothing is frozen, the frozen part is random, or there is
             no room for its features; the message says which. Train with `model.fit` then.
 
@@ -217,6 +221,9 @@ def fit_frontier(
     """
     if not model.compiled:
         raise ValueError("model must be compiled: call model.compile(optimizer, loss) first.")
+    FrozenGuard.check_compiled(model)
+    callbacks = list(callbacks)
+    insist_on_constant_rate(callbacks, model.optimizer)
     train, valid = as_batches(model, data, seed, batch_size, max_length, validation_data)
     frozen, learning = split(model)
     if augmenting := _augmenting(frozen):
@@ -225,7 +232,7 @@ def fit_frontier(
         part and FeatureBatches(part, features_of(frozen, part, cache, memory_limit))
         for part in (train, valid)
     ]
-    return train_as(model, learning, *computed, epochs, callbacks, verbose)
+    return train_as(model, learning, *computed, epochs, callbacks, verbose, initial_epoch)
 
 
 def as_batches(model, data, seed, batch_size, max_length, valid=None):
@@ -295,7 +302,9 @@ def _said(value_range):
     return "{:,g} for black and {:,g} for white".format(*value_range)
 
 
-def train_as(model, learner, train, validation_data, epochs, callbacks, verbose):
+def train_as(
+    model, learner, train, validation_data, epochs, callbacks, verbose, initial_epoch=0
+):  # fmt: skip
     """Trains `learner`, which shares a compiled model's layers, as if it were that model.
 
     Optimizer, loss and metrics are the model's own, so that their state is there afterwards, and
@@ -305,12 +314,13 @@ def train_as(model, learner, train, validation_data, epochs, callbacks, verbose)
         model: a compiled Keras model.
         learner: a model that takes the inputs of the batches; may be `model` itself.
         train, validation_data: a keras.utils.PyDataset each, or None for the second.
-        epochs, callbacks, verbose: as for Keras's `fit`.
+        epochs, callbacks, verbose, initial_epoch: as for Keras's `fit`.
 
     Returns:
         keras.callbacks.History of the model.
     """
-    options = {"validation_data": validation_data, "epochs": epochs, "verbose": verbose}
+    options = {"validation_data": validation_data, "epochs": epochs, "verbose": verbose,
+               "initial_epoch": initial_epoch}  # fmt: skip
     if learner is model:
         return model.fit(train, callbacks=list(callbacks), shuffle=False, **options)
     learner.compile(**{**model._compile_config.config, "optimizer": model.optimizer})
@@ -318,7 +328,7 @@ def train_as(model, learner, train, validation_data, epochs, callbacks, verbose)
     if verbose == "auto":
         options["verbose"] = 1 if sys.stdout.isatty() else 2
     seen = keras.callbacks.CallbackList(
-        [*callbacks, _Stop(learner)],
+        [_Weights(learner, callbacks), *callbacks, _Stop(learner)],
         add_history=True,
         add_progbar=options["verbose"] != 0,
         model=model,
@@ -329,6 +339,22 @@ def train_as(model, learner, train, validation_data, epochs, callbacks, verbose)
     learner.history = None  # Keras's fit returns it; the history is the model's
     learner.fit(train, callbacks=seen, shuffle=False, **options)
     return model.history
+
+
+class _Weights(keras.callbacks.Callback):
+    """Lets callbacks that are called at every batch see weights on JAX, which keeps them aside."""
+
+    def __init__(self, learning, callbacks):
+        super().__init__()
+        of_batches = (
+            "on_train_batch_begin",
+            "on_train_batch_end",
+            "on_batch_begin",
+            "on_batch_end",
+        )
+        hooks = [getattr(callback, hook) for callback in callbacks for hook in of_batches]
+        if not all(getattr(hook, "_is_default", False) for hook in hooks):
+            self.on_train_batch_end = lambda batch, logs=None: synchronise(learning)
 
 
 class _Stop(keras.callbacks.Callback):

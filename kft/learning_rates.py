@@ -144,12 +144,15 @@ class Optimizers:
     from the first phase would take steps up to six times too large with weights just unfrozen.
 
     Args:
-        make: called as `make(schedule, variables)`, returns a Keras optimizer; `adamw` above.
+        make: called as `make(schedule, variables)`, returns a Keras optimizer; `adamw` above. Where
+            it takes a constant rate instead of the schedule, what a callback has made of that rate
+            is carried, too.
     """
 
     def __init__(self, make=adamw):
         self.make = make
         self.since, self.slots, self.steps = {}, {}, {}
+        self.share = 1.0  # what callbacks have left of constant rates
 
     def next(self, phase, number, steps_per_epoch):
         """The built optimizer of a phase whose model is marked for it.
@@ -180,21 +183,33 @@ class Optimizers:
         optimizer = _joined(made, groups)
         optimizer.build(model.trainable_variables)
         for key, inner in made.items():
+            if (constant := _constant_rate(inner)) is not None:
+                inner.learning_rate = constant * self.share
             inner.iterations.assign(self.steps.get(key[1], 0))
             for variable, slots in _slots(inner, groups[key]):
                 for name, value in self.slots.get(paths[id(variable)], {}).items():
                     slots[name].assign(value)
         self._made, self._groups, self._paths = made, groups, paths
+        self._began = _constant_rate(next(iter(made.values())))
         return optimizer
 
     def keep(self):
         """Remembers the slots and step counts, after the phase has run."""
+        if self._began:
+            self.share *= _constant_rate(next(iter(self._made.values()))) / self._began
         for key, inner in self._made.items():
             self.steps[key[1]] = int(ops.convert_to_numpy(inner.iterations.value))
             for variable, slots in _slots(inner, self._groups[key]):
                 self.slots[self._paths[id(variable)]] = {
                     name: ops.convert_to_numpy(slot.value) for name, slot in slots.items()
                 }
+
+
+def _constant_rate(optimizer):
+    """The learning rate, None where it follows a schedule."""
+    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    return float(ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _joined(made, groups):

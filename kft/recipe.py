@@ -13,7 +13,7 @@ import pandas as pd
 from kft import backbones, heads, plots, strategies
 from kft.backbones.esm2 import ESM2
 from kft.backbones.vision import VisionBackbone
-from kft.comparison import baseline_rows, scores_of
+from kft.comparison import baseline_rows, constant_seeds, scores_of
 from kft.data import load, names, read_csv, read_fasta, read_images
 from kft.fitting import fit
 from kft.learning_rates import muon
@@ -286,7 +286,8 @@ def report(done, found, args, name):
     answers = predict(done.model, found.test.inputs, args.batch_size, args.max_length)
     last = done.phases[-1]
     own = Row(name, "strategy", scores_of(found, [answers]), last["trainable"],
-              last["parameters"], done.seconds, predictions=[answers])  # fmt: skip
+              last["parameters"], done.seconds, predictions=[answers],
+              constant=constant_seeds(found, [answers]))  # fmt: skip
     rows = [own, *rows]
     about = {"recipe": name, "strategy": repr(done.strategy), "best epoch": done.best_epoch}
     result = Comparison(found.name, len(found.test), tuple(rows), (args.seed,), 0.95, about)
@@ -294,7 +295,7 @@ def report(done, found, args, name):
     if not console.is_terminal:
         console = Console(width=140)
     console.print(result.table(), highlight=False)
-    print(f"{NULL}\n")
+    print(f"{NULL}\n\n{result.recommendation}\n")
     written = result.save(args.out / name)
     figure = _figure(found, {row.name: row.predictions[0] for row in rows if row.scores})
     if figure is not None:

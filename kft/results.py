@@ -15,6 +15,7 @@ from kft.plots import plot_comparison, save_figure
 from kft.plots.comparison import Point
 from kft.significance import Resampled, against_best, difference, within_one_error
 
+NO_GAIN = "no strategy earns its cost on this test set"
 NULL = (
     "Null hypothesis of each p: over training seeds and test sets like this one, the method and "
     "the best have the same expected score. p is two-sided, paired by test records, and corrected "
@@ -37,6 +38,8 @@ class Row:
         error: what a seed that failed raised, None if none did.
         shuffles: it learned shuffled labels, and is no candidate.
         predictions: list over seeds of the answers to the test split.
+        constant: how many seeds answer (nearly) the same to every record. Their scores stand in the
+            table, and are no ground to choose the method.
     """
 
     name: str
@@ -49,6 +52,12 @@ class Row:
     error: str | None = None
     shuffles: bool = False
     predictions: list = field(default_factory=list, repr=False)
+    constant: int = 0
+
+    @property
+    def collapsed(self):
+        """Whether every seed answers (nearly) the same to every record."""
+        return 0 < len(self.predictions) == self.constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,29 +87,41 @@ class Comparison:
 
     @cached_property
     def candidates(self):
-        """Rows with a score that learned true labels."""
+        """Rows with a score that learned true labels, and whose answers vary."""
         return [
             row
             for row in self.rows
-            if not row.shuffles and row.scores and not math.isnan(self._main(row).value)
+            if not (row.shuffles or row.collapsed)
+            if row.scores and not math.isnan(self._main(row).value)
         ]
 
     @cached_property
+    def _whole(self):
+        """The candidates whose seeds all count, if there are any, else all."""
+        whole = [row for row in self.candidates if not (self._lost(row) or row.constant)]
+        return whole or self.candidates
+
+    @cached_property
     def best(self):
-        """The candidate of the highest score; of those whose seeds all count, if there are any."""
-        whole = [row for row in self.candidates if not self._lost(row)] or self.candidates
-        return max(whole, key=lambda row: self._main(row).value)
+        """The candidate of the highest score; of those whose seeds all count, if there are any.
+
+        None where there is no candidate.
+        """
+        return max(self._whole, key=lambda row: self._main(row).value, default=None)
 
     @cached_property
     def recommended(self):
         """The cheapest candidate within one standard error of the best; all its seeds count."""
-        whole = [row for row in self.candidates if not self._lost(row)] or self.candidates
-        scores = [self._main(row) for row in whole]
-        return whole[within_one_error(scores, [row.seconds for row in whole])]
+        if self.best is None:
+            return None
+        scores = [self._main(row) for row in self._whole]
+        return self._whole[within_one_error(scores, [row.seconds for row in self._whole])]
 
     @cached_property
     def standings(self):
         """{name of a candidate: how it stands to the best}, see `kft.significance`."""
+        if not self.candidates:
+            return {}
         found = against_best([self._main(row) for row in self.candidates], self.confidence)
         return {row.name: one for row, one in zip(self.candidates, found, strict=True)}
 
@@ -126,6 +147,8 @@ class Comparison:
 
     def _choice(self):
         best, chosen, metric = self.best, self.recommended, self.metric
+        if best is None:
+            return "Recommended: nothing. No method has a score and answers that vary."
         error = self._main(best).error
         said = f"Recommended: {chosen.name}, {metric} {self._interval(chosen)}."
         if chosen is best:
@@ -139,9 +162,13 @@ class Comparison:
                 f"within one standard error ({error:.3f}) of it at {_ratio(chosen, best)} of the "
                 f"time: the rule of one standard error takes the cheaper."
             )
-        if chosen.kind == "baseline" and any(row.kind == "strategy" for row in self.candidates):
-            said += " So no strategy earns its cost on this test set: the baseline does as well."
-        return said
+        return said + f" So {NO_GAIN}: the baseline does as well." * self._no_gain
+
+    @property
+    def _no_gain(self):
+        """Whether strategies were trained, and a baseline is recommended."""
+        tried = any(row.kind == "strategy" and row.scores for row in self.rows)
+        return tried and self.recommended is not None and self.recommended.kind == "baseline"
 
     def _pretraining(self):
         control = next((row for row in self.candidates if row.kind == "control"), None)
@@ -183,6 +210,16 @@ class Comparison:
     def _caveats(self):
         failed = [f"{row.name} ({row.error})" for row in self.rows if row.error]
         said = [f"Failed: {'; '.join(failed)}."] if failed else []
+        alike = [
+            row.name + f" ({row.constant} of {_seeds(row.predictions)})" * (not row.collapsed)
+            for row in self.rows
+            if row.constant and row.kind != "baseline" and not row.shuffles
+        ]
+        if alike:
+            said.append(
+                f"Answers hardly vary: {', '.join(alike)}. Such a training has collapsed, and is "
+                f"not chosen whatever its score: try a lower learning rate or more epochs."
+            )
         if len(self.seeds) == 1:
             said.append(
                 "One seed tells nothing of how much training varies: take at least three before "
@@ -199,7 +236,8 @@ class Comparison:
             pandas.DataFrame indexed by method: kind; each metric with its interval; `gap`, the
             score minus that of the best, with its interval; p and its corrected value; trainable
             and all parameters; seconds of one training; peak memory in bytes; seeds that
-            finished; whether it is recommended; and the error of one that failed.
+            finished; those whose answers hardly vary; whether it is recommended; and the error of
+            one that failed.
         """
         rows = {}
         for row in self.rows:
@@ -217,6 +255,7 @@ class Comparison:
                 "seconds": row.seconds,
                 "peak memory": row.memory,
                 "seeds": int(np.isfinite(self._main(row).seeds).sum()) if row.scores else 0,
+                "constant seeds": row.constant,
                 "recommended": row is self.recommended,
                 "error": row.error,
             }
@@ -259,8 +298,11 @@ class Comparison:
         standing, lost = self.standings.get(row.name), self._lost(row)
         some = 0 < lost < len(next(iter(row.scores.values())).seeds)  # "undefined" says it of all
         name = f"{row.name} (without {_seeds(range(lost))})" if some else row.name
+        name += " (recommended)" * (row is self.recommended)
         if row is self.best:
-            stands = ["the best", ""]
+            stands = ["highest", ""]
+        elif row.collapsed and row.kind != "baseline":
+            stands = ["answers hardly vary", ""]
         elif standing is None:
             stands = ["", ""]
         else:
@@ -286,18 +328,17 @@ class Comparison:
             else Point(row.name, row.kind, row.seconds, nothing, [])
             for row in self.rows
         ]
-        return plot_comparison(
-            points,
-            self.metric,
-            self.data,
-            self.records,
-            self.recommended.name,
-            self.best.name,
-            self._main(self.best).error,
-            self.confidence,
+        best = self.best
+        made = (
             f"Strategies were trained on the same splits from {_seeds(self.seeds)}; intervals are "
-            f"over resampled test records and seeds.",
+            f"over resampled test records and seeds."
         )
+        return plot_comparison(
+            points, self.metric, self.data, self.records, best and self.recommended.name,
+            best and best.name, best and self._main(best).error, self.confidence, made,
+            [row.name for row in self.rows if row.collapsed and row.kind != "baseline"],
+            NO_GAIN if self._no_gain else "",
+        )  # fmt: skip
 
     def save(self, folder):
         """Writes the figure, its caption, the table and the record.

@@ -2,13 +2,14 @@
 
 A strategy marks what learns in its first phase, by `layer.trainable`, and returns all phases.
 From cheap to dear: linear_probe, head_only, last_blocks, gradual_unfreezing, lora, full;
-from_scratch is the control that says whether pre-training helped.
+from_scratch is the control that says whether pre-training helped. `AsMarked` chooses nothing: what
+is marked trainable learns.
 """
 
 import difflib
 import math
 import numbers
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import keras
 import numpy as np
@@ -18,7 +19,8 @@ from kft.lora import add_lora, remove
 from kft.lora import names as adapter_names
 from kft.lora.adapting import adapted
 from kft.model import Model, flat
-from kft.params import find, layers, train_only, unfreeze, weights
+from kft.params import find, layers, sign, train_only, unfreeze, weights
+from kft.params.paths import ancestors
 
 # Phases -----------------------------------------------------------------------------------------
 
@@ -51,6 +53,15 @@ class Phase:
             unfreeze(self.model)
         else:
             train_only(self.model, lambda path: path in self.learns)
+        sign(self.model)
+
+
+@dataclass(frozen=True)
+class _PhaseAsMarked(Phase):
+    """A phase in which everything stays marked as it is."""
+
+    def mark(self):
+        """Changes nothing."""
 
 
 def _groups(model):
@@ -58,6 +69,20 @@ def _groups(model):
 
     A stage without a matrix, as a norm or dropout is, goes with the one before it.
     """
+    stages, heads = _stages(model)
+    groups = []
+    for stage in stages:
+        if groups and all(len(w.shape) < 2 for w in stage.weights):
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    if not groups:
+        raise ValueError(f"{model.name} has no layers with weights before its head.")
+    return groups, heads
+
+
+def _stages(model):
+    """The layers before the head, and those of the head."""
     backbone, head = getattr(model, "backbone", None), getattr(model, "head", None)
     stages, heads = getattr(backbone, "stages", None), [head]
     if stages is None:
@@ -68,15 +93,7 @@ def _groups(model):
             while last and not stages[last - 1].weights:
                 last -= 1
             stages, heads = stages[:last], stages[last:]
-    groups = []
-    for stage in stages:
-        if groups and all(len(w.shape) < 2 for w in stage.weights):
-            groups[-1].append(stage)
-        else:
-            groups.append([stage])
-    if not groups:
-        raise ValueError(f"{model.name} has no layers with weights before its head.")
-    return groups, heads
+    return stages, heads
 
 
 def _is_input(layer):
@@ -105,6 +122,67 @@ def _factors(model, decay, rates):
 
 
 # Strategies -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AsMarked:
+    """Trains what is marked trainable, as it is: what `kft.fit` does where no strategy is named.
+
+    When: you have chosen yourself what learns, by `layer.trainable` or with `kft.freeze`.
+
+    Args:
+        epochs, rate: None for those of the named strategy that trains as much: of `head_only` where
+            no weight outside the head learns, of `full` where all do, of `lora` where adapters do,
+            else of `last_blocks`.
+        warmup: share of the steps in which the rate rises.
+    """
+
+    epochs: int | None = None
+    rate: float | None = None
+    warmup: float = 0.1
+
+    def filled(self, model):
+        """The strategy with numbers for epochs and rate.
+
+        Args:
+            model: a functional Keras model, marked.
+
+        Returns:
+            (AsMarked, the name of the strategy whose numbers it took).
+
+        Raises:
+            ValueError: nothing is marked trainable.
+        """
+        if not model.trainable_variables:
+            raise ValueError(
+                f"No weight of {model.name} is marked trainable, so there is nothing to learn: "
+                f"kft.unfreeze(model) or layer.trainable = True wakes layers, or name a strategy, "
+                f"one of {', '.join(_STRATEGIES)}."
+            )
+        name = _like(model)
+        taken = {
+            option: getattr(get(name), option)
+            for option in ("epochs", "rate")
+            if getattr(self, option) is None
+        }
+        return replace(self, **taken), name
+
+    def __call__(self, model):
+        own, _ = self.filled(model)
+        learns = tuple(dict.fromkeys(w.path.rpartition("/")[0] for w in weights(model) if w.learns))
+        return [_PhaseAsMarked("as marked", model, learns, own.epochs, own.rate, own.warmup)]
+
+
+def _like(model):
+    """The name of the strategy that trains about as much as is marked."""
+    found = weights(model)
+    if adapter_names(model):
+        return "lora"
+    if not any(weight.frozen for weight in found):
+        return "full"
+    heads = _paths(model, _stages(model)[1])
+    in_head = [any(part in heads for part in ancestors(w.path)) for w in found if w.learns]
+    return "head_only" if all(in_head) else "last_blocks"
 
 
 @dataclass(frozen=True)
@@ -376,6 +454,12 @@ _STRATEGIES = {
 def names():
     """The strategies that `get` knows, a list of strings from the control to the costliest."""
     return list(_STRATEGIES)
+
+
+def name_of(strategy):
+    """What `get` knows a strategy as, else the name of its class."""
+    return next((n for n, kind in _STRATEGIES.items() if kind is type(strategy)),
+                type(strategy).__name__)  # fmt: skip
 
 
 def get(name, **options):

@@ -16,7 +16,7 @@ from kft.backbones.composite import Composite
 from kft.backbones.esm2 import ESM2, MaskedLM
 from kft.lora.kinds import bias_size, kind_of, why_not
 from kft.lora.layers import Adapted, Settings
-from kft.params import find, layers, train_only
+from kft.params import find, layers, sign, train_only
 from kft.params.paths import ancestors, listed
 
 ALL_LINEAR = "all-linear"
@@ -123,6 +123,7 @@ def activate(model, name):
     # Those that do not count sleep wherever they are, until `use` calls them.
     learns = {*(path for path, _ in found), *head_of(model)}
     train_only(model, lambda path: path in learns)
+    sign(model)
     _say(_compiled_anew(model, [path for path, _ in found]))
 
 

@@ -12,13 +12,23 @@ them only hand the flag down when it is set.
 """
 
 from kft.params.fingerprints import digest, digests, fingerprint
-from kft.params.freezing import freeze, is_frozen, train_only, unfreeze
+from kft.params.freezing import (
+    by_hand,
+    differences,
+    freeze,
+    is_frozen,
+    sign,
+    train_only,
+    unfreeze,
+)
 from kft.params.paths import Weight, find, layers, weights
 from kft.params.table import Parameters, parameters
 
 __all__ = [
     "Parameters",
     "Weight",
+    "by_hand",
+    "differences",
     "digest",
     "digests",
     "find",
@@ -27,6 +37,7 @@ __all__ = [
     "is_frozen",
     "layers",
     "parameters",
+    "sign",
     "train_only",
     "unfreeze",
     "weights",

@@ -98,6 +98,8 @@ def _mark(model, pattern, learns, others=None):
     before = _awake(model)
     _set_flags(model, *_plan(model, chosen, learns, others))
     after = _awake(model)
+    anew = pattern is None and learns  # all learn, as in a new model: nothing is chosen by that
+    _sign(model, None if anew else "the user", chosen if others is None else None)
     if before != after and getattr(model, "compiled", False):
         _uncompile(model)
         warnings.warn(
@@ -196,6 +198,65 @@ def _outermost(changed, paths):
     mixed = {layer for path in paths if path not in changed for layer in ancestors(path)}
     candidates = [[*ancestors(path), path] for path in paths if path in changed]
     return list(dict.fromkeys(next(p for p in c if p not in mixed) for c in candidates))
+
+
+# Who has marked it ---------------------------------------------------------------------------
+
+
+def _sign(model, who, chosen=None):
+    """Notes at each weight, or those of the layers chosen by id, who has marked it, and how."""
+    for weight in weights(model):
+        if chosen is None or id(weight.layer) in chosen:
+            weight.variable._kft_marked = None if who is None else (who, weight.frozen)
+
+
+def sign(model):
+    """Notes that the present marks of a model are kft's own, not chosen by hand; see `by_hand`.
+
+    Args:
+        model: any built Keras model.
+    """
+    _sign(model, "kft")
+
+
+def by_hand(model):
+    """What was marked by hand: by `kft.freeze` and its like, or by `layer.trainable` itself.
+
+    Not what a strategy, `kft.add_lora` or the like have marked on their own, and not what learns
+    because nobody has said anything. In a copy, or a model that is read from a file, everything
+    that is frozen counts as marked by hand.
+
+    Args:
+        model: any built Keras model.
+
+    Returns:
+        dict from the path of each such weight to whether it is frozen.
+
+    Example:
+        >>> dense = [keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1, name="out")]
+        >>> model = keras.Sequential([keras.Input((3,)), *dense])
+        >>> model.layers[0].trainable = False
+        >>> by_hand(model)
+        {'hidden/kernel': True, 'hidden/bias': True}
+    """
+    found = {}
+    for weight in weights(model):
+        who, frozen = getattr(weight.variable, "_kft_marked", None) or ("nobody", False)
+        if who == "the user" or weight.frozen != frozen:
+            found[weight.path] = weight.frozen
+    return found
+
+
+def differences(before, after):
+    """Says which layers' weights learn no more and which learn now.
+
+    Args:
+        before, after: dicts from the path of a weight to whether it learns, of the same weights.
+
+    Returns:
+        A string such as "block_0 learn no more; head learn now", empty where none differs.
+    """
+    return _difference(before, after)
 
 
 def _uncompile(model):

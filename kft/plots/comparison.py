@@ -36,16 +36,11 @@ class Point(NamedTuple):
 
 
 def plot_comparison(
-    points: Sequence[Point],
-    metric: str = "score",
-    data: str = "the data",
-    records: int | None = None,
-    chosen: str | None = None,
-    best: str | None = None,
-    error: float | None = None,
-    confidence: float = 0.95,
-    made: str = "",
-) -> tuple[Figure, str]:
+    points: Sequence[Point], metric: str = "score", data: str = "the data",
+    records: int | None = None, chosen: str | None = None, best: str | None = None,
+    error: float | None = None, confidence: float = 0.95, made: str = "",
+    constant: Sequence[str] = (), remark: str = "",
+) -> tuple[Figure, str]:  # fmt: skip
     """Draw the score of several methods against the time that one training takes.
 
     Args:
@@ -54,10 +49,12 @@ def plot_comparison(
         data: name of the data set.
         records: in its test split, for the caption.
         chosen: name of the recommended method, which is ringed.
-        best: name of the best; None for the highest score.
+        best: name of the best; None for the highest score of those that are not `constant`.
         error: standard error of the best, drawn as a band below it.
         confidence: of the intervals.
         made: a sentence on how intervals were made, for the caption.
+        constant: names of the methods that answer the same to every record, which is said.
+        remark: what else stands out, for the caption.
 
     Returns:
         The figure, 1200 pixels wide when saved, and its caption.
@@ -75,7 +72,9 @@ def plot_comparison(
     drawn = [point for point in points if not math.isnan(point.score.value)]
     if not drawn:
         raise ValueError("no point has a score: there is nothing to draw")
-    top = next((p for p in drawn if p.name == best), max(drawn, key=lambda p: p.score.value))
+    alike = [p for p in drawn if p.name in constant]
+    first = max(drawn, key=lambda p: (p not in alike, p.score.value))
+    top = next((p for p in drawn if p.name == best), first)
     figure = Figure(figsize=(10, 5.4), dpi=120, layout="constrained")
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
@@ -91,9 +90,10 @@ def plot_comparison(
         ylabel=f"test {metric}, mean over seeds with {confidence:.0%} interval",
     )
     ax.set_ylim(low, high)
-    _label(ax, drawn, chosen)
+    _label(ax, drawn, chosen, alike)
     _legend(ax, drawn, chosen, error)
-    return figure, _caption(points, drawn, top, metric, data, records, chosen, error, made)
+    stands = _stands(drawn, top, metric, chosen, alike, remark)
+    return figure, _caption(points, drawn, stands, metric, data, records, error, made)
 
 
 def _draw(ax: Axes, point: Point, ringed: bool) -> None:
@@ -118,7 +118,7 @@ def _limits(drawn: Sequence[Point], best: Point) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _label(ax: Axes, drawn: Sequence[Point], chosen: str | None) -> None:
+def _label(ax: Axes, drawn: Sequence[Point], chosen: str | None, alike: Sequence[Point]) -> None:
     """Names to the right, in the order of scores and apart, each with a line to its point."""
     order = sorted(drawn, key=lambda p: p.score.value)
     low, high = ax.get_ylim()
@@ -133,6 +133,7 @@ def _label(ax: Axes, drawn: Sequence[Point], chosen: str | None) -> None:
     for place, point in zip(places, order, strict=True):
         colour, hidden = LOOKS[point.kind][0], bool(point.score.value < low)
         text = f"{point.name}  {point.score.value:.3f}{' (below)' * hidden}"
+        text += " (answers hardly vary)" * (point in alike)
         look = {"color": colour, "fontsize": 9, "va": "center", "annotation_clip": False}
         look["fontweight"] = "bold" if point.name == chosen else "normal"
         if not hidden:
@@ -155,25 +156,39 @@ def _legend(ax: Axes, drawn: Sequence[Point], chosen: str | None, error: float |
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, fontsize=9, frameon=False)
 
 
+def _stands(
+    drawn: Sequence[Point], best: Point, metric: str, chosen: str | None, alike: Sequence[Point],
+    remark: str,
+) -> str:  # fmt: skip
+    """What stands out, one sentence or several."""
+    said = f"{best.name} scores highest, {metric} {best.score}, in {_time(best.seconds)}"
+    if best in alike:
+        said = "no method has answers that vary"
+    elif chosen and chosen != best.name:
+        point = next(p for p in drawn if p.name == chosen)
+        said += (
+            f"; {chosen} reaches {point.score.value:.3f} in {_time(point.seconds)} and lies within "
+            f"one standard error of it"
+        )
+    if remark:
+        said += f"; {remark}"
+    if alike and best not in alike:
+        said += f". Answers hardly vary, whatever the score: {listed([p.name for p in alike])}"
+    return f"{said}."
+
+
 def _caption(
-    points: Sequence[Point], drawn: Sequence[Point], best: Point, metric: str, data: str,
-    records: int | None, chosen: str | None, error: float | None, made: str,
+    points: Sequence[Point], drawn: Sequence[Point], stands: str, metric: str, data: str,
+    records: int | None, error: float | None, made: str,
 ) -> str:  # fmt: skip
     size = f" (n = {records:,})" if records else ""
     lost = [point.name for point in points if point not in drawn]
     missing = f" Without a score and not drawn: {listed(lost)}." if lost else ""
     band = " The band reaches one standard error below the best." * bool(error)
-    stands = f"{best.name} scores highest, {metric} {best.score}, in {_time(best.seconds)}"
-    if chosen and chosen != best.name:
-        point = next(p for p in drawn if p.name == chosen)
-        stands += (
-            f"; {chosen} reaches {point.score.value:.3f} in {_time(point.seconds)} and lies within "
-            f"one standard error of it"
-        )
     return (
         f"Test {metric} against the time of one training, for {len(drawn)} methods on {data}"
         f"{size}. Large marks are means over seeds, small dots single seeds, bars intervals."
-        f"{band}{missing} {made}{' ' * bool(made)}What stands out: {stands}."
+        f"{band}{missing} {made}{' ' * bool(made)}What stands out: {stands}"
     )
 
 

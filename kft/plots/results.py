@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
-from kft.evaluation import Interval, Scores, difference, score
+from kft.evaluation import Interval, Scores, difference, hardly_varies, score
 from kft.plots.style import GREY, MODEL, OTHERS, STYLES, listed
 
 MANY = 1500  # points above which single ones hide each other, and density is drawn instead
@@ -294,6 +294,8 @@ def _against(
     metric = own.headline
     if math.isnan(own[metric].value):
         return f"the {metric} of {model} is undefined on these records."
+    if hardly_varies(targets, predictions[model]):
+        return f"the answers of {model} hardly vary, so that its {metric} says nothing."
     others = [(name, row) for name, row in others if not math.isnan(row[metric].value)]
     if not others:
         return f"{model} reaches {metric} {own[metric]}, with no baseline to hold it against."

@@ -6,12 +6,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kft.callbacks import Resume
+from kft.batching import Passes
+from kft.callbacks import Resume, insist_on_constant_rate
 from kft.learning_rates import WarmupCosine
 from kft.params import fingerprint
 
 
-class Steps(keras.utils.PyDataset):
+class Steps(Passes):
     """Batches as `fit` takes them, each a function of the seed and its global step alone.
 
     A class of this kind has a method `batch(step)` and sets the attributes below.
@@ -33,14 +34,13 @@ class Steps(keras.utils.PyDataset):
         return self.steps
 
     def __getitem__(self, index):
+        self.asked_for(index)
         return self.batch(self.epoch * self.steps * self.fresh + index)
-
-    def on_epoch_end(self):
-        self.epoch += 1
 
     def go_to(self, epoch):
         """Makes `epoch` the present one, for a training that goes on."""
         self.epoch = epoch
+        self.begin_pass()
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +101,7 @@ def run(
     schedule = WarmupCosine(rate, total, int(warmup * total), accumulate=accumulate)
     optimizer = make(schedule, model.trainable_variables)
     optimizer.gradient_accumulation_steps = accumulate if accumulate > 1 else None  # not 1
+    insist_on_constant_rate(callbacks, optimizer)
     model.compile(optimizer, loss, metrics=metrics)
     about = {**about, "first weights": fingerprint(model, None), "steps": train.steps}
     resume = Resume(Path(out) / "state.npz" if out else None, train, about)
