@@ -16,7 +16,7 @@ import numpy as np
 from kft.backbones import randomised
 from kft.lora import add_lora, remove
 from kft.lora import names as adapter_names
-from kft.lora.adapting import adapted
+from kft.lora.owned import adapted
 from kft.model import Model, flat
 from kft.params import find, layers, train_only, unfreeze, weights
 

@@ -1,0 +1,201 @@
+"""What learns in full with an adapter: the head, and whatever else is woken beside it.
+
+As with PEFT's `modules_to_save`, each adapter has weights of its own there, which begin as the
+base's and are switched with it (`layers.Adapted` keeps them). A head belongs to every adapter from
+the start; another layer to the adapter that counts when the layer is woken.
+"""
+
+import gc
+import warnings
+
+import keras
+import numpy as np
+from keras.src.models import Functional
+
+from kft.backbones.esm2 import ESM2, MaskedLM
+from kft.lora.kinds import LoRAWhole, kind_of
+from kft.lora.layers import Adapted, Settings
+from kft.params import layers
+from kft.params.freezing import BEFORE_WAKING
+from kft.params.paths import ancestors, listed
+
+FULL = Settings(0, 0.0, full=True)
+
+
+def adapted(model):
+    """[(path, layer)] of the layers of a model that hold adapters."""
+    return [(path, x) for path, x in layers(model).items() if isinstance(x, Adapted)]
+
+
+def names(model):
+    """The names of a model's adapters, in the order in which they were added.
+
+    Args:
+        model: any built Keras model.
+
+    Returns:
+        list of strings, empty if there are none.
+    """
+    return list(dict.fromkeys(name for _, layer in adapted(model) for name in layer.adapters))
+
+
+def low_rank(layer):
+    """Whether an adapter of the layer is more than a copy of its weights."""
+    return any(not x.settings.full for x in getattr(layer, "adapters", {}).values())
+
+
+# Heads ------------------------------------------------------------------------------------------
+
+
+def head_of(model):
+    """Paths of the head: `model.head`, or the dense layers that make a plain model's outputs."""
+    head = getattr(model, "head", None)
+    heads = [head]
+    if head is None and not isinstance(model, ESM2 | MaskedLM):
+        heads = [_behind(output) for output in getattr(model, "outputs", None) or ()]
+    return [path for path, layer in layers(model).items() if any(layer is x for x in heads)]
+
+
+def head_paths(model):
+    """All paths of the head and of what is in it."""
+    head = head_of(model)
+    return {p for p in layers(model) if p in head or set(ancestors(p)) & set(head)}
+
+
+def _behind(output):
+    """The dense layer that makes an output, layers without weights aside; None for any other."""
+    layer = output._keras_history.operation
+    if isinstance(layer, Functional | keras.Sequential):
+        return _behind(layer.outputs[output._keras_history.tensor_index])
+    if getattr(layer, "weights", None):
+        dense = isinstance(layer, keras.layers.Dense) and not low_rank(layer)
+        return layer if dense else None
+    before = layer._inbound_nodes[0].input_tensors
+    return _behind(before[0]) if len(before) == 1 else None
+
+
+def head_settings(model):
+    """{path: `Settings`} of the layers of the head that have weights of their own."""
+    everything = layers(model)
+    return {path: FULL for path in everything if path in head_paths(model)
+            and has_weights(everything[path])}  # fmt: skip
+
+
+def has_weights(layer):
+    """Whether a layer has weights itself, those of the layers in it aside."""
+    return bool(layer._trainable_variables)
+
+
+def join(model):
+    """Gives a new head its part in the adapters that its backbone has already.
+
+    Args:
+        model: a model whose head may be new to them.
+    """
+    shares = {}
+    for _, layer in adapted(model):
+        shares |= layer.active
+    for name in names(model):
+        _hold(model, list(head_settings(model)), name)
+    for path in head_settings(model):
+        layer = layers(model)[path]
+        if isinstance(layer, Adapted):
+            layer.use(shares)
+
+
+def _hold(model, paths, name):
+    """Lets an adapter have all weights of these layers, unless it has a part of them already."""
+    everything = layers(model)
+    for path in paths:
+        hold(everything[path], name)
+
+
+def hold(layer, name):
+    """Lets an adapter have all weights of a layer; they begin as the base's."""
+    if not isinstance(layer, Adapted):
+        (kind_of(layer) or LoRAWhole).take_over(layer)
+    if name not in layer.adapters:
+        layer.add_adapter(name, FULL, np.random.default_rng(0))
+
+
+# Layers that are woken ----------------------------------------------------------------------------
+
+
+def counting(model):
+    """The name of the one adapter that counts alone and as it is; None if there is no such."""
+    shares = {}
+    for _, layer in adapted(model):
+        shares |= layer.active
+    return next(iter(shares)) if list(shares.values()) == [1.0] else None
+
+
+def _before_waking(model, woken):
+    if not any(isinstance(x, Adapted) for x in model._flatten_layers()):
+        return
+    name = counting(model)
+    for layer in woken if name else ():
+        if has_weights(layer) and not low_rank(layer) and name not in getattr(layer, "adapters", ()):
+            hold(layer, name)
+            layer.use({name: 1.0})
+
+
+BEFORE_WAKING.append(_before_waking)
+
+
+def take_strays(model):
+    """Gives layers that were woken by hand to the adapter that counts, and says so.
+
+    What they were before is not known: it is what they are now that the base keeps.
+    """
+    name = counting(model)
+    if name is None:
+        return
+    strays = {
+        path: layer
+        for path, layer in layers(model).items()
+        if model.trainable and not isinstance(layer, Adapted)
+        and any(v.trainable for v in layer._trainable_variables)
+    }  # fmt: skip
+    if not strays:
+        return
+    for layer in strays.values():
+        hold(layer, name)
+        layer.use({name: 1.0})
+    warnings.warn(
+        f"{len(strays)} layers of {model.name} ({listed(strays, 3)}) learn, and not by kft.unfreeze "
+        f"since the adapter {name!r} was added: it has them from now on, and the base keeps them "
+        f"as they are. Wake layers with kft.unfreeze, so that what they were is kept.",
+        stacklevel=4,
+    )
+
+
+# Models that share layers -------------------------------------------------------------------------
+
+
+def sharing(model, changed):
+    """The model and every other one that has one of these layers; Keras keeps no list of them.
+
+    Args:
+        model: a built model.
+        changed: layers.
+
+    Returns:
+        list of models.
+    """
+    wanted = {id(layer) for layer in changed}
+    # Those whose constructor has not run to its end have no layers yet.
+    models = [x for x in gc.get_objects() if issubclass(type(x), keras.Model)]
+    models = [x for x in models if getattr(x, "_layers", None) is not None]
+    others = [x for x in models if x is not model
+              and any(id(layer) in wanted for layer in x._flatten_layers())]  # fmt: skip
+    return [model, *others]
+
+
+def heads_beside(model, changed):
+    """Other models with a head on the same layers: [(model, path of a layer of the head, layer)]."""
+    found = []
+    for other in sharing(model, changed)[1:]:
+        if getattr(other, "head", None) is not None and other.built:
+            everything = layers(other)
+            found += [(other, path, everything[path]) for path in head_settings(other)]
+    return found
