@@ -72,7 +72,9 @@ def test_switching_and_saving(kind, tmp_path):
     base, learned = answered(model), {}
     for seed, name in enumerate("ab", 1):
         learned[name] = answered(taught(model, name, seed, bias="all"))
-    assert np.abs(learned["a"] - base).max() > 0.01 and np.abs(learned["a"] - learned["b"]).max() > 0
+    assert (
+        np.abs(learned["a"] - base).max() > 0.01 and np.abs(learned["a"] - learned["b"]).max() > 0
+    )
     for name, expected in (("a", learned["a"]), (None, base), ("b", learned["b"])):
         kft.lora.use(model, name)
         assert_rounds_alike(answered(model), expected)

@@ -81,7 +81,7 @@ def hugging_face_names(backbone, paths):
 
     Returns:
         Two dicts: path -> module, "layers.0.attention.q_proj" for that one, or the two of a layer
-        that is both in one; and module -> path for the names that modules had before transformers 5.
+        that is both in one; and module -> path for the names of before transformers 5.
     """
     config = backbone.get_config()
     family = config["family"]

@@ -1,6 +1,7 @@
 """Adding adapters to a model, switching, combining, merging and removing them."""
 
 import functools
+import gc
 import math
 import numbers
 import re
@@ -15,7 +16,13 @@ from kft.backbones.esm2 import ESM2, MaskedLM
 from kft.lora.kinds import LoRAWhole, bias_size, kind_of, why_not
 from kft.lora.layers import Adapted, Settings
 from kft.lora.owned import (
-    adapted, head_of, head_paths, head_settings, heads_beside, hold, names, sharing,
+    adapted,
+    beside,
+    head_of,
+    head_paths,
+    head_settings,
+    hold,
+    names,
     take_strays,
 )  # fmt: skip
 from kft.params import find, layers, train_only
@@ -119,7 +126,7 @@ def install(model, settings, name, rng):
         if not isinstance(layer, Adapted):
             (kind_of(layer) or LoRAWhole).take_over(layer)
         layer.add_adapter(name, setting, rng)
-    for _, _, layer in heads_beside(model, [everything[path] for path in settings]):
+    for layer in beside(model, [everything[path] for path in settings]):
         hold(layer, name)
     _guard_configs(model)
     activate(model, name)
@@ -139,8 +146,7 @@ def activate(model, name):
 def _count(model, shares):
     """Lets adapters count, in the model and in the heads of others on the same layers."""
     found = [layer for _, layer in adapted(model)]
-    beside = [layer for _, _, layer in heads_beside(model, found) if isinstance(layer, Adapted)]
-    for layer in dict.fromkeys([*found, *beside]):
+    for layer in [*found, *(x for x in beside(model, found) if isinstance(x, Adapted))]:
         layer.use(shares)
 
 
@@ -260,8 +266,9 @@ def remove(model, name=None):
     if name is not None:
         insist_unmerged(model)
     merged = any(layer.merged for _, layer in found)
-    beside = [x for _, _, x in heads_beside(model, [x for _, x in found]) if isinstance(x, Adapted)]
-    for layer in dict.fromkeys([*(layer for _, layer in found), *beside]):
+    holders = [layer for _, layer in found]
+    holders += [x for x in beside(model, holders) if isinstance(x, Adapted) and x not in holders]
+    for layer in holders:
         if name in layer.adapters:
             layer.remove_adapter(name)
         if name is None or not layer.adapters:
@@ -381,7 +388,7 @@ def _compiled_anew(model, paths, uncompile=False):
     """Lets every model that shares the layers trace them once more; those that were uncompiled.
 
     A traced function would go on computing what it has seen, and a backbone may be part of several
-    models.
+    models. Keras keeps no list of them.
     """
     everything = layers(model)
     changed = {id(everything[path]) for path in paths}

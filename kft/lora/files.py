@@ -154,7 +154,7 @@ def load_adapter(model, folder, name="default", check_base=True):
             f"they are skipped: {listed(found.skipped, 3)}.",
             stacklevel=2,
         )
-    settings |= {path: FULL for path in {*values, *(p.rpartition("/")[0] for p in full)}}
+    settings |= dict.fromkeys({*values, *(p.rpartition("/")[0] for p in full)}, FULL)
     if name in names(model):
         insist_unmerged(model)
         paths = _same(model, settings, name, folder)
@@ -220,7 +220,9 @@ def _that_fit(model, modules, full, folder):
 def _same(model, settings, name, folder):
     """The paths, if the adapter of this name has the same layers and settings."""
     everything = dict(adapted(model))
-    there = {path: x.adapters[name].settings for path, x in everything.items() if name in x.adapters}
+    there = {
+        path: x.adapters[name].settings for path, x in everything.items() if name in x.adapters
+    }
     full = {path for path, s in [*settings.items(), *there.items()] if s.full}
     there, wanted = ({p: s for p, s in x.items() if p not in full} for x in (there, settings))
     if there != wanted:

@@ -249,10 +249,15 @@ class Adapted:
         copies = [(share, self.adapters[name].full) for name, share in wanted.items()]
         if [share for share, _ in copies] == [1.0]:
             return copies[0][1]
-        return [
-            value + sum((share * (copy[i].astype("float64") - value) for share, copy in copies), 0.0)
-            for i, value in enumerate(x.astype("float64") for x in base)
-        ] if copies else base
+        return (
+            [
+                value
+                + sum((share * (copy[i].astype("float64") - value) for share, copy in copies), 0.0)
+                for i, value in enumerate(x.astype("float64") for x in base)
+            ]
+            if copies
+            else base
+        )
 
     def full_values(self, name):
         """The layer's weights as an adapter with all weights has them, a list of numpy arrays."""
@@ -292,7 +297,9 @@ class Adapted:
         matrix, bias = self._merged_matrix(), self._merged_bias()
         if matrix is None and bias is None:
             return  # copies of all weights are in place already
-        vars(self)["_before"] = dict(zip((v.path for v in self._own()), self._arrays(), strict=True))
+        vars(self)["_before"] = dict(
+            zip((v.path for v in self._own()), self._arrays(), strict=True)
+        )
         if matrix is not None:
             self._matrix_variable().assign(matrix)
         if bias is not None:

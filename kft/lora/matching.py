@@ -40,6 +40,7 @@ class Found:
         head: {path of a weight: array}, or {key: array} of a head that the model has not.
         modules: {module: path} of those with low-rank tensors or a bias, None for skipped ones.
         skipped: names of tensors that belong to parts that the model has not.
+        other_full: modules of such parts that learned in full.
         widths: {path: how many modules' adapters stand side by side in one}.
     """
 
@@ -48,6 +49,7 @@ class Found:
     head: dict = field(default_factory=dict)
     modules: dict = field(default_factory=dict)
     skipped: list = field(default_factory=list)
+    other_full: set = field(default_factory=set)
     widths: dict = field(default_factory=dict)
 
 
@@ -83,7 +85,9 @@ def placed(tensors, modules, model, folder):
         elif _OTHER_PARTS.match(plain):
             if _PARTS.get(end) not in ("bias", "base_bias"):  # with bias="all" PEFT has all of them
                 found.skipped.append(key)
-                found.modules[module] = None
+                low = _PARTS.get(end) in ("a", "b", "magnitude")
+                found.modules |= {module: None} if low else {}
+                found.other_full |= set() if low else {plain.rpartition(".")[0]}
         elif plain.split(".")[0] in _LABELS:  # a head that the model has not
             found.head[plain] = value
         else:
@@ -163,7 +167,9 @@ def _side_by_side(joined, path, layer, folder):
         raise ValueError(f"{folder}: the modules that {path} is in one have ranks that differ.")
     outputs = kind_of(layer).sizes_of(layer)[1] // len(joined)
     if all(np.array_equal(parts["a"], low[0]["a"]) for parts in low):
-        b = [parts.get("b", np.zeros((low[0]["a"].shape[1], outputs), "float32")) for parts in joined]
+        b = [
+            parts.get("b", np.zeros((low[0]["a"].shape[1], outputs), "float32")) for parts in joined
+        ]
         return {**together, "a": low[0]["a"], "b": np.concatenate(b, axis=1)}, 1
     rank = low[0]["a"].shape[1]
     b = np.zeros((rank * len(joined), sum(parts["b"].shape[1] for parts in joined)), "float32")
@@ -243,9 +249,11 @@ def insist_complete(found, config, modules, model, folder):
     """
     low = {m: p for m, p in found.modules.items() if p is None or "a" in found.parts[p]}
     if not low:
-        raise ValueError(f"{folder}: the file of tensors holds no adapter: there is no lora_A in it.")
+        raise ValueError(
+            f"{folder}: the file of tensors holds no adapter: there is no lora_A in it."
+        )
     everything, head = layers(model), head_paths(model)
-    named = modules.as_in([*found.modules, *(f"{m}" for m in low)])
+    named = modules.as_in(found.modules)
     named = {m: p for m, p in named.items() if p in everything and p not in head}
     told = config.get("target_modules")
     if told is not None and told != "all-linear":
@@ -317,7 +325,7 @@ def _insist_saved(found, config, modules, named, folder):
     keys = [modules.head.get(path, path) for path in found.head]
     there = {key.rpartition(".")[0] for key in keys}
     there |= {m for m, path in modules.as_in(found.modules).items() if path in found.full}
-    there |= {key.removeprefix(PREFIX).rpartition(".")[0] for key in found.skipped}
+    there |= found.other_full
 
     def matched(module, name):
         return any(x.endswith(name) for x in (*_above(module), module))

@@ -5,8 +5,8 @@ base's and are switched with it (`layers.Adapted` keeps them). A head belongs to
 the start; another layer to the adapter that counts when the layer is woken.
 """
 
-import gc
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -76,9 +76,8 @@ def _behind(output):
 
 def head_settings(model):
     """{path: `Settings`} of the layers of the head that have weights of their own."""
-    everything = layers(model)
-    return {path: FULL for path in everything if path in head_paths(model)
-            and has_weights(everything[path])}  # fmt: skip
+    head = head_paths(model)
+    return {p: FULL for p, layer in layers(model).items() if p in head and has_weights(layer)}
 
 
 def has_weights(layer):
@@ -92,22 +91,33 @@ def join(model):
     Args:
         model: a model whose head may be new to them.
     """
-    shares = {}
-    for _, layer in adapted(model):
-        shares |= layer.active
-    for name in names(model):
-        _hold(model, list(head_settings(model)), name)
+    _WITH_HEADS.add(model)
+    there = names(model)
+    if not there:
+        return
+    everything, shares = layers(model), _shares(model)
     for path in head_settings(model):
-        layer = layers(model)[path]
-        if isinstance(layer, Adapted):
-            layer.use(shares)
+        for name in there:
+            hold(everything[path], name)
+        everything[path].use(shares)
 
 
-def _hold(model, paths, name):
-    """Lets an adapter have all weights of these layers, unless it has a part of them already."""
-    everything = layers(model)
-    for path in paths:
-        hold(everything[path], name)
+def _shares(model):
+    """{name: share} of the adapters that count."""
+    return {n: share for _, layer in adapted(model) for n, share in layer.active.items()}
+
+
+def beside(model, changed):
+    """The layers of heads that other models have on these layers: Keras keeps no list of them."""
+    wanted, found = {id(layer) for layer in changed}, []
+    for other in list(_WITH_HEADS):
+        if other is not model and any(id(x) in wanted for x in other._flatten_layers()):
+            everything = layers(other)
+            found += [everything[path] for path in head_settings(other)]
+    return found
+
+
+_WITH_HEADS = weakref.WeakSet()  # of `kft.Model`
 
 
 def hold(layer, name):
@@ -123,9 +133,7 @@ def hold(layer, name):
 
 def counting(model):
     """The name of the one adapter that counts alone and as it is; None if there is no such."""
-    shares = {}
-    for _, layer in adapted(model):
-        shares |= layer.active
+    shares = _shares(model)
     return next(iter(shares)) if list(shares.values()) == [1.0] else None
 
 
@@ -134,7 +142,11 @@ def _before_waking(model, woken):
         return
     name = counting(model)
     for layer in woken if name else ():
-        if has_weights(layer) and not low_rank(layer) and name not in getattr(layer, "adapters", ()):
+        if (
+            has_weights(layer)
+            and not low_rank(layer)
+            and name not in getattr(layer, "adapters", ())
+        ):
             hold(layer, name)
             layer.use({name: 1.0})
 
@@ -167,35 +179,3 @@ def take_strays(model):
         f"as they are. Wake layers with kft.unfreeze, so that what they were is kept.",
         stacklevel=4,
     )
-
-
-# Models that share layers -------------------------------------------------------------------------
-
-
-def sharing(model, changed):
-    """The model and every other one that has one of these layers; Keras keeps no list of them.
-
-    Args:
-        model: a built model.
-        changed: layers.
-
-    Returns:
-        list of models.
-    """
-    wanted = {id(layer) for layer in changed}
-    # Those whose constructor has not run to its end have no layers yet.
-    models = [x for x in gc.get_objects() if issubclass(type(x), keras.Model)]
-    models = [x for x in models if getattr(x, "_layers", None) is not None]
-    others = [x for x in models if x is not model
-              and any(id(layer) in wanted for layer in x._flatten_layers())]  # fmt: skip
-    return [model, *others]
-
-
-def heads_beside(model, changed):
-    """Other models with a head on the same layers: [(model, path of a layer of the head, layer)]."""
-    found = []
-    for other in sharing(model, changed)[1:]:
-        if getattr(other, "head", None) is not None and other.built:
-            everything = layers(other)
-            found += [(other, path, everything[path]) for path in head_settings(other)]
-    return found

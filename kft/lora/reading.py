@@ -107,6 +107,7 @@ def _config(folder):
 
 def _in_range(config, file):
     """Refuses numbers with which nothing could be computed; JSON in Python knows NaN."""
+
     def rank(value):
         return isinstance(value, int) and not isinstance(value, bool) and value > 0
 

@@ -75,6 +75,7 @@ def _low_rank(layer, adapter, modules):
     parts = {part: keras.ops.convert_to_numpy(v) for part, v in adapter.variables.items()}
     tensors = {}
     for i, module in enumerate(modules):
+
         def piece(value, i=i):
             return np.split(value, len(modules), axis=-1)[i]
 

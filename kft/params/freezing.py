@@ -6,7 +6,6 @@ import keras
 
 from kft.params.paths import ancestors, find, layers, listed, sublayers, synchronise, weights
 
-
 # Functions (model, layers) that are called before layers wake: an adapter keeps what they were
 # (`kft.lora`).
 BEFORE_WAKING = []
