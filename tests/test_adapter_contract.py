@@ -1,7 +1,7 @@
 """Whatever `add_lora` accepts can be written and read again, by kft and by PEFT: the same numbers.
 
-Over all backbones, targets, settings of biases, heads and kinds of adapters: with --long their whole
-product, else as many cases as hold all pairs, of heads those that are written in different ways.
+Over all backbones, targets, settings of biases, heads and kinds of adapters: with --long their
+whole product, else as many cases as hold all pairs, of heads those that are written differently.
 """
 
 import itertools
@@ -70,7 +70,7 @@ def esm_class(head):
 
 
 def reference(backbone, head):
-    """The model of transformers for the backbone and, if it has it, the head; None if it has not."""
+    """The model of transformers for the backbone and, if it has it, the head; else None."""
     torch.manual_seed(0)
     if backbone == "esm2":
         kind = esm_class(head)
@@ -180,7 +180,7 @@ def theirs_of(adapted, inputs):
 
 
 def ours_of(model, inputs, theirs, head):
-    """What is to be the same: the probabilities of their logits, or what comes out of the backbone."""
+    """What is to be the same: the probabilities of their logits, or the backbone's output."""
     if theirs.shape[-1] == 3 and head:
         act = "sigmoid" if head == "labels by cls" else "softmax"
         return answers(model, inputs), ops.convert_to_numpy(keras.activations.get(act)(theirs))

@@ -1,4 +1,4 @@
-"""Adapter folders that are damaged, contradict themselves or hold no numbers: each refused by name."""
+"""Adapter folders that are damaged, contradict themselves or hold no numbers: refused by name."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import ml_dtypes
 import numpy as np
 import peft
@@ -16,7 +17,7 @@ from models import esm2, perturb
 from parity import assert_rounds_alike
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from transformers import EsmForSequenceClassification
+from transformers import EsmForMaskedLM, EsmForSequenceClassification, EsmForTokenClassification
 
 import kft
 from kft.files import finish_replacing, written_together
@@ -43,7 +44,7 @@ def saved(folder, blocks=1, seed=1, head=None, **options):
 
 
 def changed(folder, tensors=None, without=(), kept=False, **config):
-    """Changes files of an adapter as another program would: without kft's digests, unless `kept`."""
+    """Changes an adapter's files as another program would: kft's digests go, unless `kept`."""
     found = {
         k: v
         for k, v in load_file(folder / TENSORS).items()
@@ -128,18 +129,18 @@ def test_options_that_mean_nothing(number, tmp_path):
 
 
 CONTRADICTIONS = {  # what is left out of the tensors, what the config then says, the message
-    "no tensors": (["."], {}, "holds no adapter: there is no lora_A in it"),
+    "no tensors": (["."], {}, "holds no adapter: no lora_A is in it"),
     "a block is missing": (
-        [r"layer\.1\."], {}, r"2 of 4 modules .*\['query', 'value'\].* of an adapter: encoder.layer.1"
+        [r"layer\.1\."], {}, r"2 of 4 modules .*'query', 'value'.* adapter: encoder.layer.1"
     ),
     "a target is missing": (["value"], {}, "2 of 4 modules"),
     "other targets": ([], {"target_modules": ["key"]}, "2 of 2 modules .*self.key"),
     "fewer targets": ([], {"target_modules": ["query"]}, "value.* tells nothing"),
     "a pattern of targets": ([], {"target_modules": r".*\.1\..*query"}, "tells nothing"),
     "a module in full without tensors": (
-        [], {"modules_to_save": ["final"]}, "modules_to_save of .* names final, of which there are no"
+        [], {"modules_to_save": ["final"]}, "modules_to_save of .* names final, of which there"
     ),
-    "biases that are told of": ([], {"bias": "lora_only"}, "4 of 4 modules .* no tensors of a bias"),
+    "biases that are told of": ([], {"bias": "lora_only"}, "4 of 4 modules .* of a bias"),
     "all biases": ([], {"bias": "all"}, "of 17 modules .* no tensors of a bias"),
 }  # fmt: skip
 
@@ -245,7 +246,7 @@ def test_interrupted_at_any_step(tmp_path, monkeypatch):
                 (aside / name).write_text(text)
         count = 0
 
-        def step(call):
+        def step(call, last=last):
             def counted(*args, **kwargs):
                 nonlocal count
                 count += 1
@@ -325,3 +326,41 @@ def test_a_part_that_the_model_has_not_is_named(bias, tmp_path):
     other = model_of(2, kft.heads.EsmClassification(2))
     kft.load_adapter(other, tmp_path / "again")
     assert_rounds_alike(kft.predict(other, SEQUENCES), expected)
+
+
+def test_an_adapter_keeps_the_model_that_it_fits(tmp_path):
+    """Read from `EsmForMaskedLM` into a backbone, and written again: it fits the same."""
+    torch.manual_seed(0)
+    base = EsmForMaskedLM(references.esm_config(1, 16, 2)).eval()
+    adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["query"]))
+    adapted.save_pretrained(tmp_path / "theirs")
+    backbone = esm2()
+    kft.load_adapter(backbone, tmp_path / "theirs")
+    backbone.save(tmp_path / "backbone.keras")
+    for i, one in enumerate((backbone, keras.saving.load_model(tmp_path / "backbone.keras"))):
+        kft.save_adapter(one, tmp_path / str(i))
+        keys = load_file(tmp_path / str(i) / TENSORS).keys()
+        assert keys == load_file(tmp_path / "theirs" / TENSORS).keys()
+
+
+@pytest.mark.parametrize("task", ["TOKEN_CLS", "SEQ_CLS"])
+def test_all_biases_beside_a_head(task, tmp_path):
+    """PEFT then writes the head's bias twice, once under a name with `modules_to_save`."""
+    torch.manual_seed(0)
+    kind = EsmForTokenClassification if task == "TOKEN_CLS" else EsmForSequenceClassification
+    base = kind(references.esm_config(1, 16, 2, num_labels=2)).eval()
+    config = peft.LoraConfig(r=2, task_type=task, target_modules=["query"], bias="all")
+    adapted = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1 * parameter.requires_grad)
+    adapted.save_pretrained(tmp_path)
+    head = "EsmTokenClassification" if task == "TOKEN_CLS" else "EsmClassification"
+    model = model_of(1, getattr(kft.heads, head)(2))
+    kft.load_adapter(model, tmp_path)
+    answers = model.head.dense if task == "TOKEN_CLS" else model.head.out_proj
+    bias = load_file(tmp_path / TENSORS)
+    bias = bias[
+        "base_model.model.classifier" + ("" if task == "TOKEN_CLS" else ".out_proj") + ".bias"
+    ]
+    np.testing.assert_array_equal(np.asarray(answers.bias.value.cpu().detach()), bias)

@@ -137,7 +137,7 @@ def load_adapter(model, folder, name="default", check_base=True):
     config, tensors, beside, about = read(folder)
     modules, everything = modules_of(model), layers(model)
     found = matching.placed(tensors, modules, model, folder)
-    prefix = modules.prefix_of([m for m in found.modules])
+    prefix = modules.prefix_of(list(found.modules))
     settings = {
         path: matching.settings_of(path, everything[path], found, config, prefix, folder)
         for path in everything if path in found.parts

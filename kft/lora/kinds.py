@@ -229,7 +229,7 @@ class LoRAWhole(Adapted):
 
 @functools.cache
 def whole(base):
-    """The subclass of a class of layers that holds copies of all weights, and computes as it does."""
+    """The subclass of a class of layers that holds copies of all weights and computes as it."""
     of = {"base_class": base, "call": base.call, "__doc__": base.__doc__}
     made = type(f"LoRAWhole{base.__name__}", (LoRAWhole, base), of)
     # All under one name: which of them a config means stands in it.

@@ -234,7 +234,7 @@ class Adapted:
     # Copies of all weights ------------------------------------------------------------------------
 
     def _put(self, wanted):
-        """Puts the weights of these adapters, {name: share}, into the layer; of none, the base's."""
+        """Puts the weights of adapters, {name: share}, into the layer; of none, the base's."""
         if wanted == self._in_place:
             return
         now = self._arrays()
@@ -247,17 +247,15 @@ class Adapted:
     def _combined(self, base, wanted):
         """Arrays: base + share (adapter - base), summed over adapters."""
         copies = [(share, self.adapters[name].full) for name, share in wanted.items()]
+        if not copies:
+            return base
         if [share for share, _ in copies] == [1.0]:
             return copies[0][1]
-        return (
-            [
-                value
-                + sum((share * (copy[i].astype("float64") - value) for share, copy in copies), 0.0)
-                for i, value in enumerate(x.astype("float64") for x in base)
-            ]
-            if copies
-            else base
-        )
+        values = [value.astype("float64") for value in base]
+        return [
+            value + sum(share * (copy[i].astype("float64") - value) for share, copy in copies)
+            for i, value in enumerate(values)
+        ]
 
     def full_values(self, name):
         """The layer's weights as an adapter with all weights has them, a list of numpy arrays."""

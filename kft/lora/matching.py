@@ -165,7 +165,7 @@ def _side_by_side(joined, path, layer, folder):
         return together, 1
     if len({parts["a"].shape for parts in low}) > 1:
         raise ValueError(f"{folder}: the modules that {path} is in one have ranks that differ.")
-    outputs = kind_of(layer).sizes_of(layer)[1] // len(joined)
+    outputs, rank = kind_of(layer).sizes_of(layer)[1] // len(joined), low[0]["a"].shape[1]
     if all(np.array_equal(parts["a"], low[0]["a"]) for parts in low):
         b = [
             parts.get("b", np.zeros((low[0]["a"].shape[1], outputs), "float32")) for parts in joined
@@ -261,7 +261,7 @@ def insist_complete(found, config, modules, model, folder):
                   and why_not(everything[p]) is None and p not in found.full}  # fmt: skip
         also = {p: m for m, p in named.items()} | {p: modules.full(p) for p in named.values()}
         extra = {m for m, p in low.items()
-                 if not _targeted(config, m) and not (p and _targeted(config, also[p]))}  # fmt: skip
+                 if not _targeted(config, m) and not _targeted(config, also.get(p, m))}  # fmt: skip
         _compare(wanted, extra, set(low),
                  "an adapter", f"target_modules={_short(told)}", folder)  # fmt: skip
     biased = {m for m, p in found.modules.items() if p and "bias" in found.parts[p]}
@@ -335,8 +335,8 @@ def _insist_saved(found, config, modules, named, folder):
         empty = [name for name in empty if name not in _LABELS]
     if empty:
         raise ValueError(
-            f"{folder}: modules_to_save of {CONFIG} names {listed(empty, 3)}, of which there are no "
-            f"tensors. The files are not of one adapter, or not whole: copy or save it again."
+            f"{folder}: modules_to_save of {CONFIG} names {listed(empty, 3)}, of which there are "
+            f"no tensors. The files are not of one adapter, or not whole: copy or save it again."
         )
     wanted = {m for m in named if any(matched(m, name) for name in told)}
     of_head = {key.rpartition(".")[0] for key in modules.head.values()}

@@ -41,8 +41,8 @@ class Modules:
     """Paths of a model's layers and the names of the modules that they are elsewhere.
 
     Args:
-        names: {path: module without prefix}, or a tuple of the modules that a layer is in one, their
-            outputs side by side.
+        names: {path: module without prefix}, or a tuple of the modules that a layer is in one,
+            their outputs side by side.
         older: {module: path} of names that modules had before.
 
     Attributes:
@@ -86,7 +86,7 @@ class Modules:
         return found[0] if found else ""
 
     def as_in(self, modules):
-        """{module: path} of all layers, by the names that a file uses, old or new, and its prefix."""
+        """{module: path} of all layers, by the names and with the prefix that a file uses."""
         prefix = self.prefix_of(modules)
         plain = {m.removeprefix(prefix) for m in modules}
         named = dict(self._now)
@@ -103,7 +103,7 @@ class Modules:
         return [self.full(path) for path in self.names]
 
     def short(self, paths):
-        """What PEFT's target_modules says to mean these layers and no others: names, or a pattern."""
+        """What PEFT's target_modules says to mean these layers alone: names, or a pattern."""
         everything = {m: path for path in self._several for m in self.all_of(path)}
         wanted = {m for m, path in everything.items() if path in paths}
         last = {module: module.rpartition(".")[2] for module in everything}
@@ -151,7 +151,7 @@ def modules_of(model):
 
 
 def _vision_head(model, head):
-    """The classifier of ViT and DeiT reads the first token, as kft's heads do that pool by "cls"."""
+    """The classifier of ViT and DeiT reads the first token, as heads of kft with "cls" do."""
     kind = getattr(getattr(head, "pooling", None), "kind", None)
     if type(head).__name__ not in ("Classification", "MultiLabel") or kind != "cls":
         return {}

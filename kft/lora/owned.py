@@ -174,8 +174,8 @@ def take_strays(model):
         hold(layer, name)
         layer.use({name: 1.0})
     warnings.warn(
-        f"{len(strays)} layers of {model.name} ({listed(strays, 3)}) learn, and not by kft.unfreeze "
-        f"since the adapter {name!r} was added: it has them from now on, and the base keeps them "
-        f"as they are. Wake layers with kft.unfreeze, so that what they were is kept.",
+        f"{len(strays)} layers of {model.name} ({listed(strays, 3)}) learn, and not by "
+        f"kft.unfreeze since the adapter {name!r} was added: it has them from now on, and the base "
+        f"keeps them as they are. Wake layers with kft.unfreeze, so that what they were is kept.",
         stacklevel=4,
     )

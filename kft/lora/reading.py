@@ -1,4 +1,4 @@
-"""Reading adapters: a folder of PEFT's files, with all in them checked that can be checked alone."""
+"""Reading adapters: a folder of PEFT's files, and what can be checked in them alone."""
 
 import hashlib
 import json
@@ -154,8 +154,8 @@ def _numbers(file, dtype="float32"):
             tensors.dtype(key).name != "bfloat16"
         ):
             raise ValueError(
-                f"{file}: {key} is stored as {tensors.dtype(key)}, expected floating-point numbers: "
-                f"kft reads no quantised adapters. Save it in float32, float16 or bfloat16."
+                f"{file}: {key} is stored as {tensors.dtype(key)}, expected floating-point "
+                f"numbers: kft reads no quantised adapters. Save it in float32 or bfloat16."
             )
         with np.errstate(over="ignore"):  # is looked for in the next line
             found[key] = tensors[key]

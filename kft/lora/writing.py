@@ -48,8 +48,9 @@ def tensors_of(model, modules, name):
             continue
         own = dict(zip(by_layer[path], layer.full_values(name), strict=True))
         if path not in head and _known_to_peft(layer, modules, path):
-            tensors |= {f"{PREFIX}{modules.full(path)}.{SUFFIXES[p.rpartition('/')[2]]}": as_torch(
-                        layer, p.rpartition("/")[2], value) for p, value in own.items()}  # fmt: skip
+            for end, value in zip(layer.own_paths(), own.values(), strict=True):
+                key = f"{PREFIX}{modules.full(path)}.{SUFFIXES[end]}"
+                tensors[key] = as_torch(layer, end, value)
             continue
         for weight, value in own.items():
             if weight in modules.head:

@@ -1,8 +1,8 @@
-"""Kills `kft.save_adapter` over an existing adapter twenty times: it is the old or the new as a whole.
+"""Kills `kft.save_adapter` over an adapter twenty times: it is the old or the new as a whole.
 
 Command: KERAS_BACKEND=torch python tests/benchmarks/kill_saving.py [KILLS]
-A process saves two adapters in turn, of which every weight is 1 or 2, into one folder, and is killed
-with SIGKILL at a moment drawn at random. Then the folder is loaded.
+A process saves two adapters in turn, of which every weight is 1 or 2, into one folder, and is
+killed with SIGKILL at a moment drawn at random. Then the folder is loaded.
 """
 
 import os
