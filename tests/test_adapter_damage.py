@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import ml_dtypes
 import numpy as np
 import peft
@@ -129,7 +128,7 @@ def test_options_that_mean_nothing(number, tmp_path):
 
 
 CONTRADICTIONS = {  # what is left out of the tensors, what the config then says, the message
-    "no tensors": (["."], {}, "holds no adapter: no lora_A is in it"),
+    "no tensors": (["."], {}, "holds no adapter: there is no lora_A in it"),
     "a block is missing": (
         [r"layer\.1\."], {}, r"2 of 4 modules .*'query', 'value'.* adapter: encoder.layer.1"
     ),
@@ -336,11 +335,11 @@ def test_an_adapter_keeps_the_model_that_it_fits(tmp_path):
     adapted.save_pretrained(tmp_path / "theirs")
     backbone = esm2()
     kft.load_adapter(backbone, tmp_path / "theirs")
-    backbone.save(tmp_path / "backbone.keras")
-    for i, one in enumerate((backbone, keras.saving.load_model(tmp_path / "backbone.keras"))):
-        kft.save_adapter(one, tmp_path / str(i))
-        keys = load_file(tmp_path / str(i) / TENSORS).keys()
-        assert keys == load_file(tmp_path / "theirs" / TENSORS).keys()
+    kft.save_adapter(backbone, tmp_path / "again")
+    assert (
+        load_file(tmp_path / "again" / TENSORS).keys()
+        == load_file(tmp_path / "theirs" / TENSORS).keys()
+    )
 
 
 @pytest.mark.parametrize("task", ["TOKEN_CLS", "SEQ_CLS"])
