@@ -42,10 +42,7 @@ def add_lora(
     to. Several adapters with different names may be added; the last one added counts. The head of
     a plain Keras model are the `Dense` layers that make its outputs; where it ends in something
     else, wake that with `kft.unfreeze`.
-
-    The head, and whatever else is woken with `kft.unfreeze` while the adapter counts, is the
-    adapter's own: it begins as the base's, and is switched, saved and loaded with it, as PEFT's
-    `modules_to_save` are.
+    The head, and what `kft.unfreeze` wakes, is the adapter's own, as PEFT's `modules_to_save` are.
 
     Args:
         model: a `kft.Model`, a backbone of kft or keras-hub, or any functional Keras model.

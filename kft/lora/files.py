@@ -134,16 +134,37 @@ def load_adapter(model, folder, name="default", check_base=True):
         ['block_0/query', 'block_0/value']
     """
     folder = Path(folder)
+    settings, parts, values, full = _checked(model, folder, check_base)
+    if name in names(model):
+        insist_unmerged(model)
+        paths = _same(model, settings, name, folder)
+        activate(model, name)
+    else:
+        paths = install(model, settings, name, np.random.default_rng(0))
+    _assign(model, name, parts, values, full)
+    return paths
+
+
+def _checked(model, folder, check_base):
+    """What a folder has for a model, with everything checked before the model is changed.
+
+    Returns:
+        {path: `Settings`}; {path: {part: array}} of adapters; {path: {weight: array}} of layers in
+        full, as torch has them; {path of a weight: array} of the head and what else lies beside.
+    """
     config, tensors, beside, about = read(folder)
     modules, everything = modules_of(model), layers(model)
     found = matching.placed(tensors, modules, model, folder)
     prefix = modules.prefix_of(list(found.modules))
     settings = {
         path: matching.settings_of(path, everything[path], found, config, prefix, folder)
-        for path in everything if path in found.parts
-    }  # fmt: skip
-    values = {path: matching.weights_of(everything[path], given, path, folder)
-              for path, given in found.full.items()}  # fmt: skip
+        for path in everything
+        if path in found.parts
+    }
+    values = {
+        path: matching.weights_of(everything[path], given, path, folder)
+        for path, given in found.full.items()
+    }
     full = _that_fit(model, modules, found.head | beside, folder)
     matching.insist_complete(found, config, modules, model, folder)
     insist_same(folder, about, tensors, beside)
@@ -152,17 +173,10 @@ def load_adapter(model, folder, name="default", check_base=True):
         warnings.warn(
             f"{folder} holds {len(found.skipped)} tensors of parts that {model.name} has not, and "
             f"they are skipped: {listed(found.skipped, 3)}.",
-            stacklevel=2,
+            stacklevel=3,
         )
     settings |= dict.fromkeys({*values, *(p.rpartition("/")[0] for p in full)}, FULL)
-    if name in names(model):
-        insist_unmerged(model)
-        paths = _same(model, settings, name, folder)
-        activate(model, name)
-    else:
-        paths = install(model, settings, name, np.random.default_rng(0))
-    _assign(model, name, found.parts, values, full)
-    return paths
+    return settings, found.parts, values, full
 
 
 def _paths(values):
@@ -202,7 +216,7 @@ def _that_fit(model, modules, full, folder):
             warnings.warn(
                 f"{folder} holds a head ({listed(lacking, 2)}), and {model.name} has none: it is "
                 f"not loaded.",
-                stacklevel=3,
+                stacklevel=4,
             )
         full = {path: value for path, value in full.items() if path in by_path}
     for path, value in full.items():
