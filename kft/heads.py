@@ -17,13 +17,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.backbones.composite import Composite
 from kft.losses import AbsoluteError, BinaryCrossEntropy, CrossEntropy, SquaredError
 
 POOLINGS = ("mean", "cls", "max", "attention")
 
 
 @keras.saving.register_keras_serializable("kft")
-class Pooling(keras.layers.Layer):
+class Pooling(Composite):
     """Turns features of positions into one vector per input.
 
     Args:
@@ -54,9 +55,10 @@ class Pooling(keras.layers.Layer):
         self.kind = kind
         if kind == "attention":
             # Zero scores weight all positions alike. A bias would cancel in the softmax.
-            self.score = keras.layers.Dense(
+            score = keras.layers.Dense(
                 1, use_bias=False, kernel_initializer="zeros", dtype=self.dtype_policy, name="score"
             )
+            self.score = self.part(score)
 
     def build(self, features_shape, residue_mask_shape=None):
         rank = len(features_shape)
@@ -103,7 +105,7 @@ class Pooling(keras.layers.Layer):
 # What heads share -------------------------------------------------------------------------------
 
 
-class _Head(keras.layers.Layer):
+class _Head(Composite):
     """Pooling where there is one, dropout where there is any, then a dense layer.
 
     Attributes:
@@ -126,12 +128,13 @@ class _Head(keras.layers.Layer):
         if pooling is not None and not self.pools:
             raise ValueError(f"{type(self).__name__} has no pooling, received {pooling!r}.")
         if self.pools:
-            self.pooling = Pooling(pooling, dtype=self.dtype_policy, name="pooling")
+            self.pooling = self.part(Pooling(pooling, dtype=self.dtype_policy, name="pooling"))
         else:
             self.pooling = None
         self.dropout = keras.layers.Dropout(dropout, seed=0, dtype="float32", name="dropout")
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        setattr(self, self.last, _dense(units, self.last, self.kernel_initializer, self.activation))
+        last = _dense(units, self.last, self.kernel_initializer, self.activation)
+        setattr(self, self.last, self.part(last))
 
     def build(self, features_shape, residue_mask_shape=None):
         if self.per_residue and len(features_shape) < 3:
@@ -394,6 +397,25 @@ class ResidueRegression(_Numbers):
 
 
 @keras.saving.register_keras_serializable("kft")
+class Drawn(keras.initializers.Initializer):
+    """Normal with deviation 1 / sqrt(inputs), drawn by numpy: the same on every backend.
+
+    Args:
+        seed: int.
+    """
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def __call__(self, shape, dtype=None):
+        values = np.random.default_rng(self.seed).standard_normal(shape) / np.sqrt(shape[0])
+        return ops.convert_to_tensor(values, dtype=dtype)
+
+    def get_config(self):
+        return {"seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("kft")
 class EsmClassification(_Classes):
     """The head of transformers' `EsmForSequenceClassification`, with a softmax on top.
 
@@ -424,13 +446,9 @@ class EsmClassification(_Classes):
 
     def build(self, features_shape, residue_mask_shape=None):
         width = features_shape[-1]
-        self.dense = _dense(width, "dense", self._draw, "tanh")
+        self.dense = self.part(_dense(width, "dense", Drawn(self.seed), "tanh"))
         self.dense.build((features_shape[0], width))
         super().build(features_shape, residue_mask_shape)
-
-    def _draw(self, shape, dtype=None):
-        values = np.random.default_rng(self.seed).standard_normal(shape) / np.sqrt(shape[0])
-        return ops.convert_to_tensor(values, dtype=dtype)
 
     def call(self, features, residue_mask=None, training=None):
         if len(features.shape) == 3:

@@ -14,10 +14,12 @@ import keras
 import numpy as np
 
 from kft.backbones.batch_order import OrderedFit
+from kft.backbones.composite import adapters_of, restore
 from kft.batching import Batches, batches, silent_cuts, warn_of_cut
 from kft.data import read_fasta
 from kft.data.sequences import Sequences, warn_of_changes
 from kft.heads import Pooling
+from kft.lora.owned import join
 from kft.params import find, is_frozen
 
 
@@ -150,6 +152,9 @@ class Model(Learner):
         # listed twice.
         vars(self)["backbone"] = backbone
         self.head = head
+        join(self)  # the backbone may have adapters, and each has a head of its own
+
+    keeps_head = True  # its config tells of adapters in the head, whatever that is made of
 
     @property
     def encode(self):
@@ -171,6 +176,7 @@ class Model(Learner):
             "name": self.name,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "head": keras.saving.serialize_keras_object(self.head),
+            "exchanged": adapters_of(self.head),
             "frozen": [layer.path for layer in layers if layer.path and not layer.trainable],
         }
 
@@ -187,6 +193,7 @@ class Model(Learner):
             for part in ("backbone", "head")
         }
         model = cls(**parts, name=config["name"])
+        restore(model.head, config.get("exchanged", {}))
         # A model is frozen as it was, or the optimizer's state would not fit it.
         for layer in model._flatten_layers(include_self=False):
             layer.trainable = layer.path not in config["frozen"]

@@ -17,7 +17,7 @@ import numpy as np
 from kft.backbones import randomised
 from kft.lora import add_lora, remove
 from kft.lora import names as adapter_names
-from kft.lora.adapting import adapted
+from kft.lora.owned import adapted
 from kft.model import Model, flat
 from kft.params import find, layers, sign, train_only, unfreeze, weights
 from kft.params.paths import ancestors

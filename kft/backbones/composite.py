@@ -24,6 +24,10 @@ class Composite(keras.layers.Layer):
 
     def get_config(self):
         found = exchanged(parts(self))
+        for layer in parts(self):  # whose own parts were
+            if isinstance(layer, Composite) and "exchanged" in layer.get_config():
+                found[layer.name] = keras.saving.serialize_keras_object(layer)
+                found[layer.name].pop("build_config", None)
         return {**super().get_config(), **({"exchanged": found} if found else {})}
 
 
@@ -70,4 +74,6 @@ def restore(model, configs):
     for path, config in configs.items():
         kind = keras.saving.get_registered_object(config["registered_name"])
         told = config["config"]
-        kind.take_over(by_path[path]).resume(told["adapters"], told["active"], told["merged"])
+        if not getattr(by_path[path], "adapters", None):  # its own config may have told already
+            kind.take_over(by_path[path])
+        by_path[path].resume(told["adapters"], told["active"], told["merged"])

@@ -48,6 +48,7 @@ _DINOV2_BLOCK = {
     "layer_scale2": "layer_scale2",
 }
 _SWIGLU = {"mlp/weights_in": "mlp.weights_in", "mlp/weights_out": "mlp.down_proj"}
+_GATED = ("gate_proj", "up_proj")  # what "weights_in" is now: their outputs stand side by side
 _REST = {
     "embedding/patches": "embeddings.patch_embeddings.projection",
     "final_norm": "layernorm",
@@ -79,11 +80,14 @@ def hugging_face_names(backbone, paths):
         paths: of layers as `kft.params` has them, "block_0/mha/query" for one.
 
     Returns:
-        Two dicts: path -> module, "layers.0.attention.q_proj" for that one; and module -> path for
-        the names that modules had before transformers 5.
+        Two dicts: path -> module, "layers.0.attention.q_proj" for that one, or the two of a layer
+        that is both in one; and module -> path for the names of before transformers 5.
     """
-    family = backbone.get_config()["family"]
-    block = _DINOV2_BLOCK if family == "dinov2" else _VIT_BLOCK
+    config = backbone.get_config()
+    family = config["family"]
+    block = dict(_DINOV2_BLOCK if family == "dinov2" else _VIT_BLOCK)
+    if config["swiglu"]:
+        block = {k: v for k, v in block.items() if not k.startswith("mlp/")} | _SWIGLU
     names, older = {}, {}
     for path in paths:
         found = re.fullmatch(r"block_(\d+)/(.*)", path)
@@ -93,6 +97,8 @@ def hugging_face_names(backbone, paths):
         if module is None:
             continue
         names[path] = f"{_stem(family)}.{found[1]}.{module}" if found else module
+        if found and module == _SWIGLU["mlp/weights_in"]:
+            names[path] = tuple(names[path].replace("weights_in", part) for part in _GATED)
         if found:
             for old, new in _OLDER:
                 module = module.replace(new, old)
@@ -254,7 +260,7 @@ def _wanted(arguments, variables, names):
         found = re.fullmatch(r"block_(\d+)/(.*)", layer)
         if found:
             module = f"{_stem(family)}.{found[1]}.{block[found[2]]}"
-            pair = [module.replace("weights_in", part) for part in ("gate_proj", "up_proj")]
+            pair = [module.replace("weights_in", part) for part in _GATED]
             both = module.endswith("weights_in") and f"{pair[0]}.{suffix}" in names
             wanted[path] = [f"{one}.{suffix}" for one in (pair if both else [module])]
         elif layer in _REST:

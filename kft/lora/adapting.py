@@ -10,12 +10,21 @@ from itertools import compress
 
 import keras
 import numpy as np
-from keras.src.models import Functional
 
 from kft.backbones.composite import Composite
 from kft.backbones.esm2 import ESM2, MaskedLM
-from kft.lora.kinds import bias_size, kind_of, why_not
+from kft.lora.kinds import LoRAWhole, bias_size, kind_of, why_not
 from kft.lora.layers import Adapted, Settings
+from kft.lora.owned import (
+    adapted,
+    beside,
+    head_of,
+    head_paths,
+    head_settings,
+    hold,
+    names,
+    take_strays,
+)  # fmt: skip
 from kft.params import find, layers, sign, train_only
 from kft.params.paths import ancestors, listed
 
@@ -33,6 +42,7 @@ def add_lora(
     to. Several adapters with different names may be added; the last one added counts. The head of
     a plain Keras model are the `Dense` layers that make its outputs; where it ends in something
     else, wake that with `kft.unfreeze`.
+    The head, and what `kft.unfreeze` wakes, is the adapter's own, as PEFT's `modules_to_save` are.
 
     Args:
         model: a `kft.Model`, a backbone of kft or keras-hub, or any functional Keras model.
@@ -89,12 +99,15 @@ def install(model, settings, name, rng):
     Args:
         model: a built Keras model.
         settings: {path of a layer: `Settings`}.
+            The head is added to them.
         name: of the adapter.
         rng: numpy generator.
 
     Returns:
         list of the paths whose rank is not 0.
     """
+    take_strays(model)
+    settings = settings | head_settings(model)
     if not name.isidentifier():
         raise ValueError(f"name must be an identifier, received {name!r}.")
     everything = layers(model)
@@ -108,8 +121,10 @@ def install(model, settings, name, rng):
     for path, setting in settings.items():
         layer = everything[path]
         if not isinstance(layer, Adapted):
-            kind_of(layer).take_over(layer)
+            (kind_of(layer) or LoRAWhole).take_over(layer)
         layer.add_adapter(name, setting, rng)
+    for layer in beside(model, [everything[path] for path in settings]):
+        hold(layer, name)
     _guard_configs(model)
     activate(model, name)
     return [path for path, setting in settings.items() if setting.rank]
@@ -118,8 +133,7 @@ def install(model, settings, name, rng):
 def activate(model, name):
     """Lets one adapter count alone, and freezes all but adapters and head."""
     found = adapted(model)
-    for _, layer in found:
-        layer.use({name: 1.0})
+    _count(model, {name: 1.0})
     # Those that do not count sleep wherever they are, until `use` calls them.
     learns = {*(path for path, _ in found), *head_of(model)}
     train_only(model, lambda path: path in learns)
@@ -127,27 +141,20 @@ def activate(model, name):
     _say(_compiled_anew(model, [path for path, _ in found]))
 
 
-def adapted(model):
-    """[(path, layer)] of the layers of a model that hold adapters."""
-    return [(path, x) for path, x in layers(model).items() if isinstance(x, Adapted)]
-
-
-def names(model):
-    """The names of a model's adapters, in the order in which they were added.
-
-    Args:
-        model: any built Keras model.
-
-    Returns:
-        list of strings, empty if there are none.
-    """
-    return list(dict.fromkeys(name for _, layer in adapted(model) for name in layer.adapters))
+def _count(model, shares):
+    """Lets adapters count, in the model and in the heads of others on the same layers."""
+    found = [layer for _, layer in adapted(model)]
+    for layer in [*found, *(x for x in beside(model, found) if isinstance(x, Adapted))]:
+        layer.use(shares)
 
 
 def use(model, active):
     """Switches adapters: one, several that are added up, or none.
 
-    A change of what learns un-compiles the model, as `kft.freeze` does.
+    What an adapter has in full, its head for one, is switched with it; without adapters the base's
+    answers. Of several the weights are added up as the updates are, base + share (adapter - base),
+    and what is theirs in full does not learn meanwhile: it would be nobody's. A change of what
+    learns un-compiles the model, as `kft.freeze` does.
 
     Args:
         model: a model with adapters.
@@ -182,9 +189,10 @@ def use(model, active):
                 f"{path}: an adapter with magnitudes (DoRA) counts alone and with share 1, "
                 f"received {shares}."
             )
+    take_strays(model)
+    found = adapted(model)
     awake = _awake(model)
-    for _, layer in found:
-        layer.use(shares)
+    _count(model, shares)
     _say(_compiled_anew(model, [path for path, _ in found], uncompile=_awake(model) != awake))
 
 
@@ -241,8 +249,9 @@ def unmerge_lora(model):
 def remove(model, name=None):
     """Forgets adapters. What is merged stays in the kernels; that is how a plain model is made.
 
-    The layers stay frozen, and the model is not compiled any more. A language-model head, which is
-    tied to the table of tokens, then reads what was merged into that.
+    The layers stay frozen, and the model is not compiled any more. Unless the adapters are merged,
+    what they have in full goes with them: the head is the base's again. A language-model head,
+    which is tied to the table of tokens, then reads what was merged into that.
 
     Args:
         model: a model with adapters.
@@ -254,11 +263,14 @@ def remove(model, name=None):
     found = _insist(model, [] if name is None else [name])
     if name is not None:
         insist_unmerged(model)
-    for _, layer in found:
+    merged = any(layer.merged for _, layer in found)
+    holders = [layer for _, layer in found]
+    holders += [x for x in beside(model, holders) if isinstance(x, Adapted) and x not in holders]
+    for layer in holders:
         if name in layer.adapters:
             layer.remove_adapter(name)
         if name is None or not layer.adapters:
-            layer.leave()
+            layer.leave(merged)
     if not adapted(model):
         for part in [model, *layers(model).values()]:
             vars(part).pop("get_config", None)
@@ -284,7 +296,7 @@ def _check(name, rank, alpha, dropout, bias):
 
 def _targets(model, targets):
     """{path: layer} of what is to be adapted."""
-    everything, head = layers(model), _head_paths(model)
+    everything, head = layers(model), head_paths(model)
     if targets is None:
         backbone = getattr(model, "backbone", model)
         targets = getattr(backbone, "lora_targets", ("query", "value"))
@@ -330,7 +342,7 @@ def _differing(model, settings, ranks, alphas):
 
 def _biases(model, chosen):
     """{path: settings of a bias alone} for every layer outside the head that was not chosen."""
-    found, head = {}, _head_paths(model)
+    found, head = {}, head_paths(model)
     for path, layer in layers(model).items():
         if path in chosen or path in head or not bias_size(layer):
             continue
@@ -344,33 +356,6 @@ def _biases(model, chosen):
 
 def _is_table(layer):
     return isinstance(layer, keras.layers.Embedding)
-
-
-def _head_paths(model):
-    """All paths of the head and of what is in it."""
-    head = head_of(model)
-    return {p for p in layers(model) if p in head or set(ancestors(p)) & set(head)}
-
-
-def head_of(model):
-    """Paths of the head: `model.head`, or the dense layers that make a plain model's outputs."""
-    head = getattr(model, "head", None)
-    heads = [head]
-    if head is None and not isinstance(model, ESM2 | MaskedLM):
-        heads = [_behind(output) for output in getattr(model, "outputs", None) or ()]
-    return [path for path, layer in layers(model).items() if any(layer is x for x in heads)]
-
-
-def _behind(output):
-    """The dense layer that makes an output, layers without weights aside; None for any other."""
-    layer = output._keras_history.operation
-    if isinstance(layer, Functional | keras.Sequential):
-        return _behind(layer.outputs[output._keras_history.tensor_index])
-    if getattr(layer, "weights", None):
-        dense = isinstance(layer, keras.layers.Dense) and not isinstance(layer, Adapted)
-        return layer if dense else None
-    before = layer._inbound_nodes[0].input_tensors
-    return _behind(before[0]) if len(before) == 1 else None
 
 
 def insist_unmerged(model):
@@ -444,7 +429,9 @@ def _guard_configs(model):
     if getattr(getattr(model, "backbone", model), "keeps_adapters", False):
         return
     everything = {"": model, **layers(model)}
-    for path, _ in adapted(model):
+    # A `kft.Model` tells of its head, whatever that is made of.
+    told = head_paths(model) if getattr(model, "keeps_head", False) else ()
+    for path in [path for path, _ in adapted(model) if path not in told]:
         for parent in ["", *ancestors(path)]:
             layer = everything[parent]
             if not _keeps_parts(layer):
@@ -454,7 +441,7 @@ def _guard_configs(model):
 
 def _keeps_parts(layer):
     """Whether a layer's config tells of the layers in it."""
-    if isinstance(layer, Composite | ESM2 | MaskedLM):
+    if isinstance(layer, Composite | ESM2 | MaskedLM) or hasattr(layer, "adapters"):
         return True
     told = re.match(r"(Functional|Sequential|Model)\.", type(layer).get_config.__qualname__)
     return told is not None and type(layer).get_config.__module__.startswith(("keras.", "kft."))

@@ -7,49 +7,24 @@ learned in full, lies in kft_head.safetensors beside it.
 
 Differences from the reference: the metadata of adapter_model.safetensors hold a digest of the base
 model (`kft_base`), with which an adapter is not put on another base by mistake.
-
-Shapes: `I` inputs and `O` outputs of a layer, `r` rank.
+A second entry (`kft_files`) names every file and its digest, so that a part that is missing, or of
+another adapter, is an error.
 """
 
-import collections
 import hashlib
-import json
-import re
-import tempfile
 import warnings
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from kft.backbones.checkpoints import read_safetensors
-from kft.lora.adapting import activate, adapted, head_of, insist_unmerged, install, names
-from kft.lora.kinds import LoRAConv2D, bias_size, kind_of, why_not
-from kft.lora.layers import Settings
+from kft.lora import matching
+from kft.lora.adapting import activate, insist_unmerged, install
 from kft.lora.modules import modules_of
+from kft.lora.owned import FULL, adapted, head_of, hold, names, take_strays
+from kft.lora.reading import insist_same, read
+from kft.lora.writing import config_of, from_torch, tensors_of, write
 from kft.params import digest, layers, weights
 from kft.params.paths import listed
-
-CONFIG, TENSORS, HEAD = "adapter_config.json", "adapter_model.safetensors", "kft_head.safetensors"
-_OLDER = "adapter_model.bin"
-_PREFIX = "base_model.model."
-
-# Options of PEFT's LoraConfig that change what an adapter computes and that are not read here.
-_FOREIGN = (
-    "layer_replication", "lora_bias", "megatron_config", "trainable_token_indices",
-    "target_parameters", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config",
-    "kasa_config", "monteclora_config", "fan_in_fan_out",
-)  # fmt: skip
-# What is read of the file, by JSON's names for it; the first two have to be there.
-_READ = {
-    "r": ("an integer", int), "lora_alpha": ("a number", int, float),
-    "lora_dropout": ("a number", int, float),
-    "rank_pattern": ("an object", dict), "alpha_pattern": ("an object", dict),
-    "use_rslora": ("true or false", bool), "use_dora": ("true or false", bool),
-}  # fmt: skip
-# Ways to begin after which the base itself is another one.
-_OTHER_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
-
 
 # Saving -------------------------------------------------------------------------------------------
 
@@ -57,12 +32,14 @@ _OTHER_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
 def save_adapter(model, folder, name=None):
     """Writes one adapter into a folder, in files that PEFT reads.
 
-    Hugging Face's classification and token heads go into PEFT's file too (`modules_to_save`);
-    any other head, and other layers that learn in full, into kft_head.safetensors.
+    Heads that Hugging Face has too, and other layers that it knows and that learned in full, go
+    into PEFT's file (`modules_to_save`); all else into kft_head.safetensors. The files of an
+    earlier adapter in the folder are replaced as a whole: a process that is killed leaves the old
+    adapter or the new one.
 
     Args:
         model: a `kft.Model`, backbone or other Keras model with adapters, merged or not.
-        folder: is made; files of an earlier adapter in it are replaced.
+        folder: is made; files that are not an adapter's stay.
         name: which adapter; None for the only one.
 
     Returns:
@@ -71,6 +48,7 @@ def save_adapter(model, folder, name=None):
     Raises:
         ValueError: no adapters, an unknown name, or several and none named.
         NotADirectoryError: the folder is a file, or in one.
+        OSError: it cannot be written.
 
     Example:
         >>> import tempfile
@@ -83,21 +61,26 @@ def save_adapter(model, folder, name=None):
         ['adapter_config.json', 'adapter_model.safetensors']
     """
     name = _chosen(model, name)
+    take_strays(model)
     modules = modules_of(model)
-    found = [(path, x, x.adapters[name]) for path, x in adapted(model) if name in x.adapters]
-    tensors = {}
-    for path, layer, adapter in found:
-        tensors |= _written(layer, adapter, _PREFIX + modules.full(path))
-    kept, form = _learned_in_full(model), modules.head
-    tensors |= {
-        f"{_PREFIX}{form[path]}": _turned(path, value)
-        for path, value in kept.items()
-        if path in form
-    }
-    beside = {path: value for path, value in kept.items() if path not in form}
-    config = _config(model, modules, {path: x.settings for path, _, x in found}, name)
-    about = {"format": "pt", "kft_base": base_digest(model, kept)}
-    return _write(Path(folder), config, tensors, about, beside)
+    modules.prefix = modules.prefix or _prefix(model, name)
+    tensors, beside, settings = tensors_of(model, modules, name)
+    config = config_of(model, modules, settings, tensors, beside)
+    about = {"format": "pt", "kft_base": base_digest(model, _in_full(model, name))}
+    return write(Path(folder), config, tensors, about, beside)
+
+
+def _prefix(model, name):
+    """What stood before the names of modules in the file that the adapter was read from."""
+    told = [x.adapters[name].settings.prefix for _, x in adapted(model) if name in x.adapters]
+    return next((prefix for prefix in told if prefix), "")
+
+
+def _in_full(model, name):
+    """Paths of the weights that an adapter has in full."""
+    held = {id(v) for _, x in adapted(model) for v in x._own()
+            if name in x.adapters and x.adapters[name].settings.full}  # fmt: skip
+    return {w.path for w in weights(model) if id(w.variable) in held}
 
 
 def _chosen(model, name):
@@ -111,112 +94,6 @@ def _chosen(model, name):
     return known[0] if name is None else name
 
 
-def _written(layer, adapter, module):
-    """The tensors of one layer's adapter, by PEFT's keys."""
-    parts = {part: keras.ops.convert_to_numpy(v) for part, v in adapter.variables.items()}
-    table, tensors = isinstance(layer, keras.layers.Embedding), {}
-    if "a" in parts:
-        a, b = parts["a"].T, parts["b"].T  # (r, I), (O, r)
-        if isinstance(layer, LoRAConv2D):
-            height, width, channels, _ = layer.kernel.shape
-            a = a.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)  # (r, C, h, w)
-            b = b[:, :, None, None]
-        end = ("embedding_A", "embedding_B") if table else ("A.weight", "B.weight")
-        tensors |= {f"{module}.lora_{end[0]}": a, f"{module}.lora_{end[1]}": b}
-    if "magnitude" in parts:
-        magnitude = parts["magnitude"]
-        if isinstance(layer, LoRAConv2D):
-            magnitude = magnitude.reshape(1, -1, 1, 1)
-        tensors[f"{module}.lora_magnitude_vector"] = magnitude
-    if "bias" in parts:
-        place = f"{module}.base_layer.bias" if "a" in parts else f"{module}.bias"
-        tensors[place] = parts["bias"].reshape(-1)
-    return {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-
-
-def _learned_in_full(model):
-    """{path of a weight: numpy array} of the head and of all else that learns, adapters aside."""
-    own = {
-        id(v) for _, x in adapted(model) for a in x.adapters.values() for v in a.variables.values()
-    }
-    head = head_of(model)
-    return {
-        w.path: keras.ops.convert_to_numpy(w.variable)
-        for w in weights(model)
-        if id(w.variable) not in own and (w.learns or set(_above(w.path)) & set(head))
-    }
-
-
-def _above(path):
-    parts = path.split("/")
-    return ["/".join(parts[:i]) for i in range(1, len(parts) + 1)]
-
-
-def _turned(path, value):
-    """A weight as torch has it."""
-    return np.ascontiguousarray(value.T if path.endswith("kernel") else value)
-
-
-def _config(model, modules, settings, name):
-    """What adapter_config.json says."""
-    low_rank = {path: s for path, s in settings.items() if s.rank}
-    most = {
-        what: collections.Counter(getattr(s, what) for s in low_rank.values()).most_common(1)[0][0]
-        for what in ("rank", "alpha")
-    }
-    differing = {
-        what: {f"^{re.escape(modules.full(p))}$": getattr(s, what) for p, s in low_rank.items()
-               if getattr(s, what) != most[what]}
-        for what in ("rank", "alpha")
-    }  # fmt: skip
-    bias = "all" if len(low_rank) < len(settings) else "none"
-    if bias == "none" and any(s.bias for s in settings.values()):
-        bias = "lora_only"
-    first = next(iter(low_rank.values()))
-    report = getattr(getattr(model, "backbone", model), "load_report", None)
-    return {
-        "peft_type": "LORA",
-        "task_type": modules.task,
-        "base_model_name_or_path": getattr(report, "source", None),
-        "r": most["rank"],
-        "lora_alpha": most["alpha"],
-        "lora_dropout": max(s.dropout for s in low_rank.values()),
-        "target_modules": modules.short(low_rank),
-        "rank_pattern": differing["rank"],
-        "alpha_pattern": differing["alpha"],
-        "bias": bias,
-        "use_rslora": first.rslora,
-        "use_dora": first.dora,
-        "modules_to_save": ["classifier"] if modules.head else None,
-        "fan_in_fan_out": False,
-        "init_lora_weights": True,
-        "inference_mode": True,
-    }
-
-
-def _write(folder, config, tensors, about, beside):
-    from safetensors.numpy import save_file
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise NotADirectoryError(
-            f"folder must be a folder or a new name for one, received {folder}, and "
-            f"{next(x for x in (folder, *folder.parents) if x.exists())} is a file."
-        ) from None
-    # Written aside and renamed: a file under its own name is complete.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".adapter-") as aside:
-        aside = Path(aside)
-        save_file(tensors, aside / TENSORS, metadata=about)
-        if beside:
-            save_file(beside, aside / HEAD, metadata={"format": "np"})
-        (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        (folder / HEAD).unlink(missing_ok=True)
-        for file in aside.iterdir():
-            file.replace(folder / file.name)
-    return folder
-
-
 # Loading ------------------------------------------------------------------------------------------
 
 
@@ -224,8 +101,9 @@ def load_adapter(model, folder, name="default", check_base=True):
     """Adds an adapter from a folder of PEFT's files, written by kft or by PEFT.
 
     All but adapter and head is frozen, as `kft.add_lora` does. A head in the files goes into the
-    model's, which has to be the same. An adapter of this name with the same layers and settings
-    gets the values of the file.
+    model's, which has to be the same; it is the adapter's own, as all else that it has in full. An
+    adapter of this name with the same layers and settings gets the values of the file. Tensors of
+    parts that the model has not, of a contact head for one, are skipped and named.
 
     Args:
         model: a `kft.Model`, backbone or other Keras model.
@@ -237,9 +115,11 @@ def load_adapter(model, folder, name="default", check_base=True):
         list of the paths of the layers that have the adapter.
 
     Raises:
-        FileNotFoundError: no such folder or files.
-        ValueError: damaged, not LoRA, options of PEFT that are not supported; names or shapes that
-            do not fit the model or its head; another base; an adapter of this name that differs.
+        FileNotFoundError: no such folder or files, or one that belongs to the adapter is missing.
+        ValueError: damaged, not LoRA, options of PEFT that are not supported; tensors that hold no
+            finite floating-point numbers; layers, biases or heads that adapter_config.json tells of
+            and that have no tensors, or the other way round; names or shapes that do not fit the
+            model or its head; another base; an adapter of this name that differs.
 
     Example:
         >>> import tempfile
@@ -254,185 +134,80 @@ def load_adapter(model, folder, name="default", check_base=True):
         ['block_0/query', 'block_0/value']
     """
     folder = Path(folder)
-    config, tensors, about = _read(folder)
-    everything = layers(model)
-    parts, full, called = _by_layer(tensors, modules_of(model), everything, folder)
-    settings = {p: _settings(p, everything[p], found, config, called[p], folder)
-                for p, found in parts.items()}  # fmt: skip
-    full = _that_fit(model, full | _beside(folder), folder)
-    expected = about.get("kft_base")
-    if check_base and expected and (received := base_digest(model, full)) != expected:
-        raise ValueError(
-            f"{folder} was made on another base: its digest is {expected[:16]}, that of "
-            f"{model.name} is {received[:16]}. Load the weights that it was made on, or say "
-            f"check_base=False if the two differ on purpose."
-        )
+    settings, parts, values, full = _checked(model, folder, check_base)
     if name in names(model):
         insist_unmerged(model)
         paths = _same(model, settings, name, folder)
         activate(model, name)
     else:
         paths = install(model, settings, name, np.random.default_rng(0))
-    for path, found in parts.items():
-        for part, variable in everything[path].adapters[name].variables.items():
-            variable.assign(np.reshape(found[part], variable.shape))
-    by_path = {w.path: w.variable for w in weights(model)}
-    for path, value in full.items():
-        by_path[path].assign(value)
+    _assign(model, name, parts, values, full)
     return paths
 
 
-def _read(folder):
-    from safetensors import safe_open
+def _checked(model, folder, check_base):
+    """What a folder has for a model, with everything checked before the model is changed.
 
-    config = _read_config(folder)
-    file = next((f for f in (folder / TENSORS, folder / _OLDER) if f.exists()), None)
-    if file is None:
-        raise FileNotFoundError(f"{folder} has no {TENSORS}: copy it beside {CONFIG}.")
-    tensors, about = read_safetensors(file), {}  # says first what is wrong with a damaged file
-    if file.name == TENSORS:
-        with safe_open(file, framework="numpy") as opened:
-            about = opened.metadata() or {}
-    return config, tensors, about
-
-
-def _read_config(folder):
-    """What adapter_config.json says, without what is null in it."""
-    file = folder / CONFIG
-    if not file.is_file():
-        raise FileNotFoundError(f"{folder} has no {CONFIG}: give the folder of an adapter.")
-    try:
-        config = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file}: no JSON ({error}). Copy or save it again.") from None
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{file}: expected a JSON object, received a {type(config).__name__}: give the folder "
-            f"of an adapter."
+    Returns:
+        {path: `Settings`}; {path: {part: array}} of adapters; {path: {weight: array}} of layers in
+        full, as torch has them; {path of a weight: array} of the head and what else lies beside.
+    """
+    config, tensors, beside, about = read(folder)
+    modules, everything = modules_of(model), layers(model)
+    found = matching.placed(tensors, modules, model, folder)
+    prefix = modules.prefix_of(list(found.modules))
+    settings = {
+        path: matching.settings_of(path, everything[path], found, config, prefix, folder)
+        for path in everything
+        if path in found.parts
+    }
+    values = {
+        path: matching.weights_of(everything[path], given, path, folder)
+        for path, given in found.full.items()
+    }
+    full = _that_fit(model, modules, found.head | beside, folder)
+    matching.insist_complete(found, config, modules, model, folder)
+    insist_same(folder, about, tensors, beside)
+    _check_base(model, folder, about if check_base else {}, {*full, *_paths(values)})
+    if found.skipped:
+        warnings.warn(
+            f"{folder} holds {len(found.skipped)} tensors of parts that {model.name} has not, and "
+            f"they are skipped: {listed(found.skipped, 3)}.",
+            stacklevel=3,
         )
-    config = {option: value for option, value in config.items() if value is not None}
-    if config.get("peft_type") != "LORA":
-        raise ValueError(f"{folder}: peft_type is {config.get('peft_type')!r}, expected 'LORA'.")
-    foreign = [option for option in _FOREIGN if config.get(option)]
-    if str(config.get("init_lora_weights", True)).lower().startswith(_OTHER_BASES):
-        foreign.append("init_lora_weights")
-    if foreign:
+    settings |= dict.fromkeys({*values, *(p.rpartition("/")[0] for p in full)}, FULL)
+    return settings, found.parts, values, full
+
+
+def _paths(values):
+    return {f"{path}/{weight}" for path, given in values.items() for weight in given}
+
+
+def _check_base(model, folder, about, without):
+    expected = about.get("kft_base")
+    if expected and (received := base_digest(model, without)) != expected:
         raise ValueError(
-            f"{folder}: {foreign[0]}={config[foreign[0]]!r} is not supported by kft. What is: r, "
-            f"lora_alpha, rank_pattern, alpha_pattern, lora_dropout, bias, use_rslora, use_dora, "
-            f"modules_to_save."
+            f"{folder} was made on another base: its digest is {expected[:16]}, that of "
+            f"{model.name} is {received[:16]}. Load the weights that it was made on, or say "
+            f"check_base=False if the two differ on purpose."
         )
-    for i, (option, (kind, *types)) in enumerate(_READ.items()):
-        if type(config.get(option)) not in types and (i < 2 or option in config):
-            received = repr(config[option]) if option in config else "nothing"
-            raise ValueError(
-                f"{file}: {option} must be {kind}, received {received}. Copy or save it again."
-            )
-    return config
 
 
-_PARTS = {
-    "lora_A.weight": "a", "lora_B.weight": "b", "lora_embedding_A": "a", "lora_embedding_B": "b",
-    "lora_magnitude_vector": "magnitude", "base_layer.bias": "bias", "bias": "bias",
-}  # fmt: skip
+def _assign(model, name, parts, values, full):
+    """Gives an adapter that counts alone the values of a file."""
+    everything = layers(model)
+    for path, found in parts.items():
+        for part, variable in everything[path].adapters[name].variables.items():
+            variable.assign(np.reshape(found[part], variable.shape))
+    for path, given in values.items():
+        layer = everything[path]
+        layer.set_full(name, [from_torch(layer, x, given[x]) for x in layer.own_paths()])
+    by_path = {w.path: w.variable for w in weights(model)}
+    for path, value in full.items():
+        by_path[path].assign(value)
 
 
-# With bias="all" PEFT takes along the biases of heads, and the untrained copy of one that it saves.
-_OTHER_HEADS = re.compile(r"\.original_module\.|^(esm\.)?(contact_head|pooler|lm_head)\..*bias$")
-
-
-def _by_layer(tensors, modules, everything, folder):
-    """{path: {part: array}} of adapters, {path: array} of what learned in full, {path: module}."""
-    parts, full, called, unknown = {}, {}, {}, []
-    for key in tensors:
-        plain = re.sub(r"\.modules_to_save(\.\w+)?", "", key.removeprefix(_PREFIX))
-        if _OTHER_HEADS.search(plain) and modules.path(plain.rpartition(".")[0]) is None:
-            continue
-        if (path := modules.in_head(plain)) is not None:
-            full[path] = tensors[key].T if path.endswith("kernel") else tensors[key]
-            continue
-        if plain.startswith("classifier."):  # a head that the model has not
-            full[plain] = tensors[key]
-            continue
-        end = next((e for e in _PARTS if plain.endswith(f".{e}")), None)
-        path = modules.path(plain.removesuffix(f".{end}")) if end else None
-        if path not in everything:
-            unknown.append(key)
-            continue
-        value, part, called[path] = tensors[key], _PARTS[end], plain.removesuffix(f".{end}")
-        if part in ("a", "b"):  # (r, I) or (r, C, h, w); (O, r) or (O, r, 1, 1)
-            if value.ndim == 4:
-                value = value.transpose(0, 2, 3, 1) if part == "a" else value[:, :, 0, 0]
-                value = value.reshape(len(value), -1)
-            value = value.T
-        parts.setdefault(path, {})[part] = value
-    if unknown:
-        raise ValueError(
-            f"{folder}: {len(unknown)} of {len(tensors)} tensors have no place in the model, among "
-            f"them {listed(unknown, 3)}. Its layers are called {listed(modules.known(), 3)}."
-        )
-    return {path: parts[path] for path in everything if path in parts}, full, called
-
-
-def _settings(path, layer, parts, config, module, folder):
-    """`Settings` of one layer, with everything checked that could fail later."""
-    if ("a" in parts) != ("b" in parts):
-        raise ValueError(f"{folder}: {path} has one of lora_A and lora_B only.")
-    bias = "bias" in parts
-    if bias and np.size(parts["bias"]) != (size := bias_size(layer)):
-        raise ValueError(
-            f"{folder}: the bias of {path} has {np.size(parts['bias'])} numbers, the layer {size}."
-        )
-    if "a" not in parts:
-        if kind_of(layer) is None:
-            raise ValueError(f"{folder}: {path} is a {type(layer).__name__}, whose bias kft cannot "
-                             f"adapt.")  # fmt: skip
-        return Settings(0, 0.0, bias=True)
-    if (reason := why_not(layer)) is not None:
-        raise ValueError(f"{folder}: {path} cannot be adapted: {reason}.")
-    rank = parts["a"].shape[1]
-    told = _pattern(config.get("rank_pattern"), module, config["r"])
-    if rank != told or parts["b"].shape[0] != told:
-        raise ValueError(f"{folder}: {path} has rank {rank} in the tensors and {told} in {CONFIG}.")
-    layer_sizes = kind_of(layer).sizes_of(layer)
-    received = parts["a"].shape[0], parts["b"].shape[1]
-    if received != layer_sizes:
-        raise ValueError(
-            f"{folder}: the adapter of {path} is for {received[0]} inputs and {received[1]} "
-            f"outputs, the layer has {layer_sizes[0]} and {layer_sizes[1]}."
-        )
-    dora = config.get("use_dora", False)
-    if np.size(parts.get("magnitude", ())) != layer_sizes[1] * dora:
-        raise ValueError(
-            f"{folder}: {path} has {np.size(parts.get('magnitude', ()))} magnitudes, expected "
-            f"{layer_sizes[1] * dora} with use_dora={dora}."
-        )
-    table = isinstance(layer, keras.layers.Embedding)
-    return Settings(
-        rank,
-        _pattern(config.get("alpha_pattern"), module, config["lora_alpha"]),
-        0.0 if table else config.get("lora_dropout", 0.0),
-        config.get("use_rslora", False),
-        dora,
-        bias,
-    )
-
-
-def _pattern(patterns, module, default):
-    """The value of the first pattern that matches the end of a module's name, as PEFT finds it."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
-
-
-def _beside(folder):
-    if not (folder / HEAD).exists():
-        return {}
-    return dict(read_safetensors(folder / HEAD, dtype=None))
-
-
-def _that_fit(model, full, folder):
+def _that_fit(model, modules, full, folder):
     """The weights that learned in full, if the model has them; for a backbone, without the head."""
     by_path = {w.path: w.variable for w in weights(model)}
     if full and not head_of(model):
@@ -441,31 +216,45 @@ def _that_fit(model, full, folder):
             warnings.warn(
                 f"{folder} holds a head ({listed(lacking, 2)}), and {model.name} has none: it is "
                 f"not loaded.",
-                stacklevel=3,
+                stacklevel=4,
             )
         full = {path: value for path, value in full.items() if path in by_path}
     for path, value in full.items():
         expected = tuple(by_path[path].shape) if path in by_path else None
         if expected != value.shape:
             has = f"has it as {expected}" if expected else "has no such weight"
+            advice = f"; {modules.advice}" if modules.advice and not expected else ""
             raise ValueError(
                 f"{folder}: {path} is {value.shape}, and {model.name} {has}. Give the model the "
-                f"head that it was saved with: kft.replace_head."
+                f"head that it was saved with: kft.replace_head{advice}."
             )
     return full
 
 
 def _same(model, settings, name, folder):
     """The paths, if the adapter of this name has the same layers and settings."""
-    there = {path: x.adapters[name].settings for path, x in adapted(model) if name in x.adapters}
-    if there != settings:
-        ranks = [sorted({s.rank for s in x.values() if s.rank}) for x in (there, settings)]
+    everything = dict(adapted(model))
+    there = {
+        path: x.adapters[name].settings for path, x in everything.items() if name in x.adapters
+    }
+    full = {path for path, s in [*settings.items(), *there.items()] if s.full}
+    there, wanted = ({p: s for p, s in x.items() if p not in full} for x in (there, settings))
+    if there != wanted:
+        ranks = [sorted({s.rank for s in x.values() if s.rank}) for x in (there, wanted)]
         raise ValueError(
             f"{model.name} has an adapter {name!r} of rank {listed(ranks[0], 3)} on {len(there)} "
-            f"layers, that of {folder} has rank {listed(ranks[1], 3)} on {len(settings)}, or other "
+            f"layers, that of {folder} has rank {listed(ranks[1], 3)} on {len(wanted)}, or other "
             f"settings: load it under another name, or kft.lora.remove(model, {name!r}) first."
         )
+    for path, setting in settings.items():
+        if setting.full:
+            hold(layers(model)[path], name)
     return [path for path, setting in settings.items() if setting.rank]
+
+
+def _above(path):
+    parts = path.split("/")
+    return ["/".join(parts[:i]) for i in range(1, len(parts) + 1)]
 
 
 # The base -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ share one factor; a `Conv2D` kernel to (height, width, channels) x filters, as i
 Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
 """
 
+import functools
 import math
 
 import keras
@@ -14,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from kft.backbones.esm2 import TokenTable
-from kft.lora.layers import Adapted
+from kft.lora.layers import Adapted, exchange
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -193,6 +194,48 @@ class LoRALayerNormalization(Adapted, keras.layers.LayerNormalization):
         return 0, 0
 
 
+@keras.saving.register_keras_serializable("kft")
+class LoRAWhole(Adapted):
+    """Any other layer, whose adapters are copies of all its weights; see `whole`."""
+
+    @classmethod
+    def take_over(cls, layer):
+        """Makes a built layer of any class one that can hold copies of its weights."""
+        exchange(layer, whole(type(layer)))
+        layer._begin()
+        return layer
+
+    def _matrix_variable(self):
+        return None
+
+    def _bias_variable(self):
+        return None
+
+    @classmethod
+    def sizes_of(cls, layer):
+        return 0, 0
+
+    def get_config(self):
+        # Keras's own layers are registered under no other name than that of their class.
+        return {**super().get_config(), "of": keras.saving.get_registered_name(self.base_class)}
+
+    @classmethod
+    def from_config(cls, config):
+        name = config["of"]
+        base = keras.saving.get_registered_object(name) or getattr(keras.layers, name)
+        config = {key: value for key, value in config.items() if key != "of"}
+        return base.from_config.__func__(whole(base), config)
+
+
+@functools.cache
+def whole(base):
+    """The subclass of a class of layers that holds copies of all weights and computes as it."""
+    of = {"base_class": base, "call": base.call, "__doc__": base.__doc__}
+    made = type(f"LoRAWhole{base.__name__}", (LoRAWhole, base), of)
+    # All under one name: which of them a config means stands in it.
+    return keras.saving.register_keras_serializable("kft", "LoRAWhole")(made)
+
+
 KINDS = (
     LoRADense, LoRAEinsumDense, LoRAConv2D, LoRAEmbedding, LoRATokenTable,
     LoRALayerNormalization,
@@ -215,7 +258,7 @@ def bias_size(layer):
 def why_not(layer):
     """Why a layer cannot hold adapters of rank r; None if it can."""
     kind = kind_of(layer)
-    if kind is None or kind is LoRALayerNormalization:
+    if kind is None or issubclass(kind, LoRALayerNormalization | LoRAWhole):
         known = ", ".join(k.base_class.__name__ for k in KINDS[:4])
         return f"it is a {type(layer).__name__}, and adapters are for {known}"
     if not layer.built:

@@ -8,16 +8,21 @@ A layer computes x W + b. With an adapter it computes x W + s (x A) B + b, s = a
 forms A B while it learns. W is seen as a matrix, inputs x outputs: an `EinsumDense` or `Conv2D`
 kernel is flattened, and what an `Embedding` looks up is a row of W.
 
+What an adapter has of a layer that learns in full, a head for one, is a copy of all its weights, as
+PEFT's `modules_to_save` are. The copy of the adapter that counts is in the layer itself, the others
+and the base's are kept aside.
+
 Differences from the reference: a bias that an adapter trains is a copy of its own, so that without
 the adapter the layer answers as before; the norm of W + s A B that DoRA divides by is found
-without forming A B.
+without forming A B; of several adapters together the copies are combined as their updates are,
+where PEFT takes one alone.
 
 Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
 """
 
 import inspect
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import keras
 import numpy as np
@@ -29,12 +34,15 @@ class Settings:
     """What an adapter of one layer is.
 
     Attributes:
-        rank: r, 0 for an adapter that has a bias alone.
+        rank: r, 0 for an adapter that has a bias alone, or all weights.
         alpha: numerator of the scale.
         dropout: share of the inputs of A that are dropped in training.
         rslora: whether the scale is alpha / sqrt(r), not alpha / r.
         dora: whether the columns of W + s A B have learned magnitudes.
         bias: whether the adapter has a bias of its own.
+        full: whether the adapter has all weights of the layer, as it has those of a head.
+        prefix: what stands before the names of modules in the model that its file was made for,
+            None for an adapter that was not read from a file.
     """
 
     rank: int
@@ -43,6 +51,8 @@ class Settings:
     rslora: bool = False
     dora: bool = False
     bias: bool = False
+    full: bool = False
+    prefix: str | None = field(default=None, compare=False)
 
     @property
     def scale(self):
@@ -57,6 +67,8 @@ class Adapter:
         a, b: (I, r) and (r, O).
         magnitude: (O,), for DoRA.
         bias: in place of the layer's own.
+        full: numpy arrays in place of all the layer's own, those that the layer was left with last;
+            `Adapted.full_values` tells those of now.
     """
 
     settings: Settings
@@ -64,6 +76,7 @@ class Adapter:
     b: keras.Variable | None = None
     magnitude: keras.Variable | None = None
     bias: keras.Variable | None = None
+    full: list[np.ndarray] | None = None
 
     @property
     def variables(self):
@@ -76,7 +89,8 @@ class Adapted:
     """What a Keras layer needs to hold adapters; stands before its class.
 
     The layer's own weights never learn, whatever `trainable` is set to; the active adapters do
-    if the layer does.
+    if the layer does. Where an adapter has all weights, its own are the layer's while it counts,
+    and learn; those of several that are combined do not, since they would be nobody's.
 
     Attributes:
         adapters: {name: Adapter}.
@@ -99,7 +113,8 @@ class Adapted:
     def resume(self, adapters, active, merged):
         """Adds the adapters that a config tells of, with values that a file will overwrite."""
         for name, settings in adapters.items():
-            self.add_adapter(name, Settings(**settings), np.random.default_rng(0))
+            if name not in self.adapters:
+                self.add_adapter(name, Settings(**settings), np.random.default_rng(0))
         self.use(active)
         vars(self)["_merge_when_loaded"] = merged
 
@@ -113,15 +128,22 @@ class Adapted:
     def _begin(self):
         # Plain dicts that no backend tracks: the variables are tracked where they are made.
         vars(self).update(adapters={}, active={}, _before=None, _merge_when_loaded=False)
+        vars(self).update(_in_place={}, _base=None)
 
-    def leave(self):
-        """Makes the layer what it was before; it goes on answering as it does if it is merged."""
+    def leave(self, merged):
+        """Makes the layer what it was before; it goes on answering as it does if merged."""
+        learned = self.trainable and all(x.settings.full for x in self.adapters.values())
+        if merged:
+            vars(self).update(_in_place={}, _base=None)  # what is in place is the layer's own now
         for name in list(self.adapters):
             self.remove_adapter(name)
-        for name in ("adapters", "active", "_before", "_merge_when_loaded", "_planned"):
+        for name in ("adapters", "active", "_before", "_merge_when_loaded", "_planned",
+                     "_in_place", "_base"):  # fmt: skip
             vars(self).pop(name, None)
         exchange(self, self.base_class)
-        self.trainable = False
+        # TensorFlow's layers take what is set to its present value for no change.
+        self.trainable = not learned
+        self.trainable = learned
 
     # Adapters -----------------------------------------------------------------------------------
 
@@ -145,17 +167,22 @@ class Adapted:
         if settings.bias:
             own = ops.convert_to_numpy(self._bias_variable())
             adapter.bias = self._variable(f"lora_bias_{name}", own)
+        if settings.full:
+            adapter.full = [value.copy() for value in self._base_arrays()]
         if settings.dropout and not hasattr(self, "_drops"):
             self._drops = keras.random.SeedGenerator(int(rng.integers(2**31)))
         self._tracker.lock()
         self.adapters[name] = adapter
-        self._mark(self.trainable)
+        self._settle()
 
     def remove_adapter(self, name):
-        """Forgets an adapter and its variables."""
+        """Forgets an adapter, its variables and its copy of the weights."""
+        if name in self._in_place:
+            self._put({n: share for n, share in self._in_place.items() if n != name})
         for variable in self.adapters.pop(name).variables.values():
             self._untrack_variable(variable)
         self.active.pop(name, None)
+        self._settle()
         if hasattr(self, "_drops") and not any(x.settings.dropout for x in self.adapters.values()):
             self._tracker.unlock()
             self._tracker.untrack(self._drops)
@@ -164,8 +191,10 @@ class Adapted:
 
     def use(self, active):
         """Says which adapters count, and with what share: {name: share}."""
-        vars(self)["active"] = {n: float(w) for n, w in active.items() if n in self.adapters}
-        self._mark(self.trainable)
+        active = {n: float(w) for n, w in active.items() if n in self.adapters}
+        self._put({n: share for n, share in active.items() if self.adapters[n].settings.full})
+        vars(self)["active"] = active
+        self._settle()
 
     def _variable(self, name, values):
         constant = keras.initializers.Constant(np.asarray(values, dtype="float32"))
@@ -186,10 +215,72 @@ class Adapted:
     def _mark(self, value):
         # A method: TensorFlow's layers take what is set to its present value for no change.
         keras.layers.Layer.trainable.fset(self, value)
+        self._settle()
+
+    def _settle(self):
+        """Lets those variables sleep that are not to learn, whatever `trainable` says."""
         awake = {id(v) for n in self.active for v in self.adapters[n].variables.values()}
+        if self._own_learn():
+            awake |= {id(v) for v in self._own()}
         for variable in self._trainable_variables:
-            if id(variable) not in awake:
-                variable.trainable = False
+            variable.trainable = bool(self.trainable) and id(variable) in awake
+
+    def _own_learn(self):
+        """Whether the layer's own weights are one adapter's, or the base's of a layer like that."""
+        if self.active:
+            return self.active == self._in_place and list(self.active.values()) == [1.0]
+        return bool(self.adapters) and all(x.settings.full for x in self.adapters.values())
+
+    # Copies of all weights ------------------------------------------------------------------------
+
+    def _put(self, wanted):
+        """Puts the weights of adapters, {name: share}, into the layer; of none, the base's."""
+        if wanted == self._in_place:
+            return
+        now = self._arrays()
+        if list(self._in_place.values()) == [1.0]:
+            self.adapters[next(iter(self._in_place))].full = now
+        base = self._base_arrays()
+        vars(self).update(_in_place=dict(wanted), _base=base if wanted else None)
+        self._assign(self._combined(base, wanted))
+
+    def _combined(self, base, wanted):
+        """Arrays: base + share (adapter - base), summed over adapters."""
+        copies = [(share, self.adapters[name].full) for name, share in wanted.items()]
+        if not copies:
+            return base
+        if [share for share, _ in copies] == [1.0]:
+            return copies[0][1]
+        values = [value.astype("float64") for value in base]
+        return [
+            value + sum(share * (copy[i].astype("float64") - value) for share, copy in copies)
+            for i, value in enumerate(values)
+        ]
+
+    def full_values(self, name):
+        """The layer's weights as an adapter with all weights has them, a list of numpy arrays."""
+        return self._arrays() if self._in_place == {name: 1.0} else self.adapters[name].full
+
+    def set_full(self, name, values):
+        """Gives an adapter with all weights their values."""
+        if self._in_place == {name: 1.0}:
+            self._assign(values)
+        else:
+            self.adapters[name].full = [np.asarray(value) for value in values]
+
+    def own_paths(self):
+        """The ends of the paths of the layer's own weights: "kernel", "bias"."""
+        return [variable.name for variable in self._own()]
+
+    def _base_arrays(self):
+        return self._base if self._in_place else self._arrays()
+
+    def _arrays(self):
+        return [ops.convert_to_numpy(v).copy() for v in self._own()]
+
+    def _assign(self, values):
+        for variable, value in zip(self._own(), values, strict=True):
+            variable.assign(np.asarray(value).astype(variable.dtype))
 
     # Merging ------------------------------------------------------------------------------------
 
@@ -201,10 +292,12 @@ class Adapted:
         """Puts the active adapters into W and the bias; does nothing if they are there."""
         if self.merged or not self.active:
             return
-        own = {v.path: v for v in (self._matrix_variable(), self._bias_variable()) if v is not None}
-        before = {path: ops.convert_to_numpy(v).copy() for path, v in own.items()}
         matrix, bias = self._merged_matrix(), self._merged_bias()
-        vars(self)["_before"] = before
+        if matrix is None and bias is None:
+            return  # copies of all weights are in place already
+        vars(self)["_before"] = dict(
+            zip((v.path for v in self._own()), self._arrays(), strict=True)
+        )
         if matrix is not None:
             self._matrix_variable().assign(matrix)
         if bias is not None:
@@ -212,8 +305,8 @@ class Adapted:
 
     def unmerge(self):
         """Gives W and the bias back, bit by bit; does nothing if nothing is merged."""
-        for variable in (self._matrix_variable(), self._bias_variable()):
-            if self.merged and variable is not None:
+        if self.merged:
+            for variable in self._own():
                 variable.assign(self._before[variable.path])
         vars(self)["_before"] = None
 
@@ -235,12 +328,15 @@ class Adapted:
         if not biases:
             return None
         value = ops.convert_to_numpy(own).astype("float64")
+        base = ops.convert_to_numpy(self._base_bias()).astype("float64")
         return value + sum(
-            share * (ops.convert_to_numpy(bias).astype("float64") - value) for share, bias in biases
+            share * (ops.convert_to_numpy(bias).astype("float64") - base) for share, bias in biases
         )
 
     def base_values(self):
-        """{path: numpy array} of the layer's own weights, without what was merged into them."""
+        """{path: numpy array} of the layer's own weights, those of the base without adapters."""
+        if self._in_place:
+            return dict(zip((v.path for v in self._own()), self._base, strict=True))
         return {v.path: ops.convert_to_numpy(v) for v in self._own()} | (self._before or {})
 
     # Computing ----------------------------------------------------------------------------------
@@ -308,7 +404,15 @@ class Adapted:
         biases = [(share, ops.cast(bias, self.compute_dtype)) for share, bias in biases]
         if len(biases) == 1 and biases[0][0] == 1:
             return biases[0][1]
-        return ops.add(own, sum(share * ops.subtract(bias, own) for share, bias in biases))
+        base = ops.cast(self._base_bias(), self.compute_dtype)
+        return ops.add(own, sum(share * ops.subtract(bias, base) for share, bias in biases))
+
+    def _base_bias(self):
+        """The layer's bias without any adapter, beside which others may have all its weights."""
+        own = self._bias_variable()
+        if not self._in_place:
+            return own
+        return self._base[next(i for i, v in enumerate(self._own()) if v is own)]
 
     def _finished(self, outputs, bias):
         if bias is not None:
@@ -372,9 +476,10 @@ class Adapted:
         }
 
     def _own(self):
-        """The layer's own weights, in the order in which Keras writes them."""
+        """The layer's own weights and statistics, in the order in which Keras writes them."""
         added = {id(v) for x in self.adapters.values() for v in x.variables.values()}
-        return [v for v in self._trainable_variables if id(v) not in added]
+        everything = [*self._trainable_variables, *self._non_trainable_variables]
+        return [v for v in everything if id(v) not in added]
 
     def save_own_variables(self, store):
         base = self.base_values()
@@ -383,23 +488,32 @@ class Adapted:
         for name, adapter in self.adapters.items():
             for part, variable in adapter.variables.items():
                 store[f"lora_{part}_{name}"] = ops.convert_to_numpy(variable)
+            for i, value in enumerate(self.full_values(name) or ()):
+                store[f"lora_full_{i}_{name}"] = value
 
     def load_own_variables(self, store):
         merged = self.merged or self._merge_when_loaded
         self.unmerge()
-        for i, variable in enumerate(self._own()):
-            variable.assign(store[str(i)])
+        active = dict(self.active)
+        self.use({})
+        self._assign([store[str(i)] for i in range(len(self._own()))])
         for name, adapter in self.adapters.items():
             for part, variable in adapter.variables.items():
-                key = f"lora_{part}_{name}"
-                if key not in store:
-                    raise ValueError(
-                        f"{self.path} has an adapter {name!r}, and the file has none of it: load "
-                        f"the weights before kft.add_lora, or adapters with kft.load_adapter."
-                    )
-                variable.assign(store[key])
+                variable.assign(self._stored(store, f"lora_{part}_{name}", name))
+            if adapter.settings.full:
+                keys = [f"lora_full_{i}_{name}" for i in range(len(self._own()))]
+                adapter.full = [np.asarray(self._stored(store, key, name)) for key in keys]
+        self.use(active)
         if merged:
             self.merge()
+
+    def _stored(self, store, key, name):
+        if key not in store:
+            raise ValueError(
+                f"{self.path} has an adapter {name!r}, and the file has none of it: load "
+                f"the weights before kft.add_lora, or adapters with kft.load_adapter."
+            )
+        return store[key]
 
 
 def exchange(layer, cls):

@@ -6,6 +6,10 @@ import keras
 
 from kft.params.paths import ancestors, find, layers, listed, sublayers, synchronise, weights
 
+# Functions (model, layers) that are called before layers wake: an adapter keeps what they were
+# (`kft.lora`).
+BEFORE_WAKING = []
+
 
 def freeze(model, pattern=None):
     """Lets layers, and all that is inside of them, learn no more.
@@ -95,6 +99,8 @@ def _mark(model, pattern, learns, others=None):
     if pattern is None:
         chosen.add(id(model))
     synchronise(model)
+    for tell in BEFORE_WAKING if learns else ():
+        tell(model, [layer for part in below for layer in part])
     before = _awake(model)
     _set_flags(model, *_plan(model, chosen, learns, others))
     after = _awake(model)

@@ -1,0 +1,238 @@
+"""Writing adapters: a folder of PEFT's files, replaced as a whole.
+
+Reference: `peft` 0.21, `utils/save_and_load.py`.
+
+Shapes: `I` inputs and `O` outputs of a layer, `r` rank.
+"""
+
+import collections
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kft.files import written_together
+from kft.lora.kinds import LoRAConv2D, LoRAEinsumDense
+from kft.lora.owned import adapted, head_paths
+from kft.params import weights
+
+CONFIG, TENSORS, HEAD = "adapter_config.json", "adapter_model.safetensors", "kft_head.safetensors"
+PREFIX = "base_model.model."
+# What torch calls the weights of a layer.
+SUFFIXES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias",
+            "bias": "bias"}  # fmt: skip
+
+
+def tensors_of(model, modules, name):
+    """All that one adapter is.
+
+    Args:
+        model: with the adapter.
+        modules: its `Modules`.
+        name: of the adapter.
+
+    Returns:
+        Three dicts: {key of PEFT: array}; {path of a weight: array} of what PEFT has no place for;
+        and {path: `Settings`} of the layers.
+    """
+    found = [(path, x, x.adapters[name]) for path, x in adapted(model) if name in x.adapters]
+    tensors, beside, settings = {}, {}, {}
+    by_layer, head = _paths_by_layer(model), head_paths(model)
+    for path, layer, adapter in found:
+        settings[path] = adapter.settings
+        if not adapter.settings.full:
+            tensors |= _low_rank(layer, adapter, modules.all_of(path))
+            continue
+        own = dict(zip(by_layer[path], layer.full_values(name), strict=True))
+        if path not in head and _known_to_peft(layer, modules, path):
+            for end, value in zip(layer.own_paths(), own.values(), strict=True):
+                key = f"{PREFIX}{modules.full(path)}.{SUFFIXES[end]}"
+                tensors[key] = as_torch(layer, end, value)
+            continue
+        for weight, value in own.items():
+            if weight in modules.head:
+                end = weight.rpartition("/")[2]
+                tensors[f"{PREFIX}{modules.head[weight]}"] = as_torch(layer, end, value)
+            else:
+                beside[weight] = value
+    return tensors, beside, settings
+
+
+def _known_to_peft(layer, modules, path):
+    return path in modules.names and set(layer.own_paths()) <= set(SUFFIXES)
+
+
+def _paths_by_layer(model):
+    """{path of a layer: paths of its own weights, in its own order, those of adapters aside}."""
+    by_id = {id(w.variable): w.path for w in weights(model)}
+    return {path: [by_id[id(v)] for v in x._own()] for path, x in adapted(model)}
+
+
+def _low_rank(layer, adapter, modules):
+    """The tensors of one layer's adapter; a layer that is several modules has A in each."""
+    parts = {part: keras.ops.convert_to_numpy(v) for part, v in adapter.variables.items()}
+    tensors = {}
+    for i, module in enumerate(modules):
+
+        def piece(value, i=i):
+            return np.split(value, len(modules), axis=-1)[i]
+
+        cut = {part: value if part == "a" else piece(value) for part, value in parts.items()}
+        tensors |= _written(layer, cut, PREFIX + module)
+    return tensors
+
+
+def _written(layer, parts, module):
+    table, tensors = isinstance(layer, keras.layers.Embedding), {}
+    if "a" in parts:
+        a, b = parts["a"].T, parts["b"].T  # (r, I), (O, r)
+        if isinstance(layer, LoRAConv2D):
+            height, width, channels, _ = layer.kernel.shape
+            a = a.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)  # (r, C, h, w)
+            b = b[:, :, None, None]
+        end = ("embedding_A", "embedding_B") if table else ("A.weight", "B.weight")
+        tensors |= {f"{module}.lora_{end[0]}": a, f"{module}.lora_{end[1]}": b}
+    if "magnitude" in parts:
+        magnitude = parts["magnitude"]
+        if isinstance(layer, LoRAConv2D):
+            magnitude = magnitude.reshape(1, -1, 1, 1)
+        tensors[f"{module}.lora_magnitude_vector"] = magnitude
+    if "bias" in parts:
+        place = f"{module}.base_layer.bias" if "a" in parts else f"{module}.bias"
+        tensors[place] = parts["bias"].reshape(-1)
+    return {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+
+
+def as_torch(layer, weight, value):
+    """A weight of a Keras layer as torch has it."""
+    if weight == "kernel":
+        if isinstance(layer, keras.layers.Conv2D):
+            value = value.transpose(3, 2, 0, 1)  # (h, w, I, O) -> (O, I, h, w)
+        elif isinstance(layer, LoRAEinsumDense):
+            value = value.transpose(layer._order()).reshape(layer.sizes).T
+        else:
+            value = value.T
+    elif weight == "bias":
+        value = value.reshape(-1)
+    return np.ascontiguousarray(value)
+
+
+def from_torch(layer, weight, value):
+    """The inverse of `as_torch`.
+
+    Raises:
+        ValueError: a shape that does not fit.
+    """
+    if weight == "kernel":
+        if isinstance(layer, keras.layers.Conv2D):
+            return value.transpose(2, 3, 1, 0)
+        return layer._unflat(value.T) if isinstance(layer, LoRAEinsumDense) else value.T
+    return value
+
+
+def config_of(model, modules, settings, tensors, beside):
+    """What adapter_config.json says of an adapter.
+
+    Args:
+        model: with the adapter.
+        modules: its `Modules`.
+        settings: {path: `Settings`}.
+        tensors: by PEFT's keys.
+        beside: what lies in kft_head.safetensors.
+
+    Returns:
+        dict.
+    """
+    low_rank = {path: s for path, s in settings.items() if s.rank}
+    most = {
+        what: collections.Counter(getattr(s, what) for s in low_rank.values()).most_common(1)[0][0]
+        for what in ("rank", "alpha")
+    }
+    differing = {
+        what: {f"^{re.escape(module)}$": getattr(s, what) for p, s in low_rank.items()
+               if getattr(s, what) != most[what] for module in modules.all_of(p)}
+        for what in ("rank", "alpha")
+    }  # fmt: skip
+    bias = "none"
+    if any(s.bias for s in settings.values()):
+        bias = "lora_only" if all(s.rank for s in settings.values() if s.bias) else "all"
+    first = next(iter(low_rank.values()))
+    report = getattr(getattr(model, "backbone", model), "load_report", None)
+    return {
+        "peft_type": "LORA",
+        "task_type": modules.task,
+        "base_model_name_or_path": getattr(report, "source", None),
+        "r": most["rank"],
+        "lora_alpha": most["alpha"],
+        "lora_dropout": max(s.dropout for s in low_rank.values()),
+        "target_modules": modules.short(low_rank),
+        "rank_pattern": differing["rank"],
+        "alpha_pattern": differing["alpha"],
+        "bias": bias,
+        "use_rslora": first.rslora,
+        "use_dora": first.dora,
+        "modules_to_save": _saved(modules, settings, beside),
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+
+
+def _saved(modules, settings, beside):
+    """The modules that PEFT's file has in full, None for none."""
+    inside = {path.rpartition("/")[0] for path in beside} | {
+        path.rpartition("/")[0] for path in modules.head
+    }
+    found = [modules.full(path) for path, s in settings.items() if s.full and path not in inside]
+    return [*(["classifier"] if modules.head else []), *found] or None
+
+
+def digest(tensors):
+    """Of tensors by name: SHA-256 of names, types, shapes and bytes, 64 hexadecimal digits."""
+    found = hashlib.sha256()
+    for key in sorted(tensors):
+        value = np.ascontiguousarray(tensors[key])
+        found.update(f"{key} {value.dtype} {value.shape}\n".encode())
+        found.update(value.tobytes())
+    return found.hexdigest()
+
+
+def write(folder, config, tensors, about, beside):
+    """Writes an adapter's files, which replace those of an earlier one as a whole.
+
+    Args:
+        folder: is made.
+        config: dict for adapter_config.json.
+        tensors, beside: {key: array} for the two files of tensors; the second may be empty.
+        about: {str: str} for the metadata of adapter_model.safetensors; the digests are added.
+
+    Returns:
+        The folder, a `Path`.
+
+    Raises:
+        NotADirectoryError: the folder is a file, or in one.
+        OSError: it cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f"folder must be a folder or a new name for one, received {folder}, and "
+            f"{next(x for x in (folder, *folder.parents) if x.exists())} is a file."
+        ) from None
+    text = json.dumps(config, indent=2) + "\n"
+    digests = {CONFIG: hashlib.sha256(text.encode()).hexdigest(), TENSORS: digest(tensors)}
+    if beside:
+        digests[HEAD] = digest(beside)
+    with written_together(folder, [CONFIG, TENSORS, HEAD]) as aside:
+        save_file(tensors, aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)})
+        if beside:
+            save_file(beside, aside / HEAD, metadata={"format": "np"})
+        (aside / CONFIG).write_text(text)
+    return folder
