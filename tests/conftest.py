@@ -106,6 +106,9 @@ def no_network():
 @pytest.fixture(autouse=True, scope="session")
 def imports_stay():
     """What was imported is not looked through whenever garbage, or kft a model, is searched for."""
+    import keras
+
+    keras.utils.set_random_seed(0)  # imports TensorFlow, whatever the backend
     gc.collect()
     gc.freeze()
     yield

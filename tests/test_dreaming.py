@@ -306,7 +306,8 @@ def test_shape_dtype_and_range(net, size, tmp_path):
     assert found[0].shape == (*size, 3) and found[0].dtype == np.float32
     assert found[0].min() >= 0 and found[0].max() <= 1
     assert np.abs(found[0] - image / 255).max() > 0.01
-    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    # Divided by 255 in float64 and in float32: a step may be rounded to the other side.
+    np.testing.assert_allclose(found[1], found[0], atol=4 * 0.3 * dreaming.GRAIN)
     np.testing.assert_array_equal(found[2], found[0])
 
 

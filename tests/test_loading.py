@@ -218,7 +218,7 @@ def card_table():
 @pytest.mark.parametrize(
     ("name", "every"),
     [
-        ("heldout_families", 60), ("valid", 20), ("test", 20),
+        ("heldout_families", 60), ("valid", 20),
         pytest.param("heldout_families", 5, marks=pytest.mark.long),
         pytest.param("valid", 1, marks=pytest.mark.long),
         pytest.param("test", 1, marks=pytest.mark.long),

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import torch
-from keras import ops
 from models import masked_batches as batches_of
 from models import waves as pictures
 from parity import assert_parity, assert_rounds_alike
@@ -16,13 +15,13 @@ pytest.importorskip("keras_hub")
 from kft.backbones import vision_weights
 
 
-def reference(normalise=True):
+def reference(normalise=True, blocks=2):
     import transformers
     from transformers.models.vit_mae.modeling_vit_mae import build_2d_sinusoidal_position_embedding
 
     config = transformers.ViTMAEConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        image_size=32, patch_size=8, decoder_hidden_size=24, decoder_num_hidden_layers=2,
+        hidden_size=16, num_hidden_layers=blocks, num_attention_heads=2, intermediate_size=64,
+        image_size=32, patch_size=8, decoder_hidden_size=24, decoder_num_hidden_layers=blocks,
         decoder_num_attention_heads=2, decoder_intermediate_size=96, norm_pix_loss=normalise,
         layer_norm_eps=1e-6,
     )  # fmt: skip
@@ -48,7 +47,7 @@ def from_reference(model):
     )
     assert backbone.load_report.missing == ()
     ours = pretraining.masked_autoencoder(
-        backbone, decoder_blocks=2, decoder_width=24, decoder_heads=2,
+        backbone, decoder_blocks=model.config.decoder_num_hidden_layers, decoder_width=24, decoder_heads=2,
         normalise=model.config.norm_pix_loss,
     )  # fmt: skip
     part = {"narrow": "decoder_embed", "decoder_norm": "decoder_norm", "pixels": "decoder_pred"}
@@ -90,7 +89,7 @@ def test_predictions_and_loss_are_the_references(normalise, as_written):
         logits.append(
             np.take_along_axis(expected.logits.numpy(), inputs["hidden"][..., None], axis=1)
         )
-    found = ops.convert_to_numpy(ours(inputs))
+    found = ours.predict_on_batch(inputs)
     assert np.abs(logits[1]).max() > 0.5
     assert_parity(found, *logits, "pixels")
     assert ((found - targets) ** 2).mean() == pytest.approx(float(expected.loss), rel=1e-5)
@@ -98,8 +97,8 @@ def test_predictions_and_loss_are_the_references(normalise, as_written):
 
 @pytest.mark.usefixtures("optimised")
 def test_loss_curve_is_the_references(as_written):
-    """Ten steps of SGD with momentum beside transformers with plain torch, from the same weights and masks."""
-    theirs = reference()
+    """Ten steps of SGD beside transformers with plain torch, from the same weights and masks."""
+    theirs = reference(blocks=1)
     theirs.vit.embeddings.position_embeddings.requires_grad_(True)  # ours learn
     ours = from_reference(theirs)
     batches = batches_of(pictures(16), ours)
