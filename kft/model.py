@@ -13,10 +13,20 @@ import keras
 import numpy as np
 
 from kft.backbones.batch_order import OrderedFit
+from kft.backbones.copies import (
+    Copied,
+    adapters_of,
+    flags,
+    lost,
+    marked,
+    names_of,
+    restore,
+    without_flags,
+)
 from kft.batching import Batches, batches, silent_cuts, warn_of_cut
 from kft.data import read_fasta
 from kft.heads import Pooling
-from kft.params import find, is_frozen
+from kft.params import find, is_frozen, layers
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -31,8 +41,9 @@ class Learner(OrderedFit):
     def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
         def in_mode(operation):
             call = operation_fn(operation)
-            # Keras asks for shapes through here, too.
-            if call_fn or call == operation.compute_output_spec or not _rests(operation):
+            # Keras asks for shapes through here, too, and clones models.
+            asked = isinstance(call, keras.Operation) or call == operation.compute_output_spec
+            if call_fn or asked or not _rests(operation):
                 return call
             return lambda *args, **kwargs: operation(*args, **{**kwargs, "training": False})
 
@@ -41,6 +52,27 @@ class Learner(OrderedFit):
     def compute_mask(self, inputs, previous_mask=None):
         """None: the layers inside hand on Keras's masks themselves."""
         return
+
+    keeps_adapters = True  # its config tells of the adapters in it, whosever layers they are
+
+    def get_config(self):
+        found = adapters_of(layers(self))
+        adapted = {"exchanged": found} if found else {}
+        return {**super().get_config(), **adapted, **flags(self), **names_of(self)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        about = {k: v for k, v in without_flags(config).items() if k != "exchanged"}
+        model = super().from_config(about, custom_objects)
+        model = marked(model, {"inner_names": config.get("inner_names", ())})
+        restore(layers(model), config.get("exchanged", {}))
+        by_name = {layer.name: layer for layer in model.layers}
+        for layer in model.layers:
+            if hasattr(layer, "borrow"):
+                if layer.lender not in by_name:
+                    raise lost(layer.name, layer.lender, model.name)
+                layer.borrow(by_name[layer.lender])
+        return marked(model, config)
 
 
 def _rests(operation):
@@ -164,12 +196,12 @@ class Model(Learner):
         return keras.tree.map_structure(lambda answer: answer[order], answers)
 
     def get_config(self):
-        layers = self._flatten_layers(include_self=False)
         return {
             "name": self.name,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "head": keras.saving.serialize_keras_object(self.head),
-            "frozen": [layer.path for layer in layers if layer.path and not layer.trainable],
+            **flags(self),
+            **({} if isinstance(self.backbone, Copied) else names_of(self)),
         }
 
     def get_compile_config(self):
@@ -186,9 +218,10 @@ class Model(Learner):
         }
         model = cls(**parts, name=config["name"])
         # A model is frozen as it was, or the optimizer's state would not fit it.
-        for layer in model._flatten_layers(include_self=False):
-            layer.trainable = layer.path not in config["frozen"]
-        return model
+        if "frozen" in config:  # an older file, by Keras's paths, which may count on in a process
+            for layer in model._flatten_layers(include_self=False):
+                layer.trainable = layer.path not in config["frozen"]
+        return marked(model, config)
 
 
 def replace_head(model, head, features=None):

@@ -190,8 +190,10 @@ def use(model, active):
 def merge_lora(model):
     """Puts the active adapters into the kernels, so that they cost nothing any more.
 
-    Does nothing where they are merged already. While they are, they cannot learn, and the model is
-    not to be copied weight by weight (`clone_model`, `set_weights`): the copy would add them again.
+    Does nothing where they are merged already. While they are, they cannot learn. A copy that is
+    made weight by weight meanwhile (`keras.models.clone_model` or `from_config`, then
+    `set_weights`) is merged too and answers the same, but cannot be unmerged or saved;
+    `copy.deepcopy` and files hold both.
 
     Args:
         model: a model with adapters.

@@ -101,7 +101,8 @@ class Adapted:
         for name, settings in adapters.items():
             self.add_adapter(name, Settings(**settings), np.random.default_rng(0))
         self.use(active)
-        vars(self)["_merge_when_loaded"] = merged
+        if merged and self.active:  # W will be merged, by weights that are set or a file
+            vars(self)["_before"] = {}
 
     @classmethod
     def take_over(cls, layer):
@@ -112,13 +113,13 @@ class Adapted:
 
     def _begin(self):
         # Plain dicts that no backend tracks: the variables are tracked where they are made.
-        vars(self).update(adapters={}, active={}, _before=None, _merge_when_loaded=False)
+        vars(self).update(adapters={}, active={}, _before=None)
 
     def leave(self):
         """Makes the layer what it was before; it goes on answering as it does if it is merged."""
         for name in list(self.adapters):
             self.remove_adapter(name)
-        for name in ("adapters", "active", "_before", "_merge_when_loaded", "_planned"):
+        for name in ("adapters", "active", "_before", "_planned"):
             vars(self).pop(name, None)
         exchange(self, self.base_class)
         self.trainable = False
@@ -212,10 +213,22 @@ class Adapted:
 
     def unmerge(self):
         """Gives W and the bias back, bit by bit; does nothing if nothing is merged."""
+        before = self.before_merging()
         for variable in (self._matrix_variable(), self._bias_variable()):
             if self.merged and variable is not None:
-                variable.assign(self._before[variable.path])
+                variable.assign(before[variable.path])
         vars(self)["_before"] = None
+
+    def before_merging(self):
+        """{path: numpy array} of W and the bias as they were; {} if nothing is merged."""
+        if self._before == {}:
+            raise ValueError(
+                f"{self.path} was copied weight by weight from a layer with merged adapters, and "
+                f"what its kernel was before is not known here. Copy the model by copy.deepcopy or "
+                f"by its files, or call kft.unmerge_lora on the original first; kft.lora.remove "
+                f"leaves this copy as a plain model."
+            )
+        return self._before or {}
 
     def _merged_matrix(self):
         parts = self._parts()
@@ -241,7 +254,7 @@ class Adapted:
 
     def base_values(self):
         """{path: numpy array} of the layer's own weights, without what was merged into them."""
-        return {v.path: ops.convert_to_numpy(v) for v in self._own()} | (self._before or {})
+        return {v.path: ops.convert_to_numpy(v) for v in self._own()} | self.before_merging()
 
     # Computing ----------------------------------------------------------------------------------
 
@@ -385,8 +398,8 @@ class Adapted:
                 store[f"lora_{part}_{name}"] = ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store):
-        merged = self.merged or self._merge_when_loaded
-        self.unmerge()
+        merged = self.merged
+        vars(self)["_before"] = None
         for i, variable in enumerate(self._own()):
             variable.assign(store[str(i)])
         for name, adapter in self.adapters.items():
