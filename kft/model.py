@@ -26,7 +26,8 @@ from kft.backbones.copies import (
 from kft.batching import Batches, batches, silent_cuts, warn_of_cut
 from kft.data import read_fasta
 from kft.heads import Pooling
-from kft.params import find, is_frozen, layers
+from kft.params import find, is_frozen, layers, weights
+from kft.params.paths import listed
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -293,6 +294,35 @@ def _features(model, graph, pattern):
     if not weighted:
         raise ValueError(f"{model.name} has no layer with weights that could be its head.")
     return node_of(graph, weighted[-1]).input_tensors[0]
+
+
+def load_saved(path):
+    """Loads what `model.save` wrote, in Keras's safe mode, and looks at its weights.
+
+    Args:
+        path: of a `.keras` file.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: the file is none of Keras's, or holds weights that are no finite numbers.
+
+    Example:
+        `load_saved("amp.keras")`
+    """
+    model = keras.saving.load_model(path)
+    found = [
+        (weight.path, keras.ops.convert_to_numpy(weight.variable)) for weight in weights(model)
+    ]
+    wrong = [name for name, x in found if not np.isfinite(x.astype("float32")).all()]
+    if wrong:
+        raise ValueError(
+            f"{path}: {listed(wrong, 3)} hold values that are no finite numbers: the file is of a "
+            f"training that diverged. Take an earlier one, or train anew with a smaller "
+            f"learning rate."
+        )
+    return model
 
 
 # Predictions from raw inputs ------------------------------------------------------------------

@@ -167,9 +167,13 @@ WAYS = (*NEW_WEIGHTS, deepcopy, pickled, saved, weights_file)
 def flags(model, of=None):
     """Of all layers and weights; `of` another one, whose layers are meant."""
     layers = kft.params.layers(model)
-    assert {path for path, x in layers.items() if x.weights} <= kft.params.layers(of or model).keys()
+    assert {path for path, x in layers.items() if x.weights} <= kft.params.layers(
+        of or model
+    ).keys()
     found = {path: layers[path].trainable for path in kft.params.layers(of or model)}
-    weights = {w.path: (w.learns, w.frozen, w.variable.trainable) for w in kft.params.weights(model)}
+    weights = {
+        w.path: (w.learns, w.frozen, w.variable.trainable) for w in kft.params.weights(model)
+    }
     return found, weights
 
 
@@ -183,7 +187,11 @@ def adapters(model):
 def parts(model):
     """ids of all layers and variables, also of those that a layer borrows."""
     layers = model._flatten_layers()
-    own = [v for layer in layers for v in [*layer._trainable_variables, *layer._non_trainable_variables]]
+    own = [
+        v
+        for layer in layers
+        for v in [*layer._trainable_variables, *layer._non_trainable_variables]
+    ]
     borrowed = [vars(layer).get(name) for layer in layers for name in ("lender",)]
     return {id(x) for x in [*layers, *own, *borrowed] if x is not None}
 
@@ -197,7 +205,9 @@ def batch(model, seed=0):
         if x.name in ("visible", "hidden"):
             return np.stack([rng.permutation(shape[1]) for _ in range(2)]).astype("int32")
         if "int" in x.dtype:
-            return np.concatenate([np.zeros((2, 1)), rng.integers(4, 24, (2, 5)), np.full((2, 1), 2)], 1)
+            return np.concatenate(
+                [np.zeros((2, 1)), rng.integers(4, 24, (2, 5)), np.full((2, 1), 2)], 1
+            )
         if "bool" in x.dtype:
             return np.ones(shape, "bool")
         return rng.standard_normal(shape).astype("float32")
@@ -229,7 +239,14 @@ def check(model, way, folder):
     np.testing.assert_array_equal(answers(model, x), expected)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("name", MODELS)
-def test_a_copy_is_equal_and_shares_nothing(name, way, tmp_path):
-    check(MODELS[name](), way, tmp_path)
+def test_a_copy_is_equal_and_shares_nothing(name, tmp_path):
+    import time
+
+    t = time.process_time()
+    model = MODELS[name]()
+    print("TIME", name, "made", round(time.process_time() - t, 2))
+    for way in WAYS:
+        t = time.process_time()
+        check(model, way, tmp_path)
+        print("TIME", name, way.__name__, round(time.process_time() - t, 2))

@@ -17,7 +17,7 @@ from kft.backbones.esm2 import ESM2, MaskedLM
 from kft.lora.kinds import bias_size, kind_of, why_not
 from kft.lora.layers import Adapted, Settings
 from kft.params import find, layers, train_only
-from kft.params.paths import ancestors, listed
+from kft.params.paths import ancestors, by_pattern, listed
 
 ALL_LINEAR = "all-linear"
 
@@ -317,7 +317,7 @@ def _targets(model, targets):
 def _differing(model, settings, ranks, alphas):
     """Settings with the rank and alpha that patterns give to some of the layers."""
     for what, patterns in (("rank", ranks), ("alpha", alphas)):
-        for pattern, value in (patterns or {}).items():
+        for pattern, value in by_pattern(f"{what}s", patterns):
             matched = [path for path, _ in find(model, pattern)]
             hits = [p for p in settings if p in matched or set(ancestors(p)) & set(matched)]
             if not hits:
