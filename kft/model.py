@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import tempfile
+import warnings
 import weakref
 import zipfile
 from itertools import chain, islice
@@ -40,15 +41,27 @@ class Learner(OrderedFit):
     """
 
     def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
+        wakes = []
+
         def in_mode(operation):
             call = operation_fn(operation)
             # Keras asks for shapes through here, too, and clones models.
-            asked = isinstance(call, keras.Operation) or call == operation.compute_output_spec
-            if call_fn or asked or not _rests(operation):
+            cloned = isinstance(call, keras.Operation)
+            if cloned and call is not operation and _rests(operation) and _drops(operation):
+                wakes.append(operation.name)
+            if call_fn or cloned or call == operation.compute_output_spec or not _rests(operation):
                 return call
             return lambda *args, **kwargs: operation(*args, **{**kwargs, "training": False})
 
-        return super()._run_through_graph(inputs, in_mode, call_fn)
+        outputs = super()._run_through_graph(inputs, in_mode, call_fn)
+        if wakes and "__init__" in vars(type(self)):
+            warnings.warn(
+                f"The clone of {self.name} is a plain functional model, in which the dropout of "
+                f"{listed(dict.fromkeys(wakes), 3)} is at work in training although the layers "
+                f"are frozen. copy.deepcopy(model) makes a {type(self).__name__}, where it rests.",
+                stacklevel=4,
+            )
+        return outputs
 
     def compute_mask(self, inputs, previous_mask=None):
         """None: the layers inside hand on Keras's masks themselves."""
@@ -83,6 +96,11 @@ def _rests(operation):
         and not isinstance(operation, AUGMENTATION)
         and is_frozen(operation)
     )
+
+
+def _drops(layer):
+    parts = layer._flatten_layers()
+    return any(part._seed_generators and getattr(part, "rate", 0) for part in parts)
 
 
 # The class that Keras's layers for images share, which it does not export.
@@ -145,6 +163,9 @@ class Model(Learner):
 
     The layers of both stand side by side in one flat graph, so that a single block can be
     frozen, looked at or cut off. Frozen layers run in inference mode, see `Learner`.
+
+    `copy.deepcopy(model)` makes another one that shares nothing with it. `clone_model` of Keras
+    does too, with new weights, but a plain functional model without `backbone` and `encode`.
 
     Args:
         backbone: a kft backbone, for example of `kft.load`, or any functional Keras model. Its

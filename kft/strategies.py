@@ -19,6 +19,7 @@ from kft.lora import names as adapter_names
 from kft.lora.adapting import adapted
 from kft.model import Model, flat
 from kft.params import find, layers, train_only, unfreeze, weights
+from kft.params.paths import by_pattern
 
 # Phases -----------------------------------------------------------------------------------------
 

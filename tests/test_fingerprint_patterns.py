@@ -1,4 +1,4 @@
-"""What is meant by a pattern is meant everywhere: `kft.fingerprint` takes what `kft.freeze` takes."""
+"""A pattern means the same everywhere: `kft.fingerprint` takes what `kft.freeze` takes."""
 
 import re
 
@@ -62,7 +62,7 @@ def test_without_a_pattern_it_is_as_documented(model):
 @pytest.mark.parametrize(
     "wrong, error, said",
     [
-        ({"trainable": ["head"]}, TypeError, r"trainable must be True, False or None, received \['h"),
+        ({"trainable": ["head"]}, TypeError, r"True, False or None, received \['h"),
         ({"trainable": "head"}, TypeError, "layers are named by pattern"),
         ({"pattern": True, "trainable": False}, TypeError, "write one of the two"),
         ({"pattern": "haed"}, ValueError, "near it are head"),

@@ -199,8 +199,8 @@ def by_pattern(name, given):
     """
     if given is not None and not isinstance(given, dict):
         raise TypeError(
-            f"{name} must be a dict {{pattern: value}}, which says what layers get that differ from "
-            f"the others, received {given!r}."
+            f"{name} must be a dict {{pattern: value}}, which says what layers get that differ "
+            f"from the others, received {given!r}."
         )
     return (given or {}).items()
 
