@@ -7,8 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from models import esm2, perturb, same, values
-from test_vision import BACKBONES
+from models import BACKBONES, esm2, perturb, same, values
 
 import kft
 from kft import runs

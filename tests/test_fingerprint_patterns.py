@@ -86,7 +86,7 @@ def test_a_layer_is_no_pattern(model):
 
 @pytest.mark.parametrize("wrong", [["query"], "query", 4, ("query", 4)], ids=str)
 def test_values_by_pattern_are_a_dict(wrong):
-    model = kft.Model(esm2(), kft.heads.Classification(2))
+    model = kft.Model(esm2(3), kft.heads.Classification(2))
     for option in ("ranks", "alphas"):
         with pytest.raises(TypeError, match=rf"{option} must be a dict \{{pattern: value\}}"):
             kft.add_lora(model, **{option: wrong})

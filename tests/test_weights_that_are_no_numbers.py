@@ -11,10 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from models import esm2
-from test_checkpoints import save_folder
-from test_vision import TINY_EFFICIENTNET
-from test_vision_weights import transformers_model
+from models import TINY_EFFICIENTNET, esm2
 from typer.testing import CliRunner
 
 import kft
@@ -64,9 +61,32 @@ def esm():
 
 
 def folder_of(state, config, folder, kind="safetensors", shards=1):
-    save_folder(folder, state, kind, shards)
+    """A Hugging Face folder, its weights in one file or in several with an index."""
+    folder.mkdir()
+    stem, end = ("model", "safetensors") if kind == "safetensors" else ("pytorch_model", "bin")
+    write = safetensors.torch.save_file if kind == "safetensors" else torch.save
+    files = [f"{stem}-{i}.{end}" for i in range(shards)] if shards > 1 else [f"{stem}.{end}"]
+    home = {name: files[i % shards] for i, name in enumerate(state)}
+    for file in files:
+        write({name: x for name, x in state.items() if home[name] == file}, folder / file)
+    if shards > 1:
+        (folder / f"{stem}.{end}.index.json").write_text(json.dumps({"weight_map": home}))
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def vision_transformer(family):
+    """The tensors and the config of a ViT or DINOv2 of transformers."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "patch_size": 8,
+             "image_size": 32}  # fmt: skip
+    if family == "vit":
+        config = transformers.ViTConfig(**sizes, intermediate_size=64)
+        model = transformers.ViTModel(config)
+    else:
+        config = transformers.Dinov2Config(**sizes, mlp_ratio=2)
+        model = transformers.Dinov2Model(config)
+    state = {name: x.contiguous().clone() for name, x in model.state_dict().items()}
+    return state, config.to_dict()
 
 
 def refusal(path):
@@ -131,22 +151,20 @@ def test_fair_files(wrong, tmp_path):
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("family", ["vit", "dinov2"])
 def test_vision_transformers(family, wrong, tmp_path):
-    model = transformers_model(family)
-    state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
+    state, config = vision_transformer(family)
     change, said = WRONG[wrong]
     name = next(k for k in state if k.endswith(("layernorm_after.weight", "norm2.weight")))
     state[name] = change(state[name])
-    found = refusal(folder_of(state, model.config.to_dict(), tmp_path / "m"))
+    found = refusal(folder_of(state, config, tmp_path / "m"))
     assert name in found and str(tmp_path) in found and said.format(size=32) in found
 
 
 @pytest.mark.parametrize("value", [NAN, INF, 1e300])
 def test_position_embeddings(value, tmp_path):
-    model = transformers_model("vit")
+    state, config = vision_transformer("vit")
     name = "embeddings.position_embeddings"
-    state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
     state[name] = spoiled(state[name], value)
-    assert name in refusal(folder_of(state, model.config.to_dict(), tmp_path / "m"))
+    assert name in refusal(folder_of(state, config, tmp_path / "m"))
 
 
 @pytest.mark.parametrize("wrong", ["inf", "1e300", "int8"])
