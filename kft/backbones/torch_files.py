@@ -440,7 +440,7 @@ def _build(stack: list) -> None:
 
 def _stack_global(stack: list) -> None:
     name, module = stack.pop(), stack.pop()
-    stack.append(_find(str(module), str(name)))
+    stack.append(_find(str(module), str(name), stack))
 
 
 def _tuple_of(count: int) -> Callable[[list], None]:
