@@ -108,7 +108,8 @@ NAMES = ["esm.encoder.layer.0.attention.self.query.weight", "lm_head.bias",
 def test_esm2(esm, wrong, kind, tmp_path):
     state, config = esm
     change, said = WRONG[wrong]
-    for i, name in enumerate(NAMES):
+    at = list(WRONG).index(wrong)
+    for i, name in enumerate([*NAMES[at % 5 :], *NAMES][:2]):
         folder = tmp_path / str(i)
         found = refusal(
             folder_of(state | {name: change(state[name])}, config, folder, kind, 1 + 2 * (i % 2))
