@@ -44,12 +44,11 @@ def predict(
     max_length: Cut = None,
 ):
     """Answer for every protein of a FASTA file with a fine-tuned model."""
-    import keras
-
     import kft
+    from kft.model import load_saved
 
     with _readable_errors():
-        kft.predict(keras.saving.load_model(model), fasta, batch_size, max_length, out)
+        kft.predict(load_saved(model), fasta, batch_size, max_length, out)
     typer.echo(f"Written: {out}")
 
 

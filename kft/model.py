@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import tempfile
+import warnings
 import weakref
 import zipfile
 from collections import Counter
@@ -14,13 +15,23 @@ import keras
 import numpy as np
 
 from kft.backbones.batch_order import OrderedFit
-from kft.backbones.composite import adapters_of, restore
+from kft.backbones.copies import (
+    Copied,
+    adapters_of,
+    flags,
+    lost,
+    marked,
+    names_of,
+    restore,
+    without_flags,
+)
 from kft.batching import Batches, batches, silent_cuts, warn_of_cut
 from kft.data import read_fasta
 from kft.data.sequences import Sequences, warn_of_changes
 from kft.heads import Pooling
 from kft.lora.owned import join
-from kft.params import find, is_frozen
+from kft.params import find, is_frozen, layers, weights
+from kft.params.paths import listed
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -33,18 +44,52 @@ class Learner(OrderedFit):
     """
 
     def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
+        wakes = []
+
         def in_mode(operation):
             call = operation_fn(operation)
-            # Keras asks for shapes through here, too.
-            if call_fn or call == operation.compute_output_spec or not _rests(operation):
+            # Keras asks for shapes through here, too, and clones models.
+            cloned = isinstance(call, keras.Operation)
+            if cloned and call is not operation and _rests(operation) and _drops(operation):
+                wakes.append(operation.name)
+            if call_fn or cloned or call == operation.compute_output_spec or not _rests(operation):
                 return call
             return lambda *args, **kwargs: operation(*args, **{**kwargs, "training": False})
 
-        return super()._run_through_graph(inputs, in_mode, call_fn)
+        outputs = super()._run_through_graph(inputs, in_mode, call_fn)
+        if wakes and "__init__" in vars(type(self)):
+            warnings.warn(
+                f"The clone of {self.name} is a plain functional model, in which the dropout of "
+                f"{listed(dict.fromkeys(wakes), 3)} is at work in training although the layers "
+                f"are frozen. copy.deepcopy(model) makes a {type(self).__name__}, where it rests.",
+                stacklevel=4,
+            )
+        return outputs
 
     def compute_mask(self, inputs, previous_mask=None):
         """None: the layers inside hand on Keras's masks themselves."""
         return
+
+    keeps_adapters = True  # its config tells of the adapters in it, whosever layers they are
+
+    def get_config(self):
+        found = adapters_of(layers(self))
+        adapted = {"exchanged": found} if found else {}
+        return {**super().get_config(), **adapted, **flags(self), **names_of(self)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        about = {k: v for k, v in without_flags(config).items() if k != "exchanged"}
+        model = super().from_config(about, custom_objects)
+        model = marked(model, {"inner_names": config.get("inner_names", ())})
+        restore(layers(model), config.get("exchanged", {}))
+        by_name = {layer.name: layer for layer in model.layers}
+        for layer in model.layers:
+            if hasattr(layer, "borrow"):
+                if layer.lender not in by_name:
+                    raise lost(layer.name, layer.lender, model.name)
+                layer.borrow(by_name[layer.lender])
+        return marked(model, config)
 
 
 def _rests(operation):
@@ -54,6 +99,11 @@ def _rests(operation):
         and not isinstance(operation, AUGMENTATION)
         and is_frozen(operation)
     )
+
+
+def _drops(layer):
+    parts = layer._flatten_layers()
+    return any(part._seed_generators and getattr(part, "rate", 0) for part in parts)
 
 
 # The class that Keras's layers for images share, which it does not export.
@@ -117,6 +167,9 @@ class Model(Learner):
     The layers of both stand side by side in one flat graph, so that a single block can be
     frozen, looked at or cut off. Frozen layers run in inference mode, see `Learner`.
 
+    `copy.deepcopy(model)` makes another one that shares nothing with it. `clone_model` of Keras
+    does too, with new weights, but a plain functional model without `backbone` and `encode`.
+
     Args:
         backbone: a kft backbone, for example of `kft.load`, or any functional Keras model. Its
             layers are shared, not copied.
@@ -170,14 +223,18 @@ class Model(Learner):
         order = np.argsort(np.concatenate(chosen))
         return keras.tree.map_structure(lambda answer: answer[order], answers)
 
+    def _in_head(self):
+        """{path: layer} of the head, "" for itself."""
+        return {"": self.head, **layers(self.head)}
+
     def get_config(self):
-        layers = self._flatten_layers(include_self=False)
         return {
             "name": self.name,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "head": keras.saving.serialize_keras_object(self.head),
-            "exchanged": adapters_of(self.head),
-            "frozen": [layer.path for layer in layers if layer.path and not layer.trainable],
+            "exchanged": adapters_of(self._in_head()),
+            **flags(self),
+            **({} if isinstance(self.backbone, Copied) else names_of(self)),
         }
 
     def get_compile_config(self):
@@ -193,11 +250,12 @@ class Model(Learner):
             for part in ("backbone", "head")
         }
         model = cls(**parts, name=config["name"])
-        restore(model.head, config.get("exchanged", {}))
+        restore(model._in_head(), config.get("exchanged", {}))
         # A model is frozen as it was, or the optimizer's state would not fit it.
-        for layer in model._flatten_layers(include_self=False):
-            layer.trainable = layer.path not in config["frozen"]
-        return model
+        if "frozen" in config:  # an older file, by Keras's paths, which may count on in a process
+            for layer in model._flatten_layers(include_self=False):
+                layer.trainable = layer.path not in config["frozen"]
+        return marked(model, config)
 
 
 def replace_head(model, head, features=None):
@@ -269,6 +327,35 @@ def _features(model, graph, pattern):
     if not weighted:
         raise ValueError(f"{model.name} has no layer with weights that could be its head.")
     return node_of(graph, weighted[-1]).input_tensors[0]
+
+
+def load_saved(path):
+    """Loads what `model.save` wrote, in Keras's safe mode, and looks at its weights.
+
+    Args:
+        path: of a `.keras` file.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: the file is none of Keras's, or holds weights that are no finite numbers.
+
+    Example:
+        `load_saved("amp.keras")`
+    """
+    model = keras.saving.load_model(path)
+    found = [
+        (weight.path, keras.ops.convert_to_numpy(weight.variable)) for weight in weights(model)
+    ]
+    wrong = [name for name, x in found if not np.isfinite(x.astype("float32")).all()]
+    if wrong:
+        raise ValueError(
+            f"{path}: {listed(wrong, 3)} hold values that are no finite numbers: the file is of a "
+            f"training that diverged. Take an earlier one, or train anew with a smaller "
+            f"learning rate."
+        )
+    return model
 
 
 # Predictions from raw inputs ------------------------------------------------------------------

@@ -6,7 +6,6 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -17,7 +16,7 @@ from kft.comparison import baseline_rows, constant_seeds, scores_of
 from kft.data import load, names, read_csv, read_fasta, read_images
 from kft.fitting import fit
 from kft.learning_rates import muon
-from kft.model import Model, predict
+from kft.model import Model, load_saved, predict
 from kft.params import parameters
 from kft.pretraining import ADAMW
 from kft.results import NULL, Comparison, Row
@@ -218,7 +217,7 @@ def backbone(args):
 def _saved(path, args, size):
     """The vision backbone that `backbone.save` wrote, as the recipe vision_mae does."""
     try:
-        found = keras.saving.load_model(path)
+        found = load_saved(path)
     except Exception as error:  # Keras has many, by what is wrong with the file
         raise SystemExit(f"--backbone: {path} cannot be read as a Keras model: {error}") from error
     if not isinstance(found, VisionBackbone):

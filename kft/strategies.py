@@ -20,7 +20,7 @@ from kft.lora import names as adapter_names
 from kft.lora.owned import adapted
 from kft.model import Model, flat
 from kft.params import find, layers, sign, train_only, unfreeze, weights
-from kft.params.paths import ancestors
+from kft.params.paths import ancestors, by_pattern
 
 # Phases -----------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ def _factors(model, decay, rates):
         for layer in group
         for w in layer.weights
     }
-    for pattern, factor in (rates or {}).items():
+    for pattern, factor in by_pattern("rates", rates):
         for _, layer in find(model, pattern):
             by_id |= {id(w): by_id.get(id(w), 1.0) * factor for w in layer.weights}
     return {w.path: f for w in weights(model) if (f := by_id.get(id(w.variable), 1.0)) != 1.0}

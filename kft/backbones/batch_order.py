@@ -2,8 +2,10 @@
 
 import keras
 
+from kft.backbones.copies import Copied
 
-class OrderedFit(keras.Model):
+
+class OrderedFit(Copied):
     """A `keras.Model` whose `fit` runs the batches of a `PyDataset` in their own order."""
 
     def fit(self, x=None, y=None, *args, shuffle=None, **kwargs):

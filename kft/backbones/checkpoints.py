@@ -10,7 +10,7 @@ can be loaded one tensor at a time.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,11 @@ class Tensors(Mapping[str, np.ndarray]):
         entries: Shape, stored type and reader of each tensor.
         dtype: Floating-point tensors come as this type whatever was stored; `None` keeps the
             stored one. Integers and booleans are never converted.
+        source: What errors call the checkpoint.
+
+    Raises:
+        CheckpointError: When a floating-point tensor is asked for that holds NaN, an infinity, or
+            a number that `dtype` cannot hold; names it.
 
     Example:
         >>> tensors = Tensors.of({"bias": np.zeros(3, "float16")})
@@ -82,17 +87,21 @@ class Tensors(Mapping[str, np.ndarray]):
         ((3,), dtype('float32'))
     """
 
-    def __init__(self, entries: Mapping[str, Entry], dtype: str | None = "float32"):
+    def __init__(
+        self, entries: Mapping[str, Entry], dtype: str | None = "float32", source: object = ""
+    ):
         self._entries = dict(entries)
-        self._dtype = dtype
+        self._dtype, self._source = dtype, source
 
     @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray], dtype: str | None = "float32") -> "Tensors":
+    def of(
+        cls, arrays: Mapping[str, np.ndarray], dtype: str | None = "float32", source: object = ""
+    ) -> "Tensors":
         """Serve arrays that are already here, such as those from `read_torch`.
 
         Args:
             arrays: Arrays by name.
-            dtype: As for `Tensors`.
+            dtype, source: As for `Tensors`.
 
         Returns:
             The same tensors, as `Tensors`.
@@ -106,7 +115,7 @@ class Tensors(Mapping[str, np.ndarray]):
                     f"{name!r} is a {type(array).__name__} where a tensor was expected"
                 )
         entries = {n: Entry(a.shape, a.dtype, partial(np.asarray, a)) for n, a in arrays.items()}
-        return cls(entries, dtype)
+        return cls(entries, dtype, source)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape without reading it."""
@@ -116,11 +125,35 @@ class Tensors(Mapping[str, np.ndarray]):
         """Return the type that a tensor is stored in, without reading it."""
         return self._entries[name].dtype
 
+    def no_floats(self, names: Iterable[str]) -> list[str]:
+        """Say which of some tensors hold no floating-point numbers, without reading them.
+
+        Args:
+            names: Of tensors that are to be weights.
+
+        Returns:
+            One clause for each such tensor, for example "bias is stored as int8".
+        """
+        return [
+            f"{name} is stored as {self.dtype(name)}, expected floating-point numbers (of a "
+            f"quantised model take the original)"
+            for name in names
+            if self.dtype(name).name not in _FLOATS
+        ]
+
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self._entries[name]
-        convert = self._dtype is not None and entry.dtype.name in _FLOATS
-        # Always a copy: what is mapped is read-only and would change with the file.
-        return np.array(entry.read(), dtype=self._dtype if convert else entry.dtype, order="C")
+        if entry.dtype.name not in _FLOATS:
+            return np.array(entry.read(), dtype=entry.dtype, order="C")
+        stored = entry.read()
+        with np.errstate(over="ignore", invalid="ignore"):
+            # Always a copy: what is mapped is read-only and would change with the file.
+            array = np.array(stored, dtype=self._dtype or entry.dtype, order="C")
+            # One sum is NaN or infinite if any number is; the reverse is looked at below.
+            finite = np.isfinite(array.sum(dtype=array.dtype))
+        if not finite:
+            _insist_on_numbers(f"{self._source}: {name}".removeprefix(": "), stored, array)
+        return array
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries  # Mapping's own would read the tensor
@@ -133,6 +166,18 @@ class Tensors(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         return f"Tensors({len(self)} tensors)"
+
+
+def _insist_on_numbers(name: str, stored: np.ndarray, array: np.ndarray) -> None:
+    wrong = ~np.isfinite(array)
+    if wrong.any():
+        first = np.asarray(stored)[wrong][0]
+        too_large = f", which {array.dtype} cannot hold" if np.isfinite(first) else ""
+        raise CheckpointError(
+            f"{name} holds {wrong.sum():,} of {wrong.size:,} values that are no finite numbers, "
+            f"the first {first:g}{too_large}. The file is damaged, or of a training that diverged: "
+            f"take another copy or an earlier checkpoint."
+        )
 
 
 # -------------------------------------------------------------------------- files and folders
@@ -170,7 +215,7 @@ def read_safetensors(path: str | Path, dtype: str | None = "float32") -> Tensors
     elif not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     entries = _shards(path) if path.suffix == ".json" else _entries(path)
-    return Tensors(entries, dtype)
+    return Tensors(entries, dtype, path)
 
 
 def _weights_in(folder: Path) -> Path:

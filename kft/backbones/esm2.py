@@ -21,6 +21,7 @@ from keras import ops
 from kft.backbones.attention import attention, attention_weights, rotary_frequencies, rotate
 from kft.backbones.batch_order import OrderedFit
 from kft.backbones.composite import Composite, deserialized, exchanged, parts
+from kft.backbones.copies import Copied, flags, lost, marked, without_flags
 from kft.backbones.esm2_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
 
 # The published models were trained with 15% of the residues chosen and 80% of those shown as
@@ -102,7 +103,8 @@ class EncoderBlock(Composite):
     """A pre-norm transformer block: x + attention(norm(x)), then x + feedforward(norm(x)).
 
     `call(x, attention_mask)` takes float (B, L, D) and bool (B, L), True where a token may be
-    attended to, and returns (B, L, D).
+    attended to, and returns (B, L, D); with `attend_only` the weights of its attention instead,
+    float32 (B, H, L, L).
     """
 
     def __init__(self, width, num_heads, hidden_width, frequencies, **kwargs):
@@ -125,7 +127,9 @@ class EncoderBlock(Composite):
             layer.build(x_shape)
         self.feedforward_out.build((*x_shape[:-1], self.hidden_width))
 
-    def call(self, x, attention_mask):
+    def call(self, x, attention_mask, attend_only=False):
+        if attend_only:
+            return self.attention_weights(x, attention_mask)
         shape = ops.shape(x)
         # Tokens in rows: with (B, L, D) XLA would copy each dense layer's input once more to
         # contract B and L for the gradient of the kernel, a quarter of a training step.
@@ -148,7 +152,10 @@ class EncoderBlock(Composite):
         )
         return rotate(query, self.frequencies), rotate(key, self.frequencies), value
 
-    def compute_output_spec(self, x, attention_mask):
+    def compute_output_spec(self, x, attention_mask, attend_only=False):
+        if attend_only:
+            batch, length = attention_mask.shape
+            return keras.KerasTensor((batch, self.num_heads, length, length), dtype="float32")
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
 
     def get_config(self):
@@ -156,15 +163,27 @@ class EncoderBlock(Composite):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
+@keras.saving.register_keras_serializable("kft")
 class MaskedLMHead(Composite):
-    """Token logits from hidden states, with the embedding's own table: (B, L, D) -> (B, L, 33)."""
+    """Token logits from hidden states, with the embedding's own table: (B, L, D) -> (B, L, 33).
 
-    def __init__(self, embedding, **kwargs):
-        super().__init__(dtype=embedding.dtype_policy, **kwargs)
-        # Not tracked: the table stays the embedding's.
-        vars(self)["embedding"] = embedding
-        self.dense = self.part(_dense(embedding.width, "dense", self.dtype_policy))
+    Args:
+        width: D.
+        lender: name of the embedding, of one that is rebuilt; it reads no table until it is given
+            the layer by `borrow`.
+    """
+
+    def __init__(self, width, lender=None, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        vars(self)["lender"] = lender
+        self.dense = self.part(_dense(width, "dense", self.dtype_policy))
         self.norm = self.part(_norm("norm", self.dtype_policy))
+
+    def borrow(self, embedding):
+        """Reads the table of this `TokenEmbedding` from now on; it stays the embedding's."""
+        vars(self)["lender"] = embedding  # by hand, not to be tracked
+        return self
 
     def build(self, x_shape):
         self.dense.build(x_shape)
@@ -172,26 +191,21 @@ class MaskedLMHead(Composite):
         self.bias = self.add_weight(shape=(len(ALPHABET),), initializer="zeros", name="bias")
 
     def call(self, x):
+        if not isinstance(self.lender, TokenEmbedding):
+            raise lost(self.name, self.lender, "the model that was copied")
         x = self.norm(ops.gelu(self.dense(x), approximate=False))
-        table = ops.convert_to_tensor(self.embedding.tokens.tied)  # (33, D)
+        table = ops.convert_to_tensor(self.lender.tokens.tied)  # (33, D)
         return ops.matmul(x, ops.transpose(table)) + self.bias
 
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((*x.shape[:-1], len(ALPHABET)), dtype=self.compute_dtype)
 
-class AttentionWeights(keras.layers.Layer):
-    """The attention weights of one block: its input and mask -> float32 (B, H, L, L)."""
-
-    def __init__(self, block, **kwargs):
-        super().__init__(dtype=block.dtype_policy, **kwargs)
-        vars(self)["block"] = block  # not tracked: its weights stay its own
-
-    def call(self, x, attention_mask):
-        return self.block.attention_weights(x, attention_mask)
-
-    def compute_output_spec(self, x, attention_mask):
-        batch, length = attention_mask.shape
-        return keras.KerasTensor((batch, self.block.num_heads, length, length), dtype="float32")
+    def get_config(self):
+        lender = getattr(self.lender, "name", self.lender)
+        return {**super().get_config(), "width": self.width, "lender": lender}
 
 
+@keras.saving.register_keras_serializable("kft")
 class ContactHead(keras.layers.Layer):
     """Predicts contacts from attention: symmetrise, correct for the average product, regress.
 
@@ -263,7 +277,7 @@ def _norm(name, dtype):
 
 
 @keras.saving.register_keras_serializable("kft")
-class ESM2(keras.Model):
+class ESM2(Copied):
     """The ESM-2 encoder: {"token_ids": int (B, L)} -> float (B, L, D) after the final norm.
 
     Args:
@@ -361,11 +375,11 @@ class ESM2(keras.Model):
             inside["lm_head"] = exchanged(parts(self.masked_lm.get_layer("lm_head")))
         inside = {name: configs for name, configs in inside.items() if configs}
         adapted = {"exchanged": inside} if inside else {}
-        return {**self._config, "name": self.name, **adapted}
+        return {**self._config, "name": self.name, **adapted, **flags(self)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        return marked(cls(**without_flags(config)), config)
 
 
 class _OnBackbone(OrderedFit):
@@ -373,13 +387,13 @@ class _OnBackbone(OrderedFit):
 
     def __init__(self, backbone, output, name):
         super().__init__(backbone.input, output, name=name)
-        # Tracked, since a block whose weights are only borrowed is not in the graph. The backbone
-        # itself must not be: it refers to this model, and Keras's loading follows every circle.
-        self.stages = backbone.stages
+        self.stages = [stage for stage in backbone.stages if stage in self.layers]
+        # The backbone itself must not be an attribute: it refers to this model, and Keras's loading
+        # follows every circle.
         self._backbone_config = backbone.get_config
 
     def get_config(self):
-        return {"backbone": self._backbone_config()}
+        return {"backbone": self._backbone_config(), **flags(self)}
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -387,12 +401,15 @@ class MaskedLM(_OnBackbone):
     """{"token_ids": int (B, L)} -> token logits, float (B, L, 33); the table is tied."""
 
     def __init__(self, backbone, exchanged=None):
-        head = MaskedLMHead(backbone.stages[0], name="lm_head", exchanged=exchanged)
+        embedding = backbone.stages[0]
+        head = MaskedLMHead(
+            embedding.width, name="lm_head", dtype=embedding.dtype_policy, exchanged=exchanged
+        ).borrow(embedding)
         super().__init__(backbone, head(backbone.output), "masked_lm")
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return ESM2.from_config(config["backbone"]).masked_lm
+        return marked(ESM2.from_config(config["backbone"]).masked_lm, config)
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -402,12 +419,12 @@ class Contacts(_OnBackbone):
     def __init__(self, backbone):
         mask = backbone.get_layer("attention_mask").output
         attentions = [
-            AttentionWeights(block, name=f"attention_{i}")(before.output, mask)
-            for i, (before, block) in enumerate(pairwise(backbone.stages[:-1]))
+            block(before.output, mask, attend_only=True)
+            for before, block in pairwise(backbone.stages[:-1])
         ]
         head = ContactHead(name="contact_head", dtype="float32")
         super().__init__(backbone, head(attentions, backbone.input["token_ids"]), "contacts")
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return ESM2.from_config(config["backbone"]).contacts
+        return marked(ESM2.from_config(config["backbone"]).contacts, config)

@@ -102,7 +102,7 @@ def from_hugging_face(config, tensors, source, dtype=None):
         return ESM2(**sizes, dtype=dtype)
     # transformers 5 writes LayerNorm's as .gamma/.beta; headless files lack the prefix.
     names = {}
-    tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors)
+    tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors, source=source)
     for name in tensors:
         plain = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
         names[plain.removeprefix("esm.")] = name
@@ -181,7 +181,7 @@ def from_fair(checkpoint, contacts, source, dtype=None):
             f"encoder_embed_dim, encoder_attention_heads and token_dropout beside model; found "
             f"{keys}. ESM-1 and ESM-1b files are another architecture."
         ) from error
-    tensors = Tensors.of(tensors)
+    tensors = Tensors.of(tensors, source=source)
     names = {re.sub(r"^encoder\.(sentence_encoder\.)?", "", name): name for name in tensors}
     return _build(sizes, tensors, names, 1, source, dtype)
 
@@ -263,6 +263,9 @@ def _check(tensors, names, wanted, unused, variables, family, source):
         problems.append("unknown " + _listed(unknown))
     if misshapen:
         problems.append(_listed(misshapen))
+    used = [name for name in names if name in set(wanted.values()) or name.endswith("inv_freq")]
+    if no_floats := tensors.no_floats(names[name] for name in used):
+        problems.append(_listed(no_floats))
     if problems:
         raise ValueError(
             f"{source} does not fit an ESM-2 of this size: {'; '.join(problems)}. Nothing was "

@@ -9,6 +9,7 @@ References: `keras-hub` 0.32, `models/vit/vit_layers.py`, `models/dinov2/dinov2_
 
 import re
 from contextlib import contextmanager
+from functools import cache
 
 import keras
 from keras.src.utils.naming import to_snake_case
@@ -54,13 +55,37 @@ def encoder_block(sizes, name, dtype):
         return DINOV2Layer(
             width, num_heads, hidden, use_swiglu_ffn=sizes["swiglu"], name=name, dtype=dtype
         )
-    from keras_hub.src.models.vit.vit_layers import ViTEncoderBlock
-
     # DeiT's block computes the same, and answers with a pair whose second is None: no node of a
     # graph can do that.
-    return ViTEncoderBlock(
+    return _vit_block()(
         num_heads, width, hidden, layer_norm_epsilon=sizes["epsilon"], name=name, dtype=dtype
     )
+
+
+@keras.saving.register_keras_serializable("kft", "ViTEncoderBlock")
+class _LaterViTBlock(keras.layers.Layer):
+    """Stands in Keras's registry for the class below, until keras-hub is imported."""
+
+    @classmethod
+    def from_config(cls, config):
+        keras_hub()
+        return _vit_block().from_config(config)
+
+
+@cache
+def _vit_block():
+    from keras_hub.src.models.vit import vit_layers
+
+    # The name is that of its weights in files, too.
+    @keras.saving.register_keras_serializable("kft")
+    class ViTEncoderBlock(vit_layers.ViTEncoderBlock):
+        """keras-hub's, whose config names an argument that its constructor does not have."""
+
+        def get_config(self):
+            config = super().get_config()
+            return {key: value for key, value in config.items() if key != "key_dim"}
+
+    return ViTEncoderBlock
 
 
 # Convolutional networks ---------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import io
 import math
 import mmap
 import pickletools
+import re
 import struct
 import types
 import zipfile
@@ -284,10 +285,19 @@ for _name, _storage_name in _DTYPES.items():
     _KNOWN["torch", _name] = _KNOWN["torch", f"{_storage_name}Storage"] = _dtype
 
 
-def _find(module: str, name: str) -> Any:
-    if (module, name) not in _KNOWN:
-        raise _carries_code(f"{module}.{name}")
-    return _KNOWN[module, name]
+def _find(module: str, name: str, stack: list) -> Any:
+    if (module, name) in _KNOWN:
+        return _KNOWN[module, name]
+    if module in ("torch", "torch._utils") and re.search("^_rebuild_.*tensor|Storage$", name):
+        # Its name in a dict, if it has one, was read just before it.
+        names = [part for part in stack if isinstance(part, str) and part != "storage"]
+        raise CheckpointError(
+            f"{names[-1] if names else 'it'} is no plain tensor ({module}.{name}): quantised, "
+            f"sparse, complex and 8-bit float tensors are not read. Take the checkpoint that it "
+            f"was made from, or load it with torch and save each tensor as .dequantize(), "
+            f".to_dense() or .float()."
+        )
+    raise _carries_code(f"{module}.{name}")
 
 
 def _carries_code(what: str) -> CheckpointError:
@@ -359,7 +369,7 @@ def _run(stream: Any, storage: _StorageReader = _no_storage) -> Any:
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "GLOBAL":
-                stack.append(_find(*argument.split(" ", 1)))
+                stack.append(_find(*argument.split(" ", 1), stack))
             case "BINPERSID":
                 stack.append(_persistent(stack.pop(), storage))
             case name if name in _CONSTRUCTIONS:
@@ -430,7 +440,7 @@ def _build(stack: list) -> None:
 
 def _stack_global(stack: list) -> None:
     name, module = stack.pop(), stack.pop()
-    stack.append(_find(str(module), str(name)))
+    stack.append(_find(str(module), str(name), stack))
 
 
 def _tuple_of(count: int) -> Callable[[list], None]:

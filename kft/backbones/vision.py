@@ -25,7 +25,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones.composite import adapters_of, restore
+from kft.backbones.copies import Copied, adapters_of, flags, marked, restore, without_flags
 from kft.backbones.keras_hub_parts import FAMILIES, conv_stages, encoder_block
 from kft.backbones.vision_images import HALF, IMAGENET, ImageEncoder
 
@@ -147,7 +147,7 @@ class Summary(keras.layers.Layer):
 # What all have in common ------------------------------------------------------------------------
 
 
-class VisionBackbone(keras.Model):
+class VisionBackbone(Copied):
     """{"images": float (B, H, W, 3)} -> features; see `VisionTransformer` and `ConvNet`.
 
     Attributes:
@@ -169,7 +169,7 @@ class VisionBackbone(keras.Model):
         vars(self)["_config"], vars(self)["_stages"] = config, [stage.name for stage in stages]
         self.image_size, self.classes = tuple(config["image_size"]), tuple(config["classes"])
         self.encode = ImageEncoder(**config["preprocessing"])
-        restore(self, exchanged or {})
+        restore(self._by_path(), exchanged or {})
 
     @property
     def stages(self):
@@ -214,18 +214,23 @@ class VisionBackbone(keras.Model):
             ours.assign(values)
         return copy
 
+    def _by_path(self):
+        """Layers by Keras's own paths, unique in one backbone and the same when it is rebuilt."""
+        return {layer.path: layer for layer in self._flatten_layers()}
+
     def get_config(self):
-        found = adapters_of(self)
+        found = adapters_of(self._by_path())
+        adapted = {"exchanged": found} if found else {}
         config = {**self._config, "preprocessing": self.encode.get_config(), "name": self.name}
-        return {**config, "exchanged": found} if found else config
+        return {**config, **adapted, **flags(self)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        return marked(cls(**without_flags(config)), config)
 
 
 @keras.saving.register_keras_serializable("kft")
-class ImageClassifier(keras.Model):
+class ImageClassifier(Copied):
     """A vision backbone with the classifier that it was published with -> logits (B, K).
 
     Raises:
@@ -246,11 +251,11 @@ class ImageClassifier(keras.Model):
         vars(self)["_serialized"] = lambda: keras.saving.serialize_keras_object(backbone)
 
     def get_config(self):
-        return {"backbone": self._serialized()}
+        return {"backbone": self._serialized(), **flags(self)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return keras.saving.deserialize_keras_object(config["backbone"]).classifier
+        return marked(keras.saving.deserialize_keras_object(config["backbone"]).classifier, config)
 
 
 # The backbones ------------------------------------------------------------------------------------

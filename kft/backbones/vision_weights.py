@@ -126,7 +126,7 @@ def from_hugging_face(config, tensors, source, dtype=None, processor=None, image
     """
     arguments = _arguments(config, processor, source)
     if tensors is not None:
-        tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors)
+        tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors, source=source)
         if "classifier.weight" in tensors:
             # transformers 4 leaves the labels out where they are the usual names of two classes.
             usual = {i: f"LABEL_{i}" for i in range(tensors.shape("classifier.weight")[0])}
@@ -343,7 +343,7 @@ def efficientnet_lite0(tensors, source, dtype=None, image_size=None):
         backbone = backbone.resized(image_size)
     if tensors is None:
         return backbone
-    tensors = Tensors.of(tensors)
+    tensors = Tensors.of(tensors, source=source)
     variables = _by_layer(backbone, backbone.classifier)
     wanted = {}
     for path in variables:
@@ -409,8 +409,10 @@ def from_preset(preset, dtype=None, image_size=None):
     given, ours = _by_layer(theirs), _by_layer(backbone)
     if given.keys() != ours.keys():
         raise ValueError(f"{preset} has other layers: {sorted(given.keys() ^ ours.keys())[:5]}.")
+    arrays = {path: keras.ops.convert_to_numpy(v) for path, v in given.items()}
+    tensors = Tensors.of(arrays, source=preset)  # which insists on finite numbers
     for path, variable in ours.items():
-        variable.assign(keras.ops.convert_to_numpy(given[path]))
+        variable.assign(tensors[path])
     return backbone if image_size is None else backbone.resized(image_size)
 
 
@@ -462,6 +464,8 @@ def _check(variables, wanted, tensors, names, skipped, source):
     problems = [f"missing {_listed(lacking)}"] * bool(lacking)
     problems += [f"unknown {_listed(unknown)}"] * bool(unknown)
     problems += [_listed(misshapen)] * bool(misshapen)
+    no_floats = tensors.no_floats(names[part] for part in sorted(used) if part in names)
+    problems += [_listed(no_floats)] * bool(no_floats)
     if problems:
         raise ValueError(
             f"{source} does not fit a model of this size: {'; '.join(problems)}. Nothing was "

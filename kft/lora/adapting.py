@@ -26,7 +26,7 @@ from kft.lora.owned import (
     take_strays,
 )  # fmt: skip
 from kft.params import find, layers, sign, train_only
-from kft.params.paths import ancestors, listed
+from kft.params.paths import ancestors, by_pattern, listed
 
 ALL_LINEAR = "all-linear"
 
@@ -199,8 +199,10 @@ def use(model, active):
 def merge_lora(model):
     """Puts the active adapters into the kernels, so that they cost nothing any more.
 
-    Does nothing where they are merged already. While they are, they cannot learn, and the model is
-    not to be copied weight by weight (`clone_model`, `set_weights`): the copy would add them again.
+    Does nothing where they are merged already. While they are, they cannot learn. A copy that is
+    made weight by weight meanwhile (`keras.models.clone_model` or `from_config`, then
+    `set_weights`) is merged too and answers the same, but cannot be unmerged or saved;
+    `copy.deepcopy` and files hold both.
 
     Args:
         model: a model with adapters.
@@ -328,7 +330,7 @@ def _targets(model, targets):
 def _differing(model, settings, ranks, alphas):
     """Settings with the rank and alpha that patterns give to some of the layers."""
     for what, patterns in (("rank", ranks), ("alpha", alphas)):
-        for pattern, value in (patterns or {}).items():
+        for pattern, value in by_pattern(f"{what}s", patterns):
             matched = [path for path, _ in find(model, pattern)]
             hits = [p for p in settings if p in matched or set(ancestors(p)) & set(matched)]
             if not hits:

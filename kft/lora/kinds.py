@@ -167,7 +167,7 @@ class LoRATokenTable(_AdaptedTable, TokenTable):
 
     @property
     def tied(self):
-        return self._before[self.embeddings.path] if self.merged else self.embeddings
+        return self.before_merging().get(self.embeddings.path, self.embeddings)
 
 
 @keras.saving.register_keras_serializable("kft")

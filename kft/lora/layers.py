@@ -116,7 +116,8 @@ class Adapted:
             if name not in self.adapters:
                 self.add_adapter(name, Settings(**settings), np.random.default_rng(0))
         self.use(active)
-        vars(self)["_merge_when_loaded"] = merged
+        if merged and self.active:  # W will be merged, by weights that are set or a file
+            vars(self)["_before"] = {}
 
     @classmethod
     def take_over(cls, layer):
@@ -127,8 +128,7 @@ class Adapted:
 
     def _begin(self):
         # Plain dicts that no backend tracks: the variables are tracked where they are made.
-        vars(self).update(adapters={}, active={}, _before=None, _merge_when_loaded=False)
-        vars(self).update(_in_place={}, _base=None)
+        vars(self).update(adapters={}, active={}, _before=None, _in_place={}, _base=None)
 
     def leave(self, merged):
         """Makes the layer what it was before; it goes on answering as it does if merged."""
@@ -137,8 +137,7 @@ class Adapted:
             vars(self).update(_in_place={}, _base=None)  # what is in place is the layer's own now
         for name in list(self.adapters):
             self.remove_adapter(name)
-        for name in ("adapters", "active", "_before", "_merge_when_loaded", "_planned",
-                     "_in_place", "_base"):  # fmt: skip
+        for name in ("adapters", "active", "_before", "_planned", "_in_place", "_base"):
             vars(self).pop(name, None)
         exchange(self, self.base_class)
         # TensorFlow's layers take what is set to its present value for no change.
@@ -305,10 +304,21 @@ class Adapted:
 
     def unmerge(self):
         """Gives W and the bias back, bit by bit; does nothing if nothing is merged."""
-        if self.merged:
-            for variable in self._own():
-                variable.assign(self._before[variable.path])
+        before = self.before_merging()
+        for variable in self._own() if before else ():
+            variable.assign(before[variable.path])
         vars(self)["_before"] = None
+
+    def before_merging(self):
+        """{path: numpy array} of W and the bias as they were; {} if nothing is merged."""
+        if self._before == {}:
+            raise ValueError(
+                f"{self.path} was copied weight by weight from a layer with merged adapters, and "
+                f"what its kernel was before is not known here. Copy the model by copy.deepcopy or "
+                f"by its files, or call kft.unmerge_lora on the original first; kft.lora.remove "
+                f"leaves this copy as a plain model."
+            )
+        return self._before or {}
 
     def _merged_matrix(self):
         parts = self._parts()
@@ -337,7 +347,7 @@ class Adapted:
         """{path: numpy array} of the layer's own weights, those of the base without adapters."""
         if self._in_place:
             return dict(zip((v.path for v in self._own()), self._base, strict=True))
-        return {v.path: ops.convert_to_numpy(v) for v in self._own()} | (self._before or {})
+        return {v.path: ops.convert_to_numpy(v) for v in self._own()} | self.before_merging()
 
     # Computing ----------------------------------------------------------------------------------
 
@@ -492,8 +502,8 @@ class Adapted:
                 store[f"lora_full_{i}_{name}"] = value
 
     def load_own_variables(self, store):
-        merged = self.merged or self._merge_when_loaded
-        self.unmerge()
+        merged = self.merged
+        vars(self)["_before"] = None
         active = dict(self.active)
         self.use({})
         self._assign([store[str(i)] for i in range(len(self._own()))])

@@ -187,6 +187,24 @@ def find(model, pattern):
     ]
 
 
+def by_pattern(name, given):
+    """What an argument {pattern: value} says, as pairs.
+
+    Args:
+        name: of the argument, for the error.
+        given: dict or None.
+
+    Raises:
+        TypeError: anything else, such as a pattern or a list of them.
+    """
+    if given is not None and not isinstance(given, dict):
+        raise TypeError(
+            f"{name} must be a dict {{pattern: value}}, which says what layers get that differ "
+            f"from the others, received {given!r}."
+        )
+    return (given or {}).items()
+
+
 def _matcher(pattern, everything):
     if isinstance(pattern, str):
         parts = _parts(pattern)

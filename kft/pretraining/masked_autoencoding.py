@@ -26,6 +26,7 @@ from keras import ops
 
 from kft.backbones import randomised
 from kft.backbones.batch_order import OrderedFit
+from kft.backbones.copies import flags, marked, without_flags
 from kft.backbones.keras_hub_parts import encoder_block
 from kft.backbones.vision import VisionTransformer
 from kft.learning_rates import adamw
@@ -118,6 +119,9 @@ class HiddenTokens(keras.layers.Layer):
         shape = (x.shape[0], hidden.shape[1], x.shape[2])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
+    def get_config(self):  # Keras's own cannot tell of a dtype that is a policy
+        return super().get_config()
+
 
 def sine_cosine(grid, width):
     """Fixed positions of patches: half of the width says the column, half the row.
@@ -190,12 +194,12 @@ class MaskedAutoencoder(OrderedFit):
         return keras.Model(inputs, self._features, name="encoder")
 
     def get_config(self):
-        return self._serialized()
+        return {**self._serialized(), **flags(self)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
-        return cls(**{**config, "backbone": backbone})
+        return marked(cls(**{**without_flags(config), "backbone": backbone}), config)
 
 
 def _decoder(backbone, num_blocks, width, num_heads):
