@@ -125,7 +125,7 @@ def test_the_optimizer_is_what_it_is_told_to_be():
 @pytest.mark.once
 def test_killed_and_gone_on_with(tmp_path):
     """Kill -9 after the second training, then the same command again: the table of a whole run."""
-    options = ["--tiny", "--strategies", "linear_probe", "head_only"]
+    options = ["--tiny", *UNTRAINED, "--strategies", "linear_probe", "head_only"]
     command = [sys.executable, "-u", RECIPES / "compare.py", "--out", tmp_path, *options]
     with subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -440,6 +440,7 @@ def test_recipes_of_one_training_on_images(name, tmp_path, as_written):
 
 
 @pytest.mark.once
+@pytest.mark.long
 def test_chop_the_head_draws_a_learning_curve(tmp_path, as_written):
     printed = run("vision_chop_the_head", tmp_path, "--tiny", "--counts", "2", "4")
     table = pd.read_csv(tmp_path / "vision_chop_the_head" / "learning_curve.csv")
@@ -468,6 +469,10 @@ def test_chop_the_head_takes_a_folder_of_images(tmp_path, as_written):
     options = ("--tiny", "--data", tmp_path / "photographs", "--counts", "2")
     printed = run("vision_chop_the_head", tmp_path, *options)
     assert "bright, dark" in printed and "from scratch" in printed
+    table = pd.read_csv(tmp_path / "vision_chop_the_head" / "learning_curve.csv")
+    assert set(table.images) == {2} and table.method.nunique() == 3
+    caption = (tmp_path / "vision_chop_the_head" / "learning_curve.txt").read_text().strip()
+    assert caption in printed
 
 
 @pytest.mark.in_turn("torch")
