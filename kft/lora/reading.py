@@ -6,8 +6,6 @@ import math
 import re
 import warnings
 
-import numpy as np
-
 from kft.backbones.checkpoints import read_safetensors
 from kft.files import finish_replacing
 from kft.lora.writing import CONFIG, HEAD, TENSORS, digest
@@ -148,25 +146,10 @@ def _insist_pattern(pattern, what, file):
 
 def _numbers(file, dtype="float32"):
     """{key: array} of a file of tensors; each is finite and stored as floating-point numbers."""
-    found, tensors = {}, read_safetensors(file, dtype)
-    for key in tensors:
-        if not np.issubdtype(tensors.dtype(key), np.floating) and (
-            tensors.dtype(key).name != "bfloat16"
-        ):
-            raise ValueError(
-                f"{file}: {key} is stored as {tensors.dtype(key)}, expected floating-point "
-                f"numbers: kft reads no quantised adapters. Save it in float32 or bfloat16."
-            )
-        with np.errstate(over="ignore"):  # is looked for in the next line
-            found[key] = tensors[key]
-        wrong = found[key][~np.isfinite(found[key])]
-        if wrong.size:
-            raise ValueError(
-                f"{file}: {wrong.size} of {found[key].size} numbers in {key} are not finite in "
-                f"float32, the first is {wrong[0]}. The training that made it has diverged, or the "
-                f"file is damaged: take an earlier one."
-            )
-    return found
+    tensors = read_safetensors(file, dtype)
+    if wrong := tensors.no_floats(tensors):
+        raise ValueError(f"{file}: {wrong[0]}. kft reads no quantised adapters.")
+    return dict(tensors)
 
 
 def _beside(folder, about):
