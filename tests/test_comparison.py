@@ -245,8 +245,8 @@ def residues():
     rng = np.random.default_rng(0)
 
     def chains(count):
-        rows = ["".join(rng.choice(list("AKG"), size=rng.integers(6, 12))) for _ in range(count)]
-        targets = [np.array(["AKG".index(x) for x in row]) for row in rows]
+        rows = ["".join(rng.choice(list("AKE"), size=rng.integers(6, 12))) for _ in range(count)]
+        targets = [np.array(["AKE".index(x) for x in row]) for row in rows]
         masks = [np.arange(len(row)) > 0 for row in rows]
         return Split(rows, targets, masks=masks)
 
