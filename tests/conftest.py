@@ -103,16 +103,14 @@ def no_network():
     socket.socket.connect = connect
 
 
-@pytest.fixture(autouse=True, scope="session")
-def imports_stay():
-    """What was imported is not looked through whenever garbage, or kft a model, is searched for."""
+@pytest.fixture(autouse=True, scope="module")
+def earlier_objects_stay():
+    """What is imported or cached is not looked through for garbage, or by kft for models."""
     import keras
 
     keras.utils.set_random_seed(0)  # imports TensorFlow, whatever the backend
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Runs lint and the whole suite: one process per backend, and one for tests that need none.
+"""Runs lint and the whole suite: one process per backend, and two for tests that need none.
 
 Command: python tests/suite.py [--long]
 
@@ -22,11 +22,13 @@ AT_ONCE = 2
 MINUTES = "7 to 9 minutes"
 LONG_MINUTES = "40 to 60 minutes"
 PYTEST = [sys.executable, "-m", "pytest", "--color=no"]
+PROGRAMS = ["tests/test_recipes.py", "tests/test_docs.py"]  # a third of what runs once
 TESTS = {  # name: backend, further arguments
     "jax": ("jax", ["-m", "not once", "--in-turn"]),
     "tensorflow": ("tensorflow", ["-m", "not once", "--in-turn"]),
-    "once": ("torch", ["-m", "once"]),
+    "once": ("torch", ["-m", "once", *(f"--ignore={path}" for path in PROGRAMS)]),
     "torch": ("torch", ["-m", "not once", "--in-turn"]),
+    "programs": ("torch", ["-m", "once", *PROGRAMS]),
 }
 LINT = [
     ["ruff", "check", "."],
@@ -116,7 +118,7 @@ def run(waiting):
 def summary(jobs):
     rows = [("", "passed", "failed", "skipped", "time")]
     for job in jobs:
-        counts = job.counts() or ("-", "yes" if job.process.returncode else "no", "-")
+        counts = job.counts() or ("", "yes" if job.process.returncode else "no", "")
         rows.append((job.name, *map(str, counts), minutes(job.seconds)))
     for name, *cells in rows:
         print(f"{name:<12}" + "".join(f"{cell:>9}" for cell in cells))
@@ -136,7 +138,7 @@ def main():
     ]
     waiting.append(("lint", [sys.executable, __file__, "--lint"], None))
     print(
-        f"Lint and the suite on {', '.join(TESTS)}: {LONG_MINUTES if args.long else MINUTES} on "
+        f"Lint and the suite ({', '.join(TESTS)}): {LONG_MINUTES if args.long else MINUTES} on "
         f"2 cores. What each prints is in {OUT.relative_to(ROOT)}.",
         flush=True,
     )

@@ -226,16 +226,17 @@ def test_import_is_light():
         "    seen.update(sys.modules)\n"
         "    print(*names)\n"
         "import kft; new()\n"
-        "import kft.data; kft.data.load('amp'); new()"
+        "import kft.data; kft.data.load('amp'); new()\n"
+        "import kft.backbones.vision; print('keras_hub' in sys.modules)"
     )
     root = Path(__file__).parents[1]
     env = os.environ | {"PYTHONPATH": str(root)}
     run = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=root, capture_output=True, text=True, check=True
     )
-    kft, with_data = (
-        set(line.split()) - sys.stdlib_module_names for line in run.stdout.splitlines()
-    )
+    *lines, keras_hub = run.stdout.splitlines()
+    kft, with_data = (set(line.split()) - sys.stdlib_module_names for line in lines)
+    assert keras_hub == "False"  # nor do vision backbones, before one is made
     assert kft == {"kft"}
     loaded = {name for name in with_data if "cython" not in name}  # numpy's own
     assert loaded <= {"kft", "modlamp", "numpy"}

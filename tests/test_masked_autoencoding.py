@@ -277,6 +277,7 @@ def test_half_precision_predicts_in_single(as_written):
     assert done.model.predict_on_batch(inputs).dtype == "float32"
 
 
+@pytest.mark.long  # of `Resume`, which test_pretraining stops in every run
 def test_stopped_within_an_epoch_it_ends_with_the_same_bits(tmp_path, as_written):
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -122,6 +122,7 @@ def test_the_optimizer_is_what_it_is_told_to_be():
         assert isinstance(optimizer, kind) and getattr(optimizer, "dtype", None) == rounded
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_killed_and_gone_on_with(tmp_path):
     """Kill -9 after the second training, then the same command again: the table of a whole run."""

@@ -291,14 +291,3 @@ def test_embed_counts_patches_alone(as_written):
     features = backbone.predict_on_batch(backbone.encode(images))
     assert_rounds_alike(kft.embed(backbone, images), features[:, 2:].mean(1))
     assert_rounds_alike(kft.embed(backbone, images, "cls"), features[:, 0])
-
-
-@pytest.mark.once
-def test_kft_loads_without_keras_hub():
-    """`import kft` brings no TensorFlow along."""
-    import subprocess
-    import sys
-
-    code = "import sys, kft, kft.backbones.vision; print('keras_hub' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "False"
