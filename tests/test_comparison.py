@@ -60,6 +60,7 @@ def compared(backbone, data, tmp_path_factory):
     return found, out, before
 
 
+@pytest.mark.in_turn("torch")  # trains by kft.fit alone
 def test_rows(compared):
     found, _, _ = compared
     kinds = {row.name: row.kind for row in found.rows}
@@ -98,6 +99,7 @@ def test_the_backbone_stays_as_it_is(compared, backbone):
     assert all(layer.trainable for layer in backbone.layers)
 
 
+@pytest.mark.in_turn("torch")
 def test_a_run_is_that_of_fit(compared, backbone, data):
     copy = ESM2.from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())

@@ -23,7 +23,7 @@ import kft.recipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 STRATEGIES = kft.strategies.names()
 # Each is run from end to end; its training is tested on every backend in test_strategies.py.
-TURNS = {"head_only": "jax", "from_scratch": "tensorflow", "lora": "tensorflow"}
+TURNS = {"head_only": "jax", "lora": "tensorflow"}
 UNTRAINED = ("--backbone", "untrained")
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
 
