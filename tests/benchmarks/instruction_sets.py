@@ -1,10 +1,9 @@
 """Do the tests that compare numbers pass whatever the processor can do?
 
-Command: python tests/benchmarks/instruction_sets.py [--backends jax torch tensorflow] [-k WORDS]
+Command: python tests/benchmarks/instruction_sets.py --equal [--backends jax torch tensorflow]
 
-Runs each parity and equality test under several instruction sets and with one and two threads, and
-prints the table of docs/benchmarks.md: a row per backend, setting and number of threads. Needs
-about 30 minutes on 2 cores.
+Runs each test of parity, rounding or equality under several instruction sets and with one and two
+threads, and prints a row per backend, setting and number of threads. Needs about an hour of 2 cores.
 """
 
 import argparse
@@ -32,27 +31,32 @@ SETTINGS = {
         "AVX512_CORE": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
     },
 }  # fmt: skip
-COMPARES = re.compile(r"assert_parity|assert_rounds_alike|array_equal|allclose|\bsame\(")
+COMPARES = re.compile(r"assert_parity|assert_rounds_alike|allclose|parity_|close_to")
+EQUAL = re.compile(r"array_equal|\bsame\(")  # one program on one processor: the same bits
 # oneDNN for AVX2 ends TensorFlow's process at any product in bfloat16, as plain tf.matmul does.
 BREAKS = {"AVX2": "not (mixed or half or bfloat16)"}
 
 
-def comparing():
-    """The tests that compare what a backend has computed."""
+def comparing(equal):
+    """The tests that compare what a backend has computed, those of equal bits too if `equal`."""
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         source = path.read_text()
         if "pytestmark = pytest.mark.once" in source:
             continue
         for node in ast.parse(source).body:
             is_test = isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-            if is_test and COMPARES.search(ast.get_source_segment(source, node)):
+            text = ast.get_source_segment(source, node)
+            if is_test and (COMPARES.search(text) or (equal and EQUAL.search(text))):
                 yield f"{path.relative_to(ROOT)}::{node.name}"
 
 
-def run(backend, name, variables, threads, words):
+def run(backend, name, variables, threads, args):
     """(passed, failed, skipped) and the lines that name what failed."""
-    words = " and ".join(filter(None, [words, BREAKS.get(name) if backend == "tensorflow" else ""]))
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not once", "--in-turn", *comparing()]
+    words = " and ".join(
+        filter(None, [args.words, BREAKS.get(name) if backend == "tensorflow" else ""])
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not once", "--in-turn"]
+    command += comparing(args.equal)
     found = subprocess.run(
         [*command, *(["-k", words] if words else [])], cwd=ROOT, text=True, capture_output=True,
         env={**os.environ, **variables, "KERAS_BACKEND": backend, "OMP_NUM_THREADS": str(threads)},
@@ -71,6 +75,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("-k", dest="words", help="only tests of these names, as pytest takes them")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--equal", action="store_true", help="also tests of equal bits")
     args = parser.parse_args()
     print("| backend | instruction set | threads | passed | failed | skipped |")
     print("|---|---|---|---|---|---|")
