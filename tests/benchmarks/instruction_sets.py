@@ -3,7 +3,7 @@
 Command: python tests/benchmarks/instruction_sets.py --equal [--backends jax torch tensorflow]
 
 Runs each test of parity, rounding or equality under several instruction sets and with one and two
-threads, and prints a row per backend, setting and number of threads. Needs about an hour of 2 cores.
+threads, and prints a row per backend, setting and number of threads. Needs about an hour.
 """
 
 import argparse
