@@ -289,7 +289,20 @@ def records_of(records):
         raise TypeError(
             f"inputs must be a list, received one string, {inputs[:20]!r}: write [string]."
         )
-    return inputs if isinstance(inputs, Sequences) else list(inputs), targets
+    return listed_inputs(inputs), targets
+
+
+def listed_inputs(inputs):
+    """The inputs as a list; `Sequences` stay what they are."""
+    if isinstance(inputs, Sequences):
+        return inputs
+    try:
+        return list(inputs)
+    except TypeError:
+        raise TypeError(
+            f"inputs must be a list of records, received {inputs!r:.60} "
+            f"({type(inputs).__name__}): write [record] for a single one."
+        ) from None
 
 
 # Records that are arrays ----------------------------------------------------------------------

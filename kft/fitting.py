@@ -237,7 +237,7 @@ def _said_as_marked(model, strategy):
     if any(weight.frozen and not hand.get(weight.path) for weight in found):
         said += (
             " What is frozen was marked by kft, in an earlier kft.fit or by kft.add_lora: "
-            "kft.unfreeze wakes it."
+            "kft.unfreeze lets it learn."
         )
     return said
 

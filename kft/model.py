@@ -25,9 +25,9 @@ from kft.backbones.copies import (
     restore,
     without_flags,
 )
-from kft.batching import Batches, batches, silent_cuts, warn_of_cut
+from kft.batching import Batches, batches, listed_inputs, silent_cuts, warn_of_cut
 from kft.data import read_fasta
-from kft.data.sequences import Sequences, warn_of_changes
+from kft.data.sequences import warn_of_changes
 from kft.heads import Pooling
 from kft.lora.owned import join
 from kft.params import find, is_frozen, layers, weights
@@ -60,8 +60,8 @@ class Learner(OrderedFit):
         if wakes and "__init__" in vars(type(self)):
             warnings.warn(
                 f"The clone of {self.name} is a plain functional model, in which the dropout of "
-                f"{listed(dict.fromkeys(wakes), 3)} is at work in training although the layers "
-                f"are frozen. copy.deepcopy(model) makes a {type(self).__name__}, where it rests.",
+                f"{listed(dict.fromkeys(wakes), 3)} is active in training although the layers "
+                f"are frozen. copy.deepcopy(model) makes a {type(self).__name__}, where it is not.",
                 stacklevel=4,
             )
         return outputs
@@ -479,7 +479,7 @@ def _answers(model, encode, inputs, batch_size, max_length, doing):
 def _parts(inputs):
     """Yields (names, what errors call them, inputs, how many in all): a FASTA file in chunks."""
     if not isinstance(inputs, str | Path):
-        inputs = inputs if isinstance(inputs, Sequences) else list(inputs)
+        inputs = listed_inputs(inputs)
         names = [f"inputs[{i}]" for i in range(len(inputs))]
         yield names, names, inputs, len(inputs)
         return

@@ -156,8 +156,8 @@ class AsMarked:
         if not model.trainable_variables:
             raise ValueError(
                 f"No weight of {model.name} is marked trainable, so there is nothing to learn: "
-                f"kft.unfreeze(model) or layer.trainable = True wakes layers, or name a strategy, "
-                f"one of {', '.join(_STRATEGIES)}."
+                f"kft.unfreeze(model) or layer.trainable = True lets layers learn, or name "
+                f"a strategy, one of {', '.join(_STRATEGIES)}."
             )
         name = _like(model)
         taken = {

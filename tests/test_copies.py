@@ -370,7 +370,7 @@ def test_a_comparison_starts_from_what_a_merged_backbone_answers():
 
 @pytest.mark.once
 def test_dropout_that_wakes_in_a_plain_clone_is_told():
-    with pytest.warns(match=r"dropout of drop is at work in training.*copy\.deepcopy"):
+    with pytest.warns(match=r"dropout of drop is active in training.*copy\.deepcopy"):
         copied = keras.models.clone_model(chopped())
     assert type(copied) is not kft.Model
     learner = flat(plain())

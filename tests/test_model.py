@@ -353,3 +353,12 @@ def test_progress_is_for_terminals(predictor, capfd, monkeypatch):
     written = capfd.readouterr()
     assert "predicting" in written.err
     assert written.out == ""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("inputs", [None, 3])
+def test_inputs_that_are_no_list(inputs):
+    model = make_model()
+    for call in (lambda: kft.predict(model, inputs), lambda: kft.batches(inputs, model.encode)):
+        with pytest.raises(TypeError, match="inputs must be a list of records, received"):
+            call()
