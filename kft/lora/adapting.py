@@ -41,9 +41,8 @@ def add_lora(
     one that holds adapters, in place; its kernel and bias never learn, whatever `trainable` is set
     to. Several adapters with different names may be added; the last one added counts. The head of
     a plain Keras model are the `Dense` layers that make its outputs; where it ends in something
-    else, wake that with `kft.unfreeze`.
-    The head, and what `kft.unfreeze` lets learn, belong to the adapter, as PEFT's
-    `modules_to_save` do.
+    else, unfreeze that with `kft.unfreeze`. The head, and what `kft.unfreeze` lets learn, belong
+    to the adapter, as PEFT's `modules_to_save` do.
 
     Args:
         model: a `kft.Model`, a backbone of kft or keras-hub, or any functional Keras model.
