@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from kft import earlier_paths
+
 __version__ = "0.1.0"
 
 BACKENDS = ("jax", "torch", "tensorflow")
@@ -68,11 +70,11 @@ _import_keras()
 # those that hold classes Keras must know before `keras.saving.load_model` can find them.
 _HOME = {
     "load": "kft.backbones",
-    "Model": "kft.model",
-    "replace_head": "kft.model",
-    "predict": "kft.model",
-    "embed": "kft.model",
-    "batches": "kft.batching",
+    "Model": "kft.models",
+    "replace_head": "kft.models",
+    "predict": "kft.inference",
+    "embed": "kft.inference",
+    "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
     "train_only": "kft.params",
@@ -83,34 +85,51 @@ _HOME = {
     "unmerge_lora": "kft.lora",
     "save_adapter": "kft.lora",
     "load_adapter": "kft.lora",
-    "split": "kft.frontier",
-    "fit_frontier": "kft.frontier",
-    "find_learning_rate": "kft.learning_rates",
-    "fit": "kft.fitting",
+    "split": "kft.training.frontier",
+    "fit_frontier": "kft.training.frontier",
+    "find_learning_rate": "kft.training.range_test",
+    "fit": "kft.training.fitting",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
 }
-_MODULES = (
-    "backbones", "baselines", "callbacks", "comparison", "data", "dreaming", "evaluation", "heads",
-    "lora", "losses", "params", "plots", "pretraining", "scaling", "scoring", "strategies",
-)  # fmt: skip
+_MODULES = {
+    "backbones": "kft.backbones",
+    "baselines": "kft.evaluation.baselines",
+    "callbacks": "kft.training.callbacks",
+    "comparison": "kft.comparison",
+    "data": "kft.data",
+    "dreaming": "kft.interpretation.dreaming",
+    "evaluation": "kft.evaluation",
+    "heads": "kft.models.heads",
+    "lora": "kft.lora",
+    "losses": "kft.models.losses",
+    "params": "kft.params",
+    "plots": "kft.plots",
+    "pretraining": "kft.training.pretraining",
+    "scaling": "kft.evaluation.scaling",
+    "scoring": "kft.inference.scoring",
+    "strategies": "kft.training.strategies",
+}
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
-importlib.import_module("kft.backbones.esm2")
-importlib.import_module("kft.backbones.vision")
-importlib.import_module("kft.lora")
-importlib.import_module("kft.model")
-importlib.import_module("kft.frontier")
-importlib.import_module("kft.learning_rates")
-importlib.import_module("kft.pretraining")
+earlier_paths.install()
+for _module in (
+    "kft.backbones",
+    "kft.lora",
+    "kft.models",
+    "kft.training.frontier",
+    "kft.training.optimizers",
+    "kft.training.pretraining",
+):
+    importlib.import_module(_module)
 
 
 def __getattr__(name):
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"kft.{name}")
+        value = importlib.import_module(_MODULES[name])
     else:
         raise AttributeError(f"kft has no {name!r}; it has {', '.join(__all__)}.")
     globals()[name] = value

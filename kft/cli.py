@@ -45,7 +45,7 @@ def predict(
 ):
     """Answer for every protein of a FASTA file with a fine-tuned model."""
     import kft
-    from kft.model import load_saved
+    from kft.models import load_saved
 
     with _readable_errors():
         kft.predict(load_saved(model), fasta, batch_size, max_length, out)

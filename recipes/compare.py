@@ -9,8 +9,9 @@ Needs: with --backbone untrained 1.3 GB; 10 minutes a seed on one busy core for 
 Expect: docs/choosing-a-strategy.md
 """
 
+import recipe
+
 import kft
-from kft import recipe
 
 STRATEGIES = [name for name in kft.strategies.names() if name != "from_scratch"]
 

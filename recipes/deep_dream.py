@@ -15,10 +15,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import recipe
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from kft import dreaming, plots, recipe
+from kft import plots
+from kft.interpretation import dreaming
 
 SAMPLES = ("china.jpg", "flower.jpg")
 STAGES = {"early": 0.25, "late": 0.65}  # how deep, where no stage is named

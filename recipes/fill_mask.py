@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import recipe
 
 import kft
-from kft import recipe, scoring
-from kft.backbones import esm2
+from kft.backbones.esm2 import model as esm2
+from kft.inference import scoring
 
 PROTEINS = {
     "insulin, human": (

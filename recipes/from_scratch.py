@@ -10,7 +10,7 @@ Needs: with --backbone untrained 1.2 GB; on one busy core amp 118 s, gb1 362 s (
 Expect: then over five seeds test AUROC 0.946 ± 0.006 on amp, Spearman 0.765 ± 0.062 on gb1.
 """
 
-from kft import recipe
+import recipe
 
 
 def main():

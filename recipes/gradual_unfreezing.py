@@ -10,7 +10,7 @@ Needs: with --backbone untrained 1.2 GB; on one busy core amp 113 s, gb1 462 s (
 Expect: then over five seeds test AUROC 0.943 ± 0.003 on amp, Spearman 0.816 ± 0.007 on gb1.
 """
 
-from kft import recipe
+import recipe
 
 
 def main():

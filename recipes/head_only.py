@@ -10,7 +10,7 @@ Needs: with --backbone untrained 1.1 GB; on one busy core amp 26 s, gb1 37 s (to
 Expect: then over five seeds test AUROC 0.826 ± 0.001 on amp, Spearman 0.582 ± 0.008 on gb1.
 """
 
-from kft import recipe
+import recipe
 
 
 def main():

@@ -10,7 +10,7 @@ Needs: with --backbone untrained 1.3 GB; on one busy core amp 94 s, gb1 271 s (t
 Expect: then over five seeds test AUROC 0.923 ± 0.007 on amp, Spearman 0.795 ± 0.030 on gb1.
 """
 
-from kft import recipe
+import recipe
 
 
 def main():

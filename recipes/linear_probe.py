@@ -10,7 +10,7 @@ Needs: with --backbone untrained 1.1 GB; on one busy core amp 6.4 s, gb1 14 s (t
 Expect: then over five seeds test AUROC 0.855 ± 0.000 on amp, Spearman 0.651 ± 0.000 on gb1.
 """
 
-from kft import recipe
+import recipe
 
 
 def main():

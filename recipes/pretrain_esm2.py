@@ -14,10 +14,13 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
+import recipe
 
 import kft
-from kft import plots, pretraining, recipe, scoring
-from kft.backbones.esm2 import ESM2
+from kft import plots
+from kft.backbones.esm2.model import ESM2
+from kft.inference import scoring
+from kft.training import pretraining
 
 HELD_OUT = ("heldout_families", "valid", "test")
 

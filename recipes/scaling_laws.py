@@ -15,10 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import recipe
 
 import kft
-from kft import plots, pretraining, recipe, scaling
-from kft.backbones.esm2 import ESM2
+from kft import plots
+from kft.backbones.esm2.model import ESM2
+from kft.evaluation import scaling
+from kft.training import pretraining
 
 SIZES = [(1, 32, 1), (2, 32, 1), (2, 64, 1), (3, 96, 2), (3, 128, 2), (3, 192, 3), (3, 256, 4)]
 FRACTIONS = [1 / 1024, 1 / 256, 1 / 64, 1 / 16]  # the last is seen once; of all, as much is

@@ -13,9 +13,10 @@ Expect: accuracy 0.865, 0.914, 0.942 with 20, 100, 500 images a class; see docs/
 from dataclasses import replace
 
 import pandas as pd
+import recipe
 
 import kft
-from kft import plots, recipe
+from kft import plots
 
 NAMES = {"linear_probe": "new head on ImageNet's features", "from_scratch": "from scratch"}
 

@@ -13,9 +13,10 @@ Expect: docs/vision.md
 from dataclasses import replace
 
 import pandas as pd
+import recipe
 
 import kft
-from kft import plots, recipe
+from kft import plots
 
 AFTER, ALONE = "trained on the first, then on the second", "trained on the second alone"
 

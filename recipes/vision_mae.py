@@ -11,10 +11,12 @@ Expect: relative error of hidden patches 0.34 on the validation split, where the
 """
 
 import pandas as pd
+import recipe
 
 import kft
-from kft import plots, pretraining, recipe
-from kft.backbones.vision import VisionTransformer
+from kft import plots
+from kft.backbones.vision.models import VisionTransformer
+from kft.training import pretraining
 
 
 def arguments():

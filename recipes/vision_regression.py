@@ -11,8 +11,9 @@ Expect: Spearman 0.909 [0.887, 0.925] by a linear head, 0.975 by the three neare
     0.989 [0.986, 0.991] with --strategy lora, in eight minutes.
 """
 
+import recipe
+
 import kft
-from kft import recipe
 
 
 def main():

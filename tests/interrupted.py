@@ -9,9 +9,9 @@ import sys
 import keras
 import numpy as np
 
-from kft import pretraining
 from kft.backbones import randomised
-from kft.backbones.esm2 import ESM2
+from kft.backbones.esm2.model import ESM2
+from kft.training import pretraining
 
 EPOCHS, STEPS, ACCUMULATE = 4, 5, 2
 BATCHES = STEPS * ACCUMULATE  # of an epoch

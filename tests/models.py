@@ -5,11 +5,12 @@ import numpy as np
 from keras import ops
 
 import kft
-from kft import params, pretraining
-from kft.backbones import vision_published
-from kft.backbones.esm2 import ESM2
-from kft.backbones.vision import ConvNet, VisionTransformer
+from kft import params
+from kft.backbones.esm2.model import ESM2
+from kft.backbones.vision import published as vision_published
+from kft.backbones.vision.models import ConvNet, VisionTransformer
 from kft.lora.adapting import adapted
+from kft.training import pretraining
 
 TINY_RESNET = {**vision_published.RESNET, "stackwise_num_filters": [64, 64],
                "stackwise_num_blocks": [1, 2], "stackwise_num_strides": [1, 2]}  # fmt: skip

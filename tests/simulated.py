@@ -7,8 +7,8 @@ seed, and errors of its own on each record. All is normal, so that the expected 
 import numpy as np
 from scipy.stats import norm
 
-from kft.evaluation import bootstrap
-from kft.significance import against_best, resampled
+from kft.evaluation.metrics import bootstrap
+from kft.evaluation.significance import against_best, resampled
 
 
 class World:

@@ -20,7 +20,8 @@ from parity import assert_rounds_alike
 from test_vision import BACKBONES
 
 import kft
-from kft.backbones import esm2_weights, vision_weights
+from kft.backbones.esm2 import weights as esm2_weights
+from kft.backbones.vision import weights as vision_weights
 from kft.lora import kinds
 from kft.lora.owned import head_paths
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 import kft
-from kft.backbones import esm2_weights
+from kft.backbones.esm2 import weights as esm2_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
@@ -271,14 +271,14 @@ def test_on_a_backbone(tmp_path):
 @pytest.mark.once
 def test_another_base(tmp_path):
     model = model_of(kft.heads.Regression())
-    digest = kft.lora.files.base_digest(model)
+    digest = kft.lora.peft.files.base_digest(model)
     kft.add_lora(model, 4, bias="all", targets="all-linear")
     perturb(model, learning=True)
     kft.merge_lora(model)
-    assert kft.lora.files.base_digest(model) == digest  # what is merged is not the base
+    assert kft.lora.peft.files.base_digest(model) == digest  # what is merged is not the base
     kft.save_adapter(model, tmp_path)
     other = model_of(kft.heads.Regression(), seed=1)
-    received = kft.lora.files.base_digest(other)
+    received = kft.lora.peft.files.base_digest(other)
     with pytest.raises(
         ValueError, match=f"digest is {digest[:16]}, that of model is {received[:16]}"
     ):
@@ -438,7 +438,7 @@ def test_vit(older, tmp_path):
 def copy_vit(base, backbone):
     """The weights of transformers' ViT into keras-hub's."""
     state = {name: value.numpy() for name, value in base.state_dict().items()}
-    modules = kft.lora.modules.modules_of(backbone)
+    modules = kft.lora.peft.modules.modules_of(backbone)
     embedding = backbone.get_layer("vit_patching_and_embedding")
     embedding.class_token.assign(state["embeddings.cls_token"])
     embedding.position_embedding.embeddings.assign(state["embeddings.position_embeddings"][0])

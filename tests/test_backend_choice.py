@@ -10,7 +10,7 @@ import keras
 import pytest
 
 import kft
-from kft.backbones.esm2 import ESM2
+from kft.backbones.esm2.model import ESM2
 
 pytestmark = pytest.mark.once
 

@@ -10,9 +10,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import kft.data
-from kft import baselines
-from kft.baselines import composition, constant, fit_all, kmers, one_hot, window
-from kft.evaluation import score
+from kft.evaluation import baselines
+from kft.evaluation.baselines import composition, constant, fit_all, kmers, one_hot, window
+from kft.evaluation.metrics import score
 
 pytestmark = pytest.mark.once
 

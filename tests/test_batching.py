@@ -11,8 +11,8 @@ import pytest
 from parity import assert_rounds_alike
 
 import kft
-from kft import batching
-from kft.backbones.esm2 import PAD, encode
+from kft.backbones.esm2.model import PAD, encode
+from kft.training import batching
 
 
 def proteins(n=1000, seed=0):

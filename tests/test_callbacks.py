@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kft import params
-from kft.callbacks import FrozenGuard, KeepBest
+from kft.training.callbacks import FrozenGuard, KeepBest
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
 Y = X[:, :1] - X[:, 1:2]

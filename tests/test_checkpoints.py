@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 
 from kft.backbones.checkpoints import Tensors, hub_folder, read_safetensors
-from kft.backbones.torch_files import CheckpointError, read_torch
+from kft.backbones.checkpoints.torch_files import CheckpointError, read_torch
 
 pytestmark = pytest.mark.once
 

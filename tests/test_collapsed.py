@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import kft
-from kft import evaluation, plots
-from kft.comparison import constant_seeds
+from kft import plots
+from kft.comparison.results import Comparison, Row
+from kft.comparison.study import constant_seeds
+from kft.evaluation import metrics as evaluation
+from kft.evaluation.significance import resampled
 from kft.plots.comparison import Point
-from kft.results import Comparison, Row
-from kft.significance import resampled
 
 pytestmark = pytest.mark.once
 

@@ -10,9 +10,9 @@ from keras import ops
 from models import BACKBONES, esm2, perturb, same, values
 
 import kft
-from kft import runs
-from kft.model import Learner, flat
-from kft.pretraining import masked_autoencoder
+from kft.comparison import runs
+from kft.models.graphs import Learner, flat
+from kft.training.pretraining import masked_autoencoder
 
 # The models ---------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from kft import data
-from kft.data import Dataset, Split, amp
+from kft.data import Dataset, Split
+from kft.data.proteins import amp
 
 pytestmark = pytest.mark.once
 

@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from kft import data
-from kft.data import fetch, flip
+from kft.data import fetch
+from kft.data.proteins import flip
 
 pytestmark = pytest.mark.once
 

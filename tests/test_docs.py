@@ -24,7 +24,7 @@ MODULES = [
 @pytest.mark.once
 def test_there_are_examples():
     assert len(BLOCKS) > 0
-    assert "kft.model" in MODULES
+    assert "kft.models.model" in MODULES
 
 
 @pytest.mark.once

@@ -9,7 +9,7 @@ from matplotlib.image import imsave
 from models import BACKBONES
 
 import kft
-from kft import dreaming
+from kft.interpretation import dreaming
 from kft.plots import plot_features
 
 SIDE = 32  # of a tile: the tiny backbones' image size

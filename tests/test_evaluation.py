@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from kft import evaluation
-from kft.evaluation import Interval, difference, score, table
+from kft.evaluation import metrics as evaluation
+from kft.evaluation.metrics import Interval, difference, score, table
 
 pytestmark = pytest.mark.once
 

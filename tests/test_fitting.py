@@ -9,9 +9,10 @@ from parity import assert_rounds_alike
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import kft
-from kft import params, strategies
+from kft import params
 from kft.data import Dataset, Split
-from kft.learning_rates import Optimizers, WarmupCosine, adamw
+from kft.training import strategies
+from kft.training.optimizers import Optimizers, WarmupCosine, adamw
 
 pytestmark = pytest.mark.usefixtures("as_written")
 
@@ -74,7 +75,7 @@ def test_unfreezing_keeps_momentum_and_counts_new_weights_from_zero():
             super().keep()
             seen.append(state(model.optimizer, model))
 
-    from kft import fitting
+    from kft.training import fitting
 
     original, fitting.Optimizers = fitting.Optimizers, Watched
     try:
@@ -160,7 +161,7 @@ def test_frontier_and_whole_agree():
         predictions.append(kft.predict(model, SEQUENCES))
     # Four steps of Adam, which divides by the root of a mean square, enlarge the rounding.
     assert_rounds_alike(*predictions, roundings=512)
-    with pytest.raises(kft.frontier.FrontierError, match="Nothing in model is frozen"):
+    with pytest.raises(kft.training.frontier.FrontierError, match="Nothing in model is frozen"):
         kft.fit(make(), dataset(), "full", 2, frontier=True, verbose=0)
 
 
@@ -257,7 +258,7 @@ def everything(model):
 def test_the_suggestion_is_where_the_loss_falls_fastest():
     rates = np.geomspace(1e-6, 1.0, 121)
     losses = 2 - 1 / (1 + (3e-3 / rates) ** 2) + (rates / 0.3) ** 4
-    found = kft.learning_rates._read(rates, losses + 0.01 * RNG.standard_normal(121))
+    found = kft.training.optimizers._read(rates, losses + 0.01 * RNG.standard_normal(121))
     assert 2e-3 < found.suggestion < 2e-2  # the average lags behind
 
 
@@ -287,7 +288,7 @@ def test_a_linear_probe_is_ridge_regression_on_pooled_features():
     centre, scale = x.mean(0), x.std(0)
     found = []
     mean, std = TARGETS.mean(), TARGETS.std()
-    for penalty in kft.probing.PENALTIES:
+    for penalty in kft.training.probing.PENALTIES:
         ridge = Ridge(alpha=penalty * len(x))
         ridge.fit((x - centre) / scale, (data.train.targets - mean) / std)
         answers = [
@@ -310,7 +311,7 @@ def test_a_linear_probe_of_classes_is_logistic_regression():
     z = (x - x.mean(0)) / x.std(0)
     candidates = [
         LogisticRegression(C=1 / (p * len(x)), max_iter=1000).fit(z, data.train.targets)
-        for p in kft.probing.PENALTIES
+        for p in kft.training.probing.PENALTIES
     ]
     differences = [np.abs(c.predict_proba(z) - probe).max() for c in candidates]
     assert min(differences) < 1e-4
@@ -401,7 +402,7 @@ def test_records_of_several_arrays_and_sequential_models():
 def test_insisting_on_a_frontier_fails_before_the_first_epoch():
     model = make()
     before = values(model)
-    with pytest.raises(kft.frontier.FrontierError):
+    with pytest.raises(kft.training.frontier.FrontierError):
         kft.fit(model, (SEQUENCES, TARGETS), "gradual_unfreezing", 4, frontier=True, verbose=0)
     assert same(before, values(model))
 

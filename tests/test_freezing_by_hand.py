@@ -8,8 +8,9 @@ import pytest
 from models import esm2, values
 
 import kft
-from kft import params, strategies
-from kft.strategies import AsMarked
+from kft import params
+from kft.training import strategies
+from kft.training.strategies import AsMarked
 
 pytestmark = pytest.mark.usefixtures("as_written")
 

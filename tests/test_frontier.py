@@ -7,8 +7,9 @@ from keras import layers, ops
 from parity import assert_rounds_alike
 
 import kft
-from kft import features, frontier, params
-from kft.backbones.esm2 import ESM2
+from kft import params
+from kft.backbones.esm2.model import ESM2
+from kft.training import features, frontier
 
 pytestmark = pytest.mark.usefixtures("as_written")
 
@@ -414,7 +415,7 @@ def test_dropout_and_statistics_rest_in_what_is_frozen_and_work_in_what_learns()
     still, moved = (
         leaves(network.get_layer(f"norm_{i}").moving_mean.value)[0].copy() for i in (0, 2)
     )
-    whole = kft.model.flat(model)
+    whole = kft.models.model.flat(model)
     drawn = leaves([whole(x, training=True) for _ in range(2)])
     assert np.abs(drawn[0] - drawn[1]).max() > 1e-6  # dropout_2 works
     np.testing.assert_array_equal(*leaves([network.get_layer("norm_0").moving_mean.value, still]))

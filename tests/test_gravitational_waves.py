@@ -9,8 +9,8 @@ import scipy.signal
 from spectrogram_features import features
 
 from kft import data
-from kft.data import detectors, strain, waveforms
-from kft.data import gravitational_waves as gw
+from kft.data.gravitational_waves import chirps as gw
+from kft.data.gravitational_waves import detectors, strain, waveforms
 
 pytestmark = pytest.mark.once
 

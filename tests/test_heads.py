@@ -13,9 +13,9 @@ from parity import assert_parity, assert_rounds_alike
 from transformers import EsmForSequenceClassification, EsmForTokenClassification
 
 import kft
-from kft import heads
-from kft.backbones.esm2 import ESM2
-from kft.heads import POOLINGS, Classification, Pooling, Regression
+from kft.backbones.esm2.model import ESM2
+from kft.models import heads
+from kft.models.heads import POOLINGS, Classification, Pooling, Regression
 
 B, L, D = 4, 7, 6
 LENGTHS = (5, 1, 3, 2)  # residues; the first position is <cls>, then residues, <eos>, <pad>

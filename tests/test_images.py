@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 import kft
-from kft.backbones import vision_images, vision_weights
+from kft.backbones.vision import images as vision_images
+from kft.backbones.vision import weights as vision_weights
 
 pytestmark = pytest.mark.once
 

@@ -8,10 +8,10 @@ import torch
 from models import esm2
 
 import kft
-from kft import pretraining
-from kft.backbones.esm2_tokens import encode
-from kft.learning_rates import Muon, Optimizers, muon
-from kft.pretraining import STANDARD
+from kft.backbones.esm2.tokens import encode
+from kft.training import pretraining
+from kft.training.optimizers import Muon, Optimizers, muon
+from kft.training.pretraining import STANDARD
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(None, 0.02), ("bfloat16", 0.05)])
@@ -103,7 +103,7 @@ def test_velocities_of_muon_go_from_phase_to_phase(as_written):
             kept.append({path: sorted(slots) for path, slots in self.slots.items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kft.fitting.Optimizers", Noted)
+        patch.setattr("kft.training.fitting.Optimizers", Noted)
         kft.fit(model, data, "head_only", epochs=1, batch_size=4, make=muon, verbose=0)
     (slots,) = kept
     assert sorted(map(len, slots.values())) == [1, 2]  # momentum; and of the bias its velocity

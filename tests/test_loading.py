@@ -15,11 +15,11 @@ import torch
 import transformers
 from keras import ops
 from parity import assert_rounds_alike
+from recipe import proteins
 
 import kft
-from kft import scoring
-from kft.backbones import esm2
-from kft.recipe import proteins
+from kft.backbones.esm2 import model as esm2
+from kft.inference import scoring
 
 SHAPE = (2, 32, 4)
 SHIPPED = Path(kft.backbones.__file__).parent / "shipped" / "kft_esm2_tiny"

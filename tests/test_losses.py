@@ -6,7 +6,13 @@ import pytest
 from keras import ops
 from sklearn.utils.class_weight import compute_class_weight
 
-from kft.losses import AbsoluteError, BinaryCrossEntropy, CrossEntropy, SquaredError, balanced
+from kft.models.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    SquaredError,
+    balanced,
+)
 
 B, L, K = 4, 6, 3
 

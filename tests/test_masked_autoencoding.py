@@ -12,13 +12,14 @@ from models import waves as pictures
 from parity import assert_rounds_alike
 
 import kft
-from kft import plots, pretraining
+from kft import plots
 from kft.backbones import randomised
+from kft.training import pretraining
 
 pytest.importorskip("keras_hub")
 
-from kft.backbones import vision_published
-from kft.backbones.vision import ConvNet, VisionTransformer
+from kft.backbones.vision import published as vision_published
+from kft.backbones.vision.models import ConvNet, VisionTransformer
 
 once = pytest.mark.once
 SIZES = {"num_blocks": 1, "width": 16, "num_heads": 2, "patch_size": 8, "image_size": 32}

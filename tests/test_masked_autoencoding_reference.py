@@ -8,11 +8,11 @@ from models import masked_batches as batches_of
 from models import waves as pictures
 from parity import assert_parity, assert_rounds_alike
 
-from kft import pretraining
+from kft.training import pretraining
 
 pytest.importorskip("keras_hub")
 
-from kft.backbones import vision_weights
+from kft.backbones.vision import weights as vision_weights
 
 
 def reference(normalise=True, blocks=2):

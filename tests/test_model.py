@@ -16,9 +16,9 @@ import pytest
 from parity import assert_rounds_alike
 
 import kft
-import kft.model as module
-from kft import pretraining
-from kft.backbones.esm2 import ESM2
+import kft.models.model as module
+from kft.backbones.esm2.model import ESM2
+from kft.training import pretraining
 
 BACKEND = keras.backend.backend()
 ANOTHER = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}[BACKEND]

@@ -9,7 +9,7 @@ import pytest
 from models import esm2
 
 import kft
-from kft import callbacks, strategies
+from kft.training import callbacks, strategies
 
 pytestmark = pytest.mark.usefixtures("as_written")
 

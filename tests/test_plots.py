@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import kft.plots
-from kft.evaluation import Interval, score
+from kft.evaluation.metrics import Interval, score
 from kft.plots import (
     Panel,
     plot_classification,

@@ -17,10 +17,11 @@ from models import esm2
 from parity import EPSILON, assert_rounds_alike
 
 import kft
-from kft import pretraining, scoring
-from kft.backbones.esm2_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
+from kft.backbones.esm2.tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
 from kft.files import written_aside
-from kft.learning_rates import Muon, muon
+from kft.inference import scoring
+from kft.training import pretraining
+from kft.training.optimizers import Muon, muon
 
 once = pytest.mark.once
 LETTERS = "LAGVSERTIDPKQNFYMHWC"

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import recipe
 
 import kft
-import kft.recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STRATEGIES = kft.strategies.names()
@@ -89,24 +89,24 @@ def test_compare(tmp_path, as_written):
 
 @pytest.mark.once
 def test_strategies_leave_the_seed_to_each_training():
-    args = kft.recipe.arguments("which?").parse_args(["--seed", "3", "--epochs", "4"])
+    args = recipe.arguments("which?").parse_args(["--seed", "3", "--epochs", "4"])
     for name in STRATEGIES:
-        strategy = kft.recipe.strategy(args, name)
+        strategy = recipe.strategy(args, name)
         assert getattr(strategy, "seed", None) is None
         assert getattr(strategy, "epochs", 4) == 4
 
 
 @pytest.mark.once
 def test_untrained_is_small_and_learns_faster():
-    args = kft.recipe.arguments("which?").parse_args(["--backbone", "untrained"])
-    assert kft.recipe.backbone(args).width == 64
-    assert (kft.recipe.strategy(args, "full").rate, kft.recipe.strategy(args, "full").epochs) == (
+    args = recipe.arguments("which?").parse_args(["--backbone", "untrained"])
+    assert recipe.backbone(args).width == 64
+    assert (recipe.strategy(args, "full").rate, recipe.strategy(args, "full").epochs) == (
         1e-3,
         10,
     )
-    given = kft.recipe.arguments("which?").parse_args([])
-    assert kft.recipe.backbone(given).name == kft.load("kft_esm2_tiny").name
-    assert kft.recipe.strategy(given, "full") == kft.strategies.get("full")
+    given = recipe.arguments("which?").parse_args([])
+    assert recipe.backbone(given).name == kft.load("kft_esm2_tiny").name
+    assert recipe.strategy(given, "full") == kft.strategies.get("full")
 
 
 @pytest.mark.once
@@ -118,7 +118,7 @@ def test_the_optimizer_is_what_it_is_told_to_be():
         ("muon", "mixed_bfloat16", keras.optimizers.Muon, "bfloat16"),
     ):
         args = SimpleNamespace(optimizer=name, dtype=dtype)
-        optimizer = kft.recipe.optimizer(args)(1e-3, [])
+        optimizer = recipe.optimizer(args)(1e-3, [])
         assert isinstance(optimizer, kind) and getattr(optimizer, "dtype", None) == rounded
 
 
@@ -312,21 +312,21 @@ def test_masked_autoencoding_of_images(tmp_path):
     assert "val_relative_error" in first and (out / "backbone.keras").exists()
     assert "Epoch" not in run("vision_mae", tmp_path, *options)
     assert (out / "history.csv").read_text() == first
-    read = kft.recipe.image_arguments("which?").parse_args
+    read = recipe.image_arguments("which?").parse_args
     given = ["--backbone", str(out / "backbone.keras"), "--image-size"]
-    found = kft.recipe.backbone(read([*given, "32"]))
+    found = recipe.backbone(read([*given, "32"]))
     assert kft.fingerprint(found, None) == kft.fingerprint(
         keras.saving.load_model(out / "backbone.keras"), None
     )
-    assert kft.recipe.backbone(read([*given, "48"])).image_size == (48, 48)
+    assert recipe.backbone(read([*given, "48"])).image_size == (48, 48)
     image = next((tmp_path / "mine" / "dim").glob("*.png"))
     run("deep_dream", tmp_path, "--tiny", "--image", image, *given[:2], "--stages", "block_0")
     (tmp_path / "damaged.keras").write_bytes(b"PK\x03\x04")
     with pytest.raises(SystemExit, match=r"damaged\.keras cannot be read as a Keras model"):
-        kft.recipe.backbone(read(["--backbone", str(tmp_path / "damaged.keras")]))
+        recipe.backbone(read(["--backbone", str(tmp_path / "damaged.keras")]))
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(SystemExit, match=r"other\.keras holds no vision backbone but a Sequential"):
-        kft.recipe.backbone(read(["--backbone", str(tmp_path / "other.keras")]))
+        recipe.backbone(read(["--backbone", str(tmp_path / "other.keras")]))
 
 
 @pytest.mark.once
@@ -341,21 +341,21 @@ def test_recipes_on_images_read_tables_and_folders_as_they_are_told(tmp_path):
         name = file.relative_to(tmp_path)
         rows.append(f"{name},{'ab'[i % 2]},{('train', 'valid', 'test')[i // 4]},{name}")
     (tmp_path / "cells.csv").write_text("\n".join(rows))
-    table, read = str(tmp_path / "cells.csv"), kft.recipe.image_arguments("which?").parse_args
-    proteins = kft.recipe.arguments("which?").parse_args
+    table, read = str(tmp_path / "cells.csv"), recipe.image_arguments("which?").parse_args
+    proteins = recipe.arguments("which?").parse_args
     for args in (
         read(["--data", table, "--split", "fold"]),
         read(["--data", table, "--split", "fold", "--inputs", "image"]),
         proteins(["--data", table, "--split", "fold", "--inputs", "path"]),
     ):
-        found = kft.recipe.data(args)
+        found = recipe.data(args)
         numbers = [[int(path.stem) for path in part.inputs] for part in found.splits.values()]
         assert numbers == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     for parse in (read, proteins):  # a split at random unless something is said
-        found = kft.recipe.data(parse(["--data", str(tmp_path / "cells")]))
+        found = recipe.data(parse(["--data", str(tmp_path / "cells")]))
         assert [len(part) for part in found.splits.values()] == [8, 2, 2]
         with pytest.raises(ValueError, match="has no columns"):
-            kft.recipe.data(parse(["--data", str(tmp_path / "cells"), "--split", "fold"]))
+            recipe.data(parse(["--data", str(tmp_path / "cells"), "--split", "fold"]))
 
 
 @pytest.mark.once

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kft.evaluation import Interval
+from kft.comparison.results import Comparison, Row
+from kft.evaluation.metrics import Interval
+from kft.evaluation.significance import Resampled
 from kft.plots import plot_comparison
 from kft.plots.comparison import Point
-from kft.results import Comparison, Row
-from kft.significance import Resampled
 
 pytestmark = pytest.mark.once
 

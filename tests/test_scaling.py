@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kft import scaling
+from kft.evaluation import scaling
 
 pytestmark = pytest.mark.once
 

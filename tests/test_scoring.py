@@ -7,8 +7,8 @@ import pytest
 from models import esm2
 
 import kft
-from kft import scoring
-from kft.backbones.esm2_tokens import ALPHABET
+from kft.backbones.esm2.tokens import ALPHABET
+from kft.inference import scoring
 
 
 @pytest.fixture(scope="module")

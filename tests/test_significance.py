@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from simulated import WORLDS, coverage, rejections
 
-from kft import evaluation
-from kft.significance import (
+from kft.evaluation import metrics as evaluation
+from kft.evaluation.significance import (
     Resampled,
     against_best,
     difference,

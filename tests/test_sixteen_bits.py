@@ -13,9 +13,12 @@ from models import BACKBONES
 from PIL import Image
 
 import kft
-from kft import baselines, frontier, pixels, runs
-from kft.backbones.vision_images import ImageEncoder
+from kft.backbones.vision.images import ImageEncoder
+from kft.comparison import runs
 from kft.data import Dataset, Split
+from kft.data.images import pixels
+from kft.evaluation import baselines
+from kft.training import frontier
 
 PLAIN = {"mean": (0,) * 3, "std": (1,) * 3}
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.signal
 
 from kft import data
-from kft.data import strain
+from kft.data.gravitational_waves import strain
 
 pytestmark = pytest.mark.once
 

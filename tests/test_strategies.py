@@ -10,7 +10,8 @@ from models import esm2, moved, same, values
 from parity import EPSILON
 
 import kft
-from kft import params, strategies
+from kft import params
+from kft.training import strategies
 
 pytestmark = pytest.mark.usefixtures("as_written")
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-from kft.backbones import torch_files
-from kft.backbones.torch_files import CheckpointError, read_torch
+from kft.backbones.checkpoints import torch_files
+from kft.backbones.checkpoints.torch_files import CheckpointError, read_torch
 
 pytestmark = pytest.mark.once
 

@@ -14,7 +14,9 @@ from parity import assert_parity, assert_rounds_alike
 from safetensors import safe_open
 
 import kft
-from kft.backbones import vision, vision_published, vision_weights
+from kft.backbones.vision import models as vision
+from kft.backbones.vision import published as vision_published
+from kft.backbones.vision import weights as vision_weights
 
 # Parity -----------------------------------------------------------------------------------------
 

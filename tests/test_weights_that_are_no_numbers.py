@@ -15,10 +15,11 @@ from models import TINY_EFFICIENTNET, esm2
 from typer.testing import CliRunner
 
 import kft
-from kft.backbones import esm2_weights, vision_weights
 from kft.backbones.checkpoints import Tensors, read_safetensors
+from kft.backbones.esm2 import weights as esm2_weights
+from kft.backbones.vision import weights as vision_weights
 from kft.cli import app
-from kft.model import load_saved
+from kft.models import load_saved
 
 pytestmark = pytest.mark.once
 

@@ -9,15 +9,15 @@ To add a data set, write one file with a function that returns a `Dataset`, and 
 import difflib
 import inspect
 
-from .amp import load_amp
-from .dataset import Dataset, Split
-from .digits import load_digits
-from .fasta import Record, read_fasta
-from .flip import load_gb1, load_secondary_structure
-from .gravitational_waves import load_gravitational_waves
-from .images import read_images
-from .strain import spectrogram
-from .tables import read_csv
+from kft.data.dataset import Dataset, Split
+from kft.data.gravitational_waves.chirps import load_gravitational_waves
+from kft.data.gravitational_waves.strain import spectrogram
+from kft.data.images.digits import load_digits
+from kft.data.images.folders import read_images
+from kft.data.proteins.amp import load_amp
+from kft.data.proteins.fasta import Record, read_fasta
+from kft.data.proteins.flip import load_gb1, load_secondary_structure
+from kft.data.tables import read_csv
 
 __all__ = [
     "Dataset",

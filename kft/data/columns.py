@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from .sequences import compared
+from kft.data.sequences import compared
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)

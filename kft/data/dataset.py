@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .columns import marks
-from .sequences import Sequences, changes, normal, warn_of_changes
+from kft.data.columns import marks
+from kft.data.sequences import Sequences, changes, normal, warn_of_changes
 
 TASKS = ("classification", "regression", "residue_classification", "residue_regression")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .columns import (
+from kft.data.columns import (
     READERS,
     note_alike,
     note_conflicts,
@@ -19,10 +19,10 @@ from .columns import (
     read_numbers,  # noqa: F401
     task_of,
 )
-from .dataset import TASKS, Dataset, Split
-from .fasta import GZIP_MAGIC, checked_path
-from .sequences import STOP, Sequences, SequenceWarning, compared, is_dna, normal_forms
-from .splits import (
+from kft.data.dataset import TASKS, Dataset, Split
+from kft.data.proteins.fasta import GZIP_MAGIC, checked_path
+from kft.data.sequences import STOP, Sequences, SequenceWarning, compared, is_dna, normal_forms
+from kft.data.splits import (
     FRACTIONS,
     KMER,
     PARTS,

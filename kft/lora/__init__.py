@@ -1,8 +1,8 @@
 """Low-rank adapters: LoRA, rsLoRA and DoRA on any Keras model, and PEFT's files of them."""
 
 from kft.lora.adapting import add_lora, merge_lora, remove, unmerge_lora, use
-from kft.lora.files import load_adapter, save_adapter
 from kft.lora.owned import names
+from kft.lora.peft.files import load_adapter, save_adapter
 
 __all__ = [
     "add_lora",

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kft.backbones.composite import Composite
-from kft.backbones.esm2 import ESM2, MaskedLM
+from kft.backbones.esm2.model import ESM2, MaskedLM
 from kft.lora.kinds import LoRAWhole, bias_size, kind_of, why_not
 from kft.lora.layers import Adapted, Settings
 from kft.lora.owned import (

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones.esm2 import TokenTable
+from kft.backbones.esm2.model import TokenTable
 from kft.lora.layers import Adapted, exchange
 
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras.src.models import Functional
 
-from kft.backbones.esm2 import ESM2, MaskedLM
+from kft.backbones.esm2.model import ESM2, MaskedLM
 from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.params import layers

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kft.evaluation import Interval
+from kft.evaluation.metrics import Interval
 from kft.plots.style import GREY, MODEL, OTHERS, listed
 
 # Colour and marker of each kind of method.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from kft.evaluation import Interval
+from kft.evaluation.metrics import Interval
 from kft.plots.style import GREY, MODEL, OTHERS, STYLES
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
-from kft.evaluation import Interval, Scores, difference, hardly_varies, score
+from kft.evaluation.metrics import Interval, Scores, difference, hardly_varies, score
 from kft.plots.style import GREY, MODEL, OTHERS, STYLES, listed
 
 MANY = 1500  # points above which single ones hide each other, and density is drawn instead

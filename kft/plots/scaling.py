@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from kft.evaluation import Interval
+from kft.evaluation.metrics import Interval
 from kft.plots.style import GREY, MODEL, OTHERS
 
 

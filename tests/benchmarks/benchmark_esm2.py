@@ -162,7 +162,7 @@ def reference(num_blocks, width, num_heads):
 
 def converted(language_model):
     """kft's backbone with a copy of the weights."""
-    from kft.backbones.esm2_weights import from_hugging_face
+    from kft.backbones.esm2.weights import from_hugging_face
 
     tensors = {name: t.numpy().copy() for name, t in language_model.state_dict().items()}
     return from_hugging_face(language_model.config.to_dict(), tensors, "benchmark")
@@ -301,7 +301,7 @@ def loop(esm, sequences, batch_size, by_length):
     """What users write: tokenise, pad to the longest of the batch, average over residues."""
     import torch
 
-    from kft.backbones.esm2 import encode
+    from kft.backbones.esm2.model import encode
 
     order = np.argsort([len(s) for s in sequences]) if by_length else np.arange(len(sequences))
     out = np.empty((len(sequences), esm.config.hidden_size), "float32")

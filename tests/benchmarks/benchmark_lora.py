@@ -94,7 +94,7 @@ def measure(options):
 
 
 def data(rng, batch, length):
-    from kft.backbones.esm2 import encode
+    from kft.backbones.esm2.model import encode
 
     token_ids = encode(base.proteins(rng, [length - 2] * batch))["token_ids"]
     return token_ids, rng.integers(0, 2, batch).astype("int32")

@@ -50,8 +50,8 @@ def measure(options):
     import keras
 
     from kft.backbones import randomised
-    from kft.backbones.vision import VisionTransformer
-    from kft.pretraining import masked_autoencoder, masked_image_batches
+    from kft.backbones.vision.models import VisionTransformer
+    from kft.training.pretraining import masked_autoencoder, masked_image_batches
 
     if options.inside == "torch":
         import torch

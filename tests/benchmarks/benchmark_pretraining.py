@@ -55,7 +55,7 @@ def measure(options):
         os.sched_setaffinity(0, [options.core])  # before a backend counts the cores
     import torch
 
-    from kft.pretraining import masked_batches
+    from kft.training.pretraining import masked_batches
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
@@ -98,7 +98,7 @@ class Ours:
     def __init__(self, language_model):
         import keras
 
-        from kft.pretraining import MaskedCrossEntropy
+        from kft.training.pretraining import MaskedCrossEntropy
 
         self.backbone = converted(language_model)
         self.backbone.masked_lm.compile(

@@ -52,7 +52,7 @@ def measure(options):
     from sklearn.datasets import load_sample_image
 
     import kft
-    from kft import activations, dreaming
+    from kft.interpretation import activations, dreaming
 
     size = 64 if options.tiny else 224
     backbone = kft.load("efficientnet_lite0", image_size=size)

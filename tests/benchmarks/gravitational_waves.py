@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 import kft
 from kft import data
-from kft.data.gravitational_waves import CLASSES
+from kft.data.gravitational_waves.chirps import CLASSES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from spectrogram_features import features

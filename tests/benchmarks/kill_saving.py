@@ -19,7 +19,7 @@ from pathlib import Path
 def model_of(value=None):
     """A model whose adapter and head, and what they are scaled by, is one number."""
     import kft
-    from kft.backbones.esm2 import ESM2
+    from kft.backbones.esm2.model import ESM2
 
     model = kft.Model(kft.backbones.randomised(ESM2(1, 64, 4), 0), kft.heads.Classification(3))
     if value is not None:

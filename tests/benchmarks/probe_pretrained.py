@@ -7,15 +7,19 @@ intervals over test records and seeds. A probe on given weights has nothing that
 """
 
 import argparse
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
+import recipe
 from rich.console import Console
 
 import kft
-from kft import recipe
-from kft.comparison import baseline_rows, scores_of
-from kft.results import Comparison, Row
+from kft.comparison.results import Comparison, Row
+from kft.comparison.study import baseline_rows, scores_of
 
 
 def few(data, records):

@@ -1,0 +1,19 @@
+"""Weights by name from checkpoint files and from the Hugging Face hub.
+
+Nothing here knows a model, Keras or torch: the package of a backbone says which tensor is which
+variable.
+"""
+
+from kft.backbones.checkpoints.hub import hub_folder
+from kft.backbones.checkpoints.mapping import LoadReport, Tensors
+from kft.backbones.checkpoints.safetensors import read_safetensors
+from kft.backbones.checkpoints.torch_files import CheckpointError, read_torch
+
+__all__ = [
+    "CheckpointError",
+    "LoadReport",
+    "Tensors",
+    "hub_folder",
+    "read_safetensors",
+    "read_torch",
+]

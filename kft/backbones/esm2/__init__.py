@@ -1,0 +1,17 @@
+"""ESM-2, a protein language model (Lin et al. 2023)."""
+
+from kft.backbones.esm2.model import ESM2, PUBLISHED, Contacts, MaskedLM
+from kft.backbones.esm2.tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
+
+__all__ = [
+    "ALPHABET",
+    "CLS",
+    "EOS",
+    "ESM2",
+    "MASK",
+    "PAD",
+    "PUBLISHED",
+    "Contacts",
+    "MaskedLM",
+    "encode",
+]

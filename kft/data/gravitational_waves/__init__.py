@@ -1,0 +1,1 @@
+"""Gravitational waves: simulated detector strain as images."""

@@ -1,0 +1,1 @@
+"""Proteins: FASTA files and data sets of sequences."""

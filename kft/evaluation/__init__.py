@@ -1,0 +1,26 @@
+"""Scores of predictions: metrics with intervals, tests of significance, baselines, scaling laws.
+
+Nothing here knows Keras.
+"""
+
+from kft.evaluation.metrics import (
+    Interval,
+    Scores,
+    bootstrap,
+    difference,
+    hardly_varies,
+    interval,
+    score,
+    table,
+)
+
+__all__ = [
+    "Interval",
+    "Scores",
+    "bootstrap",
+    "difference",
+    "hardly_varies",
+    "interval",
+    "score",
+    "table",
+]

@@ -1,0 +1,268 @@
+"""Several methods on one test set, each trained from several seeds: what can be told apart.
+
+The score of a method is its mean over seeds. Two things make it uncertain: which records the test
+set happens to hold, and how training happens to begin. Each resample draws the test records anew
+(whole groups, the same for every method) and moves the mean by what other seeds might have given:
+t s / sqrt(S), with t from Student's distribution of S - 1 degrees of freedom, since three or five
+seeds tell their own variance badly. The interval is that of Behrens and Fisher, a little too wide
+rather than too narrow. Drawing the seeds with replacement, as the textbook's nested bootstrap does,
+is too narrow where training is unstable: `tests/benchmarks/coverage.py` shows both.
+
+Shapes: `M` methods, `S` seeds, `R` resamples.
+
+Sources: Davison and Hinkley, "Bootstrap Methods and their Application" (1997), 3.8, for the nested
+bootstrap; Welch, Biometrika 34:28 (1947), for the test of a difference; Holm, Scandinavian Journal
+of Statistics 6:65 (1979); Breiman et al., "Classification and Regression Trees" (1984), 3.4.3, for
+the rule of one standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import t as student
+
+from kft.evaluation.metrics import Interval, bootstrap, interval
+
+_BOUNDS = {"RMSE": (0, math.inf), "MCC": (-1, 1), "Spearman": (-1, 1), "Pearson": (-1, 1)}
+
+
+class Resampled(NamedTuple):
+    """One metric of one method.
+
+    Attributes:
+        seeds: (S,) the score of each seed on the test set; NaN where it is undefined.
+        value: the mean of those that are defined.
+        by_records: (R,) that mean on other test sets.
+        variance: of the mean, by seeds.
+        bounds: the least and the most that the metric can be.
+    """
+
+    seeds: np.ndarray
+    value: float
+    by_records: np.ndarray
+    variance: float = 0.0
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def part(self) -> tuple[float, int]:
+        """The variance by seeds, and its degrees of freedom."""
+        return self.variance, int(np.isfinite(self.seeds).sum()) - 1
+
+    @property
+    def draws(self) -> np.ndarray:
+        """(R,) what the mean might have been."""
+        return np.clip(_moved(self.by_records, [self.part]), *self.bounds)
+
+    @property
+    def error(self) -> float:
+        """The standard error: half of the central 68% of the draws, NaN if undefined."""
+        low, high = self.interval(0.6827)[1:]
+        return (high - low) / 2
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """Return the mean with its percentile interval."""
+        return interval(self.value, self.draws, confidence)
+
+
+def resampled(
+    task: str,
+    targets: ArrayLike,
+    predictions: Sequence[ArrayLike],
+    resamples: int = 2000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+) -> dict[str, Resampled]:
+    """Score a method that was trained from several seeds, on resamples of test records and seeds.
+
+    With one seed, or for a method that has none, intervals are those of `evaluation.score`: of
+    this one training alone.
+
+    Args:
+        task, targets, groups: as for `evaluation.score`.
+        predictions: those of each seed, as for `evaluation.score`; one for a method without seeds.
+        resamples: R.
+        seed: the only source of randomness; methods with the same share the resamples.
+
+    Returns:
+        Metric name -> `Resampled`, the task's headline metric first.
+
+    Raises:
+        ValueError: no predictions; otherwise as `evaluation.score`.
+
+    Example:
+        >>> one = resampled("regression", [1.0, 2.0, 3.0, 5.0], [[1.0, 2.0, 4.0, 3.0]])
+        >>> round(one["Spearman"].value, 3)
+        0.8
+    """
+    if not len(predictions):
+        raise ValueError("predictions must hold those of at least one seed, received none")
+    each = [bootstrap(task, targets, one, resamples, seed, groups) for one in predictions]
+    found = {}
+    for name in each[0][0]:
+        seeds = np.array([values[name] for values, _ in each])  # (S,)
+        defined = ~np.isnan(seeds)
+        draws = np.stack([row[name] for _, row in each])[defined]  # (S, R)
+        if not defined.any():
+            nothing = np.full(resamples, math.nan)
+            found[name] = Resampled(seeds, math.nan, nothing)
+            continue
+        variance = _by_seeds(seeds[defined], draws) / len(draws)
+        bounds = _BOUNDS.get(name, (0, 1))
+        value = float(seeds[defined].mean())
+        found[name] = Resampled(seeds, value, draws.mean(axis=0), variance, bounds)
+    return found
+
+
+def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:
+    """Estimate the variance of the expected score from seed to seed.
+
+    On one test set seeds differ also because each errs on other records, which the resamples of
+    the records hold already. A resample of the records doubles that part and leaves the other.
+    """
+    if len(seeds) < 2:
+        return 0.0
+    return max(0.0, 2 * seeds.var(ddof=1) - float(np.nanmean(draws.var(axis=0, ddof=1))))
+
+
+def _moved(by_records: np.ndarray, parts: list[tuple[float, int]]) -> np.ndarray:
+    """Add what other seeds might have done to the draws of a value by records, (R,)."""
+    resamples = len(by_records)
+    rng = np.random.default_rng([0, resamples])  # a stream of its own
+    for variance, freedom in parts:
+        if variance:
+            # R equal slices of Student's distribution: its few far draws are not left to chance.
+            slices = (rng.permutation(resamples) + 0.5) / resamples
+            by_records = by_records + math.sqrt(variance) * student.ppf(slices, freedom)
+    return by_records
+
+
+def difference(one: Resampled, other: Resampled, confidence: float = 0.95) -> Interval:
+    """Return the score of one method minus that of another, paired by records.
+
+    Args:
+        one, other: with the same resamples.
+        confidence: of the interval.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(0, 0.02, 500)
+        >>> good, bad = (Resampled(np.array([v]), v, v + noise) for v in (0.9, 0.8))
+        >>> print(difference(good, bad))
+        0.100 [0.100, 0.100]
+    """
+    draws = _moved(one.by_records - other.by_records, [one.part, other.part])
+    return interval(one.value - other.value, draws, confidence)
+
+
+class Standing(NamedTuple):
+    """How a method stands to the best one.
+
+    Attributes:
+        gap: its score minus that of the best, with its paired interval.
+        p: of a two-sided paired test of "both have the same expected score".
+        corrected: the same, corrected for all pairs of methods. Both are NaN where no resample
+            of the records changes the difference, as with perfect scores on few records.
+    """
+
+    gap: Interval
+    p: float
+    corrected: float
+
+
+def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list[Standing | None]:
+    """Test every method against the best, with a correction for having looked for the best.
+
+    The null hypothesis: over training seeds and test sets like this one, the method and the best
+    have the same expected score. The test is Welch's: the difference in units of its standard
+    error, of which the part by records is taken as known from the paired resamples and the
+    variances of the seeds have S - 1 degrees of freedom each. The best is the best of M only by
+    these very scores, so `corrected` is Holm's p over all M (M - 1) / 2 pairs.
+
+    Args:
+        methods: M methods on one metric where more is better, with the same resamples.
+        confidence: of the intervals of the gaps.
+
+    Returns:
+        M standings; None for those whose score is undefined. That of the best has p = 1.
+
+    Raises:
+        ValueError: no method has a score.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(0, 0.01, 500)
+        >>> rows = [Resampled(np.array([v]), v, v + noise * v) for v in (0.9, 0.5)]
+        >>> against_best(rows)[1].corrected < 0.001
+        True
+    """
+    there = _defined(methods)
+    best = max(there, key=lambda i: methods[i].value)
+    pairs = [(i, j) for i in there for j in there if i < j]
+    p = {pair: _welch(*(methods[i] for i in pair)) for pair in pairs}
+    corrected, largest = dict.fromkeys(pairs, math.nan), 0.0
+    for rank, pair in enumerate(sorted((x for x in pairs if p[x] == p[x]), key=p.get)):
+        largest = max(largest, min(1.0, (len(pairs) - rank) * p[pair]))
+        corrected[pair] = largest
+    standings: list[Standing | None] = [None] * len(methods)
+    for i in there:
+        pair, gap = (min(i, best), max(i, best)), difference(methods[i], methods[best], confidence)
+        standings[i] = Standing(gap, p.get(pair, 1.0), corrected.get(pair, 1.0))
+    return standings
+
+
+def _welch(one: Resampled, other: Resampled) -> float:
+    """Return p of "both have the same expected score", two-sided and paired by records."""
+    gap = abs(one.value - other.value)
+    known = float(np.nanvar(one.by_records - other.by_records, ddof=1))
+    total = known + one.variance + other.variance
+    if not total:  # at the end of a metric's range no resample differs: no test can be made
+        return 1.0 if gap < 1e-12 else math.nan
+    # What `_by_seeds` takes off is known, so the whole variance is what is uncertain, not the rest.
+    uncertain = sum(_spread(method) for method in (one, other))
+    freedom = total**2 / uncertain if uncertain else math.inf  # Welch-Satterthwaite
+    return float(2 * student.sf(gap / math.sqrt(total), freedom))
+
+
+def _spread(method: Resampled) -> float:
+    """Return the squared variance of the mean over seeds, by its degrees of freedom."""
+    seeds = method.seeds[np.isfinite(method.seeds)]
+    if len(seeds) < 2:
+        return 0.0
+    return float((seeds.var(ddof=1) / len(seeds)) ** 2 / (len(seeds) - 1))
+
+
+def within_one_error(methods: Sequence[Resampled], costs: Sequence[float]) -> int:
+    """Choose the cheapest method whose score lies within one standard error of the best's.
+
+    Args:
+        methods: M methods on one metric where more is better.
+        costs: M costs, in any unit.
+
+    Returns:
+        The position of the choice.
+
+    Raises:
+        ValueError: no method has a score; another number of costs.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(0, 0.02, 500)
+        >>> rows = [Resampled(np.array([v]), v, v + noise) for v in (0.89, 0.9)]
+        >>> within_one_error(rows, [1.0, 60.0])
+        0
+    """
+    if len(costs) != len(methods):
+        raise ValueError(f"costs must be one per method: {len(methods)}, received {len(costs)}")
+    there = _defined(methods)
+    best = max((methods[i] for i in there), key=lambda method: method.value)
+    good = [i for i in there if methods[i].value >= best.value - best.error]
+    return min(good, key=lambda i: (costs[i], -methods[i].value))
+
+
+def _defined(methods: Sequence[Resampled]) -> list[int]:
+    there = [i for i, method in enumerate(methods) if not math.isnan(method.value)]
+    if not there:
+        raise ValueError("no method has a score that is defined")
+    return there

@@ -1,0 +1,1 @@
+"""What a model has learned to see: activations and dreams."""

@@ -1,0 +1,1 @@
+"""Training: batches, the frozen frontier, strategies, optimizers, callbacks, pre-training."""
