@@ -10,8 +10,8 @@ from models import esm2
 from parity import assert_rounds_alike
 
 import kft
-import kft.comparison.runs
 from kft.backbones.esm2.model import ESM2
+from kft.comparison import runs
 from kft.comparison.results import NULL
 from kft.data import Dataset, Split
 
@@ -132,7 +132,7 @@ def test_goes_on_where_it_stopped(compared, backbone, data, tmp_path, capsys):
     options = {"seeds": 2, "epochs": 1, "out": tmp_path, "resamples": 200, "controls": False}
     whole = kft.compare(backbone, data, plan, **{**options, "out": tmp_path / "whole"})
     trained = []
-    original = kft.comparison.runs.fit
+    original = runs.fit
 
     def fit(model, data, strategy, **rest):
         trained.append((type(strategy).__name__, rest["seed"]))
@@ -141,7 +141,7 @@ def test_goes_on_where_it_stopped(compared, backbone, data, tmp_path, capsys):
         return original(model, data, strategy, **rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kft.comparison.runs, "fit", fit)
+        patch.setattr(runs, "fit", fit)
         with pytest.raises(KeyboardInterrupt):
             kft.compare(backbone, data, plan, **options)
         assert len(list((tmp_path / "runs").glob("*.npz"))) == 2
@@ -170,14 +170,14 @@ def test_a_damaged_run_is_trained_again(compared, backbone, data):
 
 @pytest.mark.once
 def test_a_seed_that_fails_does_not_lose_the_others(backbone, data, tmp_path, monkeypatch):
-    original = kft.comparison.runs.fit
+    original = runs.fit
 
     def fit(model, data, strategy, **rest):
         if rest["seed"] == 1:
             raise FloatingPointError("diverged")
         return original(model, data, strategy, **rest)
 
-    monkeypatch.setattr(kft.comparison.runs, "fit", fit)
+    monkeypatch.setattr(runs, "fit", fit)
     found = kft.compare(
         backbone, data, ["linear_probe"], 3, controls=False, out=tmp_path, verbose=False
     )
@@ -191,7 +191,7 @@ def test_a_full_disk_is_said_and_loses_nothing(backbone, data, tmp_path, monkeyp
     def put(self, found, **run):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(kft.comparison.runs.Store, "put", put)
+    monkeypatch.setattr(runs.Store, "put", put)
     found = kft.compare(backbone, data, ["linear_probe"], 1, controls=False, out=tmp_path)
     assert "could not be kept (OSError: No space left" in capsys.readouterr().out
     assert found.rows[-1].scores and found.rows[-1].error is None
@@ -220,7 +220,7 @@ def test_a_plain_backbone_keeps_its_encoder(backbone):
     inputs = keras.Input((3,))
     plain = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     plain.encode = lambda inputs: np.zeros((len(inputs), 3))
-    assert kft.comparison.runs.fresh(plain, kft.heads.Regression()).encode is plain.encode
+    assert runs.fresh(plain, kft.heads.Regression()).encode is plain.encode
 
 
 @pytest.mark.once
@@ -234,9 +234,7 @@ def test_controls_are_known_by_their_kind():
 
 @pytest.mark.once
 def test_diverged_is_a_failure(backbone, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        kft.comparison.runs, "predict", lambda model, inputs, *rest: np.full((60, 2), np.nan)
-    )
+    monkeypatch.setattr(runs, "predict", lambda model, inputs, *rest: np.full((60, 2), np.nan))
     found = kft.compare(
         backbone, data, ["linear_probe"], 1, controls=False, out=tmp_path, verbose=False
     )
@@ -289,14 +287,12 @@ def test_what_max_length_cuts_is_scored_for_nobody(residues):
 
 @pytest.mark.once
 def test_what_is_expected(backbone, data):
-    step = kft.comparison.runs.Step(0.3, 0, batch=10, train=1000, valid=100, test=100)
+    step = runs.Step(0.3, 0, batch=10, train=1000, valid=100, test=100)
     deep = esm2(4)
 
     def expected(name, **options):
-        model = kft.comparison.runs.fresh(deep, kft.heads.for_data(data))
-        return kft.comparison.runs.expected_seconds(
-            step, model, kft.strategies.get(name, **options)
-        )
+        model = runs.fresh(deep, kft.heads.for_data(data))
+        return runs.expected_seconds(step, model, kft.strategies.get(name, **options))
 
     forward = 0.3 / 10 / 3
     assert expected("linear_probe") == pytest.approx(forward * 1200)
@@ -311,11 +307,11 @@ def test_programs_are_compiled_once():
     from jax.experimental.compilation_cache import compilation_cache
 
     theirs = jax.config.jax_compilation_cache_dir
-    with kft.comparison.runs.compiled_once():  # the user has a place of their own
+    with runs.compiled_once():  # the user has a place of their own
         assert jax.config.jax_compilation_cache_dir == theirs
     jax.config.update("jax_compilation_cache_dir", None)
     try:
-        with kft.comparison.runs.compiled_once():
+        with runs.compiled_once():
             folder = Path(jax.config.jax_compilation_cache_dir)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # this one is small
             for _ in range(2):  # another function each time, and the same program
@@ -332,9 +328,9 @@ def test_programs_are_compiled_once():
 
 
 def test_peak_memory_is_seen():
-    with kft.comparison.runs.PeakMemory() as small:
+    with runs.PeakMemory() as small:
         pass
-    with kft.comparison.runs.PeakMemory() as large:
+    with runs.PeakMemory() as large:
         block = np.ones(30_000_000)  # 240 MB
         block[::7].sum()
         del block
@@ -344,30 +340,28 @@ def test_peak_memory_is_seen():
 @pytest.mark.once
 def test_runs_are_told_apart(backbone, data, tmp_path):
     about = {
-        "data": kft.comparison.runs.digest_of_data(data),
-        "backbone": kft.comparison.runs.digest_of_model(backbone),
+        "data": runs.digest_of_data(data),
+        "backbone": runs.digest_of_model(backbone),
     }
-    store = kft.comparison.runs.Store(tmp_path, about)
-    run = kft.comparison.runs.Run(np.ones((3, 2)), 1, 2, 3.0, 4)
+    store = runs.Store(tmp_path, about)
+    run = runs.Run(np.ones((3, 2)), 1, 2, 3.0, 4)
     store.put(run, strategy="a", seed=0)
     assert store.get(strategy="a", seed=1) is None
     kept = store.get(strategy="a", seed=0)
     np.testing.assert_array_equal(kept.predictions, run.predictions)
     assert (kept.trainable, kept.parameters, kept.seconds, kept.memory) == (1, 2, 3.0, 4)
     other = dataclasses.replace(data, valid=data.valid.take(range(20)))
-    assert kft.comparison.runs.digest_of_data(other) != about["data"]
-    assert kft.comparison.runs.digest_of_model(esm2(seed=1)) != about["backbone"]
+    assert runs.digest_of_data(other) != about["data"]
+    assert runs.digest_of_model(esm2(seed=1)) != about["backbone"]
 
 
 @pytest.mark.once
 def test_shuffled_labels(data):
-    other = kft.comparison.runs.shuffled(data, 0)
+    other = runs.shuffled(data, 0)
     assert (other.train.targets != data.train.targets).any()
     np.testing.assert_array_equal(np.sort(other.train.targets), np.sort(data.train.targets))
     assert other.test is data.test
-    np.testing.assert_array_equal(
-        kft.comparison.runs.shuffled(data, 0).train.targets, other.train.targets
-    )
+    np.testing.assert_array_equal(runs.shuffled(data, 0).train.targets, other.train.targets)
 
 
 # Bad input ----------------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ class Row:
     Attributes:
         name: as in the table.
         kind: "strategy", "control" for from_scratch and shuffled labels, or "baseline".
-        scores: metric name -> `kft.evaluation.significance.Resampled`, the headline metric first; empty
-            where every seed failed.
+        scores: metric name -> `kft.evaluation.significance.Resampled`, the headline metric first;
+            empty where every seed failed.
         trainable, parameters: weights that learned, and all.
         seconds: of one training, the median over seeds.
         memory: bytes of the process at its highest in the first training; None for baselines.

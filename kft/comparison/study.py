@@ -126,7 +126,7 @@ def compare(
         verbose: False prints nothing.
 
     Returns:
-        `kft.comparison.results.Comparison`; `print` shows table and recommendation. A strategy that fails
+        `kft.comparison.Comparison`; `print` shows table and recommendation. A strategy that fails
         stands in it with its error, and the others go on.
 
     Raises:
@@ -164,7 +164,7 @@ def baseline_rows(data, resamples=2000, say=None, max_length=None):
         max_length: residues of each chain that are scored, as of strategies; None for all.
 
     Returns:
-        list of `kft.comparison.results.Row`; a baseline that fails stands in its row with the error.
+        list of `kft.comparison.Row`; a baseline that fails stands in its row with the error.
     """
     rows, fits = [], baselines.suited(data)
     for number, (name, fit) in enumerate(fits.items(), start=1):
@@ -187,7 +187,7 @@ def baseline_rows(data, resamples=2000, say=None, max_length=None):
 
 
 def scores_of(data, predictions, resamples=2000):
-    """Scores the answers of one method to the test split, see `kft.evaluation.significance.resampled`.
+    """Scores the answers of one method to the test split, see `significance.resampled`.
 
     Args:
         data: a `kft.data.Dataset`.

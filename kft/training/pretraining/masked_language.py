@@ -309,7 +309,7 @@ def pretrain(
         rate: the highest learning rate.
         warmup: share of the steps in which it rises; then it falls along a cosine to zero.
         accumulate: batches whose gradients are averaged for one optimizer step.
-        make: the optimizer, as `make(rate schedule, variables)`; see `kft.training.optimizers.muon`.
+        make: the optimizer, as `make(rate schedule, variables)`; see `optimizers.muon`.
         share: of the residues that are chosen in training, more than ESM-2's 15% for more answers
             from each protein (Wettig et al. 2023); scores are always taken at 15%.
         out: folder of `state.npz`, from which a training goes on that was stopped, see
