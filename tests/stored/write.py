@@ -14,15 +14,15 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from kft.backbones.vision_published import MOBILENET
+from kft.learning_rates import WarmupCosine, adamw, muon
+from kft.model import Learner, flat
 
 import kft
 from kft import heads, pretraining
 from kft.backbones.esm2 import ESM2
 from kft.backbones.vision import ConvNet, VisionTransformer
-from kft.backbones.vision_published import MOBILENET
-from kft.learning_rates import WarmupCosine, adamw, muon
 from kft.lora.adapting import adapted
-from kft.model import Learner, flat
 
 STORED = Path(__file__).parent
 EXPECTED = {}
