@@ -39,20 +39,10 @@ MOST_NAMED = 10  # offenders that an error lists
 
 
 def read_images(
-    path,
-    inputs="path",
-    target="y",
-    split="random",
-    groups=None,
-    task=None,
-    fractions=(0.7, 0.15, 0.15),
-    seed=0,
-    value_range=None,
-    percentiles=PERCENTILES,
-    missing=None,
-    dropna=False,
-    decimal=None,
-):
+    path, inputs="path", target="y", split="random", groups=None, task=None,
+    fractions=(0.7, 0.15, 0.15), seed=0, value_range=None, percentiles=PERCENTILES,
+    missing=None, dropna=False, decimal=None,
+):  # fmt: skip
     """Read images with their targets, open each once to see that it is whole, and split them.
 
     A folder holds a folder per class, or train, valid and test with these. A CSV file names an
