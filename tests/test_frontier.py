@@ -336,10 +336,10 @@ def test_augmentation_is_never_computed_once():
     x = layers.Flatten()(layers.Conv2D(4, 3, name="conv")(x))
     model = keras.Model(images, layers.Dense(1, name="out")(x))
     params.train_only(model, "out")
-    assert "flip must draw anew every epoch" in frontier.why_not(model)
+    assert "flip must draw again in every epoch" in frontier.why_not(model)
     model.compile("adam", "mean_squared_error")
     train = kft.batches((list(RNG.random((4, 8, 8, 1), "float32")), np.ones(4)), None)
-    with pytest.raises(frontier.FrontierError, match="flip must draw anew"):
+    with pytest.raises(frontier.FrontierError, match="flip must draw again"):
         kft.fit_frontier(model, train)
 
 
@@ -362,7 +362,7 @@ def test_what_is_random_even_in_inference_is_found_out():
     params.train_only(model, "out")
     model.compile("adam", "mean_squared_error")
     train = kft.batches((list(np.ones((4, 3), "float32")), np.ones(4)), None)
-    with pytest.raises(frontier.FrontierError, match="answers the same batch in two ways"):
+    with pytest.raises(frontier.FrontierError, match="outputs for one batch differ"):
         kft.fit_frontier(model, train)
 
 
@@ -371,7 +371,7 @@ def test_nothing_frozen_nothing_learning_nothing_functional():
     model = esm2()
     assert "Nothing in model is frozen" in frontier.why_not(model)
     params.freeze(model)
-    assert "No weight of model learns" in frontier.why_not(model)
+    assert "No weight of model is trainable" in frontier.why_not(model)
     params.train_only(model, ["block_0", "block_1", "block_2", "final_norm", "head"])
     assert "cheap" in frontier.why_not(model)
     params.train_only(model, "head")

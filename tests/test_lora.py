@@ -109,8 +109,13 @@ def test_removed_when_merged(tmp_path):
 def test_rates_of_a_and_b():
     """LoRA+ multiplies the rate of B; decay per block and patterns go on top."""
     model = kft.Model(models.esm2(2), kft.heads.Regression())
-    strategy = kft.strategies.get("lora", b_ratio=16, layer_decay=0.5, rates={"value": 3.0})
-    factors = strategy(model)[0].factors
+    strategy = kft.strategies.get(
+        "lora",
+        loraplus_lr_ratio=16,
+        layer_decay=0.5,
+        learning_rate_multipliers={"value": 3.0},
+    )
+    factors = strategy.phases(strategy.prepare(model))[0].learning_rate_multipliers
     assert factors["block_1/query/lora_a_default"] == 0.5
     assert factors["block_1/query/lora_b_default"] == 16 * 0.5
     assert factors["block_0/value/lora_b_default"] == 16 * 3 * 0.25

@@ -74,7 +74,8 @@ def changed(strategy):
     return (
         {}
         if isinstance(strategy, strategies.LinearProbe)
-        else {"epochs": 3, "rate": 1e-2} | ({"seed": 0} if hasattr(strategy, "seed") else {})
+        else {"epochs": 3, "learning_rate": 1e-2}
+        | ({"seed": 0} if hasattr(strategy, "seed") else {})
     )
 
 
@@ -85,30 +86,37 @@ def flags(model):
 @pytest.mark.once
 @every_strategy
 def test_each_has_defaults(name):
-    phases = strategies.get(name)(make())
-    assert phases[0].model.trainable_variables
+    strategy = strategies.get(name)
+    model = strategy.prepare(make())
+    phases = strategy.phases(model)
+    phases[0].mark(model)
+    assert model.trainable_variables
     assert all(phase.epochs >= 1 for phase in phases) or name == "linear_probe"
 
 
 @pytest.mark.once
 def test_gradual_unfreezing_adds_a_block_per_phase():
     model = make(blocks=3)
-    phases = strategies.get("gradual_unfreezing", epochs=7)(model)
-    added = [set(b.learns) - set(a.learns) for a, b in pairwise(phases)]
-    assert phases[0].learns == ("head",)
+    phases = strategies.get("gradual_unfreezing", epochs=7).phases(model)
+    added = [set(b.trainable_layers) - set(a.trainable_layers) for a, b in pairwise(phases)]
+    assert phases[0].trainable_layers == ("head",)
     assert added == [{"block_2", "final_norm"}, {"block_1"}, {"block_0"}, {"embedding"}]
     assert [phase.epochs for phase in phases] == [1, 1, 1, 1, 3]
+    assert {w.path.split("/")[0] for w in params.weights(model) if w.learns} == {*STAGES, "block_2"}
+    phases[0].mark(model)
     assert {w.path.split("/")[0] for w in params.weights(model) if w.learns} == {"head"}
-    few = strategies.get("gradual_unfreezing", epochs=2)(model)
+    few = strategies.get("gradual_unfreezing", epochs=2).phases(model)
     assert [phase.epochs for phase in few] == [1, 1]
-    assert set(few[1].learns) == {*STAGES, "block_2"}
+    assert set(few[1].trainable_layers) == {*STAGES, "block_2"}
 
 
 @pytest.mark.once
 def test_rates_fall_with_the_distance_from_the_head():
     model = make(blocks=3)
-    (phase,) = strategies.get("full", layer_decay=0.5, rates={"block_0": 3.0, "head": 2.0})(model)
-    rates = {path: phase.factors.get(path, 1.0) for path in values(model)}
+    multipliers = {"block_0": 3.0, "head": 2.0}
+    strategy = strategies.get("full", layer_decay=0.5, learning_rate_multipliers=multipliers)
+    (phase,) = strategy.phases(model)
+    rates = {path: phase.learning_rate_multipliers.get(path, 1.0) for path in values(model)}
     assert rates["head/dense/kernel"] == 2.0
     assert rates["final_norm/gamma"] == rates["block_2/query/kernel"] == 0.5
     assert rates["block_1/key/bias"] == 0.25
@@ -124,10 +132,12 @@ def test_layer_wise_rates_move_weights_as_told():
         draw = keras.initializers.RandomNormal(stddev=0.5, seed=1)
         model = make(kft.heads.Regression(kernel_initializer=draw))
         before = values(model)
-        strategy = strategies.get("full", epochs=1, rate=1e-3, warmup=0.0, layer_decay=decay)
+        strategy = strategies.get(
+            "full", epochs=1, learning_rate=1e-3, warmup=0.0, layer_decay=decay
+        )
         kft.fit(
             model, (SEQUENCES, TARGETS), strategy, batch_size=16, verbose=0,
-            make=lambda schedule, _: keras.optimizers.SGD(schedule),
+            optimizer=lambda rate, _: keras.optimizers.SGD(rate),
         )  # fmt: skip
         after = values(model)
         steps[decay] = {path: after[path] - before[path] for path in before}
@@ -196,25 +206,25 @@ def test_any_functional_model_with_its_statistics(name):
 def test_unknown_names_and_options():
     with pytest.raises(ValueError, match="Did you mean 'head_only'.*from_scratch, linear_probe"):
         strategies.get("head_onyl")
-    with pytest.raises(ValueError, match="full has no option 'block'; it has epochs, rate"):
+    with pytest.raises(ValueError, match="full has no option .block.; it has epochs, "):
         strategies.get("full", block=2)
     with pytest.raises(ValueError, match="blocks must be 1 to 2 for model, received 3"):
-        strategies.get("last_blocks", blocks=3)(make())
+        strategies.get("last_blocks", blocks=3).phases(make())
     with pytest.raises(ValueError, match="epochs must be at least 1"):
-        strategies.get("gradual_unfreezing", epochs=0)(make())
+        strategies.get("gradual_unfreezing", epochs=0).phases(make())
     model = make()
     for ratio in (0, -1.0, float("nan"), "16"):
-        with pytest.raises(ValueError, match=f"b_ratio must be a number above 0, .* {ratio!r}"):
-            strategies.get("lora", b_ratio=ratio)(model)
+        with pytest.raises(ValueError, match=f"_lr_ratio must be a number above 0, .* {ratio!r}"):
+            strategies.get("lora", loraplus_lr_ratio=ratio).prepare(model)
     assert not kft.lora.names(model)
-    with pytest.raises(ValueError, match="LinearProbe trains in closed form and takes no epochs"):
+    with pytest.raises(ValueError, match="LinearProbe takes no epochs"):
         kft.fit(make(), (SEQUENCES, TARGETS), "linear_probe", 3)
 
 
 def test_from_scratch_draws_by_its_seed_and_from_nothing_else():
     model = make(kft.heads.Regression(kernel_initializer="glorot_uniform"))
     one, two, three = (
-        values(strategies.get("from_scratch", seed=seed)(model)[0].model) for seed in (1, 1, 2)
+        values(strategies.get("from_scratch", seed=seed).prepare(model)) for seed in (1, 1, 2)
     )
     assert same(one, two)
     assert moved(one, three) == STAGES - {"final_norm"}
