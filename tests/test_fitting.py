@@ -233,6 +233,16 @@ def test_the_schedule_by_hand():
     assert again.get_config() == schedule.get_config()
 
 
+@pytest.mark.once
+def test_schedules_of_earlier_versions_are_read():
+    schedule = WarmupCosine(2.0, steps=10, warmup=4)
+    stored = keras.saving.serialize_keras_object(schedule)
+    stored["module"] = "kft.learning_rates"
+    stored["config"]["rate"] = stored["config"].pop("learning_rate")
+    found = keras.saving.deserialize_keras_object(stored)
+    assert found.get_config() == schedule.get_config()
+
+
 def test_the_range_test_restores_every_bit():
     model = make(kft.heads.Regression(dropout=0.3))
     kft.freeze(model, "block_0")

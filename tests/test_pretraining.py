@@ -1,5 +1,6 @@
 """Masked language modelling: what is hidden, what is learned, and that a kill loses nothing."""
 
+import json
 import math
 import signal
 import subprocess
@@ -450,6 +451,42 @@ def test_another_training_does_not_go_on_from_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         pretrain(out=tmp_path / "file")
+
+
+@once
+def test_a_training_that_an_earlier_version_began_goes_on(tmp_path):
+    """Version 0.1 had other names for settings and modules."""
+    options = {"epochs": 2, "steps": 2, "tokens": 128, "crop": 32, "verbose": 0, "mask_ratio": 0.3}
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    def pretrain(**changes):
+        given = {**options, "out": tmp_path, **changes}
+        return pretraining.pretrain(esm2(1, 32, 4), interrupted.proteins(), **given)
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(callbacks=[Stop()])
+    state = tmp_path / "state.npz"
+    with np.load(state) as kept:
+        arrays = dict(kept)
+    about = json.loads(str(arrays.pop("about")))
+    signature = about["signature"]
+    signature["share"] = signature.pop("mask_ratio")
+    schedule = signature["optimizer"]["learning_rate"]
+    schedule["module"] = "kft.learning_rates"
+    schedule["config"]["rate"] = schedule["config"].pop("learning_rate")
+    np.savez(state, about=json.dumps(about), **arrays)
+    with pytest.raises(ValueError, match="differs in its mask_ratio"):
+        pretrain(mask_ratio=0.2)
+    with pytest.raises(ValueError, match="differs in its optimizer"):
+        pretrain(learning_rate=1e-5)
+    found = pretrain()
+    assert [row["epoch"] for row in found.history] == [0, 1]
+    whole = pretrain(out=None)
+    assert interrupted.digest(found) == interrupted.digest(whole)
 
 
 class Interrupt(keras.callbacks.Callback):

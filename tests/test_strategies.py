@@ -1,5 +1,6 @@
 """Each strategy, on each backend, changes exactly the weights that it says, and says why."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import keras
@@ -230,3 +231,137 @@ def test_from_scratch_draws_by_its_seed_and_from_nothing_else():
     assert moved(one, three) == STAGES - {"final_norm"}
     scratch = values(esm2(2, seed=1))
     assert all(np.array_equal(one[path], value) for path, value in scratch.items())
+
+
+# Asking changes nothing ---------------------------------------------------------------------------
+
+
+def state(model):
+    """Paths, marks, who has made them, and values."""
+    found = [(w.path, w.frozen, getattr(w.variable, "_kft_marked", None)) for w in
+             params.weights(model)]  # fmt: skip
+    return found, kft.fingerprint(model, None)
+
+
+@pytest.mark.once
+@every_strategy
+def test_phases_change_nothing(name):
+    strategy = strategies.get(name, **OPTIONS.get(name, {}))
+    given = make()
+    kft.freeze(given, "block_0")
+    before = state(given)
+    model = strategy.prepare(given)
+    assert (model is given) == (name != "from_scratch")
+    assert (state(given) == before) == (name != "lora")
+    before, everything = state(model), params.layers(model)
+    phases = strategy.phases(model)
+    assert phases and state(model) == before
+    assert strategy.phases(model) == phases
+    assert all(set(phase.trainable_layers or ()) <= everything.keys() for phase in phases)
+
+
+@pytest.mark.once
+def test_adapters_of_other_settings_are_an_error():
+    """What is trained is what the record says, whoever has added the adapters."""
+    model = make()
+    with pytest.raises(ValueError, match="has no adapters: call strategy.prepare"):
+        strategies.get("lora").phases(model)
+    rank_2 = strategies.get("lora", rank=2)
+    assert rank_2.prepare(model) is model
+    paths = [w.path for w in params.weights(model)]
+    for other in (
+        {"rank": 8}, {"rank": 2, "alpha": 4}, {"rank": 2, "dropout": 0.5},
+        {"rank": 2, "targets": ["query"]}, {"rank": 2, "rslora": True}, {"rank": 2, "dora": True},
+        {"rank": 2, "bias": "lora_only"}, {"rank": 2, "bias": "all"},
+    ):  # fmt: skip
+        strategy = strategies.get("lora", **other)
+        with pytest.raises(ValueError, match=r"asks for adapters of rank=.*'default'.* has rank=2"):
+            run(model, strategy)
+        with pytest.raises(ValueError, match="call kft.fit without a strategy"):
+            strategy.phases(model)
+    assert [w.path for w in params.weights(model)] == paths
+    before = values(model)
+    done = run(model, rank_2)
+    assert done.strategy.rank == 2 and done.model is model
+    assert moved(before, values(model)) >= {"block_0", "block_1", "head"}
+    assert [w.path for w in params.weights(model)] == paths
+
+
+@pytest.mark.once
+def test_the_adapter_that_is_active_is_compared():
+    model = make()
+    kft.add_lora(model, rank=2, name="small")
+    kft.add_lora(model, rank=4, bias="all", name="large")
+    strategies.get("lora", rank=4, bias="all").phases(model)
+    kft.lora.use(model, "small")
+    strategies.get("lora", rank=2).phases(model)
+    with pytest.raises(ValueError, match="the adapter 'small' of model has rank=2, alpha=16 on"):
+        strategies.get("lora", rank=4, bias="all").phases(model)
+    kft.unfreeze(model, "block_1/key")  # in full the adapter's own: no setting of the strategy
+    strategies.get("lora", rank=2).phases(model)
+    kft.lora.use(model, None)
+    with pytest.raises(ValueError, match="are not active or are merged"):
+        strategies.get("lora", rank=2).prepare(model)
+
+
+# Strategies of one's own --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Biases(strategies.Strategy):
+    """The head first, then the biases of one layer with it."""
+
+    layer: str = "query"
+    epochs: int = 2
+    learning_rate: float = 1e-2
+
+    def phases(self, model):
+        found = [path for path, _ in params.find(model, self.layer)]
+        return [
+            strategies.Phase("head", ("head",), 1, self.learning_rate),
+            strategies.Phase("more", ("head", *found), self.epochs - 1, self.learning_rate),
+        ]
+
+
+@pytest.fixture
+def registered():
+    strategies.register("biases")(Biases)
+    yield "biases"
+    strategies.unregister("biases")
+
+
+@pytest.mark.once
+def test_a_strategy_of_ones_own_is_found_by_its_name(registered, tmp_path):
+    assert strategies.names()[-1] == "biases"
+    assert strategies.get("biases", layer="value") == Biases("value")
+    assert strategies.name_of(Biases()) == "biases"
+    model = make()
+    before = values(model)
+    done = run(model, "biases")
+    assert [phase.name for phase in done.phases] == ["head", "more"]
+    assert done.phases[0].trainable < done.phases[1].trainable
+    assert moved(before, values(model)) == {"block_0", "block_1", "head"}
+    part = kft.data.Split(SEQUENCES, TARGETS)
+    about = {"source": "", "licence": "", "citation": "", "checksum": ""}
+    data = kft.data.Dataset("toy", "regression", part, part, part, **about)
+    options = {"seeds": 1, "epochs": 2, "controls": False, "resamples": 20, "verbose": False}
+    found = kft.compare(esm2(2), data, ["biases", Biases("value")], out=tmp_path, **options)
+    assert [row.name for row in found.rows][-2:] == ["biases", "biases(layer='value')"]
+    assert all(row.error is None for row in found.rows)
+
+
+@pytest.mark.once
+def test_what_can_be_registered(registered):
+    strategies.register("biases")(Biases)  # again, as a cell of a notebook that is run twice
+    with pytest.raises(ValueError, match="name 'biases' belongs to the strategy test_strategies"):
+        strategies.register("biases")(strategies.Full)
+    with pytest.raises(TypeError, match="must be a name .* or a dataclass derived from"):
+        strategies.register("more")(dict)
+    with pytest.raises(ValueError, match="Unknown strategy 'nothing'"):
+        strategies.unregister("nothing")
+    with pytest.raises(TypeError, match=r"received the class Full: write Full\(\)"):
+        run(make(), strategies.Full)
+    with pytest.raises(TypeError, match="must be a name .* or a dataclass derived from"):
+        run(make(), lambda model: [])
+    with pytest.raises(NotImplementedError, match="Strategy must define phases"):
+        strategies.Strategy().phases(make())
