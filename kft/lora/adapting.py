@@ -78,19 +78,46 @@ def add_lora(
         >>> kft.parameters(model).trainable  # 12 layers of 4 (320 + 320), and the head
         31041
     """
-    _check(name, rank, alpha, dropout, bias)
+    settings = settings_for(
+        model, rank, alpha, dropout, targets, rslora=rslora, dora=dora, bias=bias, ranks=ranks,
+        alphas=alphas,
+    )  # fmt: skip
+    return install(model, settings, name, np.random.default_rng(seed))
+
+
+def settings_for(
+    model, rank=8, alpha=16, dropout=0.0, targets=None, *, rslora=False, dora=False, bias="none",
+    ranks=None, alphas=None,
+):  # fmt: skip
+    """Compute the settings of the adapters that `add_lora` would add; nothing is changed.
+
+    Args:
+        model: A built Keras model, with adapters or without.
+        rank, alpha, dropout, targets, rslora, dora, bias, ranks, alphas: As for `add_lora`.
+
+    Returns:
+        {path of a layer: `Settings`}, without the head.
+
+    Raises:
+        ValueError: As `add_lora`.
+    """
+    _check(rank, alpha, dropout, bias)
     chosen = _targets(model, targets)
     settings = {
         path: Settings(
-            rank, alpha, 0.0 if _is_table(layer) else dropout, rslora, dora,
+            rank,
+            alpha,
+            0.0 if _is_table(layer) else dropout,
+            rslora,
+            dora,
             bias != "none" and bias_size(layer) > 0,
         )
         for path, layer in chosen.items()
-    }  # fmt: skip
+    }
     settings = _differing(model, settings, ranks, alphas)
     if bias == "all":
         settings |= _biases(model, chosen)
-    return install(model, settings, name, np.random.default_rng(seed))
+    return settings
 
 
 def install(model, settings, name, rng):
@@ -282,7 +309,7 @@ def remove(model, name=None):
 # What is asked for --------------------------------------------------------------------------------
 
 
-def _check(name, rank, alpha, dropout, bias):
+def _check(rank, alpha, dropout, bias):
     for what, value, number, kind in (
         ("rank", rank, numbers.Integral, "an integer above 0"),
         ("alpha", alpha, numbers.Real, "a number above 0"),
@@ -337,7 +364,7 @@ def _differing(model, settings, ranks, alphas):
                 raise ValueError(f"{what}s names {pattern!r}, which is none of the targets.")
             for path in hits:
                 values = {**vars(settings[path]), what: value}
-                _check("", values["rank"], values["alpha"], 0, "none")
+                _check(values["rank"], values["alpha"], 0, "none")
                 settings[path] = Settings(**values)
     return settings
 

@@ -117,3 +117,4 @@ def encode(sequences, max_length=None, pad_lengths=None, names=None):
 
 
 encode.changes = forms.changes  # what `kft.batches` asks, to say it once for all batches
+encode.pad = {"token_ids": PAD}  # by which `kft.batches` pads records that are encoded
