@@ -283,7 +283,12 @@ def test_split_refuses(arguments, message):
 @pytest.mark.parametrize(
     ("task", "classes", "targets", "message"),
     [
-        ("ranking", None, [0, 1], "one of classification, regression, residue_classification"),
+        (
+            "ranking",
+            None,
+            [0, 1],
+            "one of classification, multilabel, regression, residue",
+        ),
         ("classification", ("a", "b"), [0, 2], "targets from 0 to 2, but `classes` names 2"),
         ("classification", ("a", "b"), [-1, 1], "targets from -1 to 1"),
         ("classification", ("a", "b"), [0.0, 1.0], "needs integers"),

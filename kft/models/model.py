@@ -31,7 +31,7 @@ class Model(Learner):
         backbone: a kft backbone, for example of `kft.load`, or any functional Keras model. Its
             layers are shared, not copied.
         head: a layer that is called with the backbone's output and, where the backbone has one,
-            its `residue_mask`, for example `kft.heads.Regression()`.
+            its `position_mask`, for example `kft.heads.Regression()`.
 
     Attributes:
         backbone, head: the two parts.
@@ -45,7 +45,7 @@ class Model(Learner):
     """
 
     def __init__(self, backbone, head, name="model", **kwargs):
-        mask = getattr(backbone, "residue_mask", None)
+        mask = getattr(backbone, "position_mask", None)
         inputs = [backbone.output] if mask is None else [backbone.output, mask]
         names = {layer.name for layer in backbone.layers}
         if getattr(head, "name", None) in names:

@@ -8,6 +8,7 @@ from numbers import Number
 import keras
 import numpy as np
 
+from kft.data.inputs import encoder_info
 from kft.data.sequences import Sequences, SequenceWarning, warn_of_changes
 
 # Token counts that batches of sequences are padded to. JAX compiles a model once per shape, so
@@ -67,32 +68,32 @@ class Batches(Passes):
 
     Attributes:
         chosen: list of int arrays, the records of each batch of the present epoch.
-        cut: list of int, how many residues each input above `max_length` has lost.
+        cut: List of int, how many residues each input longer than `max_length` has lost.
         changes: Counter of the inputs that `encode` has brought to normal form, see
             `kft.data.sequences.changes`.
-        lengths: int array, the tokens of each record, <cls> and <eos> included and what is cut
-            left out; None where records are arrays or images, which do not differ in
-            size.
+        info: What the encoder states about itself, see `kft.data.inputs.EncoderInfo`.
+        lengths: int array, the tokens of each record, special tokens included and without what
+            was cut; None if records are images or rows, which do not differ in size.
     """
 
     def __init__(self, inputs, targets, encode, batch_size, seed, max_length, names, masks=None):
         super().__init__()
         self.inputs, self.targets, self.encode = inputs, targets, encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
-        self.cut, self.lengths, self.residues, self.changes = [], None, None, Counter()
+        self.cut, self.lengths, self.changes = [], None, Counter()
+        self.info, sizes = encoder_info(encode, inputs), None
+        # All inputs are checked now: an error in the third epoch is too late.
         if encode is None:
             _check_arrays(inputs, names)
             self.encode = _stack
-        elif getattr(encode, "of_one_size", False):
-            encode.check(inputs, names)  # an error in the third epoch is too late
-        elif np.ndim(inputs[0]) == 0 and not isinstance(inputs[0], dict):
-            # Only strings differ in size: they are put beside others of their length. What is no
-            # array is left to the encoder, which says what is wrong with None or a number.
-            self.lengths, self.residues = self._measure(names)
-            if hasattr(encode, "changes"):
-                self.changes = encode.changes(inputs)
+        elif self.info.input_kind.has_length:
+            self.lengths, sizes = self._measure(names)
+            if self.info.changes is not None:
+                self.changes = self.info.changes(inputs)
+        elif self.info.check is not None:
+            self.info.check(inputs, names)
         if isinstance(targets, list):
-            self.targets, self.masks = _per_residue(targets, masks, self.residues, names)
+            self.targets, self.masks = _per_residue(targets, masks, sizes, names)
         self.epoch = 0
         self._plan()
 
@@ -126,21 +127,30 @@ class Batches(Passes):
         targets = np.zeros((len(chosen), length, *first.shape[1:]), dtype=first.dtype)
         weights = np.zeros((len(chosen), length), dtype="float32")
         for row, i in enumerate(chosen):
-            kept = self.lengths[i] - 2  # <cls> residues <eos>
-            targets[row, 1 : kept + 1] = self.targets[i][:kept]
-            weights[row, 1 : kept + 1] = self.masks[i][:kept]
+            at = self.residues(i)
+            kept = at.stop - at.start
+            targets[row, at] = self.targets[i][:kept]
+            weights[row, at] = self.masks[i][:kept]
         return targets, weights
 
-    def _measure(self, names):
-        """Tokens of each input, and residues of it before any is cut.
+    def residues(self, record):
+        """Return where the residues of a record are among its tokens.
 
-        All are encoded now: an error in the third epoch is too late.
+        Args:
+            record: Position of the record, from 0.
+
+        Returns:
+            slice: it leaves out special tokens and padding.
         """
+        return self.info.residues(int(self.lengths[record]))
+
+    def _measure(self, names):
+        """Return the tokens of each input, and its residues before any are cut."""
         lengths, residues = [], []
         with silent_cuts():
             for name, x in zip(names, self.inputs, strict=True):
                 tokens = _tokens(self.encode([x], names=[name]))
-                residues.append(tokens - 2)
+                residues.append(tokens - sum(self.info.specials))
                 if self.max_length is not None and len(x) > self.max_length:
                     kept = _tokens(self.encode([x], self.max_length, names=[name]))
                     self.cut += [tokens - kept] if kept < tokens else []
