@@ -13,7 +13,7 @@ from kft import backbones, plots
 from kft.backbones.esm2.model import ESM2
 from kft.backbones.vision.models import VisionBackbone
 from kft.comparison.results import NULL, Comparison, Row
-from kft.comparison.study import baseline_rows, constant_seeds, scores_of
+from kft.comparison.scoring import baseline_rows, constant_seeds, scores_of
 from kft.data import load, names, read_csv, read_fasta, read_images
 from kft.inference import predict
 from kft.models import Model, heads, load_saved
@@ -234,7 +234,7 @@ def _saved(path, args, size):
 def head(found):
     """A new head for a data set."""
     # Of a protein often a few positions decide, and the mean over all would drown them.
-    of_proteins = isinstance(found.train.inputs[0], str)
+    of_proteins = found.input_kind == "sequence"
     return heads.for_data(found, pooling="attention" if of_proteins else "mean")
 
 
