@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -132,7 +132,7 @@ class Comparison:
         return self._whole[within_one_error(scores, [row.seconds for row in self._whole])]
 
     @cached_property
-    def standings(self) -> dict[str, Standing]:
+    def standings(self) -> dict[str, Standing | None]:
         """Name of a candidate -> how it compares with the best."""
         if not self.candidates:
             return {}
@@ -258,7 +258,7 @@ class Comparison:
         """
         rows = {}
         for row in self.rows:
-            values = {"kind": row.kind}
+            values: dict[str, Any] = {"kind": row.kind}
             for name, scores in row.scores.items():
                 value, low, high = scores.interval(self.confidence)
                 values |= {name: value, f"{name} low": low, f"{name} high": high}

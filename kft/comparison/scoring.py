@@ -54,7 +54,7 @@ def evaluate(
     _check_head(model, data)
     records = data.splits[split]
     targets, groups = records.targets, records.groups
-    predictions = predict(model, records.inputs, batch_size, max_length)
+    predictions: Any = predict(model, records.inputs, batch_size, max_length)
     if data.task.per_residue:
         targets, predictions, groups = _marked_residues(records, predictions)
     return metrics.score(data.task, targets, predictions, groups=groups, resamples=resamples)
@@ -80,7 +80,7 @@ def _described(task: Any, outputs: int | None) -> str:
     return task if outputs is None else f"{task} with {outputs} {task.outputs_are}"
 
 
-def _marked_residues(records: Split, predictions: Sequence[np.ndarray]) -> tuple:
+def _marked_residues(records: Split, predictions: Any) -> tuple:
     """Return targets, predictions and group of each marked residue that was not cut."""
     lengths = [len(rows) for rows in predictions]
     masks = records.masks or [np.ones(n, dtype=bool) for n in lengths]
@@ -167,9 +167,10 @@ def constant_seeds(data: Dataset, predictions: Sequence) -> int:
 
 def _scored(data: Dataset, predictions: Sequence) -> tuple:
     """Return targets, predictions of each seed, and groups of what is scored in the test split."""
+    test = data.splits["test"]
     if not data.task.per_residue:
-        return data.test.targets, predictions, data.test.groups
-    found = [_marked_residues(data.test, one) for one in predictions]
+        return test.targets, predictions, test.groups
+    found = [_marked_residues(test, one) for one in predictions]
     targets, _, groups = found[0]
     return targets, [one[1] for one in found], groups
 

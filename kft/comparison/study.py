@@ -51,59 +51,46 @@ def compare(
     resamples: int = 2000,
     verbose: bool = True,
 ) -> Comparison:
-    """Train strategies on the same splits, compare them with baselines and controls.
+    """Train strategies on the same splits and compare them with baselines and controls.
 
     Baselines are those of `kft.baselines`. Controls are from_scratch, which shows what pre-training
     contributed, and the first strategy with shuffled labels, which must score no better than
-    chance. Before training the expected time and memory are printed, from one measured step.
-    Every training is kept in a folder: an interrupted comparison continues where it stopped.
+    chance. Every training is kept: an interrupted comparison continues where it stopped.
 
     Args:
-        backbone: From `kft.load`; it is not changed, each training starts from a copy in which all
-            layers are trainable, until the strategy marks it.
+        backbone: From `kft.load`; each training starts from a copy with all layers trainable.
         data: A `kft.data.Dataset` with a test split.
-        strategies: List of names or strategies, see `kft.strategies`; or {name: strategy}. None
-            takes all. A strategy of your own should be a dataclass, or it cannot be distinguished
-            from others when a comparison continues.
+        strategies: List of names or strategies, see `kft.strategies`; or {name: strategy}; None
+            for all. Your own should be dataclasses: their fields identify a kept training.
         seeds: Number of trainings of each strategy, or the list of their seeds.
         head: Function of `data` that returns a new head; None for `kft.heads.for_data`.
         epochs: Number of epochs of all strategies that take one; None for their own.
-        batch_size: As for `kft.fit`.
-        max_length: As for `kft.fit`.
+        batch_size, max_length: As for `kft.fit`.
         controls: False leaves the controls out.
         out: Folder for trainings, table, figure and caption; None keeps the trainings in the
             cache (KFT_CACHE or ~/.cache/kft) and writes no figure.
         again: True repeats trainings that are in the folder already.
-        confidence: Confidence of the intervals, see `kft.evaluation.significance`.
-        resamples: Number of resamples of the test records.
+        confidence, resamples: Of the intervals, see `kft.evaluation.significance`.
         verbose: False prints nothing.
 
     Returns:
-        Comparison: `print` shows table and recommendation. A strategy that fails is in it with its
-        error, and the others continue.
+        Comparison: `print` shows it. A strategy that fails has its error there; the others run on.
 
     Raises:
-        ValueError: If a strategy is unknown, there is no test split, there are no seeds, or nothing
-            is left to compare.
+        ValueError: If a strategy is unknown, or there are no seeds, test split or scores.
 
     Example:
         `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
     """
-    methods, seeds = _methods(strategies, epochs, controls), _seeds(seeds)
+    methods, each = _methods(strategies, epochs, controls), _seeds(seeds)
     _check(data, batch_size, confidence, resamples)
     study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
     study.open(out, again)
-    with compiled_once(), silent_cuts():  # `expect` reports once what is cut
-        study.expect(methods, seeds)
-        rows = baseline_rows(data, resamples, lambda line: study.log.say(f"  {line}"), max_length)
-        taken = [method.name for method in methods if method.name in [row.name for row in rows]]
-        if taken:
-            raise ValueError(f"{taken[0]!r} is the name of a baseline: give the strategy another.")
-        rows += study.trained(methods, seeds, resamples)
-    if not any(row.scores for row in rows):
-        raise ValueError(f"Nothing could be compared: {rows[-1].error}")
+    rows = study.rows(methods, each, resamples)
     about = study.store.about | {"strategies": {m.name: repr(m.strategy) for m in methods}}
-    found = Comparison(data.name, len(data.test), tuple(rows), tuple(seeds), confidence, about)
+    found = Comparison(
+        data.name, len(data.splits["test"]), tuple(rows), tuple(each), confidence, about
+    )
     study.show(found, out)
     return found
 
@@ -216,6 +203,23 @@ class _Study:
         }
         self.store = Store(None if out is None else Path(out) / "runs", about)
         self.again = again
+
+    def rows(self, methods, seeds, resamples):
+        """Fit the baselines, run the trainings, and return a row for each."""
+        with compiled_once(), silent_cuts():  # `expect` reports once what is cut
+            self.expect(methods, seeds)
+            rows = baseline_rows(
+                self.data, resamples, lambda line: self.log.say(f"  {line}"), self.max_length
+            )
+            taken = [method.name for method in methods if method.name in [row.name for row in rows]]
+            if taken:
+                raise ValueError(
+                    f"{taken[0]!r} is the name of a baseline: give the strategy another."
+                )
+            rows += self.trained(methods, seeds, resamples)
+        if not any(row.scores for row in rows):
+            raise ValueError(f"Nothing could be compared: {rows[-1].error}")
+        return rows
 
     def expect(self, methods, seeds):
         """Print what is to be done, what is there already, and how long the rest will take."""

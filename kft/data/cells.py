@@ -42,7 +42,8 @@ class Table:
         self.missing, self.decimal = _checked_missing(missing), decimal
         if decimal not in (None, ".", ","):
             raise ValueError(f"`decimal` must be '.', ',' or None; got {decimal!r}.")
-        self.notes, self.stops = [], set()
+        self.notes: list[str] = []
+        self.stops: set[int] = set()
         content = self.path.read_bytes()
         self.checksum = hashlib.sha256(content).hexdigest()
         text = self._decode(content)

@@ -164,7 +164,7 @@ def read_numbers(
 ) -> tuple[np.ndarray, None]:
     """Return the targets as float64 (records,), and None for classes."""
     decimal = decimal_of(table, words)
-    numbers = [number(word, decimal) for word in words]
+    numbers: list[Any] = [number(word, decimal) for word in words]
     wrong = [i for i, x in enumerate(numbers) if x is None or not math.isfinite(x)]
     if wrong:
         word = words[wrong[0]]
@@ -241,7 +241,7 @@ def _one_spelling(table, target, words):
 
 def note_alike(table: Table, column: str, names: Iterable[str], what: str) -> None:
     """Note names that differ only in case: they may have been meant as one."""
-    kinds = {}
+    kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(name.casefold(), []).append(name)
     alike = [kind for kind in kinds.values() if len(kind) > 1]
@@ -287,7 +287,7 @@ def read_residue_numbers(
     rows = _rows(table, target, words, sequences, "numbers", _entries)
     flat = [entry for row in rows for entry in row]
     decimal = decimal_of(table, flat)
-    numbers = [
+    numbers: list[list[Any]] = [
         [np.nan if _is_missing(table, entry) else number(entry, decimal) for entry in row]
         for row in rows
     ]
@@ -366,7 +366,7 @@ def note_conflicts(
     table: Table, target: str | Sequence[str], targets: Any, sequences: Sequence[str]
 ) -> None:
     """Note sequences that are in several lines with different targets."""
-    lines = {}
+    lines: dict[str, list[int]] = {}
     for i, sequence in enumerate(sequences):
         lines.setdefault(compared(sequence), []).append(i)
     values = [np.asarray(x).tobytes() for x in targets]

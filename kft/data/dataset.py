@@ -54,7 +54,7 @@ class Split:
     groups: np.ndarray | None = None
     masks: list[np.ndarray] | None = None
     parameters: np.ndarray | None = None
-    input_kind: InputKind | str | None = None
+    input_kind: InputKind = None  # type: ignore[assignment]  # found in __post_init__
 
     def __post_init__(self):
         inputs = _as_inputs(self.inputs)
@@ -126,8 +126,14 @@ class Split:
                 return column if column is None else column[indices.astype(int)]
             return type(column)([column[i] for i in indices])
 
-        columns = (self.inputs, self.targets, self.groups, self.masks, self.parameters)
-        return Split(*map(pick, columns), self.input_kind)
+        return Split(
+            inputs=pick(self.inputs),
+            targets=pick(self.targets),
+            groups=pick(self.groups),
+            masks=pick(self.masks),
+            parameters=pick(self.parameters),
+            input_kind=self.input_kind,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -205,7 +211,7 @@ class Dataset:
 
     def _check_fit(self, name: str, split: Split) -> None:
         per_residue = isinstance(split.targets, list)
-        targets = np.concatenate(split.targets) if per_residue and split else split.targets
+        targets: Any = np.concatenate(split.targets) if per_residue and split else split.targets
         if per_residue != self.task.per_residue:
             raise ValueError(
                 f"`{name}` has {'one target per residue' if per_residue else 'one target each'}, "

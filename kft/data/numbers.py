@@ -93,7 +93,7 @@ def marks(values: Any) -> dict[float, int]:
     values = np.asarray(values, dtype="float64")
     candidates = np.isin(values, MARKS)
     others = values[~candidates]
-    found = {}
+    found: dict[float, int] = {}
     if not len(others) or not candidates.any():
         return found
     for mark in sorted(set(values[candidates].tolist())):

@@ -95,7 +95,7 @@ def changes(sequences: Iterable[str]) -> Counter:
         >>> sorted(changes(["mkt", "GSS*", "GIG"]).items())
         [('case', 1), ('stop', 1)]
     """
-    found = Counter()
+    found: Counter[str] = Counter()
     if isinstance(sequences, Sequences):
         return found
     for sequence in sequences:

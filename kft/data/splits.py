@@ -253,7 +253,7 @@ def cluster(sequences: Sequence[str], k: int = KMER, threshold: float = SHARED) 
         frontier = [start]
         while frontier:
             own = words[frontier.pop()]
-            shared = Counter()
+            shared: Counter[int] = Counter()
             for word in own:
                 shared.update(unplaced[word])
             for other, n in shared.items():

@@ -11,20 +11,19 @@ import numpy as np
 Target = Literal["class", "labels", "number"]
 Level = Literal["record", "residue"]
 
-LOSSES: dict[str, str] = {
-    "class": "CrossEntropy",
-    "labels": "BinaryCrossEntropy",
-    "number": "SquaredError",
+KINDS: dict[str, tuple[Target, Level]] = {
+    "classification": ("class", "record"),
+    "multilabel": ("labels", "record"),
+    "regression": ("number", "record"),
+    "residue_classification": ("class", "residue"),
+    "residue_regression": ("number", "residue"),
 }
+LOSSES = {"class": "CrossEntropy", "labels": "BinaryCrossEntropy", "number": "SquaredError"}
+OUTPUTS = {"class": "classes", "labels": "labels", "number": "numbers"}
 
 
 class Task(StrEnum):
     """A kind of prediction; it compares equal to, and prints as, its name.
-
-    Attributes:
-        target: What one target is: "class" (one of K classes), "labels" (K labels, any number of
-            which are true) or "number" (one or several real numbers).
-        level: Where targets are given: "record" (one per input) or "residue" (one per position).
 
     Raises:
         ValueError: If the name is unknown; the message lists the names.
@@ -36,22 +35,11 @@ class Task(StrEnum):
         True
     """
 
-    CLASSIFICATION = "classification", "class", "record"
-    MULTILABEL = "multilabel", "labels", "record"
-    REGRESSION = "regression", "number", "record"
-    RESIDUE_CLASSIFICATION = "residue_classification", "class", "residue"
-    RESIDUE_REGRESSION = "residue_regression", "number", "residue"
-
-    target: Target
-    level: Level
-
-    def __new__(cls, name: str, target: Target, level: Level) -> Task:
-        """Make a member that is the string `name`."""
-        member = str.__new__(cls, name)
-        member._value_ = name
-        member.target = target
-        member.level = level
-        return member
+    CLASSIFICATION = "classification"
+    MULTILABEL = "multilabel"
+    REGRESSION = "regression"
+    RESIDUE_CLASSIFICATION = "residue_classification"
+    RESIDUE_REGRESSION = "residue_regression"
 
     def __repr__(self) -> str:
         return repr(self.value)
@@ -65,8 +53,8 @@ class Task(StrEnum):
         """Return the task with this kind of target at this level.
 
         Args:
-            target: As the attribute.
-            level: As the attribute.
+            target: As the property.
+            level: As the property.
 
         Raises:
             ValueError: If there is no such task.
@@ -102,6 +90,20 @@ class Task(StrEnum):
         return cls(value)
 
     @property
+    def target(self) -> Target:
+        """What one target is.
+
+        "class": one of K classes. "labels": K labels, any number of which are true. "number": one
+        or several real numbers.
+        """
+        return KINDS[self][0]
+
+    @property
+    def level(self) -> Level:
+        """Where targets are given: "record" (one per input) or "residue" (one per position)."""
+        return KINDS[self][1]
+
+    @property
     def per_residue(self) -> bool:
         """Whether every residue has a target of its own."""
         return self.level == "residue"
@@ -124,7 +126,7 @@ class Task(StrEnum):
     @property
     def outputs_are(self) -> str:
         """What the outputs are called in messages: "classes", "labels" or "numbers"."""
-        return {"class": "classes", "labels": "labels", "number": "numbers"}[self.target]
+        return OUTPUTS[self.target]
 
     def metrics(self, outputs: int = 1) -> tuple[str, ...]:
         """Return the names of the metrics that `kft.evaluation.score` gives, the headline first.

@@ -89,10 +89,11 @@ def constant(data: Dataset) -> Baseline:
     else:
         model = DummyRegressor(strategy="mean")
     model.fit(np.zeros((len(targets), 1)), targets)
-    number = sum(map(len, data.test.inputs)) if task.per_residue else len(data.test.inputs)
-    predictions = _predict(data, model, np.zeros((number, 1)))
+    inputs = _test(data).inputs
+    number = sum(len(chain) for chain in inputs) if task.per_residue else len(inputs)
+    predictions: Any = _predict(data, model, np.zeros((number, 1)))
     if task.per_residue:
-        predictions = _by_chain(predictions, data.test.inputs)
+        predictions = _by_chain(predictions, _test(data).inputs)
     parameters = predictions.shape[1] if task.target == "labels" else 1
     if task.target == "class":
         parameters = len(model.classes_)
@@ -167,7 +168,7 @@ def one_hot(data: Dataset) -> Baseline:
             f"one_hot needs sequences of one length, received lengths {min(lengths)} to "
             f"{max(lengths)}; align them first, or use composition or kmers"
         )
-    positions = data.variable_positions
+    positions: Any = data.variable_positions
     if positions is None:
         letters = _letters(data.train.inputs)
         positions = np.flatnonzero((letters != letters[0]).any(axis=0))
@@ -202,7 +203,8 @@ def nearest_neighbours(
     start = time.perf_counter()
     task = _check(data, RECORD_TASKS)
     features = _Pixels(side, data.value_range)
-    folds, errors = _folds(data, features), {}
+    folds = _folds(data, features)
+    errors: dict[int, float] = {}
 
     def fitted(k: int, inputs: np.ndarray, targets: np.ndarray) -> Any:
         if task.target == "labels":
@@ -216,11 +218,11 @@ def nearest_neighbours(
             found = fitted(k, inputs, targets).predict(held_out)
             wrong = np.square(found - held_out_targets)
             losses.append(np.mean(wrong if task.target == "number" else wrong != 0))
-        errors[k] = np.mean(losses)
-    k = min(errors, key=errors.get)
+        errors[k] = float(np.mean(losses))
+    k = min(errors, key=lambda k: errors[k])
     inputs, targets = _all_but_test(data)
     model = fitted(k, features.transform(inputs), targets)
-    predictions = _predict(data, model, features.transform(data.test.inputs))
+    predictions = _predict(data, model, features.transform(_test(data).inputs))
     seconds = time.perf_counter() - start
     return Baseline(f"{k} nearest neighbours", predictions, seconds, 0)
 
@@ -268,7 +270,7 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
     encoder = OneHotEncoder(categories=[letters] * width, handle_unknown="ignore")
     name = "residue" if width == 1 else f"{width}-residue window"
     fitted = _fit_linear(name, [encoder], _by_residue(data, width, rows, seed))
-    predictions = _by_chain(fitted.predictions, data.test.inputs)
+    predictions = _by_chain(fitted.predictions, _test(data).inputs)
     return replace(fitted, predictions=predictions, seconds=time.perf_counter() - start)
 
 
@@ -297,7 +299,8 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     possible = task.baselines(getattr(data, "input_kind", None) or kind_of(data.train.inputs))
     if "one_hot" in possible:
         aligned = task.target == "number" and len(_lengths(data)) == 1
-        possible = [name for name in possible if name != ("composition" if aligned else "one_hot")]
+        unsuited = "composition" if aligned else "one_hot"
+        possible = tuple(name for name in possible if name != unsuited)
     fits = (constant, one_hot, composition, kmers, nearest_neighbours)
     return {fit.__name__: fit for fit in fits if fit.__name__ in possible}
 
@@ -368,7 +371,7 @@ class _Residues(TransformerMixin, BaseEstimator):
         return _letters(sequences)[:, list(self.positions)]
 
 
-def _fit_linear(name: str, steps: list[BaseEstimator], data: Dataset) -> Baseline:
+def _fit_linear(name: str, steps: list[BaseEstimator], data: Any) -> Baseline:
     """Choose the penalty, fit on all labels outside test, predict test."""
     start = time.perf_counter()
     _check(data, RECORD_TASKS)
@@ -377,7 +380,7 @@ def _fit_linear(name: str, steps: list[BaseEstimator], data: Dataset) -> Baselin
     penalty = min(STRENGTHS, key=lambda strength: _loss(data, strength, folds))
     inputs, targets = _all_but_test(data)
     model = _linear(data, penalty).fit(features.fit_transform(inputs), targets)
-    predictions = _predict(data, model, features.transform(data.test.inputs))
+    predictions = _predict(data, model, features.transform(_test(data).inputs))
     parameters = model.coef_.size + np.size(model.intercept_)
     return Baseline(name, predictions, time.perf_counter() - start, parameters, penalty)
 
@@ -483,7 +486,7 @@ def _predict(data: Dataset, model: Any, features: Any) -> np.ndarray:
         return np.asarray(model.predict(features), dtype=np.float64)
     if target == "labels":
         return model.predict_proba(features)
-    probabilities = np.zeros((features.shape[0], len(data.classes)))
+    probabilities = np.zeros((features.shape[0], len(data.classes or ())))
     probabilities[:, model.classes_] = model.predict_proba(features)
     return probabilities
 
@@ -516,7 +519,7 @@ def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamesp
         classes=data.classes,
         train=parts[0],
         valid=parts[1] if len(parts) > 1 else None,
-        test=SimpleNamespace(inputs=_windows(data.test.inputs, width)[0]),
+        test=SimpleNamespace(inputs=_windows(_test(data).inputs, width)[0]),
     )
 
 
@@ -527,7 +530,7 @@ def _marked(split: Split) -> np.ndarray:
     return np.concatenate(split.masks)
 
 
-def _by_chain(rows: np.ndarray, chains: Sequence) -> list[np.ndarray]:
+def _by_chain(rows: Any, chains: Sequence) -> list[np.ndarray]:
     """Cut an array with a row per residue of all chains into one array per chain."""
     ends = np.cumsum([len(chain) for chain in chains])
     return [part.copy() for part in np.split(rows, ends[:-1])]
@@ -551,6 +554,13 @@ def _lengths(data: Dataset) -> set[int]:
     return {len(sequence) for split in splits if split is not None for sequence in split.inputs}
 
 
+def _test(data: Dataset) -> Split:
+    """Return the test split, or raise an error if there is none."""
+    if data.test is None:
+        raise ValueError(f"data set {data.name!r} has no test split to predict; split it first")
+    return data.test
+
+
 def _check(data: Dataset, tasks: Iterable[Task]) -> Task:
     """Return the task of a data set, or raise an error if there is nothing to fit or predict."""
     if data.task not in list(tasks):
@@ -558,8 +568,7 @@ def _check(data: Dataset, tasks: Iterable[Task]) -> Task:
             f"expected a data set for {' or '.join(tasks)}, received one for {data.task!r}; "
             "fit_all picks the baselines that suit a task"
         )
-    if data.test is None:
-        raise ValueError(f"data set {data.name!r} has no test split to predict; split it first")
+    _test(data)
     task = Task(data.task)
     if task.per_residue and not any(_marked(part).any() for part in _outside_test(data)):
         raise ValueError(

@@ -111,7 +111,7 @@ def embed(
         models[pooling] = keras.Model(backbone.input, pooled, name=f"{backbone.name}_{pooling}")
     encode, model = getattr(backbone, "encode", None), models[pooling]
     parts = _predictions(model, encode, inputs, batch_size, max_length, "embedding")
-    return _collected(parts) if out is None else writing.write(parts, out)
+    return np.asarray(_collected(parts)) if out is None else writing.write(parts, out)
 
 
 # One model per backbone and pooling: a new one would be compiled again at every call.
@@ -129,7 +129,9 @@ def _predictions(model, encode, inputs, batch_size, max_length, verb) -> Iterato
             f"inputs must be a list of {info.input_kind}s, received {str(inputs)!r}: write [path]."
         )
     per_residue = getattr(getattr(model, "head", None), "per_residue", False)
-    console, cut, changes, seen = Console(stderr=True), [], Counter(), 0
+    console, seen = Console(stderr=True), 0
+    cut: list[int] = []
+    changes: Counter[str] = Counter()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(verb, total=None)
         for names, called, part, total in _parts(inputs):

@@ -75,7 +75,9 @@ def _write_csv(parts: Iterable[Part], path: Path) -> None:
 
 def _write_npz(parts: Iterable[Part], path: Path) -> None:
     """Write what `numpy.savez` writes, without holding all values in memory."""
-    names, lengths, count, width = [], [], 0, 0
+    names: list[str] = []
+    lengths: list[int] = []
+    count, width = 0, 0
     raw = path.with_suffix(".raw")
     with raw.open("wb") as file:
         for part, rows in parts:

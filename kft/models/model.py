@@ -75,7 +75,7 @@ class Model(Learner):
             inputs = [pooling(*inputs)]
         super().__init__(backbone.input, head(*inputs), name=name, **kwargs)
         # Not a tracked attribute: its layers are in this graph already, and would be listed twice.
-        vars(self)["backbone"] = backbone
+        self.__dict__["backbone"] = backbone
         self.head = head
         join(self)  # the backbone may have adapters, each with a head
 

@@ -253,9 +253,8 @@ def batches(
     Args:
         records: An object with `.inputs` and `.targets` (a `kft.data.Split`), a pair
             (inputs, targets), or inputs alone. Targets are numbers (N,) or (N, K); or, if every
-            residue has its own, a list of N arrays with one entry (or K) per residue. Then
-            `.masks`, if there is one, is a list of N bool arrays that mark the residues whose
-            targets are used.
+            residue has its own, a list of N arrays with one entry (or K) per residue. `.masks`, if
+            there are any, are N bool arrays that mark the residues whose targets are used.
         encode: The backbone's `encode`, or a function like it, see `kft.data.inputs.Encoder`. None
             stacks records that are arrays of one shape, or dicts of such arrays, for any Keras
             model; float64 becomes float32.
@@ -290,8 +289,6 @@ def batches(
     inputs, targets = records_of(records)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, received {batch_size}.")
-    if len(inputs) == 0:
-        raise ValueError("records is empty: give at least one input.")
     names = names or [f"inputs[{i}]" for i in range(len(inputs))]
     if targets is not None:
         targets = _rows(targets, names) or _checked_targets(targets, len(inputs))
@@ -314,7 +311,10 @@ def records_of(records: Any) -> tuple[list, Any]:
         raise TypeError(
             f"inputs must be a list, received one string, {inputs[:20]!r}: write [string]."
         )
-    return listed_inputs(inputs), targets
+    inputs = listed_inputs(inputs)
+    if len(inputs) == 0:
+        raise ValueError("records is empty: give at least one input.")
+    return inputs, targets
 
 
 def listed_inputs(inputs: Any) -> list:

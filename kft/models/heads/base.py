@@ -60,7 +60,7 @@ class Pooling(_OnPositions):
         2.0
     """
 
-    def __init__(self, kind: str = "mean", **kwargs: Any):
+    def __init__(self, kind: str | None = "mean", **kwargs: Any):
         super().__init__(**kwargs)
         if kind not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, received {kind!r}.")
