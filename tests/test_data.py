@@ -208,7 +208,7 @@ def test_unknown_name_lists_the_valid_ones_and_guesses():
     with pytest.raises(ValueError, match=r"amp, digits, .*; got 'gb2'.*'gb1'"):
         data.load("gb2")
     proteins, images = ("amp", "gb1", "secondary_structure"), ("digits", "gravitational_waves")
-    assert data.names() == tuple(sorted([*proteins, *images]))
+    assert data.names() == sorted([*proteins, *images])
 
 
 def test_unknown_option_lists_the_valid_ones():

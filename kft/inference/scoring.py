@@ -142,9 +142,9 @@ def _logits(backbone, rows, places, tokens):
         for k in range(size):  # filled up with the first, so that shapes are few
             row = rows[chosen[k] if k < len(chosen) else chosen[0]]
             token_ids[k, : len(row)] = row
-        answers = np.asarray(model.predict_on_batch({"token_ids": token_ids}), dtype="float32")
-        for answer, i in zip(answers, chosen, strict=False):
-            found[i] = answer[places[i]]  # a copy: the batch is not kept
+        logits = np.asarray(model.predict_on_batch({"token_ids": token_ids}), dtype="float32")
+        for row, i in zip(logits, chosen, strict=False):
+            found[i] = row[places[i]]  # a copy: the batch is not kept
     return found
 
 
@@ -189,17 +189,17 @@ def reference_scores(
     frequencies = counts / counts.sum()
     between = triples + 20 * frequencies[:, None]
     between = np.swapaxes(between / between.sum(axis=1, keepdims=True), 1, 2)  # (left, right, 20)
-    answers = {
+    methods = {
         "uniform": lambda row: np.full((len(row.at), 20), 1 / 20),
         "residue frequencies": lambda row: np.tile(frequencies, (len(row.at), 1)),
         "Markov model": lambda row: between[row.whole[row.at - 1], row.whole[row.at + 1]],
     }
     found = {}
-    for name, answer in answers.items():
+    for name, predicted in methods.items():
         logs = []
         for row in rows:
             log = np.full((len(row.at), K), -np.inf)
-            log[:, STANDARD] = np.log(answer(row))
+            log[:, STANDARD] = np.log(predicted(row))
             logs.append(log)
         found[name] = _score(rows, logs, confidence)
     return found
@@ -226,7 +226,7 @@ def _hidden(sequences, encode, seed, crop):
     for i, row in enumerate(encoded(sequences, encode)):
         whole = row[:crop].astype("int32")
         shown, chosen = hide(whole, np.random.default_rng((seed, i)))
-        at = np.flatnonzero(chosen & (shown == MASK))  # a <mask> of the user's own has no answer
+        at = np.flatnonzero(chosen & (shown == MASK))  # the user's own <mask> has no known residue
         found.append(_Hidden(shown, whole, at[at < len(whole) - 1]))  # with both neighbours
     return found
 
@@ -239,10 +239,10 @@ def _score(rows, logs, confidence, resamples=2000):
         best = log == log.max(axis=-1, keepdims=True)
         hits = best[own] / best.sum(axis=-1)  # ties share the hit
         sums.append([-log[own].sum(), hits.sum(), len(row.at)])
-    table, shares = np.array(sums), np.full(len(sums), 1 / len(sums))  # (N, 3), (N,)
+    table, equal = np.array(sums), np.full(len(sums), 1 / len(sums))  # (N, 3), (N,)
     rng, total = np.random.default_rng(0), table.sum(axis=0)
     # One by one: all counts of a large corpus would take gigabytes.
-    draws = np.array([rng.multinomial(len(sums), shares) @ table for _ in range(resamples)])
+    draws = np.array([rng.multinomial(len(sums), equal) @ table for _ in range(resamples)])
     if not total[2]:
         raise ValueError("No residue is hidden: give more or longer sequences.")
     with np.errstate(invalid="ignore"):  # a draw of proteins without any <mask> is left out
