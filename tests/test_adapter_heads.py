@@ -45,7 +45,7 @@ class Scaled(keras.layers.Layer):
         self.norm.build((None, shape[-1]))
         self.inner.build((None, shape[-1]))
 
-    def call(self, features, residue_mask=None):
+    def call(self, features, position_mask=None):
         return self.inner(self.norm(ops.mean(features, axis=1) * self.scale))
 
 

@@ -11,7 +11,7 @@ from parity import assert_rounds_alike
 
 import kft
 from kft.backbones.esm2.model import ESM2
-from kft.comparison import runs, study
+from kft.comparison import runs, scoring, study
 from kft.comparison.results import NULL
 from kft.data import Dataset, Split
 
@@ -204,7 +204,7 @@ def test_what_is_cut_is_said_once(backbone, data, tmp_path, capsys):
     kft.compare(backbone, data, ["linear_probe"], 1, **options)
     printed = " ".join(capsys.readouterr().out.split())
     said = "Of 48 of 48 train, 24 of 24 valid, 60 of 60 test inputs only the first 10 residues"
-    assert printed.count(said) == printed.count("are shown") == 1
+    assert printed.count(said) == printed.count("are used") == 1
 
 
 @pytest.mark.once
@@ -275,7 +275,7 @@ def test_residues(backbone, residues, tmp_path):
 def test_what_max_length_cuts_is_scored_for_nobody(residues):
     """A baseline is right about the first residues only, and is asked for no others."""
     (cut, *_), (whole, *_) = (
-        study.baseline_rows(residues, resamples=20, max_length=n) for n in (4, None)
+        scoring.baseline_rows(residues, resamples=20, max_length=n) for n in (4, None)
     )
     answers = cut.predictions[0]
     assert [len(row) for row in answers] == [4] * len(residues.test)

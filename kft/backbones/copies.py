@@ -155,6 +155,11 @@ def marked(model, config):
     if not frozen | asleep:
         return model
     everything = {"": model, **layers(model)}
+    # The layer position_mask was called residue_mask in earlier files.
+    frozen = {
+        path if path in everything else path.replace("residue_mask", "position_mask")
+        for path in frozen
+    }
     owned = {weight.path: weight.variable for weight in weights(model)}
     if unknown := [*sorted(frozen - everything.keys()), *sorted(asleep - owned.keys())]:
         raise ValueError(

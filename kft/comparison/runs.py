@@ -264,16 +264,17 @@ def measured_step(
             # Reading the loss waits for what the backend still computes.
             float(model.train_on_batch(inputs, targets, weight[0] if weighted else None))
             seconds.append(time.perf_counter() - started)
-    sizes = {name: _size(part.inputs, max_length) for name, part in data.splits.items()}
+    info = records.info
+    sizes = {name: _size(part.inputs, info, max_length) for name, part in data.splits.items()}
     chosen = [data.train.inputs[i] for i in records.chosen[middle]]
     parts = [sizes.get(name, 0) for name in ("train", "valid", "test")]
-    return Step(min(seconds[1:]), memory.peak, _size(chosen, max_length), *parts)
+    return Step(min(seconds[1:]), memory.peak, _size(chosen, info, max_length), *parts)
 
 
-def _size(inputs, max_length):
-    if not isinstance(inputs[0], str):
+def _size(inputs, info, max_length):
+    if not info.input_kind.has_length:
         return len(inputs)
-    return sum(min(len(x), max_length or len(x)) + 2 for x in inputs)  # with <cls> and <eos>
+    return sum(min(len(x), max_length or len(x)) + sum(info.specials) for x in inputs)
 
 
 def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float:

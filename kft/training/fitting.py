@@ -329,36 +329,8 @@ def _check_targets(model, data):
             raise ValueError(
                 f"The records{where} have no targets to learn: give (inputs, targets)."
             )
-        if getattr(head, "task", None) is not None and len(targets):
-            _check_task(head, targets, where)
-
-
-def _check_task(head, targets, where):
-    per_residue = isinstance(targets, list) and np.ndim(targets[0]) > 0
-    if head.per_residue != per_residue and (head.per_residue or not hasattr(targets[0], "__len__")):
-        raise ValueError(
-            f"{type(head).__name__} takes one target per "
-            f"{'residue' if head.per_residue else 'record'}; the targets{where} are not."
-        )
-    values = (
-        np.concatenate([np.ravel(row) for row in targets]) if per_residue else np.asarray(targets)
-    )
-    kind, outputs = head.task.removeprefix("residue_"), head.units
-    if kind == "regression":
-        width = 1 if per_residue or values.ndim == 1 else values.shape[1]
-        if width != outputs and not per_residue:
-            raise ValueError(
-                f"{type(head).__name__} answers with {outputs} numbers; the targets{where} have "
-                f"{width} each: give targets={width} to the head."
-            )
-        return
-    most = outputs - 1 if kind == "classification" else 1
-    if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > most:
-        what = "classes" if kind == "classification" else "labels"
-        raise ValueError(
-            f"{type(head).__name__} with {outputs} {what} takes integers from 0 to {most}; the "
-            f"targets{where} are {values.dtype} from {values.min()} to {values.max()}."
-        )
+        if hasattr(head, "check_targets") and len(targets):
+            head.check_targets(targets, where)
 
 
 def _class_weight(model, data, class_weight):

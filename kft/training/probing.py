@@ -60,12 +60,12 @@ def solve(
     rng = np.random.default_rng(seed)
     x, y = _rows_of(body, train, rows, rng)
     x_valid, y_valid = _rows_of(body, valid, rows, rng) if valid is not None else (None, None)
-    if kind == "regression" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
+    if kind == "number" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
         raise ValueError(
             f"The last layer has {dense.units} linear units and the targets are classes: whether "
             f"the loss takes logits cannot be seen here. Use a softmax, or kft.replace_head."
         )
-    if kind == "regression":  # the head multiplies by std and adds mean
+    if kind == "number":  # the head multiplies by std and adds mean
         y = (y - mean) / std
         y_valid = None if y_valid is None else (y_valid - mean) / std
     centre, scale = x.mean(axis=0), x.std(axis=0)
@@ -78,7 +78,7 @@ def solve(
         x_fit, y_fit, x_valid, y_valid = x[fitted], y[fitted], x[part], y[part]
     else:
         x_fit, y_fit, x_valid = x, y, (x_valid - centre) / scale
-    solver = {"regression": _Ridge, "classification": _Logistic, "multilabel": _EachLabel}[kind]
+    solver = {"number": _Ridge, "class": _Logistic, "labels": _EachLabel}[kind]
 
     def fitted_with(penalty, x, y):
         return solver(penalty, class_weight, dense.units).fit(x, y)
@@ -116,8 +116,8 @@ def _linear(model):
             )
         features = model.backbone.output
         if head.pooling is not None:
-            features = head.pooling(features, getattr(model.backbone, "residue_mask", None))
-        return features, dense, head.task.removeprefix("residue_"), *_scale(head)
+            features = head.pooling(features, getattr(model.backbone, "position_mask", None))
+        return features, dense, head.task.target, *_scale(head)
     graph = flat(model)
     nodes = [
         node for depth in sorted(graph._nodes_by_depth) for node in graph._nodes_by_depth[depth]
@@ -125,7 +125,7 @@ def _linear(model):
     # From the output back to the dense layer: only one activation may be between them.
     names = [_activation(node.operation) for node in nodes[:2]]
     found = next((i for i in (0, 1) if isinstance(nodes[i].operation, keras.layers.Dense)), None)
-    kinds = {"softmax": "classification", "sigmoid": "multilabel", "linear": "regression"}
+    kinds = {"softmax": "class", "sigmoid": "labels", "linear": "number"}
     kind = {name for name in names[: (found or 0) + 1] if name != "linear"} or {"linear"}
     if found is None or len(graph.outputs) > 1 or len(kind) > 1 or not kind <= kinds.keys():
         raise ValueError(

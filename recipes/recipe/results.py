@@ -4,7 +4,7 @@ from rich.console import Console
 
 from kft import plots
 from kft.comparison.results import NULL, Comparison, Row
-from kft.comparison.study import baseline_rows, constant_seeds, scores_of
+from kft.comparison.scoring import baseline_rows, constant_seeds, scores_of
 from kft.inference import predict
 
 

@@ -65,7 +65,7 @@ def head(found):
         A kft head.
     """
     # A few positions of a protein often decide, and have little weight in the mean over all.
-    of_proteins = isinstance(found.train.inputs[0], str)
+    of_proteins = found.input_kind == "sequence"
     return heads.for_data(found, pooling="attention" if of_proteins else "mean")
 
 

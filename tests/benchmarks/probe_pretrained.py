@@ -19,7 +19,7 @@ from rich.console import Console
 
 import kft
 from kft.comparison.results import Comparison, Row
-from kft.comparison.study import baseline_rows, scores_of
+from kft.comparison.scoring import baseline_rows, scores_of
 
 
 def few(data, records):

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 
 from kft.data import sequences as forms
+from kft.data.inputs import InputKind
 
 ALPHABET = (
     "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
@@ -116,5 +117,9 @@ def encode(sequences, max_length=None, pad_lengths=None, names=None):
     return {"token_ids": token_ids}
 
 
-encode.changes = forms.changes  # what `kft.batches` asks, to say it once for all batches
-encode.pad = {"token_ids": PAD}  # by which `kft.batches` pads records that are encoded
+# What an encoder states about itself, see `kft.data.inputs.Encoder`.
+encode.input_kind = InputKind.SEQUENCE
+encode.specials = (1, 1)  # <cls> and <eos>
+encode.pad = {"token_ids": PAD}
+encode.check = None
+encode.changes = forms.changes

@@ -25,6 +25,7 @@ import numpy as np
 from keras import ops
 
 from kft.backbones.esm2.tokens import ALPHABET, MASK, PAD
+from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.models.losses import REDUCTION
 from kft.training.batching import padded_length, silent_cuts
@@ -124,7 +125,8 @@ class MaskedBatches(Steps):
             raise ValueError("No sequence has one of the 20 standard residues: nothing to learn.")
         lengths = np.array([len(row) for row in self.rows])
         cut = np.minimum(lengths, crop)
-        self.residues = int((cut - 2 * (lengths <= crop)).sum())
+        specials = sum(encoder_info(encode).specials)
+        self.residues = int((cut - specials * (lengths <= crop)).sum())
         self.padded = np.minimum([padded_length(n) for n in cut], crop)
         self.one_pass = len(self._planned(0))
         self.steps = steps or self.one_pass
