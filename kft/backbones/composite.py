@@ -6,6 +6,8 @@ config makes its parts anew, so those that were exchanged or frozen stand in the
 
 import keras
 
+from kft.keras_internals import sublayers_of
+
 
 class Composite(keras.layers.Layer):
     """A layer whose exchanged and frozen parts survive `get_config` and `from_config`.
@@ -39,7 +41,7 @@ class Composite(keras.layers.Layer):
 
 def parts(layer):
     """The layers that a layer holds directly."""
-    return layer._flatten_layers(recursive=False, include_self=False)
+    return sublayers_of(layer, recursive=False, include_self=False)
 
 
 def exchanged(layers):

@@ -8,17 +8,18 @@ borrows the table of another. `Copied` sees to that in `keras.models.clone_model
 
 import keras
 
+from kft.keras_internals import GraphModel, own_trainable_weights, sublayers_of
 from kft.params import layers, weights
 
 
-class Copied(keras.Model):
+class Copied(GraphModel):
     """A functional model whose clones share nothing with it and learn where it does.
 
     `clone_model` answers with a plain functional model where the class has a constructor of its
     own, as Keras does for any such class; `copy.deepcopy` gives one of the same class.
     """
 
-    def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
+    def run_graph(self, run, inputs, operation_fn, call_fn):
         made = {}
 
         def noted(operation):
@@ -29,7 +30,7 @@ class Copied(keras.Model):
                     call.borrow(self._copy_of_lender(operation, made))
             return call
 
-        outputs = super()._run_through_graph(inputs, noted, call_fn)
+        outputs = super().run_graph(run, inputs, noted, call_fn)
         for operation, copy in made.values():
             if copy is not operation:
                 _equip(copy, operation)
@@ -64,12 +65,12 @@ def _equip(copy, layer):
     for theirs, ours in pairs:
         ours.trainable = theirs.trainable
     for theirs, ours in pairs:
-        for v, w in zip(theirs._trainable_variables, ours._trainable_variables, strict=True):
+        for v, w in zip(own_trainable_weights(theirs), own_trainable_weights(ours), strict=True):
             w.trainable = v.trainable
 
 
 def _all(layer):
-    return layer._flatten_layers()
+    return sublayers_of(layer)
 
 
 def _alike(one, other):
@@ -103,7 +104,7 @@ def flags(model):
 
 
 def _sleeps(weight):
-    gradient = {id(v) for v in weight.layer._trainable_variables}
+    gradient = {id(v) for v in own_trainable_weights(weight.layer)}
     return id(weight.variable) in gradient and not weight.variable.trainable
 
 
@@ -122,7 +123,7 @@ def names_of(model):
 
 def _inside(model):
     own = {id(layer) for layer in model.layers}
-    return [x for x in model._flatten_layers(include_self=False) if id(x) not in own]
+    return [x for x in sublayers_of(model, include_self=False) if id(x) not in own]
 
 
 def without_flags(config):

@@ -1,18 +1,17 @@
 """Adding adapters to a model, switching, combining, merging and removing them."""
 
 import functools
-import gc
 import math
 import numbers
 import re
 import warnings
-from itertools import compress
 
 import keras
 import numpy as np
 
 from kft.backbones.composite import Composite
 from kft.backbones.esm2.model import ESM2, MaskedLM
+from kft.keras_internals import models_in_use, optimizer_weights, sublayers_of
 from kft.lora.kinds import LoRAWhole, bias_size, kind_of, why_not
 from kft.lora.layers import Adapted, Settings
 from kft.lora.owned import (
@@ -393,14 +392,8 @@ def _compiled_anew(model, paths, uncompile=False):
     everything = layers(model)
     changed = {id(everything[path]) for path in paths}
     uncompiled = []
-    # A process holds millions of objects: their types are looked at once each, the rest is in C.
-    objects = gc.get_objects()
-    kinds = list(map(type, objects))
-    model_kinds = {kind for kind in set(kinds) if issubclass(kind, keras.Model)}
-    models = list(compress(objects, map(model_kinds.__contains__, kinds)))
-    # Those whose constructor has not run to its end have no layers yet.
-    for other in [x for x in models if getattr(x, "_layers", None) is not None]:
-        if other is not model and not any(id(x) in changed for x in other._flatten_layers()):
+    for other in {id(x): x for x in [model, *models_in_use()]}.values():
+        if other is not model and not any(id(x) in changed for x in sublayers_of(other)):
             continue
         other.train_function = other.test_function = other.predict_function = None
         if getattr(other, "compiled", False) and (
@@ -422,7 +415,7 @@ def _say(uncompiled):
 
 def _stale(model):
     """Whether the optimizer was built for other variables."""
-    known = getattr(model.optimizer, "_trainable_variables", None)
+    known = optimizer_weights(model.optimizer)
     return bool(known) and {id(v) for v in known} != _awake(model)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from keras import ops
 
 from kft.backbones.esm2.model import TokenTable
-from kft.lora.layers import Adapted, exchange
+from kft.keras_internals import change_class, own_trainable_weights
+from kft.lora.layers import Adapted
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -201,7 +202,7 @@ class LoRAWhole(Adapted):
     @classmethod
     def take_over(cls, layer):
         """Makes a built layer of any class one that can hold copies of its weights."""
-        exchange(layer, whole(type(layer)))
+        change_class(layer, whole(type(layer)))
         layer._begin()
         return layer
 
@@ -251,7 +252,7 @@ def kind_of(layer):
 
 def bias_size(layer):
     """How many numbers the bias of a layer has, 0 if there is none."""
-    own = [v for v in layer._trainable_variables if v.name in ("bias", "beta")]
+    own = [v for v in own_trainable_weights(layer) if v.name in ("bias", "beta")]
     return math.prod(own[0].shape) if own else 0
 
 

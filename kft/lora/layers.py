@@ -20,13 +20,21 @@ where PEFT takes one alone.
 Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
 """
 
-import inspect
 import math
 from dataclasses import asdict, dataclass, field
 
 import keras
 import numpy as np
 from keras import ops
+
+from kft.keras_internals import (
+    change_class,
+    own_trainable_weights,
+    own_weights,
+    remove_seed_generator,
+    remove_weight,
+    unlocked,
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Adapted:
     @classmethod
     def take_over(cls, layer):
         """Makes a built layer of the kind one that can hold adapters."""
-        exchange(layer, cls)
+        change_class(layer, cls)
         layer._begin()
         return layer
 
@@ -139,7 +147,7 @@ class Adapted:
             self.remove_adapter(name)
         for name in ("adapters", "active", "_before", "_planned", "_in_place", "_base"):
             vars(self).pop(name, None)
-        exchange(self, self.base_class)
+        change_class(self, self.base_class)
         # TensorFlow's layers take what is set to its present value for no change.
         self.trainable = not learned
         self.trainable = learned
@@ -154,7 +162,11 @@ class Adapted:
             settings: `Settings`.
             rng: numpy generator that draws A (Kaiming uniform, as PEFT does).
         """
-        self._tracker.unlock()
+        with unlocked(self):
+            self.adapters[name] = self._new_adapter(name, settings, rng)
+        self._settle()
+
+    def _new_adapter(self, name, settings, rng):
         adapter, (inputs, outputs) = Adapter(settings), self.sizes
         if settings.rank:
             a, b = self._drawn(inputs, outputs, settings.rank, rng)
@@ -170,22 +182,18 @@ class Adapted:
             adapter.full = [value.copy() for value in self._base_arrays()]
         if settings.dropout and not hasattr(self, "_drops"):
             self._drops = keras.random.SeedGenerator(int(rng.integers(2**31)))
-        self._tracker.lock()
-        self.adapters[name] = adapter
-        self._settle()
+        return adapter
 
     def remove_adapter(self, name):
         """Forgets an adapter, its variables and its copy of the weights."""
         if name in self._in_place:
             self._put({n: share for n, share in self._in_place.items() if n != name})
         for variable in self.adapters.pop(name).variables.values():
-            self._untrack_variable(variable)
+            remove_weight(self, variable)
         self.active.pop(name, None)
         self._settle()
         if hasattr(self, "_drops") and not any(x.settings.dropout for x in self.adapters.values()):
-            self._tracker.unlock()
-            self._tracker.untrack(self._drops)
-            self._tracker.lock()
+            remove_seed_generator(self, self._drops)
             del self._drops
 
     def use(self, active):
@@ -221,7 +229,7 @@ class Adapted:
         awake = {id(v) for n in self.active for v in self.adapters[n].variables.values()}
         if self._own_learn():
             awake |= {id(v) for v in self._own()}
-        for variable in self._trainable_variables:
+        for variable in own_trainable_weights(self):
             variable.trainable = bool(self.trainable) and id(variable) in awake
 
     def _own_learn(self):
@@ -488,8 +496,7 @@ class Adapted:
     def _own(self):
         """The layer's own weights and statistics, in the order in which Keras writes them."""
         added = {id(v) for x in self.adapters.values() for v in x.variables.values()}
-        everything = [*self._trainable_variables, *self._non_trainable_variables]
-        return [v for v in everything if id(v) not in added]
+        return [v for v in own_weights(self) if id(v) not in added]
 
     def save_own_variables(self, store):
         base = self.base_values()
@@ -524,13 +531,3 @@ class Adapted:
                 f"the weights before kft.add_lora, or adapters with kft.load_adapter."
             )
         return store[key]
-
-
-def exchange(layer, cls):
-    """Makes a layer an instance of another class with the same constructor."""
-    layer.__class__ = cls
-    # What Keras's constructor notes of `call`.
-    layer._call_signature = inspect.signature(layer.call)
-    layer.call_signature_parameters = list(layer._call_signature.parameters)
-    layer._call_has_training_arg = "training" in layer.call_signature_parameters
-    layer._call_has_context_arg = {"training": layer._call_has_training_arg}

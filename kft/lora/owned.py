@@ -10,9 +10,15 @@ import weakref
 
 import keras
 import numpy as np
-from keras.src.models import Functional
 
 from kft.backbones.esm2.model import ESM2, MaskedLM
+from kft.keras_internals import (
+    Functional,
+    inbound_nodes,
+    origin_of,
+    own_trainable_weights,
+    sublayers_of,
+)
 from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.params import layers
@@ -64,13 +70,13 @@ def head_paths(model):
 
 def _behind(output):
     """The dense layer that makes an output, layers without weights aside; None for any other."""
-    layer = output._keras_history.operation
+    layer, number = origin_of(output)
     if isinstance(layer, Functional | keras.Sequential):
-        return _behind(layer.outputs[output._keras_history.tensor_index])
+        return _behind(layer.outputs[number])
     if getattr(layer, "weights", None):
         dense = isinstance(layer, keras.layers.Dense) and not low_rank(layer)
         return layer if dense else None
-    before = layer._inbound_nodes[0].input_tensors
+    before = inbound_nodes(layer)[0].input_tensors
     return _behind(before[0]) if len(before) == 1 else None
 
 
@@ -82,7 +88,7 @@ def head_settings(model):
 
 def has_weights(layer):
     """Whether a layer has weights itself, those of the layers in it aside."""
-    return bool(layer._trainable_variables)
+    return bool(own_trainable_weights(layer))
 
 
 def join(model):
@@ -111,7 +117,7 @@ def beside(model, changed):
     """The layers of heads that other models have on these layers: Keras keeps no list of them."""
     wanted, found = {id(layer) for layer in changed}, []
     for other in list(_WITH_HEADS):
-        if other is not model and any(id(x) in wanted for x in other._flatten_layers()):
+        if other is not model and any(id(x) in wanted for x in sublayers_of(other)):
             everything = layers(other)
             found += [everything[path] for path in head_settings(other)]
     return found
@@ -138,7 +144,7 @@ def counting(model):
 
 
 def _before_waking(model, woken):
-    if not any(isinstance(x, Adapted) for x in model._flatten_layers()):
+    if not any(isinstance(x, Adapted) for x in sublayers_of(model)):
         return
     name = counting(model)
     for layer in woken if name else ():
@@ -166,7 +172,7 @@ def take_strays(model):
         path: layer
         for path, layer in layers(model).items()
         if model.trainable and not isinstance(layer, Adapted)
-        and any(v.trainable for v in layer._trainable_variables)
+        and any(v.trainable for v in own_trainable_weights(layer))
     }  # fmt: skip
     if not strays:
         return

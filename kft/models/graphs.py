@@ -14,6 +14,7 @@ from kft.backbones.copies import (
     restore,
     without_flags,
 )
+from kft.keras_internals import functional_of, nodes_of, seed_generators, sublayers_of
 from kft.params import is_frozen, layers
 from kft.params.paths import listed
 
@@ -27,7 +28,7 @@ class Learner(OrderedFit):
     answers can be computed once.
     """
 
-    def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
+    def run_graph(self, run, inputs, operation_fn, call_fn):
         wakes = []
 
         def in_mode(operation):
@@ -40,7 +41,7 @@ class Learner(OrderedFit):
                 return call
             return lambda *args, **kwargs: operation(*args, **{**kwargs, "training": False})
 
-        outputs = super()._run_through_graph(inputs, in_mode, call_fn)
+        outputs = super().run_graph(run, inputs, in_mode, call_fn)
         if wakes and "__init__" in vars(type(self)):
             warnings.warn(
                 f"The clone of {self.name} is a plain functional model, in which the dropout of "
@@ -86,8 +87,7 @@ def _rests(operation):
 
 
 def _drops(layer):
-    parts = layer._flatten_layers()
-    return any(part._seed_generators and getattr(part, "rate", 0) for part in parts)
+    return any(seed_generators(x) and getattr(x, "rate", 0) for x in sublayers_of(layer))
 
 
 # The class that Keras's layers for images share, which it does not export.
@@ -122,26 +122,25 @@ def flat(model):
 
 def _graph(layer):
     """The layer itself, or the model inside of a Sequential, if its graph says all it does."""
-    layer = getattr(layer, "_functional", layer)
+    layer = functional_of(layer)
     runs = getattr(type(layer), "call", None)
     return layer if getattr(runs, "__qualname__", "") == "Functional.call" else None
 
 
 def _run_anew(model, tensors):
     """Calls every layer of the graph once more, symbolically; functional ones are opened."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            args, kwargs = node.arguments.fill_in(tensors)
-            inner = _graph(node.operation)
-            if inner is None:
-                outputs = keras.tree.flatten(node.operation(*args, **kwargs))
-            else:
-                inside = dict(zip(map(id, inner.inputs), keras.tree.flatten(args), strict=True))
-                _run_anew(inner, inside)
-                outputs = [inside[id(x)] for x in inner.outputs]
-            tensors |= zip(map(id, node.outputs), outputs, strict=True)
+    for node in nodes_of(model):
+        if node.is_input:
+            continue
+        args, kwargs = node.arguments.fill_in(tensors)
+        inner = _graph(node.operation)
+        if inner is None:
+            outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+        else:
+            inside = dict(zip(map(id, inner.inputs), keras.tree.flatten(args), strict=True))
+            _run_anew(inner, inside)
+            outputs = [inside[id(x)] for x in inner.outputs]
+        tensors |= zip(map(id, node.outputs), outputs, strict=True)
 
 
 def node_of(graph, layer):
@@ -154,5 +153,4 @@ def node_of(graph, layer):
     Returns:
         A Keras node: `input_tensors` and `output_tensors` are those of this model.
     """
-    nodes = [node for depth in graph._nodes_by_depth.values() for node in depth]
-    return next(node for node in nodes if node.operation is layer)
+    return next(node for node in nodes_of(graph, outputs_first=True) if node.operation is layer)

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.keras_internals import set_direction
+
 REDUCTION = "mean_with_sample_weight"
 
 # Probabilities are raised to it before the logarithm. Keras's 1e-7 would give a record that is
@@ -180,7 +182,7 @@ class AbsoluteError(keras.metrics.MeanMetricWrapper):
 
     def __init__(self, name="mean_absolute_error", dtype=None):
         super().__init__(fn=_absolute_error, name=name, dtype=dtype)
-        self._direction = "down"  # less is better, for Keras's callbacks
+        set_direction(self, "down")  # less is better, for Keras's callbacks
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype}

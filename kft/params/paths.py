@@ -5,8 +5,14 @@ import re
 from dataclasses import dataclass, field
 
 import keras
-from keras.src.models import Functional
-from keras.src.utils.naming import to_snake_case
+
+from kft.keras_internals import (
+    Functional,
+    own_trainable_weights,
+    own_weights,
+    sublayers_of,
+    to_snake_case,
+)
 
 # Paths ----------------------------------------------------------------------------------------
 
@@ -90,8 +96,8 @@ def weights(model):
     """
     found, seen = [], set()
     for path, layer in {"": model, **layers(model)}.items():
-        gradient = {id(variable) for variable in layer._trainable_variables}
-        own = [*layer._trainable_variables, *layer._non_trainable_variables]
+        gradient = {id(variable) for variable in own_trainable_weights(layer)}
+        own = own_weights(layer)
         for name, variable in zip(_numbered([v.name for v in own]), own, strict=True):
             if id(variable) not in seen:
                 seen.add(id(variable))
@@ -104,7 +110,7 @@ def weights(model):
 def sublayers(layer):
     """What a layer holds directly, input layers left out."""
     # A layer is a torch module on torch, and `vars` does not list what is in it.
-    below = layer._flatten_layers(recursive=False, include_self=False)
+    below = sublayers_of(layer, recursive=False, include_self=False)
     return [sublayer for sublayer in below if not isinstance(sublayer, keras.layers.InputLayer)]
 
 

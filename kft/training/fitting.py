@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 import keras
 import numpy as np
 
+from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
 from kft.models.losses import balanced
 from kft.params import by_hand, differences, parameters, sign, weights
@@ -333,7 +334,7 @@ def _goal(model, loss, metrics, class_weight, label_smoothing):
         raise ValueError("class_weight and label_smoothing need a kft head and no `loss`.")
     kind = "weighted_metrics" if getattr(head, "per_residue", False) else "metrics"
     if loss is None and model.compiled:
-        last = model._compile_config.config
+        last = compile_arguments(model)
         metrics = last["metrics"] if metrics is None else metrics
         return {"loss": last["loss"], kind: metrics}
     return {"loss": loss_of(model) if loss is None else loss, kind: metrics}
@@ -356,8 +357,8 @@ def _silently_uncompiled():
 
 def _seed_dropout(model, seed):
     rng = np.random.default_rng(seed)
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
+    for layer in sublayers_of(model):
+        for generator in seed_generators(layer):
             state = rng.integers(2**32, size=generator.state.shape, dtype="uint32")
             generator.state.assign(state)
 

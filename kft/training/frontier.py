@@ -18,6 +18,15 @@ import keras
 import numpy as np
 
 from kft.data.images.pixels import find_range
+from kft.keras_internals import (
+    compile_arguments,
+    is_default,
+    mask_of,
+    nodes_of,
+    own_non_trainable_weights,
+    seed_generators,
+    sublayers_of,
+)
 from kft.models.graphs import AUGMENTATION, Learner, flat
 from kft.params.paths import synchronise
 from kft.training.batching import Batches, batches, records_of
@@ -54,8 +63,7 @@ def split(model):
         ['head']
     """
     model = flat(model)
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
+    nodes = nodes_of(model)
     influenced, crossing, kept = set(), {}, []
     for node in nodes:
         if node.is_input:
@@ -67,7 +75,7 @@ def split(model):
             kept.append(node)
     _check(model, nodes, kept)
     crossing |= {id(x): x for x in model.outputs if id(x) not in influenced}
-    masks = {i: mask for i, x in crossing.items() if (mask := _mask(x)) is not None}
+    masks = {i: mask for i, x in crossing.items() if (mask := mask_of(x)) is not None}
     ends = {id(x): x for x in [*crossing.values(), *masks.values()]}
     names = {i: f"frontier_{k}" for k, i in enumerate(ends)}
     answers = {names[i]: x for i, x in ends.items()}
@@ -92,8 +100,8 @@ def _learns(operation):
     """Whether training changes what an operation answers, or what it holds."""
     if not isinstance(operation, keras.Layer):
         return False
-    parts = operation._flatten_layers()
-    moves = [p._seed_generators or p._non_trainable_variables for p in parts if p.trainable]
+    parts = sublayers_of(operation)
+    moves = [seed_generators(p) or own_non_trainable_weights(p) for p in parts if p.trainable]
     return bool(operation.trainable_variables) or any(moves)
 
 
@@ -106,11 +114,6 @@ def _check(model, nodes, kept):
             f"Nothing in {model.name} is frozen that comes before the layers that learn: there "
             f"is no frontier. Freeze early layers, for example with kft.freeze."
         )
-
-
-def _mask(tensor):
-    """The mask that Keras carries with a tensor, or None (as `Masking` and `Embedding` make)."""
-    return getattr(tensor, "_keras_mask", None)
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -156,7 +159,7 @@ def _augmenting(frozen):
         layer.name
         for layer in frozen.layers
         if isinstance(layer, AUGMENTATION)
-        and any(part._seed_generators for part in layer._flatten_layers())
+        and any(seed_generators(part) for part in sublayers_of(layer))
     ]
     if random:
         return f"The frozen part is random: {', '.join(random)} must draw anew every epoch."
@@ -166,7 +169,7 @@ def _augmenting(frozen):
 def _multiplied(model):
     tables = {
         id(weight)
-        for layer in model._flatten_layers()
+        for layer in sublayers_of(model)
         if isinstance(layer, keras.layers.Embedding)
         for weight in layer.weights
     }
@@ -323,7 +326,7 @@ def train_as(
                "initial_epoch": initial_epoch}  # fmt: skip
     if learner is model:
         return model.fit(train, callbacks=list(callbacks), shuffle=False, **options)
-    learner.compile(**{**model._compile_config.config, "optimizer": model.optimizer})
+    learner.compile(**{**compile_arguments(model), "optimizer": model.optimizer})
     model.stop_training = False
     if verbose == "auto":
         options["verbose"] = 1 if sys.stdout.isatty() else 2
@@ -353,7 +356,7 @@ class _Weights(keras.callbacks.Callback):
             "on_batch_end",
         )
         hooks = [getattr(callback, hook) for callback in callbacks for hook in of_batches]
-        if not all(getattr(hook, "_is_default", False) for hook in hooks):
+        if not all(is_default(hook) for hook in hooks):
             self.on_train_batch_end = lambda batch, logs=None: synchronise(learning)
 
 

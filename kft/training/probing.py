@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from kft.keras_internals import nodes_of
 from kft.models.graphs import flat
 
 # Of the L2 penalty on features of deviation 1, per row. From strong to weak: the search ends when
@@ -92,9 +93,7 @@ def _linear(model):
             features = head.pooling(features, getattr(model.backbone, "residue_mask", None))
         return features, dense, head.task.removeprefix("residue_"), *_scale(head)
     graph = flat(model)
-    nodes = [
-        node for depth in sorted(graph._nodes_by_depth) for node in graph._nodes_by_depth[depth]
-    ]
+    nodes = nodes_of(graph, outputs_first=True)
     # From the output back to the dense layer: nothing but one activation may lie between.
     names = [_activation(node.operation) for node in nodes[:2]]
     found = next((i for i in (0, 1) if isinstance(nodes[i].operation, keras.layers.Dense)), None)

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from functools import cache
 
 import keras
-from keras.src.utils.naming import to_snake_case
+
+from kft.keras_internals import to_snake_case
 
 
 def keras_hub():

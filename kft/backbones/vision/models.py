@@ -28,6 +28,7 @@ from keras import ops
 from kft.backbones.copies import Copied, adapters_of, flags, marked, restore, without_flags
 from kft.backbones.vision.images import HALF, IMAGENET, ImageEncoder
 from kft.backbones.vision.keras_hub_parts import FAMILIES, conv_stages, encoder_block
+from kft.keras_internals import sublayers_of
 
 # Tokens that stand before the patches, as Hugging Face calls them.
 TOKENS = {
@@ -216,7 +217,7 @@ class VisionBackbone(Copied):
 
     def _by_path(self):
         """Layers by Keras's own paths, unique in one backbone and the same when it is rebuilt."""
-        return {layer.path: layer for layer in self._flatten_layers()}
+        return {layer.path: layer for layer in sublayers_of(self)}
 
     def get_config(self):
         found = adapters_of(self._by_path())

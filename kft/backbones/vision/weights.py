@@ -21,6 +21,7 @@ from kft.backbones.vision.images import HALF, IMAGENET, RESAMPLING
 from kft.backbones.vision.keras_hub_parts import keras_hub
 from kft.backbones.vision.models import ConvNet, VisionTransformer, interpolated
 from kft.backbones.vision.published import PUBLISHED
+from kft.keras_internals import own_weights, sublayers_of
 
 # Hugging Face's transformers ----------------------------------------------------------------------
 
@@ -369,8 +370,8 @@ def _by_layer(*models):
     """{"layer/weight": variable}; the layers of keras-hub's networks have names of their own."""
     found = {}
     for model in models:
-        for layer in model._flatten_layers(include_self=False):
-            for v in [*layer._trainable_variables, *layer._non_trainable_variables]:
+        for layer in sublayers_of(model, include_self=False):
+            for v in own_weights(layer):
                 found[f"{layer.name}/{v.name}"] = v
     return found
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from kft.keras_internals import own_weights
 from kft.lora.kinds import bias_size, kind_of, why_not
 from kft.lora.layers import Settings
 from kft.lora.owned import head_paths
@@ -357,7 +358,7 @@ def weights_of(layer, by_suffix, path, folder):
         ValueError: weights that are missing, too many or of another shape.
     """
     own = layer.own_paths() if hasattr(layer, "own_paths") else [
-        v.name for v in (*layer._trainable_variables, *layer._non_trainable_variables)
+        v.name for v in own_weights(layer)
     ]  # fmt: skip
     wanted = {name: SUFFIXES.get(name) for name in own}
     if set(wanted.values()) != set(by_suffix):
@@ -366,7 +367,7 @@ def weights_of(layer, by_suffix, path, folder):
             f"{listed(own, 3)}."
         )
     given = {name: by_suffix[suffix] for name, suffix in wanted.items()}
-    variables = {v.name: v for v in (*layer._trainable_variables, *layer._non_trainable_variables)}
+    variables = {v.name: v for v in own_weights(layer)}
     for name, value in given.items():
         shape = tuple(variables[name].shape)
         if name == "kernel" and isinstance(layer, keras.layers.EinsumDense):

@@ -29,6 +29,7 @@ from kft.backbones.batch_order import OrderedFit
 from kft.backbones.copies import flags, marked, without_flags
 from kft.backbones.vision.keras_hub_parts import encoder_block
 from kft.backbones.vision.models import VisionTransformer
+from kft.keras_internals import set_direction
 from kft.training.optimizers import adamw
 from kft.training.pretraining.masked_images import (
     RATIO,
@@ -290,7 +291,7 @@ class RelativeError(keras.metrics.Mean):
 
     def __init__(self, name="relative_error", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self._direction = "down"  # less is better, for Keras's callbacks
+        set_direction(self, "down")  # less is better, for Keras's callbacks
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
