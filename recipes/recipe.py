@@ -11,7 +11,6 @@ import pandas as pd
 
 from kft import backbones, plots
 from kft.backbones.esm2.model import ESM2
-from kft.backbones.vision.models import VisionBackbone
 from kft.comparison.results import NULL, Comparison, Row
 from kft.comparison.study import baseline_rows, constant_seeds, scores_of
 from kft.data import load, names, read_csv, read_fasta, read_images
@@ -222,7 +221,7 @@ def _saved(path, args, size):
         found = load_saved(path)
     except Exception as error:  # Keras has many, by what is wrong with the file
         raise SystemExit(f"--backbone: {path} cannot be read as a Keras model: {error}") from error
-    if not isinstance(found, VisionBackbone):
+    if not hasattr(found, "image_size"):
         kind = type(found).__name__
         raise SystemExit(f"--backbone: {path} holds no vision backbone but a {kind}.")
     if args.dtype:

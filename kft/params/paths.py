@@ -13,6 +13,7 @@ from kft.keras_internals import (
     sublayers_of,
     to_snake_case,
 )
+from kft.messages import listed
 
 # Paths ----------------------------------------------------------------------------------------
 
@@ -261,10 +262,3 @@ def _nothing_matched(model, pattern, matches, paths):
         f"{'it has' if near is paths else 'near it are'} {listed(near, 5)}. "
         f"print(kft.parameters(model)) shows them."
     )
-
-
-def listed(names, most):
-    """ "a, b and 3 more"."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more

@@ -351,7 +351,7 @@ def _forget(goal):
 def _silently_uncompiled():
     """Marking un-compiles a model and says so; here it is compiled again at once."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*was compiled, and what learns")
+        warnings.filterwarnings("ignore", message=".*was compiled, and ")
         yield
 
 

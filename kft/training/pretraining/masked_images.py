@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kft.backbones.vision.images import listed
+from kft.data.images.pixels import image_list
 from kft.training.pretraining.training import Steps
 
 RATIO = 0.75  # of the patches are hidden: He et al., figure 5
@@ -155,7 +155,7 @@ class MaskedImageBatches(Steps):
         self, images, encode, batch_size, patch_size, ratio, normalise, steps, seed, fresh
     ):
         super().__init__(seed, fresh)
-        self.images, self.encode = listed(images), encode
+        self.images, self.encode = image_list(images), encode
         encode(self.images[:1])  # refuses none at all
         encode.check(self.images, [f"images[{i}]" for i in range(len(self.images))])
         self.patch_size, self.ratio, self.normalise = patch_size, ratio, normalise
