@@ -137,7 +137,7 @@ CONTRADICTIONS = {  # what is left out of the tensors, what the config then says
     "fewer targets": ([], {"target_modules": ["query"]}, "value.* does not list"),
     "a pattern of targets": ([], {"target_modules": r".*\.1\..*query"}, "does not list"),
     "a module in full without tensors": (
-        [], {"modules_to_save": ["final"]}, "modules_to_save of .* names final, which have no tensors"
+        [], {"modules_to_save": ["final"]}, "modules_to_save of .* names final, which have no"
     ),
     "biases that are told of": ([], {"bias": "lora_only"}, "4 of 4 modules .* of a bias"),
     "all biases": ([], {"bias": "all"}, "of 17 modules .* no tensors of a bias"),

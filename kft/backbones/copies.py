@@ -14,7 +14,7 @@ import keras
 
 from kft.keras_internals import GraphModel, own_trainable_weights, sublayers_of
 from kft.messages import listed
-from kft.params import layers, weights
+from kft.params import by_hand, layers, sign, weights
 
 
 class Copied(GraphModel):
@@ -80,6 +80,7 @@ def _complete(copy, layer):
         both = zip(own_trainable_weights(theirs), own_trainable_weights(ours), strict=True)
         for original, variable in both:
             variable.trainable = original.trainable
+            variable._kft_marked = getattr(original, "_kft_marked", None)  # who has marked it
 
 
 def _same_class(one, other):
@@ -91,10 +92,10 @@ def _same_class(one, other):
 # In configs ---------------------------------------------------------------------------------------
 
 
-FLAGS = ("frozen_layers", "frozen_weights", "inner_names")
+FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft")
 
 
-def flags(model: keras.Model) -> dict[str, list[str]]:
+def flags(model: keras.Model) -> dict[str, Any]:
     """Return what a config has to say about frozen layers and weights.
 
     Args:
@@ -102,7 +103,8 @@ def flags(model: keras.Model) -> dict[str, list[str]]:
 
     Returns:
         {"frozen_layers": paths, "" for the model itself; "frozen_weights": paths of weights that
-        are frozen in layers which are not}, each if there are any.
+        are frozen in layers which are not}, each if there are any; {"marked_by_kft": True} if
+        none of these was frozen by hand.
     """
     everything = {"": model, **layers(model)}
     weights_alone = [
@@ -112,7 +114,10 @@ def flags(model: keras.Model) -> dict[str, list[str]]:
     ]
     frozen = [path for path, layer in everything.items() if not layer.trainable]
     found = {"frozen_layers": frozen, "frozen_weights": weights_alone}
-    return {key: paths for key, paths in found.items() if paths}
+    found = {key: paths for key, paths in found.items() if paths}
+    if found and not any(by_hand(model).values()):
+        found["marked_by_kft"] = True
+    return found
 
 
 def _is_frozen_alone(weight):
@@ -179,6 +184,8 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
         layer.trainable = path not in frozen
     for path in weights_alone:
         owned[path].trainable = False
+    if config.get("marked_by_kft"):
+        sign(model)
     return model
 
 

@@ -235,7 +235,7 @@ def by_hand(model):
 
     Not what a strategy, `kft.add_lora` or the like have marked on their own, and not what learns
     because nobody has said anything. In a copy, or a model that is read from a file, everything
-    that is frozen counts as marked by hand.
+    that is frozen counts as marked by hand if anything that is frozen was.
 
     Args:
         model: any built Keras model.

@@ -58,7 +58,7 @@ def fill(
         also_read: Names of tensors that are read for other purposes than weights.
 
     Returns:
-        The report; weights of a part that is missing keep their values.
+        The report; weights that are missing keep their values.
 
     Raises:
         ValueError: Tensors that are missing, unknown, of another shape or not floating-point;
@@ -70,9 +70,9 @@ def fill(
         ...         self.array = array
         >>> tensors = Tensors.of({"dense.weight": np.zeros((2, 3))})
         >>> origins = {"dense/kernel": Origin(("dense.weight",), (2, 3), np.transpose)}
-        >>> names = {name: name for name in tensors}
-        >>> options = {"names": names, "source": "a file", "skipped": re.compile("nothing")}
-        >>> fill({"dense/kernel": Variable()}, origins, tensors, **options).filled
+        >>> variables, names = {"dense/kernel": Variable()}, {"dense.weight": "dense.weight"}
+        >>> options = {"names": names, "source": "a file", "skipped": re.compile("")}
+        >>> fill(variables, origins, tensors, **options).filled
         ('dense/kernel',)
     """
     tied = tied or {}
@@ -83,13 +83,12 @@ def fill(
         _missing(origins, names, optional),
         _clause("unknown", sorted(names[n] for n in unused if not skipped.fullmatch(n))),
         _clause("", [*_misshapen(origins, tensors, names), *_untied(tied, tensors, names, kind)]),
-        _clause("", tensors.no_floats(names[n] for n in names if n in used or n in set(also_read))),
+        _clause("", tensors.no_floats(read)),
     ]
-    if any(problems):
+    if found := "; ".join(filter(None, problems)):
         raise ValueError(
-            f"{source} does not fit {kind} of this size: {'; '.join(filter(None, problems))}. "
-            f"Nothing was loaded. The file is incomplete, or belongs to another architecture or "
-            f"size."
+            f"{source} does not fit {kind} of this size: {found}. Nothing was loaded. The file is "
+            f"incomplete, or belongs to another architecture or size."
         )
     filled = _assign(variables, origins, tensors, names)
     missing = tuple(path for path in origins if path not in set(filled))

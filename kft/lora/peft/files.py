@@ -8,7 +8,8 @@ kft_head.safetensors in the same folder.
 Differences from the reference: the metadata of adapter_model.safetensors hold a digest of the base
 model (`kft_base`), with which an adapter is not put on another base by mistake. A second entry
 (`kft_files`) names every file and its digest, so that a part that is missing, or of another
-adapter, is an error.
+adapter, is an error. A third (`kft_value_range`) holds the values of 16-bit images that are black
+and white for the model, if it takes images and has them.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from kft.lora.owned import (
     hold,
     names,
 )
-from kft.lora.peft import matching
+from kft.lora.peft import matching, value_ranges
 from kft.lora.peft.modules import modules_of
 from kft.lora.peft.reading import check_same, read
 from kft.lora.peft.writing import config_of, from_torch, tensors_of, write
@@ -77,6 +78,7 @@ def save_adapter(model: keras.Model, folder: str | Path, name: str | None = None
     tensors, beside, settings = tensors_of(model, modules, name)
     config = config_of(model, modules, settings, beside)
     about = {"format": "pt", "kft_base": base_digest(model, _in_full(model, name))}
+    about |= value_ranges.metadata_of(model)
     return write(Path(folder), config, tensors, about, beside)
 
 
@@ -119,7 +121,9 @@ def load_adapter(
     All but adapter and head is frozen, as in `kft.add_lora`. A head in the files needs a model with
     the same head; it belongs to the adapter, as everything that it has in full. An adapter of this
     name with the same layers and settings gets the values of the file. Tensors of parts that the
-    model does not have, such as a contact head, are skipped with a warning that names them.
+    model does not have, such as a contact head, are skipped with a warning that names them. A model
+    of images without a `value_range` for 16 bits gets the one that the adapter was trained with;
+    one with another `value_range` keeps it, with a warning.
 
     Args:
         model: A `kft.Model`, backbone or other Keras model.
@@ -150,7 +154,7 @@ def load_adapter(
         ['block_0/query', 'block_0/value']
     """
     folder = Path(folder)
-    settings, parts, values, full = _checked(model, folder, check_base)
+    settings, parts, values, full, value_range = _checked(model, folder, check_base)
     if name in names(model):
         check_unmerged(model)
         paths = _same(model, settings, name, folder)
@@ -158,6 +162,7 @@ def load_adapter(
     else:
         paths = install(model, settings, name, np.random.default_rng(0))
     _assign(model, name, parts, values, full)
+    value_ranges.give(model, folder, value_range)
     return paths
 
 
@@ -166,9 +171,11 @@ def _checked(model, folder, check_base):
 
     Returns:
         {path: `Settings`}; {path: {part: array}} of adapters; {path: {weight: array}} of layers in
-        full, as torch has them; {path of a weight: array} of the head and of kft_head.safetensors.
+        full, as torch has them; {path of a weight: array} of the head and of kft_head.safetensors;
+        (black, white) of images of 16 bits, or None.
     """
     config, tensors, beside, about = read(folder)
+    value_range = value_ranges.from_metadata(folder, about)
     modules, everything = modules_of(model), layers(model)
     found = matching.placed(tensors, modules, model, folder)
     prefix = modules.prefix_of(list(found.modules))
@@ -192,7 +199,7 @@ def _checked(model, folder, check_base):
             stacklevel=3,
         )
     settings |= dict.fromkeys({*values, *(p.rpartition("/")[0] for p in full)}, FULL)
-    return settings, found.parts, values, full
+    return settings, found.parts, values, full, value_range
 
 
 def _paths(values):
