@@ -17,7 +17,7 @@ import pandas as pd
 import recipe
 
 import kft
-from kft.backbones.esm2 import model as esm2
+from kft.backbones import esm2
 from kft.inference import scoring
 
 PROTEINS = {

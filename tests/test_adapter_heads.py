@@ -185,7 +185,7 @@ def test_a_layer_woken_beside_the_adapter(tmp_path):
     kft.lora.use(other, "default")
     norm = other.get_layer("block_0").feedforward_norm
     norm.trainable = True
-    with pytest.warns(UserWarning, match=r"1 layers of model \(block_0/feedforward_norm\) learn"):
+    with pytest.warns(UserWarning, match=r"1 layers of model \(block_0/feedforward_norm\) are"):
         kft.lora.use(other, None)
     kft.lora.use(other, "default")
     assert_rounds_alike(kft.predict(other, SEQUENCES), learned)

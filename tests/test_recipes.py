@@ -382,7 +382,7 @@ def test_what_is_told_of_gaps_is_what_is_printed(tmp_path):
         r"(\d+%) and (\d+%); .*, in (\d+%)", printed,
     ).groups()  # fmt: skip
     assert len(pd.read_csv(tmp_path / "gaps.csv")) == int(gaps)
-    shipped = Path(kft.__file__).parent / "backbones" / "shipped" / "kft_esm2_tiny"
+    shipped = Path(kft.__file__).parent / "backbones" / "esm2" / "shipped" / "kft_esm2_tiny"
     for path, expected in (
         (RECIPES.parent / "docs" / "pretraining.md", shares),
         (shipped / "README.md", shares[:1]),

@@ -11,9 +11,14 @@ from typing import Literal
 
 import keras
 import numpy as np
-from keras.src.callbacks.monitor_callback import MonitorCallback
 
 from kft.files import remove_unfinished, writable, written_aside
+from kft.keras_internals import (
+    MonitorCallback,
+    learning_rate_of,
+    optimizer_weights,
+    set_initial_epoch,
+)
 from kft.params import digest, digests, weights
 from kft.params.paths import listed
 
@@ -70,7 +75,7 @@ class FrozenGuard(keras.callbacks.Callback):
         if not getattr(model.optimizer, "built", False):
             return
         paths = {id(weight.variable): weight.path for weight in weights(model)}
-        compiled = {id(v): paths.get(id(v), v.path) for v in model.optimizer._trainable_variables}
+        compiled = {id(v): paths.get(id(v), v.path) for v in optimizer_weights(model.optimizer)}
         marked = {id(v): paths.get(id(v), v.path) for v in model.trainable_variables}
         frozen = [path for key, path in compiled.items() if key not in marked]
         unfrozen = [path for key, path in marked.items() if key not in compiled]
@@ -127,10 +132,8 @@ class KeepBest(MonitorCallback):
                 f"{', '.join(logs) or 'nothing'}: choose one of them, or give fit "
                 f"validation_data at every epoch."
             )
-        if self.monitor_op is None:
-            self._set_monitor_op()
         value = float(logs[self.monitor])
-        if not math.isnan(value) and self._is_improvement(value, self.best):
+        if not math.isnan(value) and self.improves(value):
             self.best, self.epoch = value, self._ended
             self._weights = {
                 weight.path: keras.ops.convert_to_numpy(weight.variable).copy()
@@ -227,7 +230,7 @@ class Resume(keras.callbacks.Callback):
         self.logs, self.diverged = [], False
 
     def on_train_begin(self, logs=None):
-        self.model._initial_epoch = None  # of a training that ended with an error
+        set_initial_epoch(self.model, None)  # of a training that ended with an error
         self._check_whole_epochs()
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
@@ -242,7 +245,7 @@ class Resume(keras.callbacks.Callback):
         self.began = time.perf_counter()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model._initial_epoch = None  # Keras has read it
+        set_initial_epoch(self.model, None)  # Keras has read it
         self.seen = 0
         if self.batches is not None:  # Keras may have ended an epoch of theirs before the first
             self.batches.go_to(epoch)
@@ -266,7 +269,7 @@ class Resume(keras.callbacks.Callback):
             self._keep(values)
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None  # no epoch was left, and none has begun
+        set_initial_epoch(self.model, None)  # no epoch was left, and none has begun
 
     def _variables(self):
         return [*self.model.variables, *self.model.optimizer.variables]
@@ -325,7 +328,7 @@ class Resume(keras.callbacks.Callback):
             variable.assign(value)
         self.logs = logs
         # As Keras's own BackupAndRestore does: there is no public way.
-        self.model._initial_epoch = self.logs[-1]["epoch"] + 1
+        set_initial_epoch(self.model, self.logs[-1]["epoch"] + 1)
 
 
 def _current(found):
@@ -431,4 +434,4 @@ def _follows_schedule(optimizer):
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     inner = getattr(optimizer, "optimizers", [optimizer])
     schedule = keras.optimizers.schedules.LearningRateSchedule
-    return any(isinstance(getattr(x, "_learning_rate", None), schedule) for x in inner)
+    return any(isinstance(learning_rate_of(x), schedule) for x in inner)

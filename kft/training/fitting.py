@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kft.data import Dataset, Split
+from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
 from kft.models.losses import balanced
 from kft.params import by_hand, differences, parameters, sign, weights
@@ -356,7 +357,7 @@ def _compile_args(model, loss, metrics, class_weight, label_smoothing):
         raise ValueError("class_weight and label_smoothing need a kft head and no `loss`.")
     kind = "weighted_metrics" if getattr(head, "per_residue", False) else "metrics"
     if loss is None and model.compiled:
-        last = model._compile_config.config
+        last = compile_arguments(model)
         metrics = last["metrics"] if metrics is None else metrics
         return {"loss": last["loss"], kind: metrics}
     return {"loss": loss_of(model) if loss is None else loss, kind: metrics}
@@ -380,8 +381,8 @@ def _silently_uncompiled():
 
 def _seed_dropout(model, seed):
     rng = np.random.default_rng(seed)
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
+    for layer in sublayers_of(model):
+        for generator in seed_generators(layer):
             state = rng.integers(2**32, size=generator.state.shape, dtype="uint32")
             generator.state.assign(state)
 

@@ -18,6 +18,15 @@ import keras
 import numpy as np
 
 from kft.data.images.pixels import find_range
+from kft.keras_internals import (
+    compile_arguments,
+    is_default,
+    mask_of,
+    nodes_of,
+    own_non_trainable_weights,
+    seed_generators,
+    sublayers_of,
+)
 from kft.models.graphs import AUGMENTATION, Learner, flat
 from kft.params.paths import synchronise
 from kft.training.batching import Batches, batches, records_of
@@ -56,7 +65,7 @@ def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     model = flat(model)
     nodes, kept, crossing = _cut(model)
     _check(model, nodes, kept)
-    masks = {i: mask for i, x in crossing.items() if (mask := _mask(x)) is not None}
+    masks = {i: mask for i, x in crossing.items() if (mask := mask_of(x)) is not None}
     ends = {id(x): x for x in [*crossing.values(), *masks.values()]}
     names = {i: f"frontier_{k}" for k, i in enumerate(ends)}
     outputs = {names[i]: x for i, x in ends.items()}
@@ -79,8 +88,7 @@ def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
 
 def _cut(model):
     """All nodes of a graph in order, those after the frontier, and the tensors at it by id."""
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
+    nodes = nodes_of(model)
     influenced, crossing, kept = set(), {}, []
     for node in nodes:
         if node.is_input:
@@ -98,8 +106,8 @@ def _changes(operation):
     """Whether training changes the outputs of an operation, or its variables."""
     if not isinstance(operation, keras.Layer):
         return False
-    parts = operation._flatten_layers()
-    moves = [p._seed_generators or p._non_trainable_variables for p in parts if p.trainable]
+    parts = sublayers_of(operation)
+    moves = [seed_generators(p) or own_non_trainable_weights(p) for p in parts if p.trainable]
     return bool(operation.trainable_variables) or any(moves)
 
 
@@ -112,11 +120,6 @@ def _check(model, nodes, kept):
             f"Nothing in {model.name} is frozen before its trainable layers, so there is no "
             f"frontier: freeze early layers, for example with kft.freeze."
         )
-
-
-def _mask(tensor):
-    """The mask of a tensor, or None; `Masking` and `Embedding` set one."""
-    return getattr(tensor, "_keras_mask", None)
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -171,7 +174,7 @@ def _augmenting(frozen):
         layer.name
         for layer in frozen.layers
         if isinstance(layer, AUGMENTATION)
-        and any(part._seed_generators for part in layer._flatten_layers())
+        and any(seed_generators(part) for part in sublayers_of(layer))
     ]
     if random:
         return f"The frozen part is random: {', '.join(random)} must draw again in every epoch."
@@ -181,7 +184,7 @@ def _augmenting(frozen):
 def _multiplied(model):
     tables = {
         id(weight)
-        for layer in model._flatten_layers()
+        for layer in sublayers_of(model)
         if isinstance(layer, keras.layers.Embedding)
         for weight in layer.weights
     }
@@ -368,7 +371,7 @@ def train_as(
     }
     if learner is model:
         return model.fit(train, callbacks=list(callbacks), shuffle=False, **options)
-    learner.compile(**{**model._compile_config.config, "optimizer": model.optimizer})
+    learner.compile(**{**compile_arguments(model), "optimizer": model.optimizer})
     model.stop_training = False
     if verbose == "auto":
         options["verbose"] = 1 if sys.stdout.isatty() else 2
@@ -401,7 +404,7 @@ class _Weights(keras.callbacks.Callback):
             "on_batch_end",
         )
         hooks = [getattr(callback, hook) for callback in callbacks for hook in of_batches]
-        if not all(getattr(hook, "_is_default", False) for hook in hooks):
+        if not all(is_default(hook) for hook in hooks):
             self.on_train_batch_end = lambda batch, logs=None: synchronise(learning)
 
 

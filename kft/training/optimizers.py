@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.keras_internals import learning_rate_of, optimizer_weights
 from kft.params import weights
 
 # A number or a schedule, as Keras's optimizers take it.
@@ -264,7 +265,7 @@ class Optimizers:
 
 def _constant_rate(optimizer):
     """The learning rate, None where it follows a schedule."""
-    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+    if isinstance(learning_rate_of(optimizer), keras.optimizers.schedules.LearningRateSchedule):
         return None
     return float(ops.convert_to_numpy(optimizer.learning_rate))
 
@@ -292,6 +293,6 @@ def _slots(optimizer, variables):
         if len(value) == len(variables)
         if all(v is None or isinstance(v, keras.Variable) for v in value)
     }
-    for i, variable in enumerate(optimizer._trainable_variables):
+    for i, variable in enumerate(optimizer_weights(optimizer)):
         # Muon's matrices have no velocity.
         yield variable, {name: slots[i] for name, slots in lists.items() if slots[i] is not None}

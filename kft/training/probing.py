@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from kft.keras_internals import nodes_of
 from kft.models.graphs import flat
 from kft.training.batching import Batches
 
@@ -119,9 +120,7 @@ def _linear(model):
             features = head.pooling(features, getattr(model.backbone, "position_mask", None))
         return features, dense, head.task.target, *_scale(head)
     graph = flat(model)
-    nodes = [
-        node for depth in sorted(graph._nodes_by_depth) for node in graph._nodes_by_depth[depth]
-    ]
+    nodes = nodes_of(graph, outputs_first=True)
     # From the output back to the dense layer: only one activation may be between them.
     names = [_activation(node.operation) for node in nodes[:2]]
     found = next((i for i in (0, 1) if isinstance(nodes[i].operation, keras.layers.Dense)), None)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.keras_internals import compile_arguments
 from kft.models.graphs import Learner, flat
 from kft.training.optimizers import OptimizerFactory, adamw
 
@@ -120,7 +121,7 @@ def loss_of(model: keras.Model):
         ValueError: The model has neither.
     """
     if model.compiled:
-        return model._compile_config.config["loss"]
+        return compile_arguments(model)["loss"]
     if hasattr(getattr(model, "head", None), "make_loss"):
         return model.head.make_loss()
     raise ValueError(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from kft import backbones
 from kft.backbones.esm2.model import ESM2
-from kft.backbones.vision.models import VisionBackbone
 from kft.comparison.runs import fresh
 from kft.models import Model, heads, load_saved
 from kft.params import parameters
@@ -46,7 +45,7 @@ def _saved(path, args, size):
         found = load_saved(path)
     except Exception as error:  # Keras has many, by what is wrong with the file
         raise SystemExit(f"--backbone: {path} cannot be read as a Keras model: {error}") from error
-    if not isinstance(found, VisionBackbone):
+    if not hasattr(found, "image_size"):
         kind = type(found).__name__
         raise SystemExit(f"--backbone: {path} holds no vision backbone but a {kind}.")
     if args.dtype:

@@ -26,11 +26,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones import randomised
+from kft.backbones import contract, randomised
 from kft.backbones.batch_order import OrderedFit
 from kft.backbones.copies import flags, marked, without_flags
-from kft.backbones.vision.keras_hub_parts import encoder_block
-from kft.backbones.vision.models import VisionTransformer
+from kft.keras_internals import set_direction
 from kft.training.optimizers import OptimizerFactory, adamw
 from kft.training.pretraining.masked_images import (
     MASK_RATIO,
@@ -230,13 +229,6 @@ def _decoder(backbone, num_blocks, width, num_heads):
         )
     embedding = backbone.stages[0]
     options = {"dtype": embedding.dtype_policy}
-    sizes = {
-        "family": "vit",
-        "width": width,
-        "num_heads": num_heads,
-        "hidden_width": 4 * width,
-        "epsilon": 1e-6,
-    }
     features = keras.Input((None, backbone.width), name="features", dtype=embedding.compute_dtype)
     visible, hidden = (
         keras.Input((None,), dtype="int32", name=name) for name in ("visible", "hidden")
@@ -245,7 +237,8 @@ def _decoder(backbone, num_blocks, width, num_heads):
     tokens = MaskTokens(len(embedding.tokens), embedding.grid, name="mask_tokens", **options)
     x = tokens(x, visible, hidden)
     for i in range(num_blocks):
-        x = encoder_block(sizes, f"decoder_block_{i}", embedding.dtype_policy)(x)
+        name = f"decoder_block_{i}"
+        x = backbone.decoder_block(width, num_heads, name, embedding.dtype_policy)(x)
     x = HiddenTokens(name="hidden_tokens", **options)(x, hidden)
     x = keras.layers.LayerNormalization(epsilon=1e-6, name="decoder_norm", **options)(x)
     x = keras.layers.Dense(3 * embedding.patch_size**2, name="pixels", dtype="float32")(x)
@@ -281,6 +274,7 @@ def masked_autoencoder(
 
     Example:
         >>> import kft
+        >>> from kft.backbones.vision import VisionTransformer
         >>> backbone = VisionTransformer("vit", 1, 16, 2, patch_size=8, image_size=32)
         >>> model = masked_autoencoder(kft.backbones.randomised(backbone, 0), decoder_width=16)
         >>> pictures = list(np.zeros((4, 32, 32), "uint8"))
@@ -306,9 +300,9 @@ def check_backbone(backbone: keras.Model) -> None:
     Raises:
         ValueError: It is not a `VisionTransformer`.
     """
-    if not isinstance(backbone, VisionTransformer):
+    if "masked_autoencoding" not in contract.objectives(backbone):
         raise ValueError(
-            f"Masked autoencoding needs patches: backbone must be a VisionTransformer (ViT, DeiT, "
+            f"Masked autoencoding needs patches: backbone must be a vision transformer (ViT, DeiT, "
             f"DINOv2), received {type(backbone).__name__}. Of a kft.Model give model.backbone."
         )
 
@@ -326,7 +320,7 @@ class RelativeError(keras.metrics.Mean):
 
     def __init__(self, name="relative_error", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self._direction = "down"  # less is better, for Keras's callbacks
+        set_direction(self, "down")  # less is better, for Keras's callbacks
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
@@ -385,6 +379,7 @@ def pretrain_images(
 
     Example:
         >>> import kft
+        >>> from kft.backbones.vision import VisionTransformer
         >>> backbone = VisionTransformer("vit", 1, 16, 2, patch_size=8, image_size=32)
         >>> pictures = list(np.random.default_rng(0).integers(0, 255, (4, 32, 32), "uint8"))
         >>> done = pretrain_images(backbone, pictures, epochs=2, decoder_width=16, verbose=0)
@@ -476,6 +471,7 @@ def reconstruct(
     Source: He et al. 2021, figure 2.
 
     Example:
+        >>> from kft.backbones.vision import VisionTransformer
         >>> backbone = VisionTransformer("vit", 1, 16, 2, patch_size=8, image_size=32)
         >>> model = masked_autoencoder(backbone, decoder_width=16)
         >>> reconstruct(model, [np.zeros((20, 20), "uint8")]).reconstructed.shape

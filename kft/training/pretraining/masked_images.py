@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kft.backbones.vision.images import listed
+from kft.data.images.pixels import image_list
 from kft.training.pretraining.training import Steps
 
 MASK_RATIO = 0.75  # fraction of the patches that are hidden: He et al., figure 5
@@ -173,7 +173,7 @@ class MaskedImageBatches(Steps):
         self, images, encode, batch_size, patch_size, mask_ratio, normalise, steps, seed, fresh
     ):
         super().__init__(seed, fresh)
-        self.images, self.encode = listed(images), encode
+        self.images, self.encode = image_list(images), encode
         encode(self.images[:1])  # raises where there are none
         encode.check(self.images, [f"images[{i}]" for i in range(len(self.images))])
         self.patch_size, self.mask_ratio, self.normalise = patch_size, mask_ratio, normalise

@@ -27,6 +27,7 @@ from keras import ops
 from kft.backbones.esm2.tokens import ALPHABET, MASK, PAD
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
+from kft.keras_internals import set_direction
 from kft.models.losses import REDUCTION
 from kft.training.batching import padded_length, silent_cuts
 from kft.training.optimizers import OptimizerFactory, adamw
@@ -298,7 +299,7 @@ class Perplexity(_MeanWhereMasked):
 
     def __init__(self, name="perplexity", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self._direction = "down"  # less is better, for Keras's callbacks
+        set_direction(self, "down")  # less is better, for Keras's callbacks
 
     values = staticmethod(_losses)
 
@@ -312,7 +313,7 @@ class MaskedAccuracy(_MeanWhereMasked):
 
     def __init__(self, name="accuracy", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self._direction = "up"
+        set_direction(self, "up")
 
     @staticmethod
     def values(y_true, y_pred):
