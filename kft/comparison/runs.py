@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import psutil
 
-from kft.files import writable, written_aside
+from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
 from kft.models import Model
 from kft.params import digests, unfreeze
@@ -277,10 +277,9 @@ class Store:
     """
 
     def __init__(self, folder, about):
-        cache = Path(os.environ.get("KFT_CACHE") or "~/.cache/kft").expanduser()
-        self.folder = Path(folder) if folder is not None else cache / "comparisons"
+        self.folder = Path(folder) if folder is not None else cache_folder() / "comparisons"
         try:
-            writable(self.folder)
+            ensure_writable(self.folder)
         except OSError as error:
             raise ValueError(
                 f"{self.folder} cannot keep the trainings ({type(error).__name__}): name another "
@@ -317,7 +316,7 @@ class Store:
             arrays["ends"] = np.cumsum([len(row) for row in found.predictions])[:-1]
         else:
             arrays["predictions"] = found.predictions
-        with written_aside(self._file(**run)) as stream:
+        with atomic_write(self._file(**run)) as stream:
             np.savez(stream, **arrays)
 
 

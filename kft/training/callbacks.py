@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
-from kft.files import remove_unfinished, writable, written_aside
+from kft.files import atomic_write, ensure_writable, remove_unfinished
 from kft.params import digest, digests, weights
 from kft.params.paths import listed
 
@@ -218,7 +218,7 @@ class Resume(keras.callbacks.Callback):
         # Now: a callback that changes the rate changes the optimizer's settings, too.
         self.signature = self._signature()
         if self.path is not None:
-            writable(self.path.parent)
+            ensure_writable(self.path.parent)
             remove_unfinished(self.path)
             if self.path.exists():
                 self._restore()
@@ -279,7 +279,7 @@ class Resume(keras.callbacks.Callback):
             for i, x in enumerate(values)
         }
         said = {"signature": self.signature, "logs": self.logs}
-        with written_aside(self.path) as stream:
+        with atomic_write(self.path) as stream:
             np.savez(stream, about=json.dumps(said), **arrays)
 
     def _restore(self):

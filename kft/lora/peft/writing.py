@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kft.files import written_together
+from kft.files import atomic_replace
 from kft.lora.kinds import LoRAConv2D, LoRAEinsumDense
 from kft.lora.owned import adapted, head_paths
 from kft.params import weights
@@ -230,7 +230,7 @@ def write(folder, config, tensors, about, beside):
     digests = {CONFIG: hashlib.sha256(text.encode()).hexdigest(), TENSORS: digest(tensors)}
     if beside:
         digests[HEAD] = digest(beside)
-    with written_together(folder, [CONFIG, TENSORS, HEAD]) as aside:
+    with atomic_replace(folder, [CONFIG, TENSORS, HEAD]) as aside:
         save_file(tensors, aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)})
         if beside:
             save_file(beside, aside / HEAD, metadata={"format": "np"})
