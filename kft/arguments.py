@@ -65,9 +65,10 @@ def check_number_above(name: str, value: Any, limit: float = 0) -> float:
         >>> check_number_above("learning_rate", 1e-3)
         0.001
     """
-    if not isinstance(value, Real) or _is_boolean(value) or not limit < value < math.inf:
+    number = float(value) if isinstance(value, Real) and not _is_boolean(value) else math.nan
+    if not limit < number < math.inf:
         raise ValueError(f"{name} must be a number above {limit}, received {value!r}.")
-    return float(value)
+    return number
 
 
 def check_choice(name: str, value: Value, choices: Iterable[Value]) -> Value:
