@@ -68,7 +68,7 @@ def main():
     for stage in stages:
         found = dreaming.dream(
             backbone, image, stage, args.channel, steps=args.steps, octaves=args.octaves,
-            rate=args.rate, seed=args.seed,
+            step_size=args.rate, seed=args.seed,
         )  # fmt: skip
         name = args.out / f"{Path(args.image).stem}_{stage}.png"
         Image.fromarray(np.uint8(np.rint(255 * found))).save(name)

@@ -16,7 +16,7 @@ from kft.backbones.esm2.model import ESM2, MaskedLM
 from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.params import layers
-from kft.params.freezing import BEFORE_WAKING
+from kft.params.freezing import BEFORE_UNFREEZING
 from kft.params.paths import ancestors, listed
 
 FULL = Settings(0, 0.0, full=True)
@@ -151,7 +151,7 @@ def _before_waking(model, woken):
             layer.use({name: 1.0})
 
 
-BEFORE_WAKING.append(_before_waking)
+BEFORE_UNFREEZING.append(_before_waking)
 
 
 def take_strays(model):

@@ -124,18 +124,13 @@ def plot_regression(
     targets = np.asarray(targets, dtype=float)
     model = next(iter(predictions))
     predicted = np.asarray(predictions[model], dtype=float).reshape(-1)
-
     figure, (left, right) = _figure()
     shown = _draw_agreement(figure, left, targets, predicted)
-    left.set(
-        xlabel=f"measured {quantity} ({unit})",
-        ylabel=f"predicted {quantity} ({unit})",
-        title="\n".join(textwrap.wrap(f"predictions of {model}", 50)),
-    )
+    left.set(xlabel=f"measured {quantity} ({unit})", ylabel=f"predicted {quantity} ({unit})")
+    left.set_title("\n".join(textwrap.wrap(f"predictions of {model}", 50)))
     spearman = {name: row["Spearman"] for name, row in scores.items()}
     _draw_intervals(right, spearman)
     right.set_title(f"Spearman with {confidence:.0%} interval")
-
     caption = (
         f"Left: measured and predicted {quantity} of {model} on the {split} split of {data} "
         f"(n = {len(targets):,}); {shown}, and the dashed line is perfect agreement. "

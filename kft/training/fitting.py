@@ -228,7 +228,7 @@ def _said_as_marked(model, strategy):
     """What learns where no strategy chooses it, for how long and how fast."""
     _, like = strategy.filled(model)
     found, hand = weights(model), by_hand(model)
-    learning = [weight.path for weight in found if weight.learns]
+    learning = [weight.path for weight in found if weight.trainable]
     parts = list(dict.fromkeys(path.partition("/")[0] for path in learning))
     said = (
         f"What is marked trainable learns: {len(learning)} of {len(found)} weights, in "
@@ -350,7 +350,7 @@ def _forget(goal):
 def _silently_uncompiled():
     """Marking un-compiles a model and says so; here it is compiled again at once."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*was compiled, and what learns")
+        warnings.filterwarnings("ignore", message=".*was compiled, and ")
         yield
 
 

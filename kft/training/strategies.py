@@ -169,7 +169,9 @@ class AsMarked:
 
     def __call__(self, model):
         own, _ = self.filled(model)
-        learns = tuple(dict.fromkeys(w.path.rpartition("/")[0] for w in weights(model) if w.learns))
+        learns = tuple(
+            dict.fromkeys(w.path.rpartition("/")[0] for w in weights(model) if w.trainable)
+        )
         return [_PhaseAsMarked("as marked", model, learns, own.epochs, own.rate, own.warmup)]
 
 
@@ -181,7 +183,7 @@ def _like(model):
     if not any(weight.frozen for weight in found):
         return "full"
     heads = _paths(model, _stages(model)[1])
-    in_head = [any(part in heads for part in ancestors(w.path)) for w in found if w.learns]
+    in_head = [any(part in heads for part in ancestors(w.path)) for w in found if w.trainable]
     return "head_only" if all(in_head) else "last_blocks"
 
 
