@@ -409,7 +409,7 @@ WRONG = (
     ({"image": None}, TypeError, "image must be a path"),
     ({"image": np.zeros((0, 4, 3))}, TypeError, "image must be"),
     ({"image": np.zeros((2, 4, 4, 3))}, TypeError, r"float64 \(2, 4, 4, 3\)"),
-    ({"image": "no.png"}, FileNotFoundError, "image is 'no.png', which is no file"),
+    ({"image": "no.png"}, FileNotFoundError, "image is 'no.png', which is not a file"),
 )
 
 

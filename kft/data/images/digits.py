@@ -42,7 +42,9 @@ def load_digits(fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0) -
     return Dataset(
         name="digits",
         task="classification",
-        **{part: everything.take(positions) for part, positions in parts.items()},
+        train=everything.take(parts["train"]),
+        valid=everything.take(parts["valid"]),
+        test=everything.take(parts["test"]),
         source="the test set of the UCI digits, 13 writers, as distributed with scikit-learn",
         licence="CC BY 4.0 (UCI Machine Learning Repository)",
         citation=CITATION,

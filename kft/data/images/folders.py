@@ -105,11 +105,11 @@ def _dataset(
     known_range, *notes = _find_range(found.files, seen, parts, value_range, percentiles)
     notes += _remarks(found, seen, parts, path, split)
     everything = Split(found.files, found.targets, group_names)
-    train, valid, test = (everything.take(parts[part]) if part in parts else None for part in PARTS)
+    valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
     return Dataset(
         path.stem,
         found.task,
-        train,
+        everything.take(parts["train"]),
         valid,
         test,
         source=str(path),
