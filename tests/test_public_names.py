@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,41 @@ def test_every_public_name_resolves():
 
 def test_the_package_tells_type_checkers_that_it_is_typed():
     assert (ROOT / "kft" / "py.typed").exists()
+
+
+# The API reference --------------------------------------------------------------------------------
+
+API = (ROOT / "docs" / "api.md").read_text()
+RENDERED = re.findall(r"^::: ([\w.]+)$", API, re.M)
+
+
+def test_the_reference_names_what_exists():
+    assert RENDERED
+    for name in RENDERED:
+        importlib.import_module(name)
+    for name in re.findall(r"`kft\.([\w.]+)`", API):
+        value = kft
+        for part in name.split("."):
+            value = getattr(value, part)
+
+
+def test_the_reference_lists_every_public_name():
+    named = set(re.findall(r"`kft\.(\w+)`", API))
+    assert named >= {*kft._HOME, *kft._MODULES}
+    assert set(RENDERED) >= {*kft._HOME.values(), *kft._MODULES.values()}
+    for name, module in kft._HOME.items():
+        home = importlib.import_module(module)
+        assert name in getattr(home, "__all__", vars(home))
+
+
+def test_every_public_function_of_the_reference_has_a_docstring():
+    without = []
+    for name in RENDERED:
+        module = importlib.import_module(name)
+        for attribute in getattr(module, "__all__", vars(module)):
+            value = getattr(module, attribute)
+            own = getattr(value, "__module__", "").startswith("kft")
+            public = not attribute.startswith("_") and own and callable(value)
+            if public and not inspect.getdoc(value):
+                without.append(f"{name}.{attribute}")
+    assert without == []

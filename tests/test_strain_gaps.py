@@ -89,7 +89,7 @@ def test_several_times_are_each_as_alone():
     for wrong, message in (
         ([], "empty list"),
         ([5.0, 0.5], "received 0.5"),
-        ([5.0, None], "got None"),
+        ([5.0, None], "received None"),
     ):
         with pytest.raises(ValueError, match=message):
             data.spectrogram(NOISE, RATE, wrong)
