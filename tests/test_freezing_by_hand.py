@@ -1,5 +1,6 @@
 """What is marked by hand, `layer.trainable = False`, is what learns, however it is trained."""
 
+import copy
 import warnings
 
 import keras
@@ -217,6 +218,41 @@ def test_who_has_marked_it():
     assert set(params.by_hand(model)) == {"final_norm/gamma", "final_norm/beta"}
     kft.unfreeze(model)
     assert params.by_hand(model) == {}
+
+
+def reloaded(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+COPIES = {
+    "file": reloaded,
+    "deepcopy": lambda model, _: copy.deepcopy(model),
+    "clone": lambda model, _: keras.models.clone_model(model),
+    "backbone": lambda model, _: copy.deepcopy(model.backbone),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", COPIES)
+def test_marks_of_kft_itself_are_not_spoken_of_in_a_copy(how, tmp_path):
+    model = make(2)
+    kft.fit(model, RECORDS, strategies.get("last_blocks", blocks=1), 1, verbose=0)
+    other = COPIES[how](model, tmp_path)
+    frozen = {path for path, asleep in marks(other).items() if asleep}
+    assert any("block_0" in path for path in frozen)
+    assert params.by_hand(other) == {}
+    if how in ("file", "deepcopy"):  # again, and a strategy that wakes what was frozen is silent
+        other = COPIES[how](other, tmp_path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*by hand")
+            kft.fit(other, RECORDS, "full", 1, verbose=0)
+    # What a user has frozen, in the copy or before it was made, is.
+    with pytest.warns(UserWarning, match="was compiled"):
+        kft.freeze(model, "block_1/query")
+    again = COPIES[how](model, tmp_path)
+    by_hand = {path for path, asleep in params.by_hand(again).items() if asleep}
+    assert any("block_1/query" in path for path in by_hand)
 
 
 # Others that train or look ------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from parity import assert_rounds_alike
 
 import kft
 from kft import params
+from kft.backbones.esm2 import PAD
 from kft.backbones.esm2.model import ESM2
 from kft.training import features, frontier
 
@@ -316,6 +317,39 @@ def test_cached_mapped_and_held_features_train_alike(tmp_path):
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+def counting():
+    """The mean over what is no padding, found in tokens: they cross the frontier."""
+    tokens = keras.Input((None,), dtype="int32", name="token_ids")
+    counts = ops.cast(ops.not_equal(tokens, PAD), "float32")[..., None]
+    x = layers.Embedding(33, 4, name="known")(tokens) + layers.Embedding(33, 4, name="new")(tokens)
+    x = ops.sum(x * counts, axis=1) / ops.sum(counts, axis=1)
+    return randomise(keras.Model({"token_ids": tokens}, layers.Dense(1, name="out")(x)))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kept"),
+    [([6, 9, 3, 14], ""), ([6, 9, 3, 14], "mapped"), ([6, 9, 3, 14], "cached"),
+     ([6, 6, 14, 14], ""), ([6, 6, 14, 14], "cached")],
+)  # fmt: skip
+def test_what_stands_at_padding_is_what_the_frozen_part_answers_there(lengths, kept, tmp_path):
+    """Also where each batch that features are computed in is of one length, which fills it."""
+    options = {"": {}, "mapped": {"memory_limit": 0}, "cached": {"cache": tmp_path}}[kept]
+    model = counting()
+    params.freeze(model, "known")
+    frozen, learning = kft.split(model)
+    sequences = ["ACDEFGHIKLACDEFG"[:n] for n in lengths]
+    base = kft.batches((sequences, np.zeros(4)), ESM2.encode, 2)
+    for _ in range(2):  # computed, and if there is a cache, opened
+        found = features.features_of(frozen, base, **options)
+        for chosen, padded in (([0, 1, 2, 3], 16), ([2, 0], 32)):
+            inputs = ESM2.encode([sequences[i] for i in chosen], pad_lengths=(padded,))
+            taken = found.take(chosen, padded)
+            for name, expected in frozen.predict_on_batch(inputs).items():
+                np.testing.assert_array_equal(taken[name], leaves(expected)[0], name)
+            answers = [part.predict_on_batch(x) for part, x in ((learning, taken), (model, inputs))]
+            assert_rounds_alike(*answers)
 
 
 @pytest.mark.once

@@ -160,6 +160,39 @@ def test_each_epoch_begins_with_two_lengths(seed, steps):
     assert set(seen.tolist()) == set(range(len(sequences)))
 
 
+def of_two_lengths(short=16, long=4):
+    """Proteins that fill 8 tokens, two in a batch, and 16 tokens, one in a batch."""
+    rng = np.random.default_rng(0)
+    return [protein(rng, n) for n in [6] * short + [14] * long]
+
+
+@once
+def test_each_epoch_begins_with_two_lengths_though_one_is_rare():
+    """4 batches of another length are too few for 6 epochs: some second batch is padded further."""
+    batches = pretraining.masked_batches(of_two_lengths(), encode, 16, 16, steps=2)
+    assert batches.one_pass == 12
+    found = [[batches.batch(2 * epoch + i) for i in range(2)] for epoch in range(12)]
+    lengths = [[weights.shape[1] for _, _, weights in pair] for pair in found]
+    assert [sorted(pair) for pair in lengths] == [[8, 16]] * 12
+    # What was padded further holds the same proteins, with nothing to answer there.
+    wide = [batch for pair in found for batch in pair if batch[2].shape == (2, 16)]
+    assert len(wide) == 4
+    for inputs, targets, weights in wide:
+        assert (inputs["token_ids"][:, 8:] == PAD).all() and not weights[:, 8:].any()
+        assert (targets[:, 7, 0] == EOS).all()
+    # Where all have one length, it stays.
+    alike = pretraining.masked_batches(of_two_lengths(long=0), encode, 16, 16, steps=2)
+    assert {alike.batch(step)[2].shape for step in range(16)} == {(2, 8)}
+
+
+def test_a_fit_may_begin_in_any_epoch(small, as_written):
+    """In the epochs 4 and 5 all batches are of one length, before others come."""
+    batches = pretraining.masked_batches(of_two_lengths(), encode, 16, 16, steps=2)
+    batches.go_to(4)
+    small.masked_lm.compile("sgd", pretraining.MaskedCrossEntropy())
+    assert len(small.masked_lm.fit(batches, epochs=4, verbose=0).history["loss"]) == 4
+
+
 @once
 @pytest.mark.parametrize(
     ("change", "message"),

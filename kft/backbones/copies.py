@@ -8,7 +8,7 @@ borrows the table of another. `Copied` sees to that in `keras.models.clone_model
 
 import keras
 
-from kft.params import layers, weights
+from kft.params import by_hand, layers, sign, weights
 
 
 class Copied(keras.Model):
@@ -66,6 +66,7 @@ def _equip(copy, layer):
     for theirs, ours in pairs:
         for v, w in zip(theirs._trainable_variables, ours._trainable_variables, strict=True):
             w.trainable = v.trainable
+            w._kft_marked = getattr(v, "_kft_marked", None)  # who has marked it
 
 
 def _all(layer):
@@ -81,7 +82,7 @@ def _alike(one, other):
 # In configs ---------------------------------------------------------------------------------------
 
 
-FLAGS = ("frozen_layers", "frozen_weights", "inner_names")
+FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft")
 
 
 def flags(model):
@@ -89,7 +90,8 @@ def flags(model):
 
     Returns:
         {"frozen_layers": paths, "" for the model itself; "frozen_weights": paths of weights that
-        sleep in layers which do not}, each if there are any.
+        sleep in layers which do not}, each if there are any; {"marked_by_kft": True} if none of
+        these was marked by hand.
     """
     everything = {"": model, **layers(model)}
     asleep = [
@@ -99,7 +101,10 @@ def flags(model):
     ]
     frozen = [path for path, layer in everything.items() if not layer.trainable]
     found = {"frozen_layers": frozen, "frozen_weights": asleep}
-    return {key: paths for key, paths in found.items() if paths}
+    found = {key: paths for key, paths in found.items() if paths}
+    if found and not any(by_hand(model).values()):
+        found["marked_by_kft"] = True
+    return found
 
 
 def _sleeps(weight):
@@ -162,6 +167,8 @@ def marked(model, config):
         layer.trainable = path not in frozen
     for path in asleep:
         owned[path].trainable = False
+    if config.get("marked_by_kft"):
+        sign(model)
     return model
 
 

@@ -259,7 +259,7 @@ def by_hand(model: keras.Model) -> dict[str, bool]:
 
     Weights that a strategy or `kft.add_lora` has marked are left out, and so are weights that are
     trainable because nobody has marked them. In a copy, or a model read from a file, everything
-    frozen is taken as marked by the user.
+    frozen is taken as marked by the user if the user marked any of it.
 
     Args:
         model: Any built Keras model.

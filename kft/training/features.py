@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from kft.params import fingerprint
-from kft.training.batching import batches
+from kft.training.batching import batches, silent_cuts
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of features that stay in memory; more are mapped from a file
 
@@ -149,7 +149,7 @@ def _computed(frozen, inputs, folder, memory_limit):
     from rich.console import Console
     from rich.progress import track
 
-    console, features = Console(stderr=True), None
+    console, features, padding = Console(stderr=True), None, False
     steps = track(
         range(len(inputs)),
         "computing what is frozen",
@@ -168,14 +168,28 @@ def _computed(frozen, inputs, folder, memory_limit):
             _check_shape(frozen, features.shapes[i], answer, padded)
             for record, row in zip(chosen, answer, strict=True):
                 features.put(i, record, row)
-            if None in features.shapes[i] and features.lengths[chosen[shortest]] < padded:
-                last = [slice(-1, None) if n is None else slice(None) for n in features.shapes[i]]
-                features.pads[i] = answer[shortest][tuple(last)].copy()
+        if inputs.lengths is not None and features.lengths[chosen[shortest]] < padded:
+            padding = True
+            _keep_pads(features, [answer[shortest] for answer in answers])
+    if inputs.lengths is not None and not padding and np.ptp(features.lengths):
+        # Each batch was full to the end, which the mixed ones of a training need not be.
+        with silent_cuts():
+            wider = (int(features.lengths[0]) + 1,)
+            encoded = inputs.encode([inputs.inputs[0]], inputs.max_length, pad_lengths=wider)
+        _keep_pads(features, [answer[0] for answer in _answers(frozen, encoded)])
     if folder is not None:
         (folder / "about.json").write_text(json.dumps({"shapes": features.shapes}))
         for i, pad in enumerate(features.pads):
             np.save(folder / f"pad_{i}.npy", pad)
     return features
+
+
+def _keep_pads(features, rows):
+    """Keeps what tensors of one record, padded, hold at the last position."""
+    for i, (shape, row) in enumerate(zip(features.shapes, rows, strict=True)):
+        if None in shape:
+            last = tuple(slice(-1, None) if n is None else slice(None) for n in shape)
+            features.pads[i] = row[last].copy()
 
 
 def _answers(frozen, encoded):

@@ -53,6 +53,9 @@ def read_images(
     seed: int = 0,
     value_range: Sequence[float] | None = None,
     percentiles: Sequence[float] = PERCENTILES,
+    missing: Sequence[str] | None = None,
+    dropna: bool = False,
+    decimal: str | None = None,
 ) -> Dataset:
     """Read images with their targets, check that each file is complete, and split them.
 
@@ -64,14 +67,16 @@ def read_images(
         path: The folder, or a CSV or TSV file in UTF-8 whose first line names the columns.
         inputs: Column of the paths, relative to the folder of the table.
         target: Column of the targets.
-        split: "random" (or by folders, if they are splits), a column with train, valid or test, or
-            None.
+        split: "random" (or by folders, if they are splits), a column that names splits, or None.
         groups: Column of groups that a split must not separate (patients, plates), or None.
         task: "classification" (if numbers name classes), "regression", or None: by the targets.
         fractions: Fractions of train, valid and test for "random", which is stratified by class.
         seed: Seed for "random".
         value_range: (black, white) for images of 16 bits; None for their percentiles.
         percentiles: (lower, upper) of all values of the 16-bit images in train, from 0 to 100.
+        missing: Words for missing values in a CSV file, see `kft.data.read_csv`.
+        dropna: Whether to leave out lines of a CSV file with missing values.
+        decimal: Decimal separator of a CSV file, see `kft.data.read_csv`.
 
     Returns:
         The data set. Inputs are `pathlib.Path`, opened when needed. Classes are sorted. Images
@@ -87,7 +92,8 @@ def read_images(
     """
     path = Path(path)
     _check_options(path, split, task, value_range)
-    found = _found(path, inputs, target, split, groups, task)
+    columns = {"inputs": inputs, "target": target} | ({"groups": groups} if groups else {})
+    found = _found(path, columns, task, split, missing, dropna, decimal)
     return _dataset(path, found, split, fractions, seed, value_range, percentiles)
 
 
@@ -136,12 +142,23 @@ class _Found:
 
 
 def _found(
-    path: Path, inputs: str, target: str, split: str | None, groups: str | None, task: str | None
+    path: Path,
+    columns: dict[str, str],
+    task: str | None,
+    split: str | None,
+    missing: Sequence[str] | None,
+    dropna: bool,
+    decimal: str | None,
 ) -> _Found:
     if path.is_dir():
-        _check_folder(path, split, groups, task)
+        of_tables = {"missing": missing, "dropna": dropna or None, "decimal": decimal}
+        _check_folder(path, split, columns.get("groups"), task, of_tables)
         return _read_folder(path)
-    return _read_table(Table(path, None), inputs, target, groups, task)
+    check_arguments("random", None, task)
+    table = Table(path, None, missing, decimal)
+    by_column = split not in (None, "random") and split in table.header
+    table.settle(columns | ({"split": split} if by_column else {}), dropna)
+    return _read_table(table, columns, task)
 
 
 def _check_options(
@@ -213,8 +230,20 @@ def _is_litter(path: Path, root: Path) -> bool:
     return path.name.lower() in LITTER or any(part.startswith(".") for part in parts)
 
 
-def _check_folder(root: Path, split: str | None, groups: str | None, task: str | None) -> None:
+def _check_folder(
+    root: Path,
+    split: str | None,
+    groups: str | None,
+    task: str | None,
+    of_tables: Mapping[str, Any],
+) -> None:
     """Check that only what a folder can give is asked for: classes."""
+    given = [name for name, value in of_tables.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{root} is a folder, which has no cells: `{given[0]}` is for a CSV file, received "
+            f"{of_tables[given[0]]!r}; leave it out."
+        )
     if split not in ("random", None) or groups is not None or task == "regression":
         raise ValueError(
             f"{root} is a folder, which has no columns: `split` must be 'random' or None, `groups` "
@@ -304,12 +333,9 @@ def _are_parts(root: Path, folders: Collection[Path]) -> bool:
     return True
 
 
-def _read_table(
-    table: Table, inputs: str, target: str, groups: str | None, task: str | None
-) -> _Found:
-    check_arguments("random", groups, task)
-    cells = table.column(inputs, "inputs")
-    words = table.column(target, "target")
+def _read_table(table: Table, columns: Mapping[str, str], task: str | None) -> _Found:
+    cells, words = (table.column(columns[name], name) for name in ("inputs", "target"))
+    target, groups = columns["target"], columns.get("groups")
     task = task or task_of(table, target, words)
     read = read_numbers if task == "regression" else read_classes
     targets, classes = read(table, target, words, cells)
@@ -416,6 +442,7 @@ def _remarks(
     split: str | None,
 ) -> Iterator[str]:
     """Yield sentences about what looks unusual but may be intended."""
+    yield from found.table.notes if found.table else ()
     yield from _copies(seen, parts, found.targets)
     if found.homes is not None or split not in ("random", None):
         yield from _absent(parts, found.targets, found.classes)

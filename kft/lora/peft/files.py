@@ -8,15 +8,18 @@ learned in full, lies in kft_head.safetensors beside it.
 Differences from the reference: the metadata of adapter_model.safetensors hold a digest of the base
 model (`kft_base`), with which an adapter is not put on another base by mistake.
 A second entry (`kft_files`) names every file and its digest, so that a part that is missing, or of
-another adapter, is an error.
+another adapter, is an error. A third (`kft_value_range`) holds which values of 16-bit images were
+black and white in the model, if it takes images and knows.
 """
 
 import hashlib
+import json
 import warnings
 from pathlib import Path
 
 import numpy as np
 
+from kft.data.images.pixels import checked_range
 from kft.lora.adapting import activate, insist_unmerged, install
 from kft.lora.owned import FULL, adapted, head_of, hold, names, take_strays
 from kft.lora.peft import matching
@@ -67,6 +70,8 @@ def save_adapter(model, folder, name=None):
     tensors, beside, settings = tensors_of(model, modules, name)
     config = config_of(model, modules, settings, tensors, beside)
     about = {"format": "pt", "kft_base": base_digest(model, _in_full(model, name))}
+    if (known := _range_of(model)) is not None:
+        about["kft_value_range"] = json.dumps(known)
     return write(Path(folder), config, tensors, about, beside)
 
 
@@ -103,7 +108,9 @@ def load_adapter(model, folder, name="default", check_base=True):
     All but adapter and head is frozen, as `kft.add_lora` does. A head in the files goes into the
     model's, which has to be the same; it is the adapter's own, as all else that it has in full. An
     adapter of this name with the same layers and settings gets the values of the file. Tensors of
-    parts that the model has not, of a contact head for one, are skipped and named.
+    parts that the model has not, of a contact head for one, are skipped and named. A model of
+    images that has no `value_range` for 16 bits gets the one in which the adapter learned; one that
+    has another keeps it, and a warning says so.
 
     Args:
         model: a `kft.Model`, backbone or other Keras model.
@@ -134,7 +141,7 @@ def load_adapter(model, folder, name="default", check_base=True):
         ['block_0/query', 'block_0/value']
     """
     folder = Path(folder)
-    settings, parts, values, full = _checked(model, folder, check_base)
+    settings, parts, values, full, value_range = _checked(model, folder, check_base)
     if name in names(model):
         insist_unmerged(model)
         paths = _same(model, settings, name, folder)
@@ -142,6 +149,7 @@ def load_adapter(model, folder, name="default", check_base=True):
     else:
         paths = install(model, settings, name, np.random.default_rng(0))
     _assign(model, name, parts, values, full)
+    _take_range(model, folder, value_range)
     return paths
 
 
@@ -150,9 +158,11 @@ def _checked(model, folder, check_base):
 
     Returns:
         {path: `Settings`}; {path: {part: array}} of adapters; {path: {weight: array}} of layers in
-        full, as torch has them; {path of a weight: array} of the head and what else lies beside.
+        full, as torch has them; {path of a weight: array} of the head and what else lies beside;
+        (black, white) of images of 16 bits, or None.
     """
     config, tensors, beside, about = read(folder)
+    value_range = _told_range(folder, about)
     modules, everything = modules_of(model), layers(model)
     found = matching.placed(tensors, modules, model, folder)
     prefix = modules.prefix_of(list(found.modules))
@@ -176,7 +186,7 @@ def _checked(model, folder, check_base):
             stacklevel=3,
         )
     settings |= dict.fromkeys({*values, *(p.rpartition("/")[0] for p in full)}, FULL)
-    return settings, found.parts, values, full
+    return settings, found.parts, values, full, value_range
 
 
 def _paths(values):
@@ -255,6 +265,44 @@ def _same(model, settings, name, folder):
 def _above(path):
     parts = path.split("/")
     return ["/".join(parts[:i]) for i in range(1, len(parts) + 1)]
+
+
+# Images of 16 bits --------------------------------------------------------------------------------
+
+
+def _range_of(model):
+    """(black, white) of images of 16 bits as a model sees them, None if it does not know."""
+    return getattr(getattr(model, "backbone", model), "value_range", None)
+
+
+def _told_range(folder, about):
+    """(black, white) in the metadata, None if they tell nothing."""
+    told = about.get("kft_value_range")
+    try:
+        return None if told is None else checked_range(json.loads(told))
+    except ValueError:
+        raise ValueError(
+            f"{folder}: kft_value_range in the metadata must be [black, white], two rising numbers "
+            f"from 0 to 65535, received {told!r}. Copy or save the adapter again."
+        ) from None
+
+
+def _take_range(model, folder, value_range):
+    """Hands the range in which an adapter learned to a model that knows none."""
+    backbone = getattr(model, "backbone", model)
+    if value_range is None or not hasattr(backbone, "value_range"):
+        return
+    if backbone.value_range is None:
+        backbone.value_range = value_range
+    elif backbone.value_range != value_range:
+        said = ["{:,g} for black and {:,g} for white".format(*x)
+                for x in (value_range, backbone.value_range)]  # fmt: skip
+        warnings.warn(
+            f"{folder} was trained on images of 16 bits with {said[0]}, and {model.name} keeps "
+            f"{said[1]}, in which such images look different to the adapter: set `value_range` of "
+            f"the backbone to {value_range} to use the adapter's.",
+            stacklevel=3,
+        )
 
 
 # The base -----------------------------------------------------------------------------------------

@@ -119,10 +119,10 @@ class MaskedBatches(Steps):
 
     def batch(self, step):
         """The batch of a global step: inputs, targets (B, L, 2) and weights (B, L)."""
-        turn, index = divmod(step, self.one_pass)
-        if self._plan[0] != turn:
-            self._plan = turn, self._mixed(turn)
-        length, rows = self._plan[1][index]
+        before = self._at(step - 1)[0] if step % self.steps == 1 else None
+        length, rows = self._at(step)
+        if length == before and any(other != length for other, _ in self._plan[1]):
+            length += 8  # no batch of another length was left to begin this epoch, see `_mixed`
         rng = np.random.default_rng((self.seed, 1, step))
         token_ids = np.full((len(rows), length), PAD, dtype="int32")
         for out, i in zip(token_ids, rows, strict=True):
@@ -135,6 +135,13 @@ class MaskedBatches(Steps):
         masked = chosen & (shown == MASK)  # a <mask> of the user's own has no answer
         targets = np.stack([token_ids, masked], axis=-1).astype("int32")
         return {"token_ids": shown}, targets, chosen.astype("float32")
+
+    def _at(self, step):
+        """The length and the proteins of the batch of a global step."""
+        turn, index = divmod(step, self.one_pass)
+        if self._plan[0] != turn:
+            self._plan = turn, self._mixed(turn)
+        return self._plan[1][index]
 
     def _planned(self, turn):
         """The length and the proteins of each batch of a pass."""
@@ -154,7 +161,7 @@ class MaskedBatches(Steps):
         return [found[i] for i in rng.permutation(len(found))]
 
     def _mixed(self, turn):
-        """The same, with unequal lengths where an epoch begins.
+        """The same, with unequal lengths where an epoch begins, as far as there are enough.
 
         TensorFlow takes a length that the first two batches share for that of all.
         """
