@@ -14,14 +14,12 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
-
 ImageLike = Any  # a path, a PIL image, or an array
+Picture = Any  # a PIL image; Pillow is an optional package
 
 RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
 
