@@ -73,7 +73,7 @@ def main():
             args.channel,
             steps=args.steps,
             octaves=args.octaves,
-            rate=args.rate,
+            step_size=args.rate,
             seed=args.seed,
         )
         name = args.out / f"{Path(args.image).stem}_{stage}.png"

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import EsmForMaskedLM, EsmForSequenceClassification, EsmForTokenClassification
 
 import kft
-from kft.files import finish_replacing, written_together
+from kft.files import atomic_replace, finish_replacing
 
 pytestmark = [
     pytest.mark.once,
@@ -240,7 +240,7 @@ def test_interrupted_at_any_step(tmp_path, monkeypatch):
     for last in range(40):
         for path in tmp_path.iterdir():
             path.unlink() if not path.is_dir() else None
-        with written_together(tmp_path, names) as aside:
+        with atomic_replace(tmp_path, names) as aside:
             for name, text in old.items():
                 (aside / name).write_text(text)
         count = 0
@@ -260,7 +260,7 @@ def test_interrupted_at_any_step(tmp_path, monkeypatch):
                 patch.setattr(Path, name, step(getattr(Path, name)))
             patch.setattr("kft.files.shutil.rmtree", lambda *args, **kwargs: None)
             try:
-                with written_together(tmp_path, names) as aside:
+                with atomic_replace(tmp_path, names) as aside:
                     for name, text in new.items():
                         (aside / name).write_text(text)
                 done = True

@@ -62,7 +62,7 @@ def test_screen_table_and_figure_say_what_the_record_says(tmp_path):
     assert said in str(found)
     figure, caption = found.figure()
     assert said in caption and "3-mers scores highest" in caption
-    assert "Answers hardly vary, whatever the score: lora." in caption
+    assert "Predictions hardly vary, so their scores say little: lora." in caption
     labels = [text.get_text() for text in figure.axes[0].texts]
     assert any(label.startswith("lora") and "hardly vary" in label for label in labels)
 
@@ -86,7 +86,7 @@ def test_where_all_have_collapsed_nothing_is_recommended():
     assert found.best is None and found.recommended is None
     assert "Recommended: nothing." in found.recommendation
     assert not found.to_frame()["recommended"].any()
-    assert "no method has answers that vary" in found.figure()[1]
+    assert "the predictions of all methods hardly vary" in found.figure()[1]
     assert "predictions hardly vary" in str(found)
 
 
@@ -132,11 +132,11 @@ def test_seeds_of_residue_tasks_are_looked_at_where_residues_count():
 
 def test_figures_of_predictions_say_so():
     _, caption = plots.plot_regression(TARGETS, {"lora": ALIKE, "3-mers": VARIED})
-    assert "the answers of lora hardly vary" in caption and "above the best" not in caption
+    assert "the predictions of lora hardly vary" in caption and "above the best" not in caption
     kinds = (TARGETS > 0).astype(int)
     alike = 0.5 + 1e-4 * TARGETS
     _, caption = plots.plot_classification(kinds, {"lora": alike, "3-mers": VARIED > 0.5})
-    assert "the answers of lora hardly vary" in caption
+    assert "the predictions of lora hardly vary" in caption
 
 
 def test_a_figure_of_points_alone():
@@ -144,4 +144,4 @@ def test_a_figure_of_points_alone():
     points = [Point("lora", "strategy", 1.0, score(0.9, 0.8, 1.0), [0.9]),
               Point("full", "strategy", 9.0, score(0.7, 0.6, 0.8), [0.7])]  # fmt: skip
     _, caption = plots.plot_comparison(points, "Spearman", constant=["lora"])
-    assert "full scores highest" in caption and "whatever the score: lora." in caption
+    assert "full scores highest" in caption and "say little: lora." in caption

@@ -176,7 +176,7 @@ def flags(model, of=None):
     weights = kft.params.weights(model)
     return (
         {path: layers[path].trainable for path in wanted},
-        {w.path: (w.learns, w.frozen, w.variable.trainable) for w in weights},
+        {w.path: (w.trainable, w.frozen, w.variable.trainable) for w in weights},
     )
 
 

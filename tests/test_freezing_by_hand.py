@@ -68,7 +68,7 @@ def test_exactly_what_is_marked_learns(train, hand):
     for layer in HANDS[hand](model):
         layer.trainable = False
     frozen, marked = kft.fingerprint(model, trainable=False), marks(model)
-    learning = {w.path for w in params.weights(model) if w.learns}
+    learning = {w.path for w in params.weights(model) if w.trainable}
     before = values(model)
     train(model)
     assert kft.fingerprint(model, trainable=False) == frozen
@@ -158,8 +158,8 @@ def test_nothing_to_learn_is_an_error_before_anything_is_done():
 # Strategies over marks made by hand ---------------------------------------------------------------
 
 OVERRIDDEN = {
-    "full": "embedding, block_0, final_norm learn now",
-    "last_blocks": "block_1, final_norm learn now",
+    "full": "now trainable: embedding, block_0, final_norm",
+    "last_blocks": "now trainable: block_1, final_norm",
 }
 
 
@@ -176,14 +176,14 @@ def test_a_strategy_that_goes_over_marks_made_by_hand_says_so(name):
 def test_what_was_marked_to_learn_and_is_frozen_is_said_too():
     model = make(2)
     kft.train_only(model, ["block_1", "head"])
-    with pytest.warns(UserWarning, match="by hand: block_1 learn no more"):
+    with pytest.warns(UserWarning, match="by hand: now frozen: block_1"):
         kft.fit(model, RECORDS, "head_only", 1, verbose=0)
 
 
 @pytest.mark.once
 def test_marks_of_kft_itself_and_marks_that_agree_are_not_spoken_of():
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*was compiled, and what learns has changed")
+        warnings.filterwarnings("ignore", message=".*was compiled, and its trainable layers")
         model = make(2)
         for name in ("linear_probe", "head_only", "gradual_unfreezing", "last_blocks", "full"):
             epochs = None if name == "linear_probe" else 1

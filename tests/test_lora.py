@@ -39,7 +39,7 @@ def fine_tuned(**options):
 
 def test_what_learns():
     model = fine_tuned()
-    learns = [w.path for w in kft.params.weights(model) if w.learns]
+    learns = [w.path for w in kft.params.weights(model) if w.trainable]
     layers = ["block_0/query", "block_0/value"]
     adapters = [f"{path}/lora_{x}_default" for path in layers for x in "ab"]
     assert learns == [*adapters, "head/dense/kernel", "head/dense/bias"]
@@ -135,7 +135,7 @@ def test_several_adapters():
     assert kft.lora.names(model) == ["default", "other"]
     kft.lora.use(model, "default")
     assert_rounds_alike(answers(model), first)
-    assert not any("other" in w.path for w in kft.params.weights(model) if w.learns)
+    assert not any("other" in w.path for w in kft.params.weights(model) if w.trainable)
 
     # A weighted sum of updates is W + 0.5 s A B + 2 s' A' B'.
     block, rng = model.get_layer("block_0"), np.random.default_rng(0)
@@ -296,7 +296,7 @@ def test_the_head_of_a_plain_model():
     dense = [keras.layers.Dense(5, name=name) for name in ("early", "late")]
     model = keras.Sequential([keras.Input((3,)), *dense, keras.layers.ReLU()])
     assert kft.add_lora(model, 2, targets="all-linear") == ["early"]
-    learns = [w.path for w in kft.params.weights(model) if w.learns]
+    learns = [w.path for w in kft.params.weights(model) if w.trainable]
     assert learns == ["early/lora_a_default", "early/lora_b_default", "late/kernel", "late/bias"]
     with pytest.raises(ValueError, match="late, which belongs to the head"):
         kft.add_lora(model, 2, targets="late", name="again")
@@ -334,7 +334,7 @@ BAD = (
     ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
     ({"bias": "some"}, "bias must be none, lora_only or all, received 'some'"),
     ({"name": "my adapter"}, "name must be an identifier"),
-    ({"targets": ["quary"]}, "matches none of the .* near it are .*block_0/query"),
+    ({"targets": ["quary"]}, "matches none of the .* similar are .*block_0/query"),
     ({"targets": ["head"]}, "belongs to the head"),
     ({"targets": ["attention_norm"]}, "it is a LayerNormalization, and adapters are for Dense"),
     ({"ranks": {"key": 2}}, "ranks names 'key', which is none of the targets"),
@@ -410,7 +410,7 @@ def test_adapters_on_different_layers():
     kft.add_lora(model, 2, targets="value", name="b")
     for active, expected in (("a", {"query"}), ({"a": 0.5, "b": 0.5}, {"query", "value"})):
         kft.lora.use(model, active)
-        learns = [w.path.split("/") for w in kft.params.weights(model) if w.learns]
+        learns = [w.path.split("/") for w in kft.params.weights(model) if w.trainable]
         assert {path[1] for path in learns if path[0] == "block_0"} == expected
     kft.lora.use(model, None)
     with pytest.raises(ValueError, match="are not active or are merged"):
@@ -435,5 +435,5 @@ def test_two_outputs():
     outputs = [keras.layers.Dense(1, name=name)(h) for name in ("first", "second")]
     model = keras.Model(inputs, outputs)
     assert kft.add_lora(model, 2, targets="all-linear") == ["h"]
-    learns = {w.path.split("/")[0] for w in kft.params.weights(model) if w.learns}
+    learns = {w.path.split("/")[0] for w in kft.params.weights(model) if w.trainable}
     assert learns == {"h", "first", "second"}

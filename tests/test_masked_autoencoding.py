@@ -362,14 +362,20 @@ def test_figure_counts_hidden_patches_and_says_how_well_they_were_filled():
     half[0, :8, :8] = rng.random((8, 8, 3))
     figure, caption = plots.plot_reconstructions(original, masked, half, 8, "noise", shown=5)
     assert len([ax for ax in figure.axes if ax.images]) == 15
-    for words in ("noise, n = 9", "first 5", "25% of the patches of 8 x 8", "8 of 9", "was lent"):
+    for words in (
+        "noise, n = 9",
+        "first 5",
+        "25% of the patches of 8 x 8",
+        "8 of 9",
+        "brightness and the contrast",
+    ):
         assert words in caption
     error = np.sqrt(((half - original)[:, :8, :8] ** 2).mean())
     flat = np.sqrt((corner - corner.mean(axis=(1, 2, 3), keepdims=True)).var())
-    assert f"is {error:.3f} of" in caption and f"beside {flat:.3f}" in caption
-    plain = plots.plot_reconstructions(original, masked, half, 8, lent=False)[1]
-    assert "lent" not in plain
-    with pytest.raises(ValueError, match="no hidden patch"):
+    assert f"is {error:.3f} of" in caption and f"compared with {flat:.3f}" in caption
+    plain = plots.plot_reconstructions(original, masked, half, 8, rescaled=False)[1]
+    assert "brightness" not in plain
+    with pytest.raises(ValueError, match="no patch is hidden"):
         plots.plot_reconstructions(original, original, half, 8)
     with pytest.raises(ValueError, match="must have one shape"):
         plots.plot_reconstructions(original, original[:2], half, 8)

@@ -19,7 +19,7 @@ from parity import EPSILON, assert_rounds_alike
 
 import kft
 from kft.backbones.esm2.tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
-from kft.files import written_aside
+from kft.files import atomic_write
 from kft.inference import scoring
 from kft.training import pretraining
 from kft.training.optimizers import Muon, muon
@@ -446,7 +446,7 @@ def test_killed_in_an_epoch_it_ends_with_the_same_bits(tmp_path):
     assert process.returncode == -signal.SIGKILL
     state = tmp_path / "killed" / "state.npz"
     assert state.exists()
-    half = written_aside(state)
+    half = atomic_write(state)
     half.__enter__().write(b"half")  # what a kill leaves while it writes
     assert len(list(state.parent.iterdir())) == 2
     done = interrupted.train(tmp_path / "killed")

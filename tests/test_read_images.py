@@ -173,7 +173,7 @@ def test_offenders_are_named_together(folder):
     (folder / "long" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "round" / "notes.txt").write_text("no image")
     (folder / "star" / "nothing.png").touch()
-    with pytest.raises(ValueError, match="3 of 63 files are no whole images") as error:
+    with pytest.raises(ValueError, match="3 of 63 files are not complete images") as error:
         data.read_images(folder)
     for part in ("cut.jpg (damaged", "notes.txt (not an image", "nothing.png (empty)"):
         assert part in str(error.value)
@@ -213,7 +213,7 @@ FOLDERS = {
     "one class": (break_with_one_class, "one folder per class, at least two; it holds none"),
     "empty class": (empty_class, "none, the folder of a class, is empty"),
     "small class": (small_class, "1 of 4 classes have too few images.*'rare' \\(2 images, none in"),
-    "loose": (loose_file, "beside the folders of the classes: loose.png"),
+    "loose": (loose_file, "next to the folders of the classes: loose.png"),
     "missing": (lambda folder: folder / "no", "neither a folder nor a file"),
 }
 
@@ -228,7 +228,7 @@ TABLES = {
     "missing files": (
         [("star/1.png", 1, 0, ""), ("star/no.png", 2, 0, "")],
         {},
-        "names 1 of 2 images that are not there: .*no.png",
+        "names 1 of 2 images that do not exist: .*no.png",
     ),
     "twice": (
         [("star/1.png", 1, 0, ""), ("star/2.png", 2, 0, ""), ("star/../star/1.png", 2, 0, "")],

@@ -116,7 +116,7 @@ def test_what_cannot_be_chopped():
         kft.replace_head(keras.Model(x, layers.ReLU()(x)), kft.heads.Regression())
     with pytest.raises(ValueError, match="features must match one layer"):
         kft.replace_head(network("functional"), kft.heads.Regression(), features=["conv", "mean"])
-    with pytest.raises(ValueError, match="near it are conv"):
+    with pytest.raises(ValueError, match="similar are conv"):
         kft.replace_head(network("functional"), kft.heads.Regression(), features="conf")
 
 

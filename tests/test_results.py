@@ -153,5 +153,5 @@ def test_labels_do_not_overlap():
 
 def test_nothing_to_draw():
     nothing = Interval(np.nan, np.nan, np.nan)
-    with pytest.raises(ValueError, match="no point has a score"):
+    with pytest.raises(ValueError, match="at least one method with a score"):
         plot_comparison([Point("a", "strategy", 1.0, nothing, [])])

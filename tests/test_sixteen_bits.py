@@ -220,7 +220,7 @@ def test_it_is_found_in_the_training_part_alone(tmp_path):
     assert "1 reach no more than a tenth" in again.notes[1]
     assert read(root, percentiles=(0, 50)).value_range[1] < data.value_range[1]
     told = read(root, value_range=(0, 4095))
-    assert told.value_range == (0, 4095) and "as told" in told.notes[1]
+    assert told.value_range == (0, 4095) and "as given" in told.notes[1]
     for options in ({"value_range": (5, 1)}, {"percentiles": (5, 1)}):
         with pytest.raises(ValueError, match="must be"):
             read(root, **options)
@@ -231,7 +231,7 @@ def test_it_is_found_in_the_training_part_alone(tmp_path):
         "1 images have 16 bits, and none of them is in train" in read(tmp_path / "eight").notes[1]
     )
     deep_png(eight.train.inputs[0], np.full((8, 8, 3), 900, "uint16"))
-    assert "2 are in colours, of which Pillow" in read(tmp_path / "eight").notes[1]
+    assert "2 have colours, of which Pillow" in read(tmp_path / "eight").notes[1]
 
 
 def eight_bits(n):

@@ -103,9 +103,12 @@ def test_gradual_unfreezing_adds_a_block_per_phase():
     assert phases[0].trainable_layers == ("head",)
     assert added == [{"block_2", "final_norm"}, {"block_1"}, {"block_0"}, {"embedding"}]
     assert [phase.epochs for phase in phases] == [1, 1, 1, 1, 3]
-    assert {w.path.split("/")[0] for w in params.weights(model) if w.learns} == {*STAGES, "block_2"}
+    assert {w.path.split("/")[0] for w in params.weights(model) if w.trainable} == {
+        *STAGES,
+        "block_2",
+    }
     phases[0].mark(model)
-    assert {w.path.split("/")[0] for w in params.weights(model) if w.learns} == {"head"}
+    assert {w.path.split("/")[0] for w in params.weights(model) if w.trainable} == {"head"}
     few = strategies.get("gradual_unfreezing", epochs=2).phases(model)
     assert [phase.epochs for phase in few] == [1, 1]
     assert set(few[1].trainable_layers) == {*STAGES, "block_2"}

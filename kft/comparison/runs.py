@@ -21,8 +21,9 @@ import numpy as np
 import psutil
 
 from kft.data import Dataset
-from kft.files import writable, written_aside
+from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
+from kft.keras_internals import sublayers_of
 from kft.models import Model
 from kft.params import digests, layers, unfreeze
 from kft.training.batching import batches
@@ -309,8 +310,8 @@ def _fraction_above_frontier(model, phase):
     sizes = [sum(int(np.prod(w.shape)) for w in stage.weights) for stage in stages]
     found = layers(model)
     chosen = list(found) if phase.trainable_layers is None else phase.trainable_layers
-    trainable = {id(part) for path in chosen for part in found[path]._flatten_layers()}
-    parts = [{id(part) for part in stage._flatten_layers()} for stage in stages]
+    trainable = {id(part) for path in chosen for part in sublayers_of(found[path])}
+    parts = [{id(part) for part in sublayers_of(stage)} for stage in stages]
     first = next((i for i, part in enumerate(parts) if part & trainable), len(stages))
     return sum(sizes[first:]) / max(sum(sizes), 1)
 
@@ -330,10 +331,9 @@ class Store:
     """
 
     def __init__(self, folder: Path | str | None, about: dict):
-        cache = Path(os.environ.get("KFT_CACHE") or "~/.cache/kft").expanduser()
-        self.folder = Path(folder) if folder is not None else cache / "comparisons"
+        self.folder = Path(folder) if folder is not None else cache_folder() / "comparisons"
         try:
-            writable(self.folder)
+            ensure_writable(self.folder)
         except OSError as error:
             raise ValueError(
                 f"{self.folder} cannot keep the trainings ({type(error).__name__}): name another "
@@ -382,7 +382,7 @@ class Store:
             arrays["ends"] = np.cumsum([len(row) for row in found.predictions])[:-1]
         else:
             arrays["predictions"] = found.predictions
-        with written_aside(self._file(**run)) as stream:
+        with atomic_write(self._file(**run)) as stream:
             np.savez(stream, **arrays)
 
 

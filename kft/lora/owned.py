@@ -23,7 +23,7 @@ from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.messages import listed
 from kft.params import layers
-from kft.params.freezing import BEFORE_WAKING
+from kft.params.freezing import BEFORE_UNFREEZING
 from kft.params.paths import ancestors
 
 FULL = Settings(0, 0.0, full=True)
@@ -182,7 +182,7 @@ def _before_unfreezing(model, unfrozen):
             layer.use({name: 1.0})
 
 
-BEFORE_WAKING.append(_before_unfreezing)
+BEFORE_UNFREEZING.append(_before_unfreezing)
 
 
 def claim_unfrozen(model: keras.Model) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from kft.files import remove_unfinished, writable, written_aside
+from kft.files import atomic_write, ensure_writable, remove_unfinished
 from kft.keras_internals import (
     MonitorCallback,
     learning_rate_of,
@@ -238,7 +238,7 @@ class Resume(keras.callbacks.Callback):
         # Now: a callback that changes the learning rate changes the settings of the optimizer, too.
         self.signature = self._signature()
         if self.path is not None:
-            writable(self.path.parent)
+            ensure_writable(self.path.parent)
             remove_unfinished(self.path)
             if self.path.exists():
                 self._restore()
@@ -299,7 +299,7 @@ class Resume(keras.callbacks.Callback):
             for i, x in enumerate(values)
         }
         about = {"signature": self.signature, "logs": self.logs}
-        with written_aside(self.path) as stream:
+        with atomic_write(self.path) as stream:
             np.savez(stream, about=json.dumps(about), **arrays)
 
     def _restore(self):

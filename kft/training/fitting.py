@@ -394,7 +394,7 @@ def _described_as_marked(model, strategy):
     """The trainable layers, epochs and learning rate of a training without a strategy."""
     _, like = strategy.filled(model)
     found, hand = weights(model), by_hand(model)
-    trainable = [weight.path for weight in found if weight.learns]
+    trainable = [weight.path for weight in found if weight.trainable]
     parts = list(dict.fromkeys(path.partition("/")[0] for path in trainable))
     text = (
         f"Training what is marked trainable: {len(trainable)} of {len(found)} weights, in "

@@ -228,7 +228,7 @@ class Optimizers:
         warmup = int(phase.warmup * steps)
         groups, paths = {}, {}
         for weight in weights(model):
-            if weight.learns:
+            if weight.trainable:
                 paths[id(weight.variable)] = weight.path
                 since = self.since.setdefault(weight.path, number)
                 key = phase.learning_rate_multipliers.get(weight.path, 1.0), since

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.files import written_together
+from kft.files import atomic_replace
 from kft.lora.kinds import LoRAConv2D, LoRAEinsumDense
 from kft.lora.layers import Settings
 from kft.lora.owned import adapted, head_paths
@@ -261,7 +261,7 @@ def write(
     digests = {CONFIG: hashlib.sha256(text.encode()).hexdigest(), TENSORS: digest(tensors)}
     if beside:
         digests[HEAD] = digest(beside)
-    with written_together(folder, [CONFIG, TENSORS, HEAD]) as aside:
+    with atomic_replace(folder, [CONFIG, TENSORS, HEAD]) as aside:
         save_file(tensors, aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)})
         if beside:
             save_file(beside, aside / HEAD, metadata={"format": "np"})

@@ -71,7 +71,7 @@ class AsMarked(Strategy):
             ValueError: No layer is marked trainable.
         """
         own, _ = self.filled(model)
-        paths = dict.fromkeys(w.path.rpartition("/")[0] for w in weights(model) if w.learns)
+        paths = dict.fromkeys(w.path.rpartition("/")[0] for w in weights(model) if w.trainable)
         return [PhaseAsMarked("as marked", tuple(paths), own.epochs, own.learning_rate, own.warmup)]
 
 
@@ -83,5 +83,5 @@ def _most_similar(model):
     if not any(weight.frozen for weight in found):
         return "full"
     heads = paths_of(model, stages_and_head(model)[1])
-    in_head = [any(part in heads for part in ancestors(w.path)) for w in found if w.learns]
+    in_head = [any(part in heads for part in ancestors(w.path)) for w in found if w.trainable]
     return "head_only" if all(in_head) else "last_blocks"
