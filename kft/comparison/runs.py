@@ -376,7 +376,9 @@ class Store:
             **run: Settings of the run.
         """
         names = ("trainable", "parameters", "seconds", "memory")
-        arrays = {"about": json.dumps({name: getattr(found, name) for name in names})}
+        arrays: dict[str, Any] = {
+            "about": json.dumps({name: getattr(found, name) for name in names})
+        }
         if isinstance(found.predictions, list):
             arrays["predictions"] = np.concatenate(found.predictions)
             arrays["ends"] = np.cumsum([len(row) for row in found.predictions])[:-1]
