@@ -41,10 +41,10 @@ def backbone():
 
 
 @dataclasses.dataclass(frozen=True)
-class Broken:
+class Broken(kft.strategies.Strategy):
     epochs: int = 1
 
-    def __call__(self, model):
+    def phases(self, model):
         raise RuntimeError("this strategy is\n  broken")
 
 
@@ -291,14 +291,19 @@ def test_what_is_expected(backbone, data):
     deep = esm2(4)
 
     def expected(name, **options):
-        model = runs.fresh(deep, kft.heads.for_data(data))
-        return runs.expected_seconds(step, model, kft.strategies.get(name, **options))
+        strategy = kft.strategies.get(name, **options)
+        model = strategy.prepare(runs.fresh(deep, kft.heads.for_data(data)))
+        before = [(w.path, w.frozen) for w in kft.params.weights(model)]
+        seconds = runs.expected_seconds(step, model, strategy.phases(model))
+        assert [(w.path, w.frozen) for w in kft.params.weights(model)] == before
+        return seconds
 
     forward = 0.3 / 10 / 3
     assert expected("linear_probe") == pytest.approx(forward * 1200)
     assert expected("full", epochs=2) == pytest.approx(forward * (2 * 3100 + 100))
     head, last = expected("head_only", epochs=10), expected("last_blocks", blocks=1, epochs=10)
     assert head < last < expected("full", epochs=10) / 2
+    assert last < expected("lora", epochs=10) < expected("full", epochs=10)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone compiles every model anew")

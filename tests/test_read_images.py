@@ -125,6 +125,41 @@ def test_a_column_may_name_the_part(folder):
     ]
 
 
+def test_a_table_may_lack_values(folder):
+    """`missing`, `dropna` and `decimal` mean what they mean to `read_csv`."""
+    files = [f"star/{i}.png" for i in range(20)]
+    numbers = [f"{i},5" for i in range(18)] + ["-99", "na"]
+    parts = ["train"] * 9 + [""] + ["valid"] * 4 + ["test"] * 6
+    rows = list(zip(files, numbers, [1] * 20, parts, strict=True))
+    path = table(folder / "all.csv", rows)
+    options = {"missing": ("-99", "na"), "decimal": ","}
+    with pytest.raises(ValueError, match=r"line 11: column 'part' .*\(3 cells are missing.*dropna"):
+        data.read_images(path, split="part", **options)
+    read = data.read_images(path, split="part", dropna=True, **options)
+    assert [len(split) for split in read.splits.values()] == [9, 4, 4]
+    assert read.train.targets.tolist() == [i + 0.5 for i in range(9)]
+    assert read.test.inputs == [folder / name for name in files[14:18]]
+    notes = " ".join(read.notes)
+    assert "3 of 20 lines with a missing cell were left out (column 'y' 2, 'part' 1)" in notes
+    assert "Column 'y' has decimal commas, read as points (17 numbers" in notes
+    # Marks that nobody has named are said, and words that may be names are asked about.
+    rows = [(name, -99 if i > 15 else i / 7, 1, "") for i, name in enumerate(files)]
+    read = data.read_images(table(path, rows))
+    assert "-99 stands in 4 of 20" in " ".join(read.notes)
+    read = data.read_images(path, missing=("-99.0",), dropna=True, split=None)
+    assert read.train.targets.tolist() == [i / 7 for i in range(16)]
+    rows = [(name, "na" if i > 9 else "b", 1, "") for i, name in enumerate(files)]
+    with pytest.raises(ValueError, match="column 'y' is 'na', a missing value .*missing=()"):
+        data.read_images(table(path, rows))
+    assert data.read_images(path, missing=()).classes == ("b", "na")
+
+
+@pytest.mark.parametrize("told", [{"missing": ()}, {"dropna": True}, {"decimal": "."}])
+def test_a_folder_has_no_cells(folder, told):
+    with pytest.raises(ValueError, match=f"no cells: `{next(iter(told))}` is for a CSV file"):
+        data.read_images(folder, **told)
+
+
 def test_no_split(folder):
     read = data.read_images(folder, split=None)
     assert len(read.train) == 60 and read.valid is None and read.test is None

@@ -120,6 +120,8 @@ def _methods(chosen, epochs, controls):
     found = []
     for name, one in named.items():
         strategy = strategies.get(one) if isinstance(one, str) else one
+        if strategy is not None:
+            strategies.check_strategy(strategy)
         if strategy is None or isinstance(strategy, strategies.AsMarked):
             raise ValueError(
                 "strategies must choose what learns, received one that trains what is marked: each "
@@ -251,8 +253,9 @@ class _Study:
             return
         for method in methods:
             try:
-                copy = fresh(self.backbone, self.make_head(self.data))
-                self.expected[method.name] = expected_seconds(step, copy, method.strategy)
+                copy = method.strategy.prepare(fresh(self.backbone, self.make_head(self.data)))
+                phases = method.strategy.phases(copy)
+                self.expected[method.name] = expected_seconds(step, copy, phases)
             except Exception:  # it is reported when its turn comes
                 self.expected[method.name] = 0.0
         rest = sum(self.expected[m.name] for m in methods for s in seeds if (m.name, s) not in kept)

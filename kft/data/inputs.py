@@ -67,6 +67,8 @@ class Encoder(Protocol):
         input_kind: An `InputKind` or its name: which inputs it takes.
         specials: Numbers of special tokens before and after the residues of a sequence: (1, 1) for
             "<cls> residues <eos>", (0, 0) where there are none.
+        pad: {name of an array: value at padded positions}, so that encoded sequences can be kept
+            and padded later; None if they are encoded again for each batch.
         check: Function (inputs, names) that raises what is wrong with inputs of one size before
             training starts, or None. Sequences are encoded one by one to find out.
         changes: Function of the inputs that counts what encoding changes in them, see
@@ -75,6 +77,7 @@ class Encoder(Protocol):
 
     input_kind: str
     specials: tuple[int, int]
+    pad: dict[str, float] | None
     check: Callable[[Sequence[Any], Sequence[str]], None] | None
     changes: Callable[[Sequence[Any]], Counter] | None
 
@@ -104,6 +107,7 @@ class EncoderInfo:
 
     input_kind: InputKind
     specials: tuple[int, int]
+    pad: dict[str, float] | None
     check: Callable[[Sequence[Any], Sequence[str]], None] | None
     changes: Callable[[Sequence[Any]], Counter] | None
 
@@ -143,6 +147,7 @@ def encoder_info(
     return EncoderInfo(
         input_kind=InputKind(getattr(encode, "input_kind", None) or kind_of(inputs)),
         specials=tuple(getattr(encode, "specials", SPECIALS)),
+        pad=getattr(encode, "pad", None),
         check=getattr(encode, "check", None),
         changes=getattr(encode, "changes", None),
     )

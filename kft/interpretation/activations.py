@@ -14,8 +14,15 @@ from contextlib import contextmanager, nullcontext
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend import AutocastScope
-from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE as NARROWED
+
+from kft.keras_internals import (
+    attention_settings,
+    autocast,
+    float64_is_kept,
+    set_attention_settings,
+    sublayers_of,
+    torch_device,
+)
 
 _ALONE = threading.RLock()
 
@@ -51,7 +58,7 @@ class Activation:
                 f"stage must be one of {', '.join(stages)} of {backbone.name}, received {stage!r}."
             )
         self.stages = backbone.stages[: stages.index(stage) + 1]
-        self._layers = [layer for each in self.stages for layer in each._flatten_layers()]
+        self._layers = [layer for each in self.stages for layer in sublayers_of(each)]
         if rounded := [layer.path for layer in self._layers if layer.quantization_mode]:
             raise ValueError(
                 f"{backbone.name} has quantized weights, {rounded[0]} for one, through which no "
@@ -110,7 +117,7 @@ class Activation:
         """(1, H, W, 3) and (C,) -> ()."""
         mean, std = self.statistics
         x = ops.divide(ops.subtract(pixels, mean), std)
-        with AutocastScope(self.dtype):  # weights are cast when they are read
+        with autocast(self.dtype):  # weights are cast when they are read
             for part in self._parts:
                 x = part(x)  # at the end (1, positions ..., C)
         x = ops.square(x) if self.squares else x
@@ -170,9 +177,7 @@ def _gradient_of(value, variables):
 def _precision():
     """float64, and float32 on Apple's graphics processors, which know no other."""
     if keras.backend.backend() == "torch":
-        from keras.src.backend.torch.core import get_device
-
-        return "float32" if get_device() == "mps" else "float64"
+        return "float32" if torch_device() == "mps" else "float64"
     return "float64"
 
 
@@ -186,8 +191,8 @@ def _computed_in(dtype, layers):
     with _ALONE:
         attentions = [x for x in layers if isinstance(x, keras.layers.MultiHeadAttention)]
         policies = [x.dtype_policy for x in layers]
-        told = [(x._dropout, x._inverse_sqrt_key_dim) for x in attentions]
-        general, narrow = keras.config.dtype_policy(), NARROWED["float64"]
+        told = [attention_settings(x) for x in attentions]
+        general = keras.config.dtype_policy()
         try:
             for layer in layers:
                 layer.dtype_policy = dtype
@@ -195,19 +200,16 @@ def _computed_in(dtype, layers):
                 # Asked for dropout, which it does not do at inference, Keras takes the softmax of
                 # its own, and not JAX's, which is one of float32. Of a number TensorFlow makes
                 # float32 first, of an array not.
-                layer._dropout = 1.0
-                layer._inverse_sqrt_key_dim = np.asarray(layer._inverse_sqrt_key_dim)
+                set_attention_settings(layer, 1.0, np.asarray(attention_settings(layer)[1]))
             keras.config.set_dtype_policy(dtype)  # of layers that others make when they are called
-            NARROWED["float64"] = "float64"  # on JAX and torch Keras makes float32 of it
-            with _doubles():
+            with float64_is_kept(), _doubles():
                 yield
         finally:
-            NARROWED["float64"] = narrow
             keras.config.set_dtype_policy(general)
             for layer, policy in zip(layers, policies, strict=True):
                 layer.dtype_policy = policy
             for layer, (rate, scale) in zip(attentions, told, strict=True):
-                layer._dropout, layer._inverse_sqrt_key_dim = rate, scale
+                set_attention_settings(layer, rate, scale)
 
 
 def _doubles():

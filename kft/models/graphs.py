@@ -14,6 +14,7 @@ from kft.backbones.copies import (
     restore,
     without_flags,
 )
+from kft.keras_internals import functional_of, nodes_of, seed_generators, sublayers_of
 from kft.params import is_frozen, layers
 from kft.params.paths import listed
 
@@ -27,7 +28,7 @@ class Learner(OrderedFit):
     can be computed once.
     """
 
-    def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
+    def run_graph(self, run, inputs, operation_fn, call_fn):
         dropping = []
 
         def in_mode(operation):
@@ -50,7 +51,7 @@ class Learner(OrderedFit):
                 return call
             return lambda *args, **kwargs: operation(*args, **{**kwargs, "training": False})
 
-        outputs = super()._run_through_graph(inputs, in_mode, call_fn)
+        outputs = super().run_graph(run, inputs, in_mode, call_fn)
         if dropping and "__init__" in vars(type(self)):
             warnings.warn(
                 f"The clone of {self.name} is a plain functional model, in which the dropout of "
@@ -97,8 +98,7 @@ def _inactive(operation):
 
 
 def _has_dropout(layer):
-    parts = layer._flatten_layers()
-    return any(part._seed_generators and getattr(part, "rate", 0) for part in parts)
+    return any(seed_generators(x) and getattr(x, "rate", 0) for x in sublayers_of(layer))
 
 
 # The base class of Keras's augmentation layers, which Keras does not export.
@@ -133,26 +133,25 @@ def flat(model: keras.Model) -> Learner:
 
 def _graph(layer):
     """Return the layer, or the model inside of a Sequential, if its graph is all that it does."""
-    layer = getattr(layer, "_functional", layer)
+    layer = functional_of(layer)
     runs = getattr(type(layer), "call", None)
     return layer if getattr(runs, "__qualname__", "") == "Functional.call" else None
 
 
 def _run_again(model, tensors):
     """Call every layer of the graph once more, symbolically; functional ones are opened."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            args, kwargs = node.arguments.fill_in(tensors)
-            inner = _graph(node.operation)
-            if inner is None:
-                outputs = keras.tree.flatten(node.operation(*args, **kwargs))
-            else:
-                inside = dict(zip(map(id, inner.inputs), keras.tree.flatten(args), strict=True))
-                _run_again(inner, inside)
-                outputs = [inside[id(x)] for x in inner.outputs]
-            tensors |= zip(map(id, node.outputs), outputs, strict=True)
+    for node in nodes_of(model):
+        if node.is_input:
+            continue
+        args, kwargs = node.arguments.fill_in(tensors)
+        inner = _graph(node.operation)
+        if inner is None:
+            outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+        else:
+            inside = dict(zip(map(id, inner.inputs), keras.tree.flatten(args), strict=True))
+            _run_again(inner, inside)
+            outputs = [inside[id(x)] for x in inner.outputs]
+        tensors |= zip(map(id, node.outputs), outputs, strict=True)
 
 
 def node_of(graph, layer):
@@ -165,5 +164,4 @@ def node_of(graph, layer):
     Returns:
         A Keras node: `input_tensors` and `output_tensors` are those of this model.
     """
-    nodes = [node for depth in graph._nodes_by_depth.values() for node in depth]
-    return next(node for node in nodes if node.operation is layer)
+    return next(node for node in nodes_of(graph, outputs_first=True) if node.operation is layer)

@@ -17,6 +17,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.keras_internals import set_direction
+
 REDUCTION = "mean_with_sample_weight"
 
 # Lower bound of probabilities in logarithms. With Keras's 1e-7 a record that is wrong by more than
@@ -206,7 +208,7 @@ class AbsoluteError(keras.metrics.MeanMetricWrapper):
 
     def __init__(self, name: str = "mean_absolute_error", dtype: Any = None):
         super().__init__(fn=_absolute_error, name=name, dtype=dtype)
-        self._direction = "down"  # less is better, for Keras's callbacks
+        set_direction(self, "down")  # less is better, for Keras's callbacks
 
     def get_config(self) -> dict:
         """Return the arguments."""

@@ -16,6 +16,7 @@ from kft.backbones.copies import (
     names_of,
     restore,
 )
+from kft.keras_internals import sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
 from kft.params import find, layers, weights
@@ -128,7 +129,7 @@ class Model(Learner):
         restore(model._in_head(), config.get("exchanged", {}))
         # A model is frozen as it was, or the optimizer's state would not fit it.
         if "frozen" in config:  # an older file, with Keras's paths, which a process may number on
-            for layer in model._flatten_layers(include_self=False):
+            for layer in sublayers_of(model, include_self=False):
                 layer.trainable = layer.path not in config["frozen"]
         return marked(model, config)
 

@@ -4,6 +4,7 @@ import hashlib
 
 import keras
 
+from kft.keras_internals import sublayers_of
 from kft.params.paths import find, synchronise, weights
 
 _UNSAID = object()  # None says "all"
@@ -104,5 +105,5 @@ def _chosen(model, pattern, trainable):
     chosen = [w for w in weights(model) if trainable is None or w.frozen != trainable]
     if pattern is _UNSAID or pattern is None:
         return chosen
-    inside = {id(x) for _, layer in find(model, pattern) for x in layer._flatten_layers()}
+    inside = {id(x) for _, layer in find(model, pattern) for x in sublayers_of(layer)}
     return [weight for weight in chosen if id(weight.layer) in inside]

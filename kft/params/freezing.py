@@ -4,6 +4,11 @@ import warnings
 
 import keras
 
+from kft.keras_internals import (
+    own_non_trainable_weights,
+    own_trainable_weights,
+    sublayers_of,
+)
 from kft.params.paths import ancestors, find, layers, listed, sublayers, synchronise, weights
 
 # Functions (model, layers) that are called before layers wake: an adapter keeps what they were
@@ -94,7 +99,7 @@ def _mark(model, pattern, learns, others=None):
         matched = [(path, layer) for path, layer in layers(model).items() if "/" not in path]
     else:
         matched = find(model, pattern)
-    below = [layer._flatten_layers() for _, layer in matched]
+    below = [sublayers_of(layer) for _, layer in matched]
     chosen = {id(layer) for part in below for layer in part}
     if pattern is None:
         chosen.add(id(model))
@@ -121,7 +126,7 @@ def _plan(model, chosen, learns, others):
     """What each layer's flag and each variable shall be: two dicts by id, and the order to set."""
     order, wanted, flags, weighted = _parents_first(model), {}, {}, set()
     for layer in order:
-        for variable in layer._trainable_variables:
+        for variable in own_trainable_weights(layer):
             if id(layer) in chosen:  # wins where a variable is shared
                 wanted[id(variable)] = learns
             else:
@@ -129,7 +134,7 @@ def _plan(model, chosen, learns, others):
                 wanted.setdefault(id(variable), kept if others is None else others)
     for layer in reversed(order):
         below = sublayers(layer)
-        counts = [wanted[id(variable)] for variable in layer._trainable_variables]
+        counts = [wanted[id(variable)] for variable in own_trainable_weights(layer)]
         counts += [flags[id(sublayer)] for sublayer in below if id(sublayer) in weighted]
         if counts:
             weighted.add(id(layer))
@@ -152,7 +157,7 @@ def _set_flags(model, wanted, flags, order):
         layer.trainable = not flags[id(layer)]
         layer.trainable = flags[id(layer)]
     for layer in order:
-        for variable in layer._trainable_variables:
+        for variable in own_trainable_weights(layer):
             if variable.trainable and not wanted[id(variable)]:
                 variable.trainable = False
 
@@ -230,7 +235,7 @@ def by_hand(model):
 
     Not what a strategy, `kft.add_lora` or the like have marked on their own, and not what learns
     because nobody has said anything. In a copy, or a model that is read from a file, everything
-    that is frozen counts as marked by hand.
+    that is frozen counts as marked by hand if anything that is frozen was.
 
     Args:
         model: any built Keras model.
@@ -286,9 +291,9 @@ def is_frozen(layer):
         (False, True)
     """
     none = True
-    for part in layer._flatten_layers():
-        moving = [variable.trainable for variable in part._trainable_variables]
-        moving += [part.trainable] * len(part._non_trainable_variables)
+    for part in sublayers_of(layer):
+        moving = [variable.trainable for variable in own_trainable_weights(part)]
+        moving += [part.trainable] * len(own_non_trainable_weights(part))
         if any(moving):
             return False
         none = none and not moving

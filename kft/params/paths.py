@@ -5,8 +5,15 @@ import re
 from dataclasses import dataclass, field
 
 import keras
-from keras.src.models import Functional
-from keras.src.utils.naming import to_snake_case
+
+from kft.keras_internals import (
+    Functional,
+    own_trainable_weights,
+    own_weights,
+    sublayers_of,
+    to_snake_case,
+)
+from kft.messages import listed
 
 # Paths ----------------------------------------------------------------------------------------
 
@@ -90,8 +97,8 @@ def weights(model):
     """
     found, seen = [], set()
     for path, layer in {"": model, **layers(model)}.items():
-        gradient = {id(variable) for variable in layer._trainable_variables}
-        own = [*layer._trainable_variables, *layer._non_trainable_variables]
+        gradient = {id(variable) for variable in own_trainable_weights(layer)}
+        own = own_weights(layer)
         for name, variable in zip(_numbered([v.name for v in own]), own, strict=True):
             if id(variable) not in seen:
                 seen.add(id(variable))
@@ -104,7 +111,7 @@ def weights(model):
 def sublayers(layer):
     """What a layer holds directly, input layers left out."""
     # A layer is a torch module on torch, and `vars` does not list what is in it.
-    below = layer._flatten_layers(recursive=False, include_self=False)
+    below = sublayers_of(layer, recursive=False, include_self=False)
     return [sublayer for sublayer in below if not isinstance(sublayer, keras.layers.InputLayer)]
 
 
@@ -255,10 +262,3 @@ def _nothing_matched(model, pattern, matches, paths):
         f"{'it has' if near is paths else 'near it are'} {listed(near, 5)}. "
         f"print(kft.parameters(model)) shows them."
     )
-
-
-def listed(names, most):
-    """ "a, b and 3 more"."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more

@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from numbers import Number
 from typing import Any
 
@@ -81,6 +82,9 @@ class Batches(Passes):
         info: What the encoder states about itself, see `kft.data.inputs.EncoderInfo`.
         lengths: int array, the tokens of each record, special tokens included and without what
             was cut; None if records are images or rows, which do not differ in size.
+        encoded: List of the encoded records without padding, one dict of arrays (L,) each; None
+            where `encode` states no `pad`. Such records are encoded once, when the batches are
+            made, else again in every epoch.
     """
 
     def __init__(self, inputs, targets, encode, batch_size, seed, max_length, names, masks=None):
@@ -88,6 +92,7 @@ class Batches(Passes):
         self.inputs, self.targets, self.encode = inputs, targets, encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
         self.cut, self.lengths, self.changes = [], None, Counter()
+        self.encoded = None
         self.info, sizes = encoder_info(encode, inputs), None
         # All inputs are checked now: an error in the third epoch is too late.
         if encode is None:
@@ -109,18 +114,57 @@ class Batches(Passes):
 
     def __getitem__(self, index):
         self.asked_for(index)
-        chosen = self.chosen[index]
-        inputs = [self.inputs[i] for i in chosen]
-        if self.lengths is None:
-            encoded = self.encode(inputs)
-        else:
-            with silent_cuts():  # counted in `cut` and `changes`
-                encoded = self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
+        encoded = self.inputs_of(index)
         if self.targets is None:
             return encoded
+        length = None if self.lengths is None else _tokens(encoded)
+        return (encoded, *self.targets_of(index, length))
+
+    def inputs_of(self, index):
+        """The encoded inputs of batch `index`."""
+        chosen = self.chosen[index]
+        if self.encoded is not None:
+            return self._padded_inputs(chosen, self.padded(index))
+        inputs = [self.inputs[i] for i in chosen]
+        if self.lengths is None:
+            return self.encode(inputs)
+        with silent_cuts():  # they are counted in `cut` and `changes`
+            return self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
+
+    def targets_of(self, index, length):
+        """The targets of batch `index`, and their weights where residues have targets.
+
+        Args:
+            index: Number of the batch.
+            length: Tokens that each record is padded to.
+
+        Returns:
+            Tuple of arrays, empty where there are no targets; nothing is encoded for it.
+        """
+        chosen = self.chosen[index]
+        if self.targets is None:
+            return ()
         if isinstance(self.targets, list):
-            return (encoded, *self._at_tokens(chosen, _tokens(encoded)))
-        return encoded, self.targets[chosen]
+            return self._at_tokens(chosen, length)
+        return (self.targets[chosen],)
+
+    def in_order(self):
+        """The same records in one order, by length, without targets; none is encoded for it."""
+        other = copy(self)
+        other.seed, other.targets, other.epoch = None, None, 0
+        other.begin_pass()
+        other._plan()
+        return other
+
+    def _padded_inputs(self, chosen, length):
+        """Encoded records as one batch: {name: array (B, L)}."""
+        rows = [self.encoded[i] for i in chosen]
+        batch = {}
+        for name, first in rows[0].items():
+            batch[name] = np.full((len(rows), length), self.info.pad[name], first.dtype)
+            for out, row in zip(batch[name], rows, strict=True):
+                out[: len(row[name])] = row[name]
+        return batch
 
     def padded(self, index: int) -> int | None:
         """Return the tokens that each record of batch `index` is padded to; None without length."""
@@ -151,15 +195,21 @@ class Batches(Passes):
     def _measure(self, names):
         """Return the tokens of each input, and its residues before any are cut."""
         lengths, residues = [], []
+        keeps = self.info.pad is not None
+        self.encoded = [] if keeps else None
         with silent_cuts():
             for name, x in zip(names, self.inputs, strict=True):
-                tokens = _tokens(self.encode([x], names=[name]))
+                encoded = self.encode([x], names=[name])
+                tokens = _tokens(encoded)
                 residues.append(tokens - sum(self.info.specials))
                 if self.max_length is not None and len(x) > self.max_length:
-                    kept = _tokens(self.encode([x], self.max_length, names=[name]))
+                    encoded = self.encode([x], self.max_length, names=[name])
+                    kept = _tokens(encoded)
                     self.cut += [tokens - kept] if kept < tokens else []
                     tokens = kept
                 lengths.append(tokens)
+                if keeps:
+                    self.encoded.append({key: array[0] for key, array in encoded.items()})
         return np.array(lengths), residues
 
     def go_to(self, epoch: int) -> None:

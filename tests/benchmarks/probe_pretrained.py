@@ -40,7 +40,7 @@ def probed(told, kind, backbones, data, seeds, max_length):
         answers.append(kft.predict(done.model, data.test.inputs, max_length=max_length))
     answers = answers if len(answers) == seeds else answers * seeds
     last = done.phases[-1]
-    return Row(told, kind, scores_of(data, answers), last["trainable"], last["parameters"],
+    return Row(told, kind, scores_of(data, answers), last.trainable, last.parameters,
                done.seconds, predictions=answers)  # fmt: skip
 
 

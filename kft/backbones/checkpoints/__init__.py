@@ -4,6 +4,7 @@ Nothing here knows a model, Keras or torch: the package of a backbone says which
 variable.
 """
 
+from kft.backbones.checkpoints.filling import Origin, fill
 from kft.backbones.checkpoints.hub import hub_folder
 from kft.backbones.checkpoints.mapping import LoadReport, Tensors
 from kft.backbones.checkpoints.safetensors import read_safetensors
@@ -12,7 +13,9 @@ from kft.backbones.checkpoints.torch_files import CheckpointError, read_torch
 __all__ = [
     "CheckpointError",
     "LoadReport",
+    "Origin",
     "Tensors",
+    "fill",
     "hub_folder",
     "read_safetensors",
     "read_torch",

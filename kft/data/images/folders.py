@@ -33,17 +33,10 @@ MOST_NAMED = 10  # offenders that an error lists
 
 
 def read_images(
-    path,
-    inputs="path",
-    target="y",
-    split="random",
-    groups=None,
-    task=None,
-    fractions=(0.7, 0.15, 0.15),
-    seed=0,
-    value_range=None,
-    percentiles=PERCENTILES,
-):
+    path, inputs="path", target="y", split="random", groups=None, task=None,
+    fractions=(0.7, 0.15, 0.15), seed=0, value_range=None, percentiles=PERCENTILES,
+    missing=None, dropna=False, decimal=None,
+):  # fmt: skip
     """Read images with their targets, open each once to see that it is whole, and split them.
 
     A folder holds a folder per class, or train, valid and test with these. A CSV file names an
@@ -61,6 +54,7 @@ def read_images(
         seed: integer, for "random".
         value_range: (black, white) of images of 16 bits, or None: by their percentiles.
         percentiles: (lower, upper) of all values of the 16-bit images in train, from 0 to 100.
+        missing, dropna, decimal: of a CSV file, see `kft.data.read_csv`.
 
     Returns:
         Dataset: inputs are `pathlib.Path`, opened when they are needed. Classes are sorted. Images
@@ -75,7 +69,9 @@ def read_images(
     """
     path = Path(path)
     _check_options(path, split, task, value_range)
-    found = _found(path, inputs, target, split, groups, task)
+    columns = {"inputs": inputs, "target": target}
+    columns |= {} if groups is None else {"groups": groups}
+    found = _found(path, columns, task, split, missing, dropna, decimal)
     seen, checksum = _verify(found.files, path)
     groups, parts, how = _split(found, seen, path, split, fractions, seed)
     value_range, *notes = _find_range(found.files, seen, parts, value_range, percentiles)
@@ -107,11 +103,16 @@ class _Found:
     table: Table | None = None
 
 
-def _found(path, inputs, target, split, groups, task):
+def _found(path, columns, task, split, missing, dropna, decimal):
     if path.is_dir():
-        _check_folder(path, split, groups, task)
+        told = {"missing": missing, "dropna": dropna or None, "decimal": decimal}
+        _check_folder(path, split, columns.get("groups"), task, told)
         return _read_folder(path)
-    return _read_table(Table(path, None), inputs, target, groups, task)
+    check_arguments("random", None, task)
+    table = Table(path, None, missing, decimal)
+    by_column = split not in (None, "random") and split in table.header
+    table.settle(columns | ({"split": split} if by_column else {}), dropna)
+    return _read_table(table, columns, task)
 
 
 def _check_options(path, split, task, value_range):
@@ -172,8 +173,13 @@ def _is_litter(path, root):
     return path.name.lower() in LITTER or any(part.startswith(".") for part in parts)
 
 
-def _check_folder(root, split, groups, task):
+def _check_folder(root, split, groups, task, of_tables):
     """A folder tells classes and nothing else."""
+    if told := [name for name, value in of_tables.items() if value is not None]:
+        raise ValueError(
+            f"{root} is a folder, which has no cells: `{told[0]}` is for a CSV file, received "
+            f"{of_tables[told[0]]!r}; leave it out."
+        )
     if split not in ("random", None) or groups is not None or task == "regression":
         raise ValueError(
             f"{root} is a folder, which has no columns: `split` must be 'random' or None, `groups` "
@@ -261,10 +267,9 @@ def _are_parts(root, folders):
     return True
 
 
-def _read_table(table, inputs, target, groups, task):
-    check_arguments("random", groups, task)
-    cells = table.column(inputs, "inputs")
-    words = table.column(target, "target")
+def _read_table(table, columns, task):
+    cells, words = (table.column(columns[name], name) for name in ("inputs", "target"))
+    target, groups = columns["target"], columns.get("groups")
     task = task or task_of(table, target, words)
     read = read_numbers if task == "regression" else read_classes
     targets, classes = read(table, target, words, cells)
@@ -368,6 +373,7 @@ def _joined(names, pixels):
 
 def _remarks(found, seen, parts, path, split):
     """Sentences about what looks odd but may be meant."""
+    yield from found.table.notes if found.table else ()
     yield from _copies(seen, parts, found.targets)
     if found.homes is not None or split not in ("random", None):
         yield from _absent(parts, found.targets, found.classes)

@@ -10,7 +10,9 @@ Pillow is imported when an image is first read, not with kft.
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -397,3 +399,26 @@ def resized_pixels(pixels, height, width, resample="bilinear"):
         for channel in np.moveaxis(pixels, -1, 0)  # each of mode "F"
     ]
     return np.stack(channels, axis=-1)
+
+
+def image_list(images: Sequence[Any] | np.ndarray) -> list[Any]:
+    """Return a list of images, which is what functions that take images expect.
+
+    Args:
+        images: List of images, or one array of several, (B, h, w, channels).
+
+    Raises:
+        TypeError: A single image.
+
+    Example:
+        >>> len(image_list(np.zeros((2, 8, 8, 3))))
+        2
+    """
+    one = "images must be a list of images, received one: write [image]."
+    if isinstance(images, str | os.PathLike) or hasattr(images, "convert"):  # as PIL's have
+        raise TypeError(one)
+    if isinstance(images, np.ndarray) and (
+        images.ndim < 3 or (images.ndim == 3 and images.shape[-1] in (1, 3, 4))
+    ):
+        raise TypeError(one)
+    return list(images)
