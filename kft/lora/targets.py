@@ -3,6 +3,7 @@
 import math
 import numbers
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -76,6 +77,23 @@ def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:
             raise ValueError(f"{path} of {model.name} cannot be adapted: {reason}.")
         chosen |= {p: everything[p] for p in within or [path]}
     return {path: layer for path, layer in everything.items() if path in chosen}
+
+
+def for_layers(setting: Settings, chosen: Mapping[str, keras.Layer]) -> dict[str, Settings]:
+    """Return {path: settings} without what a layer cannot have: a bias, dropout of a lookup.
+
+    Args:
+        setting: What is asked for.
+        chosen: {path: layer}.
+    """
+    return {
+        path: replace(
+            setting,
+            dropout=0.0 if isinstance(layer, keras.layers.Embedding) else setting.dropout,
+            bias=setting.bias and bias_size(layer) > 0,
+        )
+        for path, layer in chosen.items()
+    }
 
 
 def with_patterns(
