@@ -20,7 +20,7 @@ demo: $(VENV)/.installed-$(BACKEND)
 # Small enough for minutes: 320 peptides, eight epochs at a rate from which random weights learn too;
 # of the few peptides above 62 residues the rest is cut, since JAX compiles for each further length.
 DEMO := --data amp --records 320 --max-length 62 --strategies linear_probe full --seeds 3 \
-	--epochs 8 --rate 5e-4
+	--epochs 8 --learning-rate 5e-4
 
 # Small models gain nothing from a second thread: two processes run at a time.
 test: $(VENV)/.installed-test

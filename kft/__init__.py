@@ -118,6 +118,7 @@ for _module in (
     "kft.backbones",
     "kft.lora",
     "kft.models",
+    "kft.models.heads",
     "kft.training.frontier",
     "kft.training.optimizers",
     "kft.training.pretraining",

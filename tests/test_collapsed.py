@@ -8,7 +8,7 @@ import pytest
 import kft
 from kft import plots
 from kft.comparison.results import Comparison, Row
-from kft.comparison.study import constant_seeds
+from kft.comparison.scoring import constant_seeds
 from kft.evaluation import metrics as evaluation
 from kft.evaluation.significance import resampled
 from kft.plots.comparison import Point
@@ -46,7 +46,7 @@ def test_the_case_of_the_issue():
     found = comparison(MEAN, COUNTS, LORA)
     assert found.best is COUNTS and found.recommended is COUNTS
     assert "no strategy earns its cost" in found.recommendation
-    assert "Answers hardly vary: lora." in found.recommendation
+    assert "Predictions hardly vary: lora." in found.recommendation
 
 
 def test_screen_table_and_figure_say_what_the_record_says(tmp_path):
@@ -56,7 +56,7 @@ def test_screen_table_and_figure_say_what_the_record_says(tmp_path):
     assert said in record["recommendation"] and record["rows"]["lora"]["constant seeds"] == 2
     lines = {name: next(x for x in str(found).splitlines() if name in x) for name in
              ("lora", "3-mers", "mean")}  # fmt: skip
-    assert "answers hardly vary" in lines["lora"] and "highest" not in lines["lora"]
+    assert "predictions hardly vary" in lines["lora"] and "highest" not in lines["lora"]
     assert "3-mers (recommended)" in lines["3-mers"] and "highest" in lines["3-mers"]
     assert "hardly" not in lines["mean"]  # the mean is meant to be one number
     assert said in str(found)
@@ -78,7 +78,7 @@ def test_a_single_seed_that_collapsed_is_named():
     one = row("lora", [TARGETS + 0.1 * VARIED, ALIKE])
     found = comparison(COUNTS, one, FULL)
     assert one in found.candidates and found.best is not one and found.recommended is not one
-    assert "Answers hardly vary: lora (1 of 2 seeds)." in found.recommendation
+    assert "Predictions hardly vary: lora (1 of 2 seeds)." in found.recommendation
 
 
 def test_where_all_have_collapsed_nothing_is_recommended():
@@ -87,7 +87,7 @@ def test_where_all_have_collapsed_nothing_is_recommended():
     assert "Recommended: nothing." in found.recommendation
     assert not found.to_frame()["recommended"].any()
     assert "no method has answers that vary" in found.figure()[1]
-    assert "answers hardly vary" in str(found)
+    assert "predictions hardly vary" in str(found)
 
 
 def test_controls_that_collapsed_are_no_yardstick():

@@ -297,9 +297,9 @@ def test_from_scratch_leaves_the_given_weights_of_a_learner():
     for model in (flat(plain()), fine_tuned(), esm2().masked_lm):
         kft.freeze(model, next(iter(kft.params.layers(model))))
         before = kft.fingerprint(model, None)
-        phases = kft.strategies.get("from_scratch")(model)
-        assert not parts(phases[0].model) & parts(model)
-        perturb(phases[0].model)
+        copy = kft.strategies.get("from_scratch").prepare(model)
+        assert not parts(copy) & parts(model)
+        perturb(copy)
         assert kft.fingerprint(model, None) == before
 
 

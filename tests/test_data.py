@@ -208,7 +208,7 @@ def test_unknown_name_lists_the_valid_ones_and_guesses():
     with pytest.raises(ValueError, match=r"amp, digits, .*; got 'gb2'.*'gb1'"):
         data.load("gb2")
     proteins, images = ("amp", "gb1", "secondary_structure"), ("digits", "gravitational_waves")
-    assert data.names() == tuple(sorted([*proteins, *images]))
+    assert data.names() == sorted([*proteins, *images])
 
 
 def test_unknown_option_lists_the_valid_ones():
@@ -283,7 +283,12 @@ def test_split_refuses(arguments, message):
 @pytest.mark.parametrize(
     ("task", "classes", "targets", "message"),
     [
-        ("ranking", None, [0, 1], "one of classification, regression, residue_classification"),
+        (
+            "ranking",
+            None,
+            [0, 1],
+            "one of classification, multilabel, regression, residue",
+        ),
         ("classification", ("a", "b"), [0, 2], "targets from 0 to 2, but `classes` names 2"),
         ("classification", ("a", "b"), [-1, 1], "targets from -1 to 1"),
         ("classification", ("a", "b"), [0.0, 1.0], "needs integers"),

@@ -91,5 +91,5 @@ def test_values_by_pattern_are_a_dict(wrong):
         with pytest.raises(TypeError, match=rf"{option} must be a dict \{{pattern: value\}}"):
             kft.add_lora(model, **{option: wrong})
     for name in ("last_blocks", "gradual_unfreezing", "full"):
-        with pytest.raises(TypeError, match=r"rates must be a dict \{pattern: value\}"):
-            kft.strategies.get(name, rates=wrong)(model)
+        with pytest.raises(TypeError, match="learning_rate_multipliers must be a dict"):
+            kft.strategies.get(name, learning_rate_multipliers=wrong).phases(model)

@@ -106,9 +106,9 @@ def test_it_says_what_learns_for_how_long_and_how_fast(capsys):
         layer.trainable = False
     done = kft.fit(model, RECORDS, epochs=1, verbose=2)
     count = len(params.weights(model))
-    said = f"What is marked trainable learns: 2 of {count} weights, in head; for 1 epoch, at a"
+    said = f"Training what is marked trainable: 2 of {count} weights, in head; for 1 epoch, at a"
     assert f"{said} learning rate of at most 0.001." in capsys.readouterr().out
-    assert done.phases[0]["name"] == "as marked" and done.phases[0]["trainable"] == 17
+    assert done.phases[0].name == "as marked" and done.phases[0].trainable == 17
 
 
 def test_a_second_plain_fit_trains_what_the_strategy_left_and_says_so(capsys):
@@ -118,7 +118,7 @@ def test_a_second_plain_fit_trains_what_the_strategy_left_and_says_so(capsys):
     done = kft.fit(model, RECORDS, epochs=1, verbose=2)
     out = capsys.readouterr().out
     assert moved(before, values(model)) == {"head/dense/kernel", "head/dense/bias"}
-    assert "weights, in head;" in out and "What is frozen was marked by kft" in out
+    assert "weights, in head;" in out and "Some layers were frozen by kft" in out
     assert isinstance(done.strategy, AsMarked)
 
 
@@ -127,7 +127,7 @@ def test_epochs_and_rate_are_those_of_the_strategy_that_trains_as_much():
     def told(model):
         strategy, name = AsMarked().filled(model)
         own = strategies.get(name)
-        assert (strategy.epochs, strategy.rate) == (own.epochs, own.rate)
+        assert (strategy.epochs, strategy.learning_rate) == (own.epochs, own.learning_rate)
         return name
 
     model = make(2)
@@ -142,7 +142,7 @@ def test_epochs_and_rate_are_those_of_the_strategy_that_trains_as_much():
     stack.layers[0].trainable = False
     assert told(stack) == "last_blocks"
     given, name = AsMarked(3, 0.5).filled(stack)
-    assert (given.epochs, given.rate, name) == (3, 0.5, "last_blocks")
+    assert (given.epochs, given.learning_rate, name) == (3, 0.5, "last_blocks")
 
 
 @pytest.mark.once
@@ -151,7 +151,7 @@ def test_nothing_to_learn_is_an_error_before_anything_is_done():
     model.trainable = False
     with pytest.raises(ValueError, match="No weight of model is marked trainable.*head_only"):
         kft.fit(model, RECORDS, verbose=0)
-    with pytest.raises(ValueError, match="rate must be a number above 0, received -1"):
+    with pytest.raises(ValueError, match="learning_rate must be a number above 0, received -1"):
         kft.fit(make(), RECORDS, learning_rate=-1.0)
 
 
@@ -190,7 +190,7 @@ def test_marks_of_kft_itself_and_marks_that_agree_are_not_spoken_of():
             strategy = strategies.get(name, **({"blocks": 1} if name == "last_blocks" else {}))
             kft.fit(model, RECORDS, strategy, epochs, verbose=0)
         unfreezing = strategies.get("gradual_unfreezing", epochs=2)
-        unfreezing(model)  # as recipes do, to show what learns
+        unfreezing.phases(model)[0].mark(model)
         kft.fit(model, RECORDS, unfreezing, verbose=0)
         kft.freeze(model, ["embedding", "block_0"])
         kft.unfreeze(model)  # as it was made: nothing is chosen by that
@@ -199,7 +199,7 @@ def test_marks_of_kft_itself_and_marks_that_agree_are_not_spoken_of():
         model.backbone.trainable = False
         kft.fit(model, RECORDS, "head_only", 1, verbose=0)  # the same marks
         kft.add_lora(model, rank=2)
-        kft.fit(model, RECORDS, "lora", 1, verbose=0)
+        kft.fit(model, RECORDS, strategies.get("lora", rank=2), 1, verbose=0)
         kft.lora.remove(model)
         kft.fit(model, RECORDS, "full", 1, verbose=0)
 

@@ -58,7 +58,8 @@ def test_what_learns():
 def test_training_moves_adapters_and_head_alone(tmp_path):
     model = fine_tuned(dropout=0.1)
     before, frozen = kft.params.digests(model, None), kft.fingerprint(model)
-    kft.fit(model, (SEQUENCES, TARGETS), kft.strategies.get("lora", epochs=1), verbose=0)
+    strategy = kft.strategies.get("lora", rank=4, dropout=0.1, epochs=1)
+    kft.fit(model, (SEQUENCES, TARGETS), strategy, verbose=0)
     assert kft.fingerprint(model) == frozen
     after = kft.params.digests(model, None)
     changed = {path for path in before if before[path] != after[path]}
@@ -109,8 +110,13 @@ def test_removed_when_merged(tmp_path):
 def test_rates_of_a_and_b():
     """LoRA+ multiplies the rate of B; decay per block and patterns go on top."""
     model = kft.Model(models.esm2(2), kft.heads.Regression())
-    strategy = kft.strategies.get("lora", b_ratio=16, layer_decay=0.5, rates={"value": 3.0})
-    factors = strategy(model)[0].factors
+    strategy = kft.strategies.get(
+        "lora",
+        loraplus_lr_ratio=16,
+        layer_decay=0.5,
+        learning_rate_multipliers={"value": 3.0},
+    )
+    factors = strategy.phases(strategy.prepare(model))[0].learning_rate_multipliers
     assert factors["block_1/query/lora_a_default"] == 0.5
     assert factors["block_1/query/lora_b_default"] == 16 * 0.5
     assert factors["block_0/value/lora_b_default"] == 16 * 3 * 0.25
@@ -232,7 +238,7 @@ def test_half_precision(dtype, tmp_path):
     targets = ["query", "tokens", "feedforward_in"]
     before = answers(model).astype("float32")
     kft.add_lora(model, 4, targets=targets, dora=True, bias="all")
-    kft.fit(model, (SEQUENCES, TARGETS), "lora", 1, verbose=0)
+    kft.fit(model, (SEQUENCES, TARGETS), epochs=1, verbose=0)
     perturb_adapters(model, scale=0.5)
     expected = answers(model).astype("float32")
     kft.merge_lora(model)
@@ -407,9 +413,9 @@ def test_adapters_on_different_layers():
         learns = [w.path.split("/") for w in kft.params.weights(model) if w.learns]
         assert {path[1] for path in learns if path[0] == "block_0"} == expected
     kft.lora.use(model, None)
-    with pytest.raises(ValueError, match="switched off or merged"):
+    with pytest.raises(ValueError, match="are not active or are merged"):
         kft.fit(model, (SEQUENCES, TARGETS), "lora", 1, verbose=0)
-    with pytest.raises(ValueError, match="has adapters, beside which kernels never learn"):
+    with pytest.raises(ValueError, match="kernels of adapted layers are never trainable"):
         kft.fit(model, (SEQUENCES, TARGETS), "full", 1, verbose=0)
     done = kft.fit(model, (SEQUENCES, TARGETS), "from_scratch", 1, verbose=0)
     assert kft.parameters(done.model).frozen == 0 and not kft.lora.names(done.model)

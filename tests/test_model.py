@@ -16,7 +16,7 @@ import pytest
 from parity import assert_rounds_alike
 
 import kft
-import kft.models.model as module
+import kft.inference.predicting as module
 from kft.backbones.esm2.model import ESM2
 from kft.training import pretraining
 
@@ -55,7 +55,7 @@ def trained(tmp_path_factory):
 def test_the_layers_of_both_parts_lie_flat_in_one_functional_graph():
     model = make_model()
     names = ["token_ids", "embedding", "attention_mask", "block_0", "block_1", "final_norm"]
-    assert sorted(layer.name for layer in model.layers) == sorted([*names, "residue_mask", "head"])
+    assert sorted(layer.name for layer in model.layers) == sorted([*names, "position_mask", "head"])
     assert isinstance(model, keras.src.models.Functional)
     assert model.head is model.get_layer("head")
     assert [stage is model.get_layer(stage.name) for stage in model.backbone.stages] == [True] * 4

@@ -171,6 +171,11 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
     if not frozen | weights_alone:
         return model
     everything = {"": model, **layers(model)}
+    # The layer position_mask was called residue_mask in earlier files.
+    frozen = {
+        path if path in everything else path.replace("residue_mask", "position_mask")
+        for path in frozen
+    }
     owned = {weight.path: weight.variable for weight in weights(model)}
     unknown = [*sorted(frozen - everything.keys()), *sorted(weights_alone - owned.keys())]
     if unknown:

@@ -6,23 +6,31 @@ To add a data set, write one file with a function that returns a `Dataset`, and 
 `LOADERS`. Nothing here knows Keras.
 """
 
+from __future__ import annotations
+
 import difflib
 import inspect
+from typing import Any
 
 from kft.data.dataset import Dataset, Split
 from kft.data.gravitational_waves.chirps import load_gravitational_waves
 from kft.data.gravitational_waves.strain import spectrogram
 from kft.data.images.digits import load_digits
 from kft.data.images.folders import read_images
+from kft.data.inputs import Encoder, InputKind
 from kft.data.proteins.amp import load_amp
 from kft.data.proteins.fasta import Record, read_fasta
 from kft.data.proteins.flip import load_gb1, load_secondary_structure
 from kft.data.tables import read_csv
+from kft.data.task import Task
 
 __all__ = [
     "Dataset",
+    "Encoder",
+    "InputKind",
     "Record",
     "Split",
+    "Task",
     "load",
     "names",
     "read_csv",
@@ -40,32 +48,29 @@ LOADERS = {
 }
 
 
-def names():
-    """Return the names that `load` knows.
-
-    Returns:
-        tuple of str.
+def names() -> list[str]:
+    """Return the names that `load` accepts.
 
     Example:
         >>> names()
-        ('amp', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure')
+        ['amp', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure']
     """
-    return tuple(LOADERS)
+    return list(LOADERS)
 
 
-def load(name, **options):
+def load(name: str, **options: Any) -> Dataset:
     """Load a data set by name.
 
     Args:
-        name: one of `names()`.
-        **options: of that data set, for instance `crop=True` for "gb1".
+        name: One of `names()`.
+        **options: Options of that data set, for instance `crop=True` for "gb1".
 
     Returns:
         Dataset: with train, valid and test, and where it comes from.
 
     Raises:
-        ValueError: if the name is unknown.
-        TypeError: if the data set has no such option.
+        ValueError: If the name is unknown.
+        TypeError: If the data set has no such option.
 
     Example:
         >>> load("amp").task

@@ -28,7 +28,13 @@ from scipy.stats import t as student
 
 from kft.evaluation.metrics import Interval, bootstrap, interval
 
-_BOUNDS = {"RMSE": (0, math.inf), "MCC": (-1, 1), "Spearman": (-1, 1), "Pearson": (-1, 1)}
+_BOUNDS = {
+    "RMSE": (0, math.inf),
+    "MAE": (0, math.inf),
+    "MCC": (-1, 1),
+    "Spearman": (-1, 1),
+    "Pearson": (-1, 1),
+}
 
 
 class Resampled(NamedTuple):

@@ -91,13 +91,53 @@ def add_lora(
         >>> kft.add_lora(backbone, rank=4)[:2]
         ['block_0/query', 'block_0/value']
     """
+    settings = settings_for(
+        model,
+        rank,
+        alpha,
+        dropout,
+        targets,
+        rslora=rslora,
+        dora=dora,
+        bias=bias,
+        ranks=ranks,
+        alphas=alphas,
+    )
+    return install(model, settings, name, np.random.default_rng(seed))
+
+
+def settings_for(
+    model: keras.Model,
+    rank: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    targets: Any = None,
+    *,
+    rslora: bool = False,
+    dora: bool = False,
+    bias: Literal["none", "lora_only", "all"] = "none",
+    ranks: Mapping[Any, int] | None = None,
+    alphas: Mapping[Any, float] | None = None,
+) -> dict[str, Settings]:
+    """Compute the settings of the adapters that `add_lora` would add; nothing is changed.
+
+    Args:
+        model: A built Keras model, with adapters or without.
+        rank, alpha, dropout, targets, rslora, dora, bias, ranks, alphas: As for `add_lora`.
+
+    Returns:
+        {path of a layer: `Settings`}, without the head.
+
+    Raises:
+        ValueError: As `add_lora`.
+    """
     check_settings(rank, alpha, dropout, bias)
     chosen = chosen_layers(model, targets)
     setting = Settings(rank, alpha, dropout, rslora, dora, bias != "none")
     settings = with_patterns(model, for_layers(setting, chosen), ranks, alphas)
     if bias == "all":
         settings |= other_biases(model, chosen)
-    return install(model, settings, name, np.random.default_rng(seed))
+    return settings
 
 
 def install(

@@ -67,7 +67,7 @@ class ESM2(Copied):
     Attributes:
         stages: Layers in order: embedding, block 0 ... block n-1, final norm.
         width: D.
-        residue_mask: symbolic bool (B, L), True where a token is a residue.
+        position_mask: symbolic bool (B, L), True where a token is a residue.
 
     Raises:
         ValueError: Sizes that do not fit together.
@@ -134,7 +134,7 @@ class ESM2(Copied):
 
         self.width, self._config = width, config
         vars(self)["_exchanged"] = inside
-        self.residue_mask = TokenMask([CLS, PAD, EOS], name="residue_mask")(token_ids)
+        self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
 
     @property
     def stages(self) -> list[keras.Layer]:

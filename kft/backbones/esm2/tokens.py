@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kft.data import sequences as forms
+from kft.data.inputs import InputKind
 
 ALPHABET = (
     "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
@@ -126,4 +127,9 @@ def encode(
     return {"token_ids": token_ids}
 
 
-encode.changes = forms.changes  # what `kft.batches` asks, to say it once for all batches
+# What an encoder states about itself, see `kft.data.inputs.Encoder`.
+encode.input_kind = InputKind.SEQUENCE
+encode.specials = (1, 1)  # <cls> and <eos>
+encode.pad = {"token_ids": PAD}
+encode.check = None
+encode.changes = forms.changes

@@ -27,6 +27,7 @@ from kft.data.images.pixels import (
     read_pixels,
     resized_pixels,
 )
+from kft.data.inputs import InputKind
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
@@ -64,8 +65,10 @@ class ImageEncoder:
     std: tuple[float, float, float] = IMAGENET["std"]
     value_range: tuple[float, float] | None = None
 
-    # Not a field. All inputs are of one size: `kft.batches` neither measures nor sorts them.
-    of_one_size = True
+    # No fields: what an encoder states about itself, see `kft.data.inputs.Encoder`.
+    input_kind = InputKind.IMAGE
+    specials = (0, 0)
+    changes = None
 
     def __post_init__(self):
         for name in ("size", "resize", "mean", "std"):  # lists, where a config came from JSON

@@ -206,7 +206,7 @@ class VisionTransformer(VisionBackbone):
         exchanged: Configs of layers with adapters, as `get_config` writes them.
 
     Attributes:
-        residue_mask: symbolic bool (B, L), True at patches: what pooling counts.
+        position_mask: symbolic bool (B, L), True at patches: what pooling counts.
 
     Raises:
         ValueError: Sizes that do not fit together.
@@ -270,8 +270,8 @@ class VisionTransformer(VisionBackbone):
         statistics = HALF if family == "vit" else IMAGENET
         config = {**_config(sizes, classes, preprocessing, statistics), "dtype": dtype}
         super().__init__(images, x, stages, config, exchanged, name or family)
-        mask = PatchMask(len(embedding.tokens), embedding.length, name="residue_mask")
-        self.residue_mask = mask(images)
+        mask = PatchMask(len(embedding.tokens), embedding.length, name="position_mask")
+        self.position_mask = mask(images)
 
     @property
     def read_by_classifier(self) -> str:

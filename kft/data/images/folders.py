@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kft.data.cells import Table
+from kft.data.columns import read_classes, read_numbers, task_of
 from kft.data.dataset import Dataset, Split
 from kft.data.images.pixels import (
     PERCENTILES,
@@ -22,15 +24,7 @@ from kft.data.images.pixels import (
     wrong_mode,
 )
 from kft.data.splits import PARTS, group_split, random_split
-from kft.data.tables import (
-    SPELLINGS,
-    Table,
-    check_arguments,
-    read_classes,
-    read_numbers,
-    read_parts,
-    task_of,
-)
+from kft.data.tables import SPELLINGS, check_arguments, read_parts
 
 LITTER = {"thumbs.db", "desktop.ini", "icon\r"}  # what file managers leave behind
 DIM = 10  # share of the value range, one in so many, that a 16-bit image should reach at least
