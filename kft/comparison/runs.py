@@ -23,6 +23,7 @@ import psutil
 from kft.data import Dataset
 from kft.files import writable, written_aside
 from kft.inference import predict
+from kft.keras_internals import sublayers_of
 from kft.models import Model
 from kft.params import digests, layers, unfreeze
 from kft.training.batching import batches
@@ -309,8 +310,8 @@ def _fraction_above_frontier(model, phase):
     sizes = [sum(int(np.prod(w.shape)) for w in stage.weights) for stage in stages]
     found = layers(model)
     chosen = list(found) if phase.trainable_layers is None else phase.trainable_layers
-    trainable = {id(part) for path in chosen for part in found[path]._flatten_layers()}
-    parts = [{id(part) for part in stage._flatten_layers()} for stage in stages]
+    trainable = {id(part) for path in chosen for part in sublayers_of(found[path])}
+    parts = [{id(part) for part in sublayers_of(stage)} for stage in stages]
     first = next((i for i, part in enumerate(parts) if part & trainable), len(stages))
     return sum(sizes[first:]) / max(sum(sizes), 1)
 

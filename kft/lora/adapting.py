@@ -27,13 +27,7 @@ from kft.lora.sharing import (
     trainable_ids,
     unguard_configs,
 )
-from kft.lora.targets import (
-    check_settings,
-    chosen_layers,
-    for_layers,
-    other_biases,
-    with_patterns,
-)
+from kft.lora.targets import settings_for
 from kft.messages import listed
 from kft.params import layers, sign, train_only
 
@@ -104,40 +98,6 @@ def add_lora(
         alphas=alphas,
     )
     return install(model, settings, name, np.random.default_rng(seed))
-
-
-def settings_for(
-    model: keras.Model,
-    rank: int = 8,
-    alpha: float = 16,
-    dropout: float = 0.0,
-    targets: Any = None,
-    *,
-    rslora: bool = False,
-    dora: bool = False,
-    bias: Literal["none", "lora_only", "all"] = "none",
-    ranks: Mapping[Any, int] | None = None,
-    alphas: Mapping[Any, float] | None = None,
-) -> dict[str, Settings]:
-    """Compute the settings of the adapters that `add_lora` would add; nothing is changed.
-
-    Args:
-        model: A built Keras model, with adapters or without.
-        rank, alpha, dropout, targets, rslora, dora, bias, ranks, alphas: As for `add_lora`.
-
-    Returns:
-        {path of a layer: `Settings`}, without the head.
-
-    Raises:
-        ValueError: As `add_lora`.
-    """
-    check_settings(rank, alpha, dropout, bias)
-    chosen = chosen_layers(model, targets)
-    setting = Settings(rank, alpha, dropout, rslora, dora, bias != "none")
-    settings = with_patterns(model, for_layers(setting, chosen), ranks, alphas)
-    if bias == "all":
-        settings |= other_biases(model, chosen)
-    return settings
 
 
 def install(
