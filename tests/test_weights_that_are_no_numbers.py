@@ -35,7 +35,7 @@ def spoiled(tensor, value):
 
 # What is done to a tensor -> what the error says of it.
 WRONG = {
-    "nan": (lambda x: spoiled(x, NAN), "1 of {size} values that are no finite numbers"),
+    "nan": (lambda x: spoiled(x, NAN), "1 of {size} values that are not finite numbers"),
     "inf": (lambda x: spoiled(x, -INF), "the first -inf"),
     "all": (lambda x: x * NAN, "{size} of {size} values"),
     "float16": (lambda x: spoiled(x.half(), INF), "the first inf"),

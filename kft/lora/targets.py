@@ -3,7 +3,8 @@
 import math
 import numbers
 from collections.abc import Collection, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import keras
 
@@ -16,6 +17,40 @@ from kft.params import find, layers
 from kft.params.paths import ancestors, by_pattern
 
 ALL_LINEAR = "all-linear"
+
+
+def settings_for(
+    model: keras.Model,
+    rank: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    targets: Any = None,
+    *,
+    rslora: bool = False,
+    dora: bool = False,
+    bias: Literal["none", "lora_only", "all"] = "none",
+    ranks: Mapping[Any, int] | None = None,
+    alphas: Mapping[Any, float] | None = None,
+) -> dict[str, Settings]:
+    """Compute the settings of the adapters that `kft.add_lora` would add; nothing is changed.
+
+    Args:
+        model: A built Keras model, with adapters or without.
+        rank, alpha, dropout, targets, rslora, dora, bias, ranks, alphas: As for `kft.add_lora`.
+
+    Returns:
+        {path of a layer: `Settings`}, without the head.
+
+    Raises:
+        ValueError: As `kft.add_lora`.
+    """
+    check_settings(rank, alpha, dropout, bias)
+    chosen = chosen_layers(model, targets)
+    setting = Settings(rank, alpha, dropout, rslora, dora, bias != "none")
+    settings = with_patterns(model, for_layers(setting, chosen), ranks, alphas)
+    if bias == "all":
+        settings |= other_biases(model, chosen)
+    return settings
 
 
 def check_settings(rank: int, alpha: float, dropout: float, bias: str) -> None:
@@ -76,6 +111,23 @@ def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:
             raise ValueError(f"{path} of {model.name} cannot be adapted: {reason}.")
         chosen |= {p: everything[p] for p in within or [path]}
     return {path: layer for path, layer in everything.items() if path in chosen}
+
+
+def for_layers(setting: Settings, chosen: Mapping[str, keras.Layer]) -> dict[str, Settings]:
+    """Return {path: settings} without what a layer cannot have: a bias, dropout of a lookup.
+
+    Args:
+        setting: What is asked for.
+        chosen: {path: layer}.
+    """
+    return {
+        path: replace(
+            setting,
+            dropout=0.0 if isinstance(layer, keras.layers.Embedding) else setting.dropout,
+            bias=setting.bias and bias_size(layer) > 0,
+        )
+        for path, layer in chosen.items()
+    }
 
 
 def with_patterns(

@@ -15,6 +15,7 @@ import numpy as np
 from kft.files import atomic_write, ensure_writable, remove_unfinished
 from kft.keras_internals import (
     MonitorCallback,
+    is_default,
     learning_rate_of,
     optimizer_weights,
     set_initial_epoch,
@@ -375,7 +376,7 @@ class OneRun(keras.callbacks.Callback):
         hooks = {hook for hook in dir(keras.callbacks.Callback) if hook.startswith("on_")}
         for hook in hooks - {"on_train_begin", "on_train_end"}:
             # A hook that none of them defines stays Keras's, which need not wait for each batch.
-            if not all(getattr(getattr(x, hook), "_is_default", False) for x in self.callbacks):
+            if not all(is_default(getattr(x, hook)) for x in self.callbacks):
                 setattr(self, hook, partial(self._forward, hook))
 
     def _forward(self, hook, *args, **kwargs):

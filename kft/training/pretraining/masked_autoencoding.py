@@ -298,7 +298,7 @@ def check_backbone(backbone: keras.Model) -> None:
         backbone: Any.
 
     Raises:
-        ValueError: It is not a `VisionTransformer`.
+        ValueError: It has no patches, see `kft.backbones.contract.objectives`.
     """
     if "masked_autoencoding" not in contract.objectives(backbone):
         raise ValueError(
