@@ -138,7 +138,7 @@ class _Found:
 
 def _found(
     path: Path,
-    columns: dict[str, str | None],
+    columns: dict[str, str],
     task: str | None,
     split: str | None,
     missing: Sequence[str] | None,
@@ -152,8 +152,7 @@ def _found(
     check_arguments("random", None, task)
     table = Table(path, None, missing, decimal)
     by_column = split not in (None, "random") and split in table.header
-    named = {what: name for what, name in columns.items() if name is not None}
-    table.settle(named | ({"split": split} if by_column else {}), dropna)
+    table.settle(columns | ({"split": str(split)} if by_column else {}), dropna)
     return _read_table(table, columns, task)
 
 
