@@ -53,7 +53,7 @@ def predict(
 
 
 @app.command()
-def data(name: Annotated[str, typer.Argument(help="amp, gb1 or secondary_structure.")]):
+def data(name: Annotated[str, typer.Argument(help="Name of a data set, such as amp.")]):
     """Say what a data set holds and where it comes from."""
     import kft
 

@@ -15,6 +15,7 @@ from kft.data.gravitational_waves.strain import spectrogram
 from kft.data.images.digits import load_digits
 from kft.data.images.folders import read_images
 from kft.data.proteins.amp import load_amp
+from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
 from kft.data.proteins.flip import load_gb1, load_secondary_structure
 from kft.data.tables import read_csv
@@ -33,6 +34,7 @@ __all__ = [
 
 LOADERS = {
     "amp": load_amp,
+    "chains": load_chains,
     "digits": load_digits,
     "gb1": load_gb1,
     "gravitational_waves": load_gravitational_waves,
@@ -48,7 +50,7 @@ def names():
 
     Example:
         >>> names()
-        ('amp', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure')
+        ('amp', 'chains', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure')
     """
     return tuple(LOADERS)
 

@@ -39,6 +39,7 @@ RECORD_TASKS = ("classification", "regression")
 RESIDUE_TASKS = ("residue_classification", "residue_regression")
 TASKS = RECORD_TASKS + RESIDUE_TASKS
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+PUBLISHED = " prediction"  # how fields of `parameters` end that hold one of another program
 STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
 
 
@@ -255,6 +256,56 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
     return replace(fitted, predictions=predictions, seconds=time.perf_counter() - start)
 
 
+def published(data: Dataset, field: str) -> Baseline:
+    """Return the prediction of another program that comes with the data set.
+
+    Args:
+        data: a data set with a class per residue. Its test split's `parameters` hold, in this
+            field, a string per chain: the class of each residue, by the letter that is its name.
+        field: name of the field, such as "PSIPRED prediction".
+
+    Returns:
+        The `Baseline`, with probability 1 for the class predicted; nothing is fitted.
+
+    Raises:
+        ValueError: the task is another; there is no test split or no such field; a string has
+            other letters than the names of classes, or not one for each residue.
+
+    Example:
+        >>> from kft.data import Dataset, Split
+        >>> rows = np.array([("CCH",)], dtype=[("PSIPRED prediction", "U3")])
+        >>> chains = Split(["AAG"], [[0, 1, 1]], parameters=rows)
+        >>> toy = Dataset("toy", "residue_classification", chains, None, chains, source="typed in",
+        ...               licence="none", citation="", checksum="", classes=("C", "H"))
+        >>> published(toy, "PSIPRED prediction").predictions[0].argmax(axis=1)
+        array([0, 0, 1])
+    """
+    start = time.perf_counter()
+    _check(data, ("residue_classification",))
+    if field not in _published_fields(data):
+        raise ValueError(
+            f"field must be a prediction among the parameters of the test split of {data.name!r}, "
+            f"received {field!r}; those are: {', '.join(_published_fields(data)) or 'none'}"
+        )
+    one_hot_rows = dict(zip(data.classes, np.eye(len(data.classes)), strict=True))
+    predictions = []
+    for chain, letters in zip(data.test.inputs, data.test.parameters[field], strict=True):
+        if len(letters) != len(chain) or not set(letters) <= set(data.classes):
+            raise ValueError(
+                f"{field!r} must have one of the letters {', '.join(data.classes)} for each of the "
+                f"{len(chain)} residues of {chain[:20]}..., received {letters!r}"
+            )
+        predictions.append(np.array([one_hot_rows[letter] for letter in letters]))
+    seconds = time.perf_counter() - start
+    return Baseline(f"{field} of the package", predictions, seconds, parameters=0)
+
+
+def _published_fields(data: Dataset) -> list[str]:
+    parameters = getattr(data.test, "parameters", None)
+    names = () if parameters is None else parameters.dtype.names or ()
+    return [name for name in names if name.endswith(PUBLISHED)]
+
+
 def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     """Name the baselines that suit the data, the simplest first.
 
@@ -265,8 +316,9 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         Name -> function of the data. The constant predictor; one-hot for regression on sequences
         of one length, composition for all else; 3-mers. (3-mers see what one-hot cannot:
         mutations that meet within three residues. On GB1 they are the stronger of the two.) For
-        residue tasks the constant predictor, the residue alone, and the window of 15. For images
-        the constant predictor and the nearest neighbours.
+        residue tasks the constant predictor, the residue alone, and the window of 15, and for a
+        class per residue the predictions that come with the data set. For images the constant
+        predictor and the nearest neighbours.
 
     Raises:
         ValueError: another task; no test split; no residue that counts.
@@ -276,7 +328,9 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     """
     _check(data, TASKS)
     if data.task in RESIDUE_TASKS:
-        return {"constant": constant, "residue": partial(window, width=1), "window": window}
+        fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
+        fields = _published_fields(data) if data.task == "residue_classification" else []
+        return fits | {field: partial(published, field=field) for field in fields}
     if not isinstance(data.train.inputs[0], str):
         return {"constant": constant, "nearest_neighbours": nearest_neighbours}
     aligned = data.task == "regression" and len(_lengths(data)) == 1
