@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 import warnings
-import zipfile
 from dataclasses import replace
 from functools import cache
 from importlib import metadata
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dssp_labels import biotite_labels, chain_files, labelled_chains
 
 from kft import data
 from kft.data import Dataset, Split
@@ -53,13 +53,7 @@ def chains():
 
 @cache
 def files():
-    """{name: (sequence, prediction, (N, 12) numbers)}, read here once more."""
-    found = {}
-    for file in metadata.files("cgdms"):
-        if file.parent.name == "train_val":
-            sequence, prediction, *rows = file.read_text().splitlines()
-            found[file.stem] = sequence, prediction, np.array([row.split() for row in rows], float)
-    return found
+    return chain_files()
 
 
 def names_in(which):
@@ -201,44 +195,24 @@ def test_labels_of_chains_that_were_looked_at(name):
 
 @needs_package
 def test_labels_agree_with_biotite():
-    structure = pytest.importorskip("biotite.structure", reason="needs the extra kft[structure]")
+    pytest.importorskip("biotite", reason="needs the extra kft[structure]")
     for name in LOOKED_AT:
-        sequence, coordinates, labels = chain(name)
-        atoms = structure.AtomArray(len(sequence))
-        atoms.coord, atoms.atom_name[:] = coordinates[:, 1], "CA"
-        atoms.res_id[:], atoms.res_name[:], atoms.chain_id[:] = range(len(sequence)), "ALA", "A"
-        found = "".join({"a": "H", "b": "E", "c": "C"}[s] for s in structure.annotate_sse(atoms))
+        _, coordinates, labels = chain(name)
+        found = biotite_labels(coordinates)
         assert np.mean([a == b for a, b in zip(found, labels, strict=True)]) > 0.94
 
 
 @needs_package
 @needs_flip
 def test_labels_agree_with_those_of_dssp():
-    """FLIP has labels by DSSP itself, from all atoms, of 466 of the chains."""
-    archive = Path(os.environ["KFT_DATA"]) / "flip/secondary_structure/splits.zip"
-    with zipfile.ZipFile(archive) as zipped:
-        texts = [
-            zipped.read(f"splits/{n}.fasta").decode() for n in ("sequences", "sampled", "mask")
-        ]
-    rows = [text.split("\n") for text in texts]
-    truth = {
-        header[1:].upper().replace("-", "_"): (sequence, labels, resolved)
-        for header, sequence, labels, resolved in zip(
-            rows[0][::2], *(part[1::2] for part in rows), strict=False
-        )
-    }
-    compared, right, chains_compared = 0, 0, 0
-    for name, (sequence, _, numbers) in files().items():
-        whole, labels, resolved = truth.get(name.upper(), ("", "", ""))
-        at = whole.find(sequence)
-        part = slice(at, at + len(sequence))
-        if at < 0 or "0" in resolved[part]:
-            continue
-        found = dssp(numbers[:, :9].reshape(-1, 3, 3), sequence)
-        right += sum(a == b for a, b in zip(found, labels[part], strict=True))
-        compared, chains_compared = compared + len(sequence), chains_compared + 1
-    assert chains_compared == 466
-    assert right / compared > 0.997  # biotite's annotate_sse, from CA alone: 0.824
+    compared = list(labelled_chains())
+    assert len(compared) == 466
+    right = [
+        a == b
+        for sequence, _, coordinates, labels in compared
+        for a, b in zip(dssp(coordinates, sequence), labels, strict=True)
+    ]
+    assert np.mean(right) > 0.997  # biotite's annotate_sse, from CA alone: 0.824
 
 
 def helix(count, phi=-57.0, psi=-47.0):

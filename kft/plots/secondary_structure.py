@@ -106,7 +106,7 @@ def _draw_line(ax: Axes, letters: str, rows: np.ndarray, start: int, longest: in
         if wrong[i, j]:
             ax.add_patch(Rectangle((j - 0.45, i - 0.4), 0.9, 0.8, fill=False, linewidth=1.2))
     numbers = [k for k in range(len(letters)) if (start + k + 1) % 10 == 0]
-    ax.set_xticks(numbers, [start + k + 1 for k in numbers])
+    ax.set_xticks(numbers, [str(start + k + 1) for k in numbers])
     ax.set_xlim(-0.5, longest - 0.5)  # all lines alike, the last one may be shorter
     ax.set_yticks(np.arange(1, len(rows)) - 0.5, minor=True)
     ax.grid(which="minor", axis="y", color="white", linewidth=3)
@@ -122,7 +122,7 @@ def _caption(name, targets, predicted, known, classes, how):
     agreement = listed([f"{key} agrees with {n} of {count} residues ({n / count:.0%})"
                         for key, n in right.items()])  # fmt: skip
     left_out = int((~known).sum())
-    white = f" {left_out} residues without a known structure are white." if left_out else ""
+    white = f" White: {left_out} of unknown structure." if left_out else ""
     first = next(iter(predicted))
     return (
         f"The sequence of {name}, {len(targets)} residues, coloured by the observed secondary "
