@@ -5,24 +5,25 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BACKENDS := jax tensorflow torch
 
-.PHONY: help demo test test-all $(BACKENDS:%=test-%) test-once lint format benchmark clean
+.PHONY: help demo test test-all $(BACKENDS:%=test-%) test-once lint format docs benchmark clean
 
 help:
-	@echo "make demo [BACKEND=jax|torch|tensorflow]   which strategy? a comparison of minutes, see out/"
+	@echo "make demo [BACKEND=jax|torch|tensorflow]   compare strategies in some minutes, see out/"
 	@echo "make test                                  lint, and the suite on every backend, ten minutes"
 	@echo "make test-jax (-torch, -tensorflow, -once) the tests of one backend, or those that need none"
 	@echo "make test-all                              also the long tests, an hour"
-	@echo "make benchmark                             speed beside transformers, some minutes"
+	@echo "make docs                                  the pages and the API reference, see out/docs"
+	@echo "make benchmark                             speed compared with transformers, some minutes"
 
 demo: $(VENV)/.installed-$(BACKEND)
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python recipes/compare.py $(DEMO)
 
-# Small enough for minutes: 320 peptides, eight epochs at a rate from which random weights learn too;
-# of the few peptides above 62 residues the rest is cut, since JAX compiles for each further length.
+# Small enough for minutes: 320 peptides, eight epochs at a learning rate at which random weights can
+# be trained too. The few peptides above 62 residues are cut, since JAX compiles for each length.
 DEMO := --data amp --records 320 --max-length 62 --strategies linear_probe full --seeds 3 \
-	--epochs 8 --rate 5e-4
+	--epochs 8 --learning-rate 5e-4
 
-# Small models gain nothing from a second thread: two processes run at a time.
+# Small models gain nothing from a second thread, so two processes run at a time.
 test: $(VENV)/.installed-test
 	$(BIN)/python tests/suite.py
 
@@ -42,6 +43,9 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 benchmark: $(VENV)/.installed-test
 	$(BIN)/python tests/benchmarks/benchmark_esm2.py
 
@@ -54,7 +58,7 @@ $(BIN)/python:
 # The data set `chains` is in files of cgdms, which are read; what its code needs is left out.
 CHAINS := -c constraints.txt --no-deps cgdms
 
-# torch comes first and by its exact version: with a CPU build at hand, that is the one taken.
+# torch is installed first, with its exact version, so that a CPU build is used if there is one.
 $(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -c constraints.txt -e ".[jax,torch,tensorflow,test]"

@@ -1,7 +1,8 @@
 """kft: adapt scientific foundation models to your own small data set, in Keras 3.
 
-Importing kft settles the Keras backend, imports Keras, and resolves every public name when it
-is first used. `docs/design.md` tells how the parts fit together.
+Importing kft chooses the Keras backend and imports Keras. Each public name is imported when it is
+first used. `docs/api.md` lists the public names, `docs/design.md` explains how the parts fit
+together.
 """
 
 import importlib
@@ -10,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kft import earlier_paths
 
@@ -18,8 +20,8 @@ __version__ = "0.1.0"
 BACKENDS = ("jax", "torch", "tensorflow")
 
 
-def _choose_backend():
-    """Sets KERAS_BACKEND where nothing else has chosen a backend that can be used."""
+def _choose_backend() -> None:
+    """Set KERAS_BACKEND, unless a backend that is installed has been chosen already."""
     if os.environ.get("KERAS_BACKEND") or "keras" in sys.modules:
         return
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
@@ -40,18 +42,18 @@ def _choose_backend():
     print(f"kft: KERAS_BACKEND is not set{why}; using {installed[0]}.", file=sys.stderr)
 
 
-def _keras_json():
-    """Where Keras looks for it (keras/src/backend/config.py)."""
+def _keras_json() -> Path:
+    """Return the path of Keras's configuration file, as keras/src/backend/config.py finds it."""
     home = os.path.expanduser("~")
     home = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")
     return Path(os.environ.get("KERAS_HOME", home), "keras.json").expanduser()
 
 
-def _import_keras():
-    """Imports Keras without leaving behind a keras.json that nobody wrote.
+def _import_keras() -> None:
+    """Import Keras without leaving a new keras.json behind.
 
-    Keras's first import writes one that names tensorflow whatever the backend is, and the next
-    program would take it for a choice.
+    The first import of Keras writes one that names tensorflow, whatever the backend is. The next
+    program would take it for the user's choice.
     """
     if "keras" in sys.modules:
         return
@@ -66,8 +68,8 @@ def _import_keras():
 _choose_backend()
 _import_keras()
 
-# Where each public name lives. Modules are imported when a name of theirs is first used, except
-# those that hold classes Keras must know before `keras.saving.load_model` can find them.
+# The module of each public name. A module is imported when one of its names is first used, except
+# modules with classes that must be registered before `keras.saving.load_model` can find them.
 _HOME = {
     "load": "kft.backbones",
     "Model": "kft.models",
@@ -111,6 +113,46 @@ _MODULES = {
     "strategies": "kft.training.strategies",
 }
 
+if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_public_names.py)
+    from kft import backbones as backbones
+    from kft import comparison as comparison
+    from kft import data as data
+    from kft import evaluation as evaluation
+    from kft import lora as lora
+    from kft import params as params
+    from kft import plots as plots
+    from kft.backbones import load as load
+    from kft.comparison import compare as compare
+    from kft.comparison import evaluate as evaluate
+    from kft.evaluation import baselines as baselines
+    from kft.evaluation import scaling as scaling
+    from kft.inference import embed as embed
+    from kft.inference import predict as predict
+    from kft.inference import scoring as scoring
+    from kft.interpretation import dreaming as dreaming
+    from kft.lora import add_lora as add_lora
+    from kft.lora import load_adapter as load_adapter
+    from kft.lora import merge_lora as merge_lora
+    from kft.lora import save_adapter as save_adapter
+    from kft.lora import unmerge_lora as unmerge_lora
+    from kft.models import Model as Model
+    from kft.models import heads as heads
+    from kft.models import losses as losses
+    from kft.models import replace_head as replace_head
+    from kft.params import fingerprint as fingerprint
+    from kft.params import freeze as freeze
+    from kft.params import parameters as parameters
+    from kft.params import train_only as train_only
+    from kft.params import unfreeze as unfreeze
+    from kft.training import callbacks as callbacks
+    from kft.training import pretraining as pretraining
+    from kft.training import strategies as strategies
+    from kft.training.batching import batches as batches
+    from kft.training.fitting import fit as fit
+    from kft.training.frontier import fit_frontier as fit_frontier
+    from kft.training.frontier import split as split
+    from kft.training.range_test import find_learning_rate as find_learning_rate
+
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 earlier_paths.install()
@@ -118,6 +160,7 @@ for _module in (
     "kft.backbones",
     "kft.lora",
     "kft.models",
+    "kft.models.heads",
     "kft.training.frontier",
     "kft.training.optimizers",
     "kft.training.pretraining",
@@ -125,16 +168,18 @@ for _module in (
     importlib.import_module(_module)
 
 
-def __getattr__(name):
-    if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
-    elif name in _MODULES:
-        value = importlib.import_module(_MODULES[name])
-    else:
-        raise AttributeError(f"kft has no {name!r}; it has {', '.join(__all__)}.")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            value = getattr(importlib.import_module(_HOME[name]), name)
+        elif name in _MODULES:
+            value = importlib.import_module(_MODULES[name])
+        else:
+            raise AttributeError(f"kft has no {name!r}; it has {', '.join(__all__)}.")
+        globals()[name] = value
+        return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

@@ -1,5 +1,7 @@
-"""The command line: `kft VERB`. Parses, calls the library, prints; holds no logic of its own."""
+"""The command line `kft VERB`: parses arguments, calls the library and prints."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +16,8 @@ app = typer.Typer(
 
 Fasta = Annotated[Path, typer.Argument(help="FASTA file, plain or gzipped.")]
 Out = Annotated[Path, typer.Argument(help="File to write: .csv or .npz.")]
-Batch = Annotated[int, typer.Option(help="Most proteins per batch.")]
-Cut = Annotated[int | None, typer.Option(help="Residues to keep of each protein.")]
+BatchSize = Annotated[int, typer.Option(help="Largest number of proteins per batch.")]
+MaxLength = Annotated[int | None, typer.Option(help="Residues to keep of each protein.")]
 
 
 @app.command()
@@ -24,13 +26,13 @@ def embed(
     out: Out,
     backbone: Annotated[str, typer.Option(help="Published name, folder or file.")],
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
-    batch_size: Batch = 32,
-    max_length: Cut = None,
-):
+    batch_size: BatchSize = 32,
+    max_length: MaxLength = None,
+) -> None:
     """Turn every protein of a FASTA file into one vector."""
     import kft
 
-    with _readable_errors():
+    with _short_errors():
         kft.embed(kft.load(backbone), fasta, pooling, batch_size, max_length, out)
     typer.echo(f"Written: {out}")
 
@@ -40,37 +42,37 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A fine-tuned model, saved as .keras.")],
     fasta: Fasta,
     out: Out,
-    batch_size: Batch = 32,
-    max_length: Cut = None,
-):
-    """Answer for every protein of a FASTA file with a fine-tuned model."""
+    batch_size: BatchSize = 32,
+    max_length: MaxLength = None,
+) -> None:
+    """Predict with a fine-tuned model for every protein of a FASTA file."""
     import kft
     from kft.models import load_saved
 
-    with _readable_errors():
+    with _short_errors():
         kft.predict(load_saved(model), fasta, batch_size, max_length, out)
     typer.echo(f"Written: {out}")
 
 
 @app.command()
-def data(name: Annotated[str, typer.Argument(help="Name of a data set, such as amp.")]):
-    """Say what a data set holds and where it comes from."""
+def data(
+    name: Annotated[str, typer.Argument(help="Name of a data set, such as amp, digits or gb1.")],
+) -> None:
+    """Print what a data set holds and where it comes from."""
     import kft
 
-    with _readable_errors():
+    with _short_errors():
         typer.echo(str(kft.data.load(name)))
 
 
-class _readable_errors:
-    """Shows the message of an expected error alone: it says what to do, a trace does not."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, ValueError | TypeError | OSError):
-            typer.echo(f"kft: {error}", err=True)
-            raise typer.Exit(1)
+@contextmanager
+def _short_errors() -> Iterator[None]:
+    """Print the message of an expected error without its traceback, and exit with status 1."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        typer.echo(f"kft: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":

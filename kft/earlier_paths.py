@@ -2,8 +2,10 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 MOVED = {
     "kft.activations": "kft.interpretation.activations",
@@ -31,28 +33,35 @@ MOVED = {
 
 
 class Finder(MetaPathFinder, Loader):
-    """Finds a moved module, or one inside a moved package, under its earlier path."""
+    """Finder of modules that were moved, and of modules inside of moved packages."""
 
     def __init__(self) -> None:
         self.specs: dict[str, ModuleSpec | None] = {}
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec whose origin is the present name, None for any other module."""
         for old, new in MOVED.items():
             if name == old or name.startswith(f"{old}."):
                 return ModuleSpec(name, self, origin=new + name.removeprefix(old))
         return None
 
-    def create_module(self, spec):
-        module = importlib.import_module(spec.origin)
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Import the module by its present name."""
+        module = importlib.import_module(str(spec.origin))
         self.specs[spec.name] = module.__spec__
         return module
 
-    def exec_module(self, module):
-        # The import system has given the module the spec of the earlier path.
+    def exec_module(self, module: ModuleType) -> None:
+        """Restore the module's own spec: the import system has set that of the earlier path."""
         module.__spec__ = next(s for s in self.specs.values() if s and s.name == module.__name__)
 
 
 def install() -> None:
-    """Makes `import` know the earlier paths; first in line, or a module would be loaded twice."""
+    """Make `import` find the earlier paths.
+
+    The finder comes first, or Python would find a module under both names and load it twice.
+    """
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder())

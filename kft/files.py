@@ -1,128 +1,132 @@
-"""Files that are whole at any moment, and folders that are known to take them."""
+"""Writing files so that they are complete at any moment, folders that can be written, the cache."""
+
+from __future__ import annotations
 
 import glob
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
-def written_aside(path):
-    """Opens a file beside `path`, which takes its name once it is written and on the disk.
+def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces `path` when it is complete and on the disk.
 
-    A process that is killed leaves the file of that name as it was, and a part for
-    `remove_unfinished`; so does an error, which leaves nothing else either.
+    If the process is killed, `path` stays as it was and the temporary file stays beside it, for
+    `remove_unfinished`. If an error is raised, `path` stays as it was and the temporary file is
+    removed.
 
     Args:
-        path: of the file; its folder exists.
+        path: Path of the file. Its folder must exist.
 
     Yields:
         A binary stream.
 
     Raises:
-        OSError: it cannot be written, because the disk is full for one.
+        OSError: The file cannot be written, for example because the disk is full.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with written_aside(f"{folder}/a") as stream:
+        ...     with atomic_write(f"{folder}/a") as stream:
         ...         _ = stream.write(b"whole")
         ...     Path(folder, "a").read_text()
         'whole'
     """
     path = Path(path)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(aside, "wb") as stream:
+        with open(unfinished, "wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())  # before the name, or a power cut leaves an empty file
-        aside.replace(path)
+            os.fsync(stream.fileno())  # before renaming, or a power cut leaves an empty file
+        unfinished.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 _READY, _LIST = ".replacing", "files.json"
 
 
 @contextmanager
-def written_together(folder, names):
-    """Gives a folder to write files into, which then replace those in another all at once.
+def atomic_replace(folder: Path | str, names: Iterable[str]) -> Iterator[Path]:
+    """Create a temporary folder whose files then replace those in another folder all at once.
 
-    A process that is killed leaves either all of the old files, or all of the new ones, the last of
-    them perhaps still on their way: `finish_replacing` brings them there. Files of other names in
-    the folder stay.
+    If the process is killed, either all old files are there or all new ones. In the second case
+    some may not have been moved yet: `finish_replacing` moves them. Files of other names in the
+    folder stay.
 
     Args:
-        folder: where the files are to be; exists.
-        names: of the files that are replaced; those that are not written anew are removed.
+        folder: Folder in which files are replaced. It must exist.
+        names: Names of the files that are replaced. Those that are not written again are removed.
 
     Yields:
         The `Path` of an empty folder.
 
     Raises:
-        OSError: something cannot be written, because the disk is full for one.
+        OSError: Something cannot be written, for example because the disk is full.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Path(folder, "b").write_text("old")
-        ...     with written_together(folder, ["a", "b"]) as aside:
-        ...         _ = Path(aside, "a").write_text("new")
+        ...     _ = Path(folder, "b").write_text("old")
+        ...     with atomic_replace(folder, ["a", "b"]) as new:
+        ...         _ = Path(new, "a").write_text("new")
         ...     [path.name for path in Path(folder).iterdir()]
-        3
         ['a']
     """
     folder = Path(folder)
     finish_replacing(folder)
     for left in folder.glob(f"{_READY}.*.part"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    aside = folder / f"{_READY}.{os.getpid()}.part"
-    aside.mkdir()
+    unfinished = folder / f"{_READY}.{os.getpid()}.part"
+    unfinished.mkdir()
     try:
-        yield aside
-        told = {name: (aside / name).exists() for name in names}
-        (aside / _LIST).write_text(json.dumps(told))
-        for file in [*aside.iterdir(), aside]:
-            _on_disk(file)
-        aside.rename(folder / _READY)  # from here on the new files count
+        yield unfinished
+        written = {name: (unfinished / name).exists() for name in names}
+        (unfinished / _LIST).write_text(json.dumps(written))
+        for file in [*unfinished.iterdir(), unfinished]:
+            _sync(file)
+        unfinished.rename(folder / _READY)  # from here on the new files are the valid ones
         finish_replacing(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def finish_replacing(folder):
-    """Brings files to their places that a killed process has written with `written_together`.
+def finish_replacing(folder: Path | str) -> None:
+    """Move the files of an `atomic_replace` that was killed while it moved them.
 
     Args:
-        folder: where the files are to be; need not exist.
+        folder: Folder in which files are replaced. It may not exist.
 
     Raises:
-        OSError: they are there, and cannot be moved.
+        OSError: There are such files, and they cannot be moved.
 
     Example:
         >>> finish_replacing("no such folder")
     """
     folder = Path(folder)
     ready = folder / _READY
-    if not (ready / _LIST).exists():  # all are in place, the folder perhaps not yet gone
+    if not (ready / _LIST).exists():  # all were moved, but the folder may still be there
         if ready.is_dir():
             ready.rmdir()
         return
-    told = json.loads((ready / _LIST).read_text())
-    for name, written in told.items():
+    files = json.loads((ready / _LIST).read_text())
+    for name, written in files.items():
         if not written:
             (folder / name).unlink(missing_ok=True)
         elif (ready / name).exists():
             (ready / name).replace(folder / name)
-    _on_disk(folder)
+    _sync(folder)
     (ready / _LIST).unlink()
     ready.rmdir()
 
 
-def _on_disk(path):
-    """Waits until a file or folder is on the disk; a folder cannot be opened on Windows."""
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk; a folder cannot be opened on Windows."""
     if path.is_dir() and os.name == "nt":
         return
     opened = os.open(path, os.O_RDONLY)
@@ -132,14 +136,16 @@ def _on_disk(path):
         os.close(opened)
 
 
-def remove_unfinished(path):
-    """Removes what killed processes left of `written_aside`; nobody may be writing `path` now.
+def remove_unfinished(path: Path | str) -> None:
+    """Remove the temporary files that killed processes left behind in `atomic_write`.
+
+    Nobody may be writing `path` meanwhile.
 
     Args:
-        path: of the file that they would have written.
+        path: Path of the file that they would have written.
 
     Raises:
-        OSError: it cannot be removed.
+        OSError: A temporary file cannot be removed.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -153,24 +159,40 @@ def remove_unfinished(path):
         part.unlink(missing_ok=True)
 
 
-def writable(folder):
-    """Makes a folder and writes to it, to learn at once what would be learned after hours.
+def ensure_writable(folder: Path | str) -> Path:
+    """Create a folder and write to it, so that a long run fails at its start and not at its end.
 
     Args:
-        folder: its path; folders above it are made, too.
+        folder: Path of the folder. Missing parent folders are created.
 
     Returns:
-        pathlib.Path: the folder.
+        The path of the folder.
 
     Raises:
-        OSError: it cannot be made, or nothing can be written there.
+        OSError: The folder cannot be created, or nothing can be written to it.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     writable(f"{folder}/a/b").name
+        ...     ensure_writable(f"{folder}/a/b").name
         'b'
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         return folder
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloaded data sets and finished trainings.
+
+    Returns:
+        The folder that the environment variable KFT_CACHE names, else ~/.cache/kft. It may not
+        exist yet.
+
+    Example:
+        >>> os.environ["KFT_CACHE"] = "/tmp/kft"
+        >>> cache_folder().as_posix()
+        '/tmp/kft'
+        >>> del os.environ["KFT_CACHE"]
+    """
+    return Path(os.environ.get("KFT_CACHE") or "~/.cache/kft").expanduser()

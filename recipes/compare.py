@@ -1,7 +1,7 @@
 """Which strategy, on my data?
 
-Trains them all on the same splits, from several seeds, beside baselines and controls; says what can
-be told apart, what it cost and which to use. An interrupted run goes on where it stopped.
+Trains them all on the same splits, from several seeds, beside baselines and controls; prints which
+differences are significant, the cost of each and which to use. An interrupted run continues.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/compare.py --data amp --seeds 5
@@ -19,14 +19,14 @@ STRATEGIES = [name for name in kft.strategies.names() if name != "from_scratch"]
 def main():
     parser = recipe.arguments(__doc__)
     names = ", ".join(kft.strategies.names())
-    parser.add_argument("--strategies", nargs="+", default=STRATEGIES, metavar="NAME", help=names,
-                        choices=kft.strategies.names())  # fmt: skip
-    number = recipe.above_zero(int)
-    parser.add_argument("--seeds", type=number, default=3, help="trainings of each")
-    parser.add_argument("--again", action="store_true", help="train anew what is there already")
+    add = parser.add_argument
+    known = kft.strategies.names()
+    add("--strategies", nargs="+", default=STRATEGIES, metavar="NAME", help=names, choices=known)
+    add("--seeds", type=recipe.above_zero(int), default=3, help="trainings of each")
+    add("--again", action="store_true", help="repeat trainings that are kept")
     args = parser.parse_args()
     data = recipe.data(args)
-    # The control comes with its own settings for these data, as in its recipe.
+    # The control has its own settings for these data, as in its recipe.
     names = [*args.strategies, "from_scratch"]
     kft.compare(
         recipe.backbone(args),

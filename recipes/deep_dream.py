@@ -1,7 +1,7 @@
-"""What does a stage of a vision backbone see in an image?
+"""What does a stage of a vision backbone respond to?
 
-Paints into an image of yours what an early and a late stage answer to (Deep Dream), and grows from
-noise what single channels answer to (feature visualisation).
+Changes an image so that an early and a late stage respond more strongly (Deep Dream), and grows
+images from noise to which single channels respond (feature visualisation).
 
 Data: a sample photograph of scikit-learn, china.jpg (danielbuechele, CC BY 2.0) or flower.jpg
 (vultilion, CC BY 2.0); or `--image`, a file of yours.
@@ -67,9 +67,15 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     for stage in stages:
         found = dreaming.dream(
-            backbone, image, stage, args.channel, steps=args.steps, octaves=args.octaves,
-            rate=args.rate, seed=args.seed,
-        )  # fmt: skip
+            backbone,
+            image,
+            stage,
+            args.channel,
+            steps=args.steps,
+            octaves=args.octaves,
+            step_size=args.rate,
+            seed=args.seed,
+        )
         name = args.out / f"{Path(args.image).stem}_{stage}.png"
         Image.fromarray(np.uint8(np.rint(255 * found))).save(name)
         print(f"{name}: {found.shape[1]} x {found.shape[0]} pixels, dreamt by {stage}.")

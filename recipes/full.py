@@ -1,7 +1,7 @@
-"""What is the most that this backbone can be brought to?
+"""What is the best score of this backbone?
 
-All weights learn, slowly and for a few epochs, with a warm-up. The dearest strategy in time and
-memory, and the one to beat by others at less cost. `--find-rate` looks for the learning rate first.
+All weights are trained, slowly and for a few epochs, with a warm-up. The most expensive strategy in
+time and memory. `--find-learning-rate` runs a range test first.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/full.py --data amp
@@ -16,15 +16,15 @@ import kft
 
 def main():
     parser = recipe.arguments(__doc__)
-    parser.add_argument("--layer-decay", type=float, default=1.0, help="of the rate, per block")
-    parser.add_argument("--find-rate", action="store_true", help="by a range test")
+    parser.add_argument("--layer-decay", type=float, default=1.0, help="per block")
+    parser.add_argument("--find-learning-rate", action="store_true", help="by a range test")
     args = parser.parse_args()
     data = recipe.data(args)
-    if args.find_rate:
+    if args.find_learning_rate:
         model = kft.Model(recipe.backbone(args), recipe.head(data))
         records = kft.batches(data.train, model.encode, args.batch_size, seed=args.seed)
-        args.rate = kft.find_learning_rate(model, records).suggestion
-        print(f"The range test suggests a highest rate of {args.rate:.1e}.")
+        args.learning_rate = kft.find_learning_rate(model, records).suggestion
+        print(f"The range test suggests a highest learning rate of {args.learning_rate:.1e}.")
     strategy = recipe.strategy(args, "full", layer_decay=args.layer_decay)
     done = recipe.run(data, args, strategy)
     recipe.report(done, data, args, "full")

@@ -1,8 +1,8 @@
-"""Does it help to wake the layers one after the other?
+"""Does it help to unfreeze the layers one after the other?
 
-The head learns first, then one more block joins it each phase, the last ones first (Howard and
-Ruder 2018): the late blocks settle before the early ones move, and each block has a lower rate
-than the one above it.
+The head is trained first, then one more block in each phase, the last ones first (Howard and Ruder
+2018): late blocks settle before early ones move, and each block has a lower learning rate than the
+one above it.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/gradual_unfreezing.py --data amp
@@ -15,7 +15,7 @@ import recipe
 
 def main():
     parser = recipe.arguments(__doc__)
-    parser.add_argument("--layer-decay", type=float, default=0.9, help="of the rate, per block")
+    parser.add_argument("--layer-decay", type=float, default=0.9, help="per block")
     args = parser.parse_args()
     data = recipe.data(args)
     strategy = recipe.strategy(args, "gradual_unfreezing", layer_decay=args.layer_decay)
@@ -23,8 +23,10 @@ def main():
     print("Phase by phase:")
     for number, phase in enumerate(done.phases):
         losses = [row["val_loss"] for row in done.history if row["phase"] == number]
-        print(f"  {phase['name']}: {phase['trainable']:,} weights learn, loss on the validation "
-              f"split {losses[-1]:.3f} after {len(losses)} epochs")  # fmt: skip
+        print(
+            f"  {phase.name}: {phase.trainable:,} trainable parameters, loss on the validation "
+            f"split {losses[-1]:.3f} after {len(losses)} epochs"
+        )
     recipe.report(done, data, args, "gradual_unfreezing")
 
 

@@ -1,8 +1,7 @@
 """Is a head that is trained by gradient better than a linear probe?
 
-The backbone stays frozen and runs over the data once. The head may have weights that no closed
-form finds: here attention pooling, which learns the positions that matter. An epoch costs next to
-nothing, so that it can have many.
+The backbone is frozen and computes features once. The head may have weights without a closed form:
+here attention pooling, which learns the weight of each position. An epoch costs next to nothing.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/head_only.py --data amp
@@ -15,7 +14,7 @@ import recipe
 
 def main():
     parser = recipe.arguments(__doc__)
-    parser.add_argument("--warmup", type=float, default=0.1, help="share of steps of rising rate")
+    parser.add_argument("--warmup", type=float, default=0.1, help="fraction of the steps")
     args = parser.parse_args()
     data = recipe.data(args)
     strategy = recipe.strategy(args, "head_only", warmup=args.warmup)

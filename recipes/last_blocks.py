@@ -1,8 +1,7 @@
 """Is it enough to retrain the late layers?
 
-Early layers hold what all proteins share and stay frozen; the last blocks and the head learn. What
-is frozen is computed once and kept, so that most of the model costs nothing from the second epoch
-on.
+Early layers hold general features and stay frozen; the last blocks and the head are trained. Frozen
+features are computed once and kept, so that most of the model costs nothing from the second epoch.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/last_blocks.py --data amp --blocks 2
@@ -15,8 +14,8 @@ import recipe
 
 def main():
     parser = recipe.arguments(__doc__)
-    parser.add_argument("--blocks", type=int, default=2, help="how many learn, from the end")
-    parser.add_argument("--layer-decay", type=float, default=1.0, help="of the rate, per block")
+    parser.add_argument("--blocks", type=int, default=2, help="number, from the end")
+    parser.add_argument("--layer-decay", type=float, default=1.0, help="per block")
     args = parser.parse_args()
     data = recipe.data(args)
     strategy = recipe.strategy(
@@ -24,7 +23,7 @@ def main():
     )
     done = recipe.run(data, args, strategy)
     for phase in done.phases:
-        print(f"Computed once: {'no. ' + phase['whole'] if phase['whole'] else 'yes'}")
+        print(f"Frozen features computed once: {phase.why_not_computed_once or 'yes'}")
     recipe.report(done, data, args, "last_blocks")
 
 

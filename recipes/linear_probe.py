@@ -1,8 +1,8 @@
-"""What does the backbone know as it is?
+"""How good are the features of the backbone as they are?
 
-Its features stay as they are, and a linear head is solved for on them in closed form: logistic or
-ridge regression, with the penalty that does best on the validation split. Seconds, no learning
-rate, and the score that everything dearer has to beat.
+The backbone is frozen, and a linear head is solved for in closed form: logistic or ridge
+regression, with the penalty of the lowest validation loss. It takes seconds, has no learning rate,
+and its score is the one that more expensive strategies have to exceed.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/linear_probe.py --data amp

@@ -1,8 +1,8 @@
 """Does a low-rank correction do what retraining everything does?
 
-Beside the frozen query and value matrices two narrow ones learn, whose product is added (Hu et
-al. 2021). What is learned is a file of kilobytes in PEFT's format, and the backbone stays what it
-was, for the next task.
+The product of two narrow trainable matrices is added to the frozen query and value matrices (Hu et
+al. 2021). The result is a file of kilobytes in PEFT's format, and the backbone stays as it is for
+the next task.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/lora.py --data amp --rank 8
@@ -20,11 +20,13 @@ def main():
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16, help="the correction's scale times rank")
     parser.add_argument("--targets", nargs="+", default=["query", "value"], help="layers, by name")
-    parser.add_argument("--b-ratio", type=float, default=1.0, help="rate of B over that of A")
+    ratio = "learning rate of B over that of A"
+    parser.add_argument("--loraplus-lr-ratio", type=float, default=1.0, help=ratio)
     args = parser.parse_args()
     data = recipe.data(args)
     options = {"rank": args.rank, "alpha": args.alpha, "targets": tuple(args.targets)}
-    strategy = recipe.strategy(args, "lora", b_ratio=args.b_ratio, **options)
+    options["loraplus_lr_ratio"] = args.loraplus_lr_ratio
+    strategy = recipe.strategy(args, "lora", **options)
     done = recipe.run(data, args, strategy)
     folder = kft.save_adapter(done.model, args.out / "lora" / "adapter")
     size = sum(file.stat().st_size for file in folder.iterdir())

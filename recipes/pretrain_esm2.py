@@ -1,8 +1,7 @@
 """What does a language model learn from protein sequences alone?
 
-Trains an ESM-2 to fill in hidden residues: from random weights, or with `--backbone` further on
-proteins of your own, before they are labelled. A run that is stopped goes on when it is started
-again.
+Trains an ESM-2 to fill in hidden residues: from random weights, or with `--backbone` from
+pre-trained ones on proteins of your own. A run that is stopped continues when it is started again.
 
 Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or a FASTA file of yours.
 Command: KERAS_BACKEND=torch python recipes/pretrain_esm2.py --dtype mixed_bfloat16
@@ -19,10 +18,7 @@ import recipe
 import kft
 from kft import plots
 from kft.backbones.esm2.model import ESM2
-from kft.inference import scoring
 from kft.training import pretraining
-
-HELD_OUT = ("heldout_families", "valid", "test")
 
 
 def arguments():
@@ -33,15 +29,16 @@ def arguments():
     add("--blocks", type=count, default=3, help="of a new one")
     add("--width", type=count, default=320, help="of a new one")
     add("--heads", type=count, default=5, help="of a new one")
-    add("--dtype", help="mixed_bfloat16 is twice as fast where the processor knows it")
+    add("--dtype", help="mixed_bfloat16 is twice as fast on a processor that has it")
     add("--epochs", type=count, default=54, help="after each it is scored and kept")
     add("--steps", type=count, default=150, help="of an epoch")
     add("--tokens", type=count, default=6144, help="of a step")
     add("--crop", type=count, default=256, help="most tokens of a protein")
-    add("--share", type=recipe.share, default=0.4, help="of residues to hide; 0.15 in ESM-2")
+    add("--mask-ratio", type=recipe.fraction, default=0.4, help="of residues; 0.15 in ESM-2")
     add("--accumulate", type=count, default=1, help="steps whose gradients are averaged")
     add("--optimizer", choices=recipe.OPTIMIZERS, help="default: muon; with --backbone adamw")
-    add("--rate", type=recipe.above_zero(float), help="highest; default 2e-3, with --backbone 2e-4")
+    rate = "highest; default 2e-3, with --backbone 2e-4"
+    add("--learning-rate", type=recipe.above_zero(float), help=rate)
     add("--seed", type=int, default=0, help="of weights, order and masks")
     add("--draw", type=Path, nargs="+", help="only draw these history.csv, of one run or several")
     add("--score", action="store_true", help="only score --backbone on what was held out")
@@ -59,21 +56,8 @@ def arguments():
     if args.steps * args.accumulate < 2:
         parser.error(f"--steps must be at least 2, received {args.steps}")
     args.optimizer = args.optimizer or ("adamw" if args.backbone else "muon")
-    args.rate = args.rate or (2e-4 if args.backbone else 2e-3)
+    args.learning_rate = args.learning_rate or (2e-4 if args.backbone else 2e-3)
     return args
-
-
-def report(args, backbone, train, followed):
-    """Prints scores where <mask> stands, beside what needs no network."""
-    files = {name: args.corpus / f"{name}.tsv.gz" for name in HELD_OUT}
-    sets = {name: recipe.proteins(x).sequence.tolist() for name, x in files.items() if x.exists()}
-    for name, proteins in (sets or ({"left out": followed} if followed else {})).items():
-        proteins = proteins[: 20 if args.tiny else None]
-        scores = scoring.reference_scores(proteins, train, backbone.encode)
-        scores["this model"] = scoring.masked_score(backbone, proteins)
-        print(f"\n{name}: {len(proteins)} proteins, {scores['uniform'].masked:,} <mask>")
-        for method, score in scores.items():
-            print(f"  {method:<20} perplexity {score.perplexity!s:<24} accuracy {score.accuracy}")
 
 
 def draw(files, out):
@@ -102,20 +86,31 @@ def main():
         backbone = ESM2(args.blocks, args.width, args.heads, dtype=args.dtype)
         backbone = kft.backbones.randomised(backbone, args.seed)
     if args.score:
-        report(args, backbone, train, followed)
+        recipe.masked_report(args, backbone, train, followed)
         return
     print(kft.parameters(backbone.masked_lm))
     done = pretraining.pretrain(
-        backbone, train, followed or None, epochs=args.epochs, steps=args.steps, tokens=args.tokens,
-        crop=args.crop, accumulate=args.accumulate, rate=args.rate, seed=args.seed, out=args.out,
-        make=recipe.optimizer(args), share=args.share, verbose=2,
-    )  # fmt: skip
+        backbone,
+        train,
+        followed or None,
+        epochs=args.epochs,
+        steps=args.steps,
+        tokens=args.tokens,
+        crop=args.crop,
+        learning_rate=args.learning_rate,
+        accumulate=args.accumulate,
+        optimizer=recipe.optimizer(args),
+        mask_ratio=args.mask_ratio,
+        seed=args.seed,
+        out=args.out,
+        verbose=2,
+    )
     pd.DataFrame(done.history).to_csv(args.out / "history.csv", index=False)
     contacts = None if args.backbone else False  # nothing has trained them
     kft.backbones.save(backbone, args.out / "model", "float16", contacts)
     print(f"Written: {args.out}/model, which kft.load reads, and {args.out}/history.csv.")
     draw([args.out / "history.csv"], args.out)
-    report(args, backbone, train, followed)
+    recipe.masked_report(args, backbone, train, followed)
 
 
 if __name__ == "__main__":

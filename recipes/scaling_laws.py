@@ -1,8 +1,8 @@
 """How does the loss fall with parameters, data and compute?
 
-Pre-trains one recipe at several sizes and on fractions of the proteins, fits the power laws of
-Kaplan et al. 2020 with their irreducible loss, and draws the lecture's three panels. Runs that are
-done are not run again; `--table` draws those of an earlier study.
+Pre-trains at several sizes and on fractions of the proteins, fits the power laws of Kaplan et al.
+2020 with their irreducible loss, and draws the lecture's three panels. Runs that are done are not
+run again; `--table` draws those of an earlier study.
 
 Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or a FASTA file of yours.
 Command: KERAS_BACKEND=torch python recipes/scaling_laws.py --dtype mixed_bfloat16
@@ -33,12 +33,12 @@ def arguments():
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--corpus", type=Path, default=recipe.CORPUS, help="folder or FASTA file")
     add("--table", type=Path, help="only draw the scaling_laws.csv of an earlier study")
-    add("--dtype", help="mixed_bfloat16 is faster where the processor knows it")
+    add("--dtype", help="mixed_bfloat16 is faster on a processor that has it")
     add("--epochs", type=count, default=4, help="after each it is scored and kept")
     add("--steps", type=count, default=128, help="of an epoch")
     add("--tokens", type=count, default=4096, help="of a step")
     add("--optimizer", choices=recipe.OPTIMIZERS, default="muon", help="muon needs fewer steps")
-    add("--rate", type=recipe.above_zero(float), default=2e-3, help="highest learning rate")
+    add("--learning-rate", type=recipe.above_zero(float), default=2e-3, help="highest")
     add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
     add("--out", type=Path, default=Path("out/scaling_laws"), help="folder for what is written")
     args = parser.parse_args()
@@ -48,24 +48,20 @@ def arguments():
 
 
 def trained(size, fraction, train, followed, args):
-    """A row for each epoch of one run."""
+    """Run one pre-training; a row for each epoch."""
     name = "{}x{}".format(*size) + ("" if fraction == 1 else f", 1/{round(1 / fraction)}")
     print(f"\n{name}")
     some = train[: max(1, round(fraction * len(train)))]
     backbone = kft.backbones.randomised(ESM2(*size, dtype=args.dtype), 0)
-    done = pretraining.pretrain(
-        backbone, some, followed, epochs=args.epochs, steps=args.steps, tokens=args.tokens,
-        crop=128, rate=args.rate, make=recipe.optimizer(args),
-        out=args.out / name.replace("/", "_"), verbose=2,
-    )  # fmt: skip
+    options = {name: getattr(args, name) for name in ("epochs", "steps", "tokens", "learning_rate")}
+    options |= {"optimizer": recipe.optimizer(args), "out": args.out / name.replace("/", "_")}
+    done = pretraining.pretrain(backbone, some, followed, crop=128, verbose=2, **options)
     parameters = sum(stage.count_params() for stage in backbone.stages[1:])
-    return [
-        {"run": name, "parameters": parameters, "share": fraction,
-         "residues": sum(map(len, some)), "seen": row["residues"],
-         "operations": scaling.compute(parameters, row["residues"]),
-         "loss": np.log(row["val_perplexity"])}
-        for row in done.history
-    ]  # fmt: skip
+    history, residues = pd.DataFrame(done.history), sum(map(len, some))
+    fixed = {"run": name, "parameters": parameters, "share": fraction, "residues": residues}
+    table = pd.DataFrame({**fixed, "seen": history.residues})
+    operations = scaling.compute(parameters, table.seen)
+    return table.assign(operations=operations, loss=np.log(history.val_perplexity))
 
 
 def study(args):
@@ -73,14 +69,15 @@ def study(args):
     if not followed:
         raise SystemExit("Too few families to keep some out: at least 10 are needed.")
     train = pd.Series(train).sample(frac=1, random_state=0).tolist()  # families may stand together
-    runs = [(size, 1) for size in SIZES] + [(LEARNS_FROM_LESS, share) for share in FRACTIONS]
+    runs = [(size, 1) for size in SIZES] + [(LEARNS_FROM_LESS, part) for part in FRACTIONS]
     if args.tiny:
         runs, args.epochs, args.steps, args.tokens = runs[::4], 2, 2, 256
-    rows = []
-    for size, share in runs:
-        rows += trained(size, share, train, followed, args)
-        pd.DataFrame(rows).to_csv(args.out / "scaling_laws.csv", index=False, float_format="%.6g")
-    return pd.DataFrame(rows)
+    tables = []
+    for size, fraction in runs:
+        tables.append(trained(size, fraction, train, followed, args))
+        table = pd.concat(tables, ignore_index=True)
+        table.to_csv(args.out / "scaling_laws.csv", index=False, float_format="%.6g")
+    return table
 
 
 def panels(table):

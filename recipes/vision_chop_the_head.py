@@ -1,8 +1,8 @@
-"""How few images does a network need that learned from photographs, once its head is replaced?
+"""How few images does a network of photographs need, once its head is replaced?
 
-EfficientNet-Lite0 knows ImageNet's classes. Its head is chopped off, and a new one learns to tell
-gravitational-wave chirps from glitches on frozen features, with few images a class and with more;
-beside it the same network learns from scratch, and neighbours vote on raw pixels.
+EfficientNet-Lite0 was trained on ImageNet. Its head is replaced, and a new one is trained to
+distinguish gravitational-wave chirps and glitches on frozen features, with few images a class and
+with more; beside it the same network is trained from scratch, and neighbours vote on raw pixels.
 
 Data: simulated by kft; "digits" (UCI, CC BY 4.0), or a folder of yours with a folder a class.
 Command: KERAS_BACKEND=torch python recipes/vision_chop_the_head.py --seeds 1
@@ -23,13 +23,14 @@ NAMES = {"linear_probe": "new head on ImageNet's features", "from_scratch": "fro
 
 def main():
     number = recipe.above_zero(int)
-    parser = recipe.image_arguments(__doc__, rate=1e-3)
-    parser.add_argument("--counts", nargs="+", type=number, default=[20, 100, 500],
-                        metavar="N", help="images a class to learn from")  # fmt: skip
-    parser.add_argument("--strategies", nargs="+", default=["linear_probe"], metavar="NAME",
-                        choices=kft.strategies.names(), help="beside from_scratch")  # fmt: skip
-    parser.add_argument("--seeds", type=number, default=3, help="trainings of each")
-    parser.add_argument("--updates", type=number, default=300, help="least steps of a training")
+    parser = recipe.image_arguments(__doc__, learning_rate=1e-3)
+    add, known = parser.add_argument, kft.strategies.names()
+    several = {"nargs": "+", "metavar": "N"}
+    add("--counts", type=number, default=[20, 100, 500], help="training images a class", **several)
+    also = "beside from_scratch"
+    add("--strategies", default=["linear_probe"], choices=known, help=also, **several)
+    add("--seeds", type=number, default=3, help="trainings of each")
+    add("--updates", type=number, default=300, help="fewest steps of a training")
     args = parser.parse_args()
     counts = sorted({min(n, 4) for n in args.counts}) if args.tiny else sorted(set(args.counts))
     # 70% of eight classes are for training, and a little more since classes differ by chance.
@@ -40,14 +41,17 @@ def main():
         part = replace(
             data,
             train=recipe.few_of_each(data.train, count, args.seed),
-            # Who has few images has few to validate with.
+            # With few images there are few to validate on.
             valid=recipe.few_of_each(data.valid, max(2, count // 4), args.seed),
         )
         steps = -(-len(part.train) // args.batch_size)
         result = kft.compare(
             backbone,
             part,
-            [*args.strategies, kft.strategies.get("from_scratch", rate=args.rate)],
+            [
+                *args.strategies,
+                kft.strategies.get("from_scratch", learning_rate=args.learning_rate),
+            ],
             seeds=range(args.seed, args.seed + (1 if args.tiny else args.seeds)),
             head=recipe.head,
             epochs=1 if args.tiny else max(args.epochs or 6, args.updates // steps),
@@ -62,9 +66,13 @@ def main():
                 curve[count] = row.scores[result.metric].interval()
     made = f"{args.backbone} at {backbone.image_size[0]} pixels; intervals are over test images and"
     figure, caption = plots.plot_learning_curve(
-        dict(reversed(curves.items())), result.metric, data.name, len(data.test),
-        "training images a class", f"{made} seeds ({len(result.seeds)}).",
-    )  # fmt: skip
+        dict(reversed(curves.items())),
+        result.metric,
+        data.name,
+        len(data.test),
+        "training images a class",
+        f"{made} seeds ({len(result.seeds)}).",
+    )
     plots.save_figure(figure, caption, out / "learning_curve.png")
     rows = [(name, n, *score) for name, curve in curves.items() for n, score in curve.items()]
     columns = ["method", "images", result.metric, "low", "high"]

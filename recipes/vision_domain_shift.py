@@ -1,8 +1,8 @@
-"""Does a model of one detector serve the next, and how many new images mend it if not?
+"""Does a model of one detector work on another, and how many new images does it need if not?
 
-A head learns on images of one gravitational-wave detector. First it is asked about the other as it
-is; then it goes on learning on 20, 100 and 500 images of the second, beside a head that has seen
-those alone. Whoever moves between microscopes, telescopes or hospitals meets the same question.
+A head is trained on images of one gravitational-wave detector. It is tested on another detector as
+it is; then it is trained further on 20, 100 and 500 images of the second, beside a head that is
+trained on those alone. The same question comes up between microscopes, telescopes or hospitals.
 
 Data: simulated by kft (detectors "design" and "early").
 Command: KERAS_BACKEND=torch python recipes/vision_domain_shift.py
@@ -32,8 +32,8 @@ def main():
     parser.add_argument("--first", default="design", help="detector to learn on")
     parser.add_argument("--second", default="early", help="detector to move to")
     parser.add_argument("--images", type=number, default=3000, help="to simulate of each")
-    parser.add_argument("--counts", nargs="+", type=number, default=[20, 100, 500],
-                        metavar="N", help="images of the second detector")  # fmt: skip
+    counts = {"nargs": "+", "metavar": "N", "help": "images of the second detector"}
+    parser.add_argument("--counts", type=number, default=[20, 100, 500], **counts)
     args = parser.parse_args()
     out = args.out / "vision_domain_shift"
     first, second = (
@@ -57,8 +57,11 @@ def main():
     for count in [8] if args.tiny else args.counts:
         few = -(-count // len(first.classes))
         train, valid = second.train, second.valid
-        part = replace(second, train=recipe.few_of_each(train, few, args.seed),
-                       valid=recipe.few_of_each(valid, max(1, few // 4), args.seed))  # fmt: skip
+        part = replace(
+            second,
+            train=recipe.few_of_each(train, few, args.seed),
+            valid=recipe.few_of_each(valid, max(1, few // 4), args.seed),
+        )
         start.set_weights(weights)
         curves[AFTER][len(part.train)] = accuracy(learned(start, part), second)
         curves[ALONE][len(part.train)] = accuracy(learned(new(), part), second)
@@ -66,9 +69,13 @@ def main():
     curves["that, on the first's own test images"] = dict.fromkeys(curves[AFTER], at_home)
     made = f"Heads on frozen {args.backbone}; first {args.first}, second {args.second}."
     figure, caption = plots.plot_learning_curve(
-        curves, "accuracy", f"the detector {args.second}", len(second.test),
-        f"images of {args.second}", made,
-    )  # fmt: skip
+        curves,
+        "accuracy",
+        f"the detector {args.second}",
+        len(second.test),
+        f"images of {args.second}",
+        made,
+    )
     plots.save_figure(figure, caption, out / "domain_shift.png")
     rows = [(name, n, *score) for name, curve in curves.items() for n, score in curve.items()]
     table = pd.DataFrame(rows, columns=["method", "images", "accuracy", "low", "high"])

@@ -1,8 +1,8 @@
 """Do narrow corrections to the convolutions do what retraining all of them does?
 
-Beside each frozen convolution that mixes channels two narrow ones learn, whose product is added (Hu
-et al. 2021); in a transformer they stand beside query and value. What was learned is a file of its
-own, and the backbone stays what it was for the next task.
+The product of two narrow trainable convolutions is added to each frozen convolution that mixes
+channels (Hu et al. 2021); in a transformer, to query and value. The result is a file of its own,
+and the backbone stays as it is for the next task.
 
 Data: simulated by kft; "digits" (UCI, CC BY 4.0), or a folder of yours with a folder a class.
 Command: KERAS_BACKEND=torch python recipes/vision_lora.py --images 1000

@@ -1,7 +1,7 @@
-"""What does a vision transformer learn from images alone, three quarters of which it cannot see?
+"""What does a vision transformer learn from images without labels, by masked autoencoding?
 
 Trains a small ViT as a masked autoencoder and compares a linear probe on it before and after, on
-the same labels. A run that is stopped goes on when it is started again.
+the same labels. A run that is stopped continues when it is started again.
 
 Data: simulated by kft; "digits" (UCI, CC BY 4.0), or a folder of yours with a folder a class.
 Command: KERAS_BACKEND=torch python recipes/vision_mae.py --data digits
@@ -20,8 +20,8 @@ from kft.training import pretraining
 
 
 def arguments():
-    told = {"backbone": None, "image_size": 32, "epochs": 30, "batch_size": 64, "rate": 2e-3}
-    parser = recipe.image_arguments(__doc__, **told)
+    defaults = {"backbone": None, "image_size": 32, "epochs": 30, "batch_size": 64}
+    parser = recipe.image_arguments(__doc__, learning_rate=2e-3, **defaults)
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--images", type=count, default=2000, help="to simulate")
     add("--patch", type=count, default=4, help="pixels of a patch's side")
@@ -30,18 +30,16 @@ def arguments():
     )
     add("--width", type=count, default=64, help="of a new one")
     add("--heads", type=count, default=4, help="of a new one")
-    add("--ratio", type=recipe.share, default=0.75, help="share of the patches that is hidden")
+    add("--mask-ratio", type=recipe.fraction, default=0.75, help="fraction of hidden patches")
     return parser.parse_args()
 
 
-def make(args):
+def new_backbone(args):
     """The backbone that the arguments name."""
     if args.backbone:
         return recipe.backbone(args)
-    backbone = VisionTransformer(
-        "vit", args.blocks, args.width, args.heads, patch_size=args.patch,
-        image_size=args.image_size,
-    )  # fmt: skip
+    size = {"patch_size": args.patch, "image_size": args.image_size}
+    backbone = VisionTransformer("vit", args.blocks, args.width, args.heads, **size)
     return kft.backbones.randomised(backbone, args.seed)
 
 
@@ -59,18 +57,26 @@ def main():
     data, out = recipe.data(args, images=args.images), args.out / "vision_mae"
     if args.tiny:
         args.epochs, args.blocks, args.width = 2, 1, 16
-    before, backbone = make(args), make(args)
+    before, backbone = new_backbone(args), new_backbone(args)
     print(kft.parameters(backbone))
     done = pretraining.pretrain_images(
-        backbone, data.train.inputs, data.valid.inputs, epochs=args.epochs, ratio=args.ratio,
-        batch_size=args.batch_size, rate=args.rate, seed=args.seed, out=out, verbose=2,
+        backbone,
+        data.train.inputs,
+        data.valid.inputs,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        mask_ratio=args.mask_ratio,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+        out=out,
+        verbose=2,
         decoder_width=args.width if args.tiny else 64,
-    )  # fmt: skip
+    )
     pd.DataFrame(done.history).to_csv(out / "history.csv", index=False)
     print()
     probe(before, data, "before")
     probe(backbone, data, "after")
-    found = pretraining.reconstruct(done.model, data.test.inputs, args.seed, args.ratio)
+    found = pretraining.reconstruct(done.model, data.test.inputs, args.seed, args.mask_ratio)
     which = f"{data.name}, test split"
     figure, caption = plots.plot_reconstructions(*found, done.model.patch_size, which)
     plots.save_figure(figure, caption, out / "reconstructions.png")

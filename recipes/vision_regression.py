@@ -1,8 +1,8 @@
-"""Can the same backbone measure what it never was meant for?
+"""Can a backbone of photographs measure a physical quantity?
 
-A network that learned to name the things on photographs gets a head that answers a number: the
-chirp mass of two black holes or neutron stars, from the image of the wave they sent. What sets the
-chirp's sweep is this one combination of their masses (Peters and Mathews 1963).
+A network that was trained to classify photographs gets a head that predicts a number: the chirp
+mass of two black holes or neutron stars, from the image of their gravitational wave. The sweep of
+the chirp depends on this one combination of their masses (Peters and Mathews 1963).
 
 Data: simulated by kft (--target snr, distance, mass_1 ...); or a CSV of yours with images' paths.
 Command: KERAS_BACKEND=torch python recipes/vision_regression.py --strategy linear_probe

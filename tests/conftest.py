@@ -105,7 +105,7 @@ def no_network():
 
 @pytest.fixture(autouse=True, scope="module")
 def earlier_objects_stay():
-    """What is imported or cached is not looked through for garbage, or by kft for models."""
+    """What is imported or cached is not looked through for garbage."""
     import keras
 
     keras.utils.set_random_seed(0)  # imports TensorFlow, whatever the backend

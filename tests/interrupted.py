@@ -38,7 +38,7 @@ def train(folder, callbacks=(), epochs=EPOCHS, steps=STEPS):
     backbone = randomised(ESM2(1, 32, 4), seed=0)
     return pretraining.pretrain(
         backbone, proteins(), epochs=epochs, steps=steps, accumulate=ACCUMULATE, tokens=128,
-        crop=32, rate=1e-2, out=folder, callbacks=callbacks, verbose=0,
+        crop=32, learning_rate=1e-2, out=folder, callbacks=callbacks, verbose=0,
     )  # fmt: skip
 
 

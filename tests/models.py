@@ -75,7 +75,7 @@ def perturb(model, scale=0.2, seed=7, learning=False):
     """Adds noise to all weights of a model, or to those that learn, and returns the model."""
     rng = np.random.default_rng(seed)
     for weight in params.weights(model):
-        if weight.learns or not learning:
+        if weight.trainable or not learning:
             noise = scale * rng.standard_normal(weight.variable.shape)
             noise = np.abs(noise) if "variance" in weight.path else noise
             current = ops.convert_to_numpy(weight.variable.value)

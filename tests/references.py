@@ -10,7 +10,7 @@ from esm.model.esm2 import ESM2 as FairESM2
 from keras import ops
 from transformers import EsmConfig, EsmForMaskedLM
 
-from kft.backbones.esm2 import model as esm2
+from kft.backbones import esm2
 from kft.backbones.esm2 import weights as esm2_weights
 
 LENGTHS = (1, 2, 31, 58, 120, 300)

@@ -35,6 +35,7 @@ LINT = [
     ["ruff", "format", "--check", "."],
     ["lint-imports", "--no-logo"],
     ["deptry", "."],
+    ["mypy"],
 ]
 
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import EsmForMaskedLM, EsmForSequenceClassification, EsmForTokenClassification
 
 import kft
-from kft.files import finish_replacing, written_together
+from kft.files import atomic_replace, finish_replacing
 
 pytestmark = [
     pytest.mark.once,
@@ -58,10 +58,14 @@ def changed(folder, tensors=None, without=(), kept=False, **config):
 
 NUMBERS = {
     "NaN": (np.nan, "float32", "query.lora_A.* holds 1 of 32 values .* the first nan"),
-    "infinity": (np.inf, "float16", "no finite numbers, the first inf"),
+    "infinity": (np.inf, "float16", "not finite numbers, the first inf"),
     "too large": (1e300, "float64", r"the first 1e\+300, which float32 cannot hold"),
     "integers": (3, "int32", "query.lora_A.weight is stored as int32, expected floating-point"),
-    "quantised": (3, "int8", "is stored as int8, expected floating-point .* no quantised adapters"),
+    "quantised": (
+        3,
+        "int8",
+        "is stored as int8, expected floating-point .* does not read quantised adapters",
+    ),
     "yes or no": (1, "bool", "is stored as bool"),
 }
 
@@ -108,7 +112,7 @@ OPTIONS = (
         r"alpha_pattern\['query'\] must be numbers above 0",
     ),
     ({"rank_pattern": {"query": "2"}}, r"rank_pattern\['query'\] must be integers above 0"),
-    ({"rank_pattern": {"(": 2}}, r"rank_pattern has '\(', which is no regular expression"),
+    ({"rank_pattern": {"(": 2}}, r"rank_pattern has '\(', which is not a regular expression"),
     ({"bias": "some"}, "bias must be none, lora_only or all, received 'some'"),
     ({"target_modules": 3}, "target_modules must be a list or a string, received 3"),
 )
@@ -130,10 +134,10 @@ CONTRADICTIONS = {  # what is left out of the tensors, what the config then says
     ),
     "a target is missing": (["value"], {}, "2 of 4 modules"),
     "other targets": ([], {"target_modules": ["key"]}, "2 of 2 modules .*self.key"),
-    "fewer targets": ([], {"target_modules": ["query"]}, "value.* tells nothing"),
-    "a pattern of targets": ([], {"target_modules": r".*\.1\..*query"}, "tells nothing"),
+    "fewer targets": ([], {"target_modules": ["query"]}, "value.* does not list"),
+    "a pattern of targets": ([], {"target_modules": r".*\.1\..*query"}, "does not list"),
     "a module in full without tensors": (
-        [], {"modules_to_save": ["final"]}, "modules_to_save of .* names final, of which there"
+        [], {"modules_to_save": ["final"]}, "modules_to_save of .* names final, which have no"
     ),
     "biases that are told of": ([], {"bias": "lora_only"}, "4 of 4 modules .* of a bias"),
     "all biases": ([], {"bias": "all"}, "of 17 modules .* no tensors of a bias"),
@@ -156,7 +160,7 @@ def test_biases_that_nothing_tells_of(tmp_path):
     saved(tmp_path, bias="all")
     changed(tmp_path, bias="none")
     (tmp_path / HEAD).unlink()
-    with pytest.raises(ValueError, match="tensors of a bias, of which .* tells nothing"):
+    with pytest.raises(ValueError, match="tensors of a bias, which .* does not list"):
         kft.load_adapter(model_of(), tmp_path)
 
 
@@ -206,7 +210,7 @@ def test_a_head_that_another_adapter_left(tmp_path):
     changed(tmp_path)
     other = model_of()
     before = kft.predict(other, SEQUENCES)
-    with pytest.warns(UserWarning, match=f"{HEAD} is not of the adapter beside it"):
+    with pytest.warns(UserWarning, match=f"{HEAD} belongs to another adapter"):
         kft.load_adapter(other, tmp_path)
     kernel = other.head.dense.kernel
     np.testing.assert_array_equal(np.asarray(kernel.value.cpu().detach()), 1.0)
@@ -236,7 +240,7 @@ def test_interrupted_at_any_step(tmp_path, monkeypatch):
     for last in range(40):
         for path in tmp_path.iterdir():
             path.unlink() if not path.is_dir() else None
-        with written_together(tmp_path, names) as aside:
+        with atomic_replace(tmp_path, names) as aside:
             for name, text in old.items():
                 (aside / name).write_text(text)
         count = 0
@@ -256,7 +260,7 @@ def test_interrupted_at_any_step(tmp_path, monkeypatch):
                 patch.setattr(Path, name, step(getattr(Path, name)))
             patch.setattr("kft.files.shutil.rmtree", lambda *args, **kwargs: None)
             try:
-                with written_together(tmp_path, names) as aside:
+                with atomic_replace(tmp_path, names) as aside:
                     for name, text in new.items():
                         (aside / name).write_text(text)
                 done = True
@@ -314,7 +318,9 @@ def test_a_norm_of_one_block_is_missing(tmp_path):
 def test_a_part_that_the_model_has_not_is_named(bias, tmp_path):
     from_peft(tmp_path, target_modules="all-linear", bias=bias)
     model = model_of(2, kft.heads.EsmClassification(2))
-    with pytest.warns(UserWarning, match=r"2 tensors of parts that model has not.*contact_head"):
+    with pytest.warns(
+        UserWarning, match=r"2 tensors of parts that model does not have.*contact_head"
+    ):
         assert len(kft.load_adapter(model, tmp_path)) == 12
     expected = kft.predict(model, SEQUENCES)
     kft.save_adapter(model, tmp_path / "again")  # without the part

@@ -304,7 +304,7 @@ def test_another_shape_or_rank(tmp_path):
         kft.load_adapter(other, tmp_path)
     kft.load_adapter(other, tmp_path, name="second")
     assert kft.lora.names(other) == ["default", "second"]
-    with pytest.raises(ValueError, match="has the adapters default, second: say which"):
+    with pytest.raises(ValueError, match="has the adapters default, second: give one"):
         kft.save_adapter(other, tmp_path / "which")
     kft.save_adapter(other, tmp_path / "second", name="second")
     third = model_of(kft.heads.Regression())
@@ -326,7 +326,7 @@ def test_bad_files(tmp_path):
     config = json.loads(path.read_text())
     lacking = [{k: v for k, v in config.items() if k != x} for x in ("r", "lora_alpha")]
     for content, message in (
-        ("{", r"adapter_config.json: no JSON \(Expecting"),
+        ("{", r"adapter_config.json: not JSON \(Expecting"),
         ("[]", "adapter_config.json: expected a JSON object, received a list"),
         (lacking[0], "adapter_config.json: r must be an integer, received nothing"),
         (lacking[1], "adapter_config.json: lora_alpha must be a number, received nothing"),

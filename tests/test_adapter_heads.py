@@ -45,7 +45,7 @@ class Scaled(keras.layers.Layer):
         self.norm.build((None, shape[-1]))
         self.inner.build((None, shape[-1]))
 
-    def call(self, features, residue_mask=None):
+    def call(self, features, position_mask=None):
         return self.inner(self.norm(ops.mean(features, axis=1) * self.scale))
 
 
@@ -122,17 +122,17 @@ def test_two_files(tmp_path):
 
 @pytest.mark.usefixtures("as_written")
 def test_training_one_leaves_the_other():
-    model = model_of()
+    model, strategy = model_of(), kft.strategies.get("lora", rank=2)
     for name, targets in (("a", [0, 1, 0]), ("b", [1, 0, 1])):
         kft.add_lora(model, 2, name=name)
-        kft.fit(model, (SEQUENCES, targets), "lora", 3, verbose=0)
+        kft.fit(model, (SEQUENCES, targets), strategy, 3, verbose=0)
         if name == "a":
             before = kft.predict(model, SEQUENCES)
             model.compiled = False  # what learns will change, which is said of compiled models
     model.compiled = False
     kft.lora.use(model, "a")
     np.testing.assert_array_equal(kft.predict(model, SEQUENCES), before)
-    kft.fit(model, (SEQUENCES, [0, 1, 0]), "lora", 1, verbose=0)  # and goes on
+    kft.fit(model, (SEQUENCES, [0, 1, 0]), strategy, 1, verbose=0)  # and goes on
     assert np.abs(kft.predict(model, SEQUENCES) - before).max() > 0
 
 
@@ -185,7 +185,7 @@ def test_a_layer_woken_beside_the_adapter(tmp_path):
     kft.lora.use(other, "default")
     norm = other.get_layer("block_0").feedforward_norm
     norm.trainable = True
-    with pytest.warns(UserWarning, match=r"1 layers of model \(block_0/feedforward_norm\) learn"):
+    with pytest.warns(UserWarning, match=r"1 layers of model \(block_0/feedforward_norm\) are"):
         kft.lora.use(other, None)
     kft.lora.use(other, "default")
     assert_rounds_alike(kft.predict(other, SEQUENCES), learned)

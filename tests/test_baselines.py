@@ -239,6 +239,51 @@ def test_an_empty_valid_is_no_valid(charged, fit):
     np.testing.assert_array_equal(empty.predictions, fit(charged).predictions)
 
 
+# Labels -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled(charged):
+    """Two labels that composition shows, of which a record may have both, and one without any."""
+    acidic = [x.count("D") / len(x) > 0.1 for part in parts_of(charged) for x in part.inputs]
+    basic = [x.count("K") / len(x) > 0.1 for part in parts_of(charged) for x in part.inputs]
+    targets = np.array([acidic, basic, np.zeros(400)]).T.astype(int)
+    for part, rows in zip(parts_of(charged), np.split(targets, [200, 300]), strict=True):
+        part.targets = rows
+    charged.task, charged.classes = "multilabel", ("acidic", "basic", "never")
+    return charged
+
+
+def parts_of(data):
+    return data.train, data.valid, data.test
+
+
+def test_each_label_has_a_model_of_its_own(labelled):
+    names = ["label frequencies", "composition", "3-mers"]
+    fitted = fit_all(labelled)
+    assert [baseline.name for baseline in fitted] == names
+    known = np.concatenate([labelled.train.targets, labelled.valid.targets])
+    constant, linear, _ = fitted
+    np.testing.assert_allclose(constant.predictions, np.tile(known.mean(axis=0), (100, 1)))
+    assert constant.parameters == 3 and linear.parameters == 2 * 20 + 3
+    assert linear.predictions.shape == (100, 3) and not linear.predictions[:, 2].any()
+    assert 0.45 < headline(labelled, constant) < 0.55 and headline(labelled, linear) > 0.9
+    assert linear.penalty in baselines.STRENGTHS
+    both = (linear.predictions[:, :2] > 0.5).all(axis=1)
+    assert both.any() and labelled.test.targets[both].sum(axis=1).mean() > 1.5
+
+
+def test_labels_of_images_come_from_the_nearest():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(2, size=(80, 2))
+    images = rng.integers(0, 40, (80, 8, 8)) + 100 * targets[:, :1, None]
+    images[:, :4] += 100 * targets[:, 1:, None]
+    data = dataset("multilabel", images.astype("uint8"), targets, classes=("bright", "top"))
+    data.value_range = None
+    _, nearest = fit_all(data)
+    assert headline(data, nearest) > 0.95 and nearest.predictions.shape == (20, 2)
+
+
 # Residues ---------------------------------------------------------------------------------------
 
 
@@ -460,8 +505,9 @@ def test_a_window_has_a_middle(width):
 
 def test_bad_residue_input_is_named(charged):
     data = residues()
+    message = "classification or multilabel or regression, .*'residue_class"
     for fit in (composition, kmers, one_hot):
-        with pytest.raises(ValueError, match="classification or regression, .*'residue_class"):
+        with pytest.raises(ValueError, match=message):
             fit(data)
     message = "residue_classification or residue_regression, received.*'classification'"
     with pytest.raises(ValueError, match=message):
@@ -471,7 +517,7 @@ def test_bad_residue_input_is_named(charged):
     for part in (data.train, data.valid):
         part.masks = [np.zeros(len(chain), dtype=bool) for chain in part.inputs]
     for fit in (constant, window):
-        with pytest.raises(ValueError, match="no residue of data set 'made up' counts"):
+        with pytest.raises(ValueError, match="'made up' has no residue with a target outside"):
             fit(data)
     data.test = None
     with pytest.raises(ValueError, match="no test split"):

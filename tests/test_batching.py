@@ -420,7 +420,7 @@ BAD_RESIDUES = {
         r"inputs\[0\] has 5 residues.*mask of shape",
     ),
     "count": ((CHAINS, [np.ones(5)]), "4 inputs and 1 targets"),
-    "arrays": ((list(np.ones((2, 3))), [np.ones(3)] * 2), "inputs are no strings"),
+    "arrays": ((list(np.ones((2, 3))), [np.ones(3)] * 2), "inputs have no residues"),
 }
 
 

@@ -241,5 +241,5 @@ def test_what_keep_best_refuses():
     best, model = KeepBest(), make_model()
     play(best, model, [1.0])
     model.pop()
-    with pytest.raises(ValueError, match="out/bias, out/kernel came or went"):
+    with pytest.raises(ValueError, match="out/bias, out/kernel were added or removed"):
         best.restore()

@@ -155,7 +155,7 @@ def test_another_seed_draws_other_validation_chains_alone(monkeypatch):
     valid = [set(d.valid.parameters["name"]) for d in (one, other)]
     both = [v | set(d.train.parameters["name"]) for v, d in zip(valid, (one, other), strict=True)]
     assert valid[0] != valid[1] and both[0] == both[1] and len(other.valid) == 195
-    with pytest.raises(TypeError, match=r"`seed` must be an integer, got None"):
+    with pytest.raises(TypeError, match=r"`seed` must be an integer, received None"):
         data.load("chains", seed=None)
 
 
@@ -259,7 +259,7 @@ def test_missing_atoms_bind_nothing_and_warn_of_nothing():
 
 
 def test_coordinates_of_another_shape_are_named():
-    with pytest.raises(ValueError, match=r"`coordinates`.*the 4 residues.*got \(3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"`coordinates`.*the 4 residues.*received \(3, 3, 3\)"):
         dssp(np.zeros((3, 3, 3)), "MKTA")
 
 
@@ -300,7 +300,7 @@ def test_a_prediction_that_does_not_fit_is_named():
         baselines.published(toy("CCX"), "PSIPRED prediction")
     with pytest.raises(ValueError, match="each of the 3 residues.*'CC'"):
         baselines.published(toy("CC"), "PSIPRED prediction")
-    with pytest.raises(ValueError, match="received 'other'; those are: PSIPRED prediction"):
+    with pytest.raises(ValueError, match=r"\(PSIPRED prediction\), received 'other'"):
         baselines.published(toy(), "other")
     plain = replace(toy(), test=Split(["AAG"], [[0, 1, 1]]))
     assert list(baselines.suited(plain)) == ["constant", "residue", "window"]

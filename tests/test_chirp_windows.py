@@ -57,5 +57,5 @@ def test_the_seed_draws_the_windows(several):
     masses = data.load("gravitational_waves", images=60, size=32, task="regression", shifts=1)
     assert len(masses.train) == 2 * 42 and len(masses.test) == 6
     np.testing.assert_array_equal(masses.train.targets[::2], masses.train.targets[1::2])
-    with pytest.raises(ValueError, match="`shifts` must be an integer, 0 or more; got -1"):
+    with pytest.raises(ValueError, match="shifts must be an integer of at least 0, received -1"):
         data.load("gravitational_waves", shifts=-1)

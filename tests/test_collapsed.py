@@ -8,7 +8,7 @@ import pytest
 import kft
 from kft import plots
 from kft.comparison.results import Comparison, Row
-from kft.comparison.study import constant_seeds
+from kft.comparison.scoring import constant_seeds
 from kft.evaluation import metrics as evaluation
 from kft.evaluation.significance import resampled
 from kft.plots.comparison import Point
@@ -46,7 +46,7 @@ def test_the_case_of_the_issue():
     found = comparison(MEAN, COUNTS, LORA)
     assert found.best is COUNTS and found.recommended is COUNTS
     assert "no strategy earns its cost" in found.recommendation
-    assert "Answers hardly vary: lora." in found.recommendation
+    assert "Predictions hardly vary: lora." in found.recommendation
 
 
 def test_screen_table_and_figure_say_what_the_record_says(tmp_path):
@@ -56,13 +56,13 @@ def test_screen_table_and_figure_say_what_the_record_says(tmp_path):
     assert said in record["recommendation"] and record["rows"]["lora"]["constant seeds"] == 2
     lines = {name: next(x for x in str(found).splitlines() if name in x) for name in
              ("lora", "3-mers", "mean")}  # fmt: skip
-    assert "answers hardly vary" in lines["lora"] and "highest" not in lines["lora"]
+    assert "predictions hardly vary" in lines["lora"] and "highest" not in lines["lora"]
     assert "3-mers (recommended)" in lines["3-mers"] and "highest" in lines["3-mers"]
     assert "hardly" not in lines["mean"]  # the mean is meant to be one number
     assert said in str(found)
     figure, caption = found.figure()
     assert said in caption and "3-mers scores highest" in caption
-    assert "Answers hardly vary, whatever the score: lora." in caption
+    assert "Predictions hardly vary, so their scores say little: lora." in caption
     labels = [text.get_text() for text in figure.axes[0].texts]
     assert any(label.startswith("lora") and "hardly vary" in label for label in labels)
 
@@ -78,7 +78,7 @@ def test_a_single_seed_that_collapsed_is_named():
     one = row("lora", [TARGETS + 0.1 * VARIED, ALIKE])
     found = comparison(COUNTS, one, FULL)
     assert one in found.candidates and found.best is not one and found.recommended is not one
-    assert "Answers hardly vary: lora (1 of 2 seeds)." in found.recommendation
+    assert "Predictions hardly vary: lora (1 of 2 seeds)." in found.recommendation
 
 
 def test_where_all_have_collapsed_nothing_is_recommended():
@@ -86,8 +86,8 @@ def test_where_all_have_collapsed_nothing_is_recommended():
     assert found.best is None and found.recommended is None
     assert "Recommended: nothing." in found.recommendation
     assert not found.to_frame()["recommended"].any()
-    assert "no method has answers that vary" in found.figure()[1]
-    assert "answers hardly vary" in str(found)
+    assert "the predictions of all methods hardly vary" in found.figure()[1]
+    assert "predictions hardly vary" in str(found)
 
 
 def test_controls_that_collapsed_are_no_yardstick():
@@ -132,11 +132,11 @@ def test_seeds_of_residue_tasks_are_looked_at_where_residues_count():
 
 def test_figures_of_predictions_say_so():
     _, caption = plots.plot_regression(TARGETS, {"lora": ALIKE, "3-mers": VARIED})
-    assert "the answers of lora hardly vary" in caption and "above the best" not in caption
+    assert "the predictions of lora hardly vary" in caption and "above the best" not in caption
     kinds = (TARGETS > 0).astype(int)
     alike = 0.5 + 1e-4 * TARGETS
     _, caption = plots.plot_classification(kinds, {"lora": alike, "3-mers": VARIED > 0.5})
-    assert "the answers of lora hardly vary" in caption
+    assert "the predictions of lora hardly vary" in caption
 
 
 def test_a_figure_of_points_alone():
@@ -144,4 +144,4 @@ def test_a_figure_of_points_alone():
     points = [Point("lora", "strategy", 1.0, score(0.9, 0.8, 1.0), [0.9]),
               Point("full", "strategy", 9.0, score(0.7, 0.6, 0.8), [0.7])]  # fmt: skip
     _, caption = plots.plot_comparison(points, "Spearman", constant=["lora"])
-    assert "full scores highest" in caption and "whatever the score: lora." in caption
+    assert "full scores highest" in caption and "say little: lora." in caption

@@ -6,7 +6,7 @@ from models import esm2, strings
 
 import kft
 from kft.data import read_csv
-from kft.data.columns import marks
+from kft.data.numbers import marks
 
 pytestmark = pytest.mark.once
 
@@ -58,8 +58,8 @@ ODD = {
     "Swiss thousands": (lambda x: f"{1000 * x + 1000:,.0f}".replace(",", "'"), "groups of three"),
     "German thousands": (lambda x: f"{1000 * x + 1000:,.0f}".replace(",", ".") + ",25",
                          "write 1500.5, not 1.500,5"),
-    "share": ("{:.2f}%", "a share: write the number alone"),
-    "share after space": ("{:.2f} %", "a share"),
+    "share": ("{:.2f}%", "a percentage: write the number alone"),
+    "share after space": ("{:.2f} %", "a percentage"),
     "error": ("{:.2f}±0.10", "keep the number, and the error in a column of its own"),
     "error in ASCII": ("{:.2f} +/- 0.10", "a number with its error"),
     "error in brackets": ("{:.2f}(10)", "a number with its error"),
@@ -356,4 +356,4 @@ def test_marks_among_the_targets_of_records_are_noted(read):
     assert len(data.train) == 30 and data.train.targets.min() > 0
     classes = [0, 1, 2, -999] * 10
     notes = read(classes, task="classification").notes
-    assert any("-999 stands in 10 of 40 lines" in note for note in notes)
+    assert any("-999 is in 10 of 40 lines" in note for note in notes)

@@ -11,7 +11,7 @@ from parity import assert_rounds_alike
 
 import kft
 from kft.backbones.esm2.model import ESM2
-from kft.comparison import runs
+from kft.comparison import runs, scoring, study
 from kft.comparison.results import NULL
 from kft.data import Dataset, Split
 
@@ -41,10 +41,10 @@ def backbone():
 
 
 @dataclasses.dataclass(frozen=True)
-class Broken:
+class Broken(kft.strategies.Strategy):
     epochs: int = 1
 
-    def __call__(self, model):
+    def phases(self, model):
         raise RuntimeError("this strategy is\n  broken")
 
 
@@ -204,12 +204,12 @@ def test_what_is_cut_is_said_once(backbone, data, tmp_path, capsys):
     kft.compare(backbone, data, ["linear_probe"], 1, **options)
     printed = " ".join(capsys.readouterr().out.split())
     said = "Of 48 of 48 train, 24 of 24 valid, 60 of 60 test inputs only the first 10 residues"
-    assert printed.count(said) == printed.count("are shown") == 1
+    assert printed.count(said) == printed.count("are used") == 1
 
 
 @pytest.mark.once
 def test_no_estimate_is_no_reason_to_stop(backbone, data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(kft.comparison, "measured_step", lambda *rest: 1 / 0)
+    monkeypatch.setattr(study, "measured_step", lambda *rest: 1 / 0)
     found = kft.compare(backbone, data, ["linear_probe"], 1, controls=False, out=tmp_path)
     assert "No estimate of time and memory: ZeroDivisionError" in capsys.readouterr().out
     assert found.rows[-1].scores
@@ -225,7 +225,7 @@ def test_a_plain_backbone_keeps_its_encoder(backbone):
 
 @pytest.mark.once
 def test_controls_are_known_by_their_kind():
-    methods = kft.comparison._methods({"scratch": "from_scratch", "lora": "lora"}, 2, True)
+    methods = study._methods({"scratch": "from_scratch", "lora": "lora"}, 2, True)
     assert [(m.name, m.kind) for m in methods] == [
         ("scratch", "control"), ("lora", "strategy"), ("lora, shuffled labels", "control"),
     ]  # fmt: skip
@@ -275,7 +275,7 @@ def test_residues(backbone, residues, tmp_path):
 def test_what_max_length_cuts_is_scored_for_nobody(residues):
     """A baseline is right about the first residues only, and is asked for no others."""
     (cut, *_), (whole, *_) = (
-        kft.comparison.baseline_rows(residues, resamples=20, max_length=n) for n in (4, None)
+        scoring.baseline_rows(residues, resamples=20, max_length=n) for n in (4, None)
     )
     answers = cut.predictions[0]
     assert [len(row) for row in answers] == [4] * len(residues.test)
@@ -291,14 +291,19 @@ def test_what_is_expected(backbone, data):
     deep = esm2(4)
 
     def expected(name, **options):
-        model = runs.fresh(deep, kft.heads.for_data(data))
-        return runs.expected_seconds(step, model, kft.strategies.get(name, **options))
+        strategy = kft.strategies.get(name, **options)
+        model = strategy.prepare(runs.fresh(deep, kft.heads.for_data(data)))
+        before = [(w.path, w.frozen) for w in kft.params.weights(model)]
+        seconds = runs.expected_seconds(step, model, strategy.phases(model))
+        assert [(w.path, w.frozen) for w in kft.params.weights(model)] == before
+        return seconds
 
     forward = 0.3 / 10 / 3
     assert expected("linear_probe") == pytest.approx(forward * 1200)
     assert expected("full", epochs=2) == pytest.approx(forward * (2 * 3100 + 100))
     head, last = expected("head_only", epochs=10), expected("last_blocks", blocks=1, epochs=10)
     assert head < last < expected("full", epochs=10) / 2
+    assert last < expected("lora", epochs=10) < expected("full", epochs=10)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone compiles every model anew")
@@ -386,7 +391,7 @@ def test_shuffled_labels(data):
     ],
 )
 def test_bad_arguments(backbone, data, options, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(kft.comparison, "measured_step", None)  # not needed, and seconds
+    monkeypatch.setattr(study, "measured_step", None)  # not needed, and seconds
     with pytest.raises(ValueError, match=message):
         kft.compare(backbone, data, **{"out": tmp_path, "verbose": False, **options})
 
@@ -409,7 +414,7 @@ def test_no_test_split_and_a_file_as_folder(backbone, data, tmp_path):
 
 @pytest.mark.once
 def test_names_tell_strategies_of_one_kind_apart(backbone):
-    methods = kft.comparison._methods(
+    methods = study._methods(
         ["lora", kft.strategies.get("lora", rank=2, epochs=3), Broken()], None, False
     )
     assert [m.name for m in methods] == ["lora", "lora(rank=2, epochs=3)", "Broken"]

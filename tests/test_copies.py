@@ -176,7 +176,7 @@ def flags(model, of=None):
     weights = kft.params.weights(model)
     return (
         {path: layers[path].trainable for path in wanted},
-        {w.path: (w.learns, w.frozen, w.variable.trainable) for w in weights},
+        {w.path: (w.trainable, w.frozen, w.variable.trainable) for w in weights},
     )
 
 
@@ -297,9 +297,9 @@ def test_from_scratch_leaves_the_given_weights_of_a_learner():
     for model in (flat(plain()), fine_tuned(), esm2().masked_lm):
         kft.freeze(model, next(iter(kft.params.layers(model))))
         before = kft.fingerprint(model, None)
-        phases = kft.strategies.get("from_scratch")(model)
-        assert not parts(phases[0].model) & parts(model)
-        perturb(phases[0].model)
+        copy = kft.strategies.get("from_scratch").prepare(model)
+        assert not parts(copy) & parts(model)
+        perturb(copy)
         assert kft.fingerprint(model, None) == before
 
 
@@ -349,7 +349,7 @@ def test_merged_weights_that_were_copied_one_by_one():
     kft.merge_lora(copied)  # they are
     np.testing.assert_array_equal(answers(copied, x), expected)
     for refused in (kft.unmerge_lora, copy.deepcopy):
-        with pytest.raises(ValueError, match="what its kernel was before is not known here"):
+        with pytest.raises(ValueError, match="its kernel before merging is not known"):
             refused(copied)
     kft.lora.remove(copied)
     np.testing.assert_array_equal(answers(copied, x), expected)
@@ -395,7 +395,7 @@ def test_contacts_change_with_blocks_that_learn():
 def test_what_no_longer_fits_its_config_is_told():
     config = rewoken(esm2()).get_config()
     config["frozen_layers"] = [*config["frozen_layers"], "block_7"]
-    with pytest.raises(ValueError, match="block_7 and 1 in all do not learn"):
+    with pytest.raises(ValueError, match="freezes block_7, 1 in all"):
         type(esm2()).from_config(config)
 
 

@@ -116,7 +116,7 @@ def test_amp_notes_are_computed_from_the_file(monkeypatch):
 
 
 def test_amp_says_what_to_do_without_modlamp_or_with_another_layout(monkeypatch):
-    with pytest.raises(ValueError, match="UniProt,AMP.*install modlamp 4"):
+    with pytest.raises(ValueError, match="UniProt,AMP.*Install modlamp 4"):
         amp._labels_by_peptide(b"sequence,label\nAAA,1")
     monkeypatch.setattr(amp.metadata, "version", raise_not_found)
     with pytest.raises(FileNotFoundError, match="pip install modlamp"):
@@ -205,11 +205,11 @@ def test_secondary_structure_numbers_and_records():
 
 
 def test_unknown_name_lists_the_valid_ones_and_guesses():
-    with pytest.raises(ValueError, match=r"amp, chains, .*; got 'gb2'.*'gb1'"):
+    with pytest.raises(ValueError, match=r"amp, chains, .*; received 'gb2'.*'gb1'"):
         data.load("gb2")
     proteins = ("amp", "chains", "gb1", "secondary_structure")
     images = ("digits", "gravitational_waves")
-    assert data.names() == tuple(sorted([*proteins, *images]))
+    assert data.names() == sorted([*proteins, *images])
 
 
 def test_unknown_option_lists_the_valid_ones():
@@ -284,7 +284,12 @@ def test_split_refuses(arguments, message):
 @pytest.mark.parametrize(
     ("task", "classes", "targets", "message"),
     [
-        ("ranking", None, [0, 1], "one of classification, regression, residue_classification"),
+        (
+            "ranking",
+            None,
+            [0, 1],
+            "one of classification, multilabel, regression, residue",
+        ),
         ("classification", ("a", "b"), [0, 2], "targets from 0 to 2, but `classes` names 2"),
         ("classification", ("a", "b"), [-1, 1], "targets from -1 to 1"),
         ("classification", ("a", "b"), [0.0, 1.0], "needs integers"),

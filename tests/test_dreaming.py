@@ -55,9 +55,9 @@ class Answers:
         return float(tile.mean()), self.gradient(tile)
 
 
-def known(gradient, rate=0.01, bands=1, jitter=None):
+def known(gradient, step_size=0.01, bands=1, jitter=None):
     rng = np.random.default_rng(0)
-    return dreaming._Ascent(Answers(gradient), rate, bands, jitter, rng)
+    return dreaming._Ascent(Answers(gradient), step_size, bands, jitter, rng)
 
 
 @pytest.fixture(autouse=True)
@@ -287,7 +287,7 @@ def test_bands_are_balanced():
 @pytest.mark.once
 def test_rate_is_the_mean_change_of_a_step():
     image = np.full((SIDE, SIDE, 3), 0.5, dtype="float32")
-    ascent = known(lambda tile: np.random.default_rng(0).normal(size=tile.shape), rate=0.02)
+    ascent = known(lambda tile: np.random.default_rng(0).normal(size=tile.shape), step_size=0.02)
     assert np.abs(ascent.step(image, None) - image).mean() == pytest.approx(0.02, rel=1e-3)
 
 
@@ -300,7 +300,7 @@ def test_shape_dtype_and_range(net, size, tmp_path):
     image = np.random.default_rng(0).integers(60, 200, (*size, 3), dtype="uint8")
     imsave(tmp_path / "image.png", image)
     found = [
-        dreaming.dream(net, x, "stem", steps=2, octaves=2, rate=0.3)
+        dreaming.dream(net, x, "stem", steps=2, octaves=2, step_size=0.3)
         for x in (image, image / 255, tmp_path / "image.png")
     ]
     assert found[0].shape == (*size, 3) and found[0].dtype == np.float32
@@ -370,9 +370,9 @@ def test_what_does_not_answer_is_said(net):
     dead = type(net).from_config(net.get_config())
     for weight in dead.get_layer("stem").weights:
         weight.assign(np.zeros(weight.shape))
-    with pytest.raises(ValueError, match="stage block_1 answers .* does not depend"):
+    with pytest.raises(ValueError, match="stage block_1 has an activation .* does not depend"):
         dreaming.dream(dead, picture(), "block_1", steps=1, octaves=1)
-    with pytest.warns(UserWarning, match="channel 0 of stage block_1 does not answer"):
+    with pytest.warns(UserWarning, match="channel 0 of stage block_1 is not activated"):
         grid = dreaming.feature_grid(dead, ["block_1"], 1, size=16, steps=1, octaves=1)
     assert np.ptp(grid) == 0
 
@@ -380,7 +380,7 @@ def test_what_does_not_answer_is_said(net):
 def test_a_norm_that_is_always_as_large_is_no_aim():
     """Its gradient is rounding, which would be painted as noise, another on each backend."""
     backbone = kft.backbones.randomised(BACKBONES["vit"](), 0)
-    with pytest.raises(ValueError, match="final_norm answers 1 to this image"):
+    with pytest.raises(ValueError, match="final_norm has an activation of 1 for this image"):
         dreaming.dream(backbone, picture(), "final_norm", steps=1, octaves=1, jitter=0)
 
 
@@ -404,12 +404,12 @@ WRONG = (
     ({"bands": 0}, ValueError, "bands must be"),
     ({"jitter": -1}, ValueError, "jitter must be an integer of at least 0"),
     ({"octave_scale": 1}, ValueError, "octave_scale must be a number above 1, received 1"),
-    ({"rate": 0}, ValueError, "rate must be a number above 0, received 0"),
-    ({"rate": float("nan")}, ValueError, "rate must be"),
+    ({"step_size": 0}, ValueError, "step_size must be a number above 0, received 0"),
+    ({"step_size": float("nan")}, ValueError, "step_size must be"),
     ({"image": None}, TypeError, "image must be a path"),
     ({"image": np.zeros((0, 4, 3))}, TypeError, "image must be"),
     ({"image": np.zeros((2, 4, 4, 3))}, TypeError, r"float64 \(2, 4, 4, 3\)"),
-    ({"image": "no.png"}, FileNotFoundError, "image is 'no.png', which is no file"),
+    ({"image": "no.png"}, FileNotFoundError, "image is 'no.png', which is not a file"),
 )
 
 
@@ -462,7 +462,7 @@ def test_a_figure_of_something_else():
 def test_quantized_weights_are_refused():
     backbone = BACKBONES["vit"]()
     backbone.quantize("int8")
-    with pytest.raises(ValueError, match=r"vit has quantized weights, \S+ for one"):
+    with pytest.raises(ValueError, match=r"vit has quantized weights, for example in \S+,"):
         dreaming.dream(backbone, picture(), "block_1")
 
 

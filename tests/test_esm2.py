@@ -13,7 +13,7 @@ from models import same, values
 from parity import assert_parity, assert_rounds_alike, errors
 
 import kft
-from kft.backbones.esm2 import model as esm2
+from kft.backbones import esm2
 
 pytestmark = pytest.mark.usefixtures("optimised")
 

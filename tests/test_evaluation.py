@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
+from kft.data.task import Task
 from kft.evaluation import metrics as evaluation
 from kft.evaluation.metrics import Interval, difference, score, table
 
@@ -68,8 +69,44 @@ def test_regression_metrics_equal_scipy_on_each_resample(rng):
             "Spearman": stats.spearmanr(y, p).statistic,
             "Pearson": stats.pearsonr(y, p).statistic,
             "RMSE": metrics.root_mean_squared_error(y, p),
+            "MAE": metrics.mean_absolute_error(y, p),
         }
         assert {name: ours[name][r] for name in ours} == pytest.approx(wanted, abs=1e-9)
+
+
+def test_label_metrics_equal_sklearn_on_each_resample(rng):
+    targets = rng.integers(2, size=(60, 3))
+    targets[:, 2] = np.arange(60) < 2  # a rare label, which some resamples do not hold
+    probabilities = np.round(np.clip(0.3 * targets + 0.6 * rng.random((60, 3)), 0, 1), 1)
+    counts = resamples_of(60)
+    ours = evaluation._labels(targets, probabilities)(counts)
+    undefined = 0
+    for r, drawn in enumerate(map(rows_of, counts)):
+        y, p = targets[drawn], probabilities[drawn]
+        both = [k for k in range(3) if 0 < y[:, k].sum() < len(y)]
+        named = [k for k in range(3) if y[:, k].any() or (p[:, k] > 0.5).any()]
+        undefined += len(both) < 3
+        wanted = {
+            "macro AUROC": metrics.roc_auc_score(y[:, both], p[:, both], average="macro"),
+            "macro F1": metrics.f1_score(y, p > 0.5, average="macro", labels=named),
+            "subset accuracy": metrics.accuracy_score(y, p > 0.5),
+        }
+        assert {name: ours[name][r] for name in ours} == pytest.approx(wanted, abs=1e-12)
+    assert undefined
+
+
+@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_task_names_its_metrics_the_headline_first(rng, task, classes):
+    probabilities = rng.dirichlet(np.ones(classes), size=30)
+    targets, predictions = {
+        "class": (rng.integers(classes, size=30), probabilities),
+        "labels": (rng.integers(2, size=(30, classes)), probabilities),
+        "number": (rng.normal(size=30), rng.normal(size=30)),
+    }[task.target]
+    scores = score(task, targets, predictions, resamples=2, groups=np.arange(30))
+    assert tuple(scores) == task.metrics(classes)
+    assert scores.headline == task.headline(classes)
 
 
 def test_interval_is_the_percentile_bootstrap_of_scipy(rng):
@@ -179,7 +216,7 @@ def test_table_has_a_row_per_model_and_a_column_per_metric():
     y = [1.0, 2.0, 3.0, 4.0]
     frame = table({"model": score("regression", y, y), "mean": score("regression", y, [2.5] * 4)})
     assert list(frame.index) == ["model", "mean"]
-    assert list(frame.columns) == ["Spearman", "Pearson", "RMSE"]
+    assert list(frame.columns) == ["Spearman", "Pearson", "RMSE", "MAE"]
     assert frame.loc["model", "Spearman"] == "1.000 [1.000, 1.000]"
     assert frame.loc["mean", "Spearman"] == "undefined"
 
@@ -187,12 +224,16 @@ def test_table_has_a_row_per_model_and_a_column_per_metric():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ranking", [0, 1], [0, 1]), "'ranking'.*'classification', 'regression'"),
+        (("ranking", [0, 1], [0, 1]), "one of classification, multilabel, regression.*'ranking'"),
         (("regression", [1, 2, 3], [1, 2]), "3 targets and 2 predictions"),
         (("regression", [1.0, 2, 3, 4], [1, np.nan, 3, np.nan]), "2 of 4 records.*index 1"),
         (("regression", [1.0, np.inf, 3], [1, 2, 3]), "targets hold NaN or infinity.*index 1"),
         (("regression", [1.0, 2.0], [[1, 2], [3, 4]]), r"\(N, 1\)"),
         (("regression", [1.0], [1.0]), "at least 2 test records"),
+        (("multilabel", [0, 1], [0.2, 0.7]), r"\(N, K\), a column per label"),
+        (("multilabel", [[0, 1], [1, 0]], [[0.2], [0.7]]), r"the shape of the targets, \(2, 2\)"),
+        (("multilabel", [[0, 1], [1, 0]], [[0.2, 1.7], [0, 0]]), "between 0 and 1.*row 0"),
+        (("multilabel", [[0, 1], [2, 0]], [[0.2, 0.7], [0, 0]]), "must be 0 or 1"),
         (("classification", [0, 1], [0.2, 1.7]), "between 0 and 1.*row 1"),
         (("classification", [0, 1], [[0.5, 0.5], [0.5, 0.4]]), "row 1 sum to 0.9"),
         (("classification", [0, 2], [[0.5, 0.5], [0.5, 0.5]]), "classes 0 to 1.*index 1 is 2"),

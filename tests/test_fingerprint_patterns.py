@@ -63,9 +63,9 @@ def test_without_a_pattern_it_is_as_documented(model):
     "wrong, error, said",
     [
         ({"trainable": ["head"]}, TypeError, r"True, False or None, received \['h"),
-        ({"trainable": "head"}, TypeError, "layers are named by pattern"),
-        ({"pattern": True, "trainable": False}, TypeError, "write one of the two"),
-        ({"pattern": "haed"}, ValueError, "near it are head"),
+        ({"trainable": "head"}, TypeError, "name layers in pattern"),
+        ({"pattern": True, "trainable": False}, TypeError, "give one of the two"),
+        ({"pattern": "haed"}, ValueError, "similar are head"),
         ({"pattern": []}, ValueError, "an empty list"),
         ({"pattern": 3}, TypeError, "pattern must be a string"),
         ({"pattern": [True]}, TypeError, "pattern must be a string"),
@@ -78,7 +78,7 @@ def test_what_is_no_pattern_is_refused(model, wrong, error, said):
 
 
 def test_a_layer_is_no_pattern(model):
-    with pytest.raises(TypeError, match="write its path, 'head'"):
+    with pytest.raises(TypeError, match="give its path, 'head'"):
         kft.fingerprint(model, model.head)
     with pytest.raises(TypeError, match="it is no layer of this model"):
         kft.fingerprint(model, keras.layers.Dense(1))
@@ -91,5 +91,5 @@ def test_values_by_pattern_are_a_dict(wrong):
         with pytest.raises(TypeError, match=rf"{option} must be a dict \{{pattern: value\}}"):
             kft.add_lora(model, **{option: wrong})
     for name in ("last_blocks", "gradual_unfreezing", "full"):
-        with pytest.raises(TypeError, match=r"rates must be a dict \{pattern: value\}"):
-            kft.strategies.get(name, rates=wrong)(model)
+        with pytest.raises(TypeError, match="learning_rate_multipliers must be a dict"):
+            kft.strategies.get(name, learning_rate_multipliers=wrong).phases(model)

@@ -37,8 +37,8 @@ def phases(*counts):
     """A strategy of phases in which everything learns at a steady rate."""
 
     class Steady(strategies.Full):
-        def __call__(self, model):
-            return [strategies.Phase("all", model, None, n, 1e-2, 0.0) for n in counts]
+        def phases(self, model):
+            return [strategies.Phase("all", None, n, 1e-2, 0.0) for n in counts]
 
     return Steady()
 
@@ -53,7 +53,7 @@ def test_two_phases_are_one_run_of_the_same_length():
     for counts in ((3,), (1, 2)):
         model = make()
         done = kft.fit(
-            model, (SEQUENCES, TARGETS), phases(*counts), batch_size=12, verbose=0, make=steady
+            model, (SEQUENCES, TARGETS), phases(*counts), batch_size=12, verbose=0, optimizer=steady
         )
         runs.append((values(model), [row["loss"] for row in done.history]))
         assert [row["epoch"] for row in done.history] == [0, 1, 2]
@@ -113,13 +113,15 @@ def state(optimizer, model):
 def test_the_best_epoch_on_validation_is_kept():
     model = make()
     data = dataset()
-    done = kft.fit(model, data, phases(1, 2), verbose=0, batch_size=4, make=steady)
+    done = kft.fit(model, data, phases(1, 2), verbose=0, batch_size=4, optimizer=steady)
     losses = [row["val_loss"] for row in done.history]
     assert done.best_epoch == int(np.argmin(losses))
     valid = kft.batches(data.valid, model.encode, 4, None)
     found = model.evaluate(valid, verbose=0, return_dict=True)["loss"]
     assert_rounds_alike(found, min(losses))
-    last = kft.fit(make(), data, phases(1), verbose=0, batch_size=4, make=steady, keep_best=False)
+    last = kft.fit(
+        make(), data, phases(1), verbose=0, batch_size=4, optimizer=steady, keep_best=False
+    )
     assert last.best_epoch is None
 
 
@@ -144,19 +146,19 @@ def test_the_frontier_is_used_where_it_pays():
         done = kft.fit(
             make(), (SEQUENCES, TARGETS), name, epochs, frontier=frontier, batch_size=8, verbose=0
         )
-        reasons[name, epochs, frontier] = done.phases[0]["whole"]
+        reasons[name, epochs, frontier] = done.phases[0].why_not_computed_once
     reasons = list(reasons.values())
     assert reasons[0] is None
-    assert reasons[1] == "It would be used for one epoch only."
+    assert reasons[1] == "They would be used for one epoch only."
     assert reasons[2].startswith("Nothing in model is frozen")
-    assert reasons[3] == "It was not asked for."
+    assert reasons[3] == "frontier is False."
 
 
 def test_frontier_and_whole_agree():
     predictions = []
     for frontier in (True, False):
         model = make()
-        strategy = strategies.get("last_blocks", blocks=1, epochs=2, rate=1e-2)
+        strategy = strategies.get("last_blocks", blocks=1, epochs=2, learning_rate=1e-2)
         kft.fit(model, dataset(), strategy, frontier=frontier, batch_size=4, verbose=0)
         predictions.append(kft.predict(model, SEQUENCES))
     # Four steps of Adam, which divides by the root of a mean square, enlarge the rounding.
@@ -171,10 +173,10 @@ def test_what_it_says_and_reports(capsys):
     done = kft.fit(model, (SEQUENCES, TARGETS), "head_only", 2, batch_size=8, verbose=2)
     out = capsys.readouterr().out
     total = sum(int(np.prod(w.variable.shape)) for w in params.weights(model))
-    assert f"Phase 1 of 1, head: 17 of {total:,} parameters learn, 2 epochs; what is" in out
+    assert f"Phase 1 of 1, head: 17 of {total:,} parameters are trainable, 2 epochs; frozen" in out
     (phase,) = done.phases
-    assert phase["trainable"] == 17 and phase["parameters"] == total
-    assert 0 < phase["seconds"] <= done.seconds
+    assert phase.trainable == 17 and phase.parameters == total
+    assert 0 < phase.seconds <= done.seconds
 
 
 def test_a_run_through_a_frozen_weight_that_moves_is_stopped():
@@ -195,13 +197,13 @@ def test_bad_arguments():
         kft.fit(make(), (SEQUENCES, TARGETS), class_weight="even")
     for epochs, rate, message in (
         (0, None, "epochs must be at least 1, received 0"),
-        (2, -1.0, "rate must be a number above 0, received -1.0"),
-        (2, float("nan"), "rate must be a number above 0, received nan"),
+        (2, -1.0, "learning_rate must be a number above 0, received -1.0"),
+        (2, float("nan"), "learning_rate must be a number above 0, received nan"),
     ):
         with pytest.raises(ValueError, match=message):
             kft.fit(make(), (SEQUENCES, TARGETS), "head_only", epochs, learning_rate=rate)
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    with pytest.raises(ValueError, match="There is no loss to follow"):
+    with pytest.raises(ValueError, match="has no loss: compile it"):
         kft.fit(plain, (list(np.ones((4, 3), "float32")), np.ones(4)))
 
 
@@ -231,6 +233,16 @@ def test_the_schedule_by_hand():
     assert again.get_config() == schedule.get_config()
 
 
+@pytest.mark.once
+def test_schedules_of_earlier_versions_are_read():
+    schedule = WarmupCosine(2.0, steps=10, warmup=4)
+    stored = keras.saving.serialize_keras_object(schedule)
+    stored["module"] = "kft.learning_rates"
+    stored["config"]["rate"] = stored["config"].pop("learning_rate")
+    found = keras.saving.deserialize_keras_object(stored)
+    assert found.get_config() == schedule.get_config()
+
+
 def test_the_range_test_restores_every_bit():
     model = make(kft.heads.Regression(dropout=0.3))
     kft.freeze(model, "block_0")
@@ -244,8 +256,8 @@ def test_the_range_test_restores_every_bit():
         np.testing.assert_array_equal(old, ops.convert_to_numpy(new.value))
     assert model.compiled and int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 3
     assert all(np.array_equal(a, b) for a, b in zip(order, train.chosen, strict=True))
-    assert found.rates[0] == 1e-6 and np.all(np.diff(found.rates) > 0)
-    assert 1e-6 <= found.suggestion <= found.rates[int(np.argmin(found.smooth))]
+    assert found.learning_rates[0] == 1e-6 and np.all(np.diff(found.learning_rates) > 0)
+    assert 1e-6 <= found.suggestion <= found.learning_rates[int(np.argmin(found.smooth))]
     figure, caption = found.plot()
     assert f"{len(found.losses)} steps" in caption and figure.axes
 
@@ -258,7 +270,7 @@ def everything(model):
 def test_the_suggestion_is_where_the_loss_falls_fastest():
     rates = np.geomspace(1e-6, 1.0, 121)
     losses = 2 - 1 / (1 + (3e-3 / rates) ** 2) + (rates / 0.3) ** 4
-    found = kft.training.optimizers._read(rates, losses + 0.01 * RNG.standard_normal(121))
+    found = kft.training.range_test._read(rates, losses + 0.01 * RNG.standard_normal(121))
     assert 2e-3 < found.suggestion < 2e-2  # the average lags behind
 
 
@@ -267,14 +279,14 @@ def test_the_range_test_ends_when_the_loss_has_left_all_bounds():
     train = kft.batches((SEQUENCES, TARGETS), model.encode, 8, 0)
     found = kft.find_learning_rate(
         model, train, smallest=1e-3, largest=1e4, steps=60,
-        make=lambda schedule, _: keras.optimizers.SGD(schedule),
+        optimizer=lambda rate, _: keras.optimizers.SGD(rate),
     )  # fmt: skip
     assert len(found.losses) < 60
     for options in ({"smallest": 1.0, "largest": 0.1}, {"steps": 3}):
         with pytest.raises(ValueError, match="needs 0 < smallest < largest and at least 10 steps"):
             kft.find_learning_rate(model, train, **options)
     kft.freeze(model)
-    with pytest.raises(ValueError, match="No weight of model learns"):
+    with pytest.raises(ValueError, match="No weight of model is trainable"):
         kft.find_learning_rate(model, train)
 
 
@@ -392,7 +404,7 @@ def test_records_of_several_arrays_and_sequential_models():
     x = [{"a": v, "b": 2 * v} for v in RNG.standard_normal((80, 3)).astype("float32")]
     y = np.array([v["a"][0] for v in x])
     done = kft.fit(model, (x, y), "head_only", 2, loss="mean_squared_error", verbose=0)
-    assert done.phases[0]["whole"] is None
+    assert done.phases[0].why_not_computed_once is None
     stack = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
     kft.fit(stack, ([v["a"] for v in x], y), "linear_probe", loss="mean_squared_error", verbose=0)
     assert np.corrcoef(kft.predict(stack, [v["a"] for v in x])[:, 0], y)[0, 1] > 0.9
@@ -411,6 +423,6 @@ def test_divergence_is_said():
     with pytest.warns(UserWarning, match="training has diverged: lower learning_rate"):
         done = kft.fit(
             make(), dataset(), "full", 2, learning_rate=1e30, batch_size=4, verbose=0,
-            make=lambda rate, _: keras.optimizers.SGD(rate),
+            optimizer=lambda rate, _: keras.optimizers.SGD(rate),
         )  # fmt: skip
     assert done.best_epoch is None and len(done.history) == 2

@@ -1,5 +1,6 @@
 """What is marked by hand, `layer.trainable = False`, is what learns, however it is trained."""
 
+import copy
 import warnings
 
 import keras
@@ -67,7 +68,7 @@ def test_exactly_what_is_marked_learns(train, hand):
     for layer in HANDS[hand](model):
         layer.trainable = False
     frozen, marked = kft.fingerprint(model, trainable=False), marks(model)
-    learning = {w.path for w in params.weights(model) if w.learns}
+    learning = {w.path for w in params.weights(model) if w.trainable}
     before = values(model)
     train(model)
     assert kft.fingerprint(model, trainable=False) == frozen
@@ -105,9 +106,9 @@ def test_it_says_what_learns_for_how_long_and_how_fast(capsys):
         layer.trainable = False
     done = kft.fit(model, RECORDS, epochs=1, verbose=2)
     count = len(params.weights(model))
-    said = f"What is marked trainable learns: 2 of {count} weights, in head; for 1 epoch, at a"
+    said = f"Training what is marked trainable: 2 of {count} weights, in head; for 1 epoch, at a"
     assert f"{said} learning rate of at most 0.001." in capsys.readouterr().out
-    assert done.phases[0]["name"] == "as marked" and done.phases[0]["trainable"] == 17
+    assert done.phases[0].name == "as marked" and done.phases[0].trainable == 17
 
 
 def test_a_second_plain_fit_trains_what_the_strategy_left_and_says_so(capsys):
@@ -117,7 +118,7 @@ def test_a_second_plain_fit_trains_what_the_strategy_left_and_says_so(capsys):
     done = kft.fit(model, RECORDS, epochs=1, verbose=2)
     out = capsys.readouterr().out
     assert moved(before, values(model)) == {"head/dense/kernel", "head/dense/bias"}
-    assert "weights, in head;" in out and "What is frozen was marked by kft" in out
+    assert "weights, in head;" in out and "Some layers were frozen by kft" in out
     assert isinstance(done.strategy, AsMarked)
 
 
@@ -126,7 +127,7 @@ def test_epochs_and_rate_are_those_of_the_strategy_that_trains_as_much():
     def told(model):
         strategy, name = AsMarked().filled(model)
         own = strategies.get(name)
-        assert (strategy.epochs, strategy.rate) == (own.epochs, own.rate)
+        assert (strategy.epochs, strategy.learning_rate) == (own.epochs, own.learning_rate)
         return name
 
     model = make(2)
@@ -141,7 +142,7 @@ def test_epochs_and_rate_are_those_of_the_strategy_that_trains_as_much():
     stack.layers[0].trainable = False
     assert told(stack) == "last_blocks"
     given, name = AsMarked(3, 0.5).filled(stack)
-    assert (given.epochs, given.rate, name) == (3, 0.5, "last_blocks")
+    assert (given.epochs, given.learning_rate, name) == (3, 0.5, "last_blocks")
 
 
 @pytest.mark.once
@@ -150,15 +151,15 @@ def test_nothing_to_learn_is_an_error_before_anything_is_done():
     model.trainable = False
     with pytest.raises(ValueError, match="No weight of model is marked trainable.*head_only"):
         kft.fit(model, RECORDS, verbose=0)
-    with pytest.raises(ValueError, match="rate must be a number above 0, received -1"):
+    with pytest.raises(ValueError, match="learning_rate must be a number above 0, received -1"):
         kft.fit(make(), RECORDS, learning_rate=-1.0)
 
 
 # Strategies over marks made by hand ---------------------------------------------------------------
 
 OVERRIDDEN = {
-    "full": "embedding, block_0, final_norm learn now",
-    "last_blocks": "block_1, final_norm learn now",
+    "full": "now trainable: embedding, block_0, final_norm",
+    "last_blocks": "now trainable: block_1, final_norm",
 }
 
 
@@ -175,21 +176,21 @@ def test_a_strategy_that_goes_over_marks_made_by_hand_says_so(name):
 def test_what_was_marked_to_learn_and_is_frozen_is_said_too():
     model = make(2)
     kft.train_only(model, ["block_1", "head"])
-    with pytest.warns(UserWarning, match="by hand: block_1 learn no more"):
+    with pytest.warns(UserWarning, match="by hand: now frozen: block_1"):
         kft.fit(model, RECORDS, "head_only", 1, verbose=0)
 
 
 @pytest.mark.once
 def test_marks_of_kft_itself_and_marks_that_agree_are_not_spoken_of():
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*was compiled, and what learns has changed")
+        warnings.filterwarnings("ignore", message=".*was compiled, and its trainable layers")
         model = make(2)
         for name in ("linear_probe", "head_only", "gradual_unfreezing", "last_blocks", "full"):
             epochs = None if name == "linear_probe" else 1
             strategy = strategies.get(name, **({"blocks": 1} if name == "last_blocks" else {}))
             kft.fit(model, RECORDS, strategy, epochs, verbose=0)
         unfreezing = strategies.get("gradual_unfreezing", epochs=2)
-        unfreezing(model)  # as recipes do, to show what learns
+        unfreezing.phases(model)[0].mark(model)
         kft.fit(model, RECORDS, unfreezing, verbose=0)
         kft.freeze(model, ["embedding", "block_0"])
         kft.unfreeze(model)  # as it was made: nothing is chosen by that
@@ -198,7 +199,7 @@ def test_marks_of_kft_itself_and_marks_that_agree_are_not_spoken_of():
         model.backbone.trainable = False
         kft.fit(model, RECORDS, "head_only", 1, verbose=0)  # the same marks
         kft.add_lora(model, rank=2)
-        kft.fit(model, RECORDS, "lora", 1, verbose=0)
+        kft.fit(model, RECORDS, strategies.get("lora", rank=2), 1, verbose=0)
         kft.lora.remove(model)
         kft.fit(model, RECORDS, "full", 1, verbose=0)
 
@@ -217,6 +218,41 @@ def test_who_has_marked_it():
     assert set(params.by_hand(model)) == {"final_norm/gamma", "final_norm/beta"}
     kft.unfreeze(model)
     assert params.by_hand(model) == {}
+
+
+def reloaded(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+COPIES = {
+    "file": reloaded,
+    "deepcopy": lambda model, _: copy.deepcopy(model),
+    "clone": lambda model, _: keras.models.clone_model(model),
+    "backbone": lambda model, _: copy.deepcopy(model.backbone),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", COPIES)
+def test_marks_of_kft_itself_are_not_spoken_of_in_a_copy(how, tmp_path):
+    model = make(2)
+    kft.fit(model, RECORDS, strategies.get("last_blocks", blocks=1), 1, verbose=0)
+    other = COPIES[how](model, tmp_path)
+    frozen = {path for path, asleep in marks(other).items() if asleep}
+    assert any("block_0" in path for path in frozen)
+    assert params.by_hand(other) == {}
+    if how in ("file", "deepcopy"):  # again, and a strategy that wakes what was frozen is silent
+        other = COPIES[how](other, tmp_path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*by hand")
+            kft.fit(other, RECORDS, "full", 1, verbose=0)
+    # What a user has frozen, in the copy or before it was made, is.
+    with pytest.warns(UserWarning, match="was compiled"):
+        kft.freeze(model, "block_1/query")
+    again = COPIES[how](model, tmp_path)
+    by_hand = {path for path, asleep in params.by_hand(again).items() if asleep}
+    assert any("block_1/query" in path for path in by_hand)
 
 
 # Others that train or look ------------------------------------------------------------------------

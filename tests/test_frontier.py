@@ -1,13 +1,17 @@
 """What is frozen is computed once, and nothing else changes: answers, weights, callbacks."""
 
+from collections import Counter
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from models import BACKBONES
 from parity import assert_rounds_alike
 
 import kft
 from kft import params
+from kft.backbones.esm2 import PAD
 from kft.backbones.esm2.model import ESM2
 from kft.training import features, frontier
 
@@ -318,6 +322,39 @@ def test_cached_mapped_and_held_features_train_alike(tmp_path):
             np.testing.assert_array_equal(one, two)
 
 
+def counting():
+    """The mean over what is no padding, found in tokens: they cross the frontier."""
+    tokens = keras.Input((None,), dtype="int32", name="token_ids")
+    counts = ops.cast(ops.not_equal(tokens, PAD), "float32")[..., None]
+    x = layers.Embedding(33, 4, name="known")(tokens) + layers.Embedding(33, 4, name="new")(tokens)
+    x = ops.sum(x * counts, axis=1) / ops.sum(counts, axis=1)
+    return randomise(keras.Model({"token_ids": tokens}, layers.Dense(1, name="out")(x)))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kept"),
+    [([6, 9, 3, 14], ""), ([6, 9, 3, 14], "mapped"), ([6, 9, 3, 14], "cached"),
+     ([6, 6, 14, 14], ""), ([6, 6, 14, 14], "cached")],
+)  # fmt: skip
+def test_what_stands_at_padding_is_what_the_frozen_part_answers_there(lengths, kept, tmp_path):
+    """Also where each batch that features are computed in is of one length, which fills it."""
+    options = {"": {}, "mapped": {"memory_limit": 0}, "cached": {"cache": tmp_path}}[kept]
+    model = counting()
+    params.freeze(model, "known")
+    frozen, learning = kft.split(model)
+    sequences = ["ACDEFGHIKLACDEFG"[:n] for n in lengths]
+    base = kft.batches((sequences, np.zeros(4)), ESM2.encode, 2)
+    for _ in range(2):  # computed, and if there is a cache, opened
+        found = features.features_of(frozen, base, **options)
+        for chosen, padded in (([0, 1, 2, 3], 16), ([2, 0], 32)):
+            inputs = ESM2.encode([sequences[i] for i in chosen], pad_lengths=(padded,))
+            taken = found.take(chosen, padded)
+            for name, expected in frozen.predict_on_batch(inputs).items():
+                np.testing.assert_array_equal(taken[name], leaves(expected)[0], name)
+            answers = [part.predict_on_batch(x) for part, x in ((learning, taken), (model, inputs))]
+            assert_rounds_alike(*answers)
+
+
 @pytest.mark.once
 def test_what_does_not_fit_on_the_disk_is_said_before_it_is_begun(monkeypatch):
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("", (), {"free": 10}))
@@ -325,6 +362,79 @@ def test_what_does_not_fit_on_the_disk_is_said_before_it_is_begun(monkeypatch):
     params.train_only(model, "head")
     with pytest.raises(frontier.FrontierError, match="name another folder as `cache`"):
         fit_with(None, model, memory_limit=0)
+
+
+# Each record is encoded once ----------------------------------------------------------------------
+
+
+class Counted:
+    """An encoder that counts how often it encodes each record."""
+
+    def __init__(self, encode):
+        self.encode, self.counts = encode, Counter()
+
+    def __call__(self, inputs, *args, **options):
+        self.counts.update(map(str, inputs))
+        return self.encode(inputs, *args, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.encode, name)
+
+
+def image_files(folder, count):
+    from PIL import Image
+
+    paths = [folder / f"{i}.png" for i in range(count)]
+    for path in paths:
+        Image.fromarray(RNG.integers(0, 255, (20, 20, 3), "uint8")).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("kind", ["sequences", "images"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_each_record_is_encoded_once_whatever_the_number_of_epochs(kind, cached, tmp_path):
+    """Records to train and to validate on; with a folder of features, in the next run as well."""
+    if kind == "images":
+        pytest.importorskip("keras_hub")
+        records = image_files(tmp_path, 12)
+        model = kft.Model(BACKBONES["vit"](), kft.heads.Regression())
+    else:
+        records = list(dict.fromkeys(SEQUENCES + EQUAL))[:12]
+        model = esm2(kft.heads.Regression(), blocks=1)
+    params.train_only(model, "head")
+    model.backbone.encode = counted = Counted(model.encode)
+    targets = np.arange(12.0)
+    train, valid = (kft.data.Split(records[i], targets[i]) for i in (slice(0, 8), slice(8, None)))
+    cache = tmp_path / "features" if cached else None
+    for run in range(1, 3 if cached else 2):
+        model.compile("adam", "mean_squared_error")
+        kft.fit_frontier(model, train, valid, epochs=4, batch_size=4, cache=cache, verbose=0)
+        assert counted.counts == dict.fromkeys(map(str, records), run)
+
+
+@pytest.mark.once
+def test_strategies_encode_each_record_once():
+    model, about = esm2(kft.heads.Regression(), blocks=1), {"source": "", "licence": ""}
+    model.backbone.encode = counted = Counted(model.encode)
+    part = kft.data.Split(EQUAL, TARGETS)
+    data = kft.data.Dataset(
+        "toy", "regression", part.take(range(5)), part.take(range(5, 8)), None, citation="",
+        checksum="", **about,
+    )  # fmt: skip
+    done = kft.fit(model, data, "head_only", 5, batch_size=2, verbose=0)
+    assert done.phases[0].why_not_computed_once is None
+    assert counted.counts == dict.fromkeys(EQUAL, 1)
+
+
+@pytest.mark.once
+def test_an_encoder_that_does_not_say_how_it_pads_is_called_twice_at_most():
+    model = esm2(blocks=1)
+    params.train_only(model, "head")
+    counted = Counted(ESM2.encode)
+    model.backbone.encode = lambda *args, **options: counted(*args, **options)
+    model.compile("adam", "mean_squared_error")
+    kft.fit_frontier(model, (EQUAL, TARGETS), epochs=4, batch_size=4, verbose=0)
+    assert counted.counts == dict.fromkeys(EQUAL, 2)
 
 
 # Where there is none ------------------------------------------------------------------------------
@@ -336,10 +446,10 @@ def test_augmentation_is_never_computed_once():
     x = layers.Flatten()(layers.Conv2D(4, 3, name="conv")(x))
     model = keras.Model(images, layers.Dense(1, name="out")(x))
     params.train_only(model, "out")
-    assert "flip must draw anew every epoch" in frontier.why_not(model)
+    assert "flip must draw again in every epoch" in frontier.why_not(model)
     model.compile("adam", "mean_squared_error")
     train = kft.batches((list(RNG.random((4, 8, 8, 1), "float32")), np.ones(4)), None)
-    with pytest.raises(frontier.FrontierError, match="flip must draw anew"):
+    with pytest.raises(frontier.FrontierError, match="flip must draw again"):
         kft.fit_frontier(model, train)
 
 
@@ -362,7 +472,7 @@ def test_what_is_random_even_in_inference_is_found_out():
     params.train_only(model, "out")
     model.compile("adam", "mean_squared_error")
     train = kft.batches((list(np.ones((4, 3), "float32")), np.ones(4)), None)
-    with pytest.raises(frontier.FrontierError, match="answers the same batch in two ways"):
+    with pytest.raises(frontier.FrontierError, match="outputs for one batch differ"):
         kft.fit_frontier(model, train)
 
 
@@ -371,7 +481,7 @@ def test_nothing_frozen_nothing_learning_nothing_functional():
     model = esm2()
     assert "Nothing in model is frozen" in frontier.why_not(model)
     params.freeze(model)
-    assert "No weight of model learns" in frontier.why_not(model)
+    assert "No weight of model is trainable" in frontier.why_not(model)
     params.train_only(model, ["block_0", "block_1", "block_2", "final_norm", "head"])
     assert "cheap" in frontier.why_not(model)
     params.train_only(model, "head")

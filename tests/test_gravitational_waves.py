@@ -334,11 +334,11 @@ def test_a_regression_holds_chirps_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images": 10}, "`images` must be an integer, at least 60"),
-        ({"detector": "virgo"}, "`detector` must be one of design, early; got 'virgo'"),
+        ({"images": 10}, "images must be an integer of at least 60, received 10"),
+        ({"detector": "virgo"}, "detector must be one of design, early; received 'virgo'"),
         ({"target": "snr"}, "whose target is the class"),
-        ({"task": "regression", "target": "spin"}, "`target` must be one of None, chirp_mass"),
-        ({"seed": -1}, "`seed` must be an integer"),
+        ({"task": "regression", "target": "spin"}, "target must be one of None, chirp_mass"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
     ],
 )
 def test_wrong_options(options, message):

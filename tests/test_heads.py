@@ -354,7 +354,7 @@ def test_max_pooling_is_the_largest_of_the_residues(features, mask):
 def test_mean_pooling_of_a_backbone_leaves_special_tokens_out():
     backbone = kft.backbones.randomised(ESM2(1, 16, 2), seed=0)
     sequences = ["MKTAY", "G", "AC<mask>D"]
-    pooled = Pooling()(backbone.output, backbone.residue_mask)
+    pooled = Pooling()(backbone.output, backbone.position_mask)
     model = keras.Model(backbone.input, [backbone.output, pooled])
     hidden, answers = model.predict_on_batch(backbone.encode(sequences))
     expected = [h[1 : 1 + n].mean(axis=0) for h, n in zip(hidden, (5, 1, 4), strict=True)]

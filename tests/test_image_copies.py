@@ -55,7 +55,7 @@ def test_copies_are_on_one_side_whatever_their_format(tmp_path):
         for split in read.splits.values():
             stems = [(x.parent.name, x.name[:2]) for x in split.inputs]
             assert all(stems.count(stem) == 2 for stem in stems)
-        assert "40 images repeat another pixel by pixel; they were kept." in read.notes
+        assert "40 images have the same pixels as another; they were kept." in read.notes
         assert len(read.notes) == 2
         sides = [set(split.groups) for split in read.splits.values()]
         assert sum(map(len, sides)) == len(set.union(*sides)) == 40
@@ -76,7 +76,7 @@ def test_other_spellings_of_the_same_pixels(tmp_path):
     turned.save(root / "long" / "turned.png", exif=exif)
     grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / "long" / "mirrored.png")
     read = data.read_images(root)
-    assert "3 images repeat another pixel by pixel; they were kept." in read.notes
+    assert "3 images have the same pixels as another; they were kept." in read.notes
     homes = parts_of(read)
     assert len({homes[x] for x in ("grey.png", "colours.png", "clear.png", "turned.png")}) == 1
 
@@ -86,7 +86,7 @@ def test_copies_with_other_targets_are_reported(tmp_path):
     for i in range(3):
         write(root / "round" / f"same{i}.png", i)  # as long/0i.png
     read = data.read_images(root)
-    assert "6 of them and of those that they repeat have other targets" in read.notes[2]
+    assert "6 images, copies and originals, have different targets" in read.notes[2]
 
 
 def table(path, rows):
@@ -123,7 +123,7 @@ def test_copies_across_a_split_that_was_told_are_counted(tmp_path):
     read = data.read_images(table(tmp_path / "t.csv", rows), split="part")
     said = "\n".join(read.notes)
     assert "1 valid images are also in train" in said
-    assert "3 test images are also in train or valid, so test scores flatter" in said
+    assert "3 test images are also in train or valid, so test scores are too high" in said
 
 
 # ---- folders that are splits
@@ -152,7 +152,7 @@ def test_folders_of_splits_are_read_as_they_are(tmp_path, names, inside):
     for k, split in enumerate(read.splits.values()):
         assert {x.name[0] for x in split.inputs} == {str(k)}
         assert [x.name[1] for x in split.inputs] == [str(t) for t in split.targets]
-    assert read.notes == ("Split as the folders train, valid and test say.",)
+    assert read.notes == ("Split by the folders train, valid and test.",)
     whole = data.read_images(tmp_path / "cells", split=None)
     assert len(whole.train) == 32 and whole.classes == ("long", "round")
 
@@ -163,7 +163,10 @@ def test_copies_and_classes_that_folders_of_splits_lack(tmp_path):
     write(root / "train" / "star" / "only.png", 77)
     said = "\n".join(data.read_images(root).notes)
     assert "1 test images are also in train" in said
-    assert "1 of 3 classes have none in valid: star." in said and "none in test: star." in said
+    assert (
+        "1 of 3 classes have no images in valid: star." in said
+        and "no images in test: star." in said
+    )
 
 
 def new_class(root):
@@ -191,7 +194,7 @@ WRONG = {
     "two of three": (no_valid, "holds the folders test, train, some .* train, valid and test"),
     "others beside": (beside, "holds the folders cats, test, train, val, some"),
     "twice": (twice, "holds the folders test, train, val, valid, some"),
-    "loose": (loose, "test holds files beside the folders of the classes: x.png"),
+    "loose": (loose, "test holds files next to the folders of the classes: x.png"),
 }
 
 
@@ -216,6 +219,8 @@ def test_a_table_whose_paths_tell_a_split_that_is_not_used(tmp_path):
     files = sorted(root.rglob("*.png"))
     rows = [(x.relative_to(tmp_path), i / 7, "", x.parts[-3]) for i, x in enumerate(files)]
     path = table(tmp_path / "t.csv", rows)
-    assert "folders named test, train, valid, which were not" in data.read_images(path).notes[-1]
+    assert (
+        "folders named test, train, valid, which were ignored" in data.read_images(path).notes[-1]
+    )
     assert len(data.read_images(path, split="part").notes) == 1
     assert isinstance(files[0], Path)

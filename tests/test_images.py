@@ -99,7 +99,7 @@ def test_damaged_files(tmp_path):
         assert "images[1]" in str(error.value)
         rows.append(f"{name},2")
     (tmp_path / "all.csv").write_text("\n".join(rows))
-    with pytest.raises(ValueError, match="6 of 7 files are no whole images"):
+    with pytest.raises(ValueError, match="6 of 7 files are not complete images"):
         kft.data.read_images(tmp_path / "all.csv")
 
 

@@ -104,6 +104,6 @@ def test_velocities_of_muon_go_from_phase_to_phase(as_written):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kft.training.fitting.Optimizers", Noted)
-        kft.fit(model, data, "head_only", epochs=1, batch_size=4, make=muon, verbose=0)
+        kft.fit(model, data, "head_only", epochs=1, batch_size=4, optimizer=muon, verbose=0)
     (slots,) = kept
     assert sorted(map(len, slots.values())) == [1, 2]  # momentum; and of the bias its velocity

@@ -18,11 +18,11 @@ from parity import assert_rounds_alike
 from recipe import proteins
 
 import kft
-from kft.backbones.esm2 import model as esm2
+from kft.backbones import esm2
 from kft.inference import scoring
 
 SHAPE = (2, 32, 4)
-SHIPPED = Path(kft.backbones.__file__).parent / "shipped" / "kft_esm2_tiny"
+SHIPPED = Path(esm2.__file__).parent / "shipped" / "kft_esm2_tiny"
 PROTEINS = ["MKTAYIAKQR", "AC<mask>D"]
 
 
@@ -183,7 +183,7 @@ def test_published_names(name):
 
 @pytest.mark.once
 def test_random_weights_need_no_network(monkeypatch, saved):
-    monkeypatch.setattr("kft.backbones.hub_folder", None)
+    monkeypatch.setattr("kft.backbones.esm2.family.hub_folder", None)
     one, two = (kft.load("esm2_t6_8M_UR50D", weights=False, seed=s) for s in (0, 0))
     assert one.count_params() == 7_408_960
     for a, b in zip(one.weights, two.weights, strict=True):
@@ -196,7 +196,7 @@ def test_random_weights_need_no_network(monkeypatch, saved):
 @pytest.mark.once
 def test_one_ships_with_kft(monkeypatch):
     """Found first, without the network and without a warning; its weights are there in half."""
-    monkeypatch.setattr("kft.backbones.hub_folder", None)
+    monkeypatch.setattr("kft.backbones.esm2.family.hub_folder", None)
     assert kft.backbones.names()[0] == "kft_esm2_tiny"
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -39,7 +39,7 @@ def fine_tuned(**options):
 
 def test_what_learns():
     model = fine_tuned()
-    learns = [w.path for w in kft.params.weights(model) if w.learns]
+    learns = [w.path for w in kft.params.weights(model) if w.trainable]
     layers = ["block_0/query", "block_0/value"]
     adapters = [f"{path}/lora_{x}_default" for path in layers for x in "ab"]
     assert learns == [*adapters, "head/dense/kernel", "head/dense/bias"]
@@ -58,7 +58,8 @@ def test_what_learns():
 def test_training_moves_adapters_and_head_alone(tmp_path):
     model = fine_tuned(dropout=0.1)
     before, frozen = kft.params.digests(model, None), kft.fingerprint(model)
-    kft.fit(model, (SEQUENCES, TARGETS), kft.strategies.get("lora", epochs=1), verbose=0)
+    strategy = kft.strategies.get("lora", rank=4, dropout=0.1, epochs=1)
+    kft.fit(model, (SEQUENCES, TARGETS), strategy, verbose=0)
     assert kft.fingerprint(model) == frozen
     after = kft.params.digests(model, None)
     changed = {path for path in before if before[path] != after[path]}
@@ -109,8 +110,13 @@ def test_removed_when_merged(tmp_path):
 def test_rates_of_a_and_b():
     """LoRA+ multiplies the rate of B; decay per block and patterns go on top."""
     model = kft.Model(models.esm2(2), kft.heads.Regression())
-    strategy = kft.strategies.get("lora", b_ratio=16, layer_decay=0.5, rates={"value": 3.0})
-    factors = strategy(model)[0].factors
+    strategy = kft.strategies.get(
+        "lora",
+        loraplus_lr_ratio=16,
+        layer_decay=0.5,
+        learning_rate_multipliers={"value": 3.0},
+    )
+    factors = strategy.phases(strategy.prepare(model))[0].learning_rate_multipliers
     assert factors["block_1/query/lora_a_default"] == 0.5
     assert factors["block_1/query/lora_b_default"] == 16 * 0.5
     assert factors["block_0/value/lora_b_default"] == 16 * 3 * 0.25
@@ -129,7 +135,7 @@ def test_several_adapters():
     assert kft.lora.names(model) == ["default", "other"]
     kft.lora.use(model, "default")
     assert_rounds_alike(answers(model), first)
-    assert not any("other" in w.path for w in kft.params.weights(model) if w.learns)
+    assert not any("other" in w.path for w in kft.params.weights(model) if w.trainable)
 
     # A weighted sum of updates is W + 0.5 s A B + 2 s' A' B'.
     block, rng = model.get_layer("block_0"), np.random.default_rng(0)
@@ -232,7 +238,7 @@ def test_half_precision(dtype, tmp_path):
     targets = ["query", "tokens", "feedforward_in"]
     before = answers(model).astype("float32")
     kft.add_lora(model, 4, targets=targets, dora=True, bias="all")
-    kft.fit(model, (SEQUENCES, TARGETS), "lora", 1, verbose=0)
+    kft.fit(model, (SEQUENCES, TARGETS), epochs=1, verbose=0)
     perturb_adapters(model, scale=0.5)
     expected = answers(model).astype("float32")
     kft.merge_lora(model)
@@ -290,7 +296,7 @@ def test_the_head_of_a_plain_model():
     dense = [keras.layers.Dense(5, name=name) for name in ("early", "late")]
     model = keras.Sequential([keras.Input((3,)), *dense, keras.layers.ReLU()])
     assert kft.add_lora(model, 2, targets="all-linear") == ["early"]
-    learns = [w.path for w in kft.params.weights(model) if w.learns]
+    learns = [w.path for w in kft.params.weights(model) if w.trainable]
     assert learns == ["early/lora_a_default", "early/lora_b_default", "late/kernel", "late/bias"]
     with pytest.raises(ValueError, match="late, which belongs to the head"):
         kft.add_lora(model, 2, targets="late", name="again")
@@ -328,7 +334,7 @@ BAD = (
     ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
     ({"bias": "some"}, "bias must be none, lora_only or all, received 'some'"),
     ({"name": "my adapter"}, "name must be an identifier"),
-    ({"targets": ["quary"]}, "matches none of the .* near it are .*block_0/query"),
+    ({"targets": ["quary"]}, "matches none of the .* similar are .*block_0/query"),
     ({"targets": ["head"]}, "belongs to the head"),
     ({"targets": ["attention_norm"]}, "it is a LayerNormalization, and adapters are for Dense"),
     ({"ranks": {"key": 2}}, "ranks names 'key', which is none of the targets"),
@@ -360,17 +366,19 @@ def test_misuse():
     with pytest.raises(ValueError, match="has no adapter 'other'; it has default"):
         kft.lora.use(model, "other")
     for share in (float("nan"), float("inf"), "1"):
-        with pytest.raises(ValueError, match=f"share of 'default' must be a .* received {share!r}"):
+        with pytest.raises(
+            ValueError, match=f"weight of 'default' must be a .* received {share!r}"
+        ):
             kft.lora.use(model, {"default": share})
     kft.merge_lora(model)
     model.compile("sgd", "mean_squared_error")
-    with pytest.raises(Exception, match="merged adapters cannot learn"):
+    with pytest.raises(Exception, match="merged adapters cannot be trained"):
         model.fit(kft.batches((SEQUENCES, TARGETS), model.encode), verbose=0)
     # Another one: on JAX Keras does not give a model its weights back when fit raises.
     model = kft.Model(models.esm2(), kft.heads.Regression())
     kft.add_lora(model, 2)
     kft.add_lora(model, 2, dora=True, name="dora")
-    with pytest.raises(ValueError, match="counts alone"):
+    with pytest.raises(ValueError, match="is used alone"):
         kft.lora.use(model, {"default": 1.0, "dora": 1.0})
     grouped = keras.Sequential(
         [keras.Input((4, 4, 4)), keras.layers.Conv2D(4, 1, groups=2, name="g")]
@@ -402,12 +410,12 @@ def test_adapters_on_different_layers():
     kft.add_lora(model, 2, targets="value", name="b")
     for active, expected in (("a", {"query"}), ({"a": 0.5, "b": 0.5}, {"query", "value"})):
         kft.lora.use(model, active)
-        learns = [w.path.split("/") for w in kft.params.weights(model) if w.learns]
+        learns = [w.path.split("/") for w in kft.params.weights(model) if w.trainable]
         assert {path[1] for path in learns if path[0] == "block_0"} == expected
     kft.lora.use(model, None)
-    with pytest.raises(ValueError, match="switched off or merged"):
+    with pytest.raises(ValueError, match="are not active or are merged"):
         kft.fit(model, (SEQUENCES, TARGETS), "lora", 1, verbose=0)
-    with pytest.raises(ValueError, match="has adapters, beside which kernels never learn"):
+    with pytest.raises(ValueError, match="kernels of adapted layers are never trainable"):
         kft.fit(model, (SEQUENCES, TARGETS), "full", 1, verbose=0)
     done = kft.fit(model, (SEQUENCES, TARGETS), "from_scratch", 1, verbose=0)
     assert kft.parameters(done.model).frozen == 0 and not kft.lora.names(done.model)
@@ -427,5 +435,5 @@ def test_two_outputs():
     outputs = [keras.layers.Dense(1, name=name)(h) for name in ("first", "second")]
     model = keras.Model(inputs, outputs)
     assert kft.add_lora(model, 2, targets="all-linear") == ["h"]
-    learns = {w.path.split("/")[0] for w in kft.params.weights(model) if w.learns}
+    learns = {w.path.split("/")[0] for w in kft.params.weights(model) if w.trainable}
     assert learns == {"h", "first", "second"}

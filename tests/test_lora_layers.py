@@ -167,7 +167,7 @@ def matrix_gradient(kind):
     kernel = layer.embeddings if kind == "embedding" else layer.kernel
 
     def loss(matrix):
-        kernel.assign(holder._unflat(matrix))
+        kernel.assign(holder.unflattened(matrix))
         return np.sum(weighing * ops.convert_to_numpy(layer(x)).astype("float64"))
 
     units = np.eye(shape[0] * shape[1]).reshape(-1, *shape)

@@ -250,7 +250,10 @@ BAD = {
     "one-hot": (lambda: CrossEntropy()(ROWS, ROWS), r"received shape \(2, 2\).*numpy.argmax"),
     "residues": (lambda: CrossEntropy()(np.ones((2, 5)), ROWS), "need a per-residue head"),
     "no residues": (lambda: CrossEntropy()([0, 1], WIDE), r"\(2, 5, 2\), received shape \(2,\)"),
-    "numbers": (lambda: SquaredError()([0, 1], ROWS), r"the answers, \(2, 2\), received \(2,\)"),
+    "numbers": (
+        lambda: SquaredError()([0, 1], ROWS),
+        r"the predictions, \(2, 2\), received \(2,\)",
+    ),
     "two": (lambda: BinaryCrossEntropy()(np.ones((2, 1)), ROWS), r"received \(2, 1\)"),
     "absent": (lambda: balanced([0, 2], 3), "class 1 occurs in none of the 2 targets"),
     "no class": (lambda: balanced([0, 3], 3), "classes 0 to 2, received 3"),

@@ -205,7 +205,14 @@ def test_loss_and_error_count_hidden_patches_and_nothing_else(autoencoder, as_wr
 
 
 def train(backbone, images, out=None, **options):
-    options = {"epochs": 3, "batch_size": 8, "rate": 3e-3, "verbose": 0, **SMALL, **options}
+    options = {
+        "epochs": 3,
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "verbose": 0,
+        **SMALL,
+        **options,
+    }
     return pretraining.pretrain_images(backbone, images, out=out, **options)
 
 
@@ -219,7 +226,7 @@ def test_held_out_images_are_completed_far_better_than_by_the_mean_patch():
     first, last = done.history[0], done.history[-1]
     print(f"{keras.backend.backend()}: {first['val_loss']:.3f}, {last['val_loss']:.3f}")
     assert last["val_loss"] < 0.75 and last["val_relative_error"] < 0.75
-    assert last["step"] == 140 and last["images"] == 2240 and last["rate"] < 1e-3
+    assert last["step"] == 140 and last["images"] == 2240 and last["learning_rate"] < 1e-3
     assert [row["epoch"] for row in done.history] == list(range(4))
     # And the backbone itself holds what was learned, in whatever it is put to use.
     order = np.tile(np.arange(16, dtype="int32"), (2, 1))
@@ -302,7 +309,7 @@ def test_stopped_within_an_epoch_it_ends_with_the_same_bits(tmp_path, as_written
     assert interrupted.digest(done) == whole and len(done.history) == 2
     for change, what in (
         ({"images": pictures(20, 5)}, "images"),
-        ({"ratio": 0.5}, "ratio"),
+        ({"mask_ratio": 0.5}, "mask_ratio"),
         ({"decoder_width": 32}, "decoder_width"),
     ):
         with pytest.raises(ValueError, match=f"differs in its .*{what}"):
@@ -355,14 +362,20 @@ def test_figure_counts_hidden_patches_and_says_how_well_they_were_filled():
     half[0, :8, :8] = rng.random((8, 8, 3))
     figure, caption = plots.plot_reconstructions(original, masked, half, 8, "noise", shown=5)
     assert len([ax for ax in figure.axes if ax.images]) == 15
-    for words in ("noise, n = 9", "first 5", "25% of the patches of 8 x 8", "8 of 9", "was lent"):
+    for words in (
+        "noise, n = 9",
+        "first 5",
+        "25% of the patches of 8 x 8",
+        "8 of 9",
+        "brightness and the contrast",
+    ):
         assert words in caption
     error = np.sqrt(((half - original)[:, :8, :8] ** 2).mean())
     flat = np.sqrt((corner - corner.mean(axis=(1, 2, 3), keepdims=True)).var())
-    assert f"is {error:.3f} of" in caption and f"beside {flat:.3f}" in caption
-    plain = plots.plot_reconstructions(original, masked, half, 8, lent=False)[1]
-    assert "lent" not in plain
-    with pytest.raises(ValueError, match="no hidden patch"):
+    assert f"is {error:.3f} of" in caption and f"compared with {flat:.3f}" in caption
+    plain = plots.plot_reconstructions(original, masked, half, 8, rescaled=False)[1]
+    assert "brightness" not in plain
+    with pytest.raises(ValueError, match="no patch is hidden"):
         plots.plot_reconstructions(original, original, half, 8)
     with pytest.raises(ValueError, match="must have one shape"):
         plots.plot_reconstructions(original, original[:2], half, 8)
@@ -375,10 +388,10 @@ def test_figure_counts_hidden_patches_and_says_how_well_they_were_filled():
     ("change", "message"),
     [
         ({"images": []}, "images is empty"),
-        ({"ratio": 0}, "ratio must be a share above 0 and below 1, received 0"),
-        ({"ratio": 1.0}, "ratio must be a share"),
-        ({"ratio": float("nan")}, "ratio must be a share"),
-        ({"ratio": 0.01}, "too few patches, 16"),
+        ({"mask_ratio": 0}, "mask_ratio must be above 0 and below 1, received 0"),
+        ({"mask_ratio": 1.0}, "mask_ratio must be above"),
+        ({"mask_ratio": float("nan")}, "mask_ratio must be above"),
+        ({"mask_ratio": 0.01}, "too few patches, 16"),
         ({"images": [np.zeros((3, 40, 50), "uint8")]}, r"images\[0\] has shape"),
         ({"batch_size": 0}, "batch_size must be an integer above 0"),
         ({"steps": 1.5}, "steps must be an integer above 0"),
@@ -401,7 +414,7 @@ def test_bad_models_are_refused(backbone, tmp_path):
             pretraining.pretrain_images(wrong, pictures(2))
         with pytest.raises(ValueError, match="needs patches"):
             pretraining.masked_autoencoder(wrong)
-    for change in ({"epochs": 0}, {"rate": 0.0}, {"warmup": 1}, {"accumulate": 1.5}):
+    for change in ({"epochs": 0}, {"learning_rate": 0.0}, {"warmup": 1}, {"accumulate": 1.5}):
         with pytest.raises(ValueError, match=next(iter(change))):
             pretraining.pretrain_images(backbone, pictures(2), **change)
     for width, heads in ((18, 2), (16, 3)):

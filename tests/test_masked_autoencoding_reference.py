@@ -12,6 +12,7 @@ from kft.training import pretraining
 
 pytest.importorskip("keras_hub")
 
+from kft.backbones.vision import names as vision_names
 from kft.backbones.vision import weights as vision_weights
 
 
@@ -60,7 +61,7 @@ def from_reference(model):
         name = part.get(layer)
         if block:
             inside = variable.path.split(f"{block}/")[1].rpartition("/")[0]
-            name = f"decoder_layers.{block[-1]}.{vision_weights._VIT_BLOCK[inside]}"
+            name = f"decoder_layers.{block[-1]}.{vision_names.VIT_BLOCK[inside]}"
         suffix = "bias" if weight in ("bias", "beta") else "weight"
         value = tensors[f"decoder.{name}.{suffix}"]
         value = value.T if weight == "kernel" else value

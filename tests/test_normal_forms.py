@@ -7,6 +7,7 @@ import pytest
 from models import esm2, strings
 
 import kft
+import kft.inference.predicting
 from kft.data import Split, read_csv
 from kft.data.sequences import SequenceWarning, normal
 from kft.data.splits import cluster, cluster_split
@@ -83,7 +84,7 @@ def test_conflicting_targets_of_one_sequence_are_reported(write):
         write([*PEPTIDES, PEPTIDES[4].lower(), PEPTIDES[5]], [*range(40), 4, 7.5]), split=None
     )
     (note,) = (note for note in data.notes if "different values" in note)
-    assert note.startswith("1 sequences stand in several lines") and "lines 7 and 43" in note
+    assert note.startswith("1 sequences are in several lines") and "lines 7 and 43" in note
     words = ["toxic", "benign"] * 20
     data = read_csv(write([*PEPTIDES, PEPTIDES[1] + "*"], [*words, "toxic"]), split=None)
     assert any("1 sequences" in note and "lines 3 and 42" in note for note in data.notes)
@@ -164,7 +165,7 @@ def test_encoded_and_embedded_alike(kind):
 
 @pytest.mark.once
 def test_embedding_a_file_says_it_once_for_all_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(kft.models.model, "_CHUNK", 2)
+    monkeypatch.setattr(kft.inference.predicting, "_CHUNK", 2)
     path = tmp_path / "in.fasta"
     path.write_text("".join(f">p{i}\n{x.lower()}*\n" for i, x in enumerate(PEPTIDES[:5])))
     with pytest.warns(SequenceWarning) as said:
@@ -282,7 +283,7 @@ def test_the_note_on_copies_advises_what_can_be_done(write):
         library.append(founder[:i] + AMINO_ACIDS[rng.integers(20)] + founder[i + 1 :])
     path = write(library, np.arange(200) / 8)
     (note,) = (note for note in read_csv(path).notes if "test sequences are also" in note)
-    assert "by position" in note and "split='random'" in note and "cannot part them" in note
+    assert "by position" in note and "split='random'" in note and "cannot separate them" in note
     with pytest.raises(ValueError, match="form 1 cluster of near copies.* by position .*random"):
         read_csv(path, split="cluster")
     unlike = read_csv(write(PEPTIDES * 2, np.arange(80) / 8))

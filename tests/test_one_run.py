@@ -29,17 +29,16 @@ class Phases(strategies.Full):
 
     counts = (2, 2)
 
-    def __call__(self, model):
-        head = ("head",)
+    def phases(self, model):
         return [
-            strategies.Phase("head", model, head, self.counts[0], 1e-2, 0.0),
-            strategies.Phase("all", model, None, self.counts[1], 1e-2, 0.0),
+            strategies.Phase("head", ("head",), self.counts[0], 1e-2, 0.0),
+            strategies.Phase("all", None, self.counts[1], 1e-2, 0.0),
         ]
 
 
 def fit(seen, strategy=None, epochs=None, make_optimizer=None, **options):
     strategy = strategy or Phases()
-    model, made = make(), {"make": make_optimizer} if make_optimizer else {}
+    model, made = make(), {"optimizer": make_optimizer} if make_optimizer else {}
     options = {"batch_size": 2, "verbose": 0, "callbacks": seen, **made, **options}
     return kft.fit(model, RECORDS, strategy, epochs, **options)
 
@@ -104,7 +103,7 @@ def test_callbacks_of_batches_see_the_weights_at_the_frontier():
 
     found = []
     done = fit([Weights()], "head_only", 2)
-    assert done.phases[0]["whole"] is None  # it was trained at the frontier
+    assert done.phases[0].why_not_computed_once is None  # it was trained at the frontier
     assert len(set(found)) == 4
 
 

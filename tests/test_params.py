@@ -36,7 +36,7 @@ def ids(variables):
 
 
 def learning(model):
-    return [weight.path for weight in params.weights(model) if weight.learns]
+    return [weight.path for weight in params.weights(model) if weight.trainable]
 
 
 def batch(model):
@@ -54,15 +54,15 @@ def train(model, **kwargs):
 def coherent(model):
     """Keras, the flags, the variables and torch agree on what learns."""
     found = params.weights(model)
-    assert ids(model.trainable_variables) == ids(w.variable for w in found if w.learns)
+    assert ids(model.trainable_variables) == ids(w.variable for w in found if w.trainable)
     for path, layer in {"": model, **params.layers(model)}.items():
         own = ids(w for part in layer._flatten_layers() for w in part._trainable_variables)
         if own:
-            learns = bool(own & ids(w.variable for w in found if w.learns))
+            learns = bool(own & ids(w.variable for w in found if w.trainable))
             assert (path, layer.trainable) == (path, learns)
             assert (path, params.is_frozen(layer)) == (path, not learns)
     if BACKEND == "torch":
-        assert all(w.variable.value.requires_grad == w.learns for w in found)
+        assert all(w.variable.value.requires_grad == w.trainable for w in found)
     return True
 
 
@@ -168,16 +168,16 @@ def eleven():
 @pytest.mark.parametrize(
     ("pattern", "error", "message"),
     [
-        ("blok_10", ValueError, "'blok_10' matches none of the 109 layers .*near it are block_10"),
-        ("block_3/qery", ValueError, "near it are block_3/query"),
+        ("blok_10", ValueError, "'blok_10' matches none of the 109 layers .*similar are block_10"),
+        ("block_3/qery", ValueError, "similar are block_3/query"),
         ("block", ValueError, "matches none"),
         ("lock_1", ValueError, "matches none"),
         (["block_1", "nowhere"], ValueError, "'nowhere' matches none.*print"),
         (re.compile("^query"), ValueError, r"'\^query' matches none.*it has embedding, .* more"),
         (lambda path: False, ValueError, "matches none of the 109 layers"),
-        ("query/kernel", ValueError, "names a weight, and freezing acts on layers: write 'query'"),
+        ("query/kernel", ValueError, "names a weight, but freezing acts on layers: write 'query'"),
         ("block_1.query.bias", ValueError, "write 'block_1/query'"),
-        ("bias", ValueError, "write the layer, for example 'block_0/attention_norm|query'"),
+        ("bias", ValueError, "name the layer, for example 'block_0/attention_norm|query'"),
         ("", ValueError, "is empty"),
         ([], ValueError, "empty list"),
         (3, TypeError, r"received 3 \(int\)"),
@@ -192,11 +192,11 @@ def test_bad_patterns(eleven, do, pattern, error, message):
 
 @pytest.mark.once
 def test_a_layer_is_no_pattern(eleven):
-    with pytest.raises(TypeError, match="write its path, 'block_1/key'"):
+    with pytest.raises(TypeError, match="give its path, 'block_1/key'"):
         params.freeze(eleven, eleven.get_layer("block_1").key)
     with pytest.raises(TypeError, match="no layer of this model"):
         params.freeze(eleven, dense(1))
-    with pytest.raises(TypeError, match="received None: unfreeze"):
+    with pytest.raises(TypeError, match="received None: use unfreeze"):
         params.train_only(eleven, None)
 
 
@@ -324,7 +324,7 @@ def test_statistics_are_frozen_with_their_layer_only():
 def test_a_change_after_compile_asks_for_compile():
     model = make_nested()
     train(model)
-    with pytest.warns(UserWarning, match="was compiled.*since: middle/inner learn no more. It"):
+    with pytest.warns(UserWarning, match="was compiled.*since: now frozen: middle/inner. It"):
         params.freeze(model, "inner")
     assert not model.compiled and model.optimizer is None
     assert len(model.predict_on_batch(batch(model))) == 4
@@ -333,7 +333,7 @@ def test_a_change_after_compile_asks_for_compile():
     before = params.fingerprint(model)
     train(model, epochs=2)
     assert params.fingerprint(model) == before
-    with pytest.warns(UserWarning, match="since: middle/inner/hidden learn now. It is"):
+    with pytest.warns(UserWarning, match="since: now trainable: middle/inner/hidden. It is"):
         params.unfreeze(model, "hidden")
     first = params.digest(model.get_layer("middle").layers[0].get_layer("hidden").kernel)
     train(model)
@@ -344,10 +344,14 @@ def test_a_change_after_compile_asks_for_compile():
 def test_the_warning_says_what_changed():
     model = make_cnn()
     for act, pattern, said in (
-        (params.freeze, "drop_1", "drop_1 learn no more. It is"),
-        (params.freeze, ["conv_1", "drop_1"], "conv_1 learn no more. It is"),
-        (params.train_only, ["conv_1", "pool"], "norm_1, conv_10, out learn no more; conv_1 learn"),
-        (params.unfreeze, None, "norm_1, conv_10, out learn now"),
+        (params.freeze, "drop_1", "now frozen: drop_1. It is"),
+        (params.freeze, ["conv_1", "drop_1"], "now frozen: conv_1. It is"),
+        (
+            params.train_only,
+            ["conv_1", "pool"],
+            "now frozen: norm_1, conv_10, out; now train",
+        ),
+        (params.unfreeze, None, "now trainable: norm_1, conv_10, out"),
     ):
         model.compile("sgd", "mse")
         with pytest.warns(UserWarning, match=f"since: {said}") as caught:

@@ -1,5 +1,6 @@
 """Masked language modelling: what is hidden, what is learned, and that a kill loses nothing."""
 
+import json
 import math
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from parity import EPSILON, assert_rounds_alike
 
 import kft
 from kft.backbones.esm2.tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
-from kft.files import written_aside
+from kft.files import atomic_write
 from kft.inference import scoring
 from kft.training import pretraining
 from kft.training.optimizers import Muon, muon
@@ -79,7 +80,7 @@ def test_more_may_be_chosen_in_training_and_scores_stay_at_15_percent(small, mon
     monkeypatch.setattr(pretraining.MaskedBatches, "batch", batch)
     rng = np.random.default_rng(0)
     proteins = [protein(rng, 100) for _ in range(40)]
-    pretraining.pretrain(small, proteins, proteins, epochs=1, share=0.5, verbose=0)
+    pretraining.pretrain(small, proteins, proteins, epochs=1, mask_ratio=0.5, verbose=0)
     of_training, of_scores = ([x for fresh, x in drawn if fresh is kind] for kind in (True, False))
     assert np.mean(of_training) == pytest.approx(0.5 * 100 / 102, abs=0.03)
     assert np.mean(of_scores) == pytest.approx(0.15 * 100 / 102, abs=0.03)
@@ -160,6 +161,39 @@ def test_each_epoch_begins_with_two_lengths(seed, steps):
     assert set(seen.tolist()) == set(range(len(sequences)))
 
 
+def of_two_lengths(short=16, long=4):
+    """Proteins that fill 8 tokens, two in a batch, and 16 tokens, one in a batch."""
+    rng = np.random.default_rng(0)
+    return [protein(rng, n) for n in [6] * short + [14] * long]
+
+
+@once
+def test_each_epoch_begins_with_two_lengths_though_one_is_rare():
+    """4 batches of another length are too few for 6 epochs: some second batch is padded further."""
+    batches = pretraining.masked_batches(of_two_lengths(), encode, 16, 16, steps=2)
+    assert batches.one_pass == 12
+    found = [[batches.batch(2 * epoch + i) for i in range(2)] for epoch in range(12)]
+    lengths = [[weights.shape[1] for _, _, weights in pair] for pair in found]
+    assert [sorted(pair) for pair in lengths] == [[8, 16]] * 12
+    # What was padded further holds the same proteins, with nothing to answer there.
+    wide = [batch for pair in found for batch in pair if batch[2].shape == (2, 16)]
+    assert len(wide) == 4
+    for inputs, targets, weights in wide:
+        assert (inputs["token_ids"][:, 8:] == PAD).all() and not weights[:, 8:].any()
+        assert (targets[:, 7, 0] == EOS).all()
+    # Where all have one length, it stays.
+    alike = pretraining.masked_batches(of_two_lengths(long=0), encode, 16, 16, steps=2)
+    assert {alike.batch(step)[2].shape for step in range(16)} == {(2, 8)}
+
+
+def test_a_fit_may_begin_in_any_epoch(small, as_written):
+    """In the epochs 4 and 5 all batches are of one length, before others come."""
+    batches = pretraining.masked_batches(of_two_lengths(), encode, 16, 16, steps=2)
+    batches.go_to(4)
+    small.masked_lm.compile("sgd", pretraining.MaskedCrossEntropy())
+    assert len(small.masked_lm.fit(batches, epochs=4, verbose=0).history["loss"]) == 4
+
+
 @once
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -171,8 +205,8 @@ def test_each_epoch_begins_with_two_lengths(seed, steps):
         ({"crop": None}, "crop must be an integer of at least 8"),
         ({"tokens": 16}, "tokens must be an integer of at least 32"),
         ({"steps": 1}, "steps must be an integer of at least 2"),
-        ({"share": 15}, "share must be above 0 and below 1, received 15"),
-        ({"share": "0.3"}, "share must be above 0 and below 1, received '0.3'"),
+        ({"mask_ratio": 15}, "mask_ratio must be above 0 and below 1, received 15"),
+        ({"mask_ratio": "0.3"}, "mask_ratio must be above 0 and below 1, received '0.3'"),
         ({"seed": -1}, "seed must be an integer of at least 0, received -1"),
         ({"sequences": ["XXXX", "B"]}, "No sequence has one of the 20 standard residues"),
     ],
@@ -185,7 +219,7 @@ def test_bad_input_is_refused(change, message):
 
 @once
 @pytest.mark.parametrize(
-    "change", [{"epochs": 1.5}, {"rate": math.nan}, {"accumulate": 0}, {"warmup": 1}]
+    "change", [{"epochs": 1.5}, {"learning_rate": math.nan}, {"accumulate": 0}, {"warmup": 1}]
 )
 def test_bad_settings_are_refused(small, change):
     with pytest.raises(ValueError, match=next(iter(change))):
@@ -251,7 +285,15 @@ def test_a_family_is_learned_and_scores_say_so(small):
     family = [("MKTAYIAKQR" * 5)[i:] for i in rng.integers(0, 10, 64)]
     before = scoring.masked_score(small, family[:8])
     done = pretraining.pretrain(
-        small, family, family[:8], epochs=3, steps=60, tokens=512, crop=64, rate=1e-2, verbose=0
+        small,
+        family,
+        family[:8],
+        epochs=3,
+        steps=60,
+        tokens=512,
+        crop=64,
+        learning_rate=1e-2,
+        verbose=0,
     )
     after = scoring.masked_score(small, family[:8])
     plain = scoring.reference_scores(family[:8], family, encode)
@@ -263,7 +305,7 @@ def test_a_family_is_learned_and_scores_say_so(small):
     assert plain["Markov model"].perplexity.value < 4
     assert [row["epoch"] for row in done.history] == [0, 1, 2]
     assert done.history[-1]["val_perplexity"] < done.history[0]["val_perplexity"] < 15
-    assert done.history[-1]["step"] == 180 and done.history[-1]["rate"] < 1e-4
+    assert done.history[-1]["step"] == 180 and done.history[-1]["learning_rate"] < 1e-4
     assert 0 < done.history[0]["seconds"] < done.history[-1]["seconds"]
 
 
@@ -271,8 +313,8 @@ def test_a_family_is_learned_and_scores_say_so(small):
 def test_another_optimizer_learns_too(small):
     family = ["MKTAYIAKQR" * 5] * 32
     done = pretraining.pretrain(
-        small, family, epochs=2, steps=10, tokens=256, crop=64, rate=1e-2, accumulate=2, make=muon,
-        verbose=0,
+        small, family, epochs=2, steps=10, tokens=256, crop=64, learning_rate=1e-2, accumulate=2,
+        optimizer=muon, verbose=0,
     )  # fmt: skip
     assert isinstance(done.model.optimizer, Muon)
     assert done.history[-1]["loss"] < 0.8 * done.history[0]["loss"]
@@ -336,10 +378,11 @@ def test_the_rate_follows_steps_not_batches(as_written):
         watch = Watch()
         done = pretraining.pretrain(
             esm2(1, 32, 4), interrupted.proteins(), epochs=4, steps=2,
-            tokens=64, crop=32, rate=1e-2, accumulate=accumulate, callbacks=[watch], verbose=0,
+            tokens=64, crop=32, learning_rate=1e-2, accumulate=accumulate,
+            callbacks=[watch], verbose=0,
         )  # fmt: skip
         moved = [np.abs(b - a).max() for a, b in pairwise(watch.tables)]
-        found[accumulate] = watch.rates, [row["rate"] for row in done.history], moved
+        found[accumulate] = watch.rates, [row["learning_rate"] for row in done.history], moved
     for one, two in zip(found[1][:2], found[2][:2], strict=True):
         assert one == pytest.approx(two)
     assert min(found[2][2]) > 0.1 * min(found[1][2]) > 0
@@ -380,10 +423,10 @@ def test_each_protein_is_validated_once():
 
 
 def test_divergence_is_an_error(small, as_written):
-    with pytest.raises(FloatingPointError, match="lower the rate"):
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
         pretraining.pretrain(
-            small, interrupted.proteins(), epochs=2, steps=4, tokens=128, crop=32, rate=1e30,
-            warmup=0.0, verbose=0,
+            small, interrupted.proteins(), epochs=2, steps=4, tokens=128, crop=32,
+            learning_rate=1e30, warmup=0.0, verbose=0,
         )  # fmt: skip
 
 
@@ -403,7 +446,7 @@ def test_killed_in_an_epoch_it_ends_with_the_same_bits(tmp_path):
     assert process.returncode == -signal.SIGKILL
     state = tmp_path / "killed" / "state.npz"
     assert state.exists()
-    half = written_aside(state)
+    half = atomic_write(state)
     half.__enter__().write(b"half")  # what a kill leaves while it writes
     assert len(list(state.parent.iterdir())) == 2
     done = interrupted.train(tmp_path / "killed")
@@ -428,7 +471,7 @@ def test_another_training_does_not_go_on_from_it(tmp_path):
         ({"valid": None}, "validation"),
         ({"heads": 8}, "backbone"),
         ({"seed": 1}, "first weights"),
-        ({"rate": 1e-5}, "optimizer"),
+        ({"learning_rate": 1e-5}, "optimizer"),
         ({"epochs": 2}, "optimizer.*follows a schedule"),
         ({"tokens": 256}, "tokens"),
     ):
@@ -441,6 +484,42 @@ def test_another_training_does_not_go_on_from_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         pretrain(out=tmp_path / "file")
+
+
+@once
+def test_a_training_that_an_earlier_version_began_goes_on(tmp_path):
+    """Version 0.1 had other names for settings and modules."""
+    options = {"epochs": 2, "steps": 2, "tokens": 128, "crop": 32, "verbose": 0, "mask_ratio": 0.3}
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    def pretrain(**changes):
+        given = {**options, "out": tmp_path, **changes}
+        return pretraining.pretrain(esm2(1, 32, 4), interrupted.proteins(), **given)
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(callbacks=[Stop()])
+    state = tmp_path / "state.npz"
+    with np.load(state) as kept:
+        arrays = dict(kept)
+    about = json.loads(str(arrays.pop("about")))
+    signature = about["signature"]
+    signature["share"] = signature.pop("mask_ratio")
+    schedule = signature["optimizer"]["learning_rate"]
+    schedule["module"] = "kft.learning_rates"
+    schedule["config"]["rate"] = schedule["config"].pop("learning_rate")
+    np.savez(state, about=json.dumps(about), **arrays)
+    with pytest.raises(ValueError, match="differs in its mask_ratio"):
+        pretrain(mask_ratio=0.2)
+    with pytest.raises(ValueError, match="differs in its optimizer"):
+        pretrain(learning_rate=1e-5)
+    found = pretrain()
+    assert [row["epoch"] for row in found.history] == [0, 1]
+    whole = pretrain(out=None)
+    assert interrupted.digest(found) == interrupted.digest(whole)
 
 
 class Interrupt(keras.callbacks.Callback):

@@ -125,6 +125,41 @@ def test_a_column_may_name_the_part(folder):
     ]
 
 
+def test_a_table_may_lack_values(folder):
+    """`missing`, `dropna` and `decimal` mean what they mean to `read_csv`."""
+    files = [f"star/{i}.png" for i in range(20)]
+    numbers = [f"{i},5" for i in range(18)] + ["-99", "na"]
+    parts = ["train"] * 9 + [""] + ["valid"] * 4 + ["test"] * 6
+    rows = list(zip(files, numbers, [1] * 20, parts, strict=True))
+    path = table(folder / "all.csv", rows)
+    options = {"missing": ("-99", "na"), "decimal": ","}
+    with pytest.raises(ValueError, match=r"line 11: column 'part' .*\(3 cells are missing.*dropna"):
+        data.read_images(path, split="part", **options)
+    read = data.read_images(path, split="part", dropna=True, **options)
+    assert [len(split) for split in read.splits.values()] == [9, 4, 4]
+    assert read.train.targets.tolist() == [i + 0.5 for i in range(9)]
+    assert read.test.inputs == [folder / name for name in files[14:18]]
+    notes = " ".join(read.notes)
+    assert "3 of 20 lines with a missing cell were left out (column 'y' 2, 'part' 1)" in notes
+    assert "Column 'y' has decimal commas, read as points (17 numbers" in notes
+    # Marks that nobody has named are said, and words that may be names are asked about.
+    rows = [(name, -99 if i > 15 else i / 7, 1, "") for i, name in enumerate(files)]
+    read = data.read_images(table(path, rows))
+    assert "-99 stands in 4 of 20" in " ".join(read.notes)
+    read = data.read_images(path, missing=("-99.0",), dropna=True, split=None)
+    assert read.train.targets.tolist() == [i / 7 for i in range(16)]
+    rows = [(name, "na" if i > 9 else "b", 1, "") for i, name in enumerate(files)]
+    with pytest.raises(ValueError, match="column 'y' is 'na', a missing value .*missing=()"):
+        data.read_images(table(path, rows))
+    assert data.read_images(path, missing=()).classes == ("b", "na")
+
+
+@pytest.mark.parametrize("told", [{"missing": ()}, {"dropna": True}, {"decimal": "."}])
+def test_a_folder_has_no_cells(folder, told):
+    with pytest.raises(ValueError, match=f"no cells: `{next(iter(told))}` is for a CSV file"):
+        data.read_images(folder, **told)
+
+
 def test_no_split(folder):
     read = data.read_images(folder, split=None)
     assert len(read.train) == 60 and read.valid is None and read.test is None
@@ -138,7 +173,7 @@ def test_offenders_are_named_together(folder):
     (folder / "long" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "round" / "notes.txt").write_text("no image")
     (folder / "star" / "nothing.png").touch()
-    with pytest.raises(ValueError, match="3 of 63 files are no whole images") as error:
+    with pytest.raises(ValueError, match="3 of 63 files are not complete images") as error:
         data.read_images(folder)
     for part in ("cut.jpg (damaged", "notes.txt (not an image", "nothing.png (empty)"):
         assert part in str(error.value)
@@ -178,7 +213,7 @@ FOLDERS = {
     "one class": (break_with_one_class, "one folder per class, at least two; it holds none"),
     "empty class": (empty_class, "none, the folder of a class, is empty"),
     "small class": (small_class, "1 of 4 classes have too few images.*'rare' \\(2 images, none in"),
-    "loose": (loose_file, "beside the folders of the classes: loose.png"),
+    "loose": (loose_file, "next to the folders of the classes: loose.png"),
     "missing": (lambda folder: folder / "no", "neither a folder nor a file"),
 }
 
@@ -193,7 +228,7 @@ TABLES = {
     "missing files": (
         [("star/1.png", 1, 0, ""), ("star/no.png", 2, 0, "")],
         {},
-        "names 1 of 2 images that are not there: .*no.png",
+        "names 1 of 2 images that do not exist: .*no.png",
     ),
     "twice": (
         [("star/1.png", 1, 0, ""), ("star/2.png", 2, 0, ""), ("star/../star/1.png", 2, 0, "")],

@@ -204,7 +204,7 @@ def test_lines_are_counted_as_an_editor_does(write):
         ({"split": "leaky", "groups": "family"}, "line 3: group 'b' is in valid here but in train"),
         ({"split": "cluster", "groups": "family"}, "`groups` is 'family' but `split` is 'cluster'"),
         ({"groups": "clan"}, "`groups` is 'clan', which is not among"),
-        ({"task": "ranking"}, "`task` must be None or one of classification, regression"),
+        ({"task": "ranking"}, "`task` must be one of classification, multilabel, regression"),
         ({"task": "regression", "target": "family"}, "line 2: column 'family' is 'b', not a fin"),
         ({"fractions": (0.5, 0.5, 0.5)}, "`fractions` must be three positive numbers of sum 1"),
         ({}, "3 records are too few"),

@@ -100,9 +100,8 @@ def test_strategies_leave_the_seed_to_each_training():
 def test_untrained_is_small_and_learns_faster():
     args = recipe.arguments("which?").parse_args(["--backbone", "untrained"])
     assert recipe.backbone(args).width == 64
-    assert (recipe.strategy(args, "full").rate, recipe.strategy(args, "full").epochs) == (
-        1e-3,
-        10,
+    assert recipe.strategy(args, "full") == kft.strategies.get(
+        "full", learning_rate=1e-3, epochs=10
     )
     given = recipe.arguments("which?").parse_args([])
     assert recipe.backbone(given).name == kft.load("kft_esm2_tiny").name
@@ -252,9 +251,9 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
         ("pretrain_esm2", ["--score"], "--score needs --backbone"),
         ("pretrain_esm2", ["--tokens", 128], "--crop must be 8 to --tokens, received 256 and 128"),
         ("pretrain_esm2", ["--steps", 1], "--steps must be at least 2, received 1"),
-        ("pretrain_esm2", ["--share", 15], "argument --share: invalid share value: '15'"),
-        ("pretrain_esm2", ["--share", "nan"], "argument --share: invalid share value: 'nan'"),
-        ("vision_mae", ["--ratio", 1], "argument --ratio: invalid share value: '1'"),
+        ("pretrain_esm2", ["--mask-ratio", 15], "--mask-ratio: invalid fraction value: '15'"),
+        ("pretrain_esm2", ["--mask-ratio", "nan"], "--mask-ratio: invalid fraction value: 'nan'"),
+        ("vision_mae", ["--mask-ratio", 1], "--mask-ratio: invalid fraction value: '1'"),
         ("pretrain_esm2", ["--draw", "nowhere.csv"], "--draw: there is no file nowhere.csv"),
         ("scaling_laws", ["--table", "nowhere.csv"], "--table: there is no nowhere.csv"),
         ("scaling_laws", ["--corpus", "nowhere"], "There is no corpus in nowhere"),
@@ -383,7 +382,7 @@ def test_what_is_told_of_gaps_is_what_is_printed(tmp_path):
         r"(\d+%) and (\d+%); .*, in (\d+%)", printed,
     ).groups()  # fmt: skip
     assert len(pd.read_csv(tmp_path / "gaps.csv")) == int(gaps)
-    shipped = Path(kft.__file__).parent / "backbones" / "shipped" / "kft_esm2_tiny"
+    shipped = Path(kft.__file__).parent / "backbones" / "esm2" / "shipped" / "kft_esm2_tiny"
     for path, expected in (
         (RECIPES.parent / "docs" / "pretraining.md", shares),
         (shipped / "README.md", shares[:1]),

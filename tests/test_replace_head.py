@@ -92,7 +92,7 @@ def test_a_chopped_network_learns_and_is_saved(tmp_path):
     model = kft.replace_head(network("functional"), kft.heads.Classification(2))
     before = values(model)
     done = kft.fit(model, (images, kinds), "head_only", 3, batch_size=8, verbose=0)
-    assert done.phases[0]["whole"] is None
+    assert done.phases[0].why_not_computed_once is None
     assert moved(before, values(model)) == {"head"}
     assert done.history[-1]["loss"] < done.history[0]["loss"]
     model.save(tmp_path / "chopped.keras")
@@ -116,7 +116,7 @@ def test_what_cannot_be_chopped():
         kft.replace_head(keras.Model(x, layers.ReLU()(x)), kft.heads.Regression())
     with pytest.raises(ValueError, match="features must match one layer"):
         kft.replace_head(network("functional"), kft.heads.Regression(), features=["conv", "mean"])
-    with pytest.raises(ValueError, match="near it are conv"):
+    with pytest.raises(ValueError, match="similar are conv"):
         kft.replace_head(network("functional"), kft.heads.Regression(), features="conf")
 
 

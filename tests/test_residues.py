@@ -12,6 +12,7 @@ from keras import ops
 from parity import assert_rounds_alike
 
 import kft
+import kft.inference.predicting
 from kft.backbones.esm2.model import ESM2, encode
 
 CHAINS = ["MKTAYIAKQR", "GA", "AC<mask>D", "WWWWWWWWWWWWWWWWWWWWWW", "KLMAAA"]
@@ -135,7 +136,7 @@ def test_predict_answers_for_each_residue(model, max_length):
 @pytest.mark.once
 @pytest.mark.parametrize("chunk", [2, 100])
 def test_predictions_in_files(model, tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(kft.models.model, "_CHUNK", chunk)
+    monkeypatch.setattr(kft.inference.predicting, "_CHUNK", chunk)
     fasta = tmp_path / "in.fasta"
     fasta.write_text("".join(f">P{i}, one\n{c}\n" for i, c in enumerate(CHAINS)))
     found = kft.predict(model, fasta, batch_size=2)
@@ -204,15 +205,17 @@ def test_a_head_that_does_not_answer_the_data(toy):
     for head, message in (
         (
             kft.heads.Classification(3),
-            "received Classification, which answers classification into 3",
+            "received Classification, which predicts classification with 3",
         ),
         (
             kft.heads.Regression(),
-            "received Regression, which answers regression: kft.heads.for_data",
+            "received Regression, which predicts regression: kft.heads.for_data",
         ),
-        (kft.heads.ResidueClassification(8), "residue_classification into 8 classes"),
+        (kft.heads.ResidueClassification(8), "residue_classification with 8 classes"),
     ):
-        with pytest.raises(ValueError, match="must answer toy, residue_classification into 3") as e:
+        with pytest.raises(
+            ValueError, match="must predict toy, residue_classification with 3"
+        ) as e:
             kft.evaluate(make_model(head=head), data)
         assert message in str(e.value)
 

@@ -117,7 +117,7 @@ def test_any_name_of_data_is_written_into_the_folder(name, tmp_path):
 def test_failures_and_a_single_seed_are_said():
     found = comparison(FULL, Row("lora", "strategy", error="ValueError: no"), seeds=(0,))
     assert "Failed: lora (ValueError: no)." in found.recommendation
-    assert "One seed tells nothing" in found.recommendation
+    assert "One seed does not show" in found.recommendation
     assert "1 seed," in str(found)
     assert np.isnan(found.to_frame().loc["lora", "gap"])
 
@@ -153,5 +153,5 @@ def test_labels_do_not_overlap():
 
 def test_nothing_to_draw():
     nothing = Interval(np.nan, np.nan, np.nan)
-    with pytest.raises(ValueError, match="no point has a score"):
+    with pytest.raises(ValueError, match="at least one method with a score"):
         plot_comparison([Point("a", "strategy", 1.0, nothing, [])])

@@ -89,11 +89,11 @@ def test_more_noise_means_wider_intervals():
     ("x", "losses", "message"),
     [
         ([1.0, 2, 3], [3.0, 2, 1], "at least 4"),
-        ([1.0, 1, 1, 1, 2, 2], [3.0, 3, 3, 3, 2, 2], "2 different x"),
+        ([1.0, 1, 1, 1, 2, 2], [3.0, 3, 3, 3, 2, 2], "x must have at least 4 .*received 2"),
         ([1.0, 2, 3, 0], [3.0, 2, 1, 1], "above 0"),
         ([1.0, 2, 3, 4], [3.0, 2, np.nan, 1], "losses finite"),
-        ([1.0, 2, 3, 4], [1.0, 2, 3, 4], "no power law"),
-        ([1.0, 2, 3, 4], [3.0, 2, 1], "of one length"),
+        ([1.0, 2, 3, 4], [1.0, 2, 3, 4], "do not follow"),
+        ([1.0, 2, 3, 4], [3.0, 2, 1], "the same length"),
     ],
 )
 def test_bad_input(x, losses, message):
@@ -102,7 +102,7 @@ def test_bad_input(x, losses, message):
 
 
 def test_too_few_runs_are_refused():
-    with pytest.raises(ValueError, match="3 different runs cannot tell"):
+    with pytest.raises(ValueError, match="runs must have at least 4 different values .*received 3"):
         scaling.fit_power_law(X, law(X), runs=[0, 0, 0, 1, 1, 2, 2])
 
 

@@ -207,5 +207,5 @@ def test_the_cheapest_within_one_error_of_the_best():
 
 
 def test_costs_are_one_per_method():
-    with pytest.raises(ValueError, match="one per method: 1, received 2"):
+    with pytest.raises(ValueError, match="one number per method, 1, received 2"):
         within_one_error([method(0.9)], [1.0, 2.0])

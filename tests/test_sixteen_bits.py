@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from models import BACKBONES
+from models import BACKBONES, perturb
 from PIL import Image
 
 import kft
@@ -220,7 +220,7 @@ def test_it_is_found_in_the_training_part_alone(tmp_path):
     assert "1 reach no more than a tenth" in again.notes[1]
     assert read(root, percentiles=(0, 50)).value_range[1] < data.value_range[1]
     told = read(root, value_range=(0, 4095))
-    assert told.value_range == (0, 4095) and "as told" in told.notes[1]
+    assert told.value_range == (0, 4095) and "as given" in told.notes[1]
     for options in ({"value_range": (5, 1)}, {"percentiles": (5, 1)}):
         with pytest.raises(ValueError, match="must be"):
             read(root, **options)
@@ -231,7 +231,7 @@ def test_it_is_found_in_the_training_part_alone(tmp_path):
         "1 images have 16 bits, and none of them is in train" in read(tmp_path / "eight").notes[1]
     )
     deep_png(eight.train.inputs[0], np.full((8, 8, 3), 900, "uint16"))
-    assert "2 are in colours, of which Pillow" in read(tmp_path / "eight").notes[1]
+    assert "2 have colours, of which Pillow" in read(tmp_path / "eight").notes[1]
 
 
 def eight_bits(n):
@@ -273,6 +273,53 @@ def test_a_model_keeps_the_range_that_it_learned_in(tmp_path, as_written):
     np.testing.assert_array_equal(kft.predict(loaded, images), kft.predict(model, images))
     assert runs.fresh(model.backbone, kft.heads.Classification(2)).backbone.value_range == known
     assert model.backbone.resized(64).value_range == known
+
+
+def test_an_adapter_keeps_the_range_that_it_learned_in(tmp_path, as_written):
+    images, _ = camera(12)
+    model = model_of("vit")
+    kft.add_lora(model, 2)
+    model.backbone.value_range = pixels.find_range(images)
+    perturb(model, 0.1, learning=True)
+    expected = kft.predict(model, images)
+    assert np.ptp(expected[:, 0]) > 1e-3  # it sees more than black
+    vectors = kft.embed(model, images)
+    kft.save_adapter(model, tmp_path / "adapter")
+    again = model_of("vit")
+    with pytest.raises(ValueError, match="values of 16 bits"):
+        kft.predict(again, images)
+    kft.load_adapter(again, tmp_path / "adapter")
+    assert again.backbone.value_range == model.backbone.value_range
+    np.testing.assert_array_equal(kft.predict(again, images), expected)
+    np.testing.assert_array_equal(kft.embed(again.backbone, images), vectors)
+    other = model_of("vit")
+    other.backbone.value_range = (0, 65535)
+    with pytest.warns(UserWarning, match="keeps 0 for black and 65,535 for white.*value_range"):
+        kft.load_adapter(other, tmp_path / "adapter")
+    assert other.backbone.value_range == (0, 65535)
+
+
+@pytest.mark.once
+def test_the_range_in_the_files_of_an_adapter(tmp_path):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    model = model_of("vit")
+    kft.add_lora(model, 2)
+    file = kft.save_adapter(model, tmp_path / "unknown") / "adapter_model.safetensors"
+    with safe_open(file, "numpy") as opened:
+        about = opened.metadata()
+    assert "kft_value_range" not in about
+    known = model_of("vit")
+    known.backbone.value_range = (100, 200)
+    kft.load_adapter(known, tmp_path / "unknown")  # it learned from images of 8 bits: no warning
+    assert known.backbone.value_range == (100, 200)
+    for wrong in ("no JSON", "[5, 1]", "7"):
+        save_file(load_file(file), file, {**about, "kft_value_range": wrong})
+        fresh = model_of("vit")
+        with pytest.raises(ValueError, match=r"kft_value_range .* must be \[black, white\]"):
+            kft.load_adapter(fresh, tmp_path / "unknown")
+        assert not kft.lora.names(fresh)  # nothing is changed by then
 
 
 @pytest.mark.once

@@ -184,8 +184,8 @@ def test_what_is_not_unfrozen_yet_rests(backbone, as_written):
     class Beginning(kft.strategies.GradualUnfreezing):
         """The first of two phases: the head and half of the stages."""
 
-        def __call__(self, model):
-            return super().__call__(model)[:1]
+        def phases(self, model):
+            return super().phases(model)[:1]
 
     images, kinds = pictures(16)
     model = kft.Model(backbone, kft.heads.Classification(2))

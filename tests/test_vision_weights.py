@@ -14,9 +14,9 @@ from parity import assert_parity, assert_rounds_alike
 from safetensors import safe_open
 
 import kft
+from kft.backbones.vision import convolutional_weights as vision_weights
 from kft.backbones.vision import models as vision
 from kft.backbones.vision import published as vision_published
-from kft.backbones.vision import weights as vision_weights
 
 # Parity -----------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ def test_cut_graphs_are_the_graph(name):
     config = backbone.get_config()
     hub_class, shape, _ = vision.FAMILIES[config["family"]]
     hub = getattr(keras_hub.models, hub_class)(**config["sizes"], **{shape: (32, 32, 3)})
-    given, there = vision_weights._by_layer(backbone), vision_weights._by_layer(hub)
+    given, there = vision_weights.by_layer(backbone), vision_weights.by_layer(hub)
     assert given.keys() == there.keys()
     for path, variable in there.items():
         variable.assign(ops.convert_to_numpy(given[path]))
@@ -282,7 +282,7 @@ def test_another_architecture(change, tmp_path):
 @pytest.mark.once
 @pytest.mark.parametrize("name", vision_published.PUBLISHED)
 def test_published_names_need_no_network(name, monkeypatch):
-    monkeypatch.setattr("kft.backbones.hub_folder", None)
+    monkeypatch.setattr("kft.backbones.vision.family.hub_folder", None)
     assert name in kft.backbones.names()
     if any(big in name for big in ("large", "giant", "base", "101")):
         return  # too large to build in a test

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 import kft
 from kft.backbones.checkpoints import Tensors, read_safetensors
-from kft.backbones.esm2 import weights as esm2_weights
-from kft.backbones.vision import weights as vision_weights
+from kft.backbones.esm2 import names as esm2_names
+from kft.backbones.vision import convolutional_weights as vision_weights
+from kft.backbones.vision import layouts
 from kft.cli import app
 from kft.models import load_saved
 
@@ -34,7 +35,7 @@ def spoiled(tensor, value):
 
 # What is done to a tensor -> what the error says of it.
 WRONG = {
-    "nan": (lambda x: spoiled(x, NAN), "1 of {size} values that are no finite numbers"),
+    "nan": (lambda x: spoiled(x, NAN), "1 of {size} values that are not finite numbers"),
     "inf": (lambda x: spoiled(x, -INF), "the first -inf"),
     "all": (lambda x: x * NAN, "{size} of {size} values"),
     "float16": (lambda x: spoiled(x.half(), INF), "the first inf"),
@@ -133,8 +134,8 @@ def test_what_is_not_used_may_be_anything(esm, tmp_path):
 def test_fair_files(wrong, tmp_path):
     model, state = esm2().masked_lm, {}
     for v in model.weights:
-        ours = esm2_weights._wanted(1, 1)[v.path]
-        tensor = torch.tensor(esm2_weights._oriented(v.path, keras.ops.convert_to_numpy(v)).copy())
+        ours = esm2_names.tensor_names(1, "FAIR")[v.path]
+        tensor = torch.tensor(esm2_names.oriented(v.path, keras.ops.convert_to_numpy(v)).copy())
         inside = "" if ours.startswith("lm_head") else "sentence_encoder."
         state[f"encoder.{inside}{ours}"] = tensor
     about = {"encoder_layers": 1, "encoder_embed_dim": 16, "encoder_attention_heads": 2,
@@ -179,10 +180,9 @@ def test_efficientnet(wrong, monkeypatch):
     monkeypatch.setattr(vision_weights, "imagenet_classes", lambda: ["cat", "dog"])
     network = vision_weights.efficientnet_lite0(None, "lite0.pth")
     tensors = {"_bn0.num_batches_tracked": torch.tensor(3)}
-    for path, v in vision_weights._by_layer(network, network.classifier).items():
-        layer, _, weight = path.rpartition("/")
-        theirs = f"{vision_weights._lite_module(layer, sizes)}.{vision_weights._BATCH_NORM[weight]}"
-        tensors[theirs] = torch.ones(vision_weights._torch_shape(v, path))
+    for path, v in vision_weights.by_layer(network, network.classifier).items():
+        theirs = vision_weights.lite0_name(path, sizes)
+        tensors[theirs] = torch.ones(layouts.torch_shape(v, path))
 
     def load():
         arrays = {name: x.numpy() for name, x in tensors.items()}

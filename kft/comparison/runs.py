@@ -1,4 +1,4 @@
-"""The trainings of a comparison: one run, what it is expected to cost, and where it is kept."""
+"""The trainings of a comparison: one run, its expected time, and the store of runs."""
 
 import ctypes
 import gc
@@ -9,35 +9,40 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import psutil
 
-from kft.files import writable, written_aside
+from kft.data import Dataset
+from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
+from kft.keras_internals import sublayers_of
 from kft.models import Model
-from kft.params import digests, unfreeze
+from kft.params import digests, layers, unfreeze
 from kft.training.batching import batches
 from kft.training.fitting import fit
 from kft.training.frontier import learn_range
+from kft.training.strategies import Phase, Strategy
 
 # One run --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one training answered on the test split, and what it cost.
+    """Predictions of one training for the test split, and its cost.
 
     Attributes:
         predictions: (N, ...) array, or for residue tasks a list of N arrays (L, K).
-        trainable, parameters: weights that learned in the last phase, and all.
-        seconds: wall-clock time of the training, compilation included.
-        memory: bytes of this process at its highest while it trained.
+        trainable, parameters: Number of trainable parameters in the last phase, and of all.
+        seconds: Wall-clock time of the training, compilation included.
+        memory: Peak memory of this process during the training, in bytes.
     """
 
     predictions: np.ndarray | list
@@ -48,11 +53,11 @@ class Run:
 
 
 @contextmanager
-def compiled_once():
-    """On JAX, keeps compiled programs for the trainings within, in a folder that goes with it.
+def compiled_once() -> Iterator[None]:
+    """Keep compiled programs for all trainings within the `with` block, on JAX.
 
-    Each training has a new model, which JAX would compile anew though it is the same program: most
-    of the time of a small comparison.
+    Each training has a new model, which JAX would compile again although it is the same program:
+    most of the time of a small comparison. The programs are kept in a temporary folder.
     """
     if keras.backend.backend() != "jax":
         yield
@@ -60,14 +65,14 @@ def compiled_once():
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    if jax.config.jax_compilation_cache_dir:  # the user has a place of their own
+    if jax.config.jax_compilation_cache_dir:  # the user has set a folder
         yield
         return
     least = jax.config.jax_persistent_cache_min_compile_time_secs
     with tempfile.TemporaryDirectory(prefix="kft-jax-", ignore_cleanup_errors=True) as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        compilation_cache.reset_cache()  # or it would not look at the settings again
+        compilation_cache.reset_cache()  # or it would not read the settings again
         try:
             yield
         finally:
@@ -77,9 +82,12 @@ def compiled_once():
 
 
 class PeakMemory:
-    """Resident memory of this process at its highest within a `with` block, in bytes.
+    """Peak resident memory of this process within a `with` block.
 
-    A thread looks at it every hundredth of a second; an accelerator's memory is not in it.
+    A thread reads it every hundredth of a second; memory of an accelerator is not included.
+
+    Attributes:
+        peak: Bytes.
     """
 
     def __enter__(self):
@@ -103,15 +111,23 @@ class PeakMemory:
 
 
 def _return_freed_memory():
-    """What an earlier run has freed would count as this one's: glibc keeps it unless asked."""
+    """Return freed memory to the system: glibc keeps it, and it would be added to the next run."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
         return  # another system
 
 
-def fresh(backbone, head):
-    """A `kft.Model` with the backbone's weights, that shares nothing with it."""
+def fresh(backbone: keras.Model, head: keras.layers.Layer) -> Model:
+    """Make a `kft.Model` of a copy of a backbone, with all layers trainable.
+
+    Args:
+        backbone: The pre-trained one; it is not changed.
+        head: A new head.
+
+    Returns:
+        `kft.Model`.
+    """
     copy = type(backbone).from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())
     unfreeze(copy)
@@ -120,44 +136,62 @@ def fresh(backbone, head):
     return Model(copy, head)
 
 
-def train(backbone, head, data, strategy, options, max_length, callbacks):
-    """Trains a copy of the backbone with a new head, and predicts the test split.
+def train(
+    backbone: keras.Model,
+    head: keras.layers.Layer,
+    data: Dataset,
+    strategy: str | Strategy,
+    options: dict,
+    max_length: int | None,
+    callbacks: Iterable[keras.callbacks.Callback],
+) -> Run:
+    """Train a copy of the backbone with a new head, and predict the test split.
 
     Args:
-        backbone: the pre-trained one; stays as it is.
-        head: a new head.
-        data: a `kft.data.Dataset`.
-        strategy, options: as for `kft.fit`.
-        max_length: as for `kft.predict`.
+        backbone: The pre-trained one; it is not changed.
+        head: A new head.
+        data: A `kft.data.Dataset`.
+        strategy: As for `kft.fit`.
+        options: Further arguments of `kft.fit`, `batch_size` among them.
+        max_length: As for `kft.predict`.
         callbacks: Keras callbacks.
 
     Returns:
         `Run`.
 
     Raises:
-        FloatingPointError: the answers are no numbers, so the training has diverged.
+        FloatingPointError: A prediction is NaN or infinity, so the training has diverged.
     """
     with PeakMemory() as memory:
         model = fresh(backbone, head)
-        done = fit(model, data, strategy, max_length=max_length, callbacks=callbacks, verbose=0,
-                   **options)  # fmt: skip
-    answers = predict(done.model, data.test.inputs, options["batch_size"], max_length)
-    if not all(np.isfinite(row).all() for row in answers):
+        done = fit(
+            model,
+            data,
+            strategy,
+            max_length=max_length,
+            callbacks=callbacks,
+            verbose=0,
+            **options,
+        )
+    predictions = predict(done.model, data.test.inputs, options["batch_size"], max_length)
+    if not all(np.isfinite(row).all() for row in predictions):
         raise FloatingPointError(
-            "the model answers with what is no number: the training has diverged, lower the "
-            "learning rate"
+            "predictions are NaN or infinity: the training has diverged, lower the learning rate"
         )
     last = done.phases[-1]
-    return Run(answers, last["trainable"], last["parameters"], done.seconds, memory.peak)
+    return Run(predictions, last.trainable, last.parameters, done.seconds, memory.peak)
 
 
-def shuffled(data, seed):
-    """A data set in which the targets of train and valid have changed places; test is as it was.
+def shuffled(data: Dataset, seed: int) -> Dataset:
+    """Shuffle the targets of the train and valid splits; the test split stays as it is.
 
     Args:
-        data: a `kft.data.Dataset`.
-        seed: int from which the order is drawn; per-residue targets that count change places
-            over all chains.
+        data: A `kft.data.Dataset`.
+        seed: Int from which the order is drawn; per-residue targets that are not masked are
+            shuffled over all chains.
+
+    Returns:
+        `kft.data.Dataset`.
     """
     rng = np.random.default_rng(seed)
     parts = {name: _shuffled(part, rng) for name, part in data.splits.items() if name != "test"}
@@ -176,7 +210,7 @@ def _shuffled(part, rng):
     return replace(part, targets=targets)
 
 
-# What it will cost ------------------------------------------------------------------------------
+# Expected time ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -184,9 +218,10 @@ class Step:
     """One measured step of training all weights.
 
     Attributes:
-        seconds: of one batch, forward and backward, compiled before.
-        memory: bytes of this process at its highest, compilation included.
-        batch, train, valid, test: how much there is of each, residues of strings, else records.
+        seconds: Wall-clock time of one batch, forward and backward, without compilation.
+        memory: Peak memory of this process, compilation included, in bytes.
+        batch, train, valid, test: Size of the batch and of the splits, in residues for strings,
+            else in records.
     """
 
     seconds: float
@@ -197,8 +232,24 @@ class Step:
     test: int
 
 
-def measured_step(backbone, head, data, batch_size, max_length):
-    """Trains on one batch of middling length: the fastest of three steps, the first compiles."""
+def measured_step(
+    backbone: keras.Model,
+    head: keras.layers.Layer,
+    data: Dataset,
+    batch_size: int,
+    max_length: int | None,
+) -> Step:
+    """Train a copy of the backbone on one batch of median length, and measure the time.
+
+    Args:
+        backbone: The pre-trained one; it is not changed.
+        head: A new head.
+        data: A `kft.data.Dataset`.
+        batch_size, max_length: As for `kft.batches`.
+
+    Returns:
+        `Step`, the fastest of three; one before them compiles.
+    """
     model = fresh(backbone, head)
     learn_range(model, data)
     records = batches(data.train, model.encode, batch_size, 0, max_length)
@@ -214,73 +265,75 @@ def measured_step(backbone, head, data, batch_size, max_length):
             # Reading the loss waits for what the backend still computes.
             float(model.train_on_batch(inputs, targets, weight[0] if weighted else None))
             seconds.append(time.perf_counter() - started)
-    sizes = {name: _size(part.inputs, max_length) for name, part in data.splits.items()}
+    info = records.info
+    sizes = {name: _size(part.inputs, info, max_length) for name, part in data.splits.items()}
     chosen = [data.train.inputs[i] for i in records.chosen[middle]]
     parts = [sizes.get(name, 0) for name in ("train", "valid", "test")]
-    return Step(min(seconds[1:]), memory.peak, _size(chosen, max_length), *parts)
+    return Step(min(seconds[1:]), memory.peak, _size(chosen, info, max_length), *parts)
 
 
-def _size(inputs, max_length):
-    if not isinstance(inputs[0], str):
+def _size(inputs, info, max_length):
+    if not info.input_kind.has_length:
         return len(inputs)
-    return sum(min(len(x), max_length or len(x)) + 2 for x in inputs)  # with <cls> and <eos>
+    return sum(min(len(x), max_length or len(x)) + sum(info.specials) for x in inputs)
 
 
-def expected_seconds(step, model, strategy):
-    """Estimates what a strategy takes, from one step of training all weights.
+def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float:
+    """Estimate the time of a training, from one step of training all weights.
 
-    A backward pass costs two forward ones, and what is frozen below all that learns is computed
-    once (see `kft.training.frontier`). Compilation is not in it.
+    A backward pass costs two forward ones, and frozen features are computed once (see
+    `kft.training.frontier`). Compilation is not included. Nothing is changed.
 
     Args:
         step: `Step`.
-        model: a copy of the model, which the strategy may mark and change.
-        strategy: of `kft.strategies.get`.
+        model: A `kft.Model` as the strategy has prepared it.
+        phases: Phases of the strategy for this model.
 
     Returns:
-        float, seconds.
+        Seconds.
     """
     forward = step.seconds / step.batch / 3
     passes = step.test
-    for phase in strategy(model):
-        phase.mark()
-        above = _share_above_frontier(phase.model)
+    for phase in phases:
         if not phase.epochs:
             passes += step.train + step.valid
             continue
-        once = phase.epochs > 1
-        below = (1 - above) * (1 if once else phase.epochs) * (step.train + step.valid)
+        above = _fraction_above_frontier(model, phase)
+        below = (1 - above) * (step.train + step.valid)
         passes += below + phase.epochs * above * (3 * step.train + step.valid)
     return forward * passes
 
 
-def _share_above_frontier(model):
-    """Share of the backbone's weights that lie in or after its first stage that learns."""
+def _fraction_above_frontier(model, phase):
+    """Fraction of the backbone's weights in its first trainable stage or after it."""
     stages = getattr(model.backbone, "stages", None) or model.backbone.layers
     sizes = [sum(int(np.prod(w.shape)) for w in stage.weights) for stage in stages]
-    first = next((i for i, stage in enumerate(stages) if stage.trainable_weights), len(stages))
+    found = layers(model)
+    chosen = list(found) if phase.trainable_layers is None else phase.trainable_layers
+    trainable = {id(part) for path in chosen for part in sublayers_of(found[path])}
+    parts = [{id(part) for part in sublayers_of(stage)} for stage in stages]
+    first = next((i for i, part in enumerate(parts) if part & trainable), len(stages))
     return sum(sizes[first:]) / max(sum(sizes), 1)
 
 
-# Where it is kept -------------------------------------------------------------------------------
+# Store of runs ----------------------------------------------------------------------------------
 
 
 class Store:
-    """Runs in a folder, each in one file whose name is a digest of all that it depends on.
+    """A folder of runs, each in one file whose name is a digest of all that it depends on.
 
     Args:
-        folder: is made; None for the cache, the folder KFT_CACHE or ~/.cache/kft.
-        about: what all runs depend on: numbers, strings, lists and dicts of them.
+        folder: Path, which is made; None for the cache, the folder KFT_CACHE or ~/.cache/kft.
+        about: Dict of settings that all runs depend on: numbers, strings, lists and dicts.
 
     Raises:
-        ValueError: nothing can be written there.
+        ValueError: The folder cannot be written to.
     """
 
-    def __init__(self, folder, about):
-        cache = Path(os.environ.get("KFT_CACHE") or "~/.cache/kft").expanduser()
-        self.folder = Path(folder) if folder is not None else cache / "comparisons"
+    def __init__(self, folder: Path | str | None, about: dict):
+        self.folder = Path(folder) if folder is not None else cache_folder() / "comparisons"
         try:
-            writable(self.folder)
+            ensure_writable(self.folder)
         except OSError as error:
             raise ValueError(
                 f"{self.folder} cannot keep the trainings ({type(error).__name__}): name another "
@@ -297,32 +350,53 @@ class Store:
         line = json.dumps({**self.about, **run}, sort_keys=True, default=repr)
         return self.folder / f"{hashlib.sha256(line.encode()).hexdigest()[:32]}.npz"
 
-    def get(self, **run):
-        """The run of these settings, None if it is not there whole."""
+    def get(self, **run: Any) -> Run | None:
+        """Read a run.
+
+        Args:
+            **run: Settings of the run.
+
+        Returns:
+            `Run`, None if there is none or its file is damaged.
+        """
         try:
             with open(self._file(**run), "rb") as stream, np.load(stream) as kept:
-                about, answers = json.loads(str(kept["about"])), kept["predictions"]
+                about, predictions = json.loads(str(kept["about"])), kept["predictions"]
                 if "ends" in kept:
-                    answers = np.split(answers, kept["ends"])
-                return Run(answers, **about)
+                    predictions = np.split(predictions, kept["ends"])
+                return Run(predictions, **about)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None  # absent or damaged: it is trained again
 
-    def put(self, found, **run):
-        """Keeps a run."""
+    def put(self, found: Run, **run: Any) -> None:
+        """Write a run.
+
+        Args:
+            found: `Run`.
+            **run: Settings of the run.
+        """
         names = ("trainable", "parameters", "seconds", "memory")
-        arrays = {"about": json.dumps({name: getattr(found, name) for name in names})}
+        arrays: dict[str, Any] = {
+            "about": json.dumps({name: getattr(found, name) for name in names})
+        }
         if isinstance(found.predictions, list):
             arrays["predictions"] = np.concatenate(found.predictions)
             arrays["ends"] = np.cumsum([len(row) for row in found.predictions])[:-1]
         else:
             arrays["predictions"] = found.predictions
-        with written_aside(self._file(**run)) as stream:
+        with atomic_write(self._file(**run)) as stream:
             np.savez(stream, **arrays)
 
 
-def digest_of_data(data):
-    """A digest of inputs, targets, groups and masks of all splits."""
+def digest_of_data(data: Dataset) -> str:
+    """Compute a digest of inputs, targets, groups and masks of all splits.
+
+    Args:
+        data: A `kft.data.Dataset`.
+
+    Returns:
+        Hexadecimal digest.
+    """
     found = hashlib.sha256(repr(data.value_range).encode())
     for name, part in data.splits.items():
         found.update(name.encode())
@@ -335,7 +409,14 @@ def digest_of_data(data):
     return found.hexdigest()
 
 
-def digest_of_model(model):
-    """A digest of the architecture and of all weights."""
+def digest_of_model(model: keras.Model) -> str:
+    """Compute a digest of the architecture and of all weights.
+
+    Args:
+        model: Any built Keras model.
+
+    Returns:
+        Hexadecimal digest.
+    """
     found = json.dumps([model.get_config(), digests(model, None)], sort_keys=True, default=repr)
     return hashlib.sha256(found.encode()).hexdigest()

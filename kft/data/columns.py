@@ -1,90 +1,31 @@
 """What the cells of a column are: numbers, classes, or one of these for each residue.
 
-The readers take a `kft.data.tables.Table`, to name the line that is wrong and to note what they
+The readers take a `kft.data.cells.Table`, to name the line that is wrong and to note what they
 changed; `words` are the cells of the column, one per record.
 """
+
+from __future__ import annotations
 
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
+from kft.data.cells import Table
+from kft.data.numbers import NUMBER, marks, number, spelling, spellings
 from kft.data.sequences import compared
+from kft.data.task import Task
 
-NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
-MARKS = (-100.0, *(sign * (10.0**digits - 1) for digits in (2, 3, 4, 5) for sign in (-1, 1)))
 TRUTHS = {"true", "false", "yes", "no"}
 
-_N = r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?"  # with a point or a comma
-# How numbers are spelled beside what a CSV file calls a number, and what to do about it. The
-# first that fits counts: "1,500" is more often 1500 than 1.5.
-SPELLINGS = tuple(
-    (re.compile(pattern), remedy)
-    for pattern, remedy in (
-        (r"[+-]?[0-9]{1,3}(?:[,' _’][0-9]{3})+(?:\.[0-9]+)?",
-         "digits in groups of three: write 1500, not 1,500 (decimals take a point: if it is a "
-         "decimal comma, say decimal=',')"),
-        (r"[+-]?[0-9]*,[0-9]+(?:[eE][+-]?[0-9]+)?",
-         "a decimal comma: decimals take a point, or say decimal=','"),
-        (r"[+-]?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+", "a decimal comma: write 1500.5, not 1.500,5"),
-        (rf"{_N}\s*[%‰]", "a share: write the number alone, without the sign"),
-        (rf"{_N}\s*(?:±|\+/-|\+-)\s*{_N}|{_N}\([0-9]+\)",
-         "a number with its error: keep the number, and the error in a column of its own"),
-        (rf"(?:[<>≤≥~≈=]|<=|>=)\s*{_N}",
-         "a bound: write a number, or leave out lines that have none"),
-        (rf"[$€£¥]\s*{_N}|{_N}\s*[$€£¥]", "a sum of money: write the number alone"),
-        (rf"{_N}\s*[x×*·]\s*10\s*\^?\s*[+-]?[0-9]+", "a power of ten: write 1.5e-3"),
-    )
-)  # fmt: skip
-UNIT = re.compile(rf"(?:{_N}\s+|[+-]?[0-9]*[.,][0-9]+)([^\W\d_°]*[°µμ]?[^\W\d_][\w/^·.%-]*)")
-OTHER_DIGITS = "digits or a minus sign other than 0-9 and -: write it in plain ASCII"
-PLAIN = {ord("−"): "-", ord("–"): "-", ord("٫"): ".", 0xA0: " ", 0x202F: " ", 0x2009: " "}
 
-
-def number(word, decimal="."):
-    """Return the float that a cell spells, or None; float() takes more than a CSV number.
-
-    Example:
-        >>> number("1.5e3"), number("1,5", ","), number("1_5"), number("1,5")
-        (1500.0, 1.5, None, None)
-    """
-    if decimal != ".":
-        if "." in word:
-            return None
-        word = word.replace(decimal, ".")
-    return float(word) if NUMBER.fullmatch(word) else None
-
-
-def spelling(word):
-    """Return what to do about a number in another spelling; None for what is none.
-
-    Example:
-        >>> spelling("15%")
-        'a share: write the number alone, without the sign'
-    """
-    plain = word.translate(PLAIN)
-    plain = "".join(str(int(c)) if c.isdecimal() else c for c in plain).strip()
-    if NUMBER.fullmatch(plain):
-        return None if plain == word else OTHER_DIGITS
-    return next((remedy for pattern, remedy in SPELLINGS if pattern.fullmatch(plain)), None)
-
-
-def spellings(words):
-    """{word: what to do about it} of those distinct words that look like numbers."""
-    found = {word: spelling(word) for word in dict.fromkeys(words)}
-    units = {word: match[1] for word, remedy in found.items()
-             if remedy is None and (match := UNIT.fullmatch(word))}  # fmt: skip
-    if len(set(units.values())) == 1:  # "12 nM" in every line, not "1 leg" beside "2 legs"
-        remedy = "a number with its unit: write the number alone, and the unit in the header"
-        found.update(dict.fromkeys(units, remedy))
-    return {word: remedy for word, remedy in found.items() if remedy}
-
-
-def decimal_of(table, words):
-    """The decimal sign of a column: what was said; a comma where semicolons separate cells."""
+def decimal_of(table: Table, words: Sequence[str]) -> str:
+    """Return the decimal sign of a column: the given one; a comma if semicolons separate cells."""
     if table.decimal is not None:
         return table.decimal
     if table.sep != ";" or any(NUMBER.fullmatch(word) and "." in word for word in words):
@@ -93,48 +34,26 @@ def decimal_of(table, words):
     return "," if 2 * len(commas) > len([word for word in words if "," in word]) else "."
 
 
-def marks(values):
-    """Count numbers (99, -999, ..., -100) that look like marks of missing values.
-
-    Args:
-        values: array of numbers.
-
-    Returns:
-        dict: the mark and how often it occurs. It is further from all other values than they are
-        from each other, or the only negative number.
-
-    Example:
-        >>> marks([0.5, -999, 1.5, -999])
-        {-999.0: 2}
-    """
-    values = np.asarray(values, dtype="float64")
-    candidates = np.isin(values, MARKS)
-    others = values[~candidates]
-    found = {}
-    if not len(others) or not candidates.any():
-        return found
-    for mark in sorted(set(values[candidates].tolist())):
-        alone = mark < 0 <= others.min()
-        if alone or np.abs(others - mark).min() > np.ptp(others):
-            found[mark] = int((values == mark).sum())
-    return found
-
-
 # The task ---------------------------------------------------------------------------------------
 
 
-def task_of(table, target, words, sequences=None):
-    """The task that a column's cells tell; what looks like neither numbers nor classes is an error.
+def task_of(
+    table: Table, target: str, words: Sequence[str], sequences: Sequence[str] | None = None
+) -> Task:
+    """Find the task from the cells of a column.
 
     Args:
-        table: the `Table`.
-        target: name of the column.
-        words: its cells.
-        sequences: for proteins, to see targets of residues.
+        table: The `Table`.
+        target: Name of the column.
+        words: Its cells.
+        sequences: For proteins, to recognise targets of residues.
 
     Returns:
-        "regression" where all cells are numbers, a task of residues where each cell has one entry
+        Task: "regression" if all cells are numbers, a task of residues if each cell has one entry
         per residue, else "classification".
+
+    Raises:
+        ValueError: If the cells look like neither numbers nor classes.
     """
     rows = [_entries(word) for word in words]
     task = None if sequences is None else _residue_task(table, target, words, rows, sequences)
@@ -143,7 +62,7 @@ def task_of(table, target, words, sequences=None):
     decimal = decimal_of(table, words)
     numeric = [number(w, decimal) is not None or bool(INFINITE.fullmatch(w)) for w in words]
     if all(numeric):
-        return "regression"
+        return Task.REGRESSION
     odd = spellings(words)
     if any(numeric):
         wrong = [i for i, is_number in enumerate(numeric) if not is_number]
@@ -166,11 +85,11 @@ def task_of(table, target, words, sequences=None):
             f"{len(words):,} lines, such as {words[0]!r}, too many to be classes; name another "
             "column as `target`, or say task='classification' if they are."
         )
-    return "classification"
+    return Task.CLASSIFICATION
 
 
 def _refuse_other_spellings(table, target, words, odd):
-    """A column of which most cells look like numbers in another spelling would become classes."""
+    """Raise an error if most cells look like numbers in another spelling, not like classes."""
     if 2 * len(odd) > len(set(words)):
         wrong = [i for i, word in enumerate(words) if word in odd]
         table.fail(
@@ -181,7 +100,7 @@ def _refuse_other_spellings(table, target, words, odd):
 
 
 def _residue_task(table, target, words, rows, sequences):
-    """The task where every cell has one entry per residue, None where cells are no such rows."""
+    """Return the task if every cell has one entry per residue, else None."""
 
     def fit(rows):
         return [_fits(table, i, row, sequences[i]) for i, row in enumerate(rows)]
@@ -194,8 +113,9 @@ def _residue_task(table, target, words, rows, sequences):
             f"Column {target!r} has a number for each residue, read as residue_regression; say "
             "task='residue_classification' if the numbers name classes."
         )
-        return "residue_regression"
-    # Words of the length of each protein are no names, if lengths or words are many or letters few.
+        return Task.RESIDUE_REGRESSION
+    # Words as long as their proteins are no names if there are many lengths or words, or few
+    # letters.
     lengths, letters = {len(word) for word in words}, set("".join(words))
     many = (len(words) > 2 and len(lengths) > 1) or len(set(words)) > max(10, len(words) / 2)
     many = many or (min(lengths) >= 10 and len(letters) <= 8)
@@ -204,23 +124,21 @@ def _residue_task(table, target, words, rows, sequences):
             f"Column {target!r} has one letter per residue, read as residue_classification; say "
             "task='classification' if each cell is the name of one class."
         )
-        return "residue_classification"
+        return Task.RESIDUE_CLASSIFICATION
     return None
 
 
 def _fits(table, i, row, sequence):
-    """Whether there is one entry per residue; one for a stop that was left out is left out too."""
+    """Return whether there is one entry per residue, or one more for a stop that was left out."""
     return len(row) - len(sequence) in ((0, 1) if i in table.stops else (0,))
 
 
 def _are_numbers(table, row):
-    """Whether the entries of a cell are several numbers, some perhaps missing."""
+    """Return whether the entries of a cell are several numbers, some of them perhaps missing."""
     decimal = decimal_of(table, row)
     found = [number(entry, decimal) is not None for entry in row]
-    return sum(found) > 1 and all(
-        is_number or _is_missing(table, entry)
-        for is_number, entry in zip(found, row, strict=True)
-    )  # fmt: skip
+    pairs = zip(found, row, strict=True)
+    return sum(found) > 1 and all(is_it or _is_missing(table, entry) for is_it, entry in pairs)
 
 
 def _is_missing(table, entry):
@@ -228,7 +146,7 @@ def _is_missing(table, entry):
 
 
 def _entries(word):
-    """What stands in one cell, parted by spaces, or within brackets by commas: [1, 2], (1; 2)."""
+    """Return the entries of a cell, separated by spaces, or in brackets by commas: [1, 2]."""
     inside = re.fullmatch(r"[\[({](.*)[\])}]", word, re.DOTALL)
     if inside or re.search(r"\s", word):
         # "0,1 0,2" has decimal commas, "0.1, 0.2" and "0.1,0.2" have none
@@ -241,10 +159,12 @@ def _entries(word):
 # The targets ------------------------------------------------------------------------------------
 
 
-def read_numbers(table, target, words, sequences):
-    """The targets as float64 (records,), and no classes."""
+def read_numbers(
+    table: Table, target: str, words: Sequence[str], sequences: Sequence[str]
+) -> tuple[np.ndarray, None]:
+    """Return the targets as float64 (records,), and None for classes."""
     decimal = decimal_of(table, words)
-    numbers = [number(word, decimal) for word in words]
+    numbers: list[Any] = [number(word, decimal) for word in words]
     wrong = [i for i, x in enumerate(numbers) if x is None or not math.isfinite(x)]
     if wrong:
         word = words[wrong[0]]
@@ -270,14 +190,16 @@ def _note_decimals(table, target, words, decimal):
 def _note_marks(table, target, numbers, where):
     for mark, count in marks(numbers).items():
         table.notes.append(
-            f"{mark:g} stands in {count:,} of {len(numbers):,} {where} of column {target!r} and "
-            "looks like a mark of missing values; it is read as a number. Say "
+            f"{mark:g} is in {count:,} of {len(numbers):,} {where} of column {target!r} and "
+            "looks like a mark of missing values; it is read as a number. Set "
             f"missing=('{mark:g}',), and dropna=True to leave these lines out, if it is one."
         )
 
 
-def read_classes(table, target, words, sequences):
-    """The targets as int32 (records,), and the sorted classes."""
+def read_classes(
+    table: Table, target: str, words: Sequence[str], sequences: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the targets as int32 (records,), and the sorted classes."""
     words = _one_spelling(table, target, words)
     numeric = all(number(word) is not None for word in words)
     classes = tuple(sorted(set(words), key=Decimal if numeric else None))
@@ -294,7 +216,7 @@ def read_classes(table, target, words, sequences):
 
 
 def _one_spelling(table, target, words):
-    """True, TRUE and true are one class, and so are 1 and 1.0; a note says how many changed."""
+    """Give True, TRUE and true one spelling, and 1 and 1.0; note how many were changed."""
     counts = Counter(words)
     numeric = all(number(word) is not None for word in counts)
     kinds = {}
@@ -317,9 +239,9 @@ def _one_spelling(table, target, words):
     return [chosen[word] for word in words]
 
 
-def note_alike(table, column, names, what):
-    """Notes names that differ in case alone: a class or group that was meant to be one."""
-    kinds = {}
+def note_alike(table: Table, column: str, names: Iterable[str], what: str) -> None:
+    """Note names that differ only in case: they may have been meant as one."""
+    kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(name.casefold(), []).append(name)
     alike = [kind for kind in kinds.values() if len(kind) > 1]
@@ -333,21 +255,23 @@ def note_alike(table, column, names, what):
 # A target for each residue ----------------------------------------------------------------------
 
 
-def read_residue_classes(table, target, words, sequences):
-    """The targets as int32 (residues,) each, the sorted classes, and masks where some are missing.
+def read_residue_classes(
+    table: Table, target: str, words: Sequence[str], sequences: Sequence[str]
+) -> tuple[list[np.ndarray], tuple[str, ...], list[np.ndarray] | None]:
+    """Return the targets as int32 (residues,) each, the sorted classes, and masks if some miss.
 
-    A cell is a letter per residue, or words parted by spaces.
+    A cell has a letter per residue, or words separated by spaces.
     """
     rows = _rows(table, target, words, sequences, "letters", list, _entries)
-    counted = {e for row in rows for e in row if not _is_missing(table, e)}
-    if len(counted) < 2:
+    named = {e for row in rows for e in row if not _is_missing(table, e)}
+    if len(named) < 2:
         raise ValueError(
             f"`target` column {target!r} of {table.path} holds only "
-            f"{', '.join(map(repr, counted)) or 'missing values'}; a classification of residues "
+            f"{', '.join(map(repr, named)) or 'missing values'}; a classification of residues "
             "needs at least two classes."
         )
-    numeric = all(number(entry) is not None for entry in counted)
-    classes = tuple(sorted(counted, key=Decimal if numeric else None))
+    numeric = all(number(entry) is not None for entry in named)
+    classes = tuple(sorted(named, key=Decimal if numeric else None))
     if numeric:
         _refuse_marks(table, target, [[number(e) or 0.0 for e in row] for row in rows])
     position = {name: i for i, name in enumerate(classes)}
@@ -356,13 +280,17 @@ def read_residue_classes(table, target, words, sequences):
     return targets, classes, _noted(table, target, masks)
 
 
-def read_residue_numbers(table, target, words, sequences):
-    """The targets as float64 (residues,) each, no classes, and masks where some are missing."""
+def read_residue_numbers(
+    table: Table, target: str, words: Sequence[str], sequences: Sequence[str]
+) -> tuple[list[np.ndarray], None, list[np.ndarray] | None]:
+    """Return the targets as float64 (residues,) each, None for classes, and masks if some miss."""
     rows = _rows(table, target, words, sequences, "numbers", _entries)
     flat = [entry for row in rows for entry in row]
     decimal = decimal_of(table, flat)
-    numbers = [[np.nan if _is_missing(table, e) else number(e, decimal) for e in row]
-               for row in rows]  # fmt: skip
+    numbers: list[list[Any]] = [
+        [np.nan if _is_missing(table, entry) else number(entry, decimal) for entry in row]
+        for row in rows
+    ]
     for i, row in enumerate(numbers):
         if None in row or np.isinf(row).any():
             at = next(k for k, x in enumerate(row) if x is None or math.isinf(x))
@@ -379,7 +307,7 @@ def read_residue_numbers(table, target, words, sequences):
 
 
 def _rows(table, target, words, sequences, what, *ways):
-    """The entries of each cell, exactly one per residue, by the first of the ways that fits."""
+    """Return the entries of each cell, one per residue, by the first of the ways that fits."""
     rows, wrong = [], []
     for i, (word, sequence) in enumerate(zip(words, sequences, strict=True)):
         found = [way(word) for way in ways]
@@ -398,9 +326,9 @@ def _rows(table, target, words, sequences, what, *ways):
 
 
 def _refuse_marks(table, target, numbers):
-    """999 among values near 1 would be learned as a value."""
+    """Raise an error for 999 among values near 1, which would be learned as a value."""
     if table.missing is not None:
-        return  # what is missing was said
+        return  # marks of missing values were given
     flat = np.array([x for row in numbers for x in row])
     flat = flat[~np.isnan(flat)]
     for mark, count in marks(flat).items():
@@ -414,7 +342,7 @@ def _refuse_marks(table, target, numbers):
 
 
 def _noted(table, target, masks):
-    """The masks, and a note on what they leave out; None where nothing is and nothing was said."""
+    """Return the masks and note what they leave out; None if that is nothing."""
     left_out = sum(int((~mask).sum()) for mask in masks)
     if not left_out:
         return None if table.missing is None else masks
@@ -425,17 +353,20 @@ def _noted(table, target, masks):
     return masks
 
 
+# Of each task whose targets are in one column; labels are read by `kft.data.labels`.
 READERS = {
-    "regression": read_numbers,
-    "classification": read_classes,
-    "residue_classification": read_residue_classes,
-    "residue_regression": read_residue_numbers,
+    Task.REGRESSION: read_numbers,
+    Task.CLASSIFICATION: read_classes,
+    Task.RESIDUE_CLASSIFICATION: read_residue_classes,
+    Task.RESIDUE_REGRESSION: read_residue_numbers,
 }
 
 
-def note_conflicts(table, target, targets, sequences):
-    """Notes sequences that stand in several lines with different targets."""
-    lines = {}
+def note_conflicts(
+    table: Table, target: str | Sequence[str], targets: Any, sequences: Sequence[str]
+) -> None:
+    """Note sequences that are in several lines with different targets."""
+    lines: dict[str, list[int]] = {}
     for i, sequence in enumerate(sequences):
         lines.setdefault(compared(sequence), []).append(i)
     values = [np.asarray(x).tobytes() for x in targets]
@@ -444,7 +375,7 @@ def note_conflicts(table, target, targets, sequences):
         first = apart[0][0]
         other = next(i for i in apart[0] if values[i] != values[first])
         table.notes.append(
-            f"{len(apart):,} sequences stand in several lines with different values of column "
+            f"{len(apart):,} sequences are in several lines with different values of column "
             f"{target!r}, {sum(map(len, apart)):,} lines in all (the first in lines "
             f"{table.lines[first]} and {table.lines[other]}); all were kept. Keep one line each, "
             "or the mean of their values."

@@ -1,45 +1,52 @@
-"""The two records that every data set is made of: `Split` (inputs with targets) and `Dataset`."""
+"""The two data classes of every data set: `Split` (inputs with targets) and `Dataset`."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kft.data.columns import marks
-from kft.data.sequences import Sequences, changes, normal, warn_of_changes
-
-TASKS = ("classification", "regression", "residue_classification", "residue_regression")
+from kft.data.inputs import InputKind, kind_of
+from kft.data.numbers import marks
+from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
+from kft.data.task import Task
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Hold the inputs and targets of one part of a data set, checked on construction.
+    """Inputs and targets of one part of a data set, checked on construction.
 
     Args:
-        inputs: list of N inputs: strings are sequences of residues; arrays (height, width) or
+        inputs: List of N inputs: strings are sequences of residues; arrays (height, width) or
             (height, width, channels), paths and PIL images are images. Sequences are kept in
             upper case, without space around them and without a stop (*) at the end; a warning
             says how many were changed, and how many look like DNA.
-        targets: array of N targets (integers for classes, floats for measurements), or for
-            residue tasks a list of N arrays with one entry per residue.
-        groups: array of N group names, or None. Records of a group are near copies or belong
-            together, and are never separated by a split.
-        masks: list of N boolean arrays with one entry per residue, or None. True marks a residue
-            whose target counts, for instance one that is resolved in the structure. What is
-            False may be missing (None, NaN, infinite or a negative class): it is kept as 0.
-        parameters: structured array (N,) of what else is known of each record, or None;
+        targets: Array of N targets: integers for classes, floats for measurements, 0 or 1 (N, K)
+            for labels; or a list of N arrays with one entry per residue.
+        groups: Array of N group names, or None. Records of a group are near copies or belong
+            together, and no split separates them.
+        masks: List of N boolean arrays with one entry per residue, or None. True marks a residue
+            whose target is used, for instance one that is resolved in the structure. Where it is
+            False the target may be missing (None, NaN, infinite or a negative class): it is kept
+            as 0.
+        parameters: Structured array (N,) of whatever else is known of each record, or None;
             `pandas.DataFrame(split.parameters)` is its table.
+        input_kind: What the inputs are, see `kft.data.inputs.InputKind`; None finds it from their
+            types.
 
     Raises:
-        ValueError: if lengths differ; if a target that counts is missing, NaN or infinite; or if
+        ValueError: If lengths differ; if a target that is used is missing, NaN or infinite; or if
             targets of residues without masks hold a number that marks missing ones, such as 999.
-        TypeError: if an input is None or a number.
+        TypeError: If an input is None or a number.
 
     Example:
         >>> split = Split(["MKTAYI", "GIGKFL"], [0, 1])
-        >>> len(split), split.take([1]).inputs
-        (2, ['GIGKFL'])
+        >>> len(split), split.input_kind, split.take([1]).inputs
+        (2, 'sequence', ['GIGKFL'])
     """
 
     inputs: list
@@ -47,11 +54,13 @@ class Split:
     groups: np.ndarray | None = None
     masks: list[np.ndarray] | None = None
     parameters: np.ndarray | None = None
+    input_kind: InputKind = None  # type: ignore[assignment]  # found in __post_init__
 
     def __post_init__(self):
         inputs = _as_inputs(self.inputs)
         if self.targets is None:
             raise TypeError("`targets` is None; give one per input.")
+        kind = kind_of(inputs) if self.input_kind is None else InputKind(self.input_kind)
         columns = {"inputs": inputs, "targets": _as_targets(self.targets)}
         if self.groups is not None:
             columns["groups"] = np.asarray(self.groups)
@@ -72,32 +81,34 @@ class Split:
         if self.masks is not None:
             _check_residues("masks", columns["masks"], inputs)
         columns["targets"] = _checked_targets(columns["targets"], columns.get("masks"))
-        for name, column in columns.items():
+        for name, column in {**columns, "input_kind": kind}.items():
             object.__setattr__(self, name, column)  # how a frozen dataclass sets its own fields
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.inputs)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         if not self.inputs:
             return "Split(0 records)"
-        if not all(isinstance(x, str) for x in self.inputs):
+        if self.input_kind is InputKind.IMAGE:
             return f"Split({len(self):,} images{_describe_sizes(self.inputs)})"
+        if not self.input_kind.has_length:
+            return f"Split({len(self):,} records)"
         lengths = [len(x) for x in self.inputs]
         return f"Split({len(self):,} records, input lengths {min(lengths)} to {max(lengths)})"
 
-    def take(self, indices):
+    def take(self, indices: Sequence[int] | np.ndarray) -> Split:
         """Return a new split with the records at these positions, in this order.
 
         Args:
-            indices: integers (n,), positions from 0.
+            indices: Integers (n,), positions from 0.
 
         Returns:
-            Split: of n records.
+            Split: n records.
 
         Raises:
-            IndexError: if a position is out of range.
-            TypeError: if `indices` are not integers.
+            IndexError: If a position is out of range.
+            TypeError: If `indices` are not integers.
 
         Example:
             >>> Split(["AC", "DE", "FG"], [1.0, 2.0, 3.0]).take([2, 0]).inputs
@@ -115,45 +126,53 @@ class Split:
                 return column if column is None else column[indices.astype(int)]
             return type(column)([column[i] for i in indices])
 
-        columns = (self.inputs, self.targets, self.groups, self.masks, self.parameters)
-        return Split(*map(pick, columns))
+        return Split(
+            inputs=pick(self.inputs),
+            targets=pick(self.targets),
+            groups=pick(self.groups),
+            masks=pick(self.masks),
+            parameters=pick(self.parameters),
+            input_kind=self.input_kind,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Hold a data set with its parts, and all that is needed to cite and to reproduce it.
+    """A data set: its parts, and what is needed to cite and reproduce it.
 
     Args:
-        name: short name.
-        task: "classification" (integer targets), "regression" (float targets),
-            "residue_classification" (a list of integer arrays) or "residue_regression" (a list
-            of arrays of numbers).
+        name: Short name.
+        task: What is predicted, a `kft.data.task.Task` or its name: "classification" (integer
+            targets), "multilabel" (0 or 1, one column per label), "regression" (floats),
+            "residue_classification" (a list of integer arrays) or "residue_regression" (a list of
+            arrays of numbers).
         train: Split.
-        valid: Split, or None where the data was not split.
-        test: Split, or None where the data was not split.
-        source: where the data comes from, a path or an address.
-        licence: under what terms it may be used.
-        citation: the papers to cite.
+        valid: Split, or None if the data was not split.
+        test: Split, or None if the data was not split.
+        source: Where the data comes from, a path or an address.
+        licence: Under what terms it may be used.
+        citation: The papers to cite.
         checksum: sha256 of the file that was read, in hexadecimal.
-        classes: names of the classes in the order of the integer targets; None for regressions.
-        notes: sentences that say how it was split, and what was removed or changed.
-        variable_positions: positions from 0 at which the sequences differ, for a library of
+        classes: Names of the classes in the order of the integer targets, or of the labels in the
+            order of their columns; None for regressions.
+        notes: Sentences that say how it was split, and what was removed or changed.
+        variable_positions: Positions from 0 at which the sequences differ, for a library of
             mutants of one protein; else None.
         value_range: (black, white) of images of 16 bits, as the training part uses them; else None.
 
     Raises:
-        ValueError: if the task is unknown, or targets and task do not fit together.
+        ValueError: If the task is unknown, or targets and task do not fit together.
 
     Example:
         >>> part = Split(["MKTAYI", "GIGKFL"], [0, 1])
         >>> toy = Dataset("toy", "classification", part, None, None, source="typed in",
         ...               licence="none", citation="", checksum="", classes=("no", "yes"))
-        >>> len(toy.train)
-        2
+        >>> len(toy.train), toy.task, toy.input_kind
+        (2, 'classification', 'sequence')
     """
 
     name: str
-    task: str
+    task: Task
     train: Split
     valid: Split | None
     test: Split | None
@@ -167,26 +186,33 @@ class Dataset:
     value_range: tuple[float, float] | None = None
 
     def __post_init__(self):
-        if self.task not in TASKS:
-            raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {self.task!r}.")
-        if (self.classes is None) != self.task.endswith("regression"):
+        task = Task.named(self.task, "`task`")
+        object.__setattr__(self, "task", task)
+        if (self.classes is not None) != task.has_classes:
             raise ValueError(
-                f"`classes` is {self.classes!r} but `task` is {self.task!r}; name the classes of a "
-                "classification, and leave `classes` out of a regression."
+                f"`classes` is {self.classes!r} but `task` is {task!r}; name the classes of a "
+                "classification or the labels of a multilabel task, and leave `classes` out of a "
+                "regression."
             )
         for name, split in self.splits.items():
             self._check_fit(name, split)
 
     @property
-    def splits(self):
-        """Return the parts that exist, by name, in the order train, valid, test."""
+    def splits(self) -> dict[str, Split]:
+        """The parts that exist, by name, in the order train, valid, test."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: split for name, split in parts.items() if split is not None}
 
-    def _check_fit(self, name, split):
+    @property
+    def input_kind(self) -> InputKind:
+        """What the inputs are: those of the first part that has any."""
+        parts = self.splits.values()
+        return next((part.input_kind for part in parts if len(part)), self.train.input_kind)
+
+    def _check_fit(self, name: str, split: Split) -> None:
         per_residue = isinstance(split.targets, list)
-        targets = np.concatenate(split.targets) if per_residue and split else split.targets
-        if per_residue != self.task.startswith("residue"):
+        targets: Any = np.concatenate(split.targets) if per_residue and split else split.targets
+        if per_residue != self.task.per_residue:
             raise ValueError(
                 f"`{name}` has {'one target per residue' if per_residue else 'one target each'}, "
                 f"which does not fit `task` {self.task!r}."
@@ -195,20 +221,22 @@ class Dataset:
             return
         if targets.dtype.kind not in "iu":
             raise ValueError(
-                f"`{name}` holds {targets.dtype} targets; {self.task} needs integers, the "
-                "positions in `classes`."
+                f"`{name}` holds {targets.dtype} targets; {self.task} needs integers, "
+                + ("0 or 1." if self.task.target == "labels" else "the positions in `classes`.")
             )
-        if targets.min() < 0 or targets.max() >= len(self.classes):
+        if self.task.target == "labels":
+            _check_labels(name, targets, self.classes)
+        elif targets.min() < 0 or targets.max() >= len(self.classes):
             raise ValueError(
                 f"`{name}` holds targets from {targets.min()} to {targets.max()}, but `classes` "
                 f"names {len(self.classes)} classes, numbered from 0."
             )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
         rows = [("task", self.task), ("records", sizes)]
         if self.classes is not None:
-            rows.append(("classes", ", ".join(self.classes)))
+            rows.append((self.task.outputs_are, ", ".join(self.classes)))
         if self.variable_positions is not None:
             rows.append(("varies at", ", ".join(map(str, self.variable_positions))))
         if self.value_range is not None:
@@ -219,11 +247,23 @@ class Dataset:
         return "\n".join([f"Dataset {self.name}", *lines])
 
 
-def _describe_sizes(images):
-    """The sizes of those images that are in memory, as width x height; files are not opened."""
+def _check_labels(name: str, targets: np.ndarray, labels: tuple[str, ...]) -> None:
+    if targets.ndim != 2 or targets.shape[1] != len(labels):
+        raise ValueError(
+            f"`{name}` holds targets of shape {targets.shape}, but `classes` names {len(labels)} "
+            f"labels; give an array (records, {len(labels)}) of 0 and 1."
+        )
+    if targets.min() < 0 or targets.max() > 1:
+        raise ValueError(
+            f"`{name}` holds targets from {targets.min()} to {targets.max()}; a label is 0 or 1."
+        )
+
+
+def _describe_sizes(images: list) -> str:
+    """Describe the sizes of images in memory, as width x height; files are not opened."""
     if isinstance(images[0], Path):
         return f" in files, the first {images[0].name}"
-    # PIL tells (width, height), an array (height, width, ...)
+    # PIL gives (width, height), an array (height, width, ...)
     sizes = {
         tuple(x.shape[1::-1]) if isinstance(x, np.ndarray) else tuple(getattr(x, "size", ()))
         for x in images
@@ -235,8 +275,8 @@ def _describe_sizes(images):
     return f" of {least[0]} x {least[1]}{several} pixels"
 
 
-def _as_inputs(inputs):
-    """The inputs as a list; where all are strings, in normal form, and said what was changed."""
+def _as_inputs(inputs: Any) -> list:
+    """Return inputs as a list; sequences in normal form, with a warning of what was changed."""
     if isinstance(inputs, Sequences):
         return inputs
     if isinstance(inputs, str | bytes) or not np.iterable(inputs):
@@ -249,14 +289,15 @@ def _as_inputs(inputs):
                 f"`inputs` of record {i} is {x!r}; expected a sequence or an image. Leave the "
                 "record out."
             )
-    if not inputs or not all(isinstance(x, str) for x in inputs):
+    if kind_of(inputs) is not InputKind.SEQUENCE:
         return inputs
+    inputs = checked(inputs, "inputs")
     warn_of_changes(changes(inputs), len(inputs), stacklevel=4)
     return Sequences(map(normal, inputs))
 
 
-def _as_targets(targets):
-    """One array, or a list of arrays where each record has a target per residue."""
+def _as_targets(targets: Any) -> np.ndarray | list[np.ndarray]:
+    """Return one array, or a list of arrays if each record has a target per residue."""
     if isinstance(targets, (list, tuple)):
         targets = list(targets)
         if targets and isinstance(targets[0], (list, tuple, np.ndarray)):
@@ -264,8 +305,8 @@ def _as_targets(targets):
     return np.asarray(targets)
 
 
-def _as_row(row):
-    """The targets of one record; numbers beside None become floats, NaN for None."""
+def _as_row(row: Any) -> np.ndarray:
+    """Return the targets of one record; numbers with None among them become floats with NaN."""
     row = np.asarray(row)
     if row.dtype == object and all(x is None or isinstance(x, Number) for x in row.flat):
         return row.astype("float64")
@@ -273,9 +314,9 @@ def _as_row(row):
 
 
 def _checked_targets(targets, masks):
-    """Refuses what is missing, which would turn the loss into NaN many steps later.
+    """Raise an error for missing targets, which would turn the loss into NaN many steps later.
 
-    Returns the targets, 0 where a mask says that they do not count and they are missing.
+    Returns the targets, with 0 for those that are missing where the mask is False.
     """
     if not isinstance(targets, list):
         missing = [i for i, target in enumerate(targets) if _missing(target).any()]
@@ -307,7 +348,7 @@ def _and_more(records):
 
 
 def _refuse_marks(targets):
-    """A number such as 999, far from all others, would be learned as a value."""
+    """Raise an error for a number such as 999, far from all others, that marks missing targets."""
     if not all(row.dtype.kind in "iuf" for row in targets):
         return
     values = np.concatenate([row.reshape(-1) for row in targets])
@@ -321,15 +362,17 @@ def _refuse_marks(targets):
 
 
 def _without_missing(row, mask):
-    """The row with 0 for what is missing where the mask is False; negative numbers of classes
-    (-1, -100) are such marks too."""
+    """Return the row with 0 for missing targets where the mask is False.
+
+    Negative classes (-1, -100) mark missing ones, too.
+    """
     left = (~mask).reshape(len(mask), *(1 for _ in row.shape[1:]))
     nothing = _missing(row) | (row < 0 if row.dtype.kind == "i" else False)
     return np.where(left & nothing, np.zeros((), row.dtype), row) if nothing.any() else row
 
 
 def _missing(target):
-    """Bool array: True for None, NaN and infinity."""
+    """Return a bool array: True for None, NaN and infinity."""
     array = np.asarray(target)
     if array.dtype.kind == "O":
         missing = [x is None or (isinstance(x, float) and not np.isfinite(x)) for x in array.flat]

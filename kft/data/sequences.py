@@ -1,7 +1,11 @@
 """The normal form of a sequence: what is encoded, compared, split and stored."""
 
+from __future__ import annotations
+
 import warnings
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 STOP = "*"
 GAPS = str.maketrans("", "", "-.")
@@ -9,7 +13,7 @@ GAPS = str.maketrans("", "", "-.")
 # Letters of DNA and RNA; all but U are residues of proteins too. A peptide of A, C, G, T and N
 # alone is rare from six letters on (none of the 4,620 in `amp`), and in a file of DNA all are.
 NUCLEOTIDES = frozenset("ACGTUN")
-SHORTEST = 6  # letters from which DNA is told from a peptide
+SHORTEST = 6  # letters from which DNA is distinguished from a peptide
 
 _SAID = {
     "case": "{} of {} sequences held lower-case letters, which are read as upper case.",
@@ -23,11 +27,11 @@ _SAID = {
 
 
 class SequenceWarning(UserWarning):
-    """Says how many sequences were brought to normal form, or look like no protein."""
+    """Warning of how many sequences were brought to normal form, or do not look like proteins."""
 
 
 class Sequences(list):
-    """Strings in normal form, of which it was said what was changed.
+    """List of strings in normal form; what was changed in them has been reported.
 
     Example:
         >>> Sequences(["MKT", "GSS"])[0]
@@ -35,14 +39,14 @@ class Sequences(list):
     """
 
 
-def normal(sequence):
+def normal(sequence: str) -> str:
     """Return a sequence in normal form: upper case, no space around it, no stop at its end.
 
     Args:
-        sequence: string of residues; "<mask>" may stand among them.
+        sequence: String of residues; "<mask>" may be among them.
 
     Returns:
-        str: in upper case but for "<mask>"; of several stops one is left out.
+        str: upper case except for "<mask>"; of several stops one is left out.
 
     Example:
         >>> normal(" mktay<MASK>* ")
@@ -51,12 +55,12 @@ def normal(sequence):
     text = sequence.strip()
     if text.endswith(STOP):
         text = text[:-1].rstrip()
-    # `upper` would make residues of letters beyond ASCII (the German sharp s becomes "SS").
+    # `upper` would turn letters beyond ASCII into residues (the German sharp s becomes "SS").
     return text.upper().replace("<MASK>", "<mask>") if text.isascii() else text
 
 
-def compared(sequence):
-    """Return what sequences are compared by: the normal form without gaps.
+def compared(sequence: str) -> str:
+    """Return the form in which sequences are compared: the normal form without gaps.
 
     Example:
         >>> compared("mk--tay")
@@ -65,8 +69,8 @@ def compared(sequence):
     return normal(sequence).translate(GAPS)
 
 
-def is_dna(sequence):
-    """Return whether a sequence in normal form has letters of DNA or RNA alone.
+def is_dna(sequence: str) -> bool:
+    """Return whether a sequence in normal form has no other letters than those of DNA or RNA.
 
     Example:
         >>> is_dna("ATGACCNNA"), is_dna("MKTAYI"), is_dna("AAAAAAA")
@@ -78,20 +82,20 @@ def is_dna(sequence):
     return len(letters) > 1 and letters <= NUCLEOTIDES
 
 
-def changes(sequences):
-    """Count what `normal` changes, and what looks like no protein.
+def changes(sequences: Iterable[str]) -> Counter:
+    """Count what `normal` changes, and what does not look like a protein.
 
     Args:
-        sequences: list of strings; of `Sequences` it was said already, and the count is empty.
+        sequences: List of strings. Changes of `Sequences` have been reported; their count is empty.
 
     Returns:
-        Counter: of "case", "stop", "space" and "dna".
+        Counter: counts of "case", "stop", "space" and "dna".
 
     Example:
         >>> sorted(changes(["mkt", "GSS*", "GIG"]).items())
         [('case', 1), ('stop', 1)]
     """
-    found = Counter()
+    found: Counter[str] = Counter()
     if isinstance(sequences, Sequences):
         return found
     for sequence in sequences:
@@ -105,35 +109,39 @@ def changes(sequences):
     return +found
 
 
-def said(found, total):
-    """Return a sentence for each of the `changes` of so many sequences.
+def said(found: Counter, total: int) -> list[str]:
+    """Return a sentence for each kind of `changes`.
+
+    Args:
+        found: The `changes`.
+        total: Number of sequences.
 
     Example:
         >>> said(changes(["mkt", "GIG"]), 2)
         ['1 of 2 sequences held lower-case letters, which are read as upper case.']
     """
-    return [text.format(f"{found[key]:,}", f"{total:,}") for key, text in _SAID.items()
-            if found[key]]  # fmt: skip
+    kinds = [key for key in _SAID if found[key]]
+    return [_SAID[key].format(f"{found[key]:,}", f"{total:,}") for key in kinds]
 
 
-def warn_of_changes(found, total, stacklevel=2):
-    """Warn once of all `changes` of so many sequences."""
+def warn_of_changes(found: Counter, total: int, stacklevel: int = 2) -> None:
+    """Warn once of all `changes` in `total` sequences."""
     if found:
         warnings.warn(" ".join(said(found, total)), SequenceWarning, stacklevel=stacklevel + 1)
 
 
-def normal_forms(sequences, name="sequences"):
+def normal_forms(sequences: Any, name: str = "sequences") -> tuple[Sequences, list[str]]:
     """Bring sequences to normal form.
 
     Args:
-        sequences: list of strings.
-        name: what errors call the list.
+        sequences: List of strings.
+        name: What errors call the list.
 
     Returns:
         tuple: `Sequences`; and sentences that say what was changed, with the counts.
 
     Raises:
-        TypeError: None, one string in place of a list, or an element that is no string.
+        TypeError: For None, one string in place of a list, or an element that is not a string.
 
     Example:
         >>> normal_forms(["MKT*"])
@@ -144,8 +152,8 @@ def normal_forms(sequences, name="sequences"):
     return Sequences(map(normal, sequences)), notes
 
 
-def checked(sequences, name="sequences"):
-    """Return sequences as a list, or raise TypeError for what is no list of strings.
+def checked(sequences: Any, name: str = "sequences") -> list[str]:
+    """Return sequences as a list; raise TypeError if they are not a list of strings.
 
     Example:
         >>> checked(("MKT", "GSS"))
@@ -161,8 +169,8 @@ def checked(sequences, name="sequences"):
     return sequences
 
 
-def listed(sequences, name="sequences"):
-    """Return a list as it is and other iterables as a list; one string or None is a TypeError.
+def listed(sequences: Any, name: str = "sequences") -> list:
+    """Return a list unchanged and other iterables as a list; raise TypeError for a string or None.
 
     Example:
         >>> listed(x for x in ("MKT", "GSS"))

@@ -1,6 +1,9 @@
-"""Ways to part records: at random, keeping groups together, and by clusters of near copies."""
+"""Ways to split records: at random, by groups kept together, and by clusters of near copies."""
+
+from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,9 +14,9 @@ FRACTIONS = (0.8, 0.1, 0.1)
 
 REMEDY = "use more data, other fractions or another split"
 VARIANTS = (
-    "variants of one protein are all near copies, and split='cluster' cannot part them: part them "
-    "by position (groups= a column that names the mutated position), which tests on positions "
-    "that were not trained on, or say split='random', whose test variants have relatives in train"
+    "variants of one protein are all near copies, and split='cluster' cannot separate them: split "
+    "them by position (groups= a column that names the mutated position), which tests on positions "
+    "that were not trained on, or set split='random', whose test variants have relatives in train"
 )
 
 # Two sequences are near copies if they share 30% of the 4-mers of the one that has fewer (so a
@@ -34,25 +37,31 @@ SHARED = 0.3
 # that is where near copies begin, so they form one cluster.
 ALIKE = 0.75
 
-LARGE = 0.05  # share of a part above which a group would weigh too much in its score
+LARGE = 0.05  # fraction of a part above which a group would weigh too much in its score
 
 
-def random_split(n, fractions=FRACTIONS, seed=0, stratify=None):
-    """Part n records at random.
+def random_split(
+    n: int,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    stratify: Sequence | np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Split n records at random.
 
     Args:
-        n: number of records.
-        fractions: the shares of train, valid and test, positive, of sum 1.
-        seed: integer; the same seed gives the same parts.
-        stratify: None, or n values (classes or numbers) whose distribution every part should share.
+        n: Number of records.
+        fractions: Fractions of train, valid and test, positive, of sum 1.
+        seed: Integer; the same seed gives the same parts.
+        stratify: None, or n values (classes or numbers) whose distribution should be the same in
+            every part; or an array (n, K) of labels, whose combinations are treated as classes.
 
     Returns:
         dict: "train", "valid" and "test" to an int64 array, the sorted positions of its records.
         Every record is in exactly one part; sizes are n times the fraction, rounded.
 
     Raises:
-        ValueError: if the fractions are not three of sum 1, or leave a part empty.
-        TypeError: if the seed is no integer.
+        ValueError: If the fractions are not three of sum 1, or leave a part empty.
+        TypeError: If the seed is not an integer.
 
     Example:
         >>> {name: len(positions) for name, positions in random_split(100).items()}
@@ -68,28 +77,34 @@ def random_split(n, fractions=FRACTIONS, seed=0, stratify=None):
     dealt = np.repeat(np.arange(len(sizes)), sizes)[np.argsort(due, kind="stable")]
     home = np.empty(n, dtype=int)
     home[order] = dealt
-    return _parts(home, fractions, f"{n} records are too few to share out")
+    return _parts(home, fractions, f"{n} records are too few to split")
 
 
-def group_split(groups, fractions=FRACTIONS, seed=0, stratify=None):
-    """Part records so that no group is separated.
+def group_split(
+    groups: Sequence | np.ndarray,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    stratify: Sequence | np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Split records so that no group is separated.
 
     Large groups are placed first, each where it brings the numbers of every class in every part
     closest to those wanted (least chi-square). A group larger than 5% of a part goes to the largest
-    part if there are small groups enough to fill the others: else a single family decides the test
+    part if there are enough small groups to fill the others: else a single family decides the test
     score (in `amp`, families of 113 and 79 in a test of 924 moved the AUROC by up to 0.04).
 
     Args:
         groups: N group names.
-        fractions: the shares of train, valid and test, positive, of sum 1.
-        seed: integer; the same seed gives the same parts.
-        stratify: None, or N classes whose balance every part should share.
+        fractions: Fractions of train, valid and test, positive, of sum 1.
+        seed: Integer; the same seed gives the same parts.
+        stratify: None, or N classes whose fractions should be the same in every part; or an array
+            (N, K) of labels, 0 or 1.
 
     Returns:
         dict: "train", "valid" and "test" to an int64 array, the sorted positions of its records.
 
     Raises:
-        ValueError: if the fractions are wrong, or groups are too few or too large to fill each
+        ValueError: If the fractions are wrong, or groups are too few or too large to fill each
             part.
 
     Example:
@@ -106,14 +121,14 @@ def group_split(groups, fractions=FRACTIONS, seed=0, stratify=None):
 
 
 def _parts_of_groups(group, fractions, seed, stratify, problem, remedy=REMEDY):
-    """`group_split` of groups that are numbered from 0."""
+    """Do the work of `group_split`, for groups that are numbered from 0."""
     fractions = _check_fractions(fractions)
-    strata = _check_strata(stratify, len(group))
-    counts = np.zeros((group.max(initial=-1) + 1, strata.max(initial=0) + 1))  # groups x classes
-    np.add.at(counts, (group, strata), 1)
-    sizes = counts.sum(axis=1)
+    kinds = _kinds(stratify, len(group))
+    counts = np.zeros((group.max(initial=-1) + 1, kinds.shape[1]))  # groups x classes
+    np.add.at(counts, group, kinds)
+    sizes = np.bincount(group).astype(float)
     wanted = np.outer(fractions, counts.sum(axis=0))  # parts x classes
-    limits = _size_limits(sizes, wanted.sum(axis=1))
+    limits = _size_limits(sizes, fractions * len(group))
     missing = wanted.copy()
     shuffled = _generator(seed).permutation(len(sizes))
     home = np.empty(len(sizes), dtype=int)
@@ -124,25 +139,33 @@ def _parts_of_groups(group, fractions, seed, stratify, problem, remedy=REMEDY):
     return _parts(home[group], fractions, problem, remedy)
 
 
-def cluster_split(sequences, fractions=FRACTIONS, seed=0, stratify=None, k=KMER, threshold=SHARED):
-    """Part sequences so that near copies stay on one side.
+def cluster_split(
+    sequences: Sequence[str],
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    stratify: Sequence | np.ndarray | None = None,
+    k: int = KMER,
+    threshold: float = SHARED,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Split sequences so that near copies stay in one part.
 
     Args:
-        sequences: list of N strings; case, gaps, space around them and a stop at the end are
-            not looked at.
-        fractions: the shares of train, valid and test, positive, of sum 1.
-        seed: integer; the same seed gives the same parts.
-        stratify: None, or N classes whose balance every part should share.
-        k: length of the words that are compared.
-        threshold: share of the words of the shorter sequence from which two are near copies.
+        sequences: List of N strings; case, gaps, space around them and a stop at the end are
+            ignored.
+        fractions: Fractions of train, valid and test, positive, of sum 1.
+        seed: Integer; the same seed gives the same parts.
+        stratify: As for `group_split`.
+        k: Length of the words that are compared.
+        threshold: Fraction of the words of the shorter sequence from which two are near copies.
 
     Returns:
-        tuple: the parts as of `group_split`; and int64 (N,), the cluster of each sequence.
+        tuple: the parts as `group_split` returns them; and int64 (N,), the cluster of each
+        sequence.
 
     Raises:
-        ValueError: as `group_split`; variants of one protein form one cluster, and the message
-            says how else to part them.
-        TypeError: as `cluster`.
+        ValueError: As `group_split`; variants of one protein form one cluster, and the message
+            says how else to split them.
+        TypeError: As `cluster`.
 
     Example:
         >>> sequences = ["MKTAYIAK", "MKTAYIAR", "GIGKFLHS", "LLGDFFRK"]
@@ -156,13 +179,13 @@ def cluster_split(sequences, fractions=FRACTIONS, seed=0, stratify=None, k=KMER,
         f"{len(clusters)} sequences form {clusters.max(initial=-1) + 1} cluster"
         f"{'s' * (len(sizes) != 1)} of near copies, the largest of {sizes.max()}: too few"
     )
-    # Where one cluster holds nearly all, a split by clusters cannot be had from these records.
+    # If one cluster holds nearly all records, they cannot be split by clusters.
     remedy = VARIANTS if 2 * sizes.max() > len(clusters) else REMEDY
     return _parts_of_groups(clusters, fractions, seed, stratify, problem, remedy), clusters
 
 
-def advice(sequences):
-    """Say which split keeps copies of sequences apart, or why none does.
+def advice(sequences: Sequence[str]) -> str:
+    """Return a sentence on which split keeps copies of sequences apart, or why none does.
 
     Example:
         >>> advice(["MKTAYIAK", "GIGKFLHS"])
@@ -171,8 +194,8 @@ def advice(sequences):
     return VARIANTS if are_variants(sequences) else "split='cluster' keeps them apart"
 
 
-def are_variants(sequences):
-    """Return whether sequences are variants of one protein: of one length, and most letters alike.
+def are_variants(sequences: Sequence[str]) -> bool:
+    """Return whether sequences are variants of one protein: of one length, most letters equal.
 
     Example:
         >>> are_variants(["MKTAYIAK", "MKTAYIAR", "MKTGYIAK"])
@@ -185,22 +208,22 @@ def are_variants(sequences):
     return bool((letters == letters[0]).mean() >= ALIKE)
 
 
-def cluster(sequences, k=KMER, threshold=SHARED):
+def cluster(sequences: Sequence[str], k: int = KMER, threshold: float = SHARED) -> np.ndarray:
     """Number the clusters of near copies: the connected components of shared k-mers.
 
     Args:
-        sequences: list of N strings, compared in upper case and without gaps (- and .), space
+        sequences: List of N strings, compared in upper case and without gaps (- and .), space
             around them and a stop (*) at the end.
-        k: length of the words that are compared. A sequence shorter than k is one word.
-        threshold: share of the distinct words of the sequence that has fewer, from which two
+        k: Length of the words that are compared. A sequence shorter than k is one word.
+        threshold: Fraction of the distinct words of the sequence that has fewer, from which two
             sequences are near copies; above 0, at most 1.
 
     Returns:
         int64 (N,): the cluster of each sequence, numbered in order of appearance.
 
     Raises:
-        ValueError: if `k` or `threshold` is out of range.
-        TypeError: if `sequences` is no list of strings.
+        ValueError: If `k` or `threshold` is out of range.
+        TypeError: If `sequences` is not a list of strings.
 
     Example:
         >>> cluster(["MKTAYIAK", "GIGKFLHS", "MKTAYIAR"])
@@ -230,7 +253,7 @@ def cluster(sequences, k=KMER, threshold=SHARED):
         frontier = [start]
         while frontier:
             own = words[frontier.pop()]
-            shared = Counter()
+            shared: Counter[int] = Counter()
             for word in own:
                 shared.update(unplaced[word])
             for other, n in shared.items():
@@ -241,13 +264,13 @@ def cluster(sequences, k=KMER, threshold=SHARED):
     return clusters
 
 
-def kmers(sequence, k):
+def kmers(sequence: str, k: int) -> set[str]:
     """Return the set of words of length k in a sequence; the sequence itself if it is shorter."""
     return {sequence[i : i + k] for i in range(len(sequence) - k + 1)} or {sequence}
 
 
 def _size_limits(sizes, wanted):
-    """The size of the largest group that each part takes."""
+    """Return the size of the largest group that each part takes."""
     limits = LARGE * wanted
     elsewhere = wanted.sum() - wanted.max()  # records wanted outside of the largest part
     enough = np.array([sizes[sizes <= limit].sum() >= elsewhere for limit in limits])
@@ -265,16 +288,30 @@ def _check_fractions(fractions):
 
 
 def _check_strata(stratify, n):
-    """The rank of each value, 0 where nothing is to be kept in balance."""
+    """Return the rank of each value or combination of labels, 0 without stratification."""
     if stratify is None:
         return np.zeros(n, dtype=int)
     if len(stratify) != n:
         raise ValueError(f"`stratify` has {len(stratify)} entries for {n} records; give one each.")
-    return np.unique(np.asarray(stratify), return_inverse=True)[1]
+    # Rows of a matrix are compared as a whole.
+    values = np.asarray(stratify)
+    axis = 0 if values.ndim > 1 else None
+    return np.unique(values, axis=axis, return_inverse=True)[1].reshape(-1)
+
+
+def _kinds(stratify, n):
+    """Return float (n, kinds): what each record adds to the numbers that are kept in balance."""
+    if np.ndim(stratify) < 2:
+        strata = _check_strata(stratify, n)
+        return np.eye(strata.max(initial=0) + 1)[strata]
+    _check_strata(stratify, n)
+    # Every label by itself, as combinations may be as many as records; and the records.
+    labels = np.asarray(stratify, dtype=float)
+    return np.hstack([labels[:, labels.any(axis=0)], np.ones((n, 1))])
 
 
 def _parts(home, fractions, problem, remedy=REMEDY):
-    """{part: positions} from the number of the part of each record; no part may be empty."""
+    """Return {part: positions} from the number of each record's part; no part may be empty."""
     parts = {name: np.flatnonzero(home == i) for i, name in enumerate(PARTS)}
     if not all(map(len, parts.values())):
         sizes = ", ".join(f"{name} {len(positions)}" for name, positions in parts.items())
@@ -283,7 +320,7 @@ def _parts(home, fractions, problem, remedy=REMEDY):
 
 
 def _named(groups):
-    """The groups as an array; None is no group's name."""
+    """Return the groups as an array; None is not a name."""
     groups = np.asarray(groups)
     if groups.ndim != 1:
         raise TypeError(f"`groups` must hold one name per record, got {groups!r:.60}.")
@@ -294,7 +331,7 @@ def _named(groups):
 
 
 def _generator(seed):
-    """numpy's generator; None would draw another split in every run."""
+    """Return numpy's generator; None would draw another split in every run."""
     if not isinstance(seed, int | np.integer):
         raise TypeError(f"`seed` must be an integer, got {seed!r}; 0 will do.")
     return np.random.default_rng(seed)

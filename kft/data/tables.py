@@ -1,26 +1,18 @@
 """Read the user's own table (CSV, TSV) into a data set, with errors that name the line."""
 
-import csv
-import gzip
-import hashlib
-import io
+from __future__ import annotations
+
 import warnings
-import zlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from kft.data.columns import (
-    READERS,
-    note_alike,
-    note_conflicts,
-    number,
-    read_classes,  # noqa: F401  for images.py
-    read_numbers,  # noqa: F401
-    task_of,
-)
-from kft.data.dataset import TASKS, Dataset, Split
-from kft.data.proteins.fasta import GZIP_MAGIC, checked_path
+from kft.data.cells import Table
+from kft.data.columns import READERS, note_alike, note_conflicts, task_of
+from kft.data.dataset import Dataset, Split
+from kft.data.labels import read_labels
 from kft.data.sequences import STOP, Sequences, SequenceWarning, compared, is_dna, normal_forms
 from kft.data.splits import (
     FRACTIONS,
@@ -32,58 +24,69 @@ from kft.data.splits import (
     group_split,
     random_split,
 )
+from kft.data.task import Task
 
-MISSING = {"na", "n/a", "#n/a", "nan", "null"}
-MOST_NAMED = 10  # lines that an error lists
 SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PARTS}
 
 
 def read_csv(
-    path, inputs="sequence", target="y", split="random", groups=None, task=None,
-    fractions=FRACTIONS, seed=0, sep=None, missing=None, dropna=False, decimal=None,
-):  # fmt: skip
+    path: str | Path,
+    inputs: str = "sequence",
+    target: str | Sequence[str] = "y",
+    split: str | None = "random",
+    groups: str | None = None,
+    task: str | None = None,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    sep: str | None = None,
+    missing: Sequence[str] | str | None = None,
+    dropna: bool = False,
+    decimal: str | None = None,
+) -> Dataset:
     """Read a table with one record per line, plain or gzipped, and split it.
 
     Sequences are compared, split and kept in one normal form: in upper case, without space around
     them and without one stop (*) at the end. What was changed or guessed is in `notes`, counted.
-    Of numbers in another spelling (1,500 or 15% or 12 nM) no classes are made: they are an error.
+    Numbers in another spelling (1,500 or 15% or 12 nM) are an error, never names of classes.
 
     Args:
-        path: a CSV or TSV file in UTF-8 whose first line names the columns.
-        inputs: column of the sequences.
-        target: column of the targets. For tasks of residues a letter for each residue, or words or
-            numbers parted by spaces, NA where there is none.
-        split: "random"; "cluster" (near copies stay on one side); the name of a column that says
+        path: CSV or TSV file in UTF-8 whose first line names the columns.
+        inputs: Column of the sequences.
+        target: Column of the targets. For tasks of residues it has a letter for each residue, or
+            words or numbers separated by spaces, NA where there is none. For labels it is a list
+            of columns that hold 0 or 1, one per label; or one column, with `task="multilabel"`,
+            whose cells name the labels, separated by ; or | or , and empty if there are none.
+        split: "random"; "cluster" (near copies stay together); the name of a column that holds
             train, valid or test; or None: all in `train`, and `valid` and `test` are None.
-        groups: column of groups that a split must not separate, or None.
-        task: "classification" (also where numbers name classes), "regression",
-            "residue_classification", "residue_regression", or None: by the targets.
-        fractions: the shares of train, valid and test for "random" and "cluster".
-        seed: integer, for "random" and "cluster".
-        sep: the character between columns; None finds comma, tab or semicolon.
-        missing: words that mark a missing value, as ("-999", "?"), () for none but empty cells;
+        groups: Column of groups that a split must not separate, or None.
+        task: "classification" (also if numbers name classes), "multilabel", "regression",
+            "residue_classification", "residue_regression", or None: found from the targets.
+        fractions: Fractions of train, valid and test for "random" and "cluster".
+        seed: Integer, for "random" and "cluster".
+        sep: The character between columns; None finds comma, tab or semicolon.
+        missing: Words that mark a missing value, as ("-999", "?"), () for none but empty cells;
             None takes NA, N/A, #N/A, NaN and null.
-        dropna: True leaves lines out that lack a value, which else are an error.
-        decimal: "." or ","; None takes commas only where semicolons separate the columns.
+        dropna: True leaves out lines that lack a value, which are an error otherwise.
+        decimal: "." or ","; None takes commas only if semicolons separate the columns.
 
     Returns:
-        Dataset: classes are in alphabetical, or for numbers in numerical order.
+        Dataset: classes are in alphabetical, or for numbers in numerical order; labels in the
+        order of their columns, or in alphabetical order if cells name them.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        TypeError: if `path` or a column is None.
-        ValueError: if the file, a line, a column or an argument is wrong; lines are numbered as an
+        FileNotFoundError: If there is no such file.
+        TypeError: If `path` or a column is None.
+        ValueError: If the file, a line, a column or an argument is wrong; lines are numbered as an
             editor shows them, so the header is line 1.
 
     Example:
         >>> data = read_csv("mine.csv", target="activity", split="cluster")  # doctest: +SKIP
+        >>> data = read_csv("sites.csv", target=["membrane", "nucleus"])  # doctest: +SKIP
     """
-    check_arguments(split, groups, task)
+    task = check_arguments(split, groups, task, target)
     table = Table(path, sep, missing, decimal)
     by_column = split not in (None, "random", "cluster") and split in table.header
-    columns = {"inputs": inputs, "target": target}
-    columns |= {"groups": groups} if groups is not None else {}
-    table.settle(columns | ({"split": split} if by_column else {}), dropna)
+    settle_columns(table, inputs, target, groups, split if by_column else None, task, dropna)
     found = _records(table, inputs, target, groups, task)
     return _parted(found, table, split, fractions, seed)
 
@@ -92,18 +95,35 @@ class _Records(NamedTuple):
     """What the columns of a table hold."""
 
     sequences: Sequences
-    task: str
+    task: Task
     targets: np.ndarray | list
     classes: tuple[str, ...] | None
     masks: list | None
     groups: np.ndarray | None
 
 
+def settle_columns(table, inputs, target, groups, split, task, dropna):
+    """Find missing cells in all columns that are used, see `Table.settle`."""
+    columns = {"inputs": inputs}
+    columns |= dict.fromkeys(["target"], target) if isinstance(target, str) else {}
+    columns |= {"groups": groups} if groups is not None else {}
+    columns |= {"split": split} if split is not None else {}
+    if isinstance(target, list | tuple):
+        columns |= {f"target[{i}]": name for i, name in enumerate(target)}
+    elif not isinstance(target, str):
+        columns["target"] = target  # which is an error
+    may_be_empty = target if task is Task.MULTILABEL and isinstance(target, str) else None
+    table.settle(columns, dropna, may_be_empty)
+
+
 def _records(table, inputs, target, groups, task):
     sequences = _sequences(table, inputs)
-    words = table.column(target, "target")
-    task = task or task_of(table, target, words, sequences)
-    targets, classes, *masks = READERS[task](table, target, words, sequences)
+    if task is Task.MULTILABEL:
+        targets, classes, *masks = read_labels(table, target)
+    else:
+        words = table.cells(target)
+        task = task or task_of(table, target, words, sequences)
+        targets, classes, *masks = READERS[task](table, target, words, sequences)
     note_conflicts(table, target, targets, sequences)
     names = None if groups is None else np.array(table.column(groups, "groups"))
     if groups is not None:
@@ -112,7 +132,7 @@ def _records(table, inputs, target, groups, task):
 
 
 def _parted(found, table, split, fractions, seed):
-    """The data set of the records, split."""
+    """Split the records and return their data set."""
     sequences, targets = found.sequences, found.targets
     parts, clusters, how = _split(
         table, split, sequences, found.groups, found.task, targets, fractions, seed
@@ -134,7 +154,7 @@ def _parted(found, table, split, fractions, seed):
 
 
 def _sequences(table, inputs):
-    """The sequences in normal form; what was changed is noted, and DNA is warned of at once."""
+    """Return the sequences in normal form, note what was changed, and warn of DNA at once."""
     cells = table.column(inputs, "inputs")
     sequences, notes = normal_forms(cells, "inputs")
     table.stops = {i for i, cell in enumerate(cells) if cell.endswith(STOP)}
@@ -147,197 +167,34 @@ def _sequences(table, inputs):
     return sequences
 
 
-class Table:
-    """The cells of the file, each with the line it stands on.
+def check_arguments(
+    split: str | None, groups: str | None, task: str | None, target: str | Sequence[str] = "y"
+) -> Task | None:
+    """Raise an error for an unknown task, and for arguments that exclude each other.
 
-    Args:
-        path, sep, missing, decimal: see `read_csv`.
-
-    Attributes:
-        notes: list of sentences, to which readers of columns add what they changed.
-        stops: positions of records whose sequence lost a stop.
+    Returns:
+        Task: "multilabel" if `target` is a list of columns; None if the targets are to decide.
     """
-
-    def __init__(self, path, sep, missing=None, decimal=None):
-        self.path = checked_path(path)
-        self.missing, self.decimal = _checked_missing(missing), decimal
-        if decimal not in (None, ".", ","):
-            raise ValueError(f"`decimal` must be '.', ',' or None; got {decimal!r}.")
-        self.notes, self.stops = [], set()
-        content = self.path.read_bytes()
-        self.checksum = hashlib.sha256(content).hexdigest()
-        text = self._decode(content)
-        if not text.strip():
-            raise ValueError(f"{path} is empty; its first line should name the columns.")
-        first = text.splitlines()[0]
-        self.sep = sep or max(",\t;", key=first.count)
-        (_, header), *rows = self._rows(text)
-        self.header = [name.strip() for name in header]
-        if not rows:
-            raise ValueError(f"{path} has a header but no records; add at least one line.")
-        self.lines = [line for line, _ in rows]
-        self.rows = [row for _, row in rows]
-
-    def column(self, name, argument):
-        """The stripped, non-empty cells of a column."""
-        self.settle({argument: name})
-        return self._cells(name)
-
-    def settle(self, columns, dropna=False):
-        """Refuse missing cells, all of them at once, or leave their lines out.
-
-        Args:
-            columns: {argument: name of the column}.
-            dropna: True leaves the lines out and notes how many.
-        """
-        for argument, name in columns.items():
-            self._check_name(name, argument)
-        lacking = {
-            name: [i for i, cell in enumerate(self._cells(name)) if self.is_missing(cell)]
-            for name in dict.fromkeys(columns.values())
-        }
-        lacking = {name: found for name, found in lacking.items() if found}
-        if not lacking:
-            return
-        if not dropna:
-            self._fail_missing(lacking)
-        dropped = set().union(*lacking.values())
-        if len(dropped) == len(self.rows):
-            raise ValueError(f"{self.path}: every line has a missing cell; `dropna` leaves none.")
-        counts = ", ".join(f"{name!r} {len(found):,}" for name, found in lacking.items())
-        self.notes.append(
-            f"{len(dropped):,} of {len(self.rows):,} lines with a missing cell were left out "
-            f"(column {counts})."
-        )
-        kept = [i for i in range(len(self.rows)) if i not in dropped]
-        self.lines, self.rows = [self.lines[i] for i in kept], [self.rows[i] for i in kept]
-
-    def is_missing(self, cell):
-        """Whether a cell marks a missing value: empty, or a word of `missing`."""
-        if not cell:
-            return True
-        if self.missing is None:
-            return cell.lower() in MISSING
-        value = number(cell)
-        return cell in self.missing or (
-            value is not None and any(number(word) == value for word in self.missing)
-        )
-
-    def fail(self, rows, problem):
-        """Raise an error at the line where a record begins; of several positions at the first."""
-        rows = [rows] if isinstance(rows, int) else rows
-        also = f" (and {self._places(rows[1:])} likewise)" * (len(rows) > 1)
-        raise ValueError(f"{self.path}, line {self.lines[rows[0]]}: {problem}{also}.")
-
-    def _check_name(self, name, argument):
-        if not isinstance(name, str):
-            raise TypeError(
-                f"`{argument}` must be the name of a column, got {name!r}; columns of {self.path} "
-                f"are {', '.join(self.header)}."
-            )
-        if self.header.count(name) != 1:
-            problem = "twice" if name in self.header else "not"
+    task = None if task is None else Task.named(task, "`task`")
+    if isinstance(target, list | tuple):
+        if task not in (None, Task.MULTILABEL):
             raise ValueError(
-                f"`{argument}` is {name!r}, which is {problem} among the columns of {self.path}: "
-                f"{', '.join(self.header)}. Columns were taken to be separated by {self.sep!r}; "
-                "say `sep=` if they are not."
+                f"`target` is a list of columns, which is for task='multilabel'; got task={task!r}."
             )
-
-    def _cells(self, name):
-        position = self.header.index(name)
-        return [row[position].strip() for row in self.rows]
-
-    def _fail_missing(self, lacking):
-        """Name the first missing cell and the lines of all."""
-        i, name = min((found[0], name) for name, found in lacking.items())
-        total = sum(map(len, lacking.values()))
-        cell = self._cells(name)[i]
-        more = ""
-        if total > 1:
-            where = "; ".join(
-                f"column {other!r}, {self._places(found)}" for other, found in lacking.items()
-            )
-            more = f" ({total:,} cells are missing: {where})"
-        said = f"say missing=() if {cell!r} is a value, " if cell and self.missing is None else ""
-        raise ValueError(
-            f"{self.path}, line {self.lines[i]}: column {name!r} is {cell!r}, a missing value"
-            f"{more}; fill them, {said}or dropna=True to leave such lines out."
-        )
-
-    def _places(self, rows):
-        """The lines of records, the first ten by number."""
-        named = ", ".join(str(self.lines[i]) for i in rows[:MOST_NAMED])
-        more = f" and {len(rows) - MOST_NAMED:,} more" * (len(rows) > MOST_NAMED)
-        return f"line{'s' * (len(rows) > 1)} {named}{more}"
-
-    def _decode(self, content):
-        if content[:2] == GZIP_MAGIC:
-            try:
-                content = gzip.decompress(content)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise ValueError(
-                    f"{self.path}: the compressed file is damaged or ends early ({error}); copy "
-                    "or download it again."
-                ) from error
-        try:
-            return content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = content[: error.start].count(b"\n") + 1
-            raise ValueError(
-                f"{self.path}, line {line}: holds bytes that are not text in UTF-8; save the table "
-                "as CSV (UTF-8)."
-            ) from error
-
-    def _rows(self, text):
-        """Yield (line on which the row begins, cells), blank lines left out."""
-        # newline="" leaves line ends inside of quotes to the csv module
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.sep, strict=True)
-        begin, width = 1, None
-        try:
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    width = width or len(row)
-                    if len(row) != width:
-                        raise ValueError(
-                            f"{self.path}, line {begin}: has {len(row)} columns, the header has "
-                            f"{width}; quote cells that contain {self.sep!r}."
-                        )
-                    yield begin, row
-                begin = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(
-                f"{self.path}, line {begin}: {error}; look for an unclosed quote."
-            ) from error
-
-
-def check_arguments(split, groups, task):
-    """Refuse a task that is none, and groups beside clusters."""
-    if task is not None and task not in TASKS:
-        raise ValueError(f"`task` must be None or one of {', '.join(TASKS)}; got {task!r}.")
+        if not target:
+            raise ValueError("`target` is an empty list; name at least one column of labels.")
+        task = Task.MULTILABEL
     if split == "cluster" and groups is not None:
         raise ValueError(
-            f"`groups` is {groups!r} but `split` is 'cluster', which makes its own groups; say "
+            f"`groups` is {groups!r} but `split` is 'cluster', which makes its own groups; set "
             "split='random' to split by your groups, or leave `groups` out."
         )
-
-
-def _checked_missing(missing):
-    """The words as a tuple; a single word is one, and None stays."""
-    if missing is None:
-        return None
-    words = tuple(missing) if isinstance(missing, list | tuple | set) else (missing,)
-    for word in words:
-        if not isinstance(word, str):
-            raise TypeError(
-                f"`missing` must hold words as the file has them, such as ('NA', '-999'); got "
-                f"{word!r}."
-            )
-    return tuple(word.strip() for word in words)
+    return task
 
 
 def _split(table, split, sequences, groups, task, targets, fractions, seed):
-    """{name: positions}, the clusters where the split made any, and a sentence that says how."""
-    strata = targets if task == "classification" else None
+    """Return {name: positions}, the clusters if the split made any, and a sentence on how."""
+    strata = targets if task.has_classes and not task.per_residue else None
     clusters = None
     if split is None:
         parts, how = {"train": np.arange(len(sequences))}, "Not split: every record is in train."
@@ -359,7 +216,7 @@ def _split(table, split, sequences, groups, task, targets, fractions, seed):
 
 
 def read_parts(table, split, groups):
-    """{part: positions} as a column says them."""
+    """Return {part: positions} as a column gives them."""
     if split not in table.header:
         raise ValueError(
             f"`split` must be 'random', 'cluster', None or a column of {table.path}: "
@@ -382,13 +239,13 @@ def read_parts(table, split, groups):
         if not positions:
             raise ValueError(
                 f"`split` column {split!r} of {table.path} puts no record into {part}; mark some "
-                f"lines {part!r}, or say split='random'."
+                f"lines {part!r}, or set split='random'."
             )
     return parts
 
 
 def _remarks(sequences, splits, task, targets):
-    """Sentences about what looks odd but may be meant."""
+    """Yield sentences about what looks odd but may be intended."""
     gaps = sum("-" in sequence or "." in sequence for sequence in sequences)
     if gaps:
         yield (
@@ -407,9 +264,9 @@ def _remarks(sequences, splits, task, targets):
                 f"{advice(sequences)}."
             )
     values = np.concatenate(targets) if isinstance(targets, list) else np.asarray(targets)
-    if task.endswith("regression") and (values == values.round())[~np.isnan(values)].all():
-        kind = task.replace("regression", "classification")
+    if task.target == "number" and (values == values.round())[~np.isnan(values)].all():
+        kind = Task.of("class", task.level)
         yield (
             f"The targets are whole numbers with {len(set(values[~np.isnan(values)]))} values, "
-            f"read as a {task.replace('_', ' ')}; say task={kind!r} if they are classes."
+            f"read as a {task.replace('_', ' ')}; set task={kind!r} if they are classes."
         )

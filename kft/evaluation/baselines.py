@@ -1,18 +1,18 @@
 """Baselines: what a linear model on plain counts reaches, in seconds, on the same splits.
 
-A fine-tuned model has to beat these to be worth its cost, so they are made as strong as the labels
+A fine-tuned model has to beat these to be worth its cost, so they are made as strong as the targets
 outside test allow: the strength of the L2 penalty is chosen on `data.valid` (by five-fold
-cross-validation on `data.train` where there is none), then the model is fitted on both. The test
+cross-validation on `data.train` if there is none), then the model is fitted on both. The test
 split is used once, to predict. All models are scikit-learn's; they are the baselines of the FLIP
-benchmark (Dallago et al. 2021) and older: amino-acid composition, k-mers, one-hot, and for a class
-per residue the window around it; for images the nearest neighbours. Of residues, those count that
-the splits' `masks` mark.
+benchmark (Dallago et al. 2021) and older: amino-acid composition, k-mers, one-hot, and for a target
+per residue the window around it; for images the nearest neighbours. Only residues that the splits'
+`masks` mark are used.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
@@ -30,16 +30,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from kft.data.images.pixels import find_range, read_pixels, resized_pixels
+from kft.data.inputs import kind_of
+from kft.data.task import Task
 
 if TYPE_CHECKING:
     from kft.data import Dataset
     from kft.data.dataset import Split
 
-RECORD_TASKS = ("classification", "regression")
-RESIDUE_TASKS = ("residue_classification", "residue_regression")
-TASKS = RECORD_TASKS + RESIDUE_TASKS
+RECORD_TASKS = tuple(task for task in Task if not task.per_residue)
+RESIDUE_TASKS = tuple(task for task in Task if task.per_residue)
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
-PUBLISHED = " prediction"  # how fields of `parameters` end that hold one of another program
+PUBLISHED = " prediction"  # last word of the fields of `parameters` with one of another program
 STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
 
 
@@ -48,13 +49,13 @@ class Baseline:
     """What a baseline predicts on the test split, and what that cost.
 
     Attributes:
-        name: for tables and legends.
-        predictions: (N, K) probabilities for classification, (N,) values for regression, float64;
-            for a residue task a list of N arrays (L, K) with a row for every residue of the chain,
-            whether it counts or not, as `kft.predict` returns it.
-        seconds: wall-clock time to choose the penalty, fit and predict.
-        parameters: number of fitted coefficients, intercepts included.
-        penalty: strength of the L2 penalty that did best on the validation split; None if none.
+        name: For tables and legends.
+        predictions: (N, K) probabilities of classes or labels, or (N,) values for regression,
+            float64; for a residue task a list of N arrays (L, K) or (L,) with a row for every
+            residue of the chain, masked or not, as `kft.predict` returns it.
+        seconds: Wall-clock time to choose the penalty, fit and predict.
+        parameters: Number of fitted coefficients, intercepts included.
+        penalty: Strength of the L2 penalty that did best on the validation split; None if none.
     """
 
     name: str
@@ -68,29 +69,36 @@ def constant(data: Dataset) -> Baseline:
     """Predict the same for every record or residue: the mean target, or each class's frequency.
 
     Args:
-        data: a data set for classification or regression, of records or of residues.
+        data: A data set.
 
     Returns:
-        The `Baseline`. Its Spearman correlation is undefined and its AUROC is 0.5.
+        Baseline: its Spearman correlation is undefined and its AUROC is 0.5.
 
     Raises:
-        ValueError: another task; no test split; no residue that counts.
+        ValueError: If there is no test split, or the masks mark no residue.
 
     Example:
         `evaluation.score(data.task, data.test.targets, constant(data).predictions)`
     """
     start = time.perf_counter()
-    _check(data, TASKS)
-    classifies, by_residue = data.task.endswith("classification"), data.task in RESIDUE_TASKS
-    model = DummyClassifier(strategy="prior") if classifies else DummyRegressor(strategy="mean")
+    task = _check(data, Task)
     targets = _all_but_test(data)[1]
+    if task.target == "class":
+        model: Any = DummyClassifier(strategy="prior")
+    elif task.target == "labels":
+        model = _EachLabel(lambda: DummyClassifier(strategy="prior"))
+    else:
+        model = DummyRegressor(strategy="mean")
     model.fit(np.zeros((len(targets), 1)), targets)
-    number = sum(map(len, data.test.inputs)) if by_residue else len(data.test.inputs)
-    predictions = _predict(data, model, np.zeros((number, 1)))
-    if by_residue:
-        predictions = _by_chain(predictions, data.test.inputs)
-    parameters = len(model.classes_) if classifies else 1
-    name = "majority class" if classifies else "mean"
+    inputs = _test(data).inputs
+    number = sum(len(chain) for chain in inputs) if task.per_residue else len(inputs)
+    predictions: Any = _predict(data, model, np.zeros((number, 1)))
+    if task.per_residue:
+        predictions = _by_chain(predictions, _test(data).inputs)
+    parameters = predictions.shape[1] if task.target == "labels" else 1
+    if task.target == "class":
+        parameters = len(model.classes_)
+    name = {"class": "majority class", "labels": "label frequencies", "number": "mean"}[task.target]
     return Baseline(name, predictions, time.perf_counter() - start, parameters)
 
 
@@ -98,13 +106,13 @@ def composition(data: Dataset) -> Baseline:
     """Fit a linear model on the fraction of each of the 20 amino acids.
 
     Args:
-        data: a data set of protein sequences for classification or regression.
+        data: A data set of protein sequences with targets per record.
 
     Returns:
-        The `Baseline`, of logistic regression or ridge regression.
+        Baseline: of logistic regression (one per label) or ridge regression.
 
     Raises:
-        ValueError: the task is neither classification nor regression; there is no test split.
+        ValueError: If targets are given per residue, or there is no test split.
 
     Example:
         `composition(kft.data.load("amp")).predictions[:, 1]`
@@ -117,15 +125,15 @@ def kmers(data: Dataset, k: int = 3) -> Baseline:
     """Fit a linear model on how often each word of k residues occurs.
 
     Args:
-        data: a data set of protein sequences for classification or regression.
-        k: length of the words; words never seen outside test are ignored.
+        data: A data set of protein sequences with targets per record.
+        k: Length of the words; words that occur only in test are ignored.
 
     Returns:
-        The `Baseline`, of logistic regression or ridge regression.
+        Baseline: of logistic regression (one per label) or ridge regression.
 
     Raises:
-        ValueError: k is below 1 or longer than every training sequence; the task is neither
-            classification nor regression; there is no test split.
+        ValueError: If k is below 1 or longer than every training sequence, targets are given per
+            residue, or there is no test split.
 
     Example:
         `kmers(kft.data.load("amp"), k=3).parameters`
@@ -138,18 +146,18 @@ def kmers(data: Dataset, k: int = 3) -> Baseline:
 
 
 def one_hot(data: Dataset) -> Baseline:
-    """Fit a linear model on which residue stands at each position: the additive model.
+    """Fit a linear model on which residue is at each position: the additive model.
 
     Args:
-        data: a data set whose sequences all have one length. The positions are
+        data: A data set whose sequences all have one length. The positions are
             `data.variable_positions`, or else those at which the training sequences differ.
 
     Returns:
-        The `Baseline`, of logistic regression or ridge regression.
+        Baseline: of logistic regression (one per label) or ridge regression.
 
     Raises:
-        ValueError: sequences of several lengths; training sequences that are all the same; the
-            task is neither classification nor regression; there is no test split.
+        ValueError: If sequences differ in length, training sequences are all the same, targets are
+            given per residue, or there is no test split.
 
     Example:
         `one_hot(kft.data.load("gb1")).name`  # "one-hot, 4 positions"
@@ -161,7 +169,7 @@ def one_hot(data: Dataset) -> Baseline:
             f"one_hot needs sequences of one length, received lengths {min(lengths)} to "
             f"{max(lengths)}; align them first, or use composition or kmers"
         )
-    positions = data.variable_positions
+    positions: Any = data.variable_positions
     if positions is None:
         letters = _letters(data.train.inputs)
         positions = np.flatnonzero((letters != letters[0]).any(axis=0))
@@ -176,61 +184,72 @@ def one_hot(data: Dataset) -> Baseline:
 def nearest_neighbours(
     data: Dataset, neighbours: Sequence[int] = (1, 3, 5, 9, 17), side: int = 32
 ) -> Baseline:
-    """Answer as the images do whose raw pixels are nearest, by Euclidean distance.
+    """Predict from the images whose raw pixels are nearest, by Euclidean distance.
 
     Args:
-        data: a data set of images for classification or regression.
-        neighbours: how many are asked; the number that does best on the validation split is taken.
-        side: images are made side x side pixels.
+        data: A data set of images.
+        neighbours: Numbers of neighbours to try; the one that does best on the validation split is
+            taken.
+        side: Images are resized to side x side pixels.
 
     Returns:
-        The `Baseline`; its `penalty` is None.
+        Baseline: its `penalty` is None.
 
     Raises:
-        ValueError: the task is neither classification nor regression; there is no test split.
+        ValueError: If targets are given per residue, or there is no test split.
 
     Example:
         `nearest_neighbours(kft.data.load("digits")).predictions`
     """
     start = time.perf_counter()
-    _check(data, RECORD_TASKS)
-    classifies = data.task == "classification"
-    kind = KNeighborsClassifier if classifies else KNeighborsRegressor
+    task = _check(data, RECORD_TASKS)
     features = _Pixels(side, data.value_range)
-    folds, errors = _folds(data, features), {}
+    folds = _folds(data, features)
+    errors: dict[int, float] = {}
+
+    def fitted(k: int, inputs: np.ndarray, targets: np.ndarray) -> Any:
+        if task.target == "labels":
+            return _EachLabel(lambda: KNeighborsClassifier(k)).fit(inputs, targets)
+        kind = KNeighborsClassifier if task.target == "class" else KNeighborsRegressor
+        return kind(k).fit(inputs, targets)
+
     for k in [k for k in neighbours if k <= min(len(fold[0]) for fold in folds)]:
-        found = [(kind(k).fit(*fold[:2]).predict(fold[2]), fold[3]) for fold in folds]
-        errors[k] = np.mean([np.mean(np.square(a - b) if not classifies else a != b)
-                             for a, b in found])  # fmt: skip
-    k = min(errors, key=errors.get)
+        losses = []
+        for inputs, targets, held_out, held_out_targets in folds:
+            found = fitted(k, inputs, targets).predict(held_out)
+            wrong = np.square(found - held_out_targets)
+            losses.append(np.mean(wrong if task.target == "number" else wrong != 0))
+        errors[k] = float(np.mean(losses))
+    k = min(errors, key=lambda k: errors[k])
     inputs, targets = _all_but_test(data)
-    model = kind(k).fit(features.transform(inputs), targets)
-    predictions = _predict(data, model, features.transform(data.test.inputs))
+    model = fitted(k, features.transform(inputs), targets)
+    predictions = _predict(data, model, features.transform(_test(data).inputs))
     seconds = time.perf_counter() - start
     return Baseline(f"{k} nearest neighbours", predictions, seconds, 0)
 
 
 def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) -> Baseline:
-    """Fit a linear model on which amino acid stands at each place around a residue.
+    """Fit a linear model on which amino acid is at each place around a residue.
 
-    This is what local sequence tells of secondary structure: windows of 13 and of 17 were read by
-    the networks of Qian and Sejnowski (1988, J. Mol. Biol. 202:865) and of Holley and Karplus
-    (1989, PNAS 86:152). Beyond the chain's ends, and where a letter is none of the 20 amino acids,
-    nothing stands.
+    This is what local sequence says about secondary structure: windows of 13 and of 17 were used
+    by the networks of Qian and Sejnowski (1988, J. Mol. Biol. 202:865) and of Holley and Karplus
+    (1989, PNAS 86:152). Places beyond the chain's ends, and letters other than the 20 amino acids,
+    are empty.
 
     Args:
-        data: a data set of protein sequences with a class or a number per residue.
-        width: places in the window, the residue in its middle; 1 is the residue alone.
-        rows: most residues to learn from. Where more count, they are drawn at random from
-            training and validation split together; those of the latter choose the penalty.
-        seed: of the draw, the only source of randomness.
+        data: A data set of protein sequences with a class or a number per residue.
+        width: Number of places in the window, with the residue in its middle; 1 is the residue
+            alone.
+        rows: Largest number of residues to fit. If the masks mark more, they are drawn at random
+            from training and validation split together; those of the latter choose the penalty.
+        seed: Seed of the draw, the only source of randomness.
 
     Returns:
-        The `Baseline`, with a prediction for every residue of the test split.
+        Baseline: with a prediction for every residue of the test split.
 
     Raises:
-        ValueError: width even or below 1; rows below 1; the task is none of residues;
-            there is no test split; no residue counts.
+        ValueError: If width is even or below 1, rows below 1, targets are not given per residue,
+            there is no test split, or the masks mark no residue.
 
     Example:
         >>> from kft.data import Dataset, Split
@@ -252,7 +271,7 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
     encoder = OneHotEncoder(categories=[letters] * width, handle_unknown="ignore")
     name = "residue" if width == 1 else f"{width}-residue window"
     fitted = _fit_linear(name, [encoder], _by_residue(data, width, rows, seed))
-    predictions = _by_chain(fitted.predictions, data.test.inputs)
+    predictions = _by_chain(fitted.predictions, _test(data).inputs)
     return replace(fitted, predictions=predictions, seconds=time.perf_counter() - start)
 
 
@@ -260,16 +279,16 @@ def published(data: Dataset, field: str) -> Baseline:
     """Return the prediction of another program that comes with the data set.
 
     Args:
-        data: a data set with a class per residue. Its test split's `parameters` hold, in this
+        data: A data set with a class per residue. Its test split's `parameters` have, in this
             field, a string per chain: the class of each residue, by the letter that is its name.
-        field: name of the field, such as "PSIPRED prediction".
+        field: Name of the field, such as "PSIPRED prediction".
 
     Returns:
-        The `Baseline`, with probability 1 for the class predicted; nothing is fitted.
+        Baseline: probability 1 for the class predicted; nothing is fitted.
 
     Raises:
-        ValueError: the task is another; there is no test split or no such field; a string has
-            other letters than the names of classes, or not one for each residue.
+        ValueError: If the task is another, there is no test split or no such field, or a string
+            does not have the name of a class for each residue.
 
     Example:
         >>> from kft.data import Dataset, Split
@@ -281,18 +300,19 @@ def published(data: Dataset, field: str) -> Baseline:
         array([0, 0, 1])
     """
     start = time.perf_counter()
-    _check(data, ("residue_classification",))
-    if field not in _published_fields(data):
+    _check(data, [Task.RESIDUE_CLASSIFICATION])
+    test, names, fields = _test(data), data.classes or (), _published_fields(data)
+    if test.parameters is None or field not in fields:
         raise ValueError(
-            f"field must be a prediction among the parameters of the test split of {data.name!r}, "
-            f"received {field!r}; those are: {', '.join(_published_fields(data)) or 'none'}"
+            f"field must be a prediction in the parameters of the test split of {data.name!r} "
+            f"({', '.join(fields) or 'it has none'}), received {field!r}"
         )
-    one_hot_rows = dict(zip(data.classes, np.eye(len(data.classes)), strict=True))
+    one_hot_rows = dict(zip(names, np.eye(len(names)), strict=True))
     predictions = []
-    for chain, letters in zip(data.test.inputs, data.test.parameters[field], strict=True):
-        if len(letters) != len(chain) or not set(letters) <= set(data.classes):
+    for chain, letters in zip(test.inputs, test.parameters[field], strict=True):
+        if len(letters) != len(chain) or not set(letters) <= set(names):
             raise ValueError(
-                f"{field!r} must have one of the letters {', '.join(data.classes)} for each of the "
+                f"{field!r} must have one of the letters {', '.join(names)} for each of the "
                 f"{len(chain)} residues of {chain[:20]}..., received {letters!r}"
             )
         predictions.append(np.array([one_hot_rows[letter] for letter in letters]))
@@ -307,48 +327,51 @@ def _published_fields(data: Dataset) -> list[str]:
 
 
 def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
-    """Name the baselines that suit the data, the simplest first.
+    """Return the baselines that suit the data, the simplest first.
 
     Args:
-        data: a data set for classification or regression, of records or of residues.
+        data: A data set.
 
     Returns:
-        Name -> function of the data. The constant predictor; one-hot for regression on sequences
-        of one length, composition for all else; 3-mers. (3-mers see what one-hot cannot:
-        mutations that meet within three residues. On GB1 they are the stronger of the two.) For
-        residue tasks the constant predictor, the residue alone, and the window of 15, and for a
-        class per residue the predictions that come with the data set. For images the constant
-        predictor and the nearest neighbours.
+        dict: name -> function of the data. These are the constant predictor; one-hot for
+        regression on sequences of one length, composition for all else; and 3-mers. (3-mers see
+        what one-hot cannot: mutations that meet within three residues. On GB1 they are the
+        stronger of the two.) For residue tasks the constant predictor, the residue alone, and the
+        window of 15, and for a class per residue the predictions that come with the data set. For
+        images the constant predictor and the nearest neighbours.
 
     Raises:
-        ValueError: another task; no test split; no residue that counts.
+        ValueError: If the task is unknown, there is no test split, or the masks mark no residue.
 
     Example:
         `[fit(data) for fit in suited(data).values()]`
     """
-    _check(data, TASKS)
-    if data.task in RESIDUE_TASKS:
+    task = _check(data, Task)
+    if task.per_residue:
         fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
-        fields = _published_fields(data) if data.task == "residue_classification" else []
+        fields = _published_fields(data) if task == Task.RESIDUE_CLASSIFICATION else []
         return fits | {field: partial(published, field=field) for field in fields}
-    if not isinstance(data.train.inputs[0], str):
-        return {"constant": constant, "nearest_neighbours": nearest_neighbours}
-    aligned = data.task == "regression" and len(_lengths(data)) == 1
-    return {fit.__name__: fit for fit in (constant, one_hot if aligned else composition, kmers)}
+    possible = task.baselines(getattr(data, "input_kind", None) or kind_of(data.train.inputs))
+    if "one_hot" in possible:
+        aligned = task.target == "number" and len(_lengths(data)) == 1
+        unsuited = "composition" if aligned else "one_hot"
+        possible = tuple(name for name in possible if name != unsuited)
+    fits = (constant, one_hot, composition, kmers, nearest_neighbours)
+    return {fit.__name__: fit for fit in fits if fit.__name__ in possible}
 
 
 def fit_all(data: Dataset, progress: Callable[[str], None] | None = None) -> list[Baseline]:
     """Fit the baselines that suit the data.
 
     Args:
-        data: a data set for classification or regression, of records or of residues.
-        progress: called with one line before each fit, such as `print`.
+        data: A data set.
+        progress: Function that is called with one line before each fit, such as `print`.
 
     Returns:
-        Those that `suited` names, in its order.
+        list of Baseline: those that `suited` names, in its order.
 
     Raises:
-        ValueError: as `suited`, and what a baseline raises.
+        ValueError: As `suited` and the baselines.
 
     Example:
         `baselines = fit_all(kft.data.load("amp"), progress=print)`
@@ -403,7 +426,7 @@ class _Residues(TransformerMixin, BaseEstimator):
         return _letters(sequences)[:, list(self.positions)]
 
 
-def _fit_linear(name: str, steps: list[BaseEstimator], data: Dataset) -> Baseline:
+def _fit_linear(name: str, steps: list[BaseEstimator], data: Any) -> Baseline:
     """Choose the penalty, fit on all labels outside test, predict test."""
     start = time.perf_counter()
     _check(data, RECORD_TASKS)
@@ -412,7 +435,7 @@ def _fit_linear(name: str, steps: list[BaseEstimator], data: Dataset) -> Baselin
     penalty = min(STRENGTHS, key=lambda strength: _loss(data, strength, folds))
     inputs, targets = _all_but_test(data)
     model = _linear(data, penalty).fit(features.fit_transform(inputs), targets)
-    predictions = _predict(data, model, features.transform(data.test.inputs))
+    predictions = _predict(data, model, features.transform(_test(data).inputs))
     parameters = model.coef_.size + np.size(model.intercept_)
     return Baseline(name, predictions, time.perf_counter() - start, parameters, penalty)
 
@@ -422,52 +445,103 @@ def _outside_test(data: Dataset) -> list[Split]:
 
 
 def _all_but_test(data: Dataset) -> tuple[list, np.ndarray]:
-    """Return the inputs of training and validation split, and the targets that count."""
+    """Return the inputs of training and validation split, and the targets that are used."""
     splits = _outside_test(data)
     inputs = [record for split in splits for record in split.inputs]
-    if data.task in RESIDUE_TASKS:
-        targets = [np.concatenate(split.targets)[_counted(split)] for split in splits]
+    if Task(data.task).per_residue:
+        targets = [np.concatenate(split.targets)[_marked(split)] for split in splits]
     else:
         targets = [split.targets for split in splits]
     return inputs, np.concatenate(targets)
 
 
-def _linear(data: Dataset, penalty: float) -> LogisticRegression | Ridge:
+class _EachLabel:
+    """One classifier per label; for a label that is the same in all records, a constant."""
+
+    def __init__(self, make: Callable[[], Any]):
+        self.make = make
+
+    def fit(self, features: Any, targets: np.ndarray) -> _EachLabel:
+        self.models = []
+        for column in targets.T:
+            alike = column.min() == column.max()
+            model = DummyClassifier(strategy="prior") if alike else self.make()
+            self.models.append(model.fit(features, column))
+        return self
+
+    def predict_proba(self, features: Any) -> np.ndarray:
+        """Return the probability of each label, (N, K)."""
+        found = np.zeros((features.shape[0], len(self.models)))
+        for k, model in enumerate(self.models):
+            if 1 in model.classes_:
+                probabilities = np.asarray(model.predict_proba(features))
+                found[:, k] = probabilities[:, list(model.classes_).index(1)]
+        return found
+
+    def predict(self, features: Any) -> np.ndarray:
+        """Return 1 for each label whose probability is above 0.5, (N, K)."""
+        return (self.predict_proba(features) > 0.5).astype(int)
+
+    @property
+    def coef_(self) -> np.ndarray:
+        """Coefficients of all labels, in one array."""
+        fitted = [model.coef_.ravel() for model in self.models if hasattr(model, "coef_")]
+        return np.concatenate(fitted) if fitted else np.zeros(0)
+
+    @property
+    def intercept_(self) -> np.ndarray:
+        """A number per label."""
+        return np.zeros(len(self.models))
+
+
+def _linear(data: Dataset, penalty: float) -> Any:
+    """Return a model that is not fitted yet."""
+
     # scikit-learn names the strength of the penalty in opposite ways: C = 1 / alpha.
-    if data.task == "classification":
+    def logistic() -> LogisticRegression:
         return LogisticRegression(C=1 / penalty, max_iter=10_000)
-    return Ridge(alpha=penalty)
+
+    target = Task(data.task).target
+    if target == "labels":
+        return _EachLabel(logistic)
+    return logistic() if target == "class" else Ridge(alpha=penalty)
 
 
 def _folds(data: Dataset, features: BaseEstimator) -> list[tuple]:
-    """What the penalty is chosen on, as rows of (features, targets, held-out features, targets)."""
+    """Return what the penalty is chosen on: (features, targets, held-out features, targets)."""
     train, targets = features.fit_transform(data.train.inputs), np.asarray(data.train.targets)
     if data.valid is not None and len(data.valid.inputs):
         return [(train, targets, features.transform(data.valid.inputs), data.valid.targets)]
-    # Without a group of its own, a record is one: then this is plain five-fold cross-validation.
+    # Without groups every record is one: then this is plain five-fold cross-validation.
     groups = np.arange(len(targets)) if data.train.groups is None else data.train.groups
     parts = GroupKFold(min(5, len(np.unique(groups)))).split(train, groups=groups)
     return [(train[fit], targets[fit], train[held], targets[held]) for fit, held in parts]
 
 
 def _loss(data: Dataset, penalty: float, folds: list[tuple]) -> float:
-    """Mean over folds of the held-out negative log likelihood or squared error."""
-    losses = []
+    """Return the held-out negative log likelihood or squared error, the mean over folds."""
+    losses, target = [], Task(data.task).target
     for train, targets, held_out, held_out_targets in folds:
         predictions = _predict(data, _linear(data, penalty).fit(train, targets), held_out)
-        if data.task == "classification":
-            likelihood = predictions[np.arange(len(predictions)), held_out_targets]
-            losses.append(-np.log(np.maximum(likelihood, 1e-12)).mean())
-        else:
+        if target == "number":
             losses.append(np.square(predictions - held_out_targets).mean())
+            continue
+        if target == "class":
+            likelihood = predictions[np.arange(len(predictions)), held_out_targets]
+        else:
+            likelihood = np.where(held_out_targets, predictions, 1 - predictions)
+        losses.append(-np.log(np.maximum(likelihood, 1e-12)).mean())
     return float(np.mean(losses))
 
 
 def _predict(data: Dataset, model: Any, features: Any) -> np.ndarray:
     """Return values (N,), or probabilities (N, K) with a zero for classes that train lacks."""
-    if data.task.endswith("regression"):
+    target = Task(data.task).target
+    if target == "number":
         return np.asarray(model.predict(features), dtype=np.float64)
-    probabilities = np.zeros((features.shape[0], len(data.classes)))
+    if target == "labels":
+        return model.predict_proba(features)
+    probabilities = np.zeros((features.shape[0], len(data.classes or ())))
     probabilities[:, model.classes_] = model.predict_proba(features)
     return probabilities
 
@@ -478,17 +552,17 @@ def _letters(sequences: Sequence[str]) -> np.ndarray:
 
 
 def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamespace:
-    """Return a task with a record per residue: its window, its target, its chain's group.
+    """Return a data set with a record per residue: its window, its target, its chain's group.
 
-    Outside test it holds at most `rows` of the residues that count; of test it holds all.
+    Outside test it holds at most `rows` of the residues that the masks mark; of test it holds all.
     """
     splits = _outside_test(data)
-    counted = [_counted(split) for split in splits]
-    places = np.flatnonzero(np.concatenate(counted))
-    drawn = np.zeros(sum(map(len, counted)), dtype=bool)
+    marked = [_marked(split) for split in splits]
+    places = np.flatnonzero(np.concatenate(marked))
+    drawn = np.zeros(sum(map(len, marked)), dtype=bool)
     drawn[np.random.default_rng(seed).permutation(places)[:rows]] = True
     parts = []
-    for split, chosen in zip(splits, _by_chain(drawn, counted), strict=True):
+    for split, chosen in zip(splits, _by_chain(drawn, marked), strict=True):
         windows, chain = _windows(split.inputs, width, chosen)
         # Residues of one chain are no more independent than records of one group.
         groups = chain if split.groups is None else np.asarray(split.groups)[chain]
@@ -496,23 +570,23 @@ def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamesp
         parts.append(SimpleNamespace(inputs=windows, targets=targets, groups=groups))
     return SimpleNamespace(
         name=data.name,
-        task=data.task.removeprefix("residue_"),
+        task=Task(data.task).per_record,
         classes=data.classes,
         train=parts[0],
         valid=parts[1] if len(parts) > 1 else None,
-        test=SimpleNamespace(inputs=_windows(data.test.inputs, width)[0]),
+        test=SimpleNamespace(inputs=_windows(_test(data).inputs, width)[0]),
     )
 
 
-def _counted(split: Split) -> np.ndarray:
-    """Return whether the target of each residue counts, of all chains in one row."""
+def _marked(split: Split) -> np.ndarray:
+    """Return whether the target of each residue is used, of all chains in one array."""
     if split.masks is None:
         return np.ones(sum(map(len, split.inputs)), dtype=bool)
     return np.concatenate(split.masks)
 
 
-def _by_chain(rows: np.ndarray, chains: Sequence) -> list[np.ndarray]:
-    """Cut what stands in one row for all residues into an array per chain."""
+def _by_chain(rows: Any, chains: Sequence) -> list[np.ndarray]:
+    """Cut an array with a row per residue of all chains into one array per chain."""
     ends = np.cumsum([len(chain) for chain in chains])
     return [part.copy() for part in np.split(rows, ends[:-1])]
 
@@ -535,15 +609,25 @@ def _lengths(data: Dataset) -> set[int]:
     return {len(sequence) for split in splits if split is not None for sequence in split.inputs}
 
 
-def _check(data: Dataset, tasks: tuple[str, ...]) -> None:
-    if data.task not in tasks:
+def _test(data: Dataset) -> Split:
+    """Return the test split, or raise an error if there is none."""
+    if data.test is None:
+        raise ValueError(f"data set {data.name!r} has no test split to predict; split it first")
+    return data.test
+
+
+def _check(data: Dataset, tasks: Iterable[Task]) -> Task:
+    """Return the task of a data set, or raise an error if there is nothing to fit or predict."""
+    if data.task not in list(tasks):
         raise ValueError(
             f"expected a data set for {' or '.join(tasks)}, received one for {data.task!r}; "
             "fit_all picks the baselines that suit a task"
         )
-    if data.test is None:
-        raise ValueError(f"data set {data.name!r} has no test split to predict; split it first")
-    if data.task in RESIDUE_TASKS and not any(_counted(part).any() for part in _outside_test(data)):
+    _test(data)
+    task = Task(data.task)
+    if task.per_residue and not any(_marked(part).any() for part in _outside_test(data)):
         raise ValueError(
-            f"no residue of data set {data.name!r} counts outside test: its masks are all False"
+            f"data set {data.name!r} has no residue with a target outside test: its masks are all "
+            "False"
         )
+    return task

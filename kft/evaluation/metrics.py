@@ -3,9 +3,9 @@
 A resample of the test set is written as counts: how often each record was drawn. Every metric
 here is a function of counts (R, N) and gives all R resamples at once, so that two thousand
 resamples of six thousand records take about a second, and the score itself is the same function
-with every count equal to one. The tests hold each metric equal to scikit-learn's or scipy's.
+with every count equal to one. The tests compare each metric with scikit-learn's or scipy's.
 
-Shapes: `R` resamples, `N` test records (residues, for a per-residue task), `K` classes,
+Shapes: `R` resamples, `N` test records (residues, for a per-residue task), `K` classes or labels,
 `U` distinct values.
 
 The interval is the percentile bootstrap of Efron and Tibshirani, "An Introduction to the
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-TASKS = ("classification", "regression", "residue_classification", "residue_regression")
+from kft.data.task import Task
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -31,7 +31,7 @@ _BLOCK = 200_000  # counts held at once: bounds memory, and small blocks stay in
 
 
 class Interval(NamedTuple):
-    """A score and the two ends of its interval; all NaN where the score is undefined.
+    """A score and the two ends of its interval; all NaN if the score is undefined.
 
     Example:
         >>> print(Interval(0.912, 0.895, 0.928))
@@ -53,7 +53,7 @@ class Interval(NamedTuple):
 
 
 class Scores(dict[str, Interval]):
-    """Metric name -> `Interval`, the task's headline metric first.
+    """Metric name -> `Interval`, the headline metric of the task first.
 
     Example:
         >>> scores = score("regression", [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0])
@@ -63,14 +63,14 @@ class Scores(dict[str, Interval]):
 
     @property
     def headline(self) -> str:
-        """The name of the metric that this task is judged by."""
+        """Name of the metric that the task is judged by."""
         return next(iter(self))
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {interval}" for name, interval in self.items())
 
     def to_dict(self) -> dict[str, dict[str, float | None]]:
-        """Return plain numbers for JSON; what is undefined is None, since JSON knows no NaN."""
+        """Return plain numbers for JSON, which has no NaN: None if undefined."""
         return {
             name: {key: None if math.isnan(x) else float(x) for key, x in row._asdict().items()}
             for name, row in self.items()
@@ -92,31 +92,33 @@ def score(
     records and `groups` alone: two models scored with the same seed are scored on the same
     resamples.
 
-    A score is undefined (NaN, printed "undefined") where its formula is 0/0: AUROC and MCC when
+    A score is undefined (NaN, printed "undefined") if its formula is 0/0: AUROC and MCC when
     the targets hold one class, Spearman and Pearson when targets or predictions are constant, as
     those of a mean predictor are. MCC of a constant prediction is 0, as in scikit-learn. Macro
-    averages go over the classes for which the metric is defined. Resamples in which a metric is
-    undefined are left out of its interval.
+    averages are taken over the classes or labels for which the metric is defined. Resamples in
+    which a metric is undefined are left out of its interval.
 
     Args:
-        task: "classification", "regression", "residue_classification" or "residue_regression"
-            (residues of all chains in one row, with `groups` naming the chain).
-        targets: (N,) classes, integers from 0, or (N,) real values.
-        predictions: probabilities (N, K), or (N,) or (N, 1) of class 1; for regression (N,) or
-            (N, 1) in the unit of the targets.
-        confidence: coverage of the interval, between 0 and 1.
-        resamples: number of bootstrap resamples.
-        seed: the only source of randomness.
-        groups: (N,) labels; whole groups are drawn instead of records. Near-copies (one cluster,
+        task: A `kft.data.task.Task` or its name. For tasks of residues, residues of all chains are
+            in one array, and `groups` names the chain.
+        targets: (N,) classes, integers from 0; (N, K) labels, 0 or 1; or (N,) real values.
+        predictions: Probabilities (N, K) of classes or labels, or (N,) or (N, 1) of class 1; for
+            regression (N,) or (N, 1) in the unit of the targets.
+        confidence: Coverage of the interval, between 0 and 1.
+        resamples: Number of bootstrap resamples.
+        seed: The only source of randomness.
+        groups: (N,) names; whole groups are drawn instead of records. Near copies (one cluster,
             one chain) are not independent, and drawing them singly makes intervals too narrow.
 
     Returns:
-        Binary: AUROC, accuracy, MCC. More classes: accuracy, MCC, macro F1, macro AUROC
-        (one against the rest). Regression: Spearman, Pearson, RMSE (in the unit of the targets).
+        Scores: for two classes AUROC, accuracy, MCC; for more accuracy, MCC, macro F1, macro AUROC
+        (one against the rest); for labels macro AUROC, macro F1 (a label is predicted from a
+        probability of 0.5) and subset accuracy (all labels of a record are right); for numbers
+        Spearman, Pearson, RMSE and MAE (these two in the unit of the targets).
 
     Raises:
-        ValueError: unknown task; lengths that differ; NaN; values that are not probabilities;
-            classes out of range; fewer than two records or groups.
+        ValueError: If the task is unknown, lengths differ, a value is NaN or not a probability, a
+            class is out of range, or there are fewer than two records or groups.
 
     Example:
         >>> scores = score("classification", [0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9])
@@ -141,18 +143,24 @@ def difference(
     """Score `predictions` minus score of `reference`, with paired bootstrap intervals.
 
     Both are scored on the same resamples, so that what makes a resample hard for both cancels.
-    An interval that holds 0 says that this test set cannot tell the two apart.
+    An interval that holds 0 means that this test set cannot distinguish the two.
 
     Args:
-        task, targets, confidence, resamples, seed, groups: as for `score`.
-        predictions: of the model of interest, as for `score`.
-        reference: of the model that it is held against, as for `score`.
+        task: As for `score`.
+        targets: As for `score`.
+        predictions: Those of the model of interest, as for `score`.
+        reference: Those of the model that it is compared with, as for `score`.
+        confidence: As for `score`.
+        resamples: As for `score`.
+        seed: As for `score`.
+        groups: As for `score`.
 
     Returns:
-        The metrics of `score`; positive where `predictions` score higher (worse, for RMSE).
+        Scores: the metrics of `score`; positive if `predictions` score higher (which is worse, for
+        RMSE and MAE).
 
     Raises:
-        ValueError: as `score`.
+        ValueError: As `score`.
 
     Example:
         >>> gain = difference("regression", [1, 2, 3, 4], [1, 2, 3, 4], [4, 3, 2, 1])
@@ -175,14 +183,14 @@ def difference(
 
 
 def hardly_varies(targets: ArrayLike, predictions: ArrayLike) -> bool:
-    """Say whether a model answers (nearly) the same to every record: it has collapsed.
+    """Return whether a model predicts (nearly) the same for every record: it has collapsed.
 
-    Its answers deviate by less than a hundredth of what the targets do. A regression then has the
-    RMSE of the mean, to a hundredth, whatever rank correlation is left in so little.
+    Its predictions deviate by less than a hundredth of what the targets do. A regression then has
+    the RMSE of the mean, to a hundredth, whatever rank correlation is left in so little.
 
     Args:
-        targets: (N,) classes, integers from 0, or (N,) real values.
-        predictions: as for `score`.
+        targets: (N,) classes, integers from 0; (N, K) labels; or (N,) real values.
+        predictions: As for `score`.
 
     Example:
         >>> hardly_varies([1.0, 2.0, 3.0], [2.001, 2.002, 2.003])
@@ -190,7 +198,7 @@ def hardly_varies(targets: ArrayLike, predictions: ArrayLike) -> bool:
     """
     targets, predictions = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
     predictions = predictions.reshape(len(predictions), -1)  # (N, K)
-    if targets.dtype.kind in "biu" and predictions.shape[1] > 1:
+    if targets.dtype.kind in "biu" and targets.ndim == 1 and predictions.shape[1] > 1:
         targets = np.eye(int(targets.max()) + 1)[targets.astype(int)]  # (N, K), one-hot
     spread = np.asarray(targets, dtype=np.float64).std(axis=0).max()
     return bool(predictions.std(axis=0).max() < 0.01 * spread)
@@ -200,10 +208,10 @@ def table(scores: Mapping[str, Scores]) -> pd.DataFrame:
     """Lay out the scores of several models as text, one row each, one column per metric.
 
     Args:
-        scores: name of the model -> its `Scores`.
+        scores: Name of the model -> its `Scores`.
 
     Returns:
-        A frame of strings such as "0.912 [0.895, 0.928]", in the order given.
+        pandas.DataFrame of strings such as "0.912 [0.895, 0.928]", in the order given.
 
     Example:
         >>> frame = table({"mean": score("regression", [1.0, 2.0, 4.0], [2.0, 2.0, 2.0])})
@@ -225,23 +233,25 @@ def bootstrap(
     """Return each metric's value on the test set and its (R,) values on the resamples.
 
     Args:
-        task, targets, predictions, resamples, seed, groups: as for `score`.
+        task: As for `score`.
+        targets: As for `score`.
+        predictions: As for `score`.
+        resamples: As for `score`.
+        seed: As for `score`.
+        groups: As for `score`.
 
     Raises:
-        ValueError: as `score`.
+        ValueError: As `score`.
     """
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; valid tasks are {', '.join(map(repr, TASKS))}")
-    if task.startswith("residue") and groups is None:
+    task = Task.named(task, "task")
+    if task.per_residue and groups is None:
         raise ValueError(
             f"{task} needs groups, the chain of each residue: residues of one chain are not "
             "independent"
         )
     targets, predictions = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
-    _check_lengths(targets, predictions, groups)
-    measure = (_regression if task.endswith("regression") else _classification)(
-        targets, predictions
-    )
+    _check_lengths(task, targets, predictions, groups)
+    measure = _MEASURES[task.target](targets, predictions)
     values = {name: float(x[0]) for name, x in measure(np.ones((1, len(targets)))).items()}
     blocks = [measure(counts) for counts in _resample(len(targets), groups, resamples, seed)]
     return values, {name: np.concatenate([block[name] for block in blocks]) for name in values}
@@ -265,7 +275,7 @@ def _resample(
 
 
 def interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
-    """Return a value with the percentile interval of its draws; undefined ones are left out."""
+    """Return a value with the percentile interval of its draws, without undefined ones."""
     draws = draws[~np.isnan(draws)]
     if math.isnan(value) or not len(draws):
         return Interval(math.nan, math.nan, math.nan)
@@ -311,7 +321,7 @@ def _regression(targets: np.ndarray, predictions: np.ndarray) -> Measure:
     _check_finite("targets", targets)
     _check_finite("predictions", predictions)
     target_ranks, predicted_ranks = _midranks(targets), _midranks(predictions)
-    squares = (predictions - targets) ** 2
+    squares, errors = (predictions - targets) ** 2, np.abs(predictions - targets)
     # Shifting x and y leaves their correlation as it is; around the mean its rounding is least.
     x, y = targets - targets.mean(), predictions - predictions.mean()
     terms = np.stack([x, y, x * x, y * y, x * y], axis=1)  # (N, 5)
@@ -326,9 +336,44 @@ def _regression(targets: np.ndarray, predictions: np.ndarray) -> Measure:
             "Spearman": _correlation(total, np.stack([zero, zero, *products])),
             "Pearson": _correlation(total, (counts @ terms).T),
             "RMSE": np.sqrt(counts @ squares / total),
+            "MAE": counts @ errors / total,
         }
 
     return measure
+
+
+def _labels(targets: np.ndarray, predictions: np.ndarray) -> Measure:
+    """Return counts (R, N) -> metrics of the probabilities of labels, each (R,)."""
+    probabilities = predictions.reshape(targets.shape)
+    _check_finite("predictions", probabilities)
+    _check_between_0_and_1(probabilities)
+    truth = targets.astype(np.float64)  # (N, K)
+    if not np.isin(truth, (0, 1)).all():
+        raise ValueError(
+            f"targets of labels must be 0 or 1, received {truth.min()} and {truth.max()} among them"
+        )
+    called = (probabilities > 0.5).astype(np.float64)  # (N, K)
+    exact = (called == truth).all(axis=1).astype(np.float64)  # (N,)
+    ranks = [_midranks(column) for column in probabilities.T]
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        total = counts.sum(axis=1)  # (R,)
+        true, predicted, hit = (counts @ tally for tally in (truth, called, truth * called))
+        auroc = [_auroc(counts, truth[:, k], rank(counts)) for k, rank in enumerate(ranks)]
+        return {
+            "macro AUROC": _mean_where_defined(np.stack(auroc, axis=1)),
+            "macro F1": _mean_where_defined(_divide(2 * hit, true + predicted)),
+            "subset accuracy": counts @ exact / total,
+        }
+
+    return measure
+
+
+_MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], Measure]] = {
+    "class": _classification,
+    "labels": _labels,
+    "number": _regression,
+}
 
 
 def _midranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -393,14 +438,22 @@ def _check_options(confidence: float, resamples: int) -> None:
         raise ValueError(f"resamples must be at least 1, received {resamples}")
 
 
-def _check_lengths(targets: np.ndarray, predictions: np.ndarray, groups: ArrayLike | None) -> None:
-    if targets.ndim != 1:
-        raise ValueError(f"targets must be (N,), received shape {targets.shape}")
+def _check_lengths(
+    task: Task, targets: np.ndarray, predictions: np.ndarray, groups: ArrayLike | None
+) -> None:
+    if targets.ndim != (2 if task.target == "labels" else 1):
+        expected = "(N, K), a column per label" if task.target == "labels" else "(N,)"
+        raise ValueError(f"targets must be {expected}, received shape {targets.shape}")
     if predictions.ndim == 0 or len(predictions) != len(targets):
         received = len(predictions) if predictions.ndim else "a single number"
         raise ValueError(
             f"targets and predictions must have one entry per test record: "
             f"received {len(targets)} targets and {received} predictions"
+        )
+    if task.target == "labels" and predictions.size != targets.size:
+        raise ValueError(
+            f"predictions of labels must have the shape of the targets, {targets.shape}, received "
+            f"{predictions.shape}"
         )
     if len(targets) < 2:
         raise ValueError(f"a bootstrap needs at least 2 test records, received {len(targets)}")
@@ -421,19 +474,14 @@ def _check_finite(name: str, values: np.ndarray) -> None:
 
 
 def _check_probabilities(predictions: np.ndarray) -> np.ndarray:
-    """Return probabilities (N, K), or say what they are instead."""
+    """Return probabilities (N, K), or raise an error that says what is wrong with them."""
     _check_finite("predictions", predictions)
     if predictions.ndim == 1 or predictions.shape[1:] == (1,):
         positive = predictions.reshape(-1)
         predictions = np.stack([1 - positive, positive], axis=1)
     if predictions.ndim != 2:
         raise ValueError(f"probabilities must be (N, K) or (N,), received {predictions.shape}")
-    outside = np.flatnonzero(((predictions < -1e-6) | (predictions > 1 + 1e-6)).any(axis=1))
-    if len(outside):
-        raise ValueError(
-            f"predictions must be probabilities between 0 and 1, but row {outside[0]} is "
-            f"{predictions[outside[0]]}; apply a softmax or sigmoid to logits first"
-        )
+    _check_between_0_and_1(predictions)
     sums = predictions.sum(axis=1)
     wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3)  # wide enough for half precision
     if len(wrong):
@@ -444,8 +492,17 @@ def _check_probabilities(predictions: np.ndarray) -> np.ndarray:
     return predictions
 
 
+def _check_between_0_and_1(predictions: np.ndarray) -> None:
+    outside = np.flatnonzero(((predictions < -1e-6) | (predictions > 1 + 1e-6)).any(axis=1))
+    if len(outside):
+        raise ValueError(
+            f"predictions must be probabilities between 0 and 1, but row {outside[0]} is "
+            f"{predictions[outside[0]]}; apply a softmax or sigmoid to logits first"
+        )
+
+
 def _check_classes(targets: np.ndarray, classes: int) -> np.ndarray:
-    """Return targets as int64, or say which is no class."""
+    """Return targets as int64, or raise an error that names one that is not a class."""
     numbers = targets.astype(np.float64)
     _check_finite("targets", numbers)
     wrong = np.flatnonzero((numbers < 0) | (numbers >= classes) | (numbers != np.floor(numbers)))

@@ -1,12 +1,13 @@
-"""Several methods on one test set, each trained from several seeds: what can be told apart.
+"""Several methods on one test set, each trained with several seeds: which differ significantly.
 
-The score of a method is its mean over seeds. Two things make it uncertain: which records the test
-set happens to hold, and how training happens to begin. Each resample draws the test records anew
-(whole groups, the same for every method) and moves the mean by what other seeds might have given:
-t s / sqrt(S), with t from Student's distribution of S - 1 degrees of freedom, since three or five
-seeds tell their own variance badly. The interval is that of Behrens and Fisher, a little too wide
-rather than too narrow. Drawing the seeds with replacement, as the textbook's nested bootstrap does,
-is too narrow where training is unstable: `tests/benchmarks/coverage.py` shows both.
+The score of a method is its mean over seeds. Two things make it uncertain: which records are in the
+test set, and the seed of the training. Each resample draws the test records with replacement
+(whole groups, the same for every method) and adds to the mean a draw for other seeds:
+t s / sqrt(S), with t from Student's distribution with S - 1 degrees of freedom, since three or five
+seeds estimate their own variance poorly. The interval is that of Behrens and Fisher, which is
+slightly too wide rather than too narrow. Drawing the seeds with replacement, as the textbook's
+nested bootstrap does, is too narrow where training is unstable: `tests/benchmarks/coverage.py`
+compares both.
 
 Shapes: `M` methods, `S` seeds, `R` resamples.
 
@@ -28,18 +29,24 @@ from scipy.stats import t as student
 
 from kft.evaluation.metrics import Interval, bootstrap, interval
 
-_BOUNDS = {"RMSE": (0, math.inf), "MCC": (-1, 1), "Spearman": (-1, 1), "Pearson": (-1, 1)}
+_BOUNDS = {
+    "RMSE": (0, math.inf),
+    "MAE": (0, math.inf),
+    "MCC": (-1, 1),
+    "Spearman": (-1, 1),
+    "Pearson": (-1, 1),
+}
 
 
 class Resampled(NamedTuple):
     """One metric of one method.
 
     Attributes:
-        seeds: (S,) the score of each seed on the test set; NaN where it is undefined.
-        value: the mean of those that are defined.
-        by_records: (R,) that mean on other test sets.
-        variance: of the mean, by seeds.
-        bounds: the least and the most that the metric can be.
+        seeds: Array (S,), the score of each seed on the test set; NaN where it is undefined.
+        value: Mean of the defined scores.
+        by_records: Array (R,), that mean on resampled test sets.
+        variance: Variance of the mean due to seeds.
+        bounds: Smallest and largest value of the metric.
     """
 
     seeds: np.ndarray
@@ -50,22 +57,29 @@ class Resampled(NamedTuple):
 
     @property
     def part(self) -> tuple[float, int]:
-        """The variance by seeds, and its degrees of freedom."""
+        """The variance due to seeds, and its degrees of freedom."""
         return self.variance, int(np.isfinite(self.seeds).sum()) - 1
 
     @property
     def draws(self) -> np.ndarray:
-        """(R,) what the mean might have been."""
+        """Array (R,), draws of the mean for other test records and seeds."""
         return np.clip(_moved(self.by_records, [self.part]), *self.bounds)
 
     @property
     def error(self) -> float:
-        """The standard error: half of the central 68% of the draws, NaN if undefined."""
+        """The standard error: half the width of the central 68% of the draws, NaN if undefined."""
         low, high = self.interval(0.6827)[1:]
         return (high - low) / 2
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        """Return the mean with its percentile interval."""
+        """Return the mean with its percentile interval.
+
+        Args:
+            confidence: Confidence level, between 0 and 1.
+
+        Returns:
+            The mean and its interval.
+        """
         return interval(self.value, self.draws, confidence)
 
 
@@ -77,22 +91,25 @@ def resampled(
     seed: int = 0,
     groups: ArrayLike | None = None,
 ) -> dict[str, Resampled]:
-    """Score a method that was trained from several seeds, on resamples of test records and seeds.
+    """Score a method trained with several seeds, on resamples of test records and seeds.
 
-    With one seed, or for a method that has none, intervals are those of `evaluation.score`: of
-    this one training alone.
+    With one seed, or for a method without seeds, intervals are those of `evaluation.score`: they
+    describe this single training.
 
     Args:
-        task, targets, groups: as for `evaluation.score`.
-        predictions: those of each seed, as for `evaluation.score`; one for a method without seeds.
-        resamples: R.
-        seed: the only source of randomness; methods with the same share the resamples.
+        task: Task, as for `evaluation.score`.
+        targets: Targets, as for `evaluation.score`.
+        predictions: Predictions of each seed, as for `evaluation.score`; one for a method without
+            seeds.
+        resamples: Number of resamples R.
+        seed: Seed of the resamples. Methods with the same seed get the same resamples.
+        groups: Groups of the records, as for `evaluation.score`.
 
     Returns:
-        Metric name -> `Resampled`, the task's headline metric first.
+        Metric name -> `Resampled`, with the task's headline metric first.
 
     Raises:
-        ValueError: no predictions; otherwise as `evaluation.score`.
+        ValueError: There are no predictions, or `evaluation.score` raises.
 
     Example:
         >>> one = resampled("regression", [1.0, 2.0, 3.0, 5.0], [[1.0, 2.0, 4.0, 3.0]])
@@ -100,7 +117,7 @@ def resampled(
         0.8
     """
     if not len(predictions):
-        raise ValueError("predictions must hold those of at least one seed, received none")
+        raise ValueError("predictions must be given for at least one seed, received none.")
     each = [bootstrap(task, targets, one, resamples, seed, groups) for one in predictions]
     found = {}
     for name in each[0][0]:
@@ -121,8 +138,8 @@ def resampled(
 def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:
     """Estimate the variance of the expected score from seed to seed.
 
-    On one test set seeds differ also because each errs on other records, which the resamples of
-    the records hold already. A resample of the records doubles that part and leaves the other.
+    On one test set seeds also differ because each makes errors on other records, which the
+    resamples of the records already include. Resampling doubles that part and leaves the other.
     """
     if len(seeds) < 2:
         return 0.0
@@ -130,23 +147,27 @@ def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:
 
 
 def _moved(by_records: np.ndarray, parts: list[tuple[float, int]]) -> np.ndarray:
-    """Add what other seeds might have done to the draws of a value by records, (R,)."""
+    """Add draws for other seeds to the draws for other records, (R,)."""
     resamples = len(by_records)
     rng = np.random.default_rng([0, resamples])  # a stream of its own
     for variance, freedom in parts:
         if variance:
-            # R equal slices of Student's distribution: its few far draws are not left to chance.
+            # R equal slices of Student's distribution, so that its tails do not depend on chance.
             slices = (rng.permutation(resamples) + 0.5) / resamples
             by_records = by_records + math.sqrt(variance) * student.ppf(slices, freedom)
     return by_records
 
 
 def difference(one: Resampled, other: Resampled, confidence: float = 0.95) -> Interval:
-    """Return the score of one method minus that of another, paired by records.
+    """Compute the score of one method minus that of another, paired by records.
 
     Args:
-        one, other: with the same resamples.
-        confidence: of the interval.
+        one: The first method.
+        other: The second method, with the same resamples.
+        confidence: Confidence level of the interval.
+
+    Returns:
+        The difference and its interval.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(0, 0.02, 500)
@@ -159,13 +180,13 @@ def difference(one: Resampled, other: Resampled, confidence: float = 0.95) -> In
 
 
 class Standing(NamedTuple):
-    """How a method stands to the best one.
+    """Comparison of a method with the best one.
 
     Attributes:
-        gap: its score minus that of the best, with its paired interval.
-        p: of a two-sided paired test of "both have the same expected score".
-        corrected: the same, corrected for all pairs of methods. Both are NaN where no resample
-            of the records changes the difference, as with perfect scores on few records.
+        gap: Score minus that of the best, with its paired interval.
+        p: p-value of a two-sided paired test of "both have the same expected score".
+        corrected: p-value corrected for all pairs of methods. Both are NaN if no resample of the
+            records changes the difference, for example with perfect scores on few records.
     """
 
     gap: Interval
@@ -174,23 +195,23 @@ class Standing(NamedTuple):
 
 
 def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list[Standing | None]:
-    """Test every method against the best, with a correction for having looked for the best.
+    """Test every method against the best, corrected for choosing the best from the same scores.
 
-    The null hypothesis: over training seeds and test sets like this one, the method and the best
-    have the same expected score. The test is Welch's: the difference in units of its standard
-    error, of which the part by records is taken as known from the paired resamples and the
-    variances of the seeds have S - 1 degrees of freedom each. The best is the best of M only by
-    these very scores, so `corrected` is Holm's p over all M (M - 1) / 2 pairs.
+    The null hypothesis is that the method and the best have the same expected score over training
+    seeds and test sets like this one. The test is Welch's: the difference divided by its standard
+    error, where the variance due to records is taken as known from the paired resamples, and the
+    variances due to seeds have S - 1 degrees of freedom each. The best was chosen by these
+    scores, so `corrected` is Holm's p over all M (M - 1) / 2 pairs.
 
     Args:
-        methods: M methods on one metric where more is better, with the same resamples.
-        confidence: of the intervals of the gaps.
+        methods: M methods on one metric where higher is better, with the same resamples.
+        confidence: Confidence level of the intervals of the gaps.
 
     Returns:
-        M standings; None for those whose score is undefined. That of the best has p = 1.
+        M standings; None for methods whose score is undefined. The best has p = 1.
 
     Raises:
-        ValueError: no method has a score.
+        ValueError: No method has a score.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(0, 0.01, 500)
@@ -203,7 +224,7 @@ def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list
     pairs = [(i, j) for i in there for j in there if i < j]
     p = {pair: _welch(*(methods[i] for i in pair)) for pair in pairs}
     corrected, largest = dict.fromkeys(pairs, math.nan), 0.0
-    for rank, pair in enumerate(sorted((x for x in pairs if p[x] == p[x]), key=p.get)):
+    for rank, pair in enumerate(sorted((x for x in pairs if p[x] == p[x]), key=lambda x: p[x])):
         largest = max(largest, min(1.0, (len(pairs) - rank) * p[pair]))
         corrected[pair] = largest
     standings: list[Standing | None] = [None] * len(methods)
@@ -218,9 +239,9 @@ def _welch(one: Resampled, other: Resampled) -> float:
     gap = abs(one.value - other.value)
     known = float(np.nanvar(one.by_records - other.by_records, ddof=1))
     total = known + one.variance + other.variance
-    if not total:  # at the end of a metric's range no resample differs: no test can be made
+    if not total:  # at the end of a metric's range no resample differs, so no test is possible
         return 1.0 if gap < 1e-12 else math.nan
-    # What `_by_seeds` takes off is known, so the whole variance is what is uncertain, not the rest.
+    # What `_by_seeds` subtracts is known, so the whole variance is uncertain, not the difference.
     uncertain = sum(_spread(method) for method in (one, other))
     freedom = total**2 / uncertain if uncertain else math.inf  # Welch-Satterthwaite
     return float(2 * student.sf(gap / math.sqrt(total), freedom))
@@ -238,14 +259,14 @@ def within_one_error(methods: Sequence[Resampled], costs: Sequence[float]) -> in
     """Choose the cheapest method whose score lies within one standard error of the best's.
 
     Args:
-        methods: M methods on one metric where more is better.
+        methods: M methods on one metric where higher is better.
         costs: M costs, in any unit.
 
     Returns:
-        The position of the choice.
+        The position of the chosen method.
 
     Raises:
-        ValueError: no method has a score; another number of costs.
+        ValueError: No method has a score, or the number of costs differs.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(0, 0.02, 500)
@@ -254,7 +275,9 @@ def within_one_error(methods: Sequence[Resampled], costs: Sequence[float]) -> in
         0
     """
     if len(costs) != len(methods):
-        raise ValueError(f"costs must be one per method: {len(methods)}, received {len(costs)}")
+        raise ValueError(
+            f"costs must have one number per method, {len(methods)}, received {len(costs)}."
+        )
     there = _defined(methods)
     best = max((methods[i] for i in there), key=lambda method: method.value)
     good = [i for i in there if methods[i].value >= best.value - best.error]
@@ -264,5 +287,5 @@ def within_one_error(methods: Sequence[Resampled], costs: Sequence[float]) -> in
 def _defined(methods: Sequence[Resampled]) -> list[int]:
     there = [i for i, method in enumerate(methods) if not math.isnan(method.value)]
     if not there:
-        raise ValueError("no method has a score that is defined")
+        raise ValueError("methods must hold at least one defined score: no method has a score.")
     return there

@@ -1,50 +1,60 @@
-"""Predictions and embeddings from raw inputs, in their order."""
+"""Predictions and embeddings of raw inputs, in the order of the inputs."""
 
-import csv
+from __future__ import annotations
+
 import os
-import shutil
-import tempfile
 import weakref
-import zipfile
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from kft.data import read_fasta
+from kft.data.inputs import InputKind, encoder_info
 from kft.data.sequences import warn_of_changes
+from kft.inference import writing
+from kft.inference.writing import Part
 from kft.models.heads import Pooling
-from kft.training.batching import batches, listed_inputs, silent_cuts, warn_of_cut
+from kft.training.batching import Batches, batches, listed_inputs, silent_cuts, warn_of_cut
 
 _CHUNK = 8192  # records of a FASTA file that are in memory at a time
 
 
-def predict(model, inputs, batch_size=32, max_length=None, out=None):
-    """Answers for raw inputs, in their order.
+def predict(
+    model: keras.Model,
+    inputs: Any,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    out: str | Path | None = None,
+) -> np.ndarray | list[np.ndarray] | Path:
+    """Predict raw inputs, in their order.
 
-    Inputs are sorted by length behind the scenes, so that little work goes into padding.
+    Sequences are sorted by length internally, so that little of a batch is padding.
 
     Args:
-        model: a `kft.Model`, or a Keras model; one without `encode` takes arrays as they are.
-        inputs: list of raw inputs, for proteins strings of residues; or the path of a FASTA file,
+        model: A `kft.Model`, or a Keras model; one without `encode` takes arrays as they are.
+        inputs: List of raw inputs, for proteins strings of residues; or the path of a FASTA file,
             plain or gzipped, of which only a part is in memory at a time.
-        batch_size: most inputs per batch; long proteins come in smaller batches.
-        max_length: residues to keep of each protein, None for all.
-        out: path of a `.csv` (column `name`, then one per output) or `.npz` (`names`, `values`)
-            that the answers are streamed to. None returns them. Of a per-residue head the CSV has
-            a row per residue, with its `position` from 1 after the name, and the npz file all
-            residues in one row, with `lengths` that say how many are of each record.
+        batch_size: Largest number of inputs per batch; long proteins come in smaller batches.
+        max_length: Number of residues to keep of each protein; None keeps all.
+        out: Path of a `.csv` (column `name`, then one per output) or `.npz` (`names`, `values`)
+            that the predictions are written to; None returns them. For a per-residue head the CSV
+            has a row per residue, with its `position` from 1 after the name, and the npz file all
+            residues in one array, with `lengths`, the number of residues of each record.
 
     Returns:
-        float32 array (records, outputs); of a per-residue head a list of float32 arrays
-        (residues, outputs), one per record, without special tokens and what `max_length` cut; or
-        the path `out`, which exists only when complete.
+        float32 array (records, outputs); for a per-residue head a list of float32 arrays
+        (residues, outputs), one per record, without special tokens and without what `max_length`
+        cut; or the path `out`, which exists only when complete.
 
     Raises:
-        ValueError, TypeError: an input that cannot be encoded; the message says which.
-        FileNotFoundError: no such FASTA file.
+        ValueError: If an input cannot be encoded; the message says which.
+        TypeError: If an input is of another kind than the model takes.
+        FileNotFoundError: If there is no such FASTA file.
 
     Example:
         >>> import kft
@@ -56,23 +66,35 @@ def predict(model, inputs, batch_size=32, max_length=None, out=None):
         [(6, 3), (3, 3)]
     """
     encode = getattr(model, "encode", None)
-    return _collect(_answers(model, encode, inputs, batch_size, max_length, "predicting"), out)
+    parts = _predictions(model, encode, inputs, batch_size, max_length, "predicting")
+    return _collected(parts) if out is None else writing.write(parts, out)
 
 
-def embed(backbone, inputs, pooling="mean", batch_size=32, max_length=None, out=None):
-    """Vectors for raw inputs, in their order: the backbone's output, pooled.
+def embed(
+    backbone: keras.Model,
+    inputs: Any,
+    pooling: Literal["mean", "cls"] = "mean",
+    batch_size: int = 32,
+    max_length: int | None = None,
+    out: str | Path | None = None,
+) -> np.ndarray | Path:
+    """Compute one vector per raw input, in their order: the backbone's output, pooled.
 
     Args:
-        backbone: a kft backbone, or a `kft.Model`, whose backbone is taken.
-        inputs, batch_size, max_length, out: see `kft.predict`.
-        pooling: "mean" over residues only, or "cls"; see `kft.heads.Pooling`.
+        backbone: A kft backbone, or a `kft.Model`, whose backbone is taken.
+        inputs: As for `kft.predict`.
+        pooling: "mean" over residues, special tokens left out, or "cls"; see `kft.heads.Pooling`.
+        batch_size: As for `kft.predict`.
+        max_length: As for `kft.predict`.
+        out: As for `kft.predict`.
 
     Returns:
         float32 array (records, D), or the path `out`, which exists only when complete.
 
     Raises:
-        ValueError, TypeError: an input that cannot be encoded; the message says which.
-        FileNotFoundError: no such FASTA file.
+        ValueError: If an input cannot be encoded, or for another pooling.
+        TypeError: If an input is of another kind than the backbone takes.
+        FileNotFoundError: If there is no such FASTA file.
 
     Example:
         >>> import kft
@@ -85,57 +107,70 @@ def embed(backbone, inputs, pooling="mean", batch_size=32, max_length=None, out=
         raise ValueError(f"pooling must be mean or cls, received {pooling!r}.")
     models = _EMBEDDERS.setdefault(backbone, {})
     if pooling not in models:
-        pooled = Pooling(pooling)(backbone.output, getattr(backbone, "residue_mask", None))
+        pooled = Pooling(pooling)(backbone.output, getattr(backbone, "position_mask", None))
         models[pooling] = keras.Model(backbone.input, pooled, name=f"{backbone.name}_{pooling}")
     encode, model = getattr(backbone, "encode", None), models[pooling]
-    return _collect(_answers(model, encode, inputs, batch_size, max_length, "embedding"), out)
+    parts = _predictions(model, encode, inputs, batch_size, max_length, "embedding")
+    return np.asarray(_collected(parts)) if out is None else writing.write(parts, out)
 
 
-# One model per backbone and pooling: a new one would be compiled anew at every call.
-_EMBEDDERS = weakref.WeakKeyDictionary()
+# One model per backbone and pooling: a new one would be compiled again at every call.
+_EMBEDDERS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _answers(model, encode, inputs, batch_size, max_length, doing):
-    """Yields (names, answers) for one part of the inputs after the other.
-
-    Answers are float32 (records, ...), or a list of (residues, ...) of a per-residue head.
-    """
+def _predictions(model, encode, inputs, batch_size, max_length, verb) -> Iterator[Part]:
+    """Yield names and predictions of one part of the inputs after the other."""
     from rich.console import Console
     from rich.progress import Progress
 
-    if getattr(encode, "of_one_size", False) and isinstance(inputs, str | Path):
-        raise TypeError(f"inputs must be a list of images, received {str(inputs)!r}: write [path].")
+    info = None if encode is None else encoder_info(encode)
+    if info and info.input_kind is not InputKind.SEQUENCE and isinstance(inputs, str | Path):
+        raise TypeError(
+            f"inputs must be a list of {info.input_kind}s, received {str(inputs)!r}: write [path]."
+        )
     per_residue = getattr(getattr(model, "head", None), "per_residue", False)
-    console, cut, changes, seen = Console(stderr=True), [], Counter(), 0
+    console, seen = Console(stderr=True), 0
+    cut: list[int] = []
+    changes: Counter[str] = Counter()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(doing, total=None)
+        task = bar.add_task(verb, total=None)
         for names, called, part, total in _parts(inputs):
             bar.update(task, total=total)
-            with silent_cuts():  # said once, at the end
+            with silent_cuts():  # reported once, at the end
                 records = batches(part, encode, batch_size, None, max_length, called)
-            cut, seen, rows = cut + records.cut, seen + len(part), None
+            cut, seen = cut + records.cut, seen + len(part)
             changes += records.changes
-            of_residues = per_residue and records.lengths is not None
-            for i, chosen in enumerate(records.chosen):
-                answer = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
-                if rows is None:
-                    shape = (len(part), *answer.shape[1:])
-                    rows = [None] * len(part) if of_residues else np.empty(shape, dtype="float32")
-                if of_residues:
-                    for record, tokens in zip(chosen, answer, strict=True):
-                        # Between <cls> and <eos>; a copy, or the whole batch would be kept.
-                        residues = tokens[1 : records.lengths[record] - 1]
-                        rows[record] = residues.astype("float32", copy=True)
-                else:
-                    rows[chosen] = answer
-                bar.advance(task, len(chosen))
-            yield names, rows
+            yield names, _rows(model, records, len(part), per_residue, bar, task)
     warn_of_cut(cut, seen, max_length)
     warn_of_changes(changes, seen)
 
 
+def _rows(model, records: Batches, count, per_residue, bar, task):
+    """Return the predictions of one part in the order of its records."""
+    rows: Any = None
+    per_residue = per_residue and records.lengths is not None
+    for i, chosen in enumerate(records.chosen):
+        found = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
+        if rows is None:
+            shape = (count, *found.shape[1:])
+            rows = [None] * count if per_residue else np.empty(shape, dtype="float32")
+        if per_residue:
+            for record, tokens in zip(chosen, found, strict=True):
+                # A copy, or the whole batch would be kept.
+                rows[record] = tokens[records.residues(record)].astype("float32", copy=True)
+        else:
+            rows[chosen] = found
+        bar.advance(task, len(chosen))
+    return rows
+
+
+def _collected(parts: Iterable[Part]) -> np.ndarray | list[np.ndarray]:
+    rows = [rows for _, rows in parts]
+    return list(chain(*rows)) if isinstance(rows[0], list) else np.concatenate(rows)
+
+
 def _parts(inputs):
-    """Yields (names, what errors call them, inputs, how many in all): a FASTA file in chunks."""
+    """Yield (names, what errors call them, inputs, total number); a FASTA file in chunks."""
     if not isinstance(inputs, str | Path):
         inputs = listed_inputs(inputs)
         names = [f"inputs[{i}]" for i in range(len(inputs))]
@@ -150,58 +185,3 @@ def _parts(inputs):
     while chunk := list(islice(records, _CHUNK)):
         names, sequences = map(list, zip(*chunk, strict=True))
         yield names, [f"record {record.id}" for record in chunk], sequences, None
-
-
-def _collect(answers, out):
-    if out is None:
-        parts = [rows for _, rows in answers]
-        return list(chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts)
-    out = Path(out)
-    writers = {".csv": _write_csv, ".npz": _write_npz}
-    if out.suffix not in writers:
-        raise ValueError(f"out must end in .csv or .npz, received {str(out)!r}.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed: a file under its own name is complete.
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
-        written = Path(aside) / out.name
-        writers[out.suffix](answers, written)
-        written.replace(out)
-    return out
-
-
-def _write_csv(answers, path):
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        for i, (names, rows) in enumerate(answers):
-            of_residues = isinstance(rows, list)
-            if i == 0:
-                outputs = [f"output_{k}" for k in range(rows[0].shape[-1])]
-                writer.writerow(["name", *["position"] * of_residues, *outputs])
-            for name, row in zip(names, rows, strict=True):
-                if of_residues:
-                    writer.writerows([name, k, *x] for k, x in enumerate(row.tolist(), start=1))
-                else:
-                    writer.writerow([name, *row.tolist()])
-
-
-def _write_npz(answers, path):
-    """What `numpy.savez` writes, without ever holding all values."""
-    names, lengths, count, width = [], [], 0, 0
-    raw = path.with_suffix(".raw")
-    with raw.open("wb") as file:
-        for part, rows in answers:
-            names += part
-            if isinstance(rows, list):
-                lengths += map(len, rows)
-                rows = np.concatenate(rows)
-            count, width = count + len(rows), rows.shape[1]
-            file.write(rows.tobytes())
-    small = {"names": np.array(names)} | ({"lengths": np.array(lengths)} if lengths else {})
-    with zipfile.ZipFile(path, "w") as archive:
-        with archive.open("values.npy", "w", force_zip64=True) as file, raw.open("rb") as values:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
-            np.lib.format.write_array_header_1_0(file, header)
-            shutil.copyfileobj(values, file)
-        for name, array in small.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array)

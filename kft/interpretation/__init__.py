@@ -1,1 +1,1 @@
-"""What a model has learned to see: activations and dreams."""
+"""Interpretation of vision models: activations and images that maximise them."""

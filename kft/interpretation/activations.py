@@ -1,49 +1,60 @@
-"""How strongly a stage of a vision backbone answers to an image, and the gradient in its pixels.
+"""How strongly an image activates a stage of a vision backbone, and the gradient in its pixels.
 
-Where a network is full of kinks, steps along a gradient amplify rounding tenfold and more each, and
-float32 rounds elsewhere on every backend. So all is computed in float64 here, whatever the backbone
-itself computes in.
+Each step along the gradient of a piecewise linear network can amplify rounding errors tenfold and
+more, and float32 rounding differs between backends. So everything is computed in float64 here,
+whatever the dtype of the backbone is.
 
-Shapes: `H` and `W` of the image, which are the backbone's own, `C` channels of a stage.
+Shapes: `H` and `W` of the backbone's images, `C` channels of a stage.
 """
+
+from __future__ import annotations
 
 import operator
 import threading
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend import AutocastScope
-from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE as NARROWED
+
+from kft.keras_internals import (
+    attention_settings,
+    autocast,
+    float64_is_kept,
+    set_attention_settings,
+    sublayers_of,
+    torch_device,
+)
 
 _ALONE = threading.RLock()
 
 
 class Activation:
-    """How strongly a stage answers to a tile, and the gradient in the tile's pixels.
+    """Activation of a stage by a tile, and its gradient in the tile's pixels.
 
-    The mean square of all channels, or the mean of one channel, over all positions or tokens. The
-    tile is normalised in here as the backbone's encoder does it, so that the gradient is in units
-    of pixels. Only stages up to the chosen one are computed, as at inference: no weight and no
-    statistic changes.
+    The activation is the mean square of all channels, or the mean of one channel, over all
+    positions or tokens. The tile is normalised here as by the backbone's encoder, so the gradient
+    is in units of pixels. Only the stages up to the chosen one are computed, in inference mode: no
+    weight and no statistic changes.
 
     Args:
-        backbone: a kft vision backbone, or a `kft.Model` with one.
-        stage: name of one of its stages.
-        squares: the mean square of channels; or, without it, their mean.
+        backbone: A vision backbone of kft, or a `kft.Model` with one.
+        stage: Name of one of its stages.
+        squares: True for the mean square of channels, False for their mean.
 
     Attributes:
-        channels: C.
-        tile: (H, W).
-        value_range: of the backbone, for `read_pixels`.
+        channels: Number of channels C.
+        tile: Size (H, W).
+        value_range: Value range of the backbone, for `read_pixels`.
 
     Raises:
-        TypeError: a backbone that takes no images.
-        ValueError: no such stage, or one with quantized weights.
+        TypeError: The backbone takes no images.
+        ValueError: There is no such stage, or it has quantized weights.
     """
 
-    def __init__(self, backbone, stage, squares):
+    def __init__(self, backbone: keras.Model, stage: str, squares: bool) -> None:
         backbone = getattr(backbone, "backbone", backbone)
         stages = stages_of(backbone)
         if stage not in stages:
@@ -51,11 +62,11 @@ class Activation:
                 f"stage must be one of {', '.join(stages)} of {backbone.name}, received {stage!r}."
             )
         self.stages = backbone.stages[: stages.index(stage) + 1]
-        self._layers = [layer for each in self.stages for layer in each._flatten_layers()]
+        self._layers = [layer for each in self.stages for layer in sublayers_of(each)]
         if rounded := [layer.path for layer in self._layers if layer.quantization_mode]:
             raise ValueError(
-                f"{backbone.name} has quantized weights, {rounded[0]} for one, through which no "
-                f"gradient is followed: dream with the backbone before `quantize`."
+                f"{backbone.name} has quantized weights, for example in {rounded[0]}, which have "
+                f"no gradient: use the backbone before `quantize`."
             )
         self.stage, self.squares, self.tile = stage, squares, tuple(backbone.image_size)
         self.dtype = _precision()
@@ -65,19 +76,25 @@ class Activation:
         ]
         self.value_range = backbone.encode.value_range
         self.channels = self.stages[-1].output.shape[-1]
-        # A functional stage would round its input to the dtype that it was made with; the function
-        # of the same tensors does not.
+        # A functional stage would cast its input to its own dtype; a function of the same tensors
+        # does not.
         self._parts = [
             keras.Function(stage.input, stage.output) if isinstance(stage, keras.Model) else stage
             for stage in self.stages
         ]
         self._gradient = _gradient_of(self._value, [w for s in self.stages for w in s.variables])
 
-    def weights(self, channel=None):
-        """What each channel counts, float (C,): all alike, or one alone.
+    def weights(self, channel: int | None = None) -> np.ndarray:
+        """Return the weight of each channel in the activation.
+
+        Args:
+            channel: Number of the only channel with a weight; None for equal weights.
+
+        Returns:
+            Float array (C,) with a sum of 1.
 
         Raises:
-            ValueError: no such channel.
+            ValueError: There is no such channel.
         """
         if channel is None:
             return np.full(self.channels, 1 / self.channels, self.dtype)
@@ -92,49 +109,51 @@ class Activation:
             )
         return np.eye(self.channels, dtype=self.dtype)[number]
 
-    def __call__(self, tile, weights):
-        """Value and gradient.
+    def __call__(self, tile: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+        """Compute the activation and its gradient.
 
         Args:
-            tile: float array (H, W, 3) from 0 to 1.
-            weights: float array (C,), of `weights`.
+            tile: Float array (H, W, 3) from 0 to 1.
+            weights: Float array (C,), as returned by `weights`.
 
         Returns:
-            float, and an array (H, W, 3), float64 where the device knows it.
+            The activation, and its gradient (H, W, 3), float64 if the device supports it.
         """
         with _computed_in(self.dtype, self._layers):
             value, gradient = self._gradient(np.array(tile[None], self.dtype), weights)
         return float(value), gradient[0]
 
-    def _value(self, pixels, weights):
-        """(1, H, W, 3) and (C,) -> ()."""
+    def _value(self, pixels: Any, weights: Any) -> Any:
+        """Compute the activation () of pixels (1, H, W, 3) with weights (C,)."""
         mean, std = self.statistics
         x = ops.divide(ops.subtract(pixels, mean), std)
-        with AutocastScope(self.dtype):  # weights are cast when they are read
+        with autocast(self.dtype):  # weights are cast when they are read
             for part in self._parts:
                 x = part(x)  # at the end (1, positions ..., C)
         x = ops.square(x) if self.squares else x
         return ops.mean(ops.sum(ops.multiply(x, weights), axis=-1))
 
 
-def _gradient_of(value, variables):
-    """(pixels, weights) -> value and its gradient in the pixels, as numpy arrays.
+def _gradient_of(
+    value: Callable[[Any, Any], Any], variables: Sequence[keras.Variable]
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
+    """Make a function that computes a value and its gradient in the pixels, as numpy arrays.
 
-    The one place where backends differ.
+    This is the only code here that differs between backends.
 
     Args:
-        value: function of two tensors -> a scalar tensor, of Keras operations.
+        value: Function (pixels, weights) -> scalar tensor, made of Keras operations.
         variables: Keras variables that it reads.
     """
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
 
-        def gradient(pixels, weights):
+        def gradient(pixels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
             with torch.enable_grad():
                 pixels = ops.convert_to_tensor(pixels).requires_grad_()
                 found = value(pixels, ops.convert_to_tensor(weights))
-                # Of the pixels alone: nothing is added to what weights may hold.
+                # For the pixels only: the gradients stored with weights stay as they are.
                 (slope,) = torch.autograd.grad(found, pixels, allow_unused=True)
             slope = torch.zeros_like(pixels) if slope is None else slope
             return found.detach().cpu().numpy(), slope.cpu().numpy()
@@ -143,8 +162,8 @@ def _gradient_of(value, variables):
     if backend == "jax":
         import jax
 
-        def of_state(pixels, weights, state):
-            # As arguments: within the program they would be constants, which XLA folds for minutes.
+        def of_state(pixels: Any, weights: Any, state: Any) -> Any:
+            # As arguments: as constants of the program XLA would fold them for minutes.
             with keras.StatelessScope(state_mapping=list(zip(variables, state, strict=True))):
                 return value(pixels, weights)
 
@@ -155,7 +174,7 @@ def _gradient_of(value, variables):
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True)
-    def of_tensors(pixels, weights):
+    def of_tensors(pixels: Any, weights: Any) -> tuple[Any, Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(pixels)
             found = value(pixels, weights)
@@ -167,51 +186,46 @@ def _gradient_of(value, variables):
     )
 
 
-def _precision():
-    """float64, and float32 on Apple's graphics processors, which know no other."""
+def _precision() -> str:
+    """Return float64, or float32 on Apple's graphics processors, which have no float64."""
     if keras.backend.backend() == "torch":
-        from keras.src.backend.torch.core import get_device
-
-        return "float32" if get_device() == "mps" else "float64"
+        return "float32" if torch_device() == "mps" else "float64"
     return "float64"
 
 
 @contextmanager
-def _computed_in(dtype, layers):
-    """Meanwhile Keras computes `layers` in `dtype`, whatever they were made for.
+def _computed_in(dtype: str, layers: Sequence[keras.layers.Layer]) -> Iterator[None]:
+    """Let Keras compute `layers` in `dtype`, whatever their own dtype is.
 
-    Their weights stay as they are. One dream at a time: what other threads compute with Keras
-    meanwhile may be computed in `dtype`, too.
+    Their weights do not change. A lock admits one thread at a time; other threads that use Keras
+    meanwhile may also compute in `dtype`.
     """
     with _ALONE:
         attentions = [x for x in layers if isinstance(x, keras.layers.MultiHeadAttention)]
         policies = [x.dtype_policy for x in layers]
-        told = [(x._dropout, x._inverse_sqrt_key_dim) for x in attentions]
-        general, narrow = keras.config.dtype_policy(), NARROWED["float64"]
+        settings = [attention_settings(x) for x in attentions]
+        general = keras.config.dtype_policy()
         try:
             for layer in layers:
                 layer.dtype_policy = dtype
             for layer in attentions:
-                # Asked for dropout, which it does not do at inference, Keras takes the softmax of
-                # its own, and not JAX's, which is one of float32. Of a number TensorFlow makes
-                # float32 first, of an array not.
-                layer._dropout = 1.0
-                layer._inverse_sqrt_key_dim = np.asarray(layer._inverse_sqrt_key_dim)
-            keras.config.set_dtype_policy(dtype)  # of layers that others make when they are called
-            NARROWED["float64"] = "float64"  # on JAX and torch Keras makes float32 of it
-            with _doubles():
+                # With a dropout rate, which is not applied at inference, Keras uses its own softmax
+                # instead of JAX's, which is in float32. TensorFlow converts a Python number to
+                # float32 first, but not an array.
+                set_attention_settings(layer, 1.0, np.asarray(attention_settings(layer)[1]))
+            keras.config.set_dtype_policy(dtype)  # for layers that others create when called
+            with float64_is_kept(), _doubles():
                 yield
         finally:
-            NARROWED["float64"] = narrow
             keras.config.set_dtype_policy(general)
             for layer, policy in zip(layers, policies, strict=True):
                 layer.dtype_policy = policy
-            for layer, (rate, scale) in zip(attentions, told, strict=True):
-                layer._dropout, layer._inverse_sqrt_key_dim = rate, scale
+            for layer, (rate, scale) in zip(attentions, settings, strict=True):
+                set_attention_settings(layer, rate, scale)
 
 
-def _doubles():
-    """Meanwhile JAX knows float64, as other backends do anyway."""
+def _doubles() -> AbstractContextManager[Any]:
+    """Enable float64 on JAX; other backends have it always."""
     if keras.backend.backend() != "jax":
         return nullcontext()
     import jax
@@ -223,11 +237,17 @@ def _doubles():
     return enable_x64()
 
 
-def stages_of(backbone):
-    """Names of the stages of a vision backbone, in order.
+def stages_of(backbone: keras.Model) -> list[str]:
+    """List the names of the stages of a vision backbone, in order.
+
+    Args:
+        backbone: A vision backbone of kft, or a `kft.Model` with one.
+
+    Returns:
+        Names that `dream` and `feature_grid` accept as stages.
 
     Raises:
-        TypeError: a backbone that takes no images.
+        TypeError: The backbone takes no images.
     """
     backbone = getattr(backbone, "backbone", backbone)
     if not hasattr(backbone, "image_size") or not hasattr(backbone, "stages"):

@@ -1,8 +1,8 @@
-"""Which layers can hold adapters, and how each is seen as a matrix.
+"""Layers that can hold adapters, and the matrix that each is treated as.
 
-An `EinsumDense` kernel is flattened to inputs x outputs, so that heads of an attention layer do not
-share one factor; a `Conv2D` kernel to (height, width, channels) x filters, as in PEFT; what an
-`Embedding` looks up is a row of its table.
+The kernel of an `EinsumDense` is flattened to inputs x outputs, so that heads of an attention layer
+do not share one factor; that of a `Conv2D` to (height, width, channels) x filters, as in PEFT; an
+`Embedding` looks up rows of its table.
 
 Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
 """
@@ -14,8 +14,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones.esm2.model import TokenTable
-from kft.lora.layers import Adapted, exchange
+from kft.backbones.token_table import TokenTable
+from kft.keras_internals import change_class, own_trainable_weights
+from kft.lora.layers import Adapted
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -35,7 +36,7 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
     base_class = keras.layers.EinsumDense
 
     def _indices(self):
-        """Of the equation "inputs,kernel->outputs": its three parts, and I and O of the kernel."""
+        """Return the three parts of "inputs,kernel->outputs", and the indices of I and of O."""
         given, _, outputs = self.equation.partition("->")
         inputs, kernel = given.split(",")
         contracted = "".join(c for c in kernel if c not in outputs)
@@ -43,8 +44,8 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
         return inputs, kernel, outputs, contracted, made
 
     @classmethod
-    def why_not(cls, layer):
-        """Why an EinsumDense is no matrix of inputs x outputs; None if it is one."""
+    def why_not(cls, layer: keras.layers.EinsumDense) -> str | None:
+        """Say why an EinsumDense is not a matrix of inputs x outputs; None if it is one."""
         _, kernel, _, contracted, made = cls._indices(layer)
         if len(contracted + made) < len(kernel):  # an index of the inputs and the outputs
             return f"its equation {layer.equation!r} is no product of inputs with one matrix"
@@ -57,16 +58,17 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
         inputs = math.prod(sizes[c] for c in contracted)
         return inputs, math.prod(sizes.values()) // inputs
 
-    def _order(self):
+    def kernel_order(self) -> list[int]:
+        """Return the order of the kernel's axes in which inputs come before outputs."""
         _, kernel, _, contracted, made = self._indices()
         return [kernel.index(c) for c in contracted + made]
 
     def _flattened(self, matrix):
-        return ops.reshape(ops.transpose(matrix, self._order()), self.sizes)
+        return ops.reshape(ops.transpose(matrix, self.kernel_order()), self.sizes)
 
-    def _unflat(self, flat):
-        shape = np.array(self._matrix_variable().shape)
-        return np.reshape(flat, shape[self._order()]).transpose(np.argsort(self._order()))
+    def unflattened(self, flat):
+        order, shape = self.kernel_order(), np.array(self._matrix_variable().shape)
+        return np.reshape(flat, shape[order]).transpose(np.argsort(order))
 
     def _product(self, inputs):
         return ops.einsum(self.equation, inputs, self.kernel)
@@ -110,8 +112,8 @@ class LoRAConv2D(Adapted, keras.layers.Conv2D):
     base_class = keras.layers.Conv2D
 
     @staticmethod
-    def why_not(layer):
-        """Why a Conv2D cannot hold adapters; None if it can."""
+    def why_not(layer: keras.layers.Conv2D) -> str | None:
+        """Say why a Conv2D cannot hold adapters; None if it can."""
         return "its channels are in groups" if layer.groups > 1 else None
 
     def _product(self, inputs):
@@ -140,15 +142,15 @@ class _AdaptedTable(Adapted):
         return np.zeros((inputs, rank)), rng.standard_normal((rank, outputs))
 
     def call(self, inputs, training=None):
-        self._insist(training)
+        self._check_unmerged_in_training(training)
         outputs = super(Adapted, self).call(inputs)
         if not self.merged:
-            for share, adapter in self._parts():
-                outputs = self._with(adapter, share, inputs, outputs, False)
+            for weight, adapter in self._parts():
+                outputs = self._with(adapter, weight, inputs, outputs, False)
         return outputs
 
     def _down(self, inputs, a):
-        # A product, for the reason that `TokenTable` gives.
+        # A product for its gradient, see `TokenTable`.
         return ops.take(a * 1.0, inputs, axis=0)
 
 
@@ -161,7 +163,7 @@ class LoRAEmbedding(_AdaptedTable, keras.layers.Embedding):
 
 @keras.saving.register_keras_serializable("kft")
 class LoRATokenTable(_AdaptedTable, TokenTable):
-    """ESM-2's token table with adapters; the language-model head keeps the table without them."""
+    """A `TokenTable` that holds adapters; a tied head goes on reading the table without them."""
 
     base_class = TokenTable
 
@@ -177,7 +179,7 @@ class LoRALayerNormalization(Adapted, keras.layers.LayerNormalization):
     base_class = keras.layers.LayerNormalization
 
     def call(self, inputs, training=None):
-        self._insist(training)
+        self._check_unmerged_in_training(training)
         outputs = super(Adapted, self).call(inputs)
         if self.merged or not self._biases():
             return outputs
@@ -196,13 +198,13 @@ class LoRALayerNormalization(Adapted, keras.layers.LayerNormalization):
 
 @keras.saving.register_keras_serializable("kft")
 class LoRAWhole(Adapted):
-    """Any other layer, whose adapters are copies of all its weights; see `whole`."""
+    """A layer of any other class, whose adapters are copies of all its weights, see `whole`."""
 
     @classmethod
-    def take_over(cls, layer):
-        """Makes a built layer of any class one that can hold copies of its weights."""
-        exchange(layer, whole(type(layer)))
-        layer._begin()
+    def attach(cls, layer):
+        """Turn a built layer of any class, in place, into one that holds copies of its weights."""
+        change_class(layer, whole(type(layer)))
+        layer._start_adapters()
         return layer
 
     def _matrix_variable(self):
@@ -216,7 +218,7 @@ class LoRAWhole(Adapted):
         return 0, 0
 
     def get_config(self):
-        # Keras's own layers are registered under no other name than that of their class.
+        # Keras's own layers are registered under the names of their classes.
         return {**super().get_config(), "of": keras.saving.get_registered_name(self.base_class)}
 
     @classmethod
@@ -228,35 +230,46 @@ class LoRAWhole(Adapted):
 
 
 @functools.cache
-def whole(base):
-    """The subclass of a class of layers that holds copies of all weights and computes as it."""
+def whole(base: type) -> type:
+    """Return the subclass of a class of layers that also holds copies of all weights."""
     of = {"base_class": base, "call": base.call, "__doc__": base.__doc__}
     made = type(f"LoRAWhole{base.__name__}", (LoRAWhole, base), of)
-    # All under one name: which of them a config means stands in it.
+    # All are registered under one name; the config holds the class that it was made of.
     return keras.saving.register_keras_serializable("kft", "LoRAWhole")(made)
 
 
 KINDS = (
-    LoRADense, LoRAEinsumDense, LoRAConv2D, LoRAEmbedding, LoRATokenTable,
+    LoRADense,
+    LoRAEinsumDense,
+    LoRAConv2D,
+    LoRAEmbedding,
+    LoRATokenTable,
     LoRALayerNormalization,
-)  # fmt: skip
+)
 
 
-def kind_of(layer):
-    """The class with adapters for a layer, or the layer's own if it has them; None if none."""
+def kind_of(layer: keras.Layer) -> type[Adapted] | None:
+    """Return the class with adapters for a layer, or the layer's own if it has adapters.
+
+    Args:
+        layer: Any Keras layer.
+
+    Returns:
+        The class; None if there is none.
+    """
     if isinstance(layer, Adapted):
         return type(layer)
     return next((kind for kind in KINDS if type(layer) is kind.base_class), None)
 
 
-def bias_size(layer):
-    """How many numbers the bias of a layer has, 0 if there is none."""
-    own = [v for v in layer._trainable_variables if v.name in ("bias", "beta")]
+def bias_size(layer: keras.Layer) -> int:
+    """Return how many numbers the bias of a layer has, 0 if there is none."""
+    own = [v for v in own_trainable_weights(layer) if v.name in ("bias", "beta")]
     return math.prod(own[0].shape) if own else 0
 
 
-def why_not(layer):
-    """Why a layer cannot hold adapters of rank r; None if it can."""
+def why_not(layer: keras.Layer) -> str | None:
+    """Say why a layer cannot hold adapters of rank r; None if it can."""
     kind = kind_of(layer)
     if kind is None or issubclass(kind, LoRALayerNormalization | LoRAWhole):
         known = ", ".join(k.base_class.__name__ for k in KINDS[:4])

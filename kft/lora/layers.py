@@ -4,44 +4,53 @@ References: Hu et al. 2021, "LoRA", arXiv:2106.09685, equation 3; Kalajdzievski 
 stabilization scaling factor", arXiv:2312.03732 (rsLoRA); Liu et al. 2024, "DoRA",
 arXiv:2402.09353, equation 5; and `peft` 0.21, `tuners/lora`, whose numbers these are.
 
-A layer computes x W + b. With an adapter it computes x W + s (x A) B + b, s = alpha / r, and never
-forms A B while it learns. W is seen as a matrix, inputs x outputs: an `EinsumDense` or `Conv2D`
-kernel is flattened, and what an `Embedding` looks up is a row of W.
+A layer computes x W + b. With an adapter it computes x W + s (x A) B + b, s = alpha / r, and does
+not form A B in training. W is treated as a matrix, inputs x outputs: the kernel of an `EinsumDense`
+or `Conv2D` is flattened, and an `Embedding` looks up rows of W.
 
-What an adapter has of a layer that learns in full, a head for one, is a copy of all its weights, as
-PEFT's `modules_to_save` are. The copy of the adapter that counts is in the layer itself, the others
-and the base's are kept aside.
+For a layer that is trained in full, such as a head, an adapter has a copy of all its weights, as
+PEFT's `modules_to_save` are. The copy of the active adapter is in the layer itself; those of the
+others and of the base are kept as numpy arrays.
 
-Differences from the reference: a bias that an adapter trains is a copy of its own, so that without
-the adapter the layer answers as before; the norm of W + s A B that DoRA divides by is found
-without forming A B; of several adapters together the copies are combined as their updates are,
-where PEFT takes one alone.
+Differences from the reference: a bias that an adapter trains is a copy, so that without the adapter
+the layer computes what it did before; the norm of W + s A B that DoRA divides by is found without
+forming A B; where several adapters are active, their copies are combined as their updates are,
+while PEFT takes one of them.
 
 Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
 """
 
-import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import keras
 import numpy as np
 from keras import ops
 
+from kft.keras_internals import (
+    change_class,
+    own_trainable_weights,
+    own_weights,
+    remove_seed_generator,
+    remove_weight,
+    unlocked,
+)
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What an adapter of one layer is.
+    """Settings of an adapter of one layer.
 
     Attributes:
-        rank: r, 0 for an adapter that has a bias alone, or all weights.
-        alpha: numerator of the scale.
-        dropout: share of the inputs of A that are dropped in training.
-        rslora: whether the scale is alpha / sqrt(r), not alpha / r.
-        dora: whether the columns of W + s A B have learned magnitudes.
-        bias: whether the adapter has a bias of its own.
-        full: whether the adapter has all weights of the layer, as it has those of a head.
-        prefix: what stands before the names of modules in the model that its file was made for,
+        rank: r; 0 for an adapter that is a bias alone, or a copy of all weights.
+        alpha: Numerator of the scale.
+        dropout: Fraction of the inputs of A that are dropped in training.
+        rslora: Whether the scale is alpha / sqrt(r) instead of alpha / r.
+        dora: Whether the columns of W + s A B have trained magnitudes.
+        bias: Whether the adapter has a bias of its own.
+        full: Whether the adapter is a copy of all weights of the layer, as for a head.
+        prefix: What stands before the names of modules in the model that its file was made for;
             None for an adapter that was not read from a file.
     """
 
@@ -55,20 +64,23 @@ class Settings:
     prefix: str | None = field(default=None, compare=False)
 
     @property
-    def scale(self):
+    def scale(self) -> float:
+        """Factor s of the product A B."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 @dataclass(eq=False)
 class Adapter:
-    """One adapter of one layer: its settings and its variables, None for those it lacks.
+    """An adapter of one layer: its settings and its variables, None for those it does not have.
 
     Attributes:
-        a, b: (I, r) and (r, O).
-        magnitude: (O,), for DoRA.
-        bias: in place of the layer's own.
-        full: numpy arrays in place of all the layer's own, those that the layer was left with last;
-            `Adapted.full_values` tells those of now.
+        settings: Its `Settings`.
+        a: A, float32 (I, r).
+        b: B, float32 (r, O).
+        magnitude: Magnitudes of DoRA, float32 (O,).
+        bias: Bias that replaces the layer's own.
+        full: Numpy arrays that replace all weights of the layer, as they were when the adapter was
+            last active; `Adapted.full_values` returns the present ones.
     """
 
     settings: Settings
@@ -79,82 +91,109 @@ class Adapter:
     full: list[np.ndarray] | None = None
 
     @property
-    def variables(self):
-        """dict from part to variable, of those there are."""
+    def variables(self) -> dict[str, keras.Variable]:
+        """The variables by part: "a", "b", "magnitude", "bias"."""
         parts = {part: getattr(self, part) for part in ("a", "b", "magnitude", "bias")}
         return {part: variable for part, variable in parts.items() if variable is not None}
 
 
 class Adapted:
-    """What a Keras layer needs to hold adapters; stands before its class.
+    """Mixin with which a Keras layer holds adapters; comes before the layer's class.
 
-    The layer's own weights never learn, whatever `trainable` is set to; the active adapters do
-    if the layer does. Where an adapter has all weights, its own are the layer's while it counts,
-    and learn; those of several that are combined do not, since they would be nobody's.
+    The layer's own weights are not trainable, whatever `trainable` is set to; the active adapters
+    are if the layer is. An adapter that is a copy of all weights is in place of them while it is
+    active, and trainable; where several are combined their weights are not, since they would belong
+    to no adapter.
+
+    Args:
+        *args: Arguments of the layer's class.
+        adapters: {name: settings}, as `get_config` returns them.
+        active: {name: weight}, as `get_config` returns it.
+        merged: Whether the weights that follow are merged ones.
+        **kwargs: Arguments of the layer's class.
 
     Attributes:
-        adapters: {name: Adapter}.
-        active: {name: share with which it counts}, of those that count.
-        merged: whether W holds the active adapters now.
+        adapters: {name: `Adapter`}.
+        active: {name: weight} of the active adapters.
+        merged: Whether W holds the active adapters.
     """
 
-    matrix = "kernel"  # attribute that holds W
-    base_class: type  # the Keras class that has adapters here
+    matrix = "kernel"  # the attribute that holds W
+    base_class: type  # the layer's class without adapters
+
+    adapters: dict[str, Adapter]
+    active: dict[str, float]
 
     def __init__(self, *args, adapters=None, active=None, merged=False, **kwargs):
         super().__init__(*args, **kwargs)
-        self._begin()
-        vars(self)["_planned"] = adapters or {}, active or {}, merged
+        self._start_adapters()
+        vars(self)["_from_config"] = adapters or {}, active or {}, merged
 
     def build(self, input_shape=None):
         super().build(input_shape)
-        self.resume(*self._planned)
+        self.restore_adapters(*self._from_config)
 
-    def resume(self, adapters, active, merged):
-        """Adds the adapters that a config tells of, with values that a file will overwrite."""
+    def restore_adapters(
+        self, adapters: dict[str, dict], active: dict[str, float], merged: bool
+    ) -> None:
+        """Add the adapters of a config, with values that a file will overwrite.
+
+        Args:
+            adapters: {name: settings}.
+            active: {name: weight}.
+            merged: Whether the weights that follow are merged ones.
+        """
         for name, settings in adapters.items():
             if name not in self.adapters:
                 self.add_adapter(name, Settings(**settings), np.random.default_rng(0))
         self.use(active)
-        if merged and self.active:  # W will be merged, by weights that are set or a file
+        if merged and self.active:  # W will be set to merged values
             vars(self)["_before"] = {}
 
     @classmethod
-    def take_over(cls, layer):
-        """Makes a built layer of the kind one that can hold adapters."""
-        exchange(layer, cls)
-        layer._begin()
+    def attach(cls, layer: keras.Layer) -> "Adapted":
+        """Turn a built layer, in place, into one that can hold adapters."""
+        change_class(layer, cls)
+        layer._start_adapters()
         return layer
 
-    def _begin(self):
-        # Plain dicts that no backend tracks: the variables are tracked where they are made.
+    def _start_adapters(self):
+        # Set here, so that Keras does not track them: it tracks the variables already.
         vars(self).update(adapters={}, active={}, _before=None, _in_place={}, _base=None)
 
-    def leave(self, merged):
-        """Makes the layer what it was before; it goes on answering as it does if merged."""
-        learned = self.trainable and all(x.settings.full for x in self.adapters.values())
+    def detach(self, merged: bool) -> None:
+        """Turn the layer back into one of its class without adapters.
+
+        Args:
+            merged: Whether what is merged stays in its weights.
+        """
+        trainable = self.trainable and all(x.settings.full for x in self.adapters.values())
         if merged:
-            vars(self).update(_in_place={}, _base=None)  # what is in place is the layer's own now
+            vars(self).update(_in_place={}, _base=None)  # what is in place stays
         for name in list(self.adapters):
             self.remove_adapter(name)
-        for name in ("adapters", "active", "_before", "_planned", "_in_place", "_base"):
+        for name in ("adapters", "active", "_before", "_from_config", "_in_place", "_base"):
             vars(self).pop(name, None)
-        exchange(self, self.base_class)
-        # TensorFlow's layers take what is set to its present value for no change.
-        self.trainable = not learned
-        self.trainable = learned
+        change_class(self, self.base_class)
+        # TensorFlow's layers ignore an attribute that is set to its present value.
+        self.trainable = not trainable
+        self.trainable = trainable
 
     # Adapters -----------------------------------------------------------------------------------
 
-    def add_adapter(self, name, settings, rng):
-        """Adds an adapter that changes nothing yet, and does not count yet.
+    def add_adapter(self, name: str, settings: Settings, rng: np.random.Generator) -> None:
+        """Add an adapter that is not active yet and would change nothing.
 
         Args:
-            name: identifier.
-            settings: `Settings`.
-            rng: numpy generator that draws A (Kaiming uniform, as PEFT does).
+            name: Identifier.
+            settings: Its settings.
+            rng: Generator from which A is drawn (Kaiming uniform, as in PEFT).
         """
-        self._tracker.unlock()
+        with unlocked(self):
+            self.adapters[name] = self._new_adapter(name, settings, rng)
+        self._update_trainable()
+
+    def _new_adapter(self, name, settings, rng):
         adapter, (inputs, outputs) = Adapter(settings), self.sizes
         if settings.rank:
             a, b = self._drawn(inputs, outputs, settings.rank, rng)
@@ -170,30 +209,27 @@ class Adapted:
             adapter.full = [value.copy() for value in self._base_arrays()]
         if settings.dropout and not hasattr(self, "_drops"):
             self._drops = keras.random.SeedGenerator(int(rng.integers(2**31)))
-        self._tracker.lock()
-        self.adapters[name] = adapter
-        self._settle()
+        return adapter
 
-    def remove_adapter(self, name):
-        """Forgets an adapter, its variables and its copy of the weights."""
+    def remove_adapter(self, name: str) -> None:
+        """Remove an adapter, its variables and its copy of the weights."""
         if name in self._in_place:
-            self._put({n: share for n, share in self._in_place.items() if n != name})
+            self._put_in_place({n: weight for n, weight in self._in_place.items() if n != name})
         for variable in self.adapters.pop(name).variables.values():
-            self._untrack_variable(variable)
+            remove_weight(self, variable)
         self.active.pop(name, None)
-        self._settle()
+        self._update_trainable()
         if hasattr(self, "_drops") and not any(x.settings.dropout for x in self.adapters.values()):
-            self._tracker.unlock()
-            self._tracker.untrack(self._drops)
-            self._tracker.lock()
+            remove_seed_generator(self, self._drops)
             del self._drops
 
-    def use(self, active):
-        """Says which adapters count, and with what share: {name: share}."""
+    def use(self, active: dict[str, float]) -> None:
+        """Make adapters active, {name: weight}, and no others; unknown names are ignored."""
         active = {n: float(w) for n, w in active.items() if n in self.adapters}
-        self._put({n: share for n, share in active.items() if self.adapters[n].settings.full})
+        full = {n: w for n, w in active.items() if self.adapters[n].settings.full}
+        self._put_in_place(full)
         vars(self)["active"] = active
-        self._settle()
+        self._update_trainable()
 
     def _variable(self, name, values):
         constant = keras.initializers.Constant(np.asarray(values, dtype="float32"))
@@ -212,28 +248,28 @@ class Adapted:
         self._mark(value)
 
     def _mark(self, value):
-        # A method: TensorFlow's layers take what is set to its present value for no change.
+        # A method: TensorFlow's layers ignore an attribute that is set to its present value.
         keras.layers.Layer.trainable.fset(self, value)
-        self._settle()
+        self._update_trainable()
 
-    def _settle(self):
-        """Lets those variables sleep that are not to learn, whatever `trainable` says."""
-        awake = {id(v) for n in self.active for v in self.adapters[n].variables.values()}
-        if self._own_learn():
-            awake |= {id(v) for v in self._own()}
-        for variable in self._trainable_variables:
-            variable.trainable = bool(self.trainable) and id(variable) in awake
+    def _update_trainable(self):
+        """Freeze the variables that are not trainable, whatever `trainable` says."""
+        trainable = {id(v) for n in self.active for v in self.adapters[n].variables.values()}
+        if self._own_is_trainable():
+            trainable |= {id(v) for v in self.base_weights()}
+        for variable in own_trainable_weights(self):
+            variable.trainable = bool(self.trainable) and id(variable) in trainable
 
-    def _own_learn(self):
-        """Whether the layer's own weights are one adapter's, or the base's of a layer like that."""
+    def _own_is_trainable(self):
+        """Whether the layer's own weights are a copy of one adapter, or the base of such copies."""
         if self.active:
             return self.active == self._in_place and list(self.active.values()) == [1.0]
         return bool(self.adapters) and all(x.settings.full for x in self.adapters.values())
 
     # Copies of all weights ------------------------------------------------------------------------
 
-    def _put(self, wanted):
-        """Puts the weights of adapters, {name: share}, into the layer; of none, the base's."""
+    def _put_in_place(self, wanted):
+        """Put the weights of adapters, {name: weight}, into the layer; without any, the base's."""
         if wanted == self._in_place:
             return
         now = self._arrays()
@@ -244,79 +280,79 @@ class Adapted:
         self._assign(self._combined(base, wanted))
 
     def _combined(self, base, wanted):
-        """Arrays: base + share (adapter - base), summed over adapters."""
-        copies = [(share, self.adapters[name].full) for name, share in wanted.items()]
+        """Return arrays: base + weight (adapter - base), summed over adapters."""
+        copies = [(weight, self.adapters[name].full) for name, weight in wanted.items()]
         if not copies:
             return base
-        if [share for share, _ in copies] == [1.0]:
+        if [weight for weight, _ in copies] == [1.0]:
             return copies[0][1]
         values = [value.astype("float64") for value in base]
         return [
-            value + sum(share * (copy[i].astype("float64") - value) for share, copy in copies)
+            value + sum(weight * (copy[i].astype("float64") - value) for weight, copy in copies)
             for i, value in enumerate(values)
         ]
 
-    def full_values(self, name):
-        """The layer's weights as an adapter with all weights has them, a list of numpy arrays."""
+    def full_values(self, name: str) -> list[np.ndarray] | None:
+        """Return the copy of all weights that an adapter is; None for one of another kind."""
         return self._arrays() if self._in_place == {name: 1.0} else self.adapters[name].full
 
-    def set_full(self, name, values):
-        """Gives an adapter with all weights their values."""
+    def set_full(self, name: str, values: Sequence[np.ndarray]) -> None:
+        """Set what `full_values` returns."""
         if self._in_place == {name: 1.0}:
             self._assign(values)
         else:
             self.adapters[name].full = [np.asarray(value) for value in values]
 
-    def own_paths(self):
-        """The ends of the paths of the layer's own weights: "kernel", "bias"."""
-        return [variable.name for variable in self._own()]
+    def own_paths(self) -> list[str]:
+        """Return the last parts of the paths of the layer's own weights: "kernel", "bias"."""
+        return [variable.name for variable in self.base_weights()]
 
     def _base_arrays(self):
         return self._base if self._in_place else self._arrays()
 
     def _arrays(self):
-        return [ops.convert_to_numpy(v).copy() for v in self._own()]
+        return [ops.convert_to_numpy(v).copy() for v in self.base_weights()]
 
     def _assign(self, values):
-        for variable, value in zip(self._own(), values, strict=True):
+        for variable, value in zip(self.base_weights(), values, strict=True):
             variable.assign(np.asarray(value).astype(variable.dtype))
 
     # Merging ------------------------------------------------------------------------------------
 
     @property
-    def merged(self):
+    def merged(self) -> bool:
         return self._before is not None
 
-    def merge(self):
-        """Puts the active adapters into W and the bias; does nothing if they are there."""
+    def merge(self) -> None:
+        """Add the active adapters to W and the bias; do nothing if they are merged already."""
         if self.merged or not self.active:
             return
         matrix, bias = self._merged_matrix(), self._merged_bias()
         if matrix is None and bias is None:
-            return  # copies of all weights are in place already
+            return  # copies of all weights are in place
         vars(self)["_before"] = dict(
-            zip((v.path for v in self._own()), self._arrays(), strict=True)
+            zip((v.path for v in self.base_weights()), self._arrays(), strict=True)
         )
         if matrix is not None:
             self._matrix_variable().assign(matrix)
         if bias is not None:
             self._bias_variable().assign(bias)
 
-    def unmerge(self):
-        """Gives W and the bias back, bit by bit; does nothing if nothing is merged."""
+    def unmerge(self) -> None:
+        """Restore W and the bias, bit by bit; do nothing if nothing is merged."""
         before = self.before_merging()
-        for variable in self._own() if before else ():
+        for variable in self.base_weights() if before else ():
             variable.assign(before[variable.path])
         vars(self)["_before"] = None
 
-    def before_merging(self):
-        """{path: numpy array} of W and the bias as they were; {} if nothing is merged."""
+    def before_merging(self) -> dict[str, np.ndarray]:
+        """Return {path: array} of the weights before merging; {} if nothing is merged."""
         if self._before == {}:
             raise ValueError(
                 f"{self.path} was copied weight by weight from a layer with merged adapters, and "
-                f"what its kernel was before is not known here. Copy the model by copy.deepcopy or "
-                f"by its files, or call kft.unmerge_lora on the original first; kft.lora.remove "
-                f"leaves this copy as a plain model."
+                f"its kernel before merging is not known. Copy the model by copy.deepcopy or by "
+                f"its files, or call kft.unmerge_lora on the original first; kft.lora.remove makes "
+                f"this copy a plain model."
             )
         return self._before or {}
 
@@ -325,13 +361,13 @@ class Adapted:
         if not parts:
             return None
         flat = self._flat("float64")
-        for share, adapter in parts:
+        for weight, adapter in parts:
             a, b = (ops.convert_to_numpy(v).astype("float64") for v in (adapter.a, adapter.b))
-            flat = flat + share * adapter.settings.scale * (a @ b)
+            flat = flat + weight * adapter.settings.scale * (a @ b)
         if (magnitude := parts[0][1].magnitude) is not None:
             norm = np.linalg.norm(flat, axis=0)
             flat = flat * (ops.convert_to_numpy(magnitude).astype("float64") / norm)
-        return self._unflat(flat)
+        return self.unflattened(flat)
 
     def _merged_bias(self):
         own, biases = self._bias_variable(), self._biases()
@@ -340,59 +376,61 @@ class Adapted:
         value = ops.convert_to_numpy(own).astype("float64")
         base = ops.convert_to_numpy(self._base_bias()).astype("float64")
         return value + sum(
-            share * (ops.convert_to_numpy(bias).astype("float64") - base) for share, bias in biases
+            weight * (ops.convert_to_numpy(bias).astype("float64") - base)
+            for weight, bias in biases
         )
 
-    def base_values(self):
-        """{path: numpy array} of the layer's own weights, those of the base without adapters."""
+    def base_values(self) -> dict[str, np.ndarray]:
+        """Return {path: array} of the layer's own weights as they are without adapters."""
         if self._in_place:
-            return dict(zip((v.path for v in self._own()), self._base, strict=True))
-        return {v.path: ops.convert_to_numpy(v) for v in self._own()} | self.before_merging()
+            return dict(zip((v.path for v in self.base_weights()), self._base, strict=True))
+        values = {v.path: ops.convert_to_numpy(v) for v in self.base_weights()}
+        return values | self.before_merging()
 
     # Computing ----------------------------------------------------------------------------------
 
     def call(self, inputs, training=None):
-        self._insist(training)
+        self._check_unmerged_in_training(training)
         outputs = self._product(inputs)
         if not self.merged:
-            for share, adapter in self._parts():
-                outputs = self._with(adapter, share, inputs, outputs, training)
+            for weight, adapter in self._parts():
+                outputs = self._with(adapter, weight, inputs, outputs, training)
         return self._finished(outputs, self._bias())
 
-    def _insist(self, training):
+    def _check_unmerged_in_training(self, training):
         if training and self.merged and self.trainable:
             raise ValueError(
-                f"{self.path}: merged adapters cannot learn. Call kft.unmerge_lora(model) first, "
-                f"or freeze the layer."
+                f"{self.path}: merged adapters cannot be trained. Call kft.unmerge_lora(model) "
+                f"first, or freeze the layer."
             )
 
     def _parts(self):
-        """[(share, adapter)] of the active ones that have A and B."""
-        active = [(share, self.adapters[name]) for name, share in self.active.items()]
-        return [(share, adapter) for share, adapter in active if adapter.a is not None]
+        """Return [(weight, adapter)] of the active adapters that have A and B."""
+        active = [(weight, self.adapters[name]) for name, weight in self.active.items()]
+        return [(weight, adapter) for weight, adapter in active if adapter.a is not None]
 
-    def _with(self, adapter, share, inputs, outputs, training):
-        """Equation 3 of Hu et al. 2021, or equation 5 of Liu et al. 2024, without the bias."""
+    def _with(self, adapter, weight, inputs, outputs, training):
+        """Apply equation 3 of Hu et al. 2021 or equation 5 of Liu et al. 2024, without the bias."""
         settings = adapter.settings
         dropped = settings.dropout and training
         x = keras.random.dropout(inputs, settings.dropout, seed=self._drops) if dropped else inputs
         # Adapters are kept in float32 under every policy, as in PEFT.
         a, b = (ops.cast(v, self.compute_dtype) for v in (adapter.a, adapter.b))
-        # The scale goes to where the numbers are fewest.
-        added = self._up(self._down(x, a) * (share * settings.scale), b)
+        # The scale is applied where there are the fewest numbers.
+        added = self._up(self._down(x, a) * (weight * settings.scale), b)
         if adapter.magnitude is None:
             return outputs + added
         magnitude = ops.cast(adapter.magnitude, self.compute_dtype)
         ratio = self._columns(magnitude / self._norm(adapter))
-        if dropped:  # as PEFT does: what the dropped inputs give, in place of what all give
+        if dropped:  # as in PEFT
             return outputs + (ratio - 1) * self._product(x) + ratio * added
         return ratio * (outputs + added)
 
     def _norm(self, adapter):
-        """||W + s A B|| by columns, (O,), a constant for the gradient (section 4.3 of the paper).
+        """Return ||W + s A B|| by columns, (O,), constant for the gradient (section 4.3).
 
-        |w + s A b|^2 = |w|^2 + 2 s (A^T w) b + s^2 b^T (A^T A) b for each column, so that nothing
-        of the size of W is formed but its squares.
+        |w + s A b|^2 = |w|^2 + 2 s (A^T w) b + s^2 b^T (A^T A) b for each column, so that of the
+        size of W only its squares are formed.
         """
         flat = ops.cast(self._flattened(self._matrix_variable()), "float32")
         a, b = (ops.cast(v, "float32") for v in (adapter.a, adapter.b))
@@ -403,26 +441,26 @@ class Adapted:
         return ops.cast(ops.stop_gradient(ops.sqrt(squared)), self.compute_dtype)
 
     def _biases(self):
-        """[(share, bias)] of the active adapters that have one."""
-        active = [(share, self.adapters[name].bias) for name, share in self.active.items()]
-        return [(share, x) for share, x in active if x is not None]
+        """Return [(weight, bias)] of the active adapters that have a bias."""
+        active = [(weight, self.adapters[name].bias) for name, weight in self.active.items()]
+        return [(weight, x) for weight, x in active if x is not None]
 
     def _bias(self):
         own, biases = self._bias_variable(), self._biases()
         if self.merged or not biases:
             return own
-        biases = [(share, ops.cast(bias, self.compute_dtype)) for share, bias in biases]
+        biases = [(weight, ops.cast(bias, self.compute_dtype)) for weight, bias in biases]
         if len(biases) == 1 and biases[0][0] == 1:
             return biases[0][1]
         base = ops.cast(self._base_bias(), self.compute_dtype)
-        return ops.add(own, sum(share * ops.subtract(bias, base) for share, bias in biases))
+        return ops.add(own, sum(weight * ops.subtract(bias, base) for weight, bias in biases))
 
     def _base_bias(self):
-        """The layer's bias without any adapter, beside which others may have all its weights."""
+        """Return the layer's bias without adapters."""
         own = self._bias_variable()
         if not self._in_place:
             return own
-        return self._base[next(i for i, v in enumerate(self._own()) if v is own)]
+        return self._base[next(i for i, v in enumerate(self.base_weights()) if v is own)]
 
     def _finished(self, outputs, bias):
         if bias is not None:
@@ -430,7 +468,7 @@ class Adapted:
         activation = getattr(self, "activation", None)
         return outputs if activation is None else activation(outputs)
 
-    # The layer seen as a matrix -----------------------------------------------------------------
+    # The layer as a matrix ----------------------------------------------------------------------
 
     def _matrix_variable(self):
         return getattr(self, self.matrix)
@@ -439,20 +477,22 @@ class Adapted:
         return getattr(self, "bias", None)
 
     @classmethod
-    def sizes_of(cls, layer):
-        """(I, O) of a layer of the kind, which may not hold adapters yet."""
+    def sizes_of(cls, layer: keras.Layer) -> tuple[int, int]:
+        """Return (I, O) of a layer of this class, with adapters or without."""
         shape = getattr(layer, cls.matrix).shape
         return math.prod(shape[:-1]), shape[-1]
 
     @property
-    def sizes(self):
+    def sizes(self) -> tuple[int, int]:
+        """(I, O)."""
         return self.sizes_of(self)
 
     def _flattened(self, matrix):
-        """The kernel, or one of its shape -> (I, O)."""
+        """Reshape the kernel, or an array of its shape, to (I, O)."""
         return ops.reshape(matrix, self.sizes)
 
-    def _unflat(self, flat):
+    def unflattened(self, flat: np.ndarray) -> np.ndarray:
+        """Reshape (I, O) to the shape of the kernel."""
         return np.reshape(flat, self._matrix_variable().shape)
 
     def _flat(self, dtype="float32"):
@@ -472,7 +512,7 @@ class Adapted:
         return ops.matmul(h, b)
 
     def _columns(self, vector):
-        """(O,) -> what is broadcast against the outputs."""
+        """Reshape (O,) so that it is broadcast against the outputs."""
         return vector
 
     # Files --------------------------------------------------------------------------------------
@@ -485,15 +525,14 @@ class Adapted:
             "merged": self.merged,
         }
 
-    def _own(self):
-        """The layer's own weights and statistics, in the order in which Keras writes them."""
+    def base_weights(self) -> list[keras.Variable]:
+        """Return the layer's own weights and statistics, in the order in which Keras saves them."""
         added = {id(v) for x in self.adapters.values() for v in x.variables.values()}
-        everything = [*self._trainable_variables, *self._non_trainable_variables]
-        return [v for v in everything if id(v) not in added]
+        return [v for v in own_weights(self) if id(v) not in added]
 
     def save_own_variables(self, store):
         base = self.base_values()
-        for i, variable in enumerate(self._own()):
+        for i, variable in enumerate(self.base_weights()):
             store[str(i)] = base[variable.path]
         for name, adapter in self.adapters.items():
             for part, variable in adapter.variables.items():
@@ -506,12 +545,12 @@ class Adapted:
         vars(self)["_before"] = None
         active = dict(self.active)
         self.use({})
-        self._assign([store[str(i)] for i in range(len(self._own()))])
+        self._assign([store[str(i)] for i in range(len(self.base_weights()))])
         for name, adapter in self.adapters.items():
             for part, variable in adapter.variables.items():
                 variable.assign(self._stored(store, f"lora_{part}_{name}", name))
             if adapter.settings.full:
-                keys = [f"lora_full_{i}_{name}" for i in range(len(self._own()))]
+                keys = [f"lora_full_{i}_{name}" for i in range(len(self.base_weights()))]
                 adapter.full = [np.asarray(self._stored(store, key, name)) for key in keys]
         self.use(active)
         if merged:
@@ -520,17 +559,7 @@ class Adapted:
     def _stored(self, store, key, name):
         if key not in store:
             raise ValueError(
-                f"{self.path} has an adapter {name!r}, and the file has none of it: load "
-                f"the weights before kft.add_lora, or adapters with kft.load_adapter."
+                f"{self.path} has an adapter {name!r}, and the file does not: load the weights "
+                f"before kft.add_lora, or adapters with kft.load_adapter."
             )
         return store[key]
-
-
-def exchange(layer, cls):
-    """Makes a layer an instance of another class with the same constructor."""
-    layer.__class__ = cls
-    # What Keras's constructor notes of `call`.
-    layer._call_signature = inspect.signature(layer.call)
-    layer.call_signature_parameters = list(layer._call_signature.parameters)
-    layer._call_has_training_arg = "training" in layer.call_signature_parameters
-    layer._call_has_context_arg = {"training": layer._call_has_training_arg}

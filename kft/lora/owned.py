@@ -1,181 +1,220 @@
-"""What learns in full with an adapter: the head, and whatever else is woken beside it.
+"""Weights that are trained in full with an adapter: the head, and layers that are unfrozen.
 
-As with PEFT's `modules_to_save`, each adapter has weights of its own there, which begin as the
-base's and are switched with it (`layers.Adapted` keeps them). A head belongs to every adapter from
-the start; another layer to the adapter that counts when the layer is woken.
+As with PEFT's `modules_to_save`, each adapter has a copy of these weights, which starts as the
+base's and is switched with the adapter (`layers.Adapted` keeps it). A head belongs to every adapter
+from the start; another layer to the adapter that is active when the layer is unfrozen.
 """
 
 import warnings
 import weakref
+from collections.abc import Iterable
 
 import keras
 import numpy as np
-from keras.src.models import Functional
 
-from kft.backbones.esm2.model import ESM2, MaskedLM
+from kft.keras_internals import (
+    Functional,
+    inbound_nodes,
+    origin_of,
+    own_trainable_weights,
+    sublayers_of,
+)
 from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
+from kft.messages import listed
 from kft.params import layers
-from kft.params.freezing import BEFORE_WAKING
-from kft.params.paths import ancestors, listed
+from kft.params.freezing import BEFORE_UNFREEZING
+from kft.params.paths import ancestors
 
 FULL = Settings(0, 0.0, full=True)
 
 
-def adapted(model):
-    """[(path, layer)] of the layers of a model that hold adapters."""
+def adapted(model: keras.Layer) -> list[tuple[str, Adapted]]:
+    """Return [(path, layer)] of the layers of a model that hold adapters."""
     return [(path, x) for path, x in layers(model).items() if isinstance(x, Adapted)]
 
 
-def names(model):
-    """The names of a model's adapters, in the order in which they were added.
+def names(model: keras.Model) -> list[str]:
+    """List the adapters of a model.
 
     Args:
-        model: any built Keras model.
+        model: Any built Keras model.
 
     Returns:
-        list of strings, empty if there are none.
+        Names in the order in which the adapters were added, empty if there are none.
+
+    Example:
+        >>> import kft
+        >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
+        >>> _ = kft.add_lora(backbone, rank=2, name="soluble")
+        >>> kft.lora.names(backbone)
+        ['soluble']
     """
     return list(dict.fromkeys(name for _, layer in adapted(model) for name in layer.adapters))
 
 
-def low_rank(layer):
-    """Whether an adapter of the layer is more than a copy of its weights."""
+def check_unmerged(model: keras.Model) -> None:
+    """Check that no adapters are merged.
+
+    Raises:
+        ValueError: Some are.
+    """
+    if any(layer.merged for _, layer in adapted(model)):
+        raise ValueError(f"{model.name} has merged adapters: call kft.unmerge_lora first.")
+
+
+def low_rank(layer: keras.Layer) -> bool:
+    """Return whether an adapter of the layer is more than a copy of its weights."""
     return any(not x.settings.full for x in getattr(layer, "adapters", {}).values())
 
 
 # Heads ------------------------------------------------------------------------------------------
 
 
-def head_of(model):
-    """Paths of the head: `model.head`, or the dense layers that make a plain model's outputs."""
+def head_of(model: keras.Model) -> list[str]:
+    """Return paths of the head: `model.head`, or the dense layers that make a model's outputs."""
     head = getattr(model, "head", None)
     heads = [head]
-    if head is None and not isinstance(model, ESM2 | MaskedLM):
-        heads = [_behind(output) for output in getattr(model, "outputs", None) or ()]
+    if head is None:
+        heads = [_dense_before(output) for output in getattr(model, "outputs", None) or ()]
     return [path for path, layer in layers(model).items() if any(layer is x for x in heads)]
 
 
-def head_paths(model):
-    """All paths of the head and of what is in it."""
+def head_paths(model: keras.Model) -> set[str]:
+    """Return all paths of the head and of the layers inside of it."""
     head = head_of(model)
     return {p for p in layers(model) if p in head or set(ancestors(p)) & set(head)}
 
 
-def _behind(output):
-    """The dense layer that makes an output, layers without weights aside; None for any other."""
-    layer = output._keras_history.operation
+def _dense_before(output):
+    """The dense layer that makes an output, but for layers without weights; None for any other."""
+    layer, number = origin_of(output)
     if isinstance(layer, Functional | keras.Sequential):
-        return _behind(layer.outputs[output._keras_history.tensor_index])
+        return _dense_before(layer.outputs[number])
     if getattr(layer, "weights", None):
         dense = isinstance(layer, keras.layers.Dense) and not low_rank(layer)
         return layer if dense else None
-    before = layer._inbound_nodes[0].input_tensors
-    return _behind(before[0]) if len(before) == 1 else None
+    before = inbound_nodes(layer)[0].input_tensors
+    return _dense_before(before[0]) if len(before) == 1 else None
 
 
-def head_settings(model):
-    """{path: `Settings`} of the layers of the head that have weights of their own."""
+def head_settings(model: keras.Model) -> dict[str, Settings]:
+    """Return {path: settings} of the layers of the head that have weights of their own."""
     head = head_paths(model)
     return {p: FULL for p, layer in layers(model).items() if p in head and has_weights(layer)}
 
 
-def has_weights(layer):
-    """Whether a layer has weights itself, those of the layers in it aside."""
-    return bool(layer._trainable_variables)
+def has_weights(layer: keras.Layer) -> bool:
+    """Return whether a layer holds weights itself, without those of the layers inside of it."""
+    return bool(own_trainable_weights(layer))
 
 
-def join(model):
-    """Gives a new head its part in the adapters that its backbone has already.
+def join(model: keras.Model) -> None:
+    """Give a new head its part in the adapters that its backbone has already.
 
     Args:
-        model: a model whose head may be new to them.
+        model: A model whose head may be new.
     """
     _WITH_HEADS.add(model)
     there = names(model)
     if not there:
         return
-    everything, shares = layers(model), _shares(model)
+    everything, active = layers(model), _active(model)
     for path in head_settings(model):
         for name in there:
             hold(everything[path], name)
-        everything[path].use(shares)
+        everything[path].use(active)
 
 
-def _shares(model):
-    """{name: share} of the adapters that count."""
-    return {n: share for _, layer in adapted(model) for n, share in layer.active.items()}
+def _active(model):
+    """{name: weight} of the active adapters."""
+    return {n: weight for _, layer in adapted(model) for n, weight in layer.active.items()}
 
 
-def beside(model, changed):
-    """The layers of heads that other models have on these layers: Keras keeps no list of them."""
+def beside(model: keras.Model, changed: Iterable[keras.Layer]) -> list[keras.Layer]:
+    """Return the layers of heads that other models have on changed layers.
+
+    Args:
+        model: The model whose layers were changed.
+        changed: The changed layers.
+    """
     wanted, found = {id(layer) for layer in changed}, []
     for other in list(_WITH_HEADS):
-        if other is not model and any(id(x) in wanted for x in other._flatten_layers()):
+        if other is not model and any(id(x) in wanted for x in sublayers_of(other)):
             everything = layers(other)
             found += [everything[path] for path in head_settings(other)]
     return found
 
 
-_WITH_HEADS = weakref.WeakSet()  # of `kft.Model`
+_WITH_HEADS: weakref.WeakSet = weakref.WeakSet()  # of `kft.Model`
 
 
-def hold(layer, name):
-    """Lets an adapter have all weights of a layer; they begin as the base's."""
+def hold(layer: keras.Layer, name: str) -> None:
+    """Let an adapter have a copy of all weights of a layer, which starts as the base's.
+
+    Args:
+        layer: A built layer.
+        name: Name of the adapter.
+    """
     if not isinstance(layer, Adapted):
-        (kind_of(layer) or LoRAWhole).take_over(layer)
+        (kind_of(layer) or LoRAWhole).attach(layer)
     if name not in layer.adapters:
         layer.add_adapter(name, FULL, np.random.default_rng(0))
 
 
-# Layers that are woken ----------------------------------------------------------------------------
+# Layers that are unfrozen -------------------------------------------------------------------------
 
 
-def counting(model):
-    """The name of the one adapter that counts alone and as it is; None if there is no such."""
-    shares = _shares(model)
-    return next(iter(shares)) if list(shares.values()) == [1.0] else None
+def only_active(model: keras.Model) -> str | None:
+    """Return the name of the one adapter that is active, with weight 1; None if there is none."""
+    active = _active(model)
+    return next(iter(active)) if list(active.values()) == [1.0] else None
 
 
-def _before_waking(model, woken):
-    if not any(isinstance(x, Adapted) for x in model._flatten_layers()):
+def _before_unfreezing(model, unfrozen):
+    if not any(isinstance(x, Adapted) for x in sublayers_of(model)):
         return
-    name = counting(model)
-    for layer in woken if name else ():
-        if (
-            has_weights(layer)
-            and not low_rank(layer)
-            and name not in getattr(layer, "adapters", ())
-        ):
+    name = only_active(model)
+    for layer in unfrozen if name else ():
+        new = has_weights(layer) and not low_rank(layer)
+        if new and name not in getattr(layer, "adapters", ()):
             hold(layer, name)
             layer.use({name: 1.0})
 
 
-BEFORE_WAKING.append(_before_waking)
+BEFORE_UNFREEZING.append(_before_unfreezing)
 
 
-def take_strays(model):
-    """Gives layers that were woken by hand to the adapter that counts, and says so.
+def claim_unfrozen(model: keras.Model) -> None:
+    """Give layers that were unfrozen by `layer.trainable` to the active adapter, with a warning.
 
-    What they were before is not known: it is what they are now that the base keeps.
+    Their weights before they were unfrozen are not known: the base keeps the present ones.
+
+    Args:
+        model: A model with adapters or without.
+
+    Warns:
+        UserWarning: There are such layers.
     """
-    name = counting(model)
+    name = only_active(model)
     if name is None:
         return
-    strays = {
+    unfrozen = {
         path: layer
         for path, layer in layers(model).items()
-        if model.trainable and not isinstance(layer, Adapted)
-        and any(v.trainable for v in layer._trainable_variables)
-    }  # fmt: skip
-    if not strays:
+        if model.trainable
+        and not isinstance(layer, Adapted)
+        and any(v.trainable for v in own_trainable_weights(layer))
+    }
+    if not unfrozen:
         return
-    for layer in strays.values():
+    for layer in unfrozen.values():
         hold(layer, name)
         layer.use({name: 1.0})
     warnings.warn(
-        f"{len(strays)} layers of {model.name} ({listed(strays, 3)}) learn, and not by "
-        f"kft.unfreeze since the adapter {name!r} was added: it has them from now on, and the base "
-        f"keeps them as they are. Wake layers with kft.unfreeze, so that what they were is kept.",
+        f"{len(unfrozen)} layers of {model.name} ({listed(unfrozen, 3)}) are trainable, and were "
+        f"not unfrozen by kft.unfreeze since the adapter {name!r} was added: they belong to it "
+        f"from now on, and the base keeps their present weights. Use kft.unfreeze, so that the "
+        f"base keeps their weights from before.",
         stacklevel=4,
     )

@@ -14,6 +14,7 @@ from kft.backbones.copies import (
     restore,
     without_flags,
 )
+from kft.keras_internals import functional_of, nodes_of, seed_generators, sublayers_of
 from kft.params import is_frozen, layers
 from kft.params.paths import listed
 
@@ -22,39 +23,49 @@ from kft.params.paths import listed
 class Learner(OrderedFit):
     """A functional Keras model whose frozen layers run in inference mode.
 
-    Keras does so for BatchNormalization alone. Here a whole layer of the graph, frozen as
-    `kft.params.is_frozen` says, is called with `training=False`: its dropout rests, and what it
-    answers can be computed once.
+    Keras does so only for BatchNormalization. Here a whole layer of the graph that is frozen, see
+    `kft.params.is_frozen`, is called with `training=False`: its dropout is inactive, and its output
+    can be computed once.
     """
 
-    def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
-        wakes = []
+    def run_graph(self, run, inputs, operation_fn, call_fn):
+        dropping = []
 
         def in_mode(operation):
             call = operation_fn(operation)
-            # Keras asks for shapes through here, too, and clones models.
+            # Keras computes shapes and clones models with this method, too.
             cloned = isinstance(call, keras.Operation)
-            if cloned and call is not operation and _rests(operation) and _drops(operation):
-                wakes.append(operation.name)
-            if call_fn or cloned or call == operation.compute_output_spec or not _rests(operation):
+            if (
+                cloned
+                and call is not operation
+                and _inactive(operation)
+                and _has_dropout(operation)
+            ):
+                dropping.append(operation.name)
+            if (
+                call_fn
+                or cloned
+                or call == operation.compute_output_spec
+                or not _inactive(operation)
+            ):
                 return call
             return lambda *args, **kwargs: operation(*args, **{**kwargs, "training": False})
 
-        outputs = super()._run_through_graph(inputs, in_mode, call_fn)
-        if wakes and "__init__" in vars(type(self)):
+        outputs = super().run_graph(run, inputs, in_mode, call_fn)
+        if dropping and "__init__" in vars(type(self)):
             warnings.warn(
                 f"The clone of {self.name} is a plain functional model, in which the dropout of "
-                f"{listed(dict.fromkeys(wakes), 3)} is active in training although the layers "
+                f"{listed(dict.fromkeys(dropping), 3)} is active in training although the layers "
                 f"are frozen. copy.deepcopy(model) makes a {type(self).__name__}, where it is not.",
                 stacklevel=4,
             )
         return outputs
 
     def compute_mask(self, inputs, previous_mask=None):
-        """None: the layers inside hand on Keras's masks themselves."""
+        """Return None: the layers inside pass on Keras's masks themselves."""
         return
 
-    keeps_adapters = True  # its config tells of the adapters in it, whosever layers they are
+    keeps_adapters = True  # its config includes the adapters of all its layers
 
     def get_config(self):
         found = adapters_of(layers(self))
@@ -76,8 +87,9 @@ class Learner(OrderedFit):
         return marked(model, config)
 
 
-def _rests(operation):
-    # Augmentation is part of the data: it goes on.
+def _inactive(operation):
+    """Return whether a layer of the graph is frozen and runs in inference mode."""
+    # Augmentation is part of the data: it stays active.
     return (
         isinstance(operation, keras.Layer)
         and not isinstance(operation, AUGMENTATION)
@@ -85,74 +97,71 @@ def _rests(operation):
     )
 
 
-def _drops(layer):
-    parts = layer._flatten_layers()
-    return any(part._seed_generators and getattr(part, "rate", 0) for part in parts)
+def _has_dropout(layer):
+    return any(seed_generators(x) and getattr(x, "rate", 0) for x in sublayers_of(layer))
 
 
-# The class that Keras's layers for images share, which it does not export.
+# The base class of Keras's augmentation layers, which Keras does not export.
 AUGMENTATION = keras.layers.RandomBrightness.__base__
 
 
-def flat(model):
-    """A functional model as a `Learner` in which no functional model is a layer.
+def flat(model: keras.Model) -> Learner:
+    """Return a functional model as a `Learner` in which no functional model is a layer.
 
     Args:
-        model: a functional or Sequential Keras model.
+        model: A functional or Sequential Keras model.
 
     Returns:
-        A `Learner` that shares the layers, or the model itself where it is one already.
+        Learner: it shares the layers, or is the model itself if that is flat already.
 
     Raises:
-        TypeError: a model that is not functional.
+        TypeError: If the model is not functional.
     """
     model = _graph(model)
     if model is None:
         raise TypeError(
-            "model must be a functional Keras model that is built: the layers of any other form "
-            "no graph that could be cut."
+            "model must be a functional Keras model that is built: the layers of any other do not "
+            "form a graph that can be cut."
         )
     if isinstance(model, Learner) and not any(_graph(layer) for layer in model.layers):
         return model
     tensors = {id(x): x for x in model.inputs}
-    _run_anew(model, tensors)
+    _run_again(model, tensors)
     outputs = keras.tree.map_structure(lambda x: tensors[id(x)], model.output)
     return Learner(model.input, outputs, name=model.name)
 
 
 def _graph(layer):
-    """The layer itself, or the model inside of a Sequential, if its graph says all it does."""
-    layer = getattr(layer, "_functional", layer)
+    """Return the layer, or the model inside of a Sequential, if its graph is all that it does."""
+    layer = functional_of(layer)
     runs = getattr(type(layer), "call", None)
     return layer if getattr(runs, "__qualname__", "") == "Functional.call" else None
 
 
-def _run_anew(model, tensors):
-    """Calls every layer of the graph once more, symbolically; functional ones are opened."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            args, kwargs = node.arguments.fill_in(tensors)
-            inner = _graph(node.operation)
-            if inner is None:
-                outputs = keras.tree.flatten(node.operation(*args, **kwargs))
-            else:
-                inside = dict(zip(map(id, inner.inputs), keras.tree.flatten(args), strict=True))
-                _run_anew(inner, inside)
-                outputs = [inside[id(x)] for x in inner.outputs]
-            tensors |= zip(map(id, node.outputs), outputs, strict=True)
+def _run_again(model, tensors):
+    """Call every layer of the graph once more, symbolically; functional ones are opened."""
+    for node in nodes_of(model):
+        if node.is_input:
+            continue
+        args, kwargs = node.arguments.fill_in(tensors)
+        inner = _graph(node.operation)
+        if inner is None:
+            outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+        else:
+            inside = dict(zip(map(id, inner.inputs), keras.tree.flatten(args), strict=True))
+            _run_again(inner, inside)
+            outputs = [inside[id(x)] for x in inner.outputs]
+        tensors |= zip(map(id, node.outputs), outputs, strict=True)
 
 
 def node_of(graph, layer):
-    """The first node of a functional model that calls a layer; the layer itself may have others.
+    """Return the first node of a functional model that calls a layer.
 
     Args:
-        graph: a functional Keras model.
-        layer: a layer of it.
+        graph: A functional Keras model.
+        layer: A layer of it, which may have nodes in other models.
 
     Returns:
         A Keras node: `input_tensors` and `output_tensors` are those of this model.
     """
-    nodes = [node for depth in graph._nodes_by_depth.values() for node in depth]
-    return next(node for node in nodes if node.operation is layer)
+    return next(node for node in nodes_of(graph, outputs_first=True) if node.operation is layer)

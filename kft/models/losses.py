@@ -1,21 +1,28 @@
-"""Losses: what training makes small, in numbers that padding and units do not change.
+"""Losses whose values do not depend on padding or on the unit of the targets.
 
-They take what heads answer (probabilities, or numbers in the unit of the targets), work in
+They take what heads predict (probabilities, or numbers in the unit of the targets), work in
 float32, and reduce by "mean_with_sample_weight": the sum of weight times loss over the sum of
-the weights. Positions of weight 0 so change nothing, not even the scale, and without weights it
-is the plain mean.
+the weights. Positions of weight 0 therefore change nothing, not even the scale, and without weights
+it is the plain mean.
 
 Shapes: `B` records, `L` positions, `K` classes, labels or targets.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from kft.keras_internals import set_direction
+
 REDUCTION = "mean_with_sample_weight"
 
-# Probabilities are raised to it before the logarithm. Keras's 1e-7 would give a record that is
-# wrong by more than 16 nats no gradient at all; 1 / 1e-30 times any weight is still finite.
+# Lower bound of probabilities in logarithms. With Keras's 1e-7 a record that is wrong by more than
+# 16 nats would have no gradient at all; 1 / 1e-30 times any weight is still finite.
 _FLOOR = 1e-30
 
 
@@ -24,18 +31,20 @@ class CrossEntropy(keras.losses.Loss):
     """Cross-entropy of class probabilities and integer targets: -log p of the true class.
 
     Args:
-        class_weight: K numbers, what a record (or residue) of each class counts, or None for 1.
-            They are taken as given: those of `balanced` have mean 1 over the records, and so
-            leave the scale of the loss as it is.
-        label_smoothing: share s of the truth that is spread evenly over all K classes, 0 <= s < 1
-            (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7).
+        class_weight: K numbers, the weight of a record (or residue) of each class, or None for 1.
+            They are not normalised: those of `balanced` have mean 1 over the records, which keeps
+            the scale of the loss.
+        label_smoothing: Fraction s of each target that is spread evenly over all K classes,
+            0 <= s < 1 (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7).
+        name: Name of the loss.
+        reduction: As for `keras.losses.Loss`.
 
     Call with integers (B,) or (B, L), a last axis of 1 allowed, probabilities (B, K) or
     (B, L, K), and sample weights (B,) or (B, L) or None; returns a float32 number, in nats.
 
     Raises:
-        ValueError: weights that are negative or not one per class, a smoothing outside [0, 1),
-            targets that are not one per answer.
+        ValueError: If weights are negative or not one per class, the smoothing is outside [0, 1),
+            or targets are not one per prediction.
 
     Example:
         >>> loss = CrossEntropy(class_weight=[1.0, 2.0])
@@ -44,14 +53,19 @@ class CrossEntropy(keras.losses.Loss):
     """
 
     def __init__(
-        self, class_weight=None, label_smoothing=0.0, name="cross_entropy", reduction=REDUCTION
+        self,
+        class_weight: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        name: str = "cross_entropy",
+        reduction: str = REDUCTION,
     ):
         super().__init__(name=name, reduction=reduction, dtype="float32")
         self.class_weight = _weights("class_weight", class_weight)
-        self.label_smoothing = _share("label_smoothing", label_smoothing)
+        self.label_smoothing = _fraction("label_smoothing", label_smoothing)
 
     def call(self, y_true, y_pred):
-        y_true = ops.cast(_one_per_answer(y_true, y_pred), "int32")
+        """Return the losses (B,) or (B, L)."""
+        y_true = ops.cast(_one_per_prediction(y_true, y_pred), "int32")
         log = ops.log(ops.maximum(y_pred, _FLOOR))  # (B[, L], K)
         own = ops.take_along_axis(log, ops.expand_dims(y_true, -1), axis=-1)
         losses = -ops.squeeze(own, axis=-1)  # (B[, L])
@@ -64,7 +78,8 @@ class CrossEntropy(keras.losses.Loss):
             losses = losses * ops.take(weights, y_true, axis=0)
         return losses
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Return the arguments."""
         config = {"class_weight": self.class_weight, "label_smoothing": self.label_smoothing}
         return {**super().get_config(), **config}
 
@@ -74,16 +89,18 @@ class BinaryCrossEntropy(keras.losses.Loss):
     """Cross-entropy of independent labels, each 0 or 1, averaged over the labels.
 
     Args:
-        positive_weight: K numbers, what a 1 counts beside a 0 of the same label, or None for 1.
-            The number of zeros over that of ones balances a label.
-        label_smoothing: share s by which targets move towards one half, 0 <= s < 1.
+        positive_weight: K numbers, the weight of a 1 relative to a 0 of the same label, or None
+            for 1. The number of zeros over that of ones balances a label.
+        label_smoothing: Fraction s by which targets move towards one half, 0 <= s < 1.
+        name: Name of the loss.
+        reduction: As for `keras.losses.Loss`.
 
     Call with 0 or 1 (B, K), probabilities (B, K), and sample weights (B,) or None; returns a
     float32 number, in nats.
 
     Raises:
-        ValueError: weights that are negative or not one per label, a smoothing outside [0, 1),
-            targets of another shape than the answers.
+        ValueError: If weights are negative or not one per label, the smoothing is outside [0, 1),
+            or targets have another shape than the predictions.
 
     Example:
         >>> loss = BinaryCrossEntropy(positive_weight=[3.0, 1.0])
@@ -93,17 +110,18 @@ class BinaryCrossEntropy(keras.losses.Loss):
 
     def __init__(
         self,
-        positive_weight=None,
-        label_smoothing=0.0,
-        name="binary_cross_entropy",
-        reduction=REDUCTION,
+        positive_weight: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        name: str = "binary_cross_entropy",
+        reduction: str = REDUCTION,
     ):
         super().__init__(name=name, reduction=reduction, dtype="float32")
         self.positive_weight = _weights("positive_weight", positive_weight)
-        self.label_smoothing = _share("label_smoothing", label_smoothing)
+        self.label_smoothing = _fraction("label_smoothing", label_smoothing)
 
     def call(self, y_true, y_pred):
-        y_true = _like_answers(y_true, y_pred)
+        """Return the losses (B,)."""
+        y_true = _like_predictions(y_true, y_pred)
         y_true = y_true * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
         ones = y_true * ops.log(ops.maximum(y_pred, _FLOOR))
         if self.positive_weight is not None:
@@ -113,7 +131,8 @@ class BinaryCrossEntropy(keras.losses.Loss):
         zeros = (1.0 - y_true) * ops.log(ops.maximum(1.0 - y_pred, 1e-7))
         return -ops.mean(ones + zeros, axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Return the arguments."""
         config = {"positive_weight": self.positive_weight, "label_smoothing": self.label_smoothing}
         return {**super().get_config(), **config}
 
@@ -122,25 +141,32 @@ class BinaryCrossEntropy(keras.losses.Loss):
 class SquaredError(keras.losses.Loss):
     """Squared error in units of the targets' standard deviation, averaged over the targets.
 
-    In these units a head that answers the mean has a loss of about 1 whatever was measured, so
-    that one learning rate serves nanomolar and kelvin.
+    In these units a head that predicts the mean has a loss of about 1 whatever was measured, so
+    that one learning rate suits nanomolar and kelvin.
 
     Args:
-        std: the standard deviation, one number or K, one per target; 1 is the plain squared error.
+        std: Standard deviation, one number or K, one per target; 1 is the plain squared error.
+        name: Name of the loss.
+        reduction: As for `keras.losses.Loss`.
 
-    Call with numbers (B, K) or (B, L, K), where K is 1 also (B,) or (B, L), answers (B, K) or
+    Call with numbers (B, K) or (B, L, K), if K is 1 also (B,) or (B, L), predictions (B, K) or
     (B, L, K), and sample weights (B,) or (B, L) or None; returns a float32 number.
 
     Raises:
-        ValueError: a std that is not positive or not one per target, targets of another shape
-            than the answers.
+        ValueError: If a std is not positive or not one per target, or targets have another shape
+            than the predictions.
 
     Example:
         >>> float(SquaredError(std=10.0)(np.array([20.0, 0.0]), np.array([[10.0], [0.0]])))
         0.5
     """
 
-    def __init__(self, std=1.0, name="squared_error", reduction=REDUCTION):
+    def __init__(
+        self,
+        std: float | Sequence[float] = 1.0,
+        name: str = "squared_error",
+        reduction: str = REDUCTION,
+    ):
         super().__init__(name=name, reduction=reduction, dtype="float32")
         array = np.asarray(std, dtype="float64")
         if array.ndim > 1 or not (np.isfinite(array) & (array > 0)).all():
@@ -150,58 +176,61 @@ class SquaredError(keras.losses.Loss):
         self.std = array.tolist()
 
     def call(self, y_true, y_pred):
+        """Return the losses (B,) or (B, L)."""
         if isinstance(self.std, list):
             _check_count("std", self.std, y_pred)
         std = ops.convert_to_tensor(self.std, dtype="float32")
-        return ops.mean(ops.square((_like_answers(y_true, y_pred) - y_pred) / std), axis=-1)
+        return ops.mean(ops.square((_like_predictions(y_true, y_pred) - y_pred) / std), axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Return the arguments."""
         return {**super().get_config(), "std": self.std}
 
 
 @keras.saving.register_keras_serializable("kft")
 class AbsoluteError(keras.metrics.MeanMetricWrapper):
-    """The mean absolute error in the unit of the targets, a metric for one target or several.
+    """Mean absolute error in the unit of the targets, a metric for one target or several.
 
-    Keras's own takes targets (B, L) beside answers (B, L, 1) for one record of L targets, and
+    Keras's own reads targets (B, L) with predictions (B, L, 1) as records of L targets each, and
     then has no place for the weights of positions.
 
     Args:
-        name: what histories call it.
-        dtype: of the state; None takes Keras's.
+        name: Name of the metric in histories.
+        dtype: Dtype of the state; None takes Keras's.
 
     Example:
         >>> metric = AbsoluteError()
-        >>> answers, weights = np.array([[[3.0], [0.0]]]), np.array([[1.0, 0.0]])
-        >>> metric.update_state(np.array([[1.0, 9.0]]), answers, weights)
+        >>> predictions, weights = np.array([[[3.0], [0.0]]]), np.array([[1.0, 0.0]])
+        >>> metric.update_state(np.array([[1.0, 9.0]]), predictions, weights)
         >>> float(metric.result())
         2.0
     """
 
-    def __init__(self, name="mean_absolute_error", dtype=None):
+    def __init__(self, name: str = "mean_absolute_error", dtype: Any = None):
         super().__init__(fn=_absolute_error, name=name, dtype=dtype)
-        self._direction = "down"  # less is better, for Keras's callbacks
+        set_direction(self, "down")  # less is better, for Keras's callbacks
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Return the arguments."""
         return {"name": self.name, "dtype": self.dtype}
 
 
-def balanced(targets, classes, masks=None):
-    """Weights that let every class count alike: n / (classes * count of the class).
+def balanced(targets: Any, classes: int, masks: Sequence[np.ndarray] | None = None) -> np.ndarray:
+    """Compute weights that give every class the same total: n / (classes * count of the class).
 
     This is "balanced" of scikit-learn's `compute_class_weight` (King and Zeng 2001). The mean
     weight over the targets is 1.
 
     Args:
-        targets: integers (n,), or for residue tasks a list of integer arrays, one per record.
-        classes: number K of classes.
-        masks: with a list of arrays, bool arrays that mark what counts, or None for all.
+        targets: Integers (n,), or for residue tasks a list of integer arrays, one per record.
+        classes: Number K of classes.
+        masks: With a list of arrays, bool arrays that mark the targets to use, or None for all.
 
     Returns:
         float64 array (K,), for the `class_weight` of `CrossEntropy`.
 
     Raises:
-        ValueError: targets that are no classes, or a class that does not occur.
+        ValueError: If a target is not a class, or a class does not occur.
 
     Example:
         >>> balanced([0, 0, 0, 1], 2).round(3).tolist()
@@ -221,48 +250,48 @@ def balanced(targets, classes, masks=None):
     if not counts.all():
         raise ValueError(
             f"class {int(np.argmin(counts))} occurs in none of the {len(targets)} targets, and has "
-            f"no balanced weight: leave the class out, or give the weights by hand."
+            f"no balanced weight: leave the class out, or give the weights yourself."
         )
     return len(targets) / (classes * counts)
 
 
 def _absolute_error(y_true, y_pred):
     y_pred = ops.convert_to_tensor(y_pred, dtype="float32")
-    return ops.mean(ops.abs(_like_answers(y_true, y_pred) - y_pred), axis=-1)
+    return ops.mean(ops.abs(_like_predictions(y_true, y_pred) - y_pred), axis=-1)
 
 
-# What fits together -----------------------------------------------------------------------------
+# Checks -----------------------------------------------------------------------------
 
 
-def _one_per_answer(y_true, y_pred):
-    """(B[, L]) or (B[, L], 1) -> (B[, L]), beside answers (B[, L], K)."""
+def _one_per_prediction(y_true, y_pred):
+    """Return targets (B[, L]) or (B[, L], 1) as (B[, L]), for predictions (B[, L], K)."""
     y_true = ops.convert_to_tensor(y_true)
     if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
         y_true = ops.squeeze(y_true, axis=-1)
     if not _same(y_true.shape, y_pred.shape[:-1]):
         raise ValueError(
-            f"targets must be one class each for answers of shape {tuple(y_pred.shape)}, received "
-            f"shape {tuple(y_true.shape)}. Residue targets need a per-residue head; one-hot rows "
-            f"become classes by numpy.argmax."
+            f"targets must be one class each for predictions of shape {tuple(y_pred.shape)}, "
+            f"received shape {tuple(y_true.shape)}. Residue targets need a per-residue head; "
+            f"numpy.argmax turns one-hot rows into classes."
         )
     return y_true
 
 
-def _like_answers(y_true, y_pred):
-    """(B[, L], K), or (B[, L]) where K is 1 -> (B[, L], K)."""
+def _like_predictions(y_true, y_pred):
+    """Return targets (B[, L], K), or (B[, L]) if K is 1, as (B[, L], K)."""
     y_true = ops.convert_to_tensor(y_true, dtype=y_pred.dtype)
     if len(y_true.shape) == len(y_pred.shape) - 1 and y_pred.shape[-1] == 1:
         y_true = ops.expand_dims(y_true, -1)
     if not _same(y_true.shape, y_pred.shape):
         raise ValueError(
-            f"targets must have the shape of the answers, {tuple(y_pred.shape)}, received "
+            f"targets must have the shape of the predictions, {tuple(y_pred.shape)}, received "
             f"{tuple(y_true.shape)}: give the head as many targets or labels as the data has."
         )
     return y_true
 
 
 def _same(shape, other):
-    """Whether two shapes can be the same; None, a size not known yet, may be any."""
+    """Return whether two shapes can be the same; None, a size not known yet, may be any."""
     return len(shape) == len(other) and all(
         a is None or b is None or a == b for a, b in zip(shape, other, strict=True)
     )
@@ -293,7 +322,7 @@ def _weights(name, weights):
     return array.tolist()
 
 
-def _share(name, value):
+def _fraction(name, value):
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, received {value}.")
     return float(value)

@@ -1,5 +1,10 @@
 """A model: a backbone and a head in one functional Keras graph."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -11,6 +16,7 @@ from kft.backbones.copies import (
     names_of,
     restore,
 )
+from kft.keras_internals import sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
 from kft.params import find, layers, weights
@@ -19,22 +25,27 @@ from kft.params.paths import listed
 
 @keras.saving.register_keras_serializable("kft")
 class Model(Learner):
-    """A backbone with a head on top; everything else is Keras.
+    """Backbone with a head on top; everything else is Keras.
 
-    The layers of both stand side by side in one flat graph, so that a single block can be
-    frozen, looked at or cut off. Frozen layers run in inference mode, see `Learner`.
+    The layers of both are in one flat graph, so that a single block can be frozen, inspected or cut
+    off. Frozen layers run in inference mode, see `Learner`.
 
     `copy.deepcopy(model)` makes another one that shares nothing with it. `clone_model` of Keras
     does too, with new weights, but a plain functional model without `backbone` and `encode`.
 
     Args:
-        backbone: a kft backbone, for example of `kft.load`, or any functional Keras model. Its
+        backbone: A kft backbone, for example from `kft.load`, or any functional Keras model. Its
             layers are shared, not copied.
-        head: a layer that is called with the backbone's output and, where the backbone has one,
-            its `residue_mask`, for example `kft.heads.Regression()`.
+        head: A layer that is called with the backbone's output and, if the backbone has one, its
+            `position_mask`, for example `kft.heads.Regression()`.
+        name: Name of the Keras model.
 
     Attributes:
-        backbone, head: the two parts.
+        backbone: The backbone.
+        head: The head.
+
+    Raises:
+        ValueError: If the backbone has a layer with the name of the head.
 
     Example:
         >>> import kft
@@ -44,47 +55,53 @@ class Model(Learner):
         (2, 2)
     """
 
-    def __init__(self, backbone, head, name="model", **kwargs):
-        mask = getattr(backbone, "residue_mask", None)
+    def __init__(
+        self,
+        backbone: keras.Model,
+        head: keras.layers.Layer,
+        name: str = "model",
+        **kwargs: Any,
+    ):
+        mask = getattr(backbone, "position_mask", None)
         inputs = [backbone.output] if mask is None else [backbone.output, mask]
         names = {layer.name for layer in backbone.layers}
         if getattr(head, "name", None) in names:
             raise ValueError(
-                f"The backbone has a layer named {head.name!r}, as the head is: give the head "
+                f"The backbone has a layer named {head.name!r}, as the head has: give the head "
                 f"another name, for example name='new_head'."
             )
         pooling = getattr(head, "pooling", None)
         if pooling is not None and pooling.kind != "attention" and pooling.name not in names:
-            # A node of its own: with the backbone frozen, the head learns from vectors alone.
+            # A separate node: with the backbone frozen, only vectors are kept for the head.
             inputs = [pooling(*inputs)]
         super().__init__(backbone.input, head(*inputs), name=name, **kwargs)
-        # Not as a tracked attribute: its layers are already layers of this graph, and would be
-        # listed twice.
-        vars(self)["backbone"] = backbone
+        # Not a tracked attribute: its layers are in this graph already, and would be listed twice.
+        self.__dict__["backbone"] = backbone
         self.head = head
-        join(self)  # the backbone may have adapters, and each has a head of its own
+        join(self)  # the backbone may have adapters, each with a head
 
-    keeps_head = True  # its config tells of adapters in the head, whatever that is made of
+    keeps_head = True  # its config includes adapters in the head, whatever that is made of
 
     @property
-    def encode(self):
-        """The backbone's `encode`; None where it takes arrays as they are."""
+    def encode(self) -> Any:
+        """The backbone's `encode`; None if it takes arrays as they are."""
         return getattr(self.backbone, "encode", None)
 
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
-        """Keras's `predict`. Answers to batches of `kft.batches` come in the records' order."""
-        chosen = getattr(x, "chosen", None)  # of `kft.batches`; planned anew afterwards
-        answers = super().predict(x, batch_size, verbose, steps, callbacks)
+        """Run Keras's `predict`; for batches of `kft.batches` return the order of the records."""
+        chosen = getattr(x, "chosen", None)  # of `kft.batches`, which plan the next epoch later
+        found = super().predict(x, batch_size, verbose, steps, callbacks)
         if chosen is None:
-            return answers
+            return found
         order = np.argsort(np.concatenate(chosen[:steps]))
-        return keras.tree.map_structure(lambda answer: answer[order], answers)
+        return keras.tree.map_structure(lambda rows: rows[order], found)
 
     def _in_head(self):
-        """{path: layer} of the head, "" for itself."""
+        """Return {path: layer} of the head, with "" for the head itself."""
         return {"": self.head, **layers(self.head)}
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Return what the model is rebuilt from."""
         return {
             "name": self.name,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
@@ -94,14 +111,16 @@ class Model(Learner):
             **({} if isinstance(self.backbone, Copied) else names_of(self)),
         }
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict:
+        """Return what the model is compiled from."""
         config = super().get_compile_config()
-        # Keras writes down what "auto" means on the present backend. On torch, the True of the
-        # others would trace for a minute.
+        # Keras stores what "auto" means on this backend. On torch, the True of the others would
+        # trace for a minute.
         return config and {**config, "jit_compile": "auto"}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        """Rebuild a model from its config."""
         parts = {
             part: keras.saving.deserialize_keras_object(config[part], custom_objects)
             for part in ("backbone", "head")
@@ -109,32 +128,32 @@ class Model(Learner):
         model = cls(**parts, name=config["name"])
         restore(model._in_head(), config.get("exchanged", {}))
         # A model is frozen as it was, or the optimizer's state would not fit it.
-        if "frozen" in config:  # an older file, by Keras's paths, which may count on in a process
-            for layer in model._flatten_layers(include_self=False):
+        if "frozen" in config:  # an older file, with Keras's paths, which a process may number on
+            for layer in sublayers_of(model, include_self=False):
                 layer.trainable = layer.path not in config["frozen"]
         return marked(model, config)
 
 
-def replace_head(model, head, features=None):
-    """Chops a model's head and puts another one on its backbone.
+def replace_head(model: keras.Model, head: keras.layers.Layer, features: Any = None) -> Model:
+    """Remove a model's head and put another one on its backbone.
 
-    Layers are shared, so the backbone keeps what it has learned, and what is frozen stays frozen.
+    Layers are shared, so the backbone keeps its trained weights, and frozen layers stay frozen.
     kft's heads start from zero weights (Dosovitskiy et al. 2021, section 3.2).
 
     Args:
-        model: a `kft.Model`, or any functional Keras model.
-        head: a layer that is called with the features, for example `kft.heads.Classification(10)`.
-        features: pattern of the one layer whose output the head is to take, see `kft.freeze`.
-            None takes what the last layer with weights takes, which is to be chopped with all
-            that follows it. A `kft.Model` knows its head, and takes None alone.
+        model: A `kft.Model`, or any functional Keras model.
+        head: A layer that is called with the features, for example `kft.heads.Classification(10)`.
+        features: Pattern of the one layer whose output the head is called with, see `kft.freeze`.
+            None takes the input of the last layer with weights, which is removed with all that
+            follows it. For a `kft.Model` only None is allowed, since its head is known.
 
     Returns:
-        A `kft.Model` that is not compiled.
+        Model: not compiled.
 
     Raises:
-        TypeError: a model that is not functional.
-        ValueError: the pattern matches no layer, or several, or is given with a `kft.Model`; a
-            model without a layer to chop; a head named as a layer of the backbone.
+        TypeError: If the model is not functional.
+        ValueError: If the pattern matches no layer or several, or is given with a `kft.Model`; if
+            the model has no layer to remove; or if the backbone has a layer with the head's name.
 
     Example:
         >>> import kft
@@ -172,17 +191,17 @@ def _features(model, graph, pattern):
     return node_of(graph, weighted[-1]).input_tensors[0]
 
 
-def load_saved(path):
-    """Loads what `model.save` wrote, in Keras's safe mode, and looks at its weights.
+def load_saved(path: str | Path) -> keras.Model:
+    """Load what `model.save` wrote, in Keras's safe mode, and check its weights.
 
     Args:
-        path: of a `.keras` file.
+        path: Path of a `.keras` file.
 
     Returns:
-        The model.
+        keras.Model: the model.
 
     Raises:
-        ValueError: the file is none of Keras's, or holds weights that are no finite numbers.
+        ValueError: If the file was not written by Keras, or a weight is NaN or infinite.
 
     Example:
         `load_saved("amp.keras")`
@@ -194,8 +213,7 @@ def load_saved(path):
     wrong = [name for name, x in found if not np.isfinite(x.astype("float32")).all()]
     if wrong:
         raise ValueError(
-            f"{path}: {listed(wrong, 3)} hold values that are no finite numbers: the file is of a "
-            f"training that diverged. Take an earlier one, or train anew with a smaller "
-            f"learning rate."
+            f"{path}: {listed(wrong, 3)} hold NaN or infinity: the training that wrote the file "
+            f"has diverged. Use an earlier file, or train again with a smaller learning rate."
         )
     return model

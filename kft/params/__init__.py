@@ -1,14 +1,14 @@
-"""The weights of any Keras model: their paths, which of them learn, and proof of which did not.
+"""The weights of any Keras model: their paths, which are trainable, and which have changed.
 
-A path is the chain of layer names from the model down, then the weight's name, joined by "/":
+A path is the chain of layer names from the model down to the weight, joined by "/", for example
 "block_0/query/kernel". It is the same on every backend, in every process and after save and load.
-Names in a functional or sequential model are those that Keras keeps in its file. Inside any other
-layer, a name that Keras made up ("dense_7") counts on within one process, so it becomes the snake
-case name of the class and the place among its like: "dense", "dense_1", "dense_2".
+Names in a functional or sequential model are those in Keras's files. Inside any other layer, Keras
+numbers the names it makes up ("dense_7") through the whole process, so they are replaced by the
+name of the class in snake case and a number within that layer: "dense", "dense_1", "dense_2".
 
-Freezing speaks Keras's own language, `layer.trainable`, so that kft and plain Keras code mix. In
-Keras a variable learns if the model's and the variable's `trainable` are True; the layers between
-them only hand the flag down when it is set.
+Freezing uses Keras's own `layer.trainable`, so kft and plain Keras code can be mixed. In Keras a
+variable is trained if `trainable` is True for the model and for the variable; setting the flag of
+a layer sets it for everything inside.
 """
 
 from kft.params.fingerprints import digest, digests, fingerprint
@@ -21,11 +21,12 @@ from kft.params.freezing import (
     train_only,
     unfreeze,
 )
-from kft.params.paths import Weight, find, layers, weights
+from kft.params.paths import Pattern, Weight, find, layers, weights
 from kft.params.table import Parameters, parameters
 
 __all__ = [
     "Parameters",
+    "Pattern",
     "Weight",
     "by_hand",
     "differences",

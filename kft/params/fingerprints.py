@@ -1,23 +1,28 @@
-"""Digests of weights: proof that what is frozen did not move."""
+"""Digests of weights, to prove that frozen weights have not changed."""
+
+from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import keras
+import numpy as np
 
-from kft.params.paths import find, synchronise, weights
+from kft.keras_internals import sublayers_of
+from kft.params.paths import Pattern, Weight, find, synchronise, weights
 
-_UNSAID = object()  # None says "all"
+_NOT_GIVEN: Any = object()  # None means "all"
 
 
-def digest(variable, values=None):
-    """Digests one variable: sha256 over its dtype, shape and bytes, as hex.
+def digest(variable: keras.Variable, values: np.ndarray | None = None) -> str:
+    """Compute the sha256 digest of one variable from its dtype, shape and bytes.
 
     Args:
-        variable: a `keras.Variable`.
-        values: numpy array to take in place of what the variable holds now.
+        variable: The variable.
+        values: Array to use instead of the variable's present values.
 
     Returns:
-        str of 64 hexadecimal digits, the same on every backend for the same values.
+        64 hexadecimal digits, the same on every backend for the same values.
 
     Example:
         >>> digest(keras.Variable([1.0, 2.0])) == digest(keras.Variable([1.0, 2.5]))
@@ -28,18 +33,24 @@ def digest(variable, values=None):
     return hashlib.sha256(head + values.tobytes()).hexdigest()
 
 
-def digests(model, pattern=_UNSAID, trainable=_UNSAID):
-    """Digests each weight, to see which of them moved.
+def digests(
+    model: keras.Model,
+    pattern: Pattern | bool | None = _NOT_GIVEN,
+    trainable: bool | None = _NOT_GIVEN,
+) -> dict[str, str]:
+    """Compute the digest of each weight, to see which of them change.
 
     Args:
-        model: any built Keras model.
-        pattern, trainable: which weights, see `fingerprint`.
+        model: Any built Keras model.
+        pattern: Layers whose weights are digested, see `fingerprint`.
+        trainable: Whether trainable or frozen weights are digested, see `fingerprint`.
 
     Returns:
-        dict from path to `digest`, in the order of `weights`.
+        Path -> `digest`, in the order of `weights`.
 
     Raises:
-        ValueError, TypeError: see `fingerprint`.
+        ValueError: As `fingerprint`.
+        TypeError: As `fingerprint`.
 
     Example:
         >>> dense = [keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1, name="out")]
@@ -51,25 +62,28 @@ def digests(model, pattern=_UNSAID, trainable=_UNSAID):
     return {weight.path: digest(weight.variable) for weight in _chosen(model, pattern, trainable)}
 
 
-def fingerprint(model, pattern=_UNSAID, trainable=_UNSAID):
-    """Digests a model's weights into one string, to prove that they did not move.
+def fingerprint(
+    model: keras.Model,
+    pattern: Pattern | bool | None = _NOT_GIVEN,
+    trainable: bool | None = _NOT_GIVEN,
+) -> str:
+    """Compute one digest of a model's weights, to prove that they have not changed.
 
     Args:
-        model: any built Keras model.
-        pattern: whose weights, the layers that `freeze` would take: a path, a list of them, a
-            compiled `re` or a callable, see `find`; None for those of all layers. True and False
-            are taken for `trainable`.
-        trainable: False for the frozen weights among them; True for the others, statistics of a
-            BatchNormalization that learns among them; None for both. If it is not said, False
-            without a pattern, and None with one.
+        model: Any built Keras model.
+        pattern: Layers whose weights are digested: a path, a list of paths, a compiled `re` or a
+            callable, see `find`; None for all layers. A bool is taken as `trainable`.
+        trainable: False for frozen weights; True for all others, which include the statistics of
+            a trainable BatchNormalization; None for both. The default is False without a pattern,
+            and None with one.
 
     Returns:
-        str of 64 hexadecimal digits: sha256 over path, dtype, shape and bytes of each weight in
-        order of paths; the same on every backend for the same values.
+        64 hexadecimal digits: sha256 over path, dtype, shape and bytes of each weight in order of
+        paths. It is the same on every backend for the same values.
 
     Raises:
-        ValueError: the model is not built, or a pattern that matches nothing.
-        TypeError: `trainable` is none of True, False and None, or a pattern of another kind.
+        ValueError: The model is not built, or the pattern matches nothing.
+        TypeError: `trainable` is not True, False or None, or the pattern has a wrong type.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="out")])
@@ -85,24 +99,24 @@ def fingerprint(model, pattern=_UNSAID, trainable=_UNSAID):
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _chosen(model, pattern, trainable):
-    """The weights that are meant."""
+def _chosen(model: keras.Model, pattern: Any, trainable: Any) -> list[Weight]:
+    """Return the weights that match."""
     if isinstance(pattern, bool):
-        if trainable is not _UNSAID:
+        if trainable is not _NOT_GIVEN:
             raise TypeError(
-                f"pattern must name layers, received {pattern!r} beside {trainable=}: write one "
-                f"of the two."
+                f"pattern must name layers, received {pattern!r} together with {trainable=}: give "
+                f"one of the two."
             )
         pattern, trainable = None, pattern
-    if trainable is _UNSAID:
-        trainable = False if pattern is _UNSAID else None
+    if trainable is _NOT_GIVEN:
+        trainable = False if pattern is _NOT_GIVEN else None
     if trainable not in (True, False, None):
         raise TypeError(
-            f"trainable must be True, False or None, received {trainable!r}: layers are named by "
-            f"pattern, as in kft.freeze."
+            f"trainable must be True, False or None, received {trainable!r}: name layers in "
+            f"pattern, as for kft.freeze."
         )
     chosen = [w for w in weights(model) if trainable is None or w.frozen != trainable]
-    if pattern is _UNSAID or pattern is None:
+    if pattern is _NOT_GIVEN or pattern is None:
         return chosen
-    inside = {id(x) for _, layer in find(model, pattern) for x in layer._flatten_layers()}
+    inside = {id(x) for _, layer in find(model, pattern) for x in sublayers_of(layer)}
     return [weight for weight in chosen if id(weight.layer) in inside]

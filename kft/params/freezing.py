@@ -1,55 +1,75 @@
-"""Which layers learn: freeze, unfreeze, train_only, and what they leave behind."""
+"""Which layers are trainable: freeze, unfreeze, train_only, and what the user marked by hand."""
+
+from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import keras
 
-from kft.params.paths import ancestors, find, layers, listed, sublayers, synchronise, weights
+from kft.keras_internals import (
+    own_non_trainable_weights,
+    own_trainable_weights,
+    sublayers_of,
+)
+from kft.params.paths import (
+    Pattern,
+    ancestors,
+    find,
+    layers,
+    listed,
+    sublayers,
+    synchronise,
+    weights,
+)
 
-# Functions (model, layers) that are called before layers wake: an adapter keeps what they were
-# (`kft.lora`).
-BEFORE_WAKING = []
+# Functions (model, layers) that are called before layers are made trainable, so that an adapter can
+# keep their present weights (`kft.lora`).
+BEFORE_UNFREEZING: list[Callable[[keras.Model, Sequence[keras.layers.Layer]], None]] = []
 
 
-def freeze(model, pattern=None):
-    """Lets layers, and all that is inside of them, learn no more.
+def freeze(model: keras.Model, pattern: Pattern | None = None) -> list[str]:
+    """Freeze layers and everything inside of them.
 
-    A model that was compiled is compiled no more if that changes it: Keras would go on training
-    what was marked before, or stop with an obscure error.
+    If this changes a compiled model, the model is no longer compiled: Keras would go on training
+    the same weights as before, or stop with an unclear error.
 
     Args:
-        model: any built Keras model.
-        pattern: which layers, see `find`; None for all.
+        model: Any built Keras model.
+        pattern: Layers to freeze, see `find`; None for all.
 
     Returns:
-        list of the paths of the layers that matched, the outermost of each.
+        Paths of the layers that matched, the outermost only.
 
     Raises:
-        ValueError, TypeError: see `find`.
+        ValueError: The pattern matches no layer.
+        TypeError: The pattern has a wrong type.
 
     Example:
         >>> dense = [keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1, name="out")]
         >>> model = keras.Sequential([keras.Input((3,)), *dense])
         >>> freeze(model, "hidden")
         ['hidden']
-        >>> [weight.path for weight in weights(model) if weight.learns]
+        >>> [weight.path for weight in weights(model) if weight.trainable]
         ['out/kernel', 'out/bias']
     """
-    return _mark(model, pattern, learns=False)
+    return _mark(model, pattern, trainable=False)
 
 
-def unfreeze(model, pattern=None):
-    """Lets layers, and all that is inside of them, learn again; see `freeze`.
+def unfreeze(model: keras.Model, pattern: Pattern | None = None) -> list[str]:
+    """Make layers and everything inside of them trainable, see `freeze`.
 
     Args:
-        model: any built Keras model.
-        pattern: which layers, see `find`; None for all.
+        model: Any built Keras model.
+        pattern: Layers to unfreeze, see `find`; None for all.
 
     Returns:
-        list of the paths of the layers that matched, the outermost of each.
+        Paths of the layers that matched, the outermost only.
 
     Raises:
-        ValueError, TypeError: see `find`.
+        ValueError: The pattern matches no layer.
+        TypeError: The pattern has a wrong type.
 
     Example:
         >>> dense = [keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1, name="out")]
@@ -57,24 +77,25 @@ def unfreeze(model, pattern=None):
         >>> model.trainable = False
         >>> unfreeze(model, "out")
         ['out']
-        >>> [weight.path for weight in weights(model) if weight.learns]
+        >>> [weight.path for weight in weights(model) if weight.trainable]
         ['out/kernel', 'out/bias']
     """
-    return _mark(model, pattern, learns=True)
+    return _mark(model, pattern, trainable=True)
 
 
-def train_only(model, pattern):
-    """Lets layers, and all that is inside of them, learn, and nothing else; see `freeze`.
+def train_only(model: keras.Model, pattern: Pattern) -> list[str]:
+    """Make layers and everything inside of them trainable, and freeze all others; see `freeze`.
 
     Args:
-        model: any built Keras model.
-        pattern: which layers, see `find`.
+        model: Any built Keras model.
+        pattern: Layers to train, see `find`.
 
     Returns:
-        list of the paths of the layers that matched, the outermost of each.
+        Paths of the layers that matched, the outermost only.
 
     Raises:
-        ValueError, TypeError: see `find`.
+        ValueError: The pattern matches no layer.
+        TypeError: The pattern is None or has a wrong type.
 
     Example:
         >>> import kft
@@ -84,84 +105,97 @@ def train_only(model, pattern):
         ['block_5', 'head']
     """
     if pattern is None:
-        raise TypeError("pattern must name layers, received None: unfreeze(model) is for all.")
-    return _mark(model, pattern, learns=True, others=False)
+        raise TypeError("pattern must name layers, received None: use unfreeze(model) for all.")
+    return _mark(model, pattern, trainable=True, others=False)
 
 
-def _mark(model, pattern, learns, others=None):
-    """Marks what matches; `others` is for the rest, None leaves it as it is."""
+def _mark(
+    model: keras.Model, pattern: Pattern | None, trainable: bool, others: bool | None = None
+) -> list[str]:
+    """Mark the layers that match, and all others by `others`; None leaves those as they are."""
     if pattern is None:
         matched = [(path, layer) for path, layer in layers(model).items() if "/" not in path]
     else:
         matched = find(model, pattern)
-    below = [layer._flatten_layers() for _, layer in matched]
+    below = [sublayers_of(layer) for _, layer in matched]
     chosen = {id(layer) for part in below for layer in part}
     if pattern is None:
         chosen.add(id(model))
     synchronise(model)
-    for tell in BEFORE_WAKING if learns else ():
-        tell(model, [layer for part in below for layer in part])
-    before = _awake(model)
-    _set_flags(model, *_plan(model, chosen, learns, others))
-    after = _awake(model)
-    anew = pattern is None and learns  # all learn, as in a new model: nothing is chosen by that
-    _sign(model, None if anew else "the user", chosen if others is None else None)
+    for call in BEFORE_UNFREEZING if trainable else ():
+        call(model, [layer for part in below for layer in part])
+    before = _states(model)
+    _set_flags(model, *_plan(model, chosen, trainable, others))
+    after = _states(model)
+    reset = pattern is None and trainable  # as in a new model: that is no choice of the user
+    _sign(model, None if reset else "the user", chosen if others is None else None)
     if before != after and getattr(model, "compiled", False):
         _uncompile(model)
         warnings.warn(
-            f"model {model.name!r} was compiled, and what learns has changed since: "
-            f"{_difference(before, after)}. It is not compiled any more: call compile again "
-            f"before fit.",
+            f"model {model.name!r} was compiled, and its trainable layers have changed since: "
+            f"{_difference(before, after)}. It is no longer compiled: call compile again before "
+            f"fit.",
             stacklevel=3,
         )
     return [path for path, _ in matched]
 
 
-def _plan(model, chosen, learns, others):
-    """What each layer's flag and each variable shall be: two dicts by id, and the order to set."""
-    order, wanted, flags, weighted = _parents_first(model), {}, {}, set()
+def _plan(
+    model: keras.Model, chosen: AbstractSet[int], trainable: bool, others: bool | None
+) -> tuple[dict[int, bool], dict[int, bool], list[keras.layers.Layer]]:
+    """Return `trainable` for each variable and each layer, by id, and the order to set them in."""
+    order = _parents_first(model)
+    wanted: dict[int, bool] = {}
+    flags: dict[int, bool] = {}
+    weighted: set[int] = set()
     for layer in order:
-        for variable in layer._trainable_variables:
+        for variable in own_trainable_weights(layer):
             if id(layer) in chosen:  # wins where a variable is shared
-                wanted[id(variable)] = learns
+                wanted[id(variable)] = trainable
             else:
                 kept = model.trainable and variable.trainable
                 wanted.setdefault(id(variable), kept if others is None else others)
     for layer in reversed(order):
         below = sublayers(layer)
-        counts = [wanted[id(variable)] for variable in layer._trainable_variables]
-        counts += [flags[id(sublayer)] for sublayer in below if id(sublayer) in weighted]
-        if counts:
+        inside = [wanted[id(variable)] for variable in own_trainable_weights(layer)]
+        inside += [flags[id(sublayer)] for sublayer in below if id(sublayer) in weighted]
+        if inside:
             weighted.add(id(layer))
         elif below:
-            counts = [flags[id(sublayer)] for sublayer in below]
-        elif id(layer) in chosen:  # Dropout and the like: what was asked
-            counts = [learns]
+            inside = [flags[id(sublayer)] for sublayer in below]
+        elif id(layer) in chosen:  # Dropout and the like
+            inside = [trainable]
         else:
-            counts = [model.trainable and layer.trainable if others is None else others]
-        flags[id(layer)] = any(counts)
+            inside = [model.trainable and layer.trainable if others is None else others]
+        flags[id(layer)] = any(inside)
     return wanted, flags, order
 
 
-def _set_flags(model, wanted, flags, order):
-    # A flag is handed down when it is set, hence from the top, and sharing leaves last. Variables
-    # are never woken by hand: a layer's own setter may know which of them have to sleep.
+def _set_flags(
+    model: keras.Model,
+    wanted: Mapping[int, bool],
+    flags: Mapping[int, bool],
+    order: Iterable[keras.layers.Layer],
+) -> None:
+    # Setting a flag sets those of the layers inside, hence from the top, and shared leaves last.
+    # Variables are never made trainable directly: a layer's setter may keep some of them frozen.
     for layer in sorted(order, key=lambda x: (0, 0) if sublayers(x) else (1, flags[id(x)])):
-        # TensorFlow's layers take an attribute that is set to its present value for no change, and
-        # would hand nothing down.
+        # On TensorFlow, setting an attribute to its present value does nothing, and would not set
+        # the flags of the layers inside.
         layer.trainable = not flags[id(layer)]
         layer.trainable = flags[id(layer)]
     for layer in order:
-        for variable in layer._trainable_variables:
+        for variable in own_trainable_weights(layer):
             if variable.trainable and not wanted[id(variable)]:
                 variable.trainable = False
 
 
-def _parents_first(model):
-    """The model and all that is below it, each layer after all that it is inside of."""
-    order, seen = [], set()
+def _parents_first(model: keras.Model) -> list[keras.layers.Layer]:
+    """List the model and all layers in it, each after all layers that contain it."""
+    order: list[keras.layers.Layer] = []
+    seen: set[int] = set()
 
-    def visit(layer):
+    def visit(layer: keras.layers.Layer) -> None:
         if id(layer) not in seen:
             seen.add(id(layer))
             for sublayer in sublayers(layer):
@@ -169,38 +203,38 @@ def _parents_first(model):
             order.append(layer)
 
     visit(model)
-    # kft.Model holds its backbone's layers, and the backbone, a model of its own, beside them.
+    # kft.Model holds its backbone's layers, and also the backbone, which is a model of its own.
     backbone = getattr(model, "backbone", None)
     if isinstance(backbone, keras.layers.Layer):
         visit(backbone)
     return order[::-1]
 
 
-def _awake(model):
-    """{path: whether it can change} of all weights, and of layers that have none (path + "/")."""
-    awake = {weight.path: not weight.frozen for weight in weights(model)}
+def _states(model: keras.Model) -> dict[str, bool]:
+    """Return {path: whether training can change it} of weights, and of layers without (path/)."""
+    states = {weight.path: not weight.frozen for weight in weights(model)}
     for path, layer in layers(model).items():
         if not layer.weights and not sublayers(layer):
-            awake[f"{path}/"] = layer.trainable
-    return awake
+            states[f"{path}/"] = layer.trainable
+    return states
 
 
-def _difference(before, after):
-    """ "block_0 learn no more; head learn now", of two states of `_awake`."""
+def _difference(before: Mapping[str, bool], after: Mapping[str, bool]) -> str:
+    """Describe the difference of two `_states`: "now frozen: block_0; now trainable: head"."""
     weighted = [path for path in before if not path.endswith("/")]
     # Dropout and the like are of interest only where nothing else has changed.
     if any(before[path] != after[path] for path in weighted):
         before = {path: before[path] for path in weighted}
-    said = []
-    for state, verb in ((False, "learn no more"), (True, "learn now")):
+    parts = []
+    for state, name in ((False, "frozen"), (True, "trainable")):
         changed = {path for path in before if before[path] != after[path] == state}
         if changed:
-            said.append(f"{listed(_outermost(changed, before), 4)} {verb}")
-    return "; ".join(said)
+            parts.append(f"now {name}: {listed(_outermost(changed, before), 4)}")
+    return "; ".join(parts)
 
 
-def _outermost(changed, paths):
-    """The outermost layers all of whose paths have changed, or the weights themselves."""
+def _outermost(changed: AbstractSet[str], paths: Iterable[str]) -> list[str]:
+    """Return the outermost layers in which everything has changed, or single weights."""
     mixed = {layer for path in paths if path not in changed for layer in ancestors(path)}
     candidates = [[*ancestors(path), path] for path in paths if path in changed]
     return list(dict.fromkeys(next(p for p in c if p not in mixed) for c in candidates))
@@ -209,34 +243,34 @@ def _outermost(changed, paths):
 # Who has marked it ---------------------------------------------------------------------------
 
 
-def _sign(model, who, chosen=None):
-    """Notes at each weight, or those of the layers chosen by id, who has marked it, and how."""
+def _sign(model: keras.Model, who: str | None, chosen: AbstractSet[int] | None = None) -> None:
+    """Record for each weight, or those of layers chosen by id, who has marked it, and how."""
     for weight in weights(model):
         if chosen is None or id(weight.layer) in chosen:
             weight.variable._kft_marked = None if who is None else (who, weight.frozen)
 
 
-def sign(model):
-    """Notes that the present marks of a model are kft's own, not chosen by hand; see `by_hand`.
+def sign(model: keras.Model) -> None:
+    """Record that kft, not the user, chose which layers are trainable now; see `by_hand`.
 
     Args:
-        model: any built Keras model.
+        model: Any built Keras model.
     """
     _sign(model, "kft")
 
 
-def by_hand(model):
-    """What was marked by hand: by `kft.freeze` and its like, or by `layer.trainable` itself.
+def by_hand(model: keras.Model) -> dict[str, bool]:
+    """Find the weights that the user marked, with `kft.freeze` and the like or `layer.trainable`.
 
-    Not what a strategy, `kft.add_lora` or the like have marked on their own, and not what learns
-    because nobody has said anything. In a copy, or a model that is read from a file, everything
-    that is frozen counts as marked by hand.
+    Weights that a strategy or `kft.add_lora` has marked are left out, and so are weights that are
+    trainable because nobody has marked them. In a copy, or a model read from a file, everything
+    frozen is taken as marked by the user if the user marked any of it.
 
     Args:
-        model: any built Keras model.
+        model: Any built Keras model.
 
     Returns:
-        dict from the path of each such weight to whether it is frozen.
+        Path of each such weight -> whether it is frozen.
 
     Example:
         >>> dense = [keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1, name="out")]
@@ -253,42 +287,47 @@ def by_hand(model):
     return found
 
 
-def differences(before, after):
-    """Says which layers' weights learn no more and which learn now.
+def differences(before: Mapping[str, bool], after: Mapping[str, bool]) -> str:
+    """Describe which layers are frozen now and which are trainable now.
 
     Args:
-        before, after: dicts from the path of a weight to whether it learns, of the same weights.
+        before: Path of each weight -> whether it was trainable.
+        after: The same weights -> whether they are trainable now.
 
     Returns:
-        A string such as "block_0 learn no more; head learn now", empty where none differs.
+        A string such as "now frozen: block_0; now trainable: head", empty if nothing differs.
+
+    Example:
+        >>> differences({"out/bias": True}, {"out/bias": False})
+        'now frozen: out'
     """
     return _difference(before, after)
 
 
-def _uncompile(model):
-    """As before `compile`, so that `fit` asks for it; what Keras's `compile` resets is reset."""
+def _uncompile(model: keras.Model) -> None:
+    """Undo `compile`, so that `fit` asks for it, and reset what Keras's `compile` resets."""
     model.compiled, model.optimizer = False, None
     model.train_function = model.test_function = model.predict_function = None
 
 
-def is_frozen(layer):
-    """Whether nothing in a layer can change in training.
+def is_frozen(layer: keras.layers.Layer) -> bool:
+    """Tell whether training can change nothing in a layer.
 
     Args:
-        layer: any Keras layer or model.
+        layer: Any Keras layer or model.
 
     Returns:
-        True if the layer has weights and each of them is frozen, see `Weight`; for a layer
-        without weights, for example Dropout, whether its `trainable` is False.
+        True if the layer has weights and all of them are frozen, see `Weight`. For a layer without
+        weights, for example Dropout, True if its `trainable` is False.
 
     Example:
         >>> is_frozen(keras.layers.Dropout(0.1)), is_frozen(keras.layers.ReLU(trainable=False))
         (False, True)
     """
     none = True
-    for part in layer._flatten_layers():
-        moving = [variable.trainable for variable in part._trainable_variables]
-        moving += [part.trainable] * len(part._non_trainable_variables)
+    for part in sublayers_of(layer):
+        moving = [variable.trainable for variable in own_trainable_weights(part)]
+        moving += [part.trainable] * len(own_non_trainable_weights(part))
         if any(moving):
             return False
         none = none and not moving

@@ -1,12 +1,25 @@
 """Paths of layers and weights, and the patterns that find them."""
 
+from __future__ import annotations
+
 import difflib
 import re
+from collections.abc import Callable, ItemsView, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
-from keras.src.models import Functional
-from keras.src.utils.naming import to_snake_case
+
+from kft.keras_internals import (
+    Functional,
+    own_trainable_weights,
+    own_weights,
+    sublayers_of,
+    to_snake_case,
+)
+from kft.messages import listed
+
+Pattern = str | re.Pattern[str] | Callable[[str], bool] | Iterable[Any]  # see `find`
 
 # Paths ----------------------------------------------------------------------------------------
 
@@ -16,11 +29,11 @@ class Weight:
     """One weight of a model.
 
     Attributes:
-        path: for example "block_0/query/kernel".
-        variable: the `keras.Variable`.
-        layer: the layer that owns it.
-        frozen: it does not learn because its layer is marked so. Statistics of a
-            BatchNormalization that learns get no gradient, yet move: they are not frozen.
+        path: Its path, for example "block_0/query/kernel".
+        variable: The variable.
+        layer: The layer that owns it.
+        frozen: Whether training leaves it as it is, because of `trainable`. The statistics of a
+            trainable BatchNormalization have no gradient but change: they are not frozen.
     """
 
     path: str
@@ -29,23 +42,23 @@ class Weight:
     frozen: bool
 
     @property
-    def learns(self):
-        """Whether it learns by gradient."""
+    def trainable(self) -> bool:
+        """Whether it is trained by gradient."""
         return self.variable.trainable and not self.frozen
 
 
-def layers(model):
-    """Lists all layers below a model, composite ones and those inside of them.
+def layers(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
+    """List all layers of a model, composite layers and those inside of them.
 
     Args:
-        model: any built Keras model or layer.
+        model: Any built Keras model or layer.
 
     Returns:
-        dict from path to layer, each layer before those inside of it. A layer that is reached
-        twice has its first path only. Input layers are left out.
+        Path -> layer, each layer before those inside of it. A layer that is used twice has its
+        first path only. Input layers are left out.
 
     Raises:
-        ValueError: the model is not built, so its weights do not exist yet.
+        ValueError: The model is not built, so its weights do not exist yet.
 
     Example:
         >>> dense = [keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1, name="out")]
@@ -57,9 +70,10 @@ def layers(model):
             f"model {model.name!r} is not built, so its weights do not exist yet: call it on one "
             f"batch first."
         )
-    found, seen = {}, {id(model)}
+    found: dict[str, keras.layers.Layer] = {}
+    seen = {id(model)}
 
-    def walk(layer, prefix):
+    def walk(layer: keras.layers.Layer, prefix: str) -> None:
         below = sublayers(layer)
         for name, sublayer in zip(_names(layer, below), below, strict=True):
             if id(sublayer) not in seen:
@@ -71,27 +85,28 @@ def layers(model):
     return found
 
 
-def weights(model):
-    """Lists all weights of a model; the states of seed generators are none.
+def weights(model: keras.layers.Layer) -> list[Weight]:
+    """List all weights of a model, without the states of seed generators.
 
     Args:
-        model: any built Keras model or layer.
+        model: Any built Keras model or layer.
 
     Returns:
-        list of `Weight`, in the order of `layers`. A weight that is shared comes once.
+        The weights in the order of `layers`. A shared weight is listed once.
 
     Raises:
-        ValueError: the model is not built.
+        ValueError: The model is not built.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="out")])
         >>> [(weight.path, weight.frozen) for weight in weights(model)]
         [('out/kernel', False), ('out/bias', False)]
     """
-    found, seen = [], set()
+    found: list[Weight] = []
+    seen: set[int] = set()
     for path, layer in {"": model, **layers(model)}.items():
-        gradient = {id(variable) for variable in layer._trainable_variables}
-        own = [*layer._trainable_variables, *layer._non_trainable_variables]
+        gradient = {id(variable) for variable in own_trainable_weights(layer)}
+        own = own_weights(layer)
         for name, variable in zip(_numbered([v.name for v in own]), own, strict=True):
             if id(variable) not in seen:
                 seen.add(id(variable))
@@ -101,21 +116,21 @@ def weights(model):
     return found
 
 
-def sublayers(layer):
-    """What a layer holds directly, input layers left out."""
-    # A layer is a torch module on torch, and `vars` does not list what is in it.
-    below = layer._flatten_layers(recursive=False, include_self=False)
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """List the layers directly inside of a layer, without input layers."""
+    # On torch a layer is a torch module, and `vars` does not list what is in it.
+    below = sublayers_of(layer, recursive=False, include_self=False)
     return [sublayer for sublayer in below if not isinstance(sublayer, keras.layers.InputLayer)]
 
 
-def _names(layer, below):
-    """What sublayers are called in paths."""
+def _names(layer: keras.layers.Layer, below: Sequence[keras.layers.Layer]) -> list[str]:
+    """Return the names of sublayers in paths."""
     if isinstance(layer, Functional | keras.Sequential):
         return _numbered([sublayer.name for sublayer in below])
-    # A layer that holds adapters is called as it was before (`kft.lora`).
+    # A layer with adapters keeps its name (`kft.lora`).
     classes = [getattr(sublayer, "base_class", type(sublayer)) for sublayer in below]
     kinds = [to_snake_case(cls.__name__) for cls in classes]
-    # Keras makes up "dense", then "dense_1": who has a "dense_0" chose the names.
+    # Keras makes up "dense", then "dense_1": if there is a "dense_0", the user chose the names.
     chosen = {k for k, s in zip(kinds, below, strict=True) if s.name == f"{k}_0"}
     names = [
         kind if kind not in chosen and re.fullmatch(rf"{kind}(_\d+)?", sublayer.name) else None
@@ -124,9 +139,10 @@ def _names(layer, below):
     return _numbered([n or s.name for n, s in zip(names, below, strict=True)])
 
 
-def _numbered(names):
-    """Names told apart: the second "dense" becomes "dense_1"."""
-    unique = []
+def _numbered(names: Iterable[str]) -> list[str]:
+    """Make names unique: the second "dense" becomes "dense_1"."""
+    names = list(names)
+    unique: list[str] = []
     for name in names:
         numbered, i = name, 0
         while numbered in unique or (i and numbered in names):
@@ -136,8 +152,8 @@ def _numbered(names):
     return unique
 
 
-def synchronise(model):
-    """JAX's `fit` keeps the weights aside during an epoch; this puts them back into the model."""
+def synchronise(model: keras.Model) -> None:
+    """Copy the present weights into the model: JAX's `fit` does so only after an epoch."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
@@ -145,36 +161,35 @@ def synchronise(model):
 # Patterns -------------------------------------------------------------------------------------
 
 
-def find(model, pattern):
-    """Finds the layers that a pattern names.
+def find(model: keras.layers.Layer, pattern: Pattern) -> list[tuple[str, keras.layers.Layer]]:
+    """Find the layers that match a pattern.
 
     Args:
-        model: any built Keras model.
-        pattern: one of
-            a string of whole names, "query" or "block_0/query" ("." separates too), which is
-            compared with the end of each layer's path, so that "block_1" never means "block_10";
-            a compiled `re`, searched in each layer's path;
-            a callable, path -> bool;
-            a list of those, each of which must match.
+        model: Any built Keras model.
+        pattern: A string of whole names, "query" or "block_0/query" ("." separates too), which is
+            compared with the end of each layer's path, so "block_1" does not match "block_10"; or
+            a compiled `re`, searched in each layer's path; or a callable, path -> bool; or a list
+            of those, each of which must match.
 
     Returns:
-        list of (path, layer) in the order of `layers`. What lies inside of a layer that matches
-        belongs to it and is not listed.
+        Pairs (path, layer) in the order of `layers`. Layers inside of a layer that matches are not
+        listed.
 
     Raises:
-        ValueError: a pattern is empty, matches nothing, or names weights instead of layers.
-        TypeError: a pattern of another kind.
+        ValueError: A pattern is empty, matches nothing, or names weights instead of layers.
+        TypeError: A pattern has a wrong type.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="out")])
         >>> [path for path, layer in find(model, re.compile("^o"))]
         ['out']
     """
-    everything, matched = layers(model), set()
-    several = isinstance(pattern, list | tuple | set)
-    if several and not pattern:
+    everything = layers(model)
+    matched: set[str] = set()
+    patterns = list(pattern) if isinstance(pattern, list | tuple | set) else [pattern]
+    if not patterns:
         raise ValueError("pattern is an empty list: name at least one layer.")
-    for one in pattern if several else [pattern]:
+    for one in patterns:
         matches = _matcher(one, everything)
         hits = [path for path in everything if matches(path)]
         if not hits:
@@ -187,25 +202,32 @@ def find(model, pattern):
     ]
 
 
-def by_pattern(name, given):
-    """What an argument {pattern: value} says, as pairs.
+def by_pattern(name: str, given: dict[Any, Any] | None) -> ItemsView[Any, Any]:
+    """Check an argument of the form {pattern: value} and return its pairs.
 
     Args:
-        name: of the argument, for the error.
-        given: dict or None.
+        name: Name of the argument, for the error.
+        given: What was given; None for no pairs.
+
+    Returns:
+        Pairs (pattern, value).
 
     Raises:
-        TypeError: anything else, such as a pattern or a list of them.
+        TypeError: It is no dict, but for example a pattern or a list of patterns.
+
+    Example:
+        >>> list(by_pattern("ranks", {"query": 16}))
+        [('query', 16)]
     """
     if given is not None and not isinstance(given, dict):
         raise TypeError(
-            f"{name} must be a dict {{pattern: value}}, which says what layers get that differ "
-            f"from the others, received {given!r}."
+            f"{name} must be a dict {{pattern: value}} for layers that differ from the others, "
+            f"received {given!r}."
         )
     return (given or {}).items()
 
 
-def _matcher(pattern, everything):
+def _matcher(pattern: Any, everything: dict[str, keras.layers.Layer]) -> Callable[[str], bool]:
     if isinstance(pattern, str):
         parts = _parts(pattern)
         if not parts:
@@ -215,7 +237,7 @@ def _matcher(pattern, everything):
         return lambda path: pattern.search(path) is not None
     if isinstance(pattern, keras.layers.Layer):
         path = next((p for p, layer in everything.items() if layer is pattern), None)
-        advice = f"write its path, {path!r}" if path else "it is no layer of this model"
+        advice = f"give its path, {path!r}" if path else "it is no layer of this model"
         raise TypeError(f"pattern must not be a layer, received {pattern}: {advice}.")
     if callable(pattern):
         return pattern
@@ -225,24 +247,26 @@ def _matcher(pattern, everything):
     )
 
 
-def _parts(path):
+def _parts(path: str) -> list[str]:
     return [part for part in re.split("[/.]", path) if part]
 
 
-def ancestors(path):
-    """ "a" and "a/b" of "a/b/c"."""
+def ancestors(path: str) -> list[str]:
+    """List the paths above a path: "a" and "a/b" for "a/b/c"."""
     return [path[:i] for i, character in enumerate(path) if character == "/"]
 
 
-def _nothing_matched(model, pattern, matches, paths):
+def _nothing_matched(
+    model: keras.layers.Layer, pattern: Any, matches: Callable[[str], bool], paths: list[str]
+) -> str:
     shown = repr(pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
     weight = next((weight for weight in weights(model) if matches(weight.path)), None)
     if weight is not None:
         owner = weight.path.rpartition("/")[0]
-        advice = f"write the layer, for example {owner!r}" if owner else "it is the model's own"
+        advice = f"name the layer, for example {owner!r}" if owner else "it is the model's own"
         if isinstance(pattern, str) and len(_parts(pattern)) > 1:
             advice = f"write {'/'.join(_parts(pattern)[:-1])!r}"
-        return f"pattern {shown} names a weight, and freezing acts on layers: {advice}."
+        return f"pattern {shown} names a weight, but freezing acts on layers: {advice}."
     near = paths
     if isinstance(pattern, str):
         wanted = "/".join(_parts(pattern))
@@ -252,13 +276,6 @@ def _nothing_matched(model, pattern, matches, paths):
         near = list(dict.fromkeys(near)) or paths
     return (
         f"pattern {shown} matches none of the {len(paths)} layers of model {model.name!r}; "
-        f"{'it has' if near is paths else 'near it are'} {listed(near, 5)}. "
-        f"print(kft.parameters(model)) shows them."
+        f"{'it has' if near is paths else 'similar are'} {listed(near, 5)}. "
+        f"print(kft.parameters(model)) shows all."
     )
-
-
-def listed(names, most):
-    """ "a, b and 3 more"."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more

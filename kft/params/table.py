@@ -1,20 +1,38 @@
-"""The table of a model's parameters, with what repeats written once."""
+"""The table of a model's parameters, in which repeated modules share a line."""
+
+from __future__ import annotations
 
 import io
 import math
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
 
 from kft.params.paths import weights
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Row:
-    """One weight in the table: where it is, its shape, how many numbers, whether it learns."""
+    """One weight in the table.
+
+    Attributes:
+        module: Path of the layer.
+        weight: Name of the weight in the layer.
+        shape: Shape of the weight.
+        parameters: Number of parameters.
+        trainable: Whether it is trained by gradient.
+        dtype: Name of the dtype.
+    """
 
     module: str
     weight: str
-    shape: tuple
+    shape: tuple[int, ...]
     parameters: int
     trainable: bool
     dtype: str
@@ -22,38 +40,37 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Parameters:
-    """The parameters of a model, as `parameters` found them; prints as a table.
+    """The parameters of a model, as returned by `parameters`. It prints as a table.
 
     Attributes:
-        rows: tuple of one `Row` per weight: `module` (its layer's path), `weight` (its name),
-            `shape`, `parameters`, `trainable` and `dtype`.
-        total: how many parameters there are.
-        trainable: how many learn by gradient.
-        frozen: the rest. Statistics of a BatchNormalization count here, even where they move.
+        rows: One `Row` per weight.
     """
 
-    rows: tuple
+    rows: tuple[Row, ...]
 
     @property
-    def total(self):
+    def total(self) -> int:
+        """Number of parameters."""
         return sum(row.parameters for row in self.rows)
 
     @property
-    def trainable(self):
+    def trainable(self) -> int:
+        """Number of parameters that are trained by gradient."""
         return sum(row.parameters for row in self.rows if row.trainable)
 
     @property
-    def frozen(self):
+    def frozen(self) -> int:
+        """Number of all others, including the statistics of a BatchNormalization."""
         return self.total - self.trainable
 
-    def to_frame(self):
-        """The rows as a `pandas.DataFrame`."""
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows as a data frame."""
         import pandas as pd
 
         names = list(Row.__dataclass_fields__)
         return pd.DataFrame([asdict(row) for row in self.rows], columns=names)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         from rich import box
         from rich.console import Console
         from rich.table import Table
@@ -66,30 +83,31 @@ class Parameters:
             table.add_row(*map(Text, line))
         for name in ("total", "trainable", "frozen"):
             count = getattr(self, name)
-            share = "" if name == "total" else f"{100 * count / max(self.total, 1):.1f} %"
-            table.add_row(name, "", f"{count:,}", share, "")
-        # Neither the terminal's width nor its colours: the text is the same wherever it goes.
-        console = Console(file=io.StringIO(), width=10_000, color_system=None, force_jupyter=False)
+            percent = "" if name == "total" else f"{100 * count / max(self.total, 1):.1f} %"
+            table.add_row(name, "", f"{count:,}", percent, "")
+        # The text does not depend on the terminal's width and colours.
+        text = io.StringIO()
+        console = Console(file=text, width=10_000, color_system=None, force_jupyter=False)
         console.print(table)
-        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        lines = [line.rstrip() for line in text.getvalue().splitlines()]
         return "\n".join([*lines[:-3], lines[1], *lines[-3:]])
 
 
-def parameters(model):
-    """Counts a model's parameters, module by module.
+def parameters(model: keras.Model) -> Parameters:
+    """Count a model's parameters, module by module.
 
-    In print, neighbours that differ in nothing but the number at the end of their names share a
-    line, and each line counts the parameters of all that it stands for.
+    When printed, neighbouring modules that differ only in the number at the end of their names
+    share a line, and a line counts the parameters of all its modules.
 
     Args:
-        model: any built Keras model or layer.
+        model: Any built Keras model or layer.
 
     Returns:
-        `Parameters`: `.total`, `.trainable` (learn by gradient), `.frozen` (the rest), `.rows`
-        and `.to_frame()`; print it for a table.
+        The parameters, with `.total`, `.trainable`, `.frozen`, `.rows` and `.to_frame()`. Print
+        them for a table.
 
     Raises:
-        ValueError: the model is not built.
+        ValueError: The model is not built.
 
     Example:
         >>> import keras
@@ -111,33 +129,35 @@ def parameters(model):
         module, _, name = weight.path.rpartition("/")
         variable = weight.variable
         shape = tuple(variable.shape)
-        rows.append(Row(module, name, shape, math.prod(shape), weight.learns, variable.dtype))
+        rows.append(Row(module, name, shape, math.prod(shape), weight.trainable, variable.dtype))
     return Parameters(tuple(rows))
 
 
-# What repeats, once ---------------------------------------------------------------------------
+# Repeated modules ---------------------------------------------------------------------------
 
 
 class _Node:
-    """A module of the table, or several neighbours that are alike."""
+    """A module of the table, or several equal neighbours."""
 
-    def __init__(self, name):
-        self.names, self.rows, self.children = [name], [], []
+    def __init__(self, name: str) -> None:
+        self.names = [name]
+        self.rows: list[Row] = []
+        self.children: list[_Node] = []
 
     @property
-    def kind(self):
-        """What modules have in common that share a line."""
+    def kind(self) -> tuple[Any, ...]:
+        """What modules that share a line have in common."""
         own = [(row.weight, row.shape, row.trainable, row.dtype) for row in self.rows]
         inside = [(child.names, child.kind) for child in self.children]
         return re.sub(r"_?\d+$", "", self.names[0]), own, inside
 
-    def all_rows(self):
-        """The rows of one of the neighbours, as often as they are repeated inside of it."""
+    def all_rows(self) -> list[Row]:
+        """Return the rows of one of the neighbours, repeated as often as inside of it."""
         inside = [row for child in self.children for row in child.all_rows() * len(child.names)]
         return self.rows + inside
 
 
-def _tree(rows):
+def _tree(rows: Iterable[Row]) -> _Node:
     root = _Node("")
     for row in rows:
         node = root
@@ -151,8 +171,8 @@ def _tree(rows):
     return root
 
 
-def _collapsed(node):
-    children = []
+def _collapsed(node: _Node) -> _Node:
+    children: list[_Node] = []
     for child in map(_collapsed, node.children):
         if children and children[-1].kind == child.kind:
             children[-1].names += child.names
@@ -162,8 +182,11 @@ def _collapsed(node):
     return node
 
 
-def _lines(node, depth, times, prefix=""):
-    """Yields the cells of each line for a module and what is inside of it."""
+Line = tuple[str, str, str, str, str]
+
+
+def _lines(node: _Node, depth: int, times: int, prefix: str = "") -> Iterator[Line]:
+    """Yield the cells of each line for a module and what is inside of it."""
     times *= len(node.names)
     name = prefix + node.names[0]
     if len(node.names) > 1:
@@ -179,7 +202,7 @@ def _lines(node, depth, times, prefix=""):
     yield from _inside(node, label, depth + 1, times)
 
 
-def _inside(node, label, depth, times):
+def _inside(node: _Node, label: str, depth: int, times: int) -> Iterator[Line]:
     for rows in _alike(node.rows):
         shapes = ", ".join(f"{row.weight} {_shape(row.shape)}".rstrip() for row in rows)
         yield label, shapes, *_sums(rows, times)
@@ -188,20 +211,20 @@ def _inside(node, label, depth, times):
         yield from _lines(child, depth, times)
 
 
-def _alike(rows):
-    """Weights of one module in groups that learn, or do not, in one dtype."""
-    groups = {}
+def _alike(rows: Iterable[Row]) -> Iterable[list[Row]]:
+    """Group the weights of a module by whether they are trainable, and by dtype."""
+    groups: dict[tuple[bool, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.trainable, row.dtype), []).append(row)
     return groups.values()
 
 
-def _shape(shape):
+def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape))
 
 
-def _sums(rows, times):
+def _sums(rows: Sequence[Row], times: int) -> tuple[str, str, str]:
     trainable, dtypes = {row.trainable for row in rows}, {row.dtype for row in rows}
-    said = "part" if len(trainable) > 1 else "yes" if True in trainable else "no"
+    answer = "part" if len(trainable) > 1 else "yes" if True in trainable else "no"
     count = times * sum(row.parameters for row in rows)
-    return f"{count:,}", said, ", ".join(sorted(dtypes))
+    return f"{count:,}", answer, ", ".join(sorted(dtypes))

@@ -1,8 +1,8 @@
 """Figures, each with a caption that says what it shows, how it was made and what stands out.
 
 Every function returns (figure, caption). The sentences on what stands out are computed from the
-numbers in the figure, so they stay true whichever way a result falls. Figures are made without
-pyplot: nothing global changes, and no display is needed.
+numbers in the figure, so they are true for any result. Figures are made without pyplot: nothing
+global changes, and no display is needed.
 """
 
 from kft.plots.comparison import plot_comparison

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,11 +21,11 @@ class Point(NamedTuple):
     """One method in the figure.
 
     Attributes:
-        name: its label.
+        name: Its label.
         kind: "strategy", "baseline" or "control".
-        seconds: of one training.
-        score: mean over seeds, with its interval.
-        seeds: (S,) the score of each seed.
+        seconds: Duration of one training.
+        score: Mean over seeds, with its interval.
+        seeds: Array (S,), the score of each seed.
     """
 
     name: str
@@ -36,31 +36,38 @@ class Point(NamedTuple):
 
 
 def plot_comparison(
-    points: Sequence[Point], metric: str = "score", data: str = "the data",
-    records: int | None = None, chosen: str | None = None, best: str | None = None,
-    error: float | None = None, confidence: float = 0.95, made: str = "",
-    constant: Sequence[str] = (), remark: str = "",
-) -> tuple[Figure, str]:  # fmt: skip
-    """Draw the score of several methods against the time that one training takes.
+    points: Sequence[Point],
+    metric: str = "score",
+    data: str = "the data",
+    records: int | None = None,
+    chosen: str | None = None,
+    best: str | None = None,
+    error: float | None = None,
+    confidence: float = 0.95,
+    made: str = "",
+    constant: Sequence[str] = (),
+    remark: str = "",
+) -> tuple[Figure, str]:
+    """Draw the score of several methods against the time of one training.
 
     Args:
-        points: the methods; those without a score are named in the caption and not drawn.
-        metric: name of the score; more is better.
-        data: name of the data set.
-        records: in its test split, for the caption.
-        chosen: name of the recommended method, which is ringed.
-        best: name of the best; None for the highest score of those that are not `constant`.
-        error: standard error of the best, drawn as a band below it.
-        confidence: of the intervals.
-        made: a sentence on how intervals were made, for the caption.
-        constant: names of the methods that answer the same to every record, which is said.
-        remark: what else stands out, for the caption.
+        points: The methods. Those without a score are named in the caption and not drawn.
+        metric: Name of the score; higher is better.
+        data: Name of the data set.
+        records: Number of records in its test split, for the caption.
+        chosen: Name of the recommended method, which is marked with a ring.
+        best: Name of the best method; None for the highest score of those not in `constant`.
+        error: Standard error of the best, drawn as a band below it.
+        confidence: Confidence level of the intervals.
+        made: How the intervals were made, a sentence for the caption.
+        constant: Names of the methods whose predictions hardly vary, for labels and caption.
+        remark: What else stands out, for the caption.
 
     Returns:
         The figure, 1200 pixels wide when saved, and its caption.
 
     Raises:
-        ValueError: no point has a score.
+        ValueError: No point has a score.
 
     Example:
         >>> rows = [Point("3-mers", "baseline", 1.0, Interval(0.8, 0.7, 0.9), [0.8]),
@@ -71,10 +78,25 @@ def plot_comparison(
     """
     drawn = [point for point in points if not math.isnan(point.score.value)]
     if not drawn:
-        raise ValueError("no point has a score: there is nothing to draw")
-    alike = [p for p in drawn if p.name in constant]
-    first = max(drawn, key=lambda p: (p not in alike, p.score.value))
+        raise ValueError("points must hold at least one method with a score, received none.")
+    collapsed = [p for p in drawn if p.name in constant]
+    first = max(drawn, key=lambda p: (p not in collapsed, p.score.value))
     top = next((p for p in drawn if p.name == best), first)
+    figure, ax = _figure(drawn, top, metric, chosen, error, confidence)
+    _label(ax, drawn, chosen, collapsed)
+    _legend(ax, drawn, chosen, error)
+    findings = _findings(drawn, top, metric, chosen, collapsed, remark)
+    return figure, _caption(points, drawn, findings, metric, data, records, error, made)
+
+
+def _figure(
+    drawn: Sequence[Point],
+    top: Point,
+    metric: str,
+    chosen: str | None,
+    error: float | None,
+    confidence: float,
+) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(10, 5.4), dpi=120, layout="constrained")
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
@@ -90,10 +112,7 @@ def plot_comparison(
         ylabel=f"test {metric}, mean over seeds with {confidence:.0%} interval",
     )
     ax.set_ylim(low, high)
-    _label(ax, drawn, chosen, alike)
-    _legend(ax, drawn, chosen, error)
-    stands = _stands(drawn, top, metric, chosen, alike, remark)
-    return figure, _caption(points, drawn, stands, metric, data, records, error, made)
+    return figure, ax
 
 
 def _draw(ax: Axes, point: Point, ringed: bool) -> None:
@@ -109,7 +128,7 @@ def _draw(ax: Axes, point: Point, ringed: bool) -> None:
 
 
 def _limits(drawn: Sequence[Point], best: Point) -> tuple[float, float]:
-    """The strategies' range and as much again: what lies at chance would flatten it."""
+    """Return limits of the axis: the strategies' range, and what lies no further below."""
     low = min([p.score.low for p in drawn if p.kind == "strategy"] or [best.score.low])
     high = max(p.score.high for p in drawn)
     near = [p.score.low for p in drawn if p.score.value > 2 * low - high]
@@ -118,11 +137,13 @@ def _limits(drawn: Sequence[Point], best: Point) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _label(ax: Axes, drawn: Sequence[Point], chosen: str | None, alike: Sequence[Point]) -> None:
-    """Names to the right, in the order of scores and apart, each with a line to its point."""
+def _label(
+    ax: Axes, drawn: Sequence[Point], chosen: str | None, collapsed: Sequence[Point]
+) -> None:
+    """Write names to the right, in the order of scores, each with a line to its point."""
     order = sorted(drawn, key=lambda p: p.score.value)
     low, high = ax.get_ylim()
-    # From the bottom up no closer than a line of text, then down again where the top is passed.
+    # From the bottom up, at least a line of text apart; then down from the top.
     places = [max((p.score.value - low) / (high - low), 0.0) for p in order]
     line = 0.055
     for i in range(1, len(places)):
@@ -133,14 +154,20 @@ def _label(ax: Axes, drawn: Sequence[Point], chosen: str | None, alike: Sequence
     for place, point in zip(places, order, strict=True):
         colour, hidden = LOOKS[point.kind][0], bool(point.score.value < low)
         text = f"{point.name}  {point.score.value:.3f}{' (below)' * hidden}"
-        text += " (answers hardly vary)" * (point in alike)
-        look = {"color": colour, "fontsize": 9, "va": "center", "annotation_clip": False}
+        text += " (predictions hardly vary)" * (point in collapsed)
+        look: dict[str, Any] = {"color": colour, "fontsize": 9, "va": "center"}
+        look["annotation_clip"] = False
         look["fontweight"] = "bold" if point.name == chosen else "normal"
         if not hidden:
             look["arrowprops"] = {
-                "arrowstyle": "-", "color": colour, "alpha": 0.35, "linewidth": 0.7,
-                "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 5,
-            }  # fmt: skip
+                "arrowstyle": "-",
+                "color": colour,
+                "alpha": 0.35,
+                "linewidth": 0.7,
+                "relpos": (0, 0.5),
+                "shrinkA": 0,
+                "shrinkB": 5,
+            }
         at = (point.seconds, point.score.value)
         ax.annotate(text, at, (1.03, place), textcoords="axes fraction", **look)
 
@@ -156,39 +183,50 @@ def _legend(ax: Axes, drawn: Sequence[Point], chosen: str | None, error: float |
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, fontsize=9, frameon=False)
 
 
-def _stands(
-    drawn: Sequence[Point], best: Point, metric: str, chosen: str | None, alike: Sequence[Point],
+def _findings(
+    drawn: Sequence[Point],
+    best: Point,
+    metric: str,
+    chosen: str | None,
+    collapsed: Sequence[Point],
     remark: str,
-) -> str:  # fmt: skip
-    """What stands out, one sentence or several."""
-    said = f"{best.name} scores highest, {metric} {best.score}, in {_time(best.seconds)}"
-    if best in alike:
-        said = "no method has answers that vary"
+) -> str:
+    """Say what stands out, in one sentence or several."""
+    text = f"{best.name} scores highest, {metric} {best.score}, in {_time(best.seconds)}"
+    if best in collapsed:
+        text = "the predictions of all methods hardly vary"
     elif chosen and chosen != best.name:
         point = next(p for p in drawn if p.name == chosen)
-        said += (
+        text += (
             f"; {chosen} reaches {point.score.value:.3f} in {_time(point.seconds)} and lies within "
             f"one standard error of it"
         )
     if remark:
-        said += f"; {remark}"
-    if alike and best not in alike:
-        said += f". Answers hardly vary, whatever the score: {listed([p.name for p in alike])}"
-    return f"{said}."
+        text += f"; {remark}"
+    if collapsed and best not in collapsed:
+        names = listed([point.name for point in collapsed])
+        text += f". Predictions hardly vary, so their scores say little: {names}"
+    return f"{text}."
 
 
 def _caption(
-    points: Sequence[Point], drawn: Sequence[Point], stands: str, metric: str, data: str,
-    records: int | None, error: float | None, made: str,
-) -> str:  # fmt: skip
+    points: Sequence[Point],
+    drawn: Sequence[Point],
+    findings: str,
+    metric: str,
+    data: str,
+    records: int | None,
+    error: float | None,
+    made: str,
+) -> str:
     size = f" (n = {records:,})" if records else ""
-    lost = [point.name for point in points if point not in drawn]
-    missing = f" Without a score and not drawn: {listed(lost)}." if lost else ""
+    without = [point.name for point in points if point not in drawn]
+    missing = f" Not drawn, without a score: {listed(without)}." if without else ""
     band = " The band reaches one standard error below the best." * bool(error)
     return (
         f"Test {metric} against the time of one training, for {len(drawn)} methods on {data}"
         f"{size}. Large marks are means over seeds, small dots single seeds, bars intervals."
-        f"{band}{missing} {made}{' ' * bool(made)}What stands out: {stands}"
+        f"{band}{missing} {made}{' ' * bool(made)}What stands out: {findings}"
     )
 
 

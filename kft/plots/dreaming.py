@@ -1,4 +1,4 @@
-"""The grid of feature visualisations: what channels of a vision backbone answer to most."""
+"""The grid of feature visualisations: images that activate channels of a vision backbone most."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 
 from kft.plots.style import listed
@@ -14,20 +15,21 @@ from kft.plots.style import listed
 def plot_features(
     images: ArrayLike, stages: Sequence[str], channels: Sequence[int] | None = None, how: str = ""
 ) -> tuple[Figure, str]:
-    """Draw what single channels of a vision backbone answer to most, early stages on top.
+    """Draw images that activate single channels of a vision backbone most, early stages on top.
 
     Args:
-        images: (stages, channels, h, w, 3) from 0 to 1, as `kft.dreaming.feature_grid` returns
-            them.
-        stages: name of each row.
-        channels: number of each column; None counts from 0.
-        how: how the images were made, a sentence for the caption.
+        images: Float array (stages, channels, h, w, 3) from 0 to 1, as returned by
+            `kft.dreaming.feature_grid`.
+        stages: Name of each row.
+        channels: Number of each column; None counts from 0.
+        how: How the images were made, a sentence for the caption.
 
     Returns:
         The figure, at most 900 pixels wide when saved, and its caption.
 
     Raises:
-        ValueError: images of another shape, or as many names as there are not rows or columns.
+        ValueError: Images have another shape, or the numbers of names and of rows or columns
+            differ.
 
     Source: Olah, Mordvintsev and Schubert 2017, "Feature visualization", Distill.
 
@@ -51,8 +53,8 @@ def plot_features(
     rows, columns = images.shape[:2]
     side = min(1.5, 7.0 / columns)
     size = (columns * side + 0.5, rows * side * images.shape[2] / images.shape[3] + 0.3)
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    figure = Figure(figsize=size, dpi=120, layout=layout)
     axes = figure.subplots(rows, columns, squeeze=False)
     for i, stage in enumerate(stages):
         axes[i, 0].set_ylabel(stage, fontsize=9)
@@ -72,31 +74,31 @@ def _caption(images: np.ndarray, stages: Sequence[str], how: str) -> str:
     shown = listed([f"{value:.2f}" for value in alike])
     most, least = stages[int(np.argmax(alike))], stages[int(np.argmin(alike))]
     grey = int(sum(np.ptp(image) == 0 for row in images for image in row))
-    dead = f" {grey} grey: nothing in the noise moved the channel." if grey else ""
+    dead = f" {grey} grey: the noise did not activate the channel." if grey else ""
     which = "of one stage" if rows == 1 else f"of each of {rows} stages, early ones on top"
-    subject = f"1 channel {which} answers" if columns == 1 else f"{columns} channels {which} answer"
+    subject = f"{columns} channel{'s' * (columns > 1)} {which}"
     order = "" if rows == 1 else f"; patterns repeat most in {most} and least in {least}"
     out = (
         f"shifted by more than {_least_shift(images)} pixels, an image still correlates with "
         f"itself by up to {shown}{', from top to bottom' * (rows > 1)}{order}"
     )
     return (
-        f"What {subject} to most: images grown from the same noise so that the channel's mean "
-        f"activation rises. {how + ' ' if how else ''}n = {rows * columns} images of "
-        f"{images.shape[2]} x {images.shape[3]} pixels; no data set is in it.{dead} What stands "
+        f"Images that most activate {subject}: they start from the same noise, and the channel's "
+        f"mean activation is maximised. {how + ' ' if how else ''}n = {rows * columns} images of "
+        f"{images.shape[2]} x {images.shape[3]} pixels; no data set is used.{dead} What stands "
         f"out: {out}."
     )
 
 
 def _least_shift(images: np.ndarray) -> int:
-    """Shifts up to this many pixels tell of an image's smoothness, not of its pattern."""
+    """Return the largest shift in pixels that reflects an image's smoothness, not its pattern."""
     return max(2, min(images.shape[2:4]) // 24)
 
 
 def _repetition(images: np.ndarray) -> float:
-    """Highest correlation of an image (h, w, 3) with itself, shifted around; mean of (images, ...).
+    """Return the highest correlation of an image with itself when shifted, averaged over images.
 
-    By the theorem of Wiener and Khinchin, from the power spectrum.
+    Computed from the power spectrum, by the theorem of Wiener and Khinchin.
     """
     grey = images.mean(axis=-1)
     grey = grey - grey.mean(axis=(1, 2), keepdims=True)

@@ -1,4 +1,4 @@
-"""Figures of images: what a masked autoencoder makes of hidden patches."""
+"""Figures of images: how a masked autoencoder reconstructs hidden patches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-COLUMNS = ("original", "what is seen", "reconstructed")
+COLUMNS = ("original", "masked", "reconstructed")
 
 
 def plot_reconstructions(
@@ -16,23 +16,25 @@ def plot_reconstructions(
     patch_size: int,
     images: str = "images that were not trained on",
     shown: int = 6,
-    lent: bool = True,
+    rescaled: bool = True,
 ) -> tuple[Figure, str]:
-    """Draw images, what is left of them and how they were completed, as He et al. 2021, figure 2.
+    """Draw images, their masked versions and their reconstructions, as He et al. 2021, figure 2.
 
     Args:
-        original, masked, reconstructed: float (B, H, W, 3) in [0, 1]; a patch that differs from
-            the original in `masked` is taken for hidden.
-        patch_size: pixels of a patch's side.
-        images: what the images are, for the caption.
-        shown: how many are drawn at most; the numbers of the caption are those of all.
-        lent: whether each hidden patch was given the mean and the deviation of the true one.
+        original: Float array (B, H, W, 3) from 0 to 1.
+        masked: Array of the same shape. A patch that differs from the original is hidden.
+        reconstructed: Array of the same shape.
+        patch_size: Side of a patch in pixels.
+        images: What the images are, for the caption.
+        shown: Largest number of images that are drawn. The caption's numbers are those of all.
+        rescaled: Whether each reconstructed patch was given the mean and the standard deviation of
+            the true one.
 
     Returns:
-        The figure, two triples of images beside each other, and its caption.
+        The figure, with two triples of images per row, and its caption.
 
     Raises:
-        ValueError: other shapes, or no hidden patch.
+        ValueError: Shapes differ, or no patch is hidden.
 
     Example:
         >>> original = np.random.default_rng(0).random((2, 16, 16, 3))
@@ -49,11 +51,11 @@ def plot_reconstructions(
             f"original, masked and reconstructed must have one shape (B, H, W, 3), received "
             f"{original.shape}, {masked.shape} and {reconstructed.shape}."
         )
-    caption = _caption(original, masked, reconstructed, patch_size, images, shown, lent)
+    caption = _caption(original, masked, reconstructed, patch_size, images, shown, rescaled)
     count = min(shown, len(original))
     rows, pairs = -(-count // 2), min(count, 2)
     figure = Figure(figsize=(4.4 * pairs, 1.45 * rows + 0.3), dpi=120, layout="constrained")
-    # A narrow empty column parts the triples.
+    # A narrow empty column separates the triples.
     widths = [1, 1, 1, 0.15, 1, 1, 1][: 3 if pairs == 1 else 7]
     axes = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
     for ax in axes.flat:
@@ -67,13 +69,21 @@ def plot_reconstructions(
     return figure, caption
 
 
-def _caption(original, masked, reconstructed, patch_size, images, shown, lent):
+def _caption(
+    original: np.ndarray,
+    masked: np.ndarray,
+    reconstructed: np.ndarray,
+    patch_size: int,
+    images: str,
+    shown: int,
+    rescaled: bool,
+) -> str:
     cut = [_patches(np.asarray(x, float), patch_size) for x in (original, masked, reconstructed)]
     hidden = (cut[0] != cut[1]).any(axis=-1)  # (B, P)
     if not hidden.any():
-        raise ValueError("masked is the original everywhere: there is no hidden patch to look at.")
-    true, answer = cut[0][hidden], cut[2][hidden]  # (patches, numbers)
-    error = np.sqrt(np.mean((true - answer) ** 2))
+        raise ValueError("masked equals original everywhere: no patch is hidden.")
+    true, predicted = cut[0][hidden], cut[2][hidden]  # (patches, numbers)
+    error = np.sqrt(np.mean((true - predicted) ** 2))
     flat = np.sqrt(np.mean((true - true.mean(axis=-1, keepdims=True)) ** 2))
     each = [
         np.mean((x[h] - y[h]) ** 2) < np.mean((x[h] - x[h].mean(axis=-1, keepdims=True)) ** 2)
@@ -81,26 +91,26 @@ def _caption(original, masked, reconstructed, patch_size, images, shown, lent):
         if h.any()
     ]
     count = min(shown, len(original))
-    some = f"the first {count} are drawn" if count < len(original) else "all are drawn"
-    given = (
-        " Each hidden patch was lent the brightness and the contrast of the true one, since the "
-        "model predicts patterns without them."
-        if lent
+    drawn = f"the first {count} are drawn" if count < len(original) else "all are drawn"
+    scale = (
+        " Each reconstructed patch has the brightness and the contrast of the true one, since the "
+        "model predicts patches without them."
+        if rescaled
         else ""
     )
-    said = f"{error / flat:.0%} of it" if flat > 0 else "where that is no error at all"
+    ratio = f" ({error / flat:.0%} of it)" if flat > 0 else ""
     return (
-        f"Images as they are, as a masked autoencoder saw them and as it completed them: "
-        f"{images}, n = {len(original)}, of which {some}. {hidden.mean():.0%} of the patches of "
-        f"{patch_size} x {patch_size} pixels are hidden; visible ones are shown as they were."
-        f"{given} What stands out: at hidden patches the root mean squared error is {error:.3f} of "
-        f"the range from black to white, beside {flat:.3f} where each is filled with its own mean, "
-        f"{said}; the reconstruction is the better one in {sum(each)} of {len(each)} images."
+        f"Original images, the same with hidden patches, and the reconstructions of a masked "
+        f"autoencoder: {images}, n = {len(original)}; {drawn}. {hidden.mean():.0%} of the patches "
+        f"of {patch_size} x {patch_size} pixels are hidden; visible patches are drawn unchanged."
+        f"{scale} What stands out: at hidden patches the root mean squared error is {error:.3f} of "
+        f"the range from black to white, compared with {flat:.3f} when each is filled with its own "
+        f"mean{ratio}; the reconstruction is better in {sum(each)} of {len(each)} images."
     )
 
 
-def _patches(images, p):
-    """(B, H, W, C) -> (B, patches, numbers)."""
+def _patches(images: np.ndarray, p: int) -> np.ndarray:
+    """Cut images (B, H, W, C) into patches (B, patches, numbers)."""
     batch, height, width, channels = images.shape
     cut = images.reshape(batch, height // p, p, width // p, p, channels)
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, p * p * channels)

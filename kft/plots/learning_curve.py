@@ -1,4 +1,4 @@
-"""The learning curve: what each method makes of more labelled records."""
+"""The learning curve: the score of each method against the number of labelled records."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def plot_learning_curve(
     """Draw the test score of several methods against the number of records they learned from.
 
     Args:
-        curves: method -> {number of records: score with its interval}; the first is drawn in front.
-        metric: name of the score; more is better.
-        data: name of the data set.
-        records: in its test split, for the caption.
-        each: what is counted along the axis.
-        made: a sentence on how runs and intervals were made, for the caption.
+        curves: Method -> {number of records: score with its interval}.
+        metric: Name of the score; higher is better.
+        data: Name of the data set.
+        records: Number of records in its test split, for the caption.
+        each: What the axis counts.
+        made: How runs and intervals were made, a sentence for the caption.
 
     Returns:
         The figure, 1080 pixels wide when saved, and its caption.
 
     Raises:
-        ValueError: no curve, or no common number of records to compare them at.
+        ValueError: No curve, or no number of records that all curves have.
 
     Example:
         >>> curves = {"pre-trained": {20: Interval(0.8, 0.7, 0.9), 100: Interval(0.9, 0.8, 1.0)},
@@ -43,7 +43,9 @@ def plot_learning_curve(
     """
     common = sorted(set.intersection(*[set(curve) for curve in curves.values()] or [set()]))
     if not common:
-        raise ValueError("the curves have no number of records in common: nothing can be compared")
+        raise ValueError(
+            "curves must have at least one number of records in common, to compare them there."
+        )
     figure = Figure(figsize=(9, 5), dpi=120, layout="constrained")
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
@@ -61,18 +63,23 @@ def plot_learning_curve(
 
 
 def _caption(
-    curves: Mapping[str, Mapping[int, Interval]], common: Sequence[int], metric: str, data: str,
-    records: int | None, each: str, made: str,
-) -> str:  # fmt: skip
+    curves: Mapping[str, Mapping[int, Interval]],
+    common: Sequence[int],
+    metric: str,
+    data: str,
+    records: int | None,
+    each: str,
+    made: str,
+) -> str:
     size = f" (n = {records:,})" if records else ""
     few, many = common[0], common[-1]
 
-    def told(n: int) -> str:
+    def scores(n: int) -> str:
         order = sorted(curves, key=lambda name: -curves[name][n].value)
         return ", ".join(f"{name} {curves[name][n]}" for name in order)
 
     return (
         f"Test {metric} on {data}{size} against the number of {each}, for {len(curves)} methods; "
         f"bands are 95% intervals. {made}{' ' * bool(made)}What stands out: with {few:,} "
-        f"{told(few)}{f'; with {many:,} {told(many)}' * (few != many)}."
+        f"{scores(few)}{f'; with {many:,} {scores(many)}' * (few != many)}."
     )

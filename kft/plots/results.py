@@ -1,10 +1,11 @@
-"""Figures of one model's test results beside its baselines."""
+"""Figures of one model's test results, compared with baselines."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,9 +14,9 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
 from kft.evaluation.metrics import Interval, Scores, difference, hardly_varies, score
-from kft.plots.style import GREY, MODEL, OTHERS, STYLES, listed
+from kft.plots.style import GREY, MODEL, OTHERS, STYLES, LineStyle, listed
 
-MANY = 1500  # points above which single ones hide each other, and density is drawn instead
+MANY = 1500  # number of points above which their density is drawn instead
 
 
 def plot_classification(
@@ -32,18 +33,22 @@ def plot_classification(
     """Draw ROC curves of a model and its baselines, and the model's scores by class.
 
     Args:
-        targets: (N,) classes 0 and 1.
-        probabilities: name -> (N,) probabilities of class 1, or (N, 2). The first is the model,
-            the others are its baselines.
-        classes: names of class 0 and class 1.
-        data, split: names of the data set and of the split, for the caption.
-        confidence, resamples, seed, groups: as for `evaluation.score`.
+        targets: Array (N,) of classes 0 and 1.
+        probabilities: Name -> array (N,) of probabilities of class 1, or (N, 2). The first is the
+            model, the others are its baselines.
+        classes: Names of class 0 and class 1.
+        data: Name of the data set, for the caption.
+        split: Name of the split, for the caption.
+        confidence: Confidence level of the intervals.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
+        groups: Array (N,); records of one group are resampled together. None for single records.
 
     Returns:
         The figure, 1200 pixels wide when saved, and its caption.
 
     Raises:
-        ValueError: no probabilities; not two classes; otherwise as `evaluation.score`.
+        ValueError: There are no probabilities or not two classes, or `evaluation.score` raises.
 
     Example:
         >>> figure, caption = plot_classification([0, 0, 1, 1], {"model": [0.2, 0.6, 0.4, 0.9]})
@@ -51,7 +56,7 @@ def plot_classification(
         2
     """
     if len(classes) != 2:
-        raise ValueError(f"plot_classification draws two classes, received {len(classes)}")
+        raise ValueError(f"classes must name two classes, received {len(classes)}.")
     options = {"confidence": confidence, "resamples": resamples, "seed": seed, "groups": groups}
     scores = _score_each("classification", targets, probabilities, options)
     targets = np.asarray(targets).astype(int)
@@ -91,19 +96,23 @@ def plot_regression(
     """Draw measured against predicted values, and the Spearman correlation beside baselines.
 
     Args:
-        targets: (N,) measured values.
-        predictions: name -> (N,) or (N, 1), in the unit of the targets. The first is the model,
-            the others are its baselines.
-        quantity: what was measured, such as "fitness".
-        unit: its unit, such as "log enrichment".
-        data, split: names of the data set and of the split, for the caption.
-        confidence, resamples, seed, groups: as for `evaluation.score`.
+        targets: Array (N,) of measured values.
+        predictions: Name -> array (N,) or (N, 1), in the unit of the targets. The first is the
+            model, the others are its baselines.
+        quantity: What was measured, such as "fitness".
+        unit: Its unit, such as "log enrichment".
+        data: Name of the data set, for the caption.
+        split: Name of the split, for the caption.
+        confidence: Confidence level of the intervals.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
+        groups: Array (N,); records of one group are resampled together. None for single records.
 
     Returns:
         The figure, 1200 pixels wide when saved, and its caption.
 
     Raises:
-        ValueError: no predictions; otherwise as `evaluation.score`.
+        ValueError: There are no predictions, or `evaluation.score` raises.
 
     Example:
         >>> figure, caption = plot_regression([1.0, 2.0, 3.0], {"model": [1.5, 1.8, 2.9]})
@@ -115,18 +124,13 @@ def plot_regression(
     targets = np.asarray(targets, dtype=float)
     model = next(iter(predictions))
     predicted = np.asarray(predictions[model], dtype=float).reshape(-1)
-
     figure, (left, right) = _figure()
     shown = _draw_agreement(figure, left, targets, predicted)
-    left.set(
-        xlabel=f"measured {quantity} ({unit})",
-        ylabel=f"predicted {quantity} ({unit})",
-        title="\n".join(textwrap.wrap(f"predictions of {model}", 50)),
-    )
+    left.set(xlabel=f"measured {quantity} ({unit})", ylabel=f"predicted {quantity} ({unit})")
+    left.set_title("\n".join(textwrap.wrap(f"predictions of {model}", 50)))
     spearman = {name: row["Spearman"] for name, row in scores.items()}
     _draw_intervals(right, spearman)
     right.set_title(f"Spearman with {confidence:.0%} interval")
-
     caption = (
         f"Left: measured and predicted {quantity} of {model} on the {split} split of {data} "
         f"(n = {len(targets):,}); {shown}, and the dashed line is perfect agreement. "
@@ -146,10 +150,10 @@ def _figure() -> tuple[Figure, np.ndarray]:
     return figure, axes
 
 
-def _looks(number: int) -> list[tuple]:
+def _looks(number: int) -> list[tuple[str, LineStyle]]:
     """Return a colour and a line style for each curve, the model's first."""
-    others = [(OTHERS[i % len(OTHERS)], STYLES[i % len(STYLES)]) for i in range(number - 1)]
-    return [(MODEL, "-"), *others]
+    looks: list[tuple[str, LineStyle]] = [(MODEL, "-")]
+    return looks + [(OTHERS[i % len(OTHERS)], STYLES[i % len(STYLES)]) for i in range(number - 1)]
 
 
 def _draw_rocs(
@@ -174,7 +178,7 @@ def _draw_rocs(
 
 
 def _draw_roc(
-    ax: Axes, targets: np.ndarray, values: np.ndarray, label: str, colour: str, style: object
+    ax: Axes, targets: np.ndarray, values: np.ndarray, label: str, colour: str, style: LineStyle
 ) -> None:
     if len(np.unique(targets)) < 2:  # no curve exists; the legend says "undefined"
         ax.plot([], [], color=colour, linestyle=style, label=label)
@@ -189,8 +193,8 @@ def _draw_roc(
 def _draw_scores(
     ax: Axes, targets: np.ndarray, values: np.ndarray, classes: Sequence[str], model: str
 ) -> None:
-    """Histograms as fractions of each class, so that a rare class is as visible as a common one."""
-    bins = np.linspace(0, 1, 31)
+    """Draw a histogram for each class in percent, so that a rare class is visible too."""
+    bins = np.linspace(0, 1, 31).tolist()
     for label, (colour, hatch) in enumerate(((OTHERS[3], None), (MODEL, "///"))):
         chosen = values[targets == label]
         ax.hist(
@@ -207,7 +211,7 @@ def _draw_scores(
     ax.axvline(0.5, color=GREY, linewidth=0.8, linestyle="--")
     ax.set(
         xlabel=f"predicted probability of {classes[1]}",
-        ylabel="share of the records of the class (%)",
+        ylabel="records of the class (%)",
         title="\n".join(textwrap.wrap(f"scores of {model}", 50)),
         xlim=(0, 1),
     )
@@ -216,7 +220,7 @@ def _draw_scores(
 
 
 def _draw_agreement(figure: Figure, ax: Axes, targets: np.ndarray, predicted: np.ndarray) -> str:
-    """Draw points, or their density where they are many; say which."""
+    """Draw points, or their density if they are many, and return a description."""
     if len(targets) > MANY:
         cells = ax.hexbin(targets, predicted, gridsize=45, bins="log", mincnt=1, cmap="cividis")
         figure.colorbar(cells, ax=ax, label="records per hexagon")
@@ -255,10 +259,12 @@ def _draw_intervals(ax: Axes, intervals: Mapping[str, Interval]) -> None:
 
 
 def _score_each(
-    task: str, targets: ArrayLike, predictions: Mapping[str, ArrayLike], options: dict
+    task: str, targets: ArrayLike, predictions: Mapping[str, ArrayLike], options: dict[str, Any]
 ) -> dict[str, Scores]:
     if not predictions:
-        raise ValueError("nothing to plot: give at least one name -> predictions, the model first")
+        raise ValueError(
+            "nothing to plot: give a dict with at least one name -> predictions, the model first."
+        )
     return {name: score(task, targets, values, **options) for name, values in predictions.items()}
 
 
@@ -273,7 +279,7 @@ def _undefined(intervals: Mapping[str, Interval]) -> str:
     return f" (undefined for {listed(names)}: equal values have no order)" if names else ""
 
 
-def _how(options: dict) -> str:
+def _how(options: dict[str, Any]) -> str:
     drawn = "records" if options["groups"] is None else "whole groups of records"
     return (
         f"Brackets and bars are {options['confidence']:.0%} percentile bootstrap intervals over "
@@ -287,18 +293,18 @@ def _against(
     targets: ArrayLike,
     predictions: Mapping[str, ArrayLike],
     scores: Mapping[str, Scores],
-    options: dict,
+    options: dict[str, Any],
 ) -> str:
-    """Say how the model, the first, stands to the best of the others."""
+    """Compare the model, the first, with the best of the others, in a sentence."""
     (model, own), *others = scores.items()
     metric = own.headline
     if math.isnan(own[metric].value):
         return f"the {metric} of {model} is undefined on these records."
     if hardly_varies(targets, predictions[model]):
-        return f"the answers of {model} hardly vary, so that its {metric} says nothing."
+        return f"the predictions of {model} hardly vary, so its {metric} says nothing."
     others = [(name, row) for name, row in others if not math.isnan(row[metric].value)]
     if not others:
-        return f"{model} reaches {metric} {own[metric]}, with no baseline to hold it against."
+        return f"{model} reaches {metric} {own[metric]}, with no baseline to compare with."
     best = max(others, key=lambda item: item[1][metric].value)[0]
     gap = difference(task, targets, predictions[model], predictions[best], **options)[metric]
     stands = f"{model} reaches {metric} {own[metric].value:.3f}"
@@ -309,23 +315,23 @@ def _against(
         return f"{stands}, {loss} below the best baseline ({best}): the baseline is better."
     return (
         f"{stands}, which differs from the best baseline ({best}) by {gap}: "
-        f"these records cannot tell the two apart."
+        f"the difference is not significant on these records."
     )
 
 
 def _calls(targets: np.ndarray, values: np.ndarray, classes: Sequence[str], model: str) -> str:
-    """Say what the model gets right and wrong at the usual threshold."""
+    """Say what the model gets right and wrong at a threshold of 0.5."""
     if len(np.unique(targets)) < 2:
         return "All records are of one class."
     found, wrong = (np.mean(values[targets == label] > 0.5) for label in (1, 0))
     return (
         f"At a probability above 0.5, {model} finds {found:.0%} of the {classes[1]} records and "
-        f"takes {wrong:.0%} of the {classes[0]} records for them."
+        f"wrongly calls {wrong:.0%} of the {classes[0]} records {classes[1]}."
     )
 
 
 def _top_tenth(targets: np.ndarray, predicted: np.ndarray, quantity: str) -> str:
-    """Say how many of the best records one would find by measuring what is predicted best."""
+    """Say how many of the highest records are found among those predicted highest."""
     if np.ptp(predicted) == 0:
         return "Its predictions are all the same."
     size = max(1, len(targets) // 10)

@@ -1,4 +1,4 @@
-"""The panels of a scaling study: loss against compute, data and parameters."""
+"""The figure of a scaling study: loss against compute, data and parameters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from kft.plots.style import GREY, MODEL, OTHERS
 
 
 class Panel(NamedTuple):
-    """One panel.
+    """One panel of the figure.
 
     Attributes:
-        x, losses: (R,) of the runs, or of the frontier of their curves.
-        law: called with x, returns the fitted losses.
-        exponent, floor: of the law, with their intervals.
-        curves: pairs (x, losses) drawn thin behind, one for each run.
+        x: Array (R,), one number per run or per point of the frontier of their curves.
+        losses: Array (R,), the losses in nats.
+        law: Function that returns the fitted losses at x.
+        exponent: Exponent of the law with its interval.
+        floor: Irreducible loss of the law with its interval, in nats.
+        curves: Pairs (x, losses), one per run, drawn as thin lines.
     """
 
     x: ArrayLike
@@ -32,11 +34,11 @@ class Panel(NamedTuple):
 
 
 def plot_scaling(panels: Mapping[str, Panel], how: str) -> tuple[Figure, str]:
-    """Draw how the loss falls with each of its causes, as Kaplan et al. 2020, figure 1.
+    """Draw the loss against compute, data and parameters, as Kaplan et al. 2020, figure 1.
 
     Args:
-        panels: name of the axis -> Panel, from left to right.
-        how: how the runs were made, a sentence for the caption.
+        panels: Name of the axis -> `Panel`, from left to right.
+        how: How the runs were made, a sentence for the caption.
 
     Returns:
         The figure, 1200 pixels wide when saved, and its caption.
@@ -57,31 +59,31 @@ def plot_scaling(panels: Mapping[str, Panel], how: str) -> tuple[Figure, str]:
         for across, curve in panel.curves:
             ax.plot(across, curve, color=GREY, linewidth=0.7, alpha=0.6)
         line = np.geomspace(x.min() / 1.5, x.max() * 1.5, 100)
-        said = f"L = {panel.floor.value:.2f} + (x₀/x)^{panel.exponent.value:.2f}"
-        ax.plot(line, panel.law(line), color=OTHERS[0], linestyle="--", label=said)
+        label = f"L = {panel.floor.value:.2f} + (x₀/x)^{panel.exponent.value:.2f}"
+        ax.plot(line, panel.law(line), color=OTHERS[0], linestyle="--", label=label)
         ax.plot(x, panel.losses, "o", color=MODEL, markersize=5)
         ax.set(xscale="log", xlabel=name)
         ax.legend(fontsize=8, loc="upper right")
-    seen = np.concatenate([np.asarray(panel.losses, float) for panel in panels.values()])
-    room = 0.08 * np.ptp(seen) + 1e-3
-    # Curves of runs that had hardly begun would flatten the rest.
-    axes[0].set(ylabel="loss (nats)", ylim=(seen.min() - room, seen.max() + 3 * room))
+    shown = np.concatenate([np.asarray(panel.losses, float) for panel in panels.values()])
+    room = 0.08 * np.ptp(shown) + 1e-3
+    # The beginnings of the curves would flatten the rest.
+    axes[0].set(ylabel="loss (nats)", ylim=(shown.min() - room, shown.max() + 3 * room))
     return figure, _caption(panels, how)
 
 
 def _caption(panels: Mapping[str, Panel], how: str) -> str:
-    told = "; ".join(
+    laws = "; ".join(
         f"{name}, exponent {panel.exponent}, irreducible loss {panel.floor}"
         for name, panel in panels.items()
     )
     steepest = max(panels, key=lambda name: panels[name].exponent.value)
     least = panels[steepest].exponent.low
-    beside = [name for name, p in panels.items() if name != steepest and p.exponent.high > least]
-    unclear = f", which cannot be told from that of {' and '.join(beside)}" * bool(beside)
+    others = [name for name, p in panels.items() if name != steepest and p.exponent.high > least]
+    unclear = f"; the interval overlaps that of {' and '.join(others)}" * bool(others)
     unsure = [name for name, panel in panels.items() if panel.floor.low < 0.5 * panel.floor.value]
     doubt = (
-        f" The runs hardly tell the irreducible loss for {' and '.join(unsure)}, and with it the "
-        f"exponent."
+        f" The runs determine the irreducible loss for {' and '.join(unsure)} poorly, and with it "
+        f"the exponent."
         if unsure
         else ""
     )
@@ -89,9 +91,9 @@ def _caption(panels: Mapping[str, Panel], how: str) -> str:
     high, low = max(h for h, _ in ends), min(low for _, low in ends)
     return (
         f"Loss at hidden residues of proteins that were not trained on, against "
-        f"{', '.join(panels)}. {how} Points are runs at their best epoch, or where thin curves "
-        f"show the runs, epochs that no run had been better than with less; dashed lines are power "
-        f"laws with an irreducible loss, L = L₀ + (x₀/x)^a, with 95% intervals: {told}. What "
+        f"{', '.join(panels)}. {how} Points are runs at their best epoch or, where thin curves "
+        f"show the runs, epochs with a lower loss than any run had with less; dashed lines are "
+        f"power laws with an irreducible loss, L = L₀ + (x₀/x)^a, with 95% intervals: {laws}. What "
         f"stands out: over all runs the loss falls from {high:.3f} to {low:.3f} nats, with the "
         f"largest exponent for {steepest}{unclear}.{doubt}"
     )

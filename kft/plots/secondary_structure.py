@@ -30,20 +30,21 @@ def plot_secondary_structure(
     """Draw a sequence several times: coloured by its structure, and by each prediction of it.
 
     Args:
-        sequence: string of N residues.
-        targets: (N,) integers, positions in `classes`.
-        predictions: name -> (N, K) probabilities, as `kft.predict` returns them, or (N,) integers.
-        classes: the letters C (coil), E (strand) and H (helix), in the order of the integers.
-        mask: (N,) bool, False for residues whose target is not known; None if all are.
-        name: name of the protein, for the caption.
-        how: how structure and predictions were made, sentences for the caption.
+        sequence: String of N residues.
+        targets: Integers (N,), positions in `classes`.
+        predictions: Name -> (N, K) probabilities, as `kft.predict` returns them, or (N,) integers.
+        classes: The letters C (coil), E (strand) and H (helix), in the order of the integers.
+        mask: Bool (N,), False for residues whose target is not known; None if all are.
+        name: Name of the protein, for the caption.
+        how: How structure and predictions were made, as sentences for the caption.
 
     Returns:
-        The figure, at most 1,200 pixels wide when saved, and its caption. Residues whose
+        tuple: the figure, at most 1,200 pixels wide when saved, and its caption. Residues whose
         predicted class is another than the observed one have a frame.
 
     Raises:
-        ValueError: no predictions; other classes; not one target and one prediction per residue.
+        ValueError: If there are no predictions, the classes are others, or a residue lacks a target
+            or a prediction.
 
     Example:
         >>> predictions = {"probe": [0, 2, 2, 0, 0]}
@@ -73,7 +74,13 @@ def plot_secondary_structure(
     return figure, _caption(name, targets, predicted, known, classes, how)
 
 
-def _checked(sequence, targets, predictions, classes, mask):
+def _checked(
+    sequence: str,
+    targets: ArrayLike,
+    predictions: Mapping[str, ArrayLike],
+    classes: Sequence[str],
+    mask: ArrayLike | None,
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """Return targets and predictions as integers (N,), and which targets are known."""
     if not predictions:
         raise ValueError("predictions is empty; give at least one, as {name: (N, K) array}.")
@@ -97,7 +104,9 @@ def _checked(sequence, targets, predictions, classes, mask):
     return columns["targets"], predicted, known
 
 
-def _draw_line(ax: Axes, letters: str, rows: np.ndarray, start: int, longest: int, classes):
+def _draw_line(
+    ax: Axes, letters: str, rows: np.ndarray, start: int, longest: int, classes: Sequence[str]
+) -> None:
     colours = ListedColormap(["white", *(STATES[letter][1] for letter in classes)])
     ax.imshow(rows, cmap=colours, vmin=-1, vmax=len(classes) - 1, aspect="auto")
     wrong = (rows != rows[0]) & (rows[0] >= 0)
@@ -114,7 +123,14 @@ def _draw_line(ax: Axes, letters: str, rows: np.ndarray, start: int, longest: in
     ax.spines[:].set_visible(False)
 
 
-def _caption(name, targets, predicted, known, classes, how):
+def _caption(
+    name: str,
+    targets: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+    known: np.ndarray,
+    classes: Sequence[str],
+    how: str,
+) -> str:
     count = int(known.sum())
     words = [STATES[letter][0] for letter in classes]
     parts = [f"{np.mean(targets[known] == i):.0%} {word}" for i, word in enumerate(words)]
@@ -132,14 +148,14 @@ def _caption(name, targets, predicted, known, classes, how):
     )
 
 
-def _errors(targets, predicted, words, name):
+def _errors(targets: np.ndarray, predicted: np.ndarray, words: Sequence[str], name: str) -> str:
     """Return a sentence on the errors that are most frequent."""
     table = np.zeros((len(words), len(words)), dtype=int)
     np.add.at(table, (targets, predicted), 1)
     np.fill_diagonal(table, 0)
     if not table.any():
         return f"{name} has no error."
-    i, j = np.unravel_index(table.argmax(), table.shape)
+    i, j = divmod(int(table.argmax()), len(words))
     return (
         f"The most frequent error of {name} is {words[i]} predicted as {words[j]}, "
         f"{table[i, j]} of {table.sum()} residues."

@@ -1,7 +1,7 @@
-"""What all figures share: colours, the caption's words, and writing both to files.
+"""Colours and line styles of all figures, and saving a figure with its caption.
 
-Colours are those of Okabe and Ito, "Color Universal Design" (2008), which colour-blind readers
-can tell apart; curves differ in line style as well.
+The colours are those of Okabe and Ito, "Color Universal Design" (2008), which colour-blind readers
+can tell apart. Curves differ in line style as well.
 """
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ from matplotlib.figure import Figure
 MODEL = "#0072B2"  # blue
 OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#666666"
-STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+LineStyle = str | tuple[int, tuple[int, ...]]
+STYLES: tuple[LineStyle, ...] = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
-    """Write a figure as PNG, with its caption inside (key "Description") and beside it as text.
+    """Save a figure as a PNG file, and its caption as text.
+
+    The caption is also stored in the PNG file, under the key "Description".
 
     Args:
-        figure: what to write.
-        caption: the text that belongs to it.
-        path: ends in ".png"; missing folders are made. The caption goes to the same name with
-            ".txt".
+        figure: The figure.
+        caption: Its caption.
+        path: File to write, which must end in ".png". Missing folders are created. The caption is
+            written to the same name with ".txt".
 
     Returns:
-        The path of the PNG.
+        The path of the PNG file.
 
     Raises:
-        ValueError: the path does not end in ".png".
+        ValueError: The path does not end in ".png".
 
     Example:
         `save_figure(*plot_regression(targets, {"model": predictions}), "out/gb1.png")`
@@ -45,4 +48,5 @@ def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
 
 
 def listed(names: Sequence[str]) -> str:
+    """Join names as in a sentence: "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

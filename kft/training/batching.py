@@ -1,13 +1,19 @@
 """Batches: from raw records and an encoder to what `model.fit` takes, on every backend."""
 
+from __future__ import annotations
+
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from numbers import Number
+from typing import Any
 
 import keras
 import numpy as np
 
+from kft.data.inputs import encoder_info
 from kft.data.sequences import Sequences, SequenceWarning, warn_of_changes
 
 # Token counts that batches of sequences are padded to. JAX compiles a model once per shape, so
@@ -15,20 +21,20 @@ from kft.data.sequences import Sequences, SequenceWarning, warn_of_changes
 # neighbours, make a quarter of the tokens padding.
 PAD_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
-# Batches for evaluation hold at most so many tokens, whatever the batch size: attention takes
-# memory with the square of the length.
+# Largest number of tokens of a batch for evaluation, whatever the batch size: the memory of
+# attention grows with the square of the length.
 MOST_TOKENS = 16384
 
 
 class Passes(keras.utils.PyDataset):
     """Batches that change from one pass over the records to the next, and never within one.
 
-    Keras ends an "epoch" after `steps_per_epoch` batches, where that is given, and goes on within
-    the same pass in the next one. A pass ends when each of its batches was asked for, or when a
-    `fit` begins: Keras then reads `num_batches` and ends an epoch.
+    Keras ends an "epoch" after `steps_per_epoch` batches, if that is given, and continues the same
+    pass in the next one. A pass ends when each of its batches was asked for, or when a `fit`
+    begins: Keras then reads `num_batches` and ends an epoch.
 
-    A class of this kind has `go_to(epoch)`, which calls `begin_pass`, the attribute `epoch`, and
-    calls `asked_for(index)` in its `__getitem__`.
+    A subclass has `go_to(epoch)`, which calls `begin_pass`, the attribute `epoch`, and calls
+    `asked_for(index)` in its `__getitem__`.
     """
 
     def __init__(self):
@@ -37,23 +43,26 @@ class Passes(keras.utils.PyDataset):
         self.begin_pass()
 
     def begin_pass(self):
-        """Forgets which batches were asked for."""
+        """Start a pass in which no batch was asked for yet."""
         self._seen = set()
 
-    def asked_for(self, index):
-        """Notes that batch `index` is asked for."""
+    def asked_for(self, index: int) -> None:
+        """Note that batch `index` is asked for."""
         self._counted = False
         self._seen.add(index)
 
     @property
     def num_batches(self):
+        """Number of batches, which Keras reads when a `fit` begins."""
         self._counted = True
         return len(self)
 
     def on_epoch_begin(self):
+        """Note that Keras has begun an epoch."""
         self._within = True
 
     def on_epoch_end(self):
+        """Go to the next epoch if the pass has ended."""
         if self._counted or not self._within or len(self._seen) == len(self):
             self.go_to(self.epoch + 1)
         self._within = False
@@ -62,37 +71,41 @@ class Passes(keras.utils.PyDataset):
 class Batches(Passes):
     """Encoded batches of records, see `kft.batches`.
 
-    `batches[i]` is batch i of the present epoch: encoded inputs, or (encoded inputs, targets), or
-    where residues have targets (encoded inputs, targets, weights).
+    `batches[i]` is batch i of the current epoch: encoded inputs, or (encoded inputs, targets), or
+    if residues have targets (encoded inputs, targets, weights).
 
     Attributes:
-        chosen: list of int arrays, the records of each batch of the present epoch.
-        cut: list of int, how many residues each input above `max_length` has lost.
+        chosen: List of int arrays, the records of each batch of the current epoch.
+        cut: List of int, how many residues each input longer than `max_length` has lost.
         changes: Counter of the inputs that `encode` has brought to normal form, see
             `kft.data.sequences.changes`.
-        lengths: int array, the tokens of each record, <cls> and <eos> included and what is cut
-            left out; None where records are arrays or images, which do not differ in
-            size.
+        info: What the encoder states about itself, see `kft.data.inputs.EncoderInfo`.
+        lengths: int array, the tokens of each record, special tokens included and without what
+            was cut; None if records are images or rows, which do not differ in size.
+        encoded: List of the encoded records without padding, one dict of arrays (L,) each; None
+            where `encode` states no `pad`. Such records are encoded once, when the batches are
+            made, else again in every epoch.
     """
 
     def __init__(self, inputs, targets, encode, batch_size, seed, max_length, names, masks=None):
         super().__init__()
         self.inputs, self.targets, self.encode = inputs, targets, encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
-        self.cut, self.lengths, self.residues, self.changes = [], None, None, Counter()
+        self.cut, self.lengths, self.changes = [], None, Counter()
+        self.encoded = None
+        self.info, sizes = encoder_info(encode, inputs), None
+        # All inputs are checked now: an error in the third epoch is too late.
         if encode is None:
             _check_arrays(inputs, names)
             self.encode = _stack
-        elif getattr(encode, "of_one_size", False):
-            encode.check(inputs, names)  # an error in the third epoch is too late
-        elif np.ndim(inputs[0]) == 0 and not isinstance(inputs[0], dict):
-            # Only strings differ in size: they are put beside others of their length. What is no
-            # array is left to the encoder, which says what is wrong with None or a number.
-            self.lengths, self.residues = self._measure(names)
-            if hasattr(encode, "changes"):
-                self.changes = encode.changes(inputs)
+        elif self.info.input_kind.has_length:
+            self.lengths, sizes = self._measure(names)
+            if self.info.changes is not None:
+                self.changes = self.info.changes(inputs)
+        elif self.info.check is not None:
+            self.info.check(inputs, names)
         if isinstance(targets, list):
-            self.targets, self.masks = _per_residue(targets, masks, self.residues, names)
+            self.targets, self.masks = _per_residue(targets, masks, sizes, names)
         self.epoch = 0
         self._plan()
 
@@ -101,55 +114,106 @@ class Batches(Passes):
 
     def __getitem__(self, index):
         self.asked_for(index)
-        chosen = self.chosen[index]
-        inputs = [self.inputs[i] for i in chosen]
-        if self.lengths is None:
-            encoded = self.encode(inputs)
-        else:
-            with silent_cuts():  # they are counted in `cut` and `changes`
-                encoded = self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
+        encoded = self.inputs_of(index)
         if self.targets is None:
             return encoded
-        if isinstance(self.targets, list):
-            return (encoded, *self._at_tokens(chosen, _tokens(encoded)))
-        return encoded, self.targets[chosen]
+        length = None if self.lengths is None else _tokens(encoded)
+        return (encoded, *self.targets_of(index, length))
 
-    def padded(self, index):
-        """The tokens that each record of batch `index` is padded to, None where all are alike."""
+    def inputs_of(self, index):
+        """The encoded inputs of batch `index`."""
+        chosen = self.chosen[index]
+        if self.encoded is not None:
+            return self._padded_inputs(chosen, self.padded(index))
+        inputs = [self.inputs[i] for i in chosen]
+        if self.lengths is None:
+            return self.encode(inputs)
+        with silent_cuts():  # they are counted in `cut` and `changes`
+            return self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
+
+    def targets_of(self, index, length):
+        """The targets of batch `index`, and their weights where residues have targets.
+
+        Args:
+            index: Number of the batch.
+            length: Tokens that each record is padded to.
+
+        Returns:
+            Tuple of arrays, empty where there are no targets; nothing is encoded for it.
+        """
+        chosen = self.chosen[index]
+        if self.targets is None:
+            return ()
+        if isinstance(self.targets, list):
+            return self._at_tokens(chosen, length)
+        return (self.targets[chosen],)
+
+    def in_order(self):
+        """The same records in one order, by length, without targets; none is encoded for it."""
+        other = copy(self)
+        other.seed, other.targets, other.epoch = None, None, 0
+        other.begin_pass()
+        other._plan()
+        return other
+
+    def _padded_inputs(self, chosen, length):
+        """Encoded records as one batch: {name: array (B, L)}."""
+        rows = [self.encoded[i] for i in chosen]
+        batch = {}
+        for name, first in rows[0].items():
+            batch[name] = np.full((len(rows), length), self.info.pad[name], first.dtype)
+            for out, row in zip(batch[name], rows, strict=True):
+                out[: len(row[name])] = row[name]
+        return batch
+
+    def padded(self, index: int) -> int | None:
+        """Return the tokens that each record of batch `index` is padded to; None without length."""
         if self.lengths is None:
             return None
         return int(padded_length(self.lengths[self.chosen[index]].max()))
 
     def _at_tokens(self, chosen, length):
-        """Targets (B, L) or (B, L, K) and weights (B, L), 0 but at the tokens of residues."""
+        """Return targets (B, L) or (B, L, K) and weights (B, L), 0 except at residues."""
         first = self.targets[0]
         targets = np.zeros((len(chosen), length, *first.shape[1:]), dtype=first.dtype)
         weights = np.zeros((len(chosen), length), dtype="float32")
         for row, i in enumerate(chosen):
-            kept = self.lengths[i] - 2  # <cls> residues <eos>
-            targets[row, 1 : kept + 1] = self.targets[i][:kept]
-            weights[row, 1 : kept + 1] = self.masks[i][:kept]
+            at = self.residues(i)
+            kept = at.stop - at.start
+            targets[row, at] = self.targets[i][:kept]
+            weights[row, at] = self.masks[i][:kept]
         return targets, weights
 
-    def _measure(self, names):
-        """Tokens of each input, and residues of it before any is cut.
+    def residues(self, record: int) -> slice:
+        """Return the slice of the residues of a record among its tokens.
 
-        All are encoded now: an error in the third epoch is too late.
+        Args:
+            record: Position of the record, from 0.
         """
+        return self.info.residues(int(self.lengths[record]))
+
+    def _measure(self, names):
+        """Return the tokens of each input, and its residues before any are cut."""
         lengths, residues = [], []
+        keeps = self.info.pad is not None
+        self.encoded = [] if keeps else None
         with silent_cuts():
             for name, x in zip(names, self.inputs, strict=True):
-                tokens = _tokens(self.encode([x], names=[name]))
-                residues.append(tokens - 2)
+                encoded = self.encode([x], names=[name])
+                tokens = _tokens(encoded)
+                residues.append(tokens - sum(self.info.specials))
                 if self.max_length is not None and len(x) > self.max_length:
-                    kept = _tokens(self.encode([x], self.max_length, names=[name]))
+                    encoded = self.encode([x], self.max_length, names=[name])
+                    kept = _tokens(encoded)
                     self.cut += [tokens - kept] if kept < tokens else []
                     tokens = kept
                 lengths.append(tokens)
+                if keeps:
+                    self.encoded.append({key: array[0] for key, array in encoded.items()})
         return np.array(lengths), residues
 
-    def go_to(self, epoch):
-        """Makes `epoch` the present one, for a training that goes on."""
+    def go_to(self, epoch: int) -> None:
+        """Make `epoch` the current one, for a training that is continued."""
         self.epoch = epoch
         self.begin_pass()
         self._plan()
@@ -158,7 +222,7 @@ class Batches(Passes):
         self.chosen = self._by_length() if self.seed is None else self._mixed()
         if self.lengths is None:
             return
-        # TensorFlow takes a length that the first two batches share for that of all.
+        # TensorFlow assumes that all batches have a length that the first two have in common.
         padded = [padded_length(self.lengths[chosen].max()) for chosen in self.chosen]
         other = next((i for i, length in enumerate(padded) if length != padded[0]), 0)
         if other > 1:
@@ -168,15 +232,15 @@ class Batches(Passes):
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.inputs))
         if self.lengths is not None:
-            # Sorted by length within stretches of 50 batches: neighbours are alike in length,
-            # and still another mix in every epoch.
+            # Sorted by length within stretches of 50 batches: neighbours are of similar length,
+            # and still mixed differently in every epoch.
             stretches = _cut(order, 50 * self.batch_size)
             order = np.concatenate([s[np.argsort(self.lengths[s])] for s in stretches])
         cut = _cut(order, self.batch_size)
         return [cut[i] for i in rng.permutation(len(cut))]
 
     def _by_length(self):
-        """The longest first, so that memory runs out at once or never."""
+        """Return the longest first, so that memory runs out at once or never."""
         if self.lengths is None:
             return _cut(np.arange(len(self.inputs)), self.batch_size)
         order = np.argsort(-self.lengths, kind="stable")
@@ -189,8 +253,10 @@ class Batches(Passes):
         return chosen
 
 
-def warn_of_cut(cut, total, max_length, stacklevel=2):
-    """Says once how much `max_length` has cut from `total` inputs, see `Batches.cut`."""
+def warn_of_cut(
+    cut: Sequence[int], total: int, max_length: int | None, stacklevel: int = 2
+) -> None:
+    """Warn once of how much `max_length` has cut from `total` inputs, see `Batches.cut`."""
     if cut:
         warnings.warn(
             f"{len(cut)} of {total} inputs were longer than max_length={max_length}: "
@@ -200,8 +266,8 @@ def warn_of_cut(cut, total, max_length, stacklevel=2):
 
 
 @contextmanager
-def silent_cuts():
-    """What `max_length` cuts or `encode` changes is not warned of within: it is said elsewhere."""
+def silent_cuts() -> Iterator[None]:
+    """Silence warnings of what `max_length` cuts or `encode` changes, which are given elsewhere."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SequenceWarning)
         warnings.filterwarnings("ignore", message=".*longer than max_length")
@@ -212,8 +278,8 @@ def _tokens(encoded):
     return next(iter(encoded.values())).shape[1]
 
 
-def padded_length(length):
-    """The first of `PAD_LENGTHS` that holds so many tokens; above all of them the number itself."""
+def padded_length(length: int) -> int:
+    """Return the first of `PAD_LENGTHS` that is not less than `length`, else `length` itself."""
     return next((p for p in PAD_LENGTHS if p >= length), length)
 
 
@@ -221,39 +287,47 @@ def _cut(order, size):
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
-def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None):
-    """Makes batches that `fit`, `evaluate` and `predict` of any Keras model take.
+def batches(
+    records: Any,
+    encode: Callable[..., dict[str, np.ndarray]] | None,
+    batch_size: int = 32,
+    seed: int | None = 0,
+    max_length: int | None = None,
+    names: Sequence[str] | None = None,
+) -> Batches:
+    """Make batches that `fit`, `evaluate` and `predict` of any Keras model take.
 
-    Sequences are put beside others of about their length, and padded to one of few lengths, so
-    that little work goes into padding and little is compiled. Every epoch mixes them anew.
+    Sequences are put together with others of similar length, and padded to one of few lengths, so
+    that little work is spent on padding and little is compiled. Every epoch mixes them again.
 
     Args:
-        records: what has `.inputs` and `.targets` (a `kft.data.Split`), a pair (inputs, targets),
-            or inputs alone. Targets are numbers (N,) or (N, K); or, where every residue has its
-            own, a list of N arrays with one entry (or K) per residue. Then `.masks`, if there is
-            one, is a list of N bool arrays that mark the residues which count.
-        encode: the backbone's `encode`. None stacks records that are arrays of one shape, or
-            dicts of such arrays, for any Keras model; float64 becomes float32.
-        batch_size: records per batch; the last one may be smaller.
-        seed: int from which the order of every epoch follows, on every backend. None keeps one
+        records: An object with `.inputs` and `.targets` (a `kft.data.Split`), a pair
+            (inputs, targets), or inputs alone. Targets are numbers (N,) or (N, K); or, if every
+            residue has its own, a list of N arrays with one entry (or K) per residue. `.masks`, if
+            there are any, are N bool arrays that mark the residues whose targets are used.
+        encode: The backbone's `encode`, or a function like it, see `kft.data.inputs.Encoder`. None
+            stacks records that are arrays of one shape, or dicts of such arrays, for any Keras
+            model; float64 becomes float32.
+        batch_size: Records per batch; the last one may be smaller.
+        seed: Integer from which the order of every epoch follows, on every backend. None keeps one
             order, by length, for evaluation.
-        max_length: residues to keep of each sequence, None for all.
-        names: what errors call each input, None for "inputs[0]" and so on.
+        max_length: Residues to keep of each sequence; None for all.
+        names: What errors call each input; None for "inputs[0]" and so on.
 
     Returns:
-        keras.utils.PyDataset of (encoded inputs, targets), or of encoded inputs; where residues
-        have targets of (encoded inputs, targets (B, L) or (B, L, K), weights float32 (B, L)), at
-        the token of each residue. Weights are 1 at residues that count, and 0 at special tokens,
-        padding and residues that are masked. A plain keras.Model shuffles batches in `fit` with
-        Python's `random`, unless told `shuffle=False`, and predicts in the order of `.chosen`; a
-        `kft.Model` does neither. With `steps_per_epoch`, the next epoch goes on where the last one
-        ended, and each record comes once before any comes again, as with arrays.
+        keras.utils.PyDataset of (encoded inputs, targets), or of encoded inputs; if residues have
+        targets of (encoded inputs, targets (B, L) or (B, L, K), weights float32 (B, L)), at the
+        token of each residue. Weights are 1 at residues whose targets are used, and 0 at special
+        tokens, padding and masked residues. A plain keras.Model shuffles batches in `fit` with
+        Python's `random` unless `shuffle=False`, and predicts in the order of `.chosen`; a
+        `kft.Model` does neither. With `steps_per_epoch`, the next epoch continues where the last
+        one ended, and each record comes once before any comes again, as with arrays.
 
     Raises:
-        ValueError: no records, other than one target per input or per residue, a target that is
-            missing, an empty input or one with a character that is no residue, arrays of
-            different shapes.
-        TypeError: targets that are no numbers, an input that is no string or no array.
+        ValueError: If there are no records, targets are not one per input or per residue, a target
+            is missing, an input is empty or has a character that is no residue, or arrays differ
+            in shape.
+        TypeError: If targets are not numbers, or an input is not a string or not an array.
 
     Example:
         >>> import kft
@@ -265,8 +339,6 @@ def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None)
     inputs, targets = records_of(records)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, received {batch_size}.")
-    if len(inputs) == 0:
-        raise ValueError("records is empty: give at least one input.")
     names = names or [f"inputs[{i}]" for i in range(len(inputs))]
     if targets is not None:
         targets = _rows(targets, names) or _checked_targets(targets, len(inputs))
@@ -277,8 +349,8 @@ def batches(records, encode, batch_size=32, seed=0, max_length=None, names=None)
     return result
 
 
-def records_of(records):
-    """Inputs and targets of a `Split`, of a pair, or of inputs alone, whose targets are None."""
+def records_of(records: Any) -> tuple[list, Any]:
+    """Return inputs and targets of a `Split` or of a pair; targets of inputs alone are None."""
     if hasattr(records, "inputs"):
         inputs, targets = records.inputs, records.targets
     elif isinstance(records, tuple) and len(records) == 2:
@@ -289,11 +361,14 @@ def records_of(records):
         raise TypeError(
             f"inputs must be a list, received one string, {inputs[:20]!r}: write [string]."
         )
-    return listed_inputs(inputs), targets
+    inputs = listed_inputs(inputs)
+    if len(inputs) == 0:
+        raise ValueError("records is empty: give at least one input.")
+    return inputs, targets
 
 
-def listed_inputs(inputs):
-    """The inputs as a list; `Sequences` stay what they are."""
+def listed_inputs(inputs: Any) -> list:
+    """Return the inputs as a list; `Sequences` are returned unchanged."""
     if isinstance(inputs, Sequences):
         return inputs
     try:
@@ -309,7 +384,7 @@ def listed_inputs(inputs):
 
 
 def _stack(inputs):
-    """Arrays of one shape, or dicts of such arrays -> (B, ...) each."""
+    """Stack arrays of one shape, or dicts of such arrays, to (B, ...) each."""
     if isinstance(inputs[0], dict):
         return {key: _stack([x[key] for x in inputs]) for key in inputs[0]}
     stacked = np.stack(inputs)
@@ -325,7 +400,7 @@ def _check_arrays(inputs, names):
             received = repr(x[:20]) if isinstance(x, str) else type(x).__name__
             raise TypeError(
                 f"{name} must be an array of numbers or a dict of such arrays, received "
-                f"{received}: encode=None only stacks, give a backbone's `encode` for raw inputs."
+                f"{received}: encode=None only stacks; give a backbone's `encode` for raw inputs."
             )
         shapes.append({key: np.shape(part) for key, part in parts.items()})
         if shapes[-1] != shapes[0]:
@@ -343,7 +418,7 @@ def _said(shapes):
 
 
 def _rows(targets, names):
-    """The targets as a list of arrays where each record has its own, else None."""
+    """Return the targets as a list of arrays if each record has its own, else None."""
     if isinstance(targets, np.ndarray) and targets.dtype != object:
         return None
     targets = list(targets) if np.iterable(targets) else []
@@ -362,10 +437,10 @@ def _rows(targets, names):
 
 
 def _per_residue(targets, masks, residues, names):
-    """Targets and masks as lists of arrays, one entry per residue; 0 where none counts."""
+    """Return targets and masks as lists of arrays, one entry per residue; 0 where masked."""
     if residues is None:
         raise ValueError(
-            "targets are a list of arrays, one target per residue, but inputs are no strings: give "
+            "targets are arrays, one entry per residue, but inputs have no residues: give "
             "one array (N,) or (N, K) of targets."
         )
     if masks is None:
@@ -377,7 +452,10 @@ def _per_residue(targets, masks, residues, names):
     for name, row, mask, n in zip(names, targets, masks, residues, strict=True):
         mask = np.asarray(mask)
         if mask.dtype != bool:
-            raise TypeError(f"the mask of {name} must be bool, True counts; received {mask.dtype}.")
+            raise TypeError(
+                f"the mask of {name} must be bool, True where a target is used; received "
+                f"{mask.dtype}."
+            )
         if row.shape != (n, *width) or mask.shape != (n,):
             raise ValueError(
                 f"{name} has {n} residues, targets of shape {row.shape} and a mask of shape "
@@ -391,8 +469,8 @@ def _per_residue(targets, masks, residues, names):
                 f"the target of {name} at residue {int(np.argmax(missing)) + 1} is missing (NaN or "
                 f"infinite): give a value, or mark it False in masks."
             )
-        counted = mask.reshape(n, *(1 for _ in width))
-        filled.append(np.where(counted, row, 0).astype(dtype))
+        marked = mask.reshape(n, *(1 for _ in width))
+        filled.append(np.where(marked, row, 0).astype(dtype))
     return filled, [np.asarray(mask) for mask in masks]
 
 
@@ -418,7 +496,7 @@ def _checked_targets(targets, n):
 
 
 def _as_numbers(array):
-    """An array of numbers, NaN where an array of objects says None or pandas' NA."""
+    """Return an array of numbers, with NaN for None and pandas' NA in an array of objects."""
     if array.dtype == object:
         from pandas import isna
 

@@ -1,31 +1,39 @@
-"""Callbacks: a guard of what is frozen, the best weights, a file to resume from, runs of phases."""
+"""Callbacks: a guard of frozen weights, the best weights, a file to resume from, several phases."""
 
 import json
 import math
 import time
 import zipfile
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
-from keras.src.callbacks.monitor_callback import MonitorCallback
 
-from kft.files import remove_unfinished, writable, written_aside
+from kft.files import atomic_write, ensure_writable, remove_unfinished
+from kft.keras_internals import (
+    MonitorCallback,
+    is_default,
+    learning_rate_of,
+    optimizer_weights,
+    set_initial_epoch,
+)
 from kft.params import digest, digests, weights
 from kft.params.paths import listed
 
 
 class FrozenGuard(keras.callbacks.Callback):
-    """Stops a training that would touch, or has touched, what is frozen.
+    """A callback that stops a training that would change, or has changed, frozen weights.
 
-    Before training it compares what the optimizer was built for with what is marked now: after a
-    change of `trainable` without a new `compile`, TensorFlow trains the old layers, torch the new
-    ones, and JAX stops with an obscure error. After training it compares the digest of each
-    frozen weight with the one before.
+    Before training it compares the weights that the optimizer was built for with those that are
+    marked trainable now: after a change of `trainable` without a new `compile`, TensorFlow trains
+    the old layers, torch the new ones, and JAX stops with an obscure error. After training it
+    compares the digest of each frozen weight with the one before.
 
     Raises:
-        RuntimeError: in `fit`, at its begin or its end; the message names the weights.
+        RuntimeError: In `fit`, at its begin or its end; the message names the weights.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -48,49 +56,56 @@ class FrozenGuard(keras.callbacks.Callback):
         if moved:
             raise RuntimeError(
                 f"{len(moved)} of {len(self.before)} frozen weights moved in training: "
-                f"{listed(moved, 5)}. Something assigned to them, or marked them as learning "
-                f"meanwhile: look at the callbacks and at custom layers. The model's weights are "
-                f"no longer those that it began with; load them again."
+                f"{listed(moved, 5)}. A callback or a custom layer assigned to them or marked "
+                f"them trainable: check both. The weights of the model have changed; load them "
+                f"again."
             )
 
     @staticmethod
-    def check_compiled(model):
-        """Raises where a model was compiled for other weights than those marked now."""
-        # An optimizer that is not built will be built for what is marked by then. Those that wrap
-        # others (LossScaleOptimizer, MultiOptimizer) know all variables themselves.
+    def check_compiled(model: keras.Model) -> None:
+        """Raise an error where a model was compiled for other weights than are trainable now.
+
+        Args:
+            model: A Keras model.
+
+        Raises:
+            RuntimeError: Layers were marked differently since `compile`.
+        """
+        # An optimizer that is not built will be built for the weights that are trainable by then.
+        # Those that wrap others (LossScaleOptimizer, MultiOptimizer) list all variables.
         if not getattr(model.optimizer, "built", False):
             return
         paths = {id(weight.variable): weight.path for weight in weights(model)}
-        compiled = {id(v): paths.get(id(v), v.path) for v in model.optimizer._trainable_variables}
+        compiled = {id(v): paths.get(id(v), v.path) for v in optimizer_weights(model.optimizer)}
         marked = {id(v): paths.get(id(v), v.path) for v in model.trainable_variables}
         frozen = [path for key, path in compiled.items() if key not in marked]
         unfrozen = [path for key, path in marked.items() if key not in compiled]
         if frozen or unfrozen:
             what = {"frozen": frozen, "unfrozen": unfrozen}
-            said = "; ".join(f"{k} since: {listed(v, 5)}" for k, v in what.items() if v)
+            changed = "; ".join(f"{k} since: {listed(v, 5)}" for k, v in what.items() if v)
             raise RuntimeError(
-                f"model {model.name!r} was compiled for other weights than those marked now "
-                f"({said}): call compile again, after the last change of trainable."
+                f"model {model.name!r} was compiled for other weights than are trainable now "
+                f"({changed}): call compile again, after the last change of trainable."
             )
 
 
 class KeepBest(MonitorCallback):
-    """Keeps the weights of the best epoch, over all calls of `fit` that it is given to.
+    """A callback that keeps the weights of the best epoch, over all calls of `fit` with it.
 
-    All of the model's weights are kept, whatever learns in the present phase, statistics of
-    BatchNormalization included; the optimizer's state is not.
+    All weights of the model are kept, frozen ones and statistics of BatchNormalization included;
+    the optimizer's state is not.
 
     Args:
-        monitor: name in the logs of an epoch.
-        mode: "min" or "max" says which values are better; "auto" asks Keras, which knows the
-            loss and its own metrics.
+        monitor: Name in the logs of an epoch.
+        mode: "min" or "max", which values are better; "auto" takes it from Keras for the loss and
+            Keras's metrics.
 
     Attributes:
-        best: the best value so far, None before there is one.
-        epoch: its epoch, counted from 0 over all calls of `fit`.
+        best: Best value so far, None before there is one.
+        epoch: Epoch of the best value, from 0 over all calls of `fit`.
 
     Raises:
-        ValueError: unknown mode; in `fit`, no `monitor` in the logs of an epoch.
+        ValueError: Unknown mode; in `fit`, no `monitor` in the logs of an epoch.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -102,13 +117,13 @@ class KeepBest(MonitorCallback):
         True
     """
 
-    def __init__(self, monitor="val_loss", mode="auto"):
+    def __init__(self, monitor: str = "val_loss", mode: Literal["auto", "min", "max"] = "auto"):
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode must be auto, min or max, received {mode!r}.")
         super().__init__(monitor, mode)
-        self.epoch = None
+        self.epoch: int | None = None
         self._ended = 0
-        self._weights = {}
+        self._weights: dict[str, np.ndarray] = {}
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
@@ -118,10 +133,8 @@ class KeepBest(MonitorCallback):
                 f"{', '.join(logs) or 'nothing'}: choose one of them, or give fit "
                 f"validation_data at every epoch."
             )
-        if self.monitor_op is None:
-            self._set_monitor_op()
         value = float(logs[self.monitor])
-        if not math.isnan(value) and self._is_improvement(value, self.best):
+        if not math.isnan(value) and self.improves(value):
             self.best, self.epoch = value, self._ended
             self._weights = {
                 weight.path: keras.ops.convert_to_numpy(weight.variable).copy()
@@ -129,20 +142,20 @@ class KeepBest(MonitorCallback):
             }
         self._ended += 1
 
-    def restore(self):
-        """Puts the weights of the best epoch back into the model.
+    def restore(self) -> int:
+        """Set the weights of the model to those of the best epoch.
 
         Returns:
-            int, the epoch, counted from 0 over all calls of `fit`.
+            The epoch, from 0 over all calls of `fit`.
 
         Raises:
-            RuntimeError: there is none to go back to.
-            ValueError: the model has other weights by now.
+            RuntimeError: No epoch was kept.
+            ValueError: The model has other weights by now.
         """
-        if not self._weights:
+        if self.epoch is None:
             why = (
-                f"{self.monitor!r} was a number in none of {self._ended} epochs, so training has "
-                f"diverged: lower the learning rate"
+                f"{self.monitor!r} was NaN in all {self._ended} epochs, so training has diverged: "
+                f"lower the learning rate"
                 if self._ended
                 else "no epoch has ended: give this callback to fit first"
             )
@@ -151,8 +164,8 @@ class KeepBest(MonitorCallback):
         if present.keys() != self._weights.keys():
             other = sorted(present.keys() ^ self._weights.keys())
             raise ValueError(
-                f"the model's weights are not those that were kept: {listed(other, 5)} came or "
-                f"went. Restore before layers are changed."
+                f"the weights of the model are not those that were kept: {listed(other, 5)} were "
+                f"added or removed. Restore before layers are changed."
             )
         for path, variable in present.items():
             variable.assign(self._weights[path])
@@ -160,33 +173,34 @@ class KeepBest(MonitorCallback):
 
 
 class Resume(keras.callbacks.Callback):
-    """Keeps a training in one file, and goes on from there after it was stopped or killed.
+    """A callback that keeps a training in one file, and continues it after an interruption.
 
     At the end of each epoch, weights, the optimizer's state, states of random generators and the
-    logs so far are written aside and renamed, so that the file is whole at any moment. A training
-    that is killed and begun again ends, on a CPU, with the same bits as one that was not, where its
-    batches follow from their epoch and index alone, as those of `kft.batches` and
-    `kft.pretraining.masked_batches` do; a plain `keras.Model` shuffles them with Python's `random`,
-    unless `fit` is told `shuffle=False`, and kft's own models do not. Epochs that are done are not
-    run again: `fit` with the same number of epochs runs the rest. An epoch that was stopped in its
-    middle is run anew. States of other callbacks are not kept, and not the phases of `kft.fit`,
-    which makes batches of its own.
+    logs so far are written to another file that is then renamed, so that the file is whole at any
+    moment. A training that is killed and started again ends, on a CPU, with the same bits as one
+    that was not, if its batches depend on their epoch and index alone, as those of `kft.batches`
+    and `kft.pretraining.masked_batches` do; a plain `keras.Model` shuffles them with Python's
+    `random` unless `fit` is given `shuffle=False`, and kft's own models do not. Epochs that are
+    done are not run again: `fit` with the same number of epochs runs the rest. An epoch that was
+    stopped in its middle is run again. States of other callbacks are not kept, and not the phases
+    of `kft.fit`, which makes batches of its own.
 
     Args:
-        path: of the file; None keeps nothing but the logs.
-        batches: what `fit` is given, so that it goes on with the right epoch; None where every
-            epoch has the same data.
-        about: dict of what else must not differ when it goes on, numbers and strings.
+        path: Path of the file; None keeps nothing but the logs.
+        batches: Batches that `fit` is given, so that it continues with the right epoch; None where
+            every epoch has the same data.
+        about: Dict of settings, numbers and strings, that must be the same when it continues.
+        earlier_names: {name that earlier versions wrote: present name in `about`}.
 
     Attributes:
-        logs: list of dicts, one per epoch, those before an interruption included: epoch, seconds
+        logs: List of dicts, one per epoch, those before an interruption included: epoch, seconds
             and what Keras logged.
-        diverged: whether a loss or a weight was no number any more; such an epoch is not kept.
+        diverged: Whether a loss or a weight was NaN or infinity; such an epoch is not kept.
 
     Raises:
-        ValueError: in `fit`, where the file is damaged or belongs to another training, or where
+        ValueError: In `fit`, where the file is damaged or belongs to another training, or where
             `steps_per_epoch` is not the number of the batches.
-        OSError: in `fit`, before the first epoch, where nothing can be written there.
+        OSError: In `fit`, before the first epoch, where the file cannot be written.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -203,29 +217,37 @@ class Resume(keras.callbacks.Callback):
         >>> folder.cleanup()
     """
 
-    def __init__(self, path, batches=None, about=None):
+    def __init__(
+        self,
+        path: Path | str | None,
+        batches: keras.utils.PyDataset | None = None,
+        about: dict | None = None,
+        earlier_names: dict[str, str] | None = None,
+    ):
         super().__init__()
         self.path = None if path is None else Path(path)
         self.batches, self.about = batches, about or {}
-        self.logs, self.diverged = [], False
+        self.earlier_names = earlier_names or {}
+        self.logs: list[dict] = []
+        self.diverged = False
 
     def on_train_begin(self, logs=None):
-        self.model._initial_epoch = None  # of a training that ended with an error
+        set_initial_epoch(self.model, None)  # of a training that ended with an error
         self._check_whole_epochs()
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
         self.logs, self.diverged = [], False
-        # Now: a callback that changes the rate changes the optimizer's settings, too.
+        # Now: a callback that changes the learning rate changes the settings of the optimizer, too.
         self.signature = self._signature()
         if self.path is not None:
-            writable(self.path.parent)
+            ensure_writable(self.path.parent)
             remove_unfinished(self.path)
             if self.path.exists():
                 self._restore()
         self.began = time.perf_counter()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model._initial_epoch = None  # Keras has read it
+        set_initial_epoch(self.model, None)  # Keras has read it
         self.seen = 0
         if self.batches is not None:  # Keras may have ended an epoch of theirs before the first
             self.batches.go_to(epoch)
@@ -241,7 +263,7 @@ class Resume(keras.callbacks.Callback):
         if not all(np.isfinite(np.asarray(x, "float32")).all() for x in numbers):
             self.diverged = self.model.stop_training = True
         if self.diverged or self.seen < (self.params.get("steps") or 0):
-            return  # stopped within the epoch, which is run anew
+            return  # stopped within the epoch, which is run again
         now = time.perf_counter()
         self.logs.append({"epoch": epoch, "seconds": now - self.began, **logs})
         self.began = now
@@ -249,7 +271,7 @@ class Resume(keras.callbacks.Callback):
             self._keep(values)
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None  # no epoch was left, and none has begun
+        set_initial_epoch(self.model, None)  # no epoch was left, and none has begun
 
     def _variables(self):
         return [*self.model.variables, *self.model.optimizer.variables]
@@ -263,7 +285,7 @@ class Resume(keras.callbacks.Callback):
             )
 
     def _signature(self):
-        """What the training is: its weights, its optimizer, and what else it was told."""
+        """The settings that identify the training: weights, optimizer and `about`."""
         optimizer = keras.saving.serialize_keras_object(self.model.optimizer)["config"]
         found = {
             "weights": [f"{v.name} {tuple(v.shape)} {v.dtype}" for v in self.model.variables],
@@ -273,28 +295,29 @@ class Resume(keras.callbacks.Callback):
         return json.loads(json.dumps(found, default=repr))
 
     def _keep(self, values):
-        # numpy's files know no bfloat16; float32 holds it exactly.
+        # numpy's files have no bfloat16; float32 holds it exactly.
         arrays = {
             str(i): x.astype("float32") if x.dtype.name == "bfloat16" else x
             for i, x in enumerate(values)
         }
-        said = {"signature": self.signature, "logs": self.logs}
-        with written_aside(self.path) as stream:
-            np.savez(stream, about=json.dumps(said), **arrays)
+        about = {"signature": self.signature, "logs": self.logs}
+        with atomic_write(self.path) as stream:
+            np.savez(stream, about=json.dumps(about), **arrays)
 
     def _restore(self):
         variables = self._variables()
         with open(self.path, "rb") as stream:
             try:
                 with np.load(stream) as kept:
-                    said = json.loads(str(kept["about"]))
+                    about = json.loads(str(kept["about"]))
                     values = [kept[str(i)] for i in range(len(kept.files) - 1)]
-                then, logs = said["signature"], said["logs"]
+                then, logs = about["signature"], about["logs"]
             except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 raise ValueError(
-                    f"{self.path} is damaged ({error}): remove it to begin anew."
+                    f"{self.path} is damaged ({error}): remove it to begin again."
                 ) from error
-        now = self.signature
+        now = _current(self.signature)
+        then = {self.earlier_names.get(k, k): v for k, v in _current(then).items()}
         differ = [name for name in {**now, **then} if now.get(name) != then.get(name)]
         if differ or len(values) != len(variables):
             raise ValueError(
@@ -307,18 +330,31 @@ class Resume(keras.callbacks.Callback):
             variable.assign(value)
         self.logs = logs
         # As Keras's own BackupAndRestore does: there is no public way.
-        self.model._initial_epoch = self.logs[-1]["epoch"] + 1
+        set_initial_epoch(self.model, self.logs[-1]["epoch"] + 1)
+
+
+def _current(found):
+    """A signature in the names of this version, whatever version has written it."""
+    if isinstance(found, list):
+        return [_current(x) for x in found]
+    if not isinstance(found, dict):
+        return found
+    name = str(found.get("registered_name"))
+    if name.startswith("kft>"):  # a schedule, for example
+        config = keras.saving.deserialize_keras_object(found).get_config()
+        return {"registered_name": name, "config": _current(json.loads(json.dumps(config)))}
+    return {key: _current(value) for key, value in found.items()}
 
 
 class OneRun(keras.callbacks.Callback):
-    """Shows several calls of `fit` to callbacks as one run.
+    """A callback that shows several calls of `fit` to other callbacks as one run.
 
-    They begin once and end once, by `finish`, and are told the epochs of all calls; that the epochs
-    number on is up to `initial_epoch` of each call.
+    They begin once and end once, by `finish`, and receive the number of epochs of all calls. For
+    epochs that number on, give `initial_epoch` to each call.
 
     Args:
-        callbacks: of Keras.
-        epochs: of all calls together.
+        callbacks: Keras callbacks.
+        epochs: Epochs of all calls together.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -333,14 +369,14 @@ class OneRun(keras.callbacks.Callback):
         [0, 1, 2]
     """
 
-    def __init__(self, callbacks, epochs):
+    def __init__(self, callbacks: Iterable[keras.callbacks.Callback], epochs: int):
         super().__init__()
         self.callbacks, self.epochs = list(callbacks), epochs
         self._begun, self._logs = False, None
         hooks = {hook for hook in dir(keras.callbacks.Callback) if hook.startswith("on_")}
         for hook in hooks - {"on_train_begin", "on_train_end"}:
-            # One that none of them has stays Keras's own, so that it need not wait for each batch.
-            if not all(getattr(getattr(x, hook), "_is_default", False) for x in self.callbacks):
+            # A hook that none of them defines stays Keras's, which need not wait for each batch.
+            if not all(is_default(getattr(x, hook)) for x in self.callbacks):
                 setattr(self, hook, partial(self._forward, hook))
 
     def _forward(self, hook, *args, **kwargs):
@@ -363,23 +399,25 @@ class OneRun(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._logs = logs
 
-    def finish(self):
-        """Ends the run, if it has begun."""
+    def finish(self) -> None:
+        """End the run, if it has begun."""
         if self._begun:
             self._forward("on_train_end", self._logs)
 
 
-def insist_on_constant_rate(callbacks, optimizer):
-    """Refuses callbacks that set the learning rate where it follows a schedule.
+def insist_on_constant_rate(
+    callbacks: Iterable[keras.callbacks.Callback], optimizer: keras.optimizers.Optimizer
+) -> None:
+    """Raise an error for callbacks that set the learning rate where it follows a schedule.
 
     Keras would raise a TypeError in the epoch in which one of them sets it for the first time.
 
     Args:
-        callbacks: of Keras.
-        optimizer: what they would set the rate of; optimizers that hold others are looked into.
+        callbacks: Keras callbacks.
+        optimizer: A Keras optimizer, or one that holds others.
 
     Raises:
-        ValueError: the first such callback.
+        ValueError: There is such a callback; the message names the first.
 
     Example:
         >>> insist_on_constant_rate([keras.callbacks.ReduceLROnPlateau()], keras.optimizers.SGD())
@@ -389,8 +427,8 @@ def insist_on_constant_rate(callbacks, optimizer):
     if found and _follows_schedule(optimizer):
         raise ValueError(
             f"{found} sets the learning rate, which follows a schedule here: leave the callback "
-            f"out, or take an optimizer of a constant rate; for kft.fit that is for example "
-            f"make=lambda schedule, variables: keras.optimizers.AdamW(1e-3)."
+            f"out, or take an optimizer with a constant learning rate; for kft.fit for example "
+            f"optimizer=lambda learning_rate, variables: keras.optimizers.AdamW(1e-3)."
         )
 
 
@@ -398,4 +436,4 @@ def _follows_schedule(optimizer):
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     inner = getattr(optimizer, "optimizers", [optimizer])
     schedule = keras.optimizers.schedules.LearningRateSchedule
-    return any(isinstance(getattr(x, "_learning_rate", None), schedule) for x in inner)
+    return any(isinstance(learning_rate_of(x), schedule) for x in inner)

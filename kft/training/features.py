@@ -1,4 +1,4 @@
-"""Features: what a frozen part answers to each record, computed once, in memory or in files.
+"""Features: the outputs of a frozen part for each record, computed once, in memory or in files.
 
 Shapes: `B` records in a batch, `L` tokens, padding included.
 """
@@ -6,6 +6,7 @@ Shapes: `B` records in a batch, `L` tokens, padding included.
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import weakref
@@ -15,20 +16,24 @@ import keras
 import numpy as np
 
 from kft.params import fingerprint
-from kft.training.batching import batches
+from kft.training.batching import Batches, silent_cuts
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of features that stay in memory; more are mapped from a file
 
 
 class FrontierError(ValueError):
-    """A model that cannot be trained at a frozen frontier; the message says why."""
+    """Raised where a model cannot be trained at a frozen frontier; the message says why."""
 
 
 class Features:
-    """What `frozen` answers to each record, without padding.
+    """The outputs of a frozen part for each record, without padding.
 
-    Per tensor: `values` is flat, one stretch after the other; `shapes` says how a record's is
-    shaped, None where its tokens go; `pads` is what stands at a padded position.
+    Args:
+        values: One flat array per tensor, the values of one record after those of another.
+        shapes: One tuple per tensor, the shape for one record, with None for its tokens.
+        pads: One array per tensor, the value at a padded position.
+        lengths: Int array, the tokens of each record.
+        temporary: Folder that is removed together with this object, or None.
     """
 
     def __init__(self, values, shapes, pads, lengths, temporary=None):
@@ -38,7 +43,15 @@ class Features:
         self.starts = [_starts(shape, lengths) for shape in shapes]
 
     def take(self, chosen, padded):
-        """The features of some records, padded to so many tokens: {name: array (B, ...)}."""
+        """Read the features of some records.
+
+        Args:
+            chosen: Numbers of the records.
+            padded: Tokens that each is padded to, None where records have no length.
+
+        Returns:
+            {name: array (B, ...)}.
+        """
         return {f"frontier_{i}": self._take(i, chosen, padded) for i in range(len(self.values))}
 
     def _take(self, i, chosen, padded):
@@ -49,7 +62,15 @@ class Features:
         return out
 
     def trimmed(self, arrays, chosen):
-        """All values of some records without padding, one row per tensor."""
+        """Join the values of some records without padding.
+
+        Args:
+            arrays: One padded array per tensor.
+            chosen: Numbers of the records.
+
+        Returns:
+            List of flat arrays, one per tensor.
+        """
         return [
             np.concatenate(
                 [
@@ -61,7 +82,13 @@ class Features:
         ]
 
     def put(self, i, record, row):
-        """Keeps what tensor i, padded, holds for one record."""
+        """Keep the values of tensor i for one record.
+
+        Args:
+            i: Number of the tensor.
+            record: Number of the record.
+            row: Array, padded.
+        """
         self._of(i, record)[...] = row[_corner(self.shapes[i], self.lengths[record])]
 
     def _of(self, i, record):
@@ -82,43 +109,47 @@ def _starts(shape, lengths):
     return np.concatenate([[0], np.cumsum(fixed * np.asarray(lengths, dtype="int64") ** tokens)])
 
 
-def features_of(frozen, base, cache=None, memory_limit=MEMORY_LIMIT):
-    """Computes, or finds in the folder `cache`, the features of all records of some batches.
+def features_of(
+    frozen: keras.Model,
+    base: Batches,
+    cache: Path | str | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Features:
+    """Compute the features of all records, or read them from the folder `cache`.
+
+    Each record is encoded once, and a second time only where the folder holds features of the same
+    records that another `encode` or another version of a layer has made.
 
     Args:
-        frozen: functional Keras model with outputs {"frontier_0": ..., ...}.
-        base: batches of `kft.batches`.
-        cache: folder, or None to keep nothing.
-        memory_limit: bytes above which features are mapped from a temporary file.
+        frozen: Functional Keras model with outputs {"frontier_0": ..., ...}.
+        base: Batches of `kft.batches`.
+        cache: Folder, or None to keep nothing.
+        memory_limit: Bytes above which features are mapped from a temporary file.
 
     Returns:
         `Features`.
 
     Raises:
-        FrontierError: `frozen` is random, its answers cannot be kept record by record, or there
+        FrontierError: `frozen` is random, its outputs cannot be kept record by record, or there
             is no room for them.
     """
-    inputs = batches(base.inputs, base.encode, base.batch_size, None, base.max_length)
+    inputs = base.in_order()
     if cache is None:
         return _computed(frozen, inputs, None, memory_limit)
     folder = Path(cache) / _key(frozen, inputs)
     if folder.is_dir():
-        # The key knows no code: a layer that was rewritten since answers otherwise.
-        features, chosen = _opened(folder, inputs), inputs.chosen[0]
-        kept = features.take(chosen, inputs.padded(0))
-        now = features.trimmed(_answers(frozen, inputs[0]), chosen)
-        if all(map(np.array_equal, features.trimmed(list(kept.values()), chosen), now)):
+        features = _opened(folder, inputs)
+        if _still_right(frozen, inputs, features, folder):
             return features
         shutil.rmtree(folder)
-    if not folder.is_dir():
-        Path(cache).mkdir(parents=True, exist_ok=True)
-        # Computed aside and renamed: a folder under its own name is complete.
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".computing-") as aside:
-            inside = Path(aside) / folder.name
-            inside.mkdir()
-            _computed(frozen, inputs, inside, memory_limit)
-            with contextlib.suppress(OSError):  # another run was faster
-                inside.rename(folder)
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    # Computed in another folder that is renamed: a folder under its own name is complete.
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".computing-") as temporary:
+        inside = Path(temporary) / folder.name
+        inside.mkdir()
+        _computed(frozen, inputs, inside, memory_limit)
+        with contextlib.suppress(OSError):  # another run was faster
+            inside.rename(folder)
     return _opened(folder, inputs)
 
 
@@ -135,51 +166,120 @@ def _lengths(inputs):
 
 
 def _key(frozen, inputs):
-    """A digest of all that features depend on: weights, graph, encoded inputs, backend."""
+    """A digest of what features depend on, without encoding: weights, graph, records, backend."""
     digest = hashlib.sha256(fingerprint(frozen, trainable=None).encode())
-    about = [keras.backend.backend(), frozen.get_config()]
+    about = [keras.backend.backend(), frozen.get_config(), inputs.max_length]
     digest.update(json.dumps(about, sort_keys=True, default=repr).encode())
-    for i in range(len(inputs)):
-        for x in [*keras.tree.flatten(inputs[i]), inputs.chosen[i]]:
-            digest.update(f"{x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
+    for chosen in inputs.chosen:
+        digest.update(f"{chosen.dtype} {chosen.shape}".encode() + chosen.tobytes())
+    for x in inputs.inputs:
+        _update_with_record(digest, x)
     return digest.hexdigest()[:32]
 
 
+def _update_with_record(digest, x):
+    """Add a raw record to a digest; of a file its name, size and time."""
+    if isinstance(x, dict):
+        for name, part in x.items():
+            digest.update(f"{name} ".encode())
+            _update_with_record(digest, part)
+    elif isinstance(x, os.PathLike):
+        about = os.stat(x)
+        digest.update(f"{os.fspath(x)!r} {about.st_size} {about.st_mtime_ns} ".encode())
+    elif isinstance(x, str):
+        digest.update(f"{x!r} ".encode())
+    else:
+        array = np.asarray(x)
+        digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
+
+
+def _update_with_encoded(digest, encoded):
+    """Add the encoded records of a batch to a digest."""
+    for x in keras.tree.flatten(encoded):
+        digest.update(f"{x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
+
+
+def _still_right(frozen, inputs, features, folder):
+    """Whether kept features are those that would be computed now.
+
+    The key holds neither the code of `encode` nor that of layers: all encoded records are compared
+    by their digest, and the features of the first batch are computed again.
+    """
+    digest = hashlib.sha256()
+    for step in range(len(inputs)):
+        encoded = inputs.inputs_of(step)
+        _update_with_encoded(digest, encoded)
+        if step == 0:
+            chosen = inputs.chosen[0]
+            kept = features.take(chosen, inputs.padded(0))
+            kept = features.trimmed(list(kept.values()), chosen)
+            now = features.trimmed(_outputs(frozen, encoded), chosen)
+            if not all(map(np.array_equal, kept, now)):
+                return False
+    about = json.loads((folder / "about.json").read_text())
+    return about["encoded"] == digest.hexdigest()
+
+
 def _computed(frozen, inputs, folder, memory_limit):
+    """Compute the features of all records, in one pass over them."""
     from rich.console import Console
     from rich.progress import track
 
-    console, features = Console(stderr=True), None
+    console, features, padding = Console(stderr=True), None, False
+    digest = hashlib.sha256()
     steps = track(
         range(len(inputs)),
-        "computing what is frozen",
+        "computing frozen features",
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
     for step in steps:
-        answers = _answers(frozen, inputs[step])
+        encoded = inputs.inputs_of(step)
+        if folder is not None:
+            _update_with_encoded(digest, encoded)
+        outputs = _outputs(frozen, encoded)
         if features is None:
-            _check_steady(frozen, inputs[step], answers)
-            features = _empty(frozen, answers, inputs, folder, memory_limit)
-        chosen, padded = inputs.chosen[step], inputs.padded(step)
-        shortest = int(np.argmin(features.lengths[chosen]))
-        for i, answer in enumerate(answers):
-            _check_shape(frozen, features.shapes[i], answer, padded)
-            for record, row in zip(chosen, answer, strict=True):
-                features.put(i, record, row)
-            if None in features.shapes[i] and features.lengths[chosen[shortest]] < padded:
-                last = [slice(-1, None) if n is None else slice(None) for n in features.shapes[i]]
-                features.pads[i] = answer[shortest][tuple(last)].copy()
+            _check_steady(frozen, encoded, outputs)
+            features = _empty(frozen, outputs, inputs, folder, memory_limit)
+        padding |= _keep(frozen, features, outputs, inputs.chosen[step], inputs.padded(step))
+    if inputs.lengths is not None and not padding and np.ptp(features.lengths):
+        # No batch had padding, but the mixed batches of a training may have some.
+        with silent_cuts():
+            wider = (int(features.lengths[0]) + 1,)
+            encoded = inputs.encode([inputs.inputs[0]], inputs.max_length, pad_lengths=wider)
+        _keep_pads(features, [output[0] for output in _outputs(frozen, encoded)])
     if folder is not None:
-        (folder / "about.json").write_text(json.dumps({"shapes": features.shapes}))
+        about = {"shapes": features.shapes, "encoded": digest.hexdigest()}
+        (folder / "about.json").write_text(json.dumps(about))
         for i, pad in enumerate(features.pads):
             np.save(folder / f"pad_{i}.npy", pad)
     return features
 
 
-def _answers(frozen, encoded):
-    """The tensors that cross the frontier, in the order of their names' numbers."""
+def _keep(frozen, features, outputs, chosen, padded):
+    """Keep the features of one batch; return whether a record of it was padded."""
+    for i, output in enumerate(outputs):
+        _check_shape(frozen, features.shapes[i], output, padded)
+        for record, row in zip(chosen, output, strict=True):
+            features.put(i, record, row)
+    shortest = int(np.argmin(features.lengths[chosen]))
+    if padded is None or features.lengths[chosen[shortest]] >= padded:
+        return False
+    _keep_pads(features, [output[shortest] for output in outputs])
+    return True
+
+
+def _keep_pads(features, rows):
+    """Keep what the features of one padded record hold at the last position."""
+    for i, (shape, row) in enumerate(zip(features.shapes, rows, strict=True)):
+        if None in shape:
+            last = tuple(slice(-1, None) if n is None else slice(None) for n in shape)
+            features.pads[i] = row[last].copy()
+
+
+def _outputs(frozen, encoded):
+    """The tensors at the frontier, in the order of the numbers in their names."""
     found = frozen.predict_on_batch(encoded)
     arrays = [
         keras.ops.convert_to_numpy(found[f"frontier_{i}"]) for i in range(len(frozen.outputs))
@@ -188,25 +288,25 @@ def _answers(frozen, encoded):
     return [x.astype("float32") if x.dtype.name == "bfloat16" else x for x in arrays]
 
 
-def _check_steady(frozen, encoded, answers):
-    for old, new in zip(answers, _answers(frozen, encoded), strict=True):
+def _check_steady(frozen, encoded, outputs):
+    for old, new in zip(outputs, _outputs(frozen, encoded), strict=True):
         if not np.array_equal(old, new, equal_nan=old.dtype.kind == "f"):
             raise FrontierError(
-                "The frozen part is random: it answers the same batch in two ways, so that it "
-                "cannot be computed once."
+                "The frozen part is random: its outputs for one batch differ from call to call, so "
+                "that they cannot be computed once."
             )
 
 
-def _empty(frozen, answers, inputs, folder, memory_limit):
-    """Features to be filled, in memory or in files."""
+def _empty(frozen, outputs, inputs, folder, memory_limit):
+    """Features without values yet, in memory or in files."""
     lengths = _lengths(inputs)
     shapes = []
-    for i, answer in enumerate(answers):
+    for i, output in enumerate(outputs):
         symbolic = frozen.output[f"frontier_{i}"].shape[1:]
         # Arrays as inputs are of one shape, whatever the graph leaves open.
-        shapes.append(tuple(symbolic if inputs.lengths is not None else answer.shape[1:]))
+        shapes.append(tuple(symbolic if inputs.lengths is not None else output.shape[1:]))
     sizes = [int(_starts(shape, lengths)[-1]) for shape in shapes]
-    types = [answer.dtype for answer in answers]
+    types = [output.dtype for output in outputs]
     total = sum(size * dtype.itemsize for size, dtype in zip(sizes, types, strict=True))
     temporary = None
     if folder is None and total > memory_limit:
@@ -233,16 +333,21 @@ def _check_room(folder, total):
         )
 
 
-def _check_shape(frozen, shape, answer, padded):
-    if answer.shape[1:] != _filled(shape, padded or 0):
+def _check_shape(frozen, shape, output, padded):
+    if output.shape[1:] != _filled(shape, padded or 0):
         raise FrontierError(
-            f"A tensor of the frontier has shape {answer.shape[1:]} in a batch of {padded} tokens, "
+            f"A tensor of the frontier has shape {output.shape[1:]} in a batch of {padded} tokens, "
             f"expected {shape} with None for the tokens: it cannot be kept record by record."
         )
 
 
 class FeatureBatches(keras.utils.PyDataset):
-    """The batches of `base`, with features in place of inputs."""
+    """The batches of `base`, with features in place of inputs; nothing is encoded for them.
+
+    Args:
+        base: Batches of `kft.batches`.
+        features: `Features` of the same records.
+    """
 
     def __init__(self, base, features):
         super().__init__()
@@ -256,9 +361,10 @@ class FeatureBatches(keras.utils.PyDataset):
         return self.base.num_batches
 
     def __getitem__(self, index):
-        _, *rest = self.base[index]
-        x = self.features.take(self.base.chosen[index], self.base.padded(index))
-        return (x, *rest)
+        self.base.asked_for(index)
+        padded = self.base.padded(index)
+        x = self.features.take(self.base.chosen[index], padded)
+        return (x, *self.base.targets_of(index, padded))
 
     def on_epoch_begin(self):
         self.base.on_epoch_begin()

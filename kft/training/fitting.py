@@ -2,12 +2,17 @@
 
 import time
 import warnings
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from kft.data import Dataset, Split
+from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
 from kft.models.losses import balanced
 from kft.params import by_hand, differences, parameters, sign, weights
@@ -16,71 +21,115 @@ from kft.training import strategies
 from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, insist_on_constant_rate
 from kft.training.features import MEMORY_LIMIT, FrontierError
 from kft.training.frontier import as_batches, fit_frontier, split, train_as, why_not
-from kft.training.optimizers import Optimizers, WarmupCosine, adamw
+from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
 from kft.training.probing import solve
 from kft.training.range_test import loss_of
 
+# Results ------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """What `fit` did.
+
+@dataclass(frozen=True)
+class PhaseReport:
+    """One phase of a training as it was run.
 
     Attributes:
-        model: the trained model: the one given, or from_scratch's copy.
-        strategy: the strategy; `kft.strategies.AsMarked` with the epochs and the rate that were
-            taken where none was named.
-        history: list of dicts, one per epoch: phase, epoch, and what Keras logged.
-        phases: list of dicts, one per phase: name, epochs, trainable and total parameters,
-            seconds, and `whole`: why the frozen part was not computed once, None if it was.
-        best_epoch: the epoch, from 0 over all phases, whose weights the model has now; None
-            where the last ones were kept.
-        seconds: wall-clock time in all.
+        name: Name of the phase.
+        epochs: Number of epochs; 0 where the head was solved for in closed form.
+        trainable: Number of trainable parameters.
+        parameters: Number of all parameters.
+        seconds: Wall-clock time.
+        why_not_computed_once: Why frozen features were not computed once and kept; None if they
+            were.
+    """
+
+    name: str
+    epochs: int
+    trainable: int
+    parameters: int
+    seconds: float
+    why_not_computed_once: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """Result of `fit`.
+
+    Attributes:
+        model: The trained model: the given one, or the copy of from_scratch.
+        strategy: The strategy; without one `kft.strategies.AsMarked`, with the epochs and the
+            learning rate that were taken.
+        history: List of dicts, one per epoch: phase, epoch, and what Keras logged.
+        phases: List of `PhaseReport`.
+        best_epoch: Epoch whose weights the model has now, from 0 over all phases; None where the
+            weights of the last epoch were kept.
+        seconds: Wall-clock time in all.
     """
 
     model: keras.Model = field(repr=False)
-    strategy: object
+    strategy: Any
     history: list[dict] = field(repr=False)
-    phases: list[dict] = field(repr=False)
+    phases: list[PhaseReport] = field(repr=False)
     best_epoch: int | None
     seconds: float
 
 
-def fit(
-    model, data, strategy=None, epochs=None, *, learning_rate=None, batch_size=32,
-    max_length=None, seed=0, loss=None, metrics=None, class_weight=None, label_smoothing=0.0,
-    make=adamw, keep_best=True, frontier="auto", cache=None, memory_limit=MEMORY_LIMIT,
-    callbacks=(), verbose="auto",
-):  # fmt: skip
-    """Trains what is marked trainable, or fine-tunes by a strategy: Keras's `fit`, in phases.
+# Training -----------------------------------------------------------------------------------------
 
-    Without a strategy, `layer.trainable` says what learns, and stays as it is. A strategy marks the
-    model itself, as in its last phase in the end; a warning names the marks made by hand that it
-    goes over. The weights of the best epoch on the validation split are kept.
+
+def fit(
+    model: keras.Model,
+    data: Dataset | Split | tuple,
+    strategy: str | strategies.Strategy | None = None,
+    epochs: int | None = None,
+    *,
+    learning_rate: float | None = None,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    seed: int = 0,
+    loss: Any = None,
+    metrics: Any = None,
+    class_weight: Any = None,
+    label_smoothing: float = 0.0,
+    optimizer: OptimizerFactory = adamw,
+    keep_best: bool = True,
+    frontier: bool | Literal["auto"] = "auto",
+    cache: Path | str | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    verbose: Any = "auto",
+) -> FitResult:
+    """Train the layers that are marked trainable, or fine-tune by a strategy, in phases.
+
+    It runs Keras's `fit`. Without a strategy, the layers that are marked by `layer.trainable` are
+    trained, and the marks stay as they are. A strategy marks the layers itself and leaves the marks
+    of its last phase; a warning names marks made by hand that it overrides. The weights of the best
+    epoch on the validation split are kept.
 
     Args:
-        model: a `kft.Model`, or any functional Keras model.
-        data: a `kft.data.Dataset`; or a `Split` or pair (inputs, targets), without validation.
-        strategy: None trains what is marked, see `kft.strategies.AsMarked`; or a name of
-            `kft.strategies.names()`, or a strategy of `kft.strategies.get`.
-        epochs: over all phases; None for the strategy's own.
-        learning_rate: the highest; None for the strategy's own.
-        batch_size, max_length: as for `kft.batches`.
-        seed: int from which the order of the batches, dropout and new weights follow.
-        loss, metrics: as for `compile`; None takes those of the kft head or of the last compile.
+        model: A `kft.Model`, or any functional Keras model.
+        data: A `kft.data.Dataset`; or a `Split` or pair (inputs, targets), without validation.
+        strategy: None trains the layers that are marked, see `kft.strategies.AsMarked`; or a name
+            of `kft.strategies.names()`, or a `kft.strategies.Strategy`.
+        epochs: Epochs over all phases; None for those of the strategy.
+        learning_rate: Highest learning rate; None for that of the strategy.
+        batch_size, max_length: As for `kft.batches`.
+        seed: Int that decides the order of the batches, dropout and new weights.
+        loss, metrics: As for `compile`; None takes those of the kft head or of the last compile.
         class_weight: "balanced", or one weight per class, for a kft head that classifies.
-        label_smoothing: share of each label that is spread over all classes.
-        make: the optimizer, called as `make(rate schedule, variables)`.
+        label_smoothing: Fraction of each label that is spread over all classes.
+        optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
         keep_best: False keeps the weights of the last epoch.
-        frontier: "auto" computes the frozen part once where that pays; True insists; False never.
-        cache, memory_limit, verbose: as for `kft.fit_frontier`.
-        callbacks: of Keras; they see all phases as one run, and stop all. One that sets the rate
-            is an error, unless `make` takes a constant one.
+        frontier: "auto" computes frozen features once where that pays; True insists; False never.
+        cache, memory_limit, verbose: As for `kft.fit_frontier`.
+        callbacks: Keras callbacks; they see all phases as one run, and stop all. One that sets the
+            learning rate is an error, unless `optimizer` takes a constant one.
 
     Returns:
-        `Fit`; its `model` is the given one, trained, or from_scratch's copy.
+        `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.
 
     Raises:
-        ValueError: unknown strategy or option, no loss, nothing that learns, data that do not fit.
+        ValueError: Unknown strategy or option, no loss, no trainable layer, data that do not fit.
+        TypeError: A strategy of another type.
         kft.training.frontier.FrontierError: `frontier=True` cannot be done.
 
     Example:
@@ -89,7 +138,7 @@ def fit(
         >>> model = kft.Model(backbone, kft.heads.Regression())
         >>> backbone.trainable = False
         >>> done = kft.fit(model, (["MKTAYI", "GSS"], [0.0, 1.0]), epochs=2, verbose=0)
-        >>> done.phases[0]["trainable"]
+        >>> done.phases[0].trainable
         321
     """
     if frontier not in ("auto", True, False):
@@ -97,23 +146,32 @@ def fit(
     strategy = _chosen(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
     if callbacks := list(callbacks):
-        insist_on_constant_rate(callbacks, make(WarmupCosine(1e-3, 1), model.trainable_variables))
+        made = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
+        insist_on_constant_rate(callbacks, made)
     class_weight = _class_weight(model, data, class_weight)
-    goal = _goal(model, loss, metrics, class_weight, label_smoothing)
+    compile_args = _compile_args(model, loss, metrics, class_weight, label_smoothing)
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
     options = {"callbacks": callbacks, "verbose": verbose}
-    where = {"cache": cache, "memory_limit": memory_limit}
-    run = _Run(goal, class_weight, seed, frontier, where, options, Optimizers(make))
+    features = {"cache": cache, "memory_limit": memory_limit}
+    run = _Run(compile_args, class_weight, seed, frontier, features, options, Optimizers(optimizer))
     return run(model, data, strategy, (batch_size, max_length), keep)
 
 
 @dataclass
 class _Run:
-    goal: dict
+    """One call of `fit`, with its arguments checked.
+
+    Attributes:
+        compile_args: Arguments of `compile`, without the optimizer.
+        features: `cache` and `memory_limit` of `fit_frontier`.
+        options: `callbacks` and `verbose` of Keras's `fit`.
+    """
+
+    compile_args: dict
     class_weight: object
     seed: int
     frontier: object
-    where: dict
+    features: dict
     options: dict
     optimizers: Optimizers
 
@@ -122,74 +180,99 @@ class _Run:
         records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
         chosen = by_hand(model)
         if isinstance(strategy, strategies.AsMarked) and self.options["verbose"]:
-            print(_said_as_marked(model, strategy))
+            print(_described_as_marked(model, strategy))
         with _silently_uncompiled():
-            phases = strategy(model)
-            self._insist(phases)
-            _say_what_is_overridden(strategy, phases, chosen)
-        model = phases[0].model
+            model = strategy.prepare(model)
+            phases = strategy.phases(model)
+            self._check_frontier(model, phases)
+            _warn_of_overridden_marks(model, strategy, phases, chosen)
         shown = OneRun(self.options["callbacks"], sum(phase.epochs for phase in phases))
         self.options["callbacks"] = [*[shown] * bool(shown.callbacks), FrozenGuard(), *keep]
         _seed_dropout(model, self.seed)
         for number, phase in enumerate(phases):
-            with _silently_uncompiled():
-                phase.mark()
-            reports.append(_report(phase, self.frontier))
-            if self.options["verbose"]:
-                print(_said(number, len(phases), reports[-1]))
-            began = time.perf_counter()
-            if phase.epochs:
-                records[0].go_to(len(history))  # Keras also ends an epoch before each fit
-                logs = self._train(phase, number, records, reports[-1], len(history))
-                history += _rows(logs, number, len(history))
-            else:
-                solve(model, *records, self.class_weight, strategy.rows, self.seed)
-            reports[-1]["seconds"] = time.perf_counter() - began
+            report, logs = self._run_phase(model, phase, (number, len(phases)), records, history)
+            reports.append(report)
+            history += logs
             if phase.epochs and model.stop_training:
                 break
         shown.finish()
         if not isinstance(strategy, strategies.AsMarked):
             sign(model)
-        # The last schedule has reached zero: whoever calls `fit` next is to learn something.
-        optimizer = self.optimizers.make(phases[-1].rate or 1e-3, model.trainable_variables)
-        optimizer.build(model.trainable_variables)  # a saved model is compared with it
-        model.compile(optimizer, **self.goal)
-        best = None
-        if keep and history:
-            best = _restored(keep[0])
-        return Fit(model, strategy, history, reports, best, time.perf_counter() - started)
+        # The last schedule has reached zero, and the next call of `model.fit` is to train.
+        last = self.optimizers.optimizer(
+            phases[-1].learning_rate or 1e-3, model.trainable_variables
+        )
+        last.build(model.trainable_variables)  # a saved model is compared with it
+        model.compile(last, **self.compile_args)
+        best = _restored(keep[0]) if keep and history else None
+        seconds = time.perf_counter() - started
+        return FitResult(model, strategy, history, reports, best, seconds)
 
-    def _insist(self, phases):
-        """Raises before the first epoch where `frontier=True` cannot be done in a later phase."""
+    def _check_frontier(self, model, phases):
+        """Raise an error now where `frontier=True` cannot be done in a later phase."""
         for phase in phases if self.frontier is True else ():
-            phase.mark()
-            split(phase.model)
+            phase.mark(model)
+            split(model)
 
-    def _train(self, phase, number, records, report, before):
+    def _run_phase(self, model, phase, place, records, history):
+        """Train one phase; returns its report and the rows of its epochs."""
+        with _silently_uncompiled():
+            phase.mark(model)
+        table = parameters(model)
+        reason = self._why_not_computed_once(model, phase)
+        if self.options["verbose"]:
+            print(_described(*place, phase, table, reason))
+        began, rows = time.perf_counter(), []
+        if phase.epochs:
+            records[0].go_to(len(history))  # Keras also ends an epoch before each fit
+            logs, reason = self._train(model, phase, place[0], records, reason, len(history))
+            rows = _rows(logs, place[0], len(history))
+        else:
+            solve(model, *records, self.class_weight, phase.rows, self.seed)
+        seconds = time.perf_counter() - began
+        report = PhaseReport(
+            phase.name, phase.epochs, table.trainable, table.total, seconds, reason
+        )
+        return report, rows
+
+    def _why_not_computed_once(self, model, phase):
+        """Why frozen features are not computed once in a phase, None if they are."""
+        if not phase.epochs:
+            return "The head is solved for in closed form."
+        if self.frontier is False:
+            return "frontier is False."
+        if self.frontier is True:
+            return None
+        if (reason := why_not(model)) is not None:
+            return reason
+        return "They would be used for one epoch only." if phase.epochs < 2 else None
+
+    def _train(self, model, phase, number, records, reason, before):
         epochs = {"initial_epoch": before, "epochs": before + phase.epochs}
-        model, options = phase.model, {**epochs, **self.options}
-        _forget(self.goal)
-        model.compile(self.optimizers.next(phase, number, len(records[0])), **self.goal)
+        options = {**epochs, **self.options}
+        _reset_metrics(self.compile_args)
+        optimizer = self.optimizers.next(model, phase, number, len(records[0]))
+        model.compile(optimizer, **self.compile_args)
         logs = None
-        if report["whole"] is None:
+        if reason is None:
             try:
-                logs = fit_frontier(model, *records, **self.where, **options)
+                logs = fit_frontier(model, *records, **self.features, **options)
             except FrontierError as error:
                 if self.frontier is True:
                     raise
-                report["whole"] = str(error)
+                reason = str(error)
                 if options["verbose"]:
-                    print(f"The whole model is trained after all. {error}")
+                    print(f"The whole model is trained instead. {error}")
         if logs is None:
             logs = train_as(model, flat(model), *records, **options)
         self.optimizers.keep()
-        return logs
+        return logs, reason
 
 
 def _restored(keep):
     if keep.epoch is None:
         warnings.warn(
-            "val_loss was no number in any epoch, so training has diverged: lower learning_rate. "
+            "val_loss was NaN in every epoch, so training has diverged: lower learning_rate. "
             "The weights are those of the last epoch.",
             stacklevel=4,
         )
@@ -197,68 +280,37 @@ def _restored(keep):
     return keep.restore()
 
 
+# Arguments ----------------------------------------------------------------------------------------
+
+
 def _chosen(strategy, model, epochs, learning_rate, seed):
-    """The strategy, with what `fit` was told about epochs, rate and seed."""
+    """The strategy, with the epochs, learning rate and seed that `fit` was given."""
     if strategy is None:
         strategy = strategies.AsMarked()
     if isinstance(strategy, str):
         strategy = strategies.get(strategy)
-    known = {f.name for f in fields(strategy)}
-    told = {"epochs": epochs, "rate": learning_rate}
-    told = {name: value for name, value in told.items() if value is not None}
-    if unknown := told.keys() - known:
-        raise ValueError(
-            f"{type(strategy).__name__} trains in closed form and takes no "
-            f"{' and no '.join(sorted(unknown))}."
+    if isinstance(strategy, type):
+        raise TypeError(
+            f"strategy must be an object, received the class {strategy.__name__}: write "
+            f"{strategy.__name__}()."
         )
+    strategies.check_strategy(strategy)
+    known = {f.name for f in fields(strategy)}
+    given = {"epochs": epochs, "learning_rate": learning_rate}
+    given = {name: value for name, value in given.items() if value is not None}
+    if unknown := given.keys() - known:
+        raise ValueError(f"{type(strategy).__name__} takes no {' and no '.join(sorted(unknown))}.")
     if getattr(strategy, "seed", 0) is None:
-        told["seed"] = seed
-    strategy = replace(strategy, **told)
+        given["seed"] = seed
+    strategy = replace(strategy, **given)
     if isinstance(strategy, strategies.AsMarked):
         strategy, _ = strategy.filled(model)
-    for name, least in (("epochs", 1), ("rate", 0)):
+    for name, least in (("epochs", 1), ("learning_rate", 0)):
         value = getattr(strategy, name, 1)
         if not (value >= least and 0 < value < float("inf")):
             expected = "at least 1" if least else "a number above 0"
             raise ValueError(f"{name} must be {expected}, received {value!r}.")
     return strategy
-
-
-def _said_as_marked(model, strategy):
-    """What learns where no strategy chooses it, for how long and how fast."""
-    _, like = strategy.filled(model)
-    found, hand = weights(model), by_hand(model)
-    learning = [weight.path for weight in found if weight.learns]
-    parts = list(dict.fromkeys(path.partition("/")[0] for path in learning))
-    said = (
-        f"What is marked trainable learns: {len(learning)} of {len(found)} weights, in "
-        f"{listed(parts, 4)}; for {strategy.epochs} epoch{'s' * (strategy.epochs > 1)}, at a "
-        f"learning rate of at most {strategy.rate:g}. What was not given is that of {like!r}."
-    )
-    if any(weight.frozen and not hand.get(weight.path) for weight in found):
-        said += (
-            " What is frozen was marked by kft, in an earlier kft.fit or by kft.add_lora: "
-            "kft.unfreeze lets it learn."
-        )
-    return said
-
-
-def _say_what_is_overridden(strategy, phases, chosen):
-    """Warns where a strategy trains what was frozen by hand, or the other way round."""
-    if not chosen or isinstance(strategy, strategies.AsMarked):
-        return
-    learns = dict.fromkeys(chosen, False)
-    for phase in phases:
-        phase.mark()
-        learns |= {w.path: True for w in weights(phase.model) if not w.frozen and w.path in chosen}
-    phases[0].mark()
-    said = differences({path: not frozen for path, frozen in chosen.items()}, learns)
-    if said:
-        warnings.warn(
-            f"strategy {strategies.name_of(strategy)!r} chooses itself what learns, and goes over "
-            f"what was marked by hand: {said}. Without a strategy, kft.fit trains what is marked.",
-            stacklevel=4,
-        )
 
 
 def _check_targets(model, data):
@@ -278,36 +330,8 @@ def _check_targets(model, data):
             raise ValueError(
                 f"The records{where} have no targets to learn: give (inputs, targets)."
             )
-        if getattr(head, "task", None) is not None and len(targets):
-            _check_task(head, targets, where)
-
-
-def _check_task(head, targets, where):
-    per_residue = isinstance(targets, list) and np.ndim(targets[0]) > 0
-    if head.per_residue != per_residue and (head.per_residue or not hasattr(targets[0], "__len__")):
-        raise ValueError(
-            f"{type(head).__name__} takes one target per "
-            f"{'residue' if head.per_residue else 'record'}; the targets{where} are not."
-        )
-    values = (
-        np.concatenate([np.ravel(row) for row in targets]) if per_residue else np.asarray(targets)
-    )
-    kind, outputs = head.task.removeprefix("residue_"), head.units
-    if kind == "regression":
-        width = 1 if per_residue or values.ndim == 1 else values.shape[1]
-        if width != outputs and not per_residue:
-            raise ValueError(
-                f"{type(head).__name__} answers with {outputs} numbers; the targets{where} have "
-                f"{width} each: give targets={width} to the head."
-            )
-        return
-    most = outputs - 1 if kind == "classification" else 1
-    if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > most:
-        what = "classes" if kind == "classification" else "labels"
-        raise ValueError(
-            f"{type(head).__name__} with {outputs} {what} takes integers from 0 to {most}; the "
-            f"targets{where} are {values.dtype} from {values.min()} to {values.max()}."
-        )
+        if hasattr(head, "check_targets") and len(targets):
+            head.check_targets(targets, where)
 
 
 def _class_weight(model, data, class_weight):
@@ -323,8 +347,8 @@ def _class_weight(model, data, class_weight):
     return balanced(targets, classes, getattr(train, "masks", None))
 
 
-def _goal(model, loss, metrics, class_weight, label_smoothing):
-    """What `compile` takes beside the optimizer."""
+def _compile_args(model, loss, metrics, class_weight, label_smoothing):
+    """The arguments of `compile`, without the optimizer."""
     head = getattr(model, "head", None)
     if loss is None and hasattr(head, "make_loss"):
         loss = head.make_loss(class_weight, label_smoothing)
@@ -333,61 +357,86 @@ def _goal(model, loss, metrics, class_weight, label_smoothing):
         raise ValueError("class_weight and label_smoothing need a kft head and no `loss`.")
     kind = "weighted_metrics" if getattr(head, "per_residue", False) else "metrics"
     if loss is None and model.compiled:
-        last = model._compile_config.config
+        last = compile_arguments(model)
         metrics = last["metrics"] if metrics is None else metrics
         return {"loss": last["loss"], kind: metrics}
     return {"loss": loss_of(model) if loss is None else loss, kind: metrics}
 
 
-def _forget(goal):
-    """Metrics begin each phase anew; Keras resets only those that it has already seen."""
-    for metric in keras.tree.flatten([goal.get(kind) for kind in ("metrics", "weighted_metrics")]):
+def _reset_metrics(compile_args):
+    """Reset metrics that an earlier phase has used; Keras resets only those that it has built."""
+    used = [compile_args.get(kind) for kind in ("metrics", "weighted_metrics")]
+    for metric in keras.tree.flatten(used):
         if isinstance(metric, keras.metrics.Metric):
             metric.reset_state()
 
 
 @contextmanager
 def _silently_uncompiled():
-    """Marking un-compiles a model and says so; here it is compiled again at once."""
+    """Ignore the warning that marking un-compiles a model, where it is compiled again at once."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*was compiled, and what learns")
+        warnings.filterwarnings("ignore", message=".*was compiled")
         yield
 
 
 def _seed_dropout(model, seed):
     rng = np.random.default_rng(seed)
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
+    for layer in sublayers_of(model):
+        for generator in seed_generators(layer):
             state = rng.integers(2**32, size=generator.state.shape, dtype="uint32")
             generator.state.assign(state)
 
 
-def _report(phase, frontier):
-    """What a phase is, and why its frozen part is not computed once (None: it is)."""
-    table = parameters(phase.model)
-    whole = why_not(phase.model) if frontier == "auto" and phase.epochs else None
-    if not phase.epochs:
-        whole = "The head is solved for in closed form."
-    elif frontier is False:
-        whole = "It was not asked for."
-    elif frontier == "auto" and whole is None and phase.epochs < 2:
-        whole = "It would be used for one epoch only."
-    return {
-        "name": phase.name,
-        "epochs": phase.epochs,
-        "trainable": table.trainable,
-        "parameters": table.total,
-        "whole": whole,
-    }
+# Messages -----------------------------------------------------------------------------------------
 
 
-def _said(number, count, report):
-    epochs = report["epochs"]
+def _described_as_marked(model, strategy):
+    """The trainable layers, epochs and learning rate of a training without a strategy."""
+    _, like = strategy.filled(model)
+    found, hand = weights(model), by_hand(model)
+    trainable = [weight.path for weight in found if weight.trainable]
+    parts = list(dict.fromkeys(path.partition("/")[0] for path in trainable))
+    text = (
+        f"Training what is marked trainable: {len(trainable)} of {len(found)} weights, in "
+        f"{listed(parts, 4)}; for {strategy.epochs} epoch{'s' * (strategy.epochs > 1)}, at a "
+        f"learning rate of at most {strategy.learning_rate:g}. Values that were not given are "
+        f"those of {like!r}."
+    )
+    if any(weight.frozen and not hand.get(weight.path) for weight in found):
+        text += (
+            " Some layers were frozen by kft, in an earlier kft.fit or by kft.add_lora: "
+            "kft.unfreeze makes them trainable."
+        )
+    return text
+
+
+def _warn_of_overridden_marks(model, strategy, phases, chosen):
+    """Warn where a strategy trains layers that were frozen by hand, or the other way round."""
+    if not chosen or isinstance(strategy, strategies.AsMarked):
+        return
+    trainable = dict.fromkeys(chosen, False)
+    for phase in phases:
+        phase.mark(model)
+        trainable |= {w.path: True for w in weights(model) if not w.frozen and w.path in chosen}
+    phases[0].mark(model)
+    changed = differences({path: not frozen for path, frozen in chosen.items()}, trainable)
+    if changed:
+        warnings.warn(
+            f"strategy {strategies.name_of(strategy)!r} chooses the trainable layers itself and "
+            f"overrides marks that were made by hand: {changed}. Without a strategy, kft.fit "
+            f"trains what is marked.",
+            stacklevel=4,
+        )
+
+
+def _described(number, count, phase, table, reason):
+    """One line on a phase."""
+    epochs = phase.epochs
     long = f"{epochs} epoch{'s' * (epochs > 1)}" if epochs else "in closed form"
-    once = "; what is frozen is computed once" * (report["whole"] is None)
+    once = "; frozen features are computed once" * (reason is None)
     return (
-        f"Phase {number + 1} of {count}, {report['name']}: {report['trainable']:,} of "
-        f"{report['parameters']:,} parameters learn, {long}{once}."
+        f"Phase {number + 1} of {count}, {phase.name}: {table.trainable:,} of {table.total:,} "
+        f"parameters are trainable, {long}{once}."
     )
 
 

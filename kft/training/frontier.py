@@ -1,7 +1,4 @@
-"""The frozen frontier: what no trainable weight can influence is computed once.
-
-`split` cuts a functional model into a frozen and a learning part; `fit_frontier` computes the
-frozen part of every record once, and trains the learning part with Keras's own `fit`.
+"""The frozen frontier: frozen features are computed once per record, the rest is trained on them.
 
 Where n blocks are run forward and k of them backward for E epochs, with a backward pass that costs
 two forward ones, training the whole takes E (n + 2k) block passes and training at the frontier
@@ -12,12 +9,24 @@ Shapes: `B` records in a batch, `L` tokens, padding included.
 
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from kft.data.images.pixels import find_range
+from kft.keras_internals import (
+    compile_arguments,
+    is_default,
+    mask_of,
+    nodes_of,
+    own_non_trainable_weights,
+    seed_generators,
+    sublayers_of,
+)
 from kft.models.graphs import AUGMENTATION, Learner, flat
 from kft.params.paths import synchronise
 from kft.training.batching import Batches, batches, records_of
@@ -27,51 +36,40 @@ from kft.training.features import MEMORY_LIMIT, FeatureBatches, FrontierError, f
 # Cutting ----------------------------------------------------------------------------------------
 
 
-def split(model):
-    """Cuts a model at its frozen frontier: `learning(frozen(x))` is `model(x)`.
+def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Cut a model at its frozen frontier: `trainable(frozen(x))` is `model(x)`.
 
-    Everything that no trainable weight can influence goes into `frozen`, which ends in the tensors
-    that cross the frontier; a mask that Keras hands from layer to layer crosses with its tensor.
-    Both parts share the layers of the model. Functional models inside of it are opened.
+    The part that no trainable weight can influence is `frozen`, whose outputs are the tensors at
+    the frontier; a mask that Keras passes from layer to layer goes with its tensor. Both parts
+    share the layers of the model. Functional models inside of it are opened.
 
     Args:
-        model: a functional Keras model, with its layers marked by `layer.trainable`.
+        model: A functional Keras model, with its trainable layers marked by `layer.trainable`.
 
     Returns:
-        (frozen, learning), two functional Keras models.
+        (frozen, trainable), two functional Keras models.
 
     Raises:
-        TypeError: a model that is not functional.
-        FrontierError: nothing learns; nothing that has weights is frozen.
+        TypeError: The model is not functional.
+        FrontierError: Nothing is trainable; nothing that has weights is frozen.
 
     Example:
         >>> import kft
         >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
         >>> model = kft.Model(backbone, kft.heads.Regression())
         >>> backbone.trainable = False
-        >>> frozen, learning = kft.split(model)
-        >>> [layer.name for layer in learning.layers if layer.weights]
+        >>> frozen, trainable = kft.split(model)
+        >>> [layer.name for layer in trainable.layers if layer.weights]
         ['head']
     """
     model = flat(model)
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
-    influenced, crossing, kept = set(), {}, []
-    for node in nodes:
-        if node.is_input:
-            continue
-        steady = {id(x): x for x in node.input_tensors if id(x) not in influenced}
-        if len(steady) < len(node.input_tensors) or _learns(node.operation):
-            influenced |= {id(x) for x in node.outputs}
-            crossing |= steady
-            kept.append(node)
+    nodes, kept, crossing = _cut(model)
     _check(model, nodes, kept)
-    crossing |= {id(x): x for x in model.outputs if id(x) not in influenced}
-    masks = {i: mask for i, x in crossing.items() if (mask := _mask(x)) is not None}
+    masks = {i: mask for i, x in crossing.items() if (mask := mask_of(x)) is not None}
     ends = {id(x): x for x in [*crossing.values(), *masks.values()]}
     names = {i: f"frontier_{k}" for k, i in enumerate(ends)}
-    answers = {names[i]: x for i, x in ends.items()}
-    frozen = keras.Model(model.input, answers, name=f"{model.name}_frozen")
+    outputs = {names[i]: x for i, x in ends.items()}
+    frozen = keras.Model(model.input, outputs, name=f"{model.name}_frozen")
     inputs = {
         i: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=names[i]) for i, x in ends.items()
     }
@@ -81,41 +79,52 @@ def split(model):
     }
     for node in kept:
         args, kwargs = node.arguments.fill_in(tensors)
-        outputs = keras.tree.flatten(node.operation(*args, **kwargs))
-        tensors |= zip(map(id, node.outputs), outputs, strict=True)
-    outputs = keras.tree.map_structure(lambda x: tensors[id(x)], model.output)
+        made = keras.tree.flatten(node.operation(*args, **kwargs))
+        tensors |= zip(map(id, node.outputs), made, strict=True)
+    output = keras.tree.map_structure(lambda x: tensors[id(x)], model.output)
     by_name = {names[i]: x for i, x in inputs.items()}
-    return frozen, Learner(by_name, outputs, name=f"{model.name}_learning")
+    return frozen, Learner(by_name, output, name=f"{model.name}_learning")
 
 
-def _learns(operation):
-    """Whether training changes what an operation answers, or what it holds."""
+def _cut(model):
+    """All nodes of a graph in order, those after the frontier, and the tensors at it by id."""
+    nodes = nodes_of(model)
+    influenced, crossing, kept = set(), {}, []
+    for node in nodes:
+        if node.is_input:
+            continue
+        steady = {id(x): x for x in node.input_tensors if id(x) not in influenced}
+        if len(steady) < len(node.input_tensors) or _changes(node.operation):
+            influenced |= {id(x) for x in node.outputs}
+            crossing |= steady
+            kept.append(node)
+    crossing |= {id(x): x for x in model.outputs if id(x) not in influenced}
+    return nodes, kept, crossing
+
+
+def _changes(operation):
+    """Whether training changes the outputs of an operation, or its variables."""
     if not isinstance(operation, keras.Layer):
         return False
-    parts = operation._flatten_layers()
-    moves = [p._seed_generators or p._non_trainable_variables for p in parts if p.trainable]
+    parts = sublayers_of(operation)
+    moves = [seed_generators(p) or own_non_trainable_weights(p) for p in parts if p.trainable]
     return bool(operation.trainable_variables) or any(moves)
 
 
 def _check(model, nodes, kept):
     if not kept:
-        raise FrontierError(f"No weight of {model.name} learns: unfreeze a layer first.")
+        raise FrontierError(f"No weight of {model.name} is trainable: unfreeze a layer first.")
     steady = [node.operation for node in nodes if node not in kept]
     if not any(getattr(operation, "weights", None) for operation in steady):
         raise FrontierError(
-            f"Nothing in {model.name} is frozen that comes before the layers that learn: there "
-            f"is no frontier. Freeze early layers, for example with kft.freeze."
+            f"Nothing in {model.name} is frozen before its trainable layers, so there is no "
+            f"frontier: freeze early layers, for example with kft.freeze."
         )
-
-
-def _mask(tensor):
-    """The mask that Keras carries with a tensor, or None (as `Masking` and `Embedding` make)."""
-    return getattr(tensor, "_keras_mask", None)
 
 
 @keras.saving.register_keras_serializable("kft")
 class _WithMask(keras.layers.Layer):
-    """Gives a tensor back the mask that it was cut off from: [x, mask] -> x."""
+    """A layer that gives a tensor its mask again: [x, mask] -> x."""
 
     def call(self, pair):
         return pair[0]
@@ -127,27 +136,36 @@ class _WithMask(keras.layers.Layer):
         return keras.KerasTensor(pair[0].shape, dtype=pair[0].dtype)
 
 
-def why_not(model):
-    """Says why a model cannot be trained at its frontier, or is not worth it; None if it is.
+def why_not(model: keras.Model) -> str | None:
+    """Explain why a model cannot be trained at its frontier, or gains nothing by it.
 
-    It is worth it where the frozen part holds at least a twentieth of the weights that tensors
-    are multiplied with: a table that is looked up costs nothing to begin with.
+    It gains something where the frozen part holds at least a twentieth of the weights that tensors
+    are multiplied with: to look up rows of a table costs nothing.
 
     Args:
-        model: a Keras model.
+        model: A Keras model.
 
     Returns:
-        A sentence, or None.
+        A sentence, or None where it can be trained at its frontier and gains by it.
+
+    Example:
+        >>> dense = [keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1, name="out")]
+        >>> model = keras.Sequential([keras.Input((3,)), *dense])
+        >>> why_not(model).startswith("Nothing in")
+        True
+        >>> model.layers[0].trainable = False
+        >>> why_not(model) is None
+        True
     """
     try:
-        frozen, learning = split(model)
+        frozen, trainable = split(model)
     except (FrontierError, TypeError) as error:
         return str(error)
     if augmenting := _augmenting(frozen):
         return augmenting
-    once, often = _multiplied(frozen), _multiplied(learning)
+    once, often = _multiplied(frozen), _multiplied(trainable)
     if once < 0.05 * (once + often):
-        return "The frozen part is cheap: nearly all of the work lies beyond the frontier."
+        return "The frozen part is cheap: nearly all of the work is after the frontier."
     return None
 
 
@@ -156,17 +174,17 @@ def _augmenting(frozen):
         layer.name
         for layer in frozen.layers
         if isinstance(layer, AUGMENTATION)
-        and any(part._seed_generators for part in layer._flatten_layers())
+        and any(seed_generators(part) for part in sublayers_of(layer))
     ]
     if random:
-        return f"The frozen part is random: {', '.join(random)} must draw anew every epoch."
+        return f"The frozen part is random: {', '.join(random)} must draw again in every epoch."
     return None
 
 
 def _multiplied(model):
     tables = {
         id(weight)
-        for layer in model._flatten_layers()
+        for layer in sublayers_of(model)
         if isinstance(layer, keras.layers.Embedding)
         for weight in layer.weights
     }
@@ -178,35 +196,45 @@ def _multiplied(model):
 
 
 def fit_frontier(
-    model, data, validation_data=None, epochs=1, batch_size=32, max_length=None, seed=0,
-    cache=None, memory_limit=MEMORY_LIMIT, callbacks=(), verbose="auto", initial_epoch=0,
-):  # fmt: skip
-    """Trains a compiled model at its frozen frontier: Keras's `fit` on what can change.
+    model: keras.Model,
+    data: Any,
+    validation_data: Any = None,
+    epochs: int = 1,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    seed: int = 0,
+    cache: Path | str | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    verbose: Any = "auto",
+    initial_epoch: int = 0,
+) -> keras.callbacks.History:
+    """Train a compiled model at its frozen frontier: Keras's `fit` on frozen features.
 
-    The frozen part is computed once for every record, in inference mode and without padding.
-    Callbacks see the whole model. The weights, the optimizer's state and the history are those
-    that `model.fit` would have left, to rounding; at equal padding bit by bit, unless XLA fuses
-    operations of both parts.
+    Each record is encoded once, and its frozen features are computed once, in inference mode and
+    without padding; all epochs read the features. Callbacks see the whole model. The weights, the
+    optimizer's state and the history are those that `model.fit` would have left, to rounding; at
+    equal padding bit by bit, unless XLA fuses operations of both parts.
 
     Args:
-        model: a compiled functional Keras model, some of it frozen.
-        data: a `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
-        validation_data: records or batches; None takes those of a data set.
-        epochs, callbacks, verbose, initial_epoch: as for Keras's `fit`.
-        batch_size, max_length, seed: as for `kft.batches`, where batches are not given.
-        cache: folder in which features are kept for the next run with the same frozen weights and
-            the same inputs, None to keep none. It may grow large and can be deleted at any time.
-        memory_limit: bytes of features above which they are mapped from a file.
+        model: A compiled functional Keras model, some of it frozen.
+        data: A `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
+        validation_data: Records or batches; None takes those of a data set.
+        epochs, callbacks, verbose, initial_epoch: As for Keras's `fit`.
+        batch_size, max_length, seed: As for `kft.batches`, where batches are not given.
+        cache: Folder in which features are kept for the next run with the same frozen weights and
+            the same records, None to keep none. It may grow large and can be deleted at any time.
+        memory_limit: Bytes of features above which they are mapped from a file.
 
     Returns:
         keras.callbacks.History of the whole model.
 
     Raises:
-        ValueError: a model that is not compiled; records that do not fit; a callback that sets a
-            learning rate which follows a schedule.
-        RuntimeError: what learns has changed since `compile`.
-        FrontierError: nothing learns, nothing is frozen, the frozen part is random, or there is
-            no room for its features; the message says which. Train with `model.fit` then.
+        ValueError: The model is not compiled; records that do not fit; a callback sets a learning
+            rate that follows a schedule.
+        RuntimeError: Layers were marked differently since `compile`.
+        FrontierError: Nothing is trainable, nothing is frozen, the frozen part is random, or there
+            is no room for its features; the message says which. Train with `model.fit` then.
 
     Example:
         >>> import kft
@@ -225,61 +253,75 @@ def fit_frontier(
     callbacks = list(callbacks)
     insist_on_constant_rate(callbacks, model.optimizer)
     train, valid = as_batches(model, data, seed, batch_size, max_length, validation_data)
-    frozen, learning = split(model)
+    frozen, trainable = split(model)
     if augmenting := _augmenting(frozen):
         raise FrontierError(augmenting)
-    computed = [
-        part and FeatureBatches(part, features_of(frozen, part, cache, memory_limit))
-        for part in (train, valid)
-    ]
-    return train_as(model, learning, *computed, epochs, callbacks, verbose, initial_epoch)
+
+    def computed(part: Batches) -> FeatureBatches:
+        return FeatureBatches(part, features_of(frozen, part, cache, memory_limit))
+
+    options = {"epochs": epochs, "callbacks": callbacks, "verbose": verbose}
+    features, valid_features = computed(train), valid and computed(valid)
+    return train_as(
+        model, trainable, features, valid_features, initial_epoch=initial_epoch, **options
+    )
 
 
-def as_batches(model, data, seed, batch_size, max_length, valid=None):
-    """Batches to train on and, where there are any, batches to validate on, else None.
+def as_batches(
+    model: keras.Model,
+    data: Any,
+    seed: int,
+    batch_size: int,
+    max_length: int | None,
+    validation_data: Any = None,
+) -> tuple[Batches, Batches | None]:
+    """Make batches to train on and, where there are records for it, batches to validate on.
+
+    For a model that has seen no images of 16 bits yet, the value range is set, see `learn_range`.
 
     Args:
-        model: whose `encode` is used; without one, records are arrays.
-        data: a `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
-        seed, batch_size, max_length: as for `kft.batches`.
-        valid: records or batches; None takes those of a data set.
+        model: Its `encode` is used; without one, records are arrays.
+        data: A `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
+        seed, batch_size, max_length: As for `kft.batches`.
+        validation_data: Records or batches; None takes those of a data set.
 
-    Of a model that sees images of 16 bits for the first time, the value range is set, see
-    `learn_range`.
+    Returns:
+        Batches to train on, and batches to validate on or None.
     """
-    train = data
+    learn_range(model, data)
     if hasattr(data, "train"):
-        data, valid = data.train, data.valid if valid is None else valid
-    learn_range(model, train)
+        validation_data = data.valid if validation_data is None else validation_data
+        data = data.train
     encode = getattr(model, "encode", None)
-    return [
-        part
-        if part is None or isinstance(part, Batches)
-        else batches(part, encode, batch_size, order, max_length)
-        for part, order in ((data, seed), (valid, None))
-    ]
+
+    def made(records: Any, order: int | None) -> Batches:
+        if isinstance(records, Batches):
+            return records
+        return batches(records, encode, batch_size, order, max_length)
+
+    return made(data, seed), None if validation_data is None else made(validation_data, None)
 
 
-def learn_range(model, data):
-    """Sets which values of 16-bit images are black and white, as the training data use them.
+def learn_range(model: keras.Model, data: Any) -> None:
+    """Set the values of 16-bit images that are black and white, as in the training data.
 
-    A model that knows a range keeps it: what it has learned is in these units.
+    A model that has a range keeps it: its weights were trained in these units.
 
     Args:
-        model: with a backbone that takes images, or any other, which is left as it is.
-        data: a `kft.data.Dataset`, whose `value_range` is taken; or records as for `kft.batches`,
-            in which it is found, and said.
+        model: Model with a backbone that takes images; any other is left as it is.
+        data: A `kft.data.Dataset`, whose `value_range` is taken; or records as for `kft.batches`,
+            in which it is found, with a warning that states it.
     """
-    encode = getattr(model, "encode", None)
+    encode: Any = getattr(model, "encode", None)
     if not hasattr(encode, "value_range") or isinstance(data, Batches):
         return
     known = getattr(data, "value_range", None)
     if encode.value_range is not None:
         if known not in (None, encode.value_range):
             warnings.warn(
-                f"{model.name} takes {_said(encode.value_range)} in images of 16 bits, which is "
-                f"kept, and the data say {_said(known)}: say model.backbone.value_range = "
-                f"data.value_range if these are to be seen in their own.",
+                f"{model.name} takes {_described(encode.value_range)} in images of 16 bits, which "
+                f"is kept, and the data have {_described(known)}: set model.backbone.value_range "
+                f"= data.value_range if the range of the data is to be used.",
                 stacklevel=4,
             )
         return
@@ -289,41 +331,52 @@ def learn_range(model, data):
         if known is None:
             return
         warnings.warn(
-            f"Which values of 16-bit images are black and white was found in the {len(inputs):,} "
-            f"images for training: {_said(known)}. {model.name} keeps it; to choose it say "
-            f"model.backbone.value_range = (black, white) before.",
+            f"The values of black and white in 16-bit images were found in the {len(inputs):,} "
+            f"images for training: {_described(known)}. {model.name} keeps them; to choose others, "
+            f"set model.backbone.value_range = (black, white) before.",
             stacklevel=4,
         )
     backbone = getattr(model, "backbone", model)
     backbone.encode = replace(encode, value_range=known)
 
 
-def _said(value_range):
+def _described(value_range):
     return "{:,g} for black and {:,g} for white".format(*value_range)
 
 
 def train_as(
-    model, learner, train, validation_data, epochs, callbacks, verbose, initial_epoch=0
-):  # fmt: skip
-    """Trains `learner`, which shares a compiled model's layers, as if it were that model.
+    model: keras.Model,
+    learner: keras.Model,
+    train: keras.utils.PyDataset,
+    validation_data: keras.utils.PyDataset | None,
+    epochs: int,
+    callbacks: Iterable[keras.callbacks.Callback],
+    verbose: Any,
+    initial_epoch: int = 0,
+) -> keras.callbacks.History:
+    """Train `learner`, which shares the layers of a compiled model, as if it were that model.
 
-    Optimizer, loss and metrics are the model's own, so that their state is there afterwards, and
+    Optimizer, loss and metrics are the model's own, so that it has their state afterwards, and
     callbacks see the model.
 
     Args:
-        model: a compiled Keras model.
-        learner: a model that takes the inputs of the batches; may be `model` itself.
-        train, validation_data: a keras.utils.PyDataset each, or None for the second.
-        epochs, callbacks, verbose, initial_epoch: as for Keras's `fit`.
+        model: A compiled Keras model.
+        learner: A model that takes the inputs of the batches; may be `model` itself.
+        train, validation_data: A keras.utils.PyDataset each, or None for the second.
+        epochs, callbacks, verbose, initial_epoch: As for Keras's `fit`.
 
     Returns:
         keras.callbacks.History of the model.
     """
-    options = {"validation_data": validation_data, "epochs": epochs, "verbose": verbose,
-               "initial_epoch": initial_epoch}  # fmt: skip
+    options = {
+        "validation_data": validation_data,
+        "epochs": epochs,
+        "verbose": verbose,
+        "initial_epoch": initial_epoch,
+    }
     if learner is model:
         return model.fit(train, callbacks=list(callbacks), shuffle=False, **options)
-    learner.compile(**{**model._compile_config.config, "optimizer": model.optimizer})
+    learner.compile(**{**compile_arguments(model), "optimizer": model.optimizer})
     model.stop_training = False
     if verbose == "auto":
         options["verbose"] = 1 if sys.stdout.isatty() else 2
@@ -342,7 +395,10 @@ def train_as(
 
 
 class _Weights(keras.callbacks.Callback):
-    """Lets callbacks that are called at every batch see weights on JAX, which keeps them aside."""
+    """A callback that shows the weights of each batch to callbacks that are called at batches.
+
+    On JAX, Keras keeps the weights outside of the model during an epoch.
+    """
 
     def __init__(self, learning, callbacks):
         super().__init__()
@@ -353,12 +409,12 @@ class _Weights(keras.callbacks.Callback):
             "on_batch_end",
         )
         hooks = [getattr(callback, hook) for callback in callbacks for hook in of_batches]
-        if not all(getattr(hook, "_is_default", False) for hook in hooks):
+        if not all(is_default(hook) for hook in hooks):
             self.on_train_batch_end = lambda batch, logs=None: synchronise(learning)
 
 
 class _Stop(keras.callbacks.Callback):
-    """Hands on that a callback of the whole model has asked to stop."""
+    """A callback that stops `learning` where a callback of the whole model has asked to stop."""
 
     def __init__(self, learning):
         super().__init__()

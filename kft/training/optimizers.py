@@ -1,65 +1,110 @@
-"""How fast weights learn: the schedule of a phase, rates by layer, and the range test.
+"""Optimizers of a training: schedule of a phase, AdamW and Muon, learning rates by layer.
 
-Within a phase the rate warms up linearly and falls along a cosine (Loshchilov and Hutter 2017,
-"SGDR"). Rates by layer are those of Howard and Ruder 2018, "Universal language model
-fine-tuning", section 3.2 (discriminative fine-tuning). The range test is Smith 2017, "Cyclical
-learning rates", section 3.3.
+Within a phase the learning rate warms up linearly and falls along a cosine (Loshchilov and Hutter
+2017, "SGDR"). Learning rates by layer are those of Howard and Ruder 2018, "Universal language model
+fine-tuning", section 3.2 (discriminative fine-tuning).
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
+from kft.keras_internals import learning_rate_of, optimizer_weights
 from kft.params import weights
+
+# A number or a schedule, as Keras's optimizers take it.
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+# What `kft.fit` and others take as `optimizer`: called with a learning rate and the variables.
+OptimizerFactory: TypeAlias = Callable[[Any, Sequence[keras.Variable]], keras.optimizers.Optimizer]
 
 
 @keras.saving.register_keras_serializable("kft")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly to `rate` during `warmup` steps, then falls along a cosine to zero.
+    """A schedule that rises linearly during a warm-up, then falls along a cosine to zero.
 
     Args:
-        rate: the highest learning rate.
-        steps: length of the phase in optimizer steps.
-        warmup: steps of the rise, fewer than `steps`.
-        begin: the optimizer's step count when the phase begins: one that goes on from an earlier
-            phase keeps its count, for Adam's bias correction.
-        accumulate: batches whose gradients the optimizer averages for one step: Keras calls a
+        learning_rate: Highest learning rate.
+        steps: Length of the phase in optimizer steps.
+        warmup: Steps of the rise, fewer than `steps`.
+        begin: Step count of the optimizer when the phase begins: an optimizer that continues from
+            an earlier phase keeps its count, for Adam's bias correction.
+        accumulate: Batches whose gradients the optimizer averages for one step: Keras calls a
             schedule with the number of batches.
+
+    Example:
+        >>> schedule = WarmupCosine(1e-3, steps=10, warmup=2)
+        >>> round(float(schedule(0)), 6), round(float(schedule(1)), 6)
+        (0.0005, 0.001)
     """
 
-    def __init__(self, rate, steps, warmup=0, begin=0, accumulate=1):
-        self.rate, self.steps, self.warmup, self.begin = rate, steps, warmup, begin
-        self.accumulate = accumulate
+    def __init__(
+        self,
+        learning_rate: float,
+        steps: int,
+        warmup: int = 0,
+        begin: int = 0,
+        accumulate: int = 1,
+    ):
+        self.learning_rate, self.steps, self.warmup = learning_rate, steps, warmup
+        self.begin, self.accumulate = begin, accumulate
 
     def __call__(self, step):
-        """The rate at an optimizer step, or a batch of one."""
+        """Compute the learning rate at an optimizer step, or at each of several.
+
+        Args:
+            step: Number of batches so far, of any shape.
+
+        Returns:
+            float32 tensor of the same shape.
+        """
         step = ops.floor(ops.cast(step, "float32") / self.accumulate) - self.begin
         rise = (step + 1.0) / max(self.warmup, 1)
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
         fall = 0.5 * (1.0 + ops.cos(np.pi * ops.clip(done, 0.0, 1.0)))
-        return self.rate * ops.where(step < self.warmup, rise, fall)
+        return self.learning_rate * ops.where(step < self.warmup, rise, fall)
 
-    def get_config(self):
-        return {
-            name: getattr(self, name) for name in ("rate", "steps", "warmup", "begin", "accumulate")
-        }
+    def get_config(self) -> dict:
+        """Return the arguments as a dict."""
+        names = ("learning_rate", "steps", "warmup", "begin", "accumulate")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "WarmupCosine":
+        """Make a schedule from its config.
+
+        Args:
+            config: Of `get_config`; version 0.1 wrote `rate` for `learning_rate`.
+
+        Returns:
+            WarmupCosine.
+        """
+        return cls(**{"learning_rate" if k == "rate" else k: v for k, v in config.items()})
 
 
-def adamw(schedule, variables, **options):
-    """AdamW as kft uses it: decay 0.01 on matrices only, each gradient cut to norm 1.
+def adamw(
+    learning_rate: LearningRate, variables: Sequence[keras.Variable], **options: Any
+) -> keras.optimizers.AdamW:
+    """Make AdamW with the settings of kft: weight decay 0.01 on matrices, gradients cut to norm 1.
 
     Args:
-        schedule: a rate or a Keras schedule.
-        variables: what it is to train; biases and norms among them do not decay.
-        options: of keras.optimizers.AdamW, where they are to differ.
+        learning_rate: A number or a Keras schedule.
+        variables: Variables to train; biases and norms among them do not decay.
+        **options: Arguments of keras.optimizers.AdamW that differ.
 
     Returns:
         keras.optimizers.AdamW, not built yet.
 
     Source: Loshchilov and Hutter 2019, "Decoupled weight decay regularization".
+
+    Example:
+        >>> adamw(1e-3, [], weight_decay=0.1).weight_decay
+        0.1
     """
     optimizer = keras.optimizers.AdamW(
-        schedule, **{"weight_decay": 0.01, "clipnorm": 1.0, **options}
+        learning_rate, **{"weight_decay": 0.01, "clipnorm": 1.0, **options}
     )
     optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
     return optimizer
@@ -67,18 +112,23 @@ def adamw(schedule, variables, **options):
 
 @keras.saving.register_keras_serializable("kft")
 class Muon(keras.optimizers.Muon):
-    """Keras's Muon, which may make its updates orthogonal in another dtype.
+    """Keras's Muon, with an option to make its updates orthogonal in another dtype.
 
-    Five steps of Newton and Schulz at every step of the training are most of what Muon costs; they
-    bear bfloat16 well (Jordan et al. 2024), in which they take a third of the time where the
-    processor has matrix units for it.
+    Five Newton-Schulz iterations at every step are most of the cost of Muon. They work well in
+    bfloat16 (Jordan et al. 2024), which takes a third of the time on a processor that has matrix
+    units for it.
 
     Args:
-        dtype: of the orthogonalisation; None keeps that of the weights.
-        options: of keras.optimizers.Muon.
+        *args: As for keras.optimizers.Muon.
+        dtype: Dtype of the orthogonalisation; None for the dtype of the weights.
+        **options: As for keras.optimizers.Muon.
+
+    Example:
+        >>> Muon(1e-3, dtype="bfloat16").get_config()["dtype"]
+        'bfloat16'
     """
 
-    def __init__(self, *args, dtype=None, **options):
+    def __init__(self, *args: Any, dtype: str | None = None, **options: Any):
         super().__init__(*args, **options)
         self.dtype = dtype
 
@@ -87,11 +137,11 @@ class Muon(keras.optimizers.Muon):
         super().update_step(gradient, variable, ops.cast(learning_rate, variable.dtype))
 
     def lr_adjust(self, x):
-        """Scales an update (n, m) to a root mean square of `rms_rate`."""
+        """Scale an update (n, m) to a root mean square of `rms_rate`."""
         return x if self.rms_rate is None else x * (max(x.shape) ** 0.5 * self.rms_rate)
 
     def zeropower_via_newtonschulz5(self, x, steps):
-        """The orthogonal matrix nearest to x (n, m), roughly: Jordan et al. 2024, in `dtype`."""
+        """Approximate the orthogonal matrix nearest to x (n, m), in `dtype`: Jordan et al. 2024."""
         tall = x.shape[0] > x.shape[1]
         y = ops.transpose(x) if tall else x
         # Not in half precision, where a sum of so many squares is lost.
@@ -103,85 +153,98 @@ class Muon(keras.optimizers.Muon):
         y = ops.cast(y, x.dtype)
         return ops.transpose(y) if tall else y
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "dtype": self.dtype}
 
 
-def muon(schedule, variables, weight_decay=0.01, **options):
-    """Muon as kft uses it: matrices turn by what is left of their momentum without its scale.
+def muon(
+    learning_rate: LearningRate,
+    variables: Sequence[keras.Variable],
+    weight_decay: float = 0.01,
+    **options: Any,
+) -> Muon:
+    """Make Muon with the settings of kft: matrices move by their orthogonalised momentum.
 
-    The momentum of each kernel is made orthogonal (five steps of Newton and Schulz), so that rare
-    directions move as far as common ones, and scaled so that rates of AdamW fit it. Token tables,
-    biases and norms learn by AdamW. In pre-training it needs fewer steps, each of which takes
-    longer; weights that AdamW pre-trained are better fine-tuned by AdamW.
+    The momentum of each kernel is made orthogonal (five Newton-Schulz iterations), so that rare
+    directions move as far as common ones, and scaled so that learning rates of AdamW fit. Token
+    tables, biases and norms are trained by AdamW. In pre-training it needs fewer steps, each of
+    which takes longer; weights that AdamW pre-trained are better fine-tuned by AdamW.
 
     Args:
-        schedule: a rate or a Keras schedule.
-        variables: what it is to train; biases and norms among them do not decay.
-        weight_decay: of matrices and tables.
-        options: of `Muon`, where they are to differ; `dtype="bfloat16"` is faster.
+        learning_rate: A number or a Keras schedule.
+        variables: Variables to train; biases and norms among them do not decay.
+        weight_decay: Weight decay of matrices and tables.
+        **options: Arguments of `Muon` that differ; `dtype="bfloat16"` is faster.
 
     Returns:
         Muon, not built yet.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; scaled
     as in Liu et al. 2025, "Muon is scalable for LLM training", section 2.2.
+
+    Example:
+        >>> muon(1e-3, [], dtype="bfloat16").dtype
+        'bfloat16'
     """
     decay = {"weight_decay": weight_decay, "adam_weight_decay": weight_decay}
-    optimizer = Muon(schedule, **{**decay, "clipnorm": 1.0, **options})
+    optimizer = Muon(learning_rate, **{**decay, "clipnorm": 1.0, **options})
     optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
     return optimizer
 
 
 class Optimizers:
-    """Makes the optimizer of each phase, and carries slots from one to the next by path.
+    """The optimizers of all phases; slots are carried from one phase to the next, by path.
 
-    Weights that learn at the same rate since the same phase share an optimizer with a step count
-    of its own: Adam corrects for the youth of its averages by that count, and one that counted
-    from the first phase would take steps up to six times too large with weights just unfrozen.
+    Weights that have the same learning rate and are trainable since the same phase have an
+    optimizer with a step count of their own: Adam corrects its young averages by that count, and a
+    count from the first phase on would make steps up to six times too large for weights that were
+    just unfrozen.
 
     Args:
-        make: called as `make(schedule, variables)`, returns a Keras optimizer; `adamw` above. Where
-            it takes a constant rate instead of the schedule, what a callback has made of that rate
-            is carried, too.
+        optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer; see
+            `adamw`. Where it takes a constant learning rate instead of the given schedule, changes
+            of that rate by a callback are carried, too.
     """
 
-    def __init__(self, make=adamw):
-        self.make = make
-        self.since, self.slots, self.steps = {}, {}, {}
-        self.share = 1.0  # what callbacks have left of constant rates
+    def __init__(self, optimizer: OptimizerFactory = adamw):
+        self.optimizer = optimizer
+        self.since: dict[str, int] = {}  # phase since which a weight is trainable
+        self.slots: dict[str, dict[str, np.ndarray]] = {}
+        self.steps: dict[int, int] = {}
+        self.reduction = 1.0  # factor by which callbacks have changed a constant learning rate
 
-    def next(self, phase, number, steps_per_epoch):
-        """The built optimizer of a phase whose model is marked for it.
+    def next(self, model, phase, number, steps_per_epoch):
+        """Make and build the optimizer of a phase.
 
         Args:
-            phase: has `model`, `epochs`, `rate` (the highest), `warmup` (share of the steps) and
-                `factors` ({path of a weight: what multiplies its rate}).
-            number: of the phase.
-            steps_per_epoch: optimizer steps.
+            model: The model to train, marked for the phase.
+            phase: A `kft.strategies.Phase`.
+            number: Number of the phase, from 0.
+            steps_per_epoch: Optimizer steps of an epoch.
 
         Returns:
-            A Keras optimizer, a `keras.optimizers.MultiOptimizer` where rates or ages differ.
+            A Keras optimizer; a `keras.optimizers.MultiOptimizer` where learning rates or step
+            counts differ.
         """
-        model, steps = phase.model, phase.epochs * steps_per_epoch
+        steps = phase.epochs * steps_per_epoch
         warmup = int(phase.warmup * steps)
         groups, paths = {}, {}
         for weight in weights(model):
-            if weight.learns:
+            if weight.trainable:
                 paths[id(weight.variable)] = weight.path
                 since = self.since.setdefault(weight.path, number)
-                key = phase.factors.get(weight.path, 1.0), since
+                key = phase.learning_rate_multipliers.get(weight.path, 1.0), since
                 groups.setdefault(key, []).append(weight.variable)
         made = {}
-        for (factor, since), variables in groups.items():
+        for (multiplier, since), variables in groups.items():
             begin = self.steps.get(since, 0)
-            schedule = WarmupCosine(phase.rate * factor, steps, warmup, begin)
-            made[factor, since] = self.make(schedule, variables)
+            schedule = WarmupCosine(phase.learning_rate * multiplier, steps, warmup, begin)
+            made[multiplier, since] = self.optimizer(schedule, variables)
         optimizer = _joined(made, groups)
         optimizer.build(model.trainable_variables)
         for key, inner in made.items():
             if (constant := _constant_rate(inner)) is not None:
-                inner.learning_rate = constant * self.share
+                inner.learning_rate = constant * self.reduction
             inner.iterations.assign(self.steps.get(key[1], 0))
             for variable, slots in _slots(inner, groups[key]):
                 for name, value in self.slots.get(paths[id(variable)], {}).items():
@@ -191,9 +254,9 @@ class Optimizers:
         return optimizer
 
     def keep(self):
-        """Remembers the slots and step counts, after the phase has run."""
+        """Keep the slots and step counts, after the phase has run."""
         if self._began:
-            self.share *= _constant_rate(next(iter(self._made.values()))) / self._began
+            self.reduction *= _constant_rate(next(iter(self._made.values()))) / self._began
         for key, inner in self._made.items():
             self.steps[key[1]] = int(ops.convert_to_numpy(inner.iterations.value))
             for variable, slots in _slots(inner, self._groups[key]):
@@ -204,26 +267,27 @@ class Optimizers:
 
 def _constant_rate(optimizer):
     """The learning rate, None where it follows a schedule."""
-    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+    if isinstance(learning_rate_of(optimizer), keras.optimizers.schedules.LearningRateSchedule):
         return None
     return float(ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _joined(made, groups):
+    """One optimizer that holds those of all groups."""
     if len(made) == 1:
         return next(iter(made.values()))
     by_path = {v.path: made[key] for key, variables in groups.items() for v in variables}
     if len(by_path) < sum(map(len, groups.values())):
         raise ValueError(
-            "Two weights have the same Keras path, by which their learning rates would be told "
-            "apart: give their layers names that differ."
+            "Two weights have the same Keras path, by which Keras assigns learning rates: give "
+            "their layers different names."
         )
     rest = next(iter(made.values()))
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(rest, by_path))
 
 
 def _slots(optimizer, variables):
-    """Yields each variable with {name: its slot}, such as Adam's two averages."""
+    """Yield each variable with {name: its slot}, such as Adam's two averages."""
     lists = {
         name: value
         for name, value in vars(optimizer).items()
@@ -231,6 +295,6 @@ def _slots(optimizer, variables):
         if len(value) == len(variables)
         if all(v is None or isinstance(v, keras.Variable) for v in value)
     }
-    for i, variable in enumerate(optimizer._trainable_variables):
+    for i, variable in enumerate(optimizer_weights(optimizer)):
         # Muon's matrices have no velocity.
         yield variable, {name: slots[i] for name, slots in lists.items() if slots[i] is not None}

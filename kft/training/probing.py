@@ -1,84 +1,112 @@
-"""Linear probing: the head that fits frozen features best, solved for in closed form.
+"""Linear probing: the linear head that fits frozen features best, in closed form.
 
 Alain and Bengio 2017, "Understanding intermediate layers using linear classifier probes". Ridge
-regression for numbers, logistic regression for classes, both scikit-learn's; the strength of the
+regression for numbers, logistic regression for classes, both of scikit-learn; the strength of the
 penalty is chosen on the validation split.
 
 Shapes: `R` rows (records, or residues for a per-residue head), `D` width, `K` outputs.
 """
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from kft.keras_internals import nodes_of
 from kft.models.graphs import flat
+from kft.training.batching import Batches
 
-# Of the L2 penalty on features of deviation 1, per row. From strong to weak: the search ends when
-# a weaker one does worse.
+# L2 penalties on features of deviation 1, per row. From strong to weak: the search ends when a
+# weaker one has a higher validation loss.
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 
-def solve(model, train, valid=None, class_weight=None, rows=200_000, seed=0):
-    """Sets the last dense layer of a model to the linear model that fits its inputs best.
+def solve(
+    model: keras.Model,
+    train: Batches,
+    valid: Batches | None = None,
+    class_weight: Sequence[float] | None = None,
+    rows: int = 200_000,
+    seed: int = 0,
+) -> float:
+    """Set the last dense layer of a model to the linear model that fits its inputs best.
 
     Args:
-        model: a `kft.Model` with a linear head, or a functional Keras model whose last layer with
+        model: A `kft.Model` with a linear head, or a functional Keras model whose last layer with
             weights is Dense.
-        train, valid: batches of `kft.batches` with targets; without `valid` a fifth of the
-            training rows chooses the penalty.
-        class_weight: one weight per class, or None.
-        rows: most training rows; more are drawn at random.
-        seed: int from which rows are drawn.
+        train, valid: Batches of `kft.batches` with targets; without `valid` a fifth of the
+            training rows is used to choose the penalty.
+        class_weight: One weight per class, or None.
+        rows: Most training rows; more are drawn at random.
+        seed: Int from which rows are drawn.
 
     Returns:
-        float, the penalty chosen, per row of features of deviation 1.
+        The chosen penalty, per row of features of deviation 1.
 
     Raises:
-        ValueError: the head is not linear, or `class_weight` for numbers.
+        ValueError: The head is not linear, or `class_weight` is given for numbers.
+
+    Example:
+        >>> import kft
+        >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
+        >>> model = kft.Model(backbone, kft.heads.Regression())
+        >>> records = ["MKTAYI", "GSS", "AAK", "WYV", "LLD"], [0.0, 1.0, 0.5, 0.2, 0.1]
+        >>> solve(model, kft.batches(records, backbone.encode)) > 0
+        True
     """
     features, dense, kind, mean, std = _linear(model)
     body = keras.Model(flat(model).input, features)
     rng = np.random.default_rng(seed)
     x, y = _rows_of(body, train, rows, rng)
     x_valid, y_valid = _rows_of(body, valid, rows, rng) if valid is not None else (None, None)
-    if kind == "regression" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
+    if kind == "number" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
         raise ValueError(
-            f"The last layer has {dense.units} linear units and the targets are classes: a linear "
-            f"probe does not see that a loss takes logits. Use a softmax, or kft.replace_head."
+            f"The last layer has {dense.units} linear units and the targets are classes: whether "
+            f"the loss takes logits cannot be seen here. Use a softmax, or kft.replace_head."
         )
-    if kind == "regression":  # the head multiplies by std and adds mean
+    if kind == "number":  # the head multiplies by std and adds mean
         y = (y - mean) / std
         y_valid = None if y_valid is None else (y_valid - mean) / std
     centre, scale = x.mean(axis=0), x.std(axis=0)
-    scale[scale < 1e-6 * scale.max()] = 1.0  # a constant feature says nothing
+    scale[scale < 1e-6 * scale.max()] = 1.0  # a constant feature holds nothing
     x = (x - centre) / scale
     if x_valid is None:
         order = rng.permutation(len(x))
         part = order[: max(1, len(x) // 5)]
-        fitted, chosen = np.delete(np.arange(len(x)), part), part
-        x_fit, y_fit, x_valid, y_valid = x[fitted], y[fitted], x[chosen], y[chosen]
+        fitted = np.delete(np.arange(len(x)), part)
+        x_fit, y_fit, x_valid, y_valid = x[fitted], y[fitted], x[part], y[part]
     else:
         x_fit, y_fit, x_valid = x, y, (x_valid - centre) / scale
-    solver = {"regression": _Ridge, "classification": _Logistic, "multilabel": _EachLabel}[kind]
-    found = [np.inf, None, None]
-    for penalty in PENALTIES:
-        one = solver(penalty, class_weight, dense.units)
-        loss = one.fit(x_fit, y_fit).loss(x_valid, y_valid)
-        if loss >= found[0]:
-            break
-        found = [loss, penalty, one]
-    _, penalty, best = found
+    solver = {"number": _Ridge, "class": _Logistic, "labels": _EachLabel}[kind]
+
+    def fitted_with(penalty, x, y):
+        return solver(penalty, class_weight, dense.units).fit(x, y)
+
+    penalty, best = _best_penalty(fitted_with, (x_fit, y_fit), (x_valid, y_valid))
     if len(x_fit) < len(x):
-        best = solver(penalty, class_weight, dense.units).fit(x, y)
+        best = fitted_with(penalty, x, y)
     kernel = best.kernel / scale[:, None]  # (D, K)
     dense.kernel.assign(kernel.astype("float32"))
     dense.bias.assign((best.bias - centre @ kernel).astype("float32"))
     return penalty
 
 
+def _best_penalty(fitted_with, train, valid):
+    """The penalty of the lowest validation loss, and the linear model fitted with it."""
+    lowest, chosen, best = np.inf, None, None
+    for penalty in PENALTIES:
+        one = fitted_with(penalty, *train)
+        loss = one.loss(*valid)
+        if loss >= lowest:
+            break
+        lowest, chosen, best = loss, penalty, one
+    return chosen, best
+
+
 def _linear(model):
-    """(what the dense layer is called with, the layer, the kind of answer, mean, std)."""
+    """(inputs of the dense layer, the layer, the kind of its outputs, mean, std)."""
     head = getattr(model, "head", None)
     if getattr(head, "task", None) is not None:
         dense = getattr(head, "dense", None)
@@ -89,16 +117,14 @@ def _linear(model):
             )
         features = model.backbone.output
         if head.pooling is not None:
-            features = head.pooling(features, getattr(model.backbone, "residue_mask", None))
-        return features, dense, head.task.removeprefix("residue_"), *_scale(head)
+            features = head.pooling(features, getattr(model.backbone, "position_mask", None))
+        return features, dense, head.task.target, *_scale(head)
     graph = flat(model)
-    nodes = [
-        node for depth in sorted(graph._nodes_by_depth) for node in graph._nodes_by_depth[depth]
-    ]
-    # From the output back to the dense layer: nothing but one activation may lie between.
+    nodes = nodes_of(graph, outputs_first=True)
+    # From the output back to the dense layer: only one activation may be between them.
     names = [_activation(node.operation) for node in nodes[:2]]
     found = next((i for i in (0, 1) if isinstance(nodes[i].operation, keras.layers.Dense)), None)
-    kinds = {"softmax": "classification", "sigmoid": "multilabel", "linear": "regression"}
+    kinds = {"softmax": "class", "sigmoid": "labels", "linear": "number"}
     kind = {name for name in names[: (found or 0) + 1] if name != "linear"} or {"linear"}
     if found is None or len(graph.outputs) > 1 or len(kind) > 1 or not kind <= kinds.keys():
         raise ValueError(
@@ -122,13 +148,13 @@ def _scale(head):
 
 
 def _rows_of(body, batches, most, rng):
-    """Features (R, D) and targets (R, ...) of what counts, at most so many."""
+    """Features (R, D) and targets (R, ...) of the rows of weight above 0, at most `most`."""
     found = []
     for i in range(len(batches)):
         inputs, targets, *weights = batches[i]
         features = keras.ops.convert_to_numpy(body.predict_on_batch(inputs))
-        counts = weights[0] > 0 if weights else np.ones(len(targets), dtype=bool)
-        found.append((features[counts], targets[counts]))
+        kept = weights[0] > 0 if weights else np.ones(len(targets), dtype=bool)
+        found.append((features[kept], targets[kept]))
     x, y = (np.concatenate(column) for column in zip(*found, strict=True))
     if len(x) > most:
         chosen = rng.choice(len(x), most, replace=False)
@@ -150,12 +176,12 @@ class _Ridge:
         return self
 
     def loss(self, x, y):
-        answers = x @ self.kernel + self.bias
-        return float(np.mean((answers - y.reshape(answers.shape)) ** 2))
+        outputs = x @ self.kernel + self.bias
+        return float(np.mean((outputs - y.reshape(outputs.shape)) ** 2))
 
 
 class _Logistic:
-    """Multinomial logistic regression; a class without rows gets the bias of a rare one."""
+    """Multinomial logistic regression; a class without rows gets the bias of a rare class."""
 
     def __init__(self, penalty, class_weight, outputs):
         self.penalty, self.outputs = penalty, outputs
@@ -164,7 +190,7 @@ class _Logistic:
     def fit(self, x, y):
         y = y.reshape(-1).astype("int64")
         self.kernel = np.zeros((x.shape[1], self.outputs))
-        # Half a row that was never seen: its probability is small, and its logarithm finite.
+        # As if half a row were of it: its probability is small, and its logarithm finite.
         self.bias = np.full(self.outputs, np.log(0.5 / len(y)))
         seen = np.unique(y)
         if len(seen) == 1:

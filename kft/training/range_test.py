@@ -1,57 +1,70 @@
 """The learning-rate range test (Smith 2017, "Cyclical learning rates", section 3.3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 from keras import ops
 
+from kft.keras_internals import compile_arguments
 from kft.models.graphs import Learner, flat
-from kft.training.optimizers import adamw
+from kft.training.optimizers import OptimizerFactory, adamw
 
 
 @dataclass(frozen=True, eq=False)
-class LearningRates:
-    """What the range test saw.
+class RangeTest:
+    """Result of the range test.
 
     Attributes:
-        rates: float64 (S,), the learning rate of each step.
+        learning_rates: float64 (S,), the learning rate of each step.
         losses: float64 (S,), the loss of each step's batch, before the step.
-        smooth: float64 (S,), the losses' running average, corrected for its start.
-        suggestion: the rate at which `smooth` falls fastest.
+        smooth: float64 (S,), the running average of the losses, corrected for its start.
+        suggestion: The learning rate at which `smooth` falls fastest.
     """
 
-    rates: np.ndarray
-    losses: np.ndarray
-    smooth: np.ndarray
+    learning_rates: np.ndarray = field(repr=False)
+    losses: np.ndarray = field(repr=False)
+    smooth: np.ndarray = field(repr=False)
     suggestion: float
 
     def plot(self):
-        """The figure and its caption, see `kft.plots.plot_learning_rates`."""
+        """Draw the losses over the learning rates.
+
+        Returns:
+            (figure, caption), see `kft.plots.plot_learning_rates`.
+        """
         from kft.plots import plot_learning_rates
 
-        return plot_learning_rates(self.rates, self.losses, self.smooth, self.suggestion)
+        return plot_learning_rates(self.learning_rates, self.losses, self.smooth, self.suggestion)
 
 
-def find_learning_rate(model, batches, smallest=1e-6, largest=1.0, steps=100, make=adamw):
-    """Tries rising learning rates, one batch each, and puts everything back.
+def find_learning_rate(
+    model: keras.Model,
+    batches: keras.utils.PyDataset,
+    smallest: float = 1e-6,
+    largest: float = 1.0,
+    steps: int = 100,
+    optimizer: OptimizerFactory = adamw,
+) -> RangeTest:
+    """Try rising learning rates, one batch each, and restore everything.
 
-    A good highest rate is where the loss falls fastest. Weights, statistics, random states, the
-    compiled optimizer and the order of the batches are afterwards what they were.
+    A good highest learning rate is where the loss falls fastest. Weights, statistics, random
+    states, the compiled optimizer and the order of the batches are afterwards what they were.
 
     Args:
-        model: a functional Keras model with the layers marked that are to learn; compiled with a
-            loss, or a `kft.Model` whose head knows its loss.
-        batches: batches of `kft.batches`, or any indexable batches of (inputs, targets).
-        smallest, largest: first and last learning rate, rising geometrically.
-        steps: how many rates at most; it ends early when the loss has grown fourfold.
-        make: the optimizer, called as `make(rate schedule, variables)`.
+        model: A functional Keras model with its trainable layers marked; compiled with a loss, or
+            a `kft.Model` whose head has a loss.
+        batches: Batches of `kft.batches`, or any indexable batches of (inputs, targets).
+        smallest, largest: First and last learning rate, rising geometrically.
+        steps: Most learning rates; it ends early when the loss has grown fourfold.
+        optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
 
     Returns:
-        `LearningRates`; `.suggestion` is the rate, `.plot()` the figure and its caption.
+        `RangeTest`; `.suggestion` is the learning rate, `.plot()` draws the figure.
 
     Raises:
-        ValueError: rates that do not rise, fewer than 10 steps, no loss, nothing that learns.
+        ValueError: Learning rates that do not rise, fewer than 10 steps, no loss, no trainable
+            weight.
 
     Example:
         >>> import kft
@@ -60,7 +73,7 @@ def find_learning_rate(model, batches, smallest=1e-6, largest=1.0, steps=100, ma
         >>> backbone.trainable = False
         >>> train = kft.batches((["MKTAYI", "GSS"], [0.0, 1.0]), backbone.encode)
         >>> found = kft.find_learning_rate(model, train, steps=10)
-        >>> len(found.rates) <= 10
+        >>> len(found.learning_rates) <= 10
         True
     """
     if not 0 < smallest < largest or steps < 10:
@@ -69,13 +82,13 @@ def find_learning_rate(model, batches, smallest=1e-6, largest=1.0, steps=100, ma
             f"{smallest=}, {largest=}, {steps=}."
         )
     if not model.trainable_variables:
-        raise ValueError(f"No weight of {model.name} learns: unfreeze a layer first.")
+        raise ValueError(f"No weight of {model.name} is trainable: unfreeze a layer first.")
     growth = (largest / smallest) ** (1 / (steps - 1))
     ramp = keras.optimizers.schedules.ExponentialDecay(smallest, 1, growth)
     graph = flat(model)
-    # A model of its own over the same layers: what the given one was compiled to stays as it is.
+    # A model of its own over the same layers, so that the given one stays compiled as it is.
     learner = Learner(graph.input, graph.output)
-    learner.compile(make(ramp, learner.trainable_variables), loss_of(model))
+    learner.compile(optimizer(ramp, learner.trainable_variables), loss_of(model))
     kept = [(v, ops.convert_to_numpy(v.value)) for v in model.variables]
     losses = []
     try:
@@ -89,32 +102,41 @@ def find_learning_rate(model, batches, smallest=1e-6, largest=1.0, steps=100, ma
             variable.assign(value)
     if len(losses) < 2 or not np.isfinite(losses[:2]).all():
         raise ValueError(
-            f"The loss was {losses[-1]} at the rate {smallest:g} already: look at the targets, or "
-            f"begin with a smaller rate."
+            f"The loss is {losses[-1]} at the learning rate {smallest:g} already: check the "
+            f"targets, or begin with a smaller learning rate."
         )
     return _read(np.geomspace(smallest, largest, steps)[: len(losses)], np.array(losses))
 
 
-def loss_of(model):
-    """The loss that a model is compiled with, or that its kft head asks for.
+def loss_of(model: keras.Model):
+    """Find the loss that a model is compiled with, or the loss of its kft head.
+
+    Args:
+        model: A Keras model.
+
+    Returns:
+        The loss, in any form that `compile` takes.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: The model has neither.
     """
     if model.compiled:
-        return model._compile_config.config["loss"]
+        return compile_arguments(model)["loss"]
     if hasattr(getattr(model, "head", None), "make_loss"):
         return model.head.make_loss()
     raise ValueError(
-        f"There is no loss to follow: compile {model.name} with one, or use a kft head."
+        f"{model.name} has no loss: compile it with one, give `loss`, or use a kft head."
     )
 
 
-def _read(rates, losses):
+def _read(learning_rates, losses):
     # The running average of Adam, started at zero and corrected for that.
     weight = 0.9 ** np.arange(len(losses))
-    smooth = [np.average(losses[: i + 1], weights=weight[: i + 1][::-1]) for i in range(len(rates))]
+    smooth = [
+        np.average(losses[: i + 1], weights=weight[: i + 1][::-1]) for i in range(len(losses))
+    ]
     smooth = np.where(np.isfinite(smooth), smooth, np.inf)
     falling = max(int(np.argmin(smooth)), 1)
-    slopes = np.diff(smooth[: falling + 1]) / np.diff(np.log(rates[: falling + 1]))
-    return LearningRates(rates, losses, smooth, float(rates[int(np.argmin(slopes))]))
+    slopes = np.diff(smooth[: falling + 1]) / np.diff(np.log(learning_rates[: falling + 1]))
+    suggestion = float(learning_rates[int(np.argmin(slopes))])
+    return RangeTest(learning_rates, losses, smooth, suggestion)

@@ -84,8 +84,10 @@ def measure(part, blocks, width, heads, learning, epochs):
     records = part.inputs, targets
     started = now()
     if learning:
-        strategy = kft.strategies.get("last_blocks", blocks=learning, epochs=epochs, rate=1e-4)
-        adam = {"make": lambda rate, _: keras.optimizers.Adam(rate)}
+        strategy = kft.strategies.get(
+            "last_blocks", blocks=learning, epochs=epochs, learning_rate=1e-4
+        )
+        adam = {"optimizer": lambda rate, _: keras.optimizers.Adam(rate)}
         kft.fit(model, records, strategy, verbose=0, **adam)
     else:
         kft.fit(model, records, "linear_probe", verbose=0)

@@ -25,7 +25,7 @@ def model_of(value=None):
     if value is not None:
         kft.add_lora(model, value, alpha=value, name="default", targets="all-linear")
         for weight in kft.params.weights(model):
-            if weight.learns:
+            if weight.trainable:
                 weight.variable.assign(weight.variable * 0 + value)
     return model
 
@@ -50,7 +50,7 @@ def state(folder):
     model = model_of()
     kft.load_adapter(model, folder)
     values = [
-        np.unique(np.asarray(w.variable.numpy())) for w in kft.params.weights(model) if w.learns
+        np.unique(np.asarray(w.variable.numpy())) for w in kft.params.weights(model) if w.trainable
     ]
     ranks = {x.settings.rank for _, y in kft.lora.owned.adapted(model)
              for x in y.adapters.values() if x.settings.rank}  # fmt: skip

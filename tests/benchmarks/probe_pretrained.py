@@ -19,7 +19,7 @@ from rich.console import Console
 
 import kft
 from kft.comparison.results import Comparison, Row
-from kft.comparison.study import baseline_rows, scores_of
+from kft.comparison.scoring import baseline_rows, scores_of
 
 
 def few(data, records):
@@ -40,7 +40,7 @@ def probed(told, kind, backbones, data, seeds, max_length):
         answers.append(kft.predict(done.model, data.test.inputs, max_length=max_length))
     answers = answers if len(answers) == seeds else answers * seeds
     last = done.phases[-1]
-    return Row(told, kind, scores_of(data, answers), last["trainable"], last["parameters"],
+    return Row(told, kind, scores_of(data, answers), last.trainable, last.parameters,
                done.seconds, predictions=answers)  # fmt: skip
 
 

@@ -16,7 +16,7 @@ def main():
     parser.add_argument("--backbone", default="esm2_t6_8M_UR50D")
     parser.add_argument("--dtype", default="mixed_bfloat16")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=512, help="residues, in training")
     parser.add_argument("--seed", type=int, default=0)
@@ -25,7 +25,9 @@ def main():
     print(data)
     backbone = kft.load(options.backbone, weights=False, dtype=options.dtype)
     model = kft.Model(kft.backbones.randomised(backbone, options.seed), kft.heads.for_data(data))
-    strategy = kft.strategies.get("full", epochs=options.epochs, rate=options.rate)
+    strategy = kft.strategies.get(
+        "full", epochs=options.epochs, learning_rate=options.learning_rate
+    )
     started = time.perf_counter()
     kft.fit(
         model, data, strategy, batch_size=options.batch_size, max_length=options.max_length,

@@ -1,9 +1,10 @@
 """Weights by name from checkpoint files and from the Hugging Face hub.
 
-Nothing here knows a model, Keras or torch: the package of a backbone says which tensor is which
-variable.
+Nothing here imports a model, Keras or torch: the package of a backbone says which tensor fills
+which weight.
 """
 
+from kft.backbones.checkpoints.filling import Origin, fill
 from kft.backbones.checkpoints.hub import hub_folder
 from kft.backbones.checkpoints.mapping import LoadReport, Tensors
 from kft.backbones.checkpoints.safetensors import read_safetensors
@@ -12,7 +13,9 @@ from kft.backbones.checkpoints.torch_files import CheckpointError, read_torch
 __all__ = [
     "CheckpointError",
     "LoadReport",
+    "Origin",
     "Tensors",
+    "fill",
     "hub_folder",
     "read_safetensors",
     "read_torch",

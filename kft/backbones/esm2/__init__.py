@@ -1,5 +1,6 @@
 """ESM-2, a protein language model (Lin et al. 2023)."""
 
+from kft.backbones.esm2 import family
 from kft.backbones.esm2.model import ESM2, PUBLISHED, Contacts, MaskedLM
 from kft.backbones.esm2.tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
 
@@ -14,4 +15,5 @@ __all__ = [
     "Contacts",
     "MaskedLM",
     "encode",
+    "family",
 ]

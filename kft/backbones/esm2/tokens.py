@@ -1,4 +1,4 @@
-"""The tokens of ESM-2: proteins to token ids.
+"""Tokens of ESM-2: from proteins to token ids.
 
 Reference: `fair-esm` 2.0.0 (`esm/data.py`, `esm/constants.py`).
 
@@ -6,10 +6,12 @@ Shapes: `B` proteins in a batch, `L` tokens, `N` residues of one protein.
 """
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
 from kft.data import sequences as forms
+from kft.data.inputs import InputKind
 
 ALPHABET = (
     "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
@@ -22,20 +24,24 @@ for _token in [*(t for t in ALPHABET if len(t) == 1), _MASK_STAND_IN]:
     _TOKEN_OF_BYTE[ord(_token)] = MASK if _token == _MASK_STAND_IN else ALPHABET.index(_token)
 
 
-def residue_tokens(sequence, name="sequence"):
-    """Turns one protein into token ids, without <cls> and <eos>.
+def residue_tokens(sequence: str, name: str = "sequence") -> np.ndarray:
+    """Return the token ids of one protein, without <cls> and <eos>.
 
     Args:
-        sequence: string of one-letter residues in either case; "<mask>", "-" and "." may stand
-            among them. Space around it and one stop (*) at its end are left out.
-        name: what an error calls this sequence.
+        sequence: One-letter residues in upper or lower case, with "<mask>", "-" and "." where
+            there are any. Space around it and one stop (*) at its end are left out.
+        name: What errors call the sequence.
 
     Returns:
         int32 array (N,).
 
     Raises:
-        TypeError: not a string.
-        ValueError: empty, or a character that is no residue; says which and where.
+        TypeError: Not a string.
+        ValueError: Empty, or a character that is not a residue; the message says which and where.
+
+    Example:
+        >>> residue_tokens("MKT").tolist()
+        [20, 15, 11]
     """
     if not isinstance(sequence, str):
         raise TypeError(
@@ -46,7 +52,7 @@ def residue_tokens(sequence, name="sequence"):
     if not text:
         held = f" but for {sequence.strip() or sequence!r}" * bool(sequence)
         raise ValueError(f"{name} is empty{held}: it must hold at least one residue.")
-    # A stand-in that was there before is no <mask>: with what is beyond ASCII it is found below.
+    # A stand-in that is in the sequence itself is not a <mask>; it becomes an error below.
     if not text.isascii() or _MASK_STAND_IN in text:
         text = "".join(c if c.isascii() and c != _MASK_STAND_IN else "?" for c in text).upper()
         text = text.replace("<MASK>", "<mask>")
@@ -57,32 +63,37 @@ def residue_tokens(sequence, name="sequence"):
         at += 5 * text[:at].count(_MASK_STAND_IN)  # "<mask>" is six characters of the original
         at += len(sequence) - len(sequence.lstrip())
         raise ValueError(
-            f"{name} has {sequence[at]!r} at position {at + 1}, which is no residue. Known are "
+            f"{name} has {sequence[at]!r} at position {at + 1}, which is not a residue. Known are "
             f"{''.join(t for t in ALPHABET if len(t) == 1)} and <mask>; write X for an unknown "
             f"residue."
         )
     return tokens
 
 
-def encode(sequences, max_length=None, pad_lengths=None, names=None):
-    """Turns proteins into what the backbone takes: <cls> residues <eos>, then <pad>.
+def encode(
+    sequences: Sequence[str],
+    max_length: int | None = None,
+    pad_lengths: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the model's input for proteins: <cls> residues <eos>, then <pad>.
 
     Args:
-        sequences: list of strings, see `residue_tokens`.
-        max_length: residues to keep from the start of each protein; a warning says how many
-            were cut. None keeps all.
-        pad_lengths: ascending token counts. The batch is padded to the first that holds its
+        sequences: List of strings, see `residue_tokens`.
+        max_length: Number of residues to keep from the start of each protein; a warning says how
+            many were cut. None keeps all.
+        pad_lengths: Ascending token counts. The batch is padded to the first that holds its
             longest protein, so that few shapes occur and little is compiled. None pads to the
             longest.
-        names: what errors call each sequence, None for "sequences[0]" and so on.
+        names: What errors call each sequence, None for "sequences[0]" and so on.
 
     Returns:
         {"token_ids": int32 array (B, L)}. A warning says how many sequences had a stop at
         the end or space around them, and how many look like DNA.
 
     Raises:
-        TypeError: None, a bare string, or an element that is no string.
-        ValueError: no sequences, an empty one, a character that is no residue, or `max_length`
+        TypeError: None, a single string, or an element that is not a string.
+        ValueError: No sequences, an empty one, a character that is not a residue, or `max_length`
             below 1.
 
     Example:
@@ -97,7 +108,7 @@ def encode(sequences, max_length=None, pad_lengths=None, names=None):
     if not rows:
         raise ValueError("sequences is empty: give at least one protein.")
     found = forms.changes(sequences)
-    del found["case"]  # either will do here; who reads records says how many were lower
+    del found["case"]  # both are fine here; the readers of files say how many were lower
     forms.warn_of_changes(found, len(rows))
     if max_length is not None:
         cut = [len(row) - max_length for row in rows if len(row) > max_length]
@@ -116,4 +127,9 @@ def encode(sequences, max_length=None, pad_lengths=None, names=None):
     return {"token_ids": token_ids}
 
 
-encode.changes = forms.changes  # what `kft.batches` asks, to say it once for all batches
+# What an encoder states about itself, see `kft.data.inputs.Encoder`.
+encode.input_kind = InputKind.SEQUENCE
+encode.specials = (1, 1)  # <cls> and <eos>
+encode.pad = {"token_ids": PAD}
+encode.check = None
+encode.changes = forms.changes

@@ -1,5 +1,6 @@
 """Vision transformers and convolutional networks, of keras-hub's layers."""
 
+from kft.backbones.vision import family
 from kft.backbones.vision.images import ImageEncoder
 from kft.backbones.vision.models import ConvNet, ImageClassifier, VisionBackbone, VisionTransformer
 from kft.backbones.vision.published import PUBLISHED
@@ -11,4 +12,5 @@ __all__ = [
     "ImageEncoder",
     "VisionBackbone",
     "VisionTransformer",
+    "family",
 ]

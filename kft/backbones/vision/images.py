@@ -4,16 +4,17 @@ Reference: `transformers` 5, `image_processing_backends.py` (`PilBackend`), `ima
 Pillow resizes the pixels as they are stored, 8 bits each, and the rest is arithmetic.
 
 Differences from the reference: one channel is repeated to three (the reference refuses it or
-repeats it, by model); a photograph is turned the way its EXIF data say; images of 16 bits are
-brought from the range that is in use to 0 to 255, and
-like floating-point arrays keep their precision, since each channel is then resized in float32
-(Pillow opens files of 16-bit colours as 8).
+repeats it, depending on the model); a photograph is turned as its EXIF data say; images of 16 bits
+are mapped from the range that is in use to 0 to 255, and like floating-point arrays keep their
+precision, since each channel is then resized in float32 (Pillow opens files of 16-bit colours as
+8).
 
 Shapes: `B` images, `H` and `W` of the model's input, `h` and `w` of one image.
 """
 
-import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,12 @@ from kft.data.images.pixels import (
     RESAMPLING,
     UNKNOWN_RANGE,
     checked_range,
+    image_list,
     looked_at,
     read_pixels,
     resized_pixels,
 )
+from kft.data.inputs import InputKind
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
@@ -32,20 +35,22 @@ HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """Turns images into what a vision backbone takes.
+    """Function from images to the input of a vision backbone.
 
     Args:
-        size: (H, W) of the model's input.
-        resize: None resizes to (H, W), whatever the image's form; a number brings the shorter side
-            to so many pixels, and (height, width) resizes to these: then the middle is cut out.
-        resample: one of `RESAMPLING`.
-        mean, std: three numbers each, in units of 8-bit pixels: (x - mean) / std.
+        size: (H, W) of the model's input in pixels.
+        resize: None resizes to (H, W), whatever the image's shape; a number is the new length of
+            the shorter side, and (height, width) the new size, in pixels: then the middle is cut
+            out.
+        resample: One of `RESAMPLING`.
+        mean: Three numbers in units of 8-bit pixels, for (x - mean) / std.
+        std: Three numbers in units of 8-bit pixels, for (x - mean) / std.
         value_range: (black, white) of images of 16 bits; None refuses them. `kft.fit` sets it, and
-            a model is saved with it, so that new images are seen as those were that it learned
-            from. See `kft.data.images.pixels.find_range`.
+            a model is saved with it, so that new images are read as those that it was trained on.
+            See `kft.data.images.pixels.find_range`.
 
     Raises:
-        ValueError: sizes, a `resample` or a `value_range` that cannot be.
+        ValueError: Invalid sizes, `resample` or `value_range`.
 
     Example:
         >>> encode = ImageEncoder((4, 4), resize=5)
@@ -60,8 +65,10 @@ class ImageEncoder:
     std: tuple[float, float, float] = IMAGENET["std"]
     value_range: tuple[float, float] | None = None
 
-    # Not a field. What it encodes is of one size: `kft.batches` neither measures nor sorts it.
-    of_one_size = True
+    # No fields: what an encoder states about itself, see `kft.data.inputs.Encoder`.
+    input_kind = InputKind.IMAGE
+    specials = (0, 0)
+    changes = None
 
     def __post_init__(self):
         for name in ("size", "resize", "mean", "std"):  # lists, where a config came from JSON
@@ -74,7 +81,7 @@ class ImageEncoder:
         height, width = self._pair(self.resize or self.size)
         if height < self.size[0] or width < self.size[1]:
             raise ValueError(
-                f"resize must be no less than size, or there is too little to cut out; received "
+                f"resize must be at least size, or there is too little to cut out; received "
                 f"resize={self.resize} and size={self.size}."
             )
         if self.resample not in RESAMPLING:
@@ -82,29 +89,36 @@ class ImageEncoder:
                 f"resample must be one of {', '.join(RESAMPLING)}, received {self.resample!r}."
             )
 
-    def __call__(self, images, max_length=None, pad_lengths=None, names=None):
-        """Encodes images.
+    def __call__(
+        self,
+        images: Sequence[Any] | np.ndarray,
+        max_length: None = None,
+        pad_lengths: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Encode images.
 
         Args:
-            images: list of images of any size: paths, PIL images, or arrays (h, w), (h, w, 1),
+            images: List of images of any size: paths, PIL images, or arrays (h, w), (h, w, 1),
                 (h, w, 3) or (h, w, 4) of uint16, other integers 0 to 255 or floats 0 to 1; or
-                one array of several, (B, h, w, channels). One channel is repeated to three; what
-                is transparent is laid over white.
-            max_length, pad_lengths: None; images have no length.
-            names: what errors call each image, None for "images[0]" and so on.
+                one array of several, (B, h, w, channels). One channel is repeated to three;
+                transparent parts become white.
+            max_length: None; images have no length.
+            pad_lengths: Ignored; images have no length.
+            names: What errors call each image, None for "images[0]" and so on.
 
         Returns:
             {"images": float32 array (B, H, W, 3)}.
 
         Raises:
-            TypeError: a bare image, or what is none.
-            ValueError: no images, a file that is no image or a stack of several, 16 bits without
-                a `value_range`, values out of range, other shapes.
-            FileNotFoundError: no such file.
+            TypeError: A single image instead of a list, or an element that is not an image.
+            ValueError: No images, a file that is not an image or is a stack of several, 16 bits
+                without a `value_range`, values out of range, other shapes.
+            FileNotFoundError: No such file.
         """
         if max_length is not None:
             raise ValueError(f"max_length is for sequences, received {max_length} with images.")
-        images = listed(images)
+        images = image_list(images)
         names = names or [f"images[{i}]" for i in range(len(images))]
         if not images:
             raise ValueError("images is empty: give at least one.")
@@ -114,11 +128,18 @@ class ImageEncoder:
             row[...] = (pixels - np.float32(self.mean)) / np.float32(self.std)
         return {"images": encoded}
 
-    def check(self, images, names):
-        """Raises now what encoding would raise in the middle of an epoch, as far as headers tell.
+    def check(self, images: Sequence[Any], names: Sequence[str]) -> None:
+        """Check images by their headers, so that errors do not come in the middle of an epoch.
 
-        Of a file the pixels are not decoded, which would take as long as an epoch: what is damaged
-        there is a ValueError that names the file when its turn comes. `read_images` decodes all.
+        The pixels of files are not decoded, which would take as long as an epoch: damaged ones
+        raise a ValueError that names the file when they are read. `read_images` decodes all.
+
+        Args:
+            images: List of images, as for encoding.
+            names: What errors call each image.
+
+        Raises:
+            ValueError: An image that cannot be encoded.
         """
         deep = [n for x, n in zip(images, names, strict=True) if looked_at(x, n)]
         if deep and self.value_range is None:
@@ -126,12 +147,16 @@ class ImageEncoder:
                 f"{len(deep):,} of {len(images):,} images, {deep[0]} first, have {UNKNOWN_RANGE}"
             )
 
-    def get_config(self):
-        """dict of what JSON knows, from which the same encoder can be made."""
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, as JSON can hold them, from which the same encoder can be made."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
-    def resized(self, size):
-        """The same for another size of the model's input; what is cut off grows with it."""
+    def resized(self, size: tuple[int, int]) -> "ImageEncoder":
+        """Return the encoder for another size of the input; what is cut off scales with it.
+
+        Args:
+            size: (H, W) in pixels.
+        """
         resize, ratio = self.resize, max(size) / max(self.size)
         if isinstance(resize, tuple):
             pairs = zip(resize, self.size, size, strict=True)
@@ -145,7 +170,7 @@ class ImageEncoder:
         return (size, size) if isinstance(size, int) else size
 
     def _cut(self, pixels):
-        """(h, w, 3) -> (H, W, 3)."""
+        """Resize and cut (h, w, 3) to (H, W, 3)."""
         (height, width), (h, w) = self.size, self._pair(self.resize or self.size)
         if isinstance(self.resize, int):
             # The longer side is cut down to an integer, as in the reference.
@@ -155,15 +180,3 @@ class ImageEncoder:
         pixels = resized_pixels(pixels, h, w, self.resample)
         top, left = (h - height) // 2, (w - width) // 2
         return pixels[top : top + height, left : left + width]
-
-
-def listed(images):
-    """A list of images; a TypeError where it is one image."""
-    one = "images must be a list of images, received one: write [image]."
-    if isinstance(images, str | os.PathLike) or hasattr(images, "convert"):  # as PIL's have
-        raise TypeError(one)
-    if isinstance(images, np.ndarray) and (
-        images.ndim < 3 or (images.ndim == 3 and images.shape[-1] in (1, 3, 4))
-    ):
-        raise TypeError(one)
-    return list(images)

@@ -1,6 +1,6 @@
-"""What vision backbones take from keras-hub: transformer blocks, and its graphs cut into stages.
+"""Parts of keras-hub for vision backbones: transformer blocks, and its graphs cut into stages.
 
-keras-hub is imported when a part is asked for, never with kft: it brings TensorFlow along.
+keras-hub is imported when a part is used, not with kft: it imports TensorFlow.
 
 References: `keras-hub` 0.32, `models/vit/vit_layers.py`, `models/dinov2/dinov2_layers.py`,
 `models/resnet/resnet_backbone.py`, `models/efficientnet/efficientnet_backbone.py` and
@@ -8,18 +8,22 @@ References: `keras-hub` 0.32, `models/vit/vit_layers.py`, `models/dinov2/dinov2_
 """
 
 import re
+from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import cache
+from types import ModuleType
+from typing import Any
 
 import keras
-from keras.src.utils.naming import to_snake_case
+
+from kft.keras_internals import to_snake_case
 
 
-def keras_hub():
-    """The package.
+def keras_hub() -> ModuleType:
+    """Import the package keras-hub.
 
     Raises:
-        ImportError: it is not installed, or one that it needs.
+        ImportError: It is not installed, or a package that it needs.
         ValueError: Keras is set to channels first, which parts of keras-hub would follow.
     """
     try:
@@ -40,12 +44,13 @@ def keras_hub():
 # Transformers -------------------------------------------------------------------------------------
 
 
-def encoder_block(sizes, name, dtype):
-    """One encoder block, a layer float (B, L, D) -> float (B, L, D).
+def encoder_block(sizes: Mapping[str, Any], name: str, dtype: Any) -> keras.Layer:
+    """Return an encoder block, a layer float (B, L, D) -> float (B, L, D).
 
     Args:
-        sizes: dict with family, width, num_heads, hidden_width, epsilon and swiglu.
-        name, dtype: of the layer.
+        sizes: family, width, num_heads, hidden_width, epsilon and, for DINOv2, swiglu.
+        name: Name of the layer.
+        dtype: Its dtype policy.
     """
     keras_hub()
     width, num_heads, hidden = (sizes[key] for key in ("width", "num_heads", "hidden_width"))
@@ -55,8 +60,7 @@ def encoder_block(sizes, name, dtype):
         return DINOV2Layer(
             width, num_heads, hidden, use_swiglu_ffn=sizes["swiglu"], name=name, dtype=dtype
         )
-    # DeiT's block computes the same, and answers with a pair whose second is None: no node of a
-    # graph can do that.
+    # DeiT's block computes the same, but returns a pair with a None, which no node of a graph can.
     return _vit_block()(
         num_heads, width, hidden, layer_norm_epsilon=sizes["epsilon"], name=name, dtype=dtype
     )
@@ -64,7 +68,7 @@ def encoder_block(sizes, name, dtype):
 
 @keras.saving.register_keras_serializable("kft", "ViTEncoderBlock")
 class _LaterViTBlock(keras.layers.Layer):
-    """Stands in Keras's registry for the class below, until keras-hub is imported."""
+    """Placeholder in Keras's registry for the class below, until keras-hub is imported."""
 
     @classmethod
     def from_config(cls, config):
@@ -76,10 +80,10 @@ class _LaterViTBlock(keras.layers.Layer):
 def _vit_block():
     from keras_hub.src.models.vit import vit_layers
 
-    # The name is that of its weights in files, too.
+    # Weights in files are stored under this name too.
     @keras.saving.register_keras_serializable("kft")
     class ViTEncoderBlock(vit_layers.ViTEncoderBlock):
-        """keras-hub's, whose config names an argument that its constructor does not have."""
+        """keras-hub's block, whose config names an argument that its constructor does not have."""
 
         def get_config(self):
             config = super().get_config()
@@ -91,41 +95,43 @@ def _vit_block():
 # Convolutional networks ---------------------------------------------------------------------------
 
 
-def conv_stages(family, sizes, image_size, dtype):
-    """The stages of a convolutional network, functional models of keras-hub's own layers.
+def conv_stages(
+    family: str, sizes: Mapping[str, Any], image_size: tuple[int, int], dtype: str
+) -> list[keras.Model]:
+    """Return the stages of a convolutional network, functional models of keras-hub's own layers.
 
     Args:
-        family: one of `FAMILIES`.
-        sizes: dict, the constructor's arguments of keras-hub's backbone.
-        image_size: (H, W).
-        dtype: name of a Keras dtype policy.
+        family: One of `FAMILIES`.
+        sizes: Arguments of the constructor of keras-hub's backbone.
+        image_size: (H, W) in pixels.
+        dtype: Name of a Keras dtype policy.
 
     Returns:
-        list of keras.Model, each from a tensor (B, height, width, channels) to the next.
+        Models, each from a tensor (B, height, width, channels) to the next.
     """
     hub_class, shape, ends = FAMILIES[family]
-    # keras-hub's EfficientNet hands no dtype down to its layers.
+    # keras-hub's EfficientNet does not pass a dtype to its layers.
     with _dtype_policy(dtype):
         hub = getattr(keras_hub().models, hub_class)(**sizes, **{shape: (*image_size, 3)})
         return _cut(hub, ends(hub))
 
 
 def _cut(hub, ends):
-    """A functional model and [(name, last tensor)] of its stages -> one model per stage."""
+    """Cut a functional model at the last tensors of its stages, [(name, last tensor)]."""
     start, stages = hub.input, []
     for name, end in ends:
         # Between inner tensors Keras clones the nodes and shares the layers.
         stage = keras.Model(start, end, name=name)
-        _name_anew(stage)
+        _rename(stage)
         stages.append(stage)
         start = end
     return stages
 
 
-def _name_anew(stage):
-    """Names that Keras made up count on within one process; these are the same in every one.
+def _rename(stage):
+    """Rename operations whose names Keras made up, so that they are the same in every process.
 
-    Unique in the whole network: `kft.split` puts all layers into one graph.
+    Names are unique in the whole network, since `kft.split` puts all layers into one graph.
     """
     made_up = [
         operation
@@ -134,7 +140,7 @@ def _name_anew(stage):
         and not isinstance(operation, keras.layers.InputLayer)
     ]
     for i, operation in enumerate(made_up):
-        # They have no weights, whose paths would keep the old name.
+        # They have no weights; the paths of those would keep the old name.
         operation.name = f"{stage.name}_{to_snake_case(type(operation).__name__)}_{i}"
 
 

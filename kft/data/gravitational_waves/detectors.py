@@ -1,15 +1,17 @@
-"""Two simulated detectors: how sensitive they are, and the noise that they make.
+"""Two simulated detectors: their sensitivity, and the noise that they produce.
 
 Curves are the fits of Sathyaprakash & Schutz 2009, Living Rev. Relativ. 12:2, table 1: "design" is
-Advanced LIGO and "early" is the first LIGO, which is deaf below 40 Hz. On the curve come lines of
-mains, calibration and suspension, an excess at low frequencies that differs from stretch to
-stretch, noise that slowly swells and ebbs, and faint glitches in the background.
+Advanced LIGO and "early" is the first LIGO, which is insensitive below 40 Hz. Added are lines of
+mains, calibration and suspension, an excess at low frequencies that differs between stretches, a
+slow variation of the amplitude, and faint glitches in the background.
 
-The shift between the two: the early detector's wall stands at 40 Hz and not at 20, its wires sing
-at 344 Hz where fused silica sings at 500, it has more lines, and so broad that they beat in every
-image, it swells three times as much, and every third image has a faint glitch in the background
-where the other's tenth has one.
+The early detector differs from the design detector in this: its seismic wall is at 40 Hz instead of
+20, its suspension lines are at 344 Hz instead of 500, it has more and broader lines, which are
+visible as beats in every image, its amplitude varies three times as much, and every third image
+has a faint glitch in the background instead of every tenth.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,35 +24,38 @@ from kft.data.gravitational_waves.strain import LOWEST, RATE
 
 @dataclass(frozen=True)
 class Detector:
-    """Hold what the noise of a detector is drawn from.
+    """Parameters of the noise of a detector.
 
-    Args:
-        name: short name.
-        curve: function of frequencies in Hz to the one-sided density in 1/Hz.
-        lines: (frequency in Hz, log10 of the largest height over the curve) of the known lines.
-        width: Hz, least and greatest width of a line. A spectrum of 32 s resolves 0.25 Hz: what is
-            wider than a tenth of it is not whitened away, and beats.
-        wandering: how many more lines stand at random frequencies.
-        knee: Hz, least and greatest frequency below which the excess rises over the curve.
-        swell: largest relative rise and fall of the amplitude within a stretch.
-        glitchiness: probability of a faint glitch in the background of an image.
+    Attributes:
+        name: Short name.
+        curve: Function from frequencies in Hz to the one-sided density in 1/Hz.
+        lines: (frequency in Hz, log10 of the largest height above the curve) of the known lines.
+        width: Smallest and largest width of a line in Hz. A spectrum of 32 s resolves 0.25 Hz;
+            lines wider than a tenth of that are not removed by whitening, and beat.
+        wandering: Number of further lines at random frequencies.
+        knee: Smallest and largest frequency in Hz below which the excess rises above the curve.
+        swell: Largest relative change of the amplitude within a stretch.
+        glitchiness: Probability of a faint glitch in the background of an image.
     """
 
     name: str
-    curve: Callable
-    lines: tuple
-    width: tuple
+    curve: Callable[[np.ndarray], np.ndarray]
+    lines: tuple[tuple[float, float], ...]
+    width: tuple[float, float]
     wandering: int
-    knee: tuple
+    knee: tuple[float, float]
     swell: float
     glitchiness: float
 
 
-def design_curve(frequencies):
-    """Return the density of Advanced LIGO's noise at design sensitivity, 1/Hz.
+def design_curve(frequencies: np.ndarray) -> np.ndarray:
+    """Compute the noise density of Advanced LIGO at design sensitivity.
 
     Args:
-        frequencies: Hz (F,). The fit holds from 20 Hz; below, a wall of seismic noise continues it.
+        frequencies: Array (F,) in Hz. The fit is valid from 20 Hz; below, seismic noise is added.
+
+    Returns:
+        Array (F,), the one-sided density in 1/Hz.
 
     Source: Sathyaprakash & Schutz 2009, table 1, "Adv. LIGO".
 
@@ -63,11 +68,14 @@ def design_curve(frequencies):
     return 1e-49 * fit * _wall(frequencies, 20.0)
 
 
-def early_curve(frequencies):
-    """Return the density of the first LIGO's noise, 1/Hz.
+def early_curve(frequencies: np.ndarray) -> np.ndarray:
+    """Compute the noise density of the first LIGO.
 
     Args:
-        frequencies: Hz (F,). The fit holds from 40 Hz and is used from 32 Hz.
+        frequencies: Array (F,) in Hz. The fit is valid from 40 Hz and is used from 32 Hz.
+
+    Returns:
+        Array (F,), the one-sided density in 1/Hz.
 
     Source: Sathyaprakash & Schutz 2009, table 1, "Initial LIGO".
 
@@ -80,8 +88,8 @@ def early_curve(frequencies):
     return 9e-46 * fit * _wall(frequencies, 32.0)
 
 
-def _wall(frequencies, edge):
-    """Ground motion below the edge; no steeper and higher than what real files hold."""
+def _wall(frequencies: np.ndarray, edge: float) -> np.ndarray:
+    """Return the factor of ground motion below the edge, as steep and high as in real data."""
     return (edge / np.clip(frequencies, 8.0, edge)) ** 12
 
 
@@ -117,16 +125,18 @@ DETECTORS = {
 }
 
 
-def draw_density(detector, frequencies, rng):
-    """Draw the density of one stretch: the curve, its excess at low frequencies, and its lines.
+def draw_density(
+    detector: Detector, frequencies: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the density of one stretch: the curve, an excess at low frequencies, and lines.
 
     Args:
-        detector: Detector.
-        frequencies: Hz (F,), evenly spaced from 0.
-        rng: numpy random generator.
+        detector: The detector.
+        frequencies: Array (F,) in Hz, evenly spaced from 0.
+        rng: Random generator.
 
     Returns:
-        array (F,): one-sided density, 1/Hz.
+        Array (F,), the one-sided density in 1/Hz.
 
     Example:
         >>> frequencies = np.arange(0, 2048.25, 0.25)
@@ -137,7 +147,7 @@ def draw_density(detector, frequencies, rng):
     density = detector.curve(frequencies)
     knee, power = np.exp(rng.uniform(*np.log(detector.knee))), rng.uniform(3, 9)
     density = density * (1 + (knee / np.maximum(frequencies, 8.0)) ** power)
-    # Broad hills, as of light scattered or of beams that clip
+    # Broad maxima, as from scattered or clipped light
     for _ in range(3):
         middle, width = np.exp(rng.uniform(np.log(60), np.log(1500))), rng.uniform(0.1, 0.6)
         hill = np.exp(-((np.log(np.maximum(frequencies, 1.0) / middle) / width) ** 2) / 2)
@@ -153,17 +163,20 @@ def draw_density(detector, frequencies, rng):
     return density
 
 
-def make_noise(density, samples, rng, rate=RATE):
-    """Draw stationary Gaussian noise of a one-sided density.
+def make_noise(
+    density: np.ndarray, samples: int, rng: np.random.Generator, rate: float = RATE
+) -> np.ndarray:
+    """Draw stationary Gaussian noise of a given density.
 
     Args:
-        density: 1/Hz, at the frequencies of a real Fourier transform of this length.
-        samples: how many, an even number.
-        rng: numpy random generator.
-        rate: samples per second, Hz.
+        density: One-sided density in 1/Hz, at the frequencies of a real Fourier transform of this
+            length.
+        samples: Number of samples, an even number.
+        rng: Random generator.
+        rate: Samples per second in Hz.
 
     Returns:
-        array (samples,): strain.
+        Array (samples,), the strain.
 
     Example:
         >>> make_noise(np.full(5, 1e-46), 8, np.random.default_rng(0)).shape
@@ -173,8 +186,22 @@ def make_noise(density, samples, rng, rate=RATE):
     return scipy.fft.irfft(white * np.sqrt(density * rate / 2), samples)
 
 
-def swell(samples, size, rng, rate=RATE):
-    """Draw a slow factor of the noise's amplitude around 1, of periods from 3 to 20 s."""
+def swell(samples: int, size: float, rng: np.random.Generator, rate: float = RATE) -> np.ndarray:
+    """Draw a slowly varying factor of the noise's amplitude, with periods from 3 to 20 s.
+
+    Args:
+        samples: Number of samples.
+        size: Largest difference from 1.
+        rng: Random generator.
+        rate: Samples per second in Hz.
+
+    Returns:
+        Array (samples,) of factors around 1.
+
+    Example:
+        >>> swell(4096, 0.1, np.random.default_rng(0)).shape
+        (4096,)
+    """
     times = np.arange(0, samples, 64) / rate
     slow = np.zeros(len(times))
     for _ in range(3):
@@ -183,18 +210,19 @@ def swell(samples, size, rng, rate=RATE):
     return np.interp(np.arange(samples) / rate, times, 1 + slow)
 
 
-def optimal_snr(wave, density, rate=RATE):
-    """Return the signal-to-noise ratio of a matched filter that knows the signal.
+def optimal_snr(wave: np.ndarray, density: np.ndarray, rate: float = RATE) -> float:
+    """Compute the signal-to-noise ratio of a matched filter for a known signal.
 
-    rho^2 = 4 times the integral of |h(f)|^2 / S(f), here from 20 Hz to half of the rate.
+    rho^2 is 4 times the integral of |h(f)|^2 / S(f), here from 20 Hz to half of the rate.
 
     Args:
-        wave: strain (T,).
-        density: one-sided, 1/Hz, at the frequencies of a real Fourier transform of the wave.
-        rate: samples per second, Hz.
+        wave: Array (T,), the strain of the signal.
+        density: One-sided density in 1/Hz, at the frequencies of a real Fourier transform of the
+            wave.
+        rate: Samples per second in Hz.
 
     Returns:
-        float.
+        The signal-to-noise ratio.
 
     Source: Allen et al. 2012, Phys. Rev. D 85:122006, equation 2.5 and those after it.
 

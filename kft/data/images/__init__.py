@@ -1,1 +1,1 @@
-"""Images: folders and tables of files, pixels, and the digits of scikit-learn."""
+"""Images: reading folders and tables of files, pixels, and the digits of scikit-learn."""

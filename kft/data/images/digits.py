@@ -1,6 +1,7 @@
-"""Handwritten digits of 8 x 8 pixels: the smallest images that are worth a class."""
+"""Handwritten digits of 8 x 8 pixels, which come with scikit-learn."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,16 +15,16 @@ CITATION = (
 )
 
 
-def load_digits(fractions=(0.7, 0.15, 0.15), seed=0):
-    """Load the 1,797 handwritten digits that come with scikit-learn, so no network is needed.
+def load_digits(fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0) -> Dataset:
+    """Load the 1,797 handwritten digits of scikit-learn. No network is needed.
 
     Args:
-        fractions: the shares of train, valid and test.
-        seed: integer; another seed splits otherwise.
+        fractions: Fractions of train, valid and test.
+        seed: Seed of the split.
 
     Returns:
-        Dataset: a classification into "0" to "9". Inputs are uint8 arrays (8, 8); the file counts
-        the dark pixels of blocks of 4 x 4, 0 to 16, which is scaled to 0 to 255 and rounded.
+        A classification into "0" to "9". Inputs are uint8 arrays (8, 8). The original values count
+        the dark pixels in blocks of 4 x 4, from 0 to 16; they are scaled to 0 to 255 and rounded.
 
     Source: see `CITATION`.
 
@@ -41,15 +42,17 @@ def load_digits(fractions=(0.7, 0.15, 0.15), seed=0):
     return Dataset(
         name="digits",
         task="classification",
-        **{part: everything.take(positions) for part, positions in parts.items()},
-        source="the test set of the UCI digits, 13 writers, as scikit-learn ships it",
+        train=everything.take(parts["train"]),
+        valid=everything.take(parts["valid"]),
+        test=everything.take(parts["test"]),
+        source="the test set of the UCI digits, 13 writers, as distributed with scikit-learn",
         licence="CC BY 4.0 (UCI Machine Learning Repository)",
         citation=CITATION,
         checksum=hashlib.sha256(images.tobytes()).hexdigest(),
         classes=tuple("0123456789"),
         notes=(
-            f"Split at random, seed {seed}, each class in its proportion.",
-            "A shortcut to know of: the writers are not named, so digits of one hand are in every "
-            "part, and scores flatter.",
+            f"Split at random, seed {seed}, stratified by class.",
+            "Possible shortcut: the writers are not known, so digits of one writer are in train, "
+            "valid and test, and scores are too high for new writers.",
         ),
     )

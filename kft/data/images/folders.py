@@ -1,17 +1,23 @@
-"""Read the user's own images: a folder per class, or a table that names files and their targets.
+"""Read your own images: a folder per class, or a table of files and their targets.
 
-Folders that are splits are read as they are: train, valid (or val, validation, dev) and test, in
-any case of letters, which hold a folder per class, or which each class holds.
+Folders named as splits are kept as splits: train, valid (or val, validation, dev) and test, in
+upper or lower case, with a folder per class in each, or inside of the folder of each class.
 """
+
+from __future__ import annotations
 
 import hashlib
 import os
 import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from kft.data.cells import Table
+from kft.data.columns import read_classes, read_numbers, task_of
 from kft.data.dataset import Dataset, Split
 from kft.data.images.pixels import (
     PERCENTILES,
@@ -22,105 +28,136 @@ from kft.data.images.pixels import (
     wrong_mode,
 )
 from kft.data.splits import PARTS, group_split, random_split
-from kft.data.tables import (
-    SPELLINGS,
-    Table,
-    check_arguments,
-    read_classes,
-    read_numbers,
-    read_parts,
-    task_of,
-)
+from kft.data.tables import SPELLINGS, check_arguments, read_parts
 
-LITTER = {"thumbs.db", "desktop.ini", "icon\r"}  # what file managers leave behind
-DIM = 10  # share of the value range, one in so many, that a 16-bit image should reach at least
+LITTER = {"thumbs.db", "desktop.ini", "icon\r"}  # files that file managers create
+DIM = 10  # a 16-bit image should reach at least one in so many of the value range
 PART_FOLDERS = SPELLINGS | {"training": "train", "dev": "valid", "testing": "test"}
-MOST_NAMED = 10  # offenders that an error lists
+MOST_NAMED = 10  # names that an error lists
 
 
 def read_images(
-    path,
-    inputs="path",
-    target="y",
-    split="random",
-    groups=None,
-    task=None,
-    fractions=(0.7, 0.15, 0.15),
-    seed=0,
-    value_range=None,
-    percentiles=PERCENTILES,
-):
-    """Read images with their targets, open each once to see that it is whole, and split them.
+    path: str | os.PathLike[str],
+    inputs: str = "path",
+    target: str = "y",
+    split: str | None = "random",
+    groups: str | None = None,
+    task: Literal["classification", "regression"] | None = None,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    value_range: Sequence[float] | None = None,
+    percentiles: Sequence[float] = PERCENTILES,
+    missing: Sequence[str] | None = None,
+    dropna: bool = False,
+    decimal: str | None = None,
+) -> Dataset:
+    """Read images with their targets, check that each file is complete, and split them.
 
-    A folder holds a folder per class, or train, valid and test with these. A CSV file names an
-    image per line, relative to itself, and a target: numbers make a regression, text a
-    classification. Hidden files are passed over. Needs `pip install "kft[vision]"`.
+    A folder holds one folder per class, or train, valid and test with these. A CSV file names an
+    image and a target per line: numbers make a regression, text a classification. Hidden files are
+    skipped. Needs `pip install "kft[vision]"`.
 
     Args:
-        path: the folder, or a CSV or TSV file in UTF-8 whose first line names the columns.
-        inputs: column of the paths. A folder has no columns.
-        target: column of the targets.
-        split: "random", unless folders say it; a column that says train, valid or test; or None.
-        groups: column of groups that a split must not separate (patients, plates), or None.
+        path: The folder, or a CSV or TSV file in UTF-8 whose first line names the columns.
+        inputs: Column of the paths, relative to the folder of the table.
+        target: Column of the targets.
+        split: "random" (or by folders, if they are splits), a column that names splits, or None.
+        groups: Column of groups that a split must not separate (patients, plates), or None.
         task: "classification" (if numbers name classes), "regression", or None: by the targets.
-        fractions: the shares of train, valid and test for "random", which keeps classes in balance.
-        seed: integer, for "random".
-        value_range: (black, white) of images of 16 bits, or None: by their percentiles.
+        fractions: Fractions of train, valid and test for "random", which is stratified by class.
+        seed: Seed for "random".
+        value_range: (black, white) for images of 16 bits; None for their percentiles.
         percentiles: (lower, upper) of all values of the 16-bit images in train, from 0 to 100.
+        missing: Words for missing values in a CSV file, see `kft.data.read_csv`.
+        dropna: Whether to leave out lines of a CSV file with missing values.
+        decimal: Decimal separator of a CSV file, see `kft.data.read_csv`.
 
     Returns:
-        Dataset: inputs are `pathlib.Path`, opened when they are needed. Classes are sorted. Images
-        that are alike in each pixel are of one group at random. What was found is in the notes.
+        The data set. Inputs are `pathlib.Path`, opened when needed. Classes are sorted. Images
+        with equal pixels are on one side of a random split. The notes say what was found.
 
     Raises:
-        FileNotFoundError, ImportError: if the path, an image of the table, or Pillow is missing.
-        ValueError: if files are no whole single images, or an argument, class or line is wrong.
+        FileNotFoundError: The path or an image of the table does not exist.
+        ImportError: Pillow is missing.
+        ValueError: Files are not single complete images, or an argument, class or line is wrong.
 
     Example:
         >>> data = read_images("cells.csv", target="area", groups="plate")  # doctest: +SKIP
     """
     path = Path(path)
     _check_options(path, split, task, value_range)
-    found = _found(path, inputs, target, split, groups, task)
+    columns = {"inputs": inputs, "target": target} | ({"groups": groups} if groups else {})
+    found = _found(path, columns, task, split, missing, dropna, decimal)
+    return _dataset(path, found, split, fractions, seed, value_range, percentiles)
+
+
+def _dataset(
+    path: Path,
+    found: _Found,
+    split: str | None,
+    fractions: Sequence[float],
+    seed: int,
+    value_range: Sequence[float] | None,
+    percentiles: Sequence[float],
+) -> Dataset:
     seen, checksum = _verify(found.files, path)
-    groups, parts, how = _split(found, seen, path, split, fractions, seed)
-    value_range, *notes = _find_range(found.files, seen, parts, value_range, percentiles)
+    group_names, parts, how = _split(found, seen, path, split, fractions, seed)
+    known_range, *notes = _find_range(found.files, seen, parts, value_range, percentiles)
     notes += _remarks(found, seen, parts, path, split)
-    everything = Split(found.files, found.targets, groups)
+    everything = Split(found.files, found.targets, group_names)
+    valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
     return Dataset(
-        *(path.stem, found.task),
-        **dict.fromkeys(PARTS) | {part: everything.take(at) for part, at in parts.items()},
+        path.stem,
+        found.task,
+        everything.take(parts["train"]),
+        valid,
+        test,
         source=str(path),
         licence="not stated (your own files)",
         citation="",
         checksum=checksum,
         classes=found.classes,
         notes=(how, *notes),
-        value_range=value_range,
+        value_range=known_range,
     )
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What a folder or a table says of its images."""
+    """What a folder or a table contains."""
 
-    files: list
+    files: list[Path]
     targets: np.ndarray
     classes: tuple[str, ...] | None
     task: str = "classification"
-    homes: np.ndarray | None = None  # the part of each, where folders say it
+    homes: np.ndarray | None = None  # train, valid or test for each file, if folders say so
     groups: np.ndarray | None = None
     table: Table | None = None
 
 
-def _found(path, inputs, target, split, groups, task):
+def _found(
+    path: Path,
+    columns: dict[str, str],
+    task: str | None,
+    split: str | None,
+    missing: Sequence[str] | None,
+    dropna: bool,
+    decimal: str | None,
+) -> _Found:
     if path.is_dir():
-        _check_folder(path, split, groups, task)
+        of_tables = {"missing": missing, "dropna": dropna or None, "decimal": decimal}
+        _check_folder(path, split, columns.get("groups"), task, of_tables)
         return _read_folder(path)
-    return _read_table(Table(path, None), inputs, target, groups, task)
+    check_arguments("random", None, task)
+    table = Table(path, None, missing, decimal)
+    by_column = split not in (None, "random") and split in table.header
+    table.settle(columns | ({"split": split} if by_column else {}), dropna)
+    return _read_table(table, columns, task)
 
 
-def _check_options(path, split, task, value_range):
+def _check_options(
+    path: Path, split: str | None, task: str | None, value_range: Sequence[float] | None
+) -> None:
     if not path.exists():
         raise FileNotFoundError(f"`path` is {path}, which is neither a folder nor a file.")
     if task not in (None, "classification", "regression"):
@@ -131,19 +168,26 @@ def _check_options(path, split, task, value_range):
         checked_range(value_range)
     if split == "cluster":
         raise ValueError(
-            "`split` is 'cluster', which is for sequences; name near copies of images by `groups`."
+            "`split` is 'cluster', which is for sequences; name groups of near copies in `groups`."
         )
 
 
-def _split(found, seen, path, split, fractions, seed):
-    """Groups, {part: positions}, and a sentence that says how."""
+def _split(
+    found: _Found,
+    seen: Sequence[_Look],
+    path: Path,
+    split: str | None,
+    fractions: Sequence[float],
+    seed: int,
+) -> tuple[np.ndarray | None, dict[str, np.ndarray], str]:
+    """Return groups, {part: positions}, and a sentence on how images were split."""
     groups, targets = found.groups, found.targets
     if split is None:
         parts = {"train": np.arange(len(targets))}
         return groups, parts, "Not split: every image is in train."
     if found.homes is not None:
         parts = {part: np.flatnonzero(found.homes == part) for part in PARTS}
-        return groups, parts, "Split as the folders train, valid and test say."
+        return groups, parts, "Split by the folders train, valid and test."
     if split != "random":
         return groups, read_parts(found.table, split, groups), f"Split by column {split!r}."
     how = f"Split at random{'' if groups is None else ' by group'}, seed {seed}."
@@ -158,8 +202,10 @@ def _split(found, seen, path, split, fractions, seed):
     return groups, parts, how
 
 
-def _check_parts(parts, targets, classes, path):
-    """Refuse a split at random that leaves a class out of a part: it could not be scored."""
+def _check_parts(
+    parts: Mapping[str, np.ndarray], targets: np.ndarray, classes: Sequence[str], path: Path
+) -> None:
+    """Raise an error if a random split leaves a part without a class, which has no score then."""
     few = []
     for number, name in enumerate(classes):
         without = [part for part, at in parts.items() if number not in targets[at]]
@@ -169,26 +215,38 @@ def _check_parts(parts, targets, classes, path):
     if few:
         raise ValueError(
             f"{path}: {len(few)} of {len(classes)} classes have too few images or groups to be in "
-            f"train, valid and test: {_some(few)}. Add images, remove the class, or say split=None."
+            f"train, valid and test: {_some(few)}. Add images, remove the class, or use split=None."
         )
 
 
-def _is_litter(path, root):
+def _is_litter(path: Path, root: Path) -> bool:
     parts = path.relative_to(root).parts
     return path.name.lower() in LITTER or any(part.startswith(".") for part in parts)
 
 
-def _check_folder(root, split, groups, task):
-    """A folder tells classes and nothing else."""
+def _check_folder(
+    root: Path,
+    split: str | None,
+    groups: str | None,
+    task: str | None,
+    of_tables: Mapping[str, Any],
+) -> None:
+    """Check that only what a folder can give is asked for: classes."""
+    given = [name for name, value in of_tables.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{root} is a folder, which has no cells: `{given[0]}` is for a CSV file, received "
+            f"{of_tables[given[0]]!r}; leave it out."
+        )
     if split not in ("random", None) or groups is not None or task == "regression":
         raise ValueError(
             f"{root} is a folder, which has no columns: `split` must be 'random' or None, `groups` "
-            "None and `task` no regression. Write a CSV file of paths and targets to say more."
+            "None and `task` no regression. Use a CSV file of paths and targets for these."
         )
 
 
-def _read_folder(root):
-    """What the folders say of their files, which are in alphabetical order."""
+def _read_folder(root: Path) -> _Found:
+    """Read folders of classes; files are in alphabetical order."""
     folders = _class_folders(root)
     classes = tuple(sorted({name for name, _, _ in folders}))
     if len(classes) < 2:
@@ -197,66 +255,68 @@ def _read_folder(root):
             f"{root} should hold one folder per class, at least two; it holds {found}. Put the "
             "images of each class into a folder of its name."
         )
-    files, targets, homes = [], [], []
+    files: list[Path] = []
+    numbers: list[int] = []
+    homes: list[str | None] = []
     for name, part, folder in folders:
-        found = sorted(p for p in folder.rglob("*") if p.is_file() and not _is_litter(p, root))
-        if not found:
+        inside = sorted(p for p in folder.rglob("*") if p.is_file() and not _is_litter(p, root))
+        if not inside:
             raise ValueError(f"{folder}, the folder of a class, is empty; fill or remove it.")
-        files += found
-        targets += [classes.index(name)] * len(found)
-        homes += [part] * len(found)
-    targets = np.array(targets, dtype=np.int32)
+        files += inside
+        numbers += [classes.index(name)] * len(inside)
+        homes += [part] * len(inside)
+    targets = np.array(numbers, dtype=np.int32)
     if homes[0] is None:
         return _Found(files, targets, classes)
-    homes = np.array(homes)
-    learned = set(targets[homes == "train"])
-    new = [name for number, name in enumerate(classes) if number not in learned]
+    parts = np.array(homes)
+    in_train = set(targets[parts == "train"])
+    new = [name for number, name in enumerate(classes) if number not in in_train]
     if new:
         raise ValueError(
             f"{root}: {len(new)} of {len(classes)} classes have no images in train: {_some(new)}. "
-            "Write each class alike in train, valid and test, and give it images in train."
+            "Name each class equally in train, valid and test, and put images of it in train."
         )
-    return _Found(files, targets, classes, homes=homes)
+    return _Found(files, targets, classes, homes=parts)
 
 
-def _class_folders(root):
-    """(class, part or None, folder) of each folder that holds the images of a class."""
+def _class_folders(root: Path) -> list[tuple[str, str | None, Path]]:
+    """List (class, part or None, folder) for each folder with the images of a class."""
     outer = _folders_in(root, root)
     if _are_parts(root, outer):
-        inner = [(part, folder) for part in outer for folder in _folders_in(part, root)]
-        return [(folder.name, _part(part), folder) for part, folder in inner]
+        pairs = [(part, folder) for part in outer for folder in _folders_in(part, root)]
+        return [(folder.name, _part(part), folder) for part, folder in pairs]
     inner = {folder: _inside(folder, root, Path.is_dir) for folder in outer}
     if inner and all(_are_parts(folder, inside) for folder, inside in inner.items()):
-        inner = [(folder, part) for folder in outer for part in _folders_in(folder, root)]
-        return [(folder.name, _part(part), part) for folder, part in inner]
+        pairs = [(folder, part) for folder in outer for part in _folders_in(folder, root)]
+        return [(folder.name, _part(part), part) for folder, part in pairs]
     return [(folder.name, None, folder) for folder in outer]
 
 
-def _folders_in(folder, root):
-    """The folders in one that is to hold nothing else."""
+def _folders_in(folder: Path, root: Path) -> list[Path]:
+    """List the folders in a folder, which must hold nothing else."""
     found, loose = (_inside(folder, root, kind) for kind in (Path.is_dir, Path.is_file))
     if found and loose:
-        loose = [path.name for path in loose]
+        names = [path.name for path in loose]
         raise ValueError(
-            f"{folder} holds files beside the folders of the classes: {_some(loose)}. Move them "
-            "into a class, or away."
+            f"{folder} holds files next to the folders of the classes: {_some(names)}. Move them "
+            "into the folder of a class, or away."
         )
     return found
 
 
-def _inside(folder, root, kind):
+def _inside(folder: Path, root: Path, kind: Callable[[Path], bool]) -> list[Path]:
     return sorted(p for p in folder.iterdir() if kind(p) and not _is_litter(p, root))
 
 
-def _part(folder):
+def _part(folder: Path) -> str | None:
     return PART_FOLDERS.get(folder.name.lower())
 
 
-def _are_parts(root, folders):
-    """Whether folders are train, valid and test; raises where they are so in part."""
+def _are_parts(root: Path, folders: Collection[Path]) -> bool:
+    """Tell whether folders are train, valid and test; raise an error if only some of them are."""
     found = sorted({part for part in map(_part, folders) if part})
     if len(found) < 2:
-        return False  # one such name alone may well be that of a class
+        return False  # a single such name may be the name of a class
     names = ", ".join(sorted(folder.name for folder in folders))
     if len(found) != len(folders) or len(found) < len(PARTS):
         raise ValueError(
@@ -267,10 +327,9 @@ def _are_parts(root, folders):
     return True
 
 
-def _read_table(table, inputs, target, groups, task):
-    check_arguments("random", groups, task)
-    cells = table.column(inputs, "inputs")
-    words = table.column(target, "target")
+def _read_table(table: Table, columns: Mapping[str, str], task: str | None) -> _Found:
+    cells, words = (table.column(columns[name], name) for name in ("inputs", "target"))
+    target, groups = columns["target"], columns.get("groups")
     task = task or task_of(table, target, words)
     read = read_numbers if task == "regression" else read_classes
     targets, classes = read(table, target, words, cells)
@@ -279,10 +338,10 @@ def _read_table(table, inputs, target, groups, task):
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{table.path} names {len(missing):,} of {len(files):,} images that are not there: "
+            f"{table.path} names {len(missing):,} of {len(files):,} images that do not exist: "
             f"{_some(missing)}. Paths are relative to the folder of the table."
         )
-    lines = {}
+    lines: dict[str, list[int]] = {}
     for line, path in zip(table.lines, files, strict=True):
         lines.setdefault(os.path.realpath(path), []).append(line)
     repeated = [
@@ -293,26 +352,23 @@ def _read_table(table, inputs, target, groups, task):
     if repeated:
         raise ValueError(
             f"{table.path} names {len(repeated):,} images more than once: {_some(repeated)}. A "
-            "copy could fall into train and test; keep one line each."
+            "copy could be in both train and test; keep one line of each."
         )
     return _Found(files, targets, classes, task, groups=names, table=table)
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What decoding a file has shown: why it is no image, or what is needed of its pixels."""
+    """Result of decoding a file: why it is no image, or properties of its pixels."""
 
     problem: str | None = None
-    pixels: str = ""  # a digest
-    brightest: int | None = None  # value of an image of 16 bits
-    colours: bool = False  # of 16 bits
+    pixels: str = ""  # digest
+    brightest: int | None = None  # largest value, for 16 bits
+    colours: bool = False  # whether it has 16-bit colours
 
 
-def _verify(files, path):
-    """Decode every file once; return what was seen and the sha256 of names and contents.
-
-    Raises ValueError with the names of what is no image.
-    """
+def _verify(files: Sequence[Path], path: Path) -> tuple[list[_Look], str]:
+    """Decode every file once; return the results, and the sha256 of names and contents."""
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
@@ -327,18 +383,18 @@ def _verify(files, path):
     offenders = [f"{f} ({x.problem})" for f, x in zip(files, seen, strict=True) if x.problem]
     if offenders:
         raise ValueError(
-            f"{path}: {len(offenders):,} of {len(files):,} files are no whole images: "
-            f"{_some(offenders)}. Repair or remove them, and what names them."
+            f"{path}: {len(offenders):,} of {len(files):,} files are not complete images: "
+            f"{_some(offenders)}. Repair them, or remove them and the lines that name them."
         )
     return seen, digest.hexdigest()
 
 
-def _look(file):
-    """Pixels are decoded: a header can be whole alone."""
+def _look(file: Path) -> _Look:
+    """Decode a file, since a damaged file can have a valid header."""
     if not file.stat().st_size:
         return _Look("empty")
     try:
-        # Warnings are of odd metadata or of size, which is for whoever uses the pixels to judge.
+        # Warnings are about unusual metadata or the size, which matter when pixels are used.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = opened(file)
@@ -349,14 +405,14 @@ def _look(file):
         return _Look(str(error))
 
 
-# What is said of them ---------------------------------------------------------------------------
+# Notes ---------------------------------------------------------------------------
 
 
-def _joined(names, pixels):
-    """Groups that share an image made one, so that a split at random separates no copies."""
+def _joined(names: np.ndarray | None, pixels: Sequence[str]) -> np.ndarray | None:
+    """Join groups that contain equal images, so that a random split separates no copies."""
     if len(set(pixels)) == len(pixels):
         return names
-    first = {}
+    first: dict[str, int] = {}
     copy_of = np.array([first.setdefault(look, i) for i, look in enumerate(pixels)])
     if names is None:
         return copy_of
@@ -372,8 +428,15 @@ def _joined(names, pixels):
     return np.asarray(names)[where][np.unique(joined[group], return_inverse=True)[1]]
 
 
-def _remarks(found, seen, parts, path, split):
-    """Sentences about what looks odd but may be meant."""
+def _remarks(
+    found: _Found,
+    seen: Sequence[_Look],
+    parts: Mapping[str, np.ndarray],
+    path: Path,
+    split: str | None,
+) -> Iterator[str]:
+    """Yield sentences about what looks unusual but may be intended."""
+    yield from found.table.notes if found.table else ()
     yield from _copies(seen, parts, found.targets)
     if found.homes is not None or split not in ("random", None):
         yield from _absent(parts, found.targets, found.classes)
@@ -381,8 +444,10 @@ def _remarks(found, seen, parts, path, split):
         yield from _ignored_folders(found.files, path.parent)
 
 
-def _copies(seen, parts, targets):
-    """Sentences about images that are alike pixel by pixel."""
+def _copies(
+    seen: Sequence[_Look], parts: Mapping[str, np.ndarray], targets: np.ndarray
+) -> Iterator[str]:
+    """Yield sentences about images with equal pixels."""
     pixels = np.array([look.pixels for look in seen])
     _, first, copy_of, counts = np.unique(
         pixels, return_index=True, return_inverse=True, return_counts=True
@@ -391,42 +456,56 @@ def _copies(seen, parts, targets):
         return
     other = np.zeros(len(first), dtype=bool)
     other[copy_of[targets != targets[first][copy_of]]] = True
-    yield f"{len(pixels) - len(first):,} images repeat another pixel by pixel; they were kept."
+    yield f"{len(pixels) - len(first):,} images have the same pixels as another; they were kept."
     if other.any():
         yield (
-            f"{counts[other].sum():,} of them and of those that they repeat have other targets for "
-            "the same pixels: one of each is wrong, or the target is not to be seen."
+            f"{counts[other].sum():,} images, copies and originals, have different targets for the "
+            "same pixels: one of each is wrong, or the target cannot be seen in the image."
         )
-    learned = set(copy_of[parts["train"]])
+    earlier = set(copy_of[parts["train"]])
     for part, before in (("valid", "train"), ("test", "train or valid")):
         if part in parts:
-            leaked = sum(number in learned for number in copy_of[parts[part]])
-            learned |= set(copy_of[parts[part]])
+            leaked = sum(number in earlier for number in copy_of[parts[part]])
+            earlier |= set(copy_of[parts[part]])
             if leaked:
                 yield (
-                    f"{leaked:,} {part} images are also in {before}, so {part} scores flatter; "
-                    "split='random' keeps copies on one side."
+                    f"{leaked:,} {part} images are also in {before}, so {part} scores are too "
+                    "high; split='random' keeps copies on one side."
                 )
 
 
-def _absent(parts, targets, classes):
-    """Sentences about classes that a split which was told cannot be scored on."""
-    for part, at in parts.items() if classes else ():
+def _absent(
+    parts: Mapping[str, np.ndarray], targets: np.ndarray, classes: Sequence[str] | None
+) -> Iterator[str]:
+    """Yield sentences about classes without images in a part of a given split."""
+    if classes is None:
+        return
+    for part, at in parts.items():
         without = [name for k, name in enumerate(classes) if k not in targets[at]]
         if without:
-            yield f"{len(without)} of {len(classes)} classes have none in {part}: {_some(without)}."
+            yield (
+                f"{len(without)} of {len(classes)} classes have no images in {part}: "
+                f"{_some(without)}."
+            )
 
 
-def _find_range(files, seen, parts, value_range, percentiles):
-    """(black, white) of images of 16 bits or None, and a sentence if there are such images."""
+def _find_range(
+    files: Sequence[Path],
+    seen: Sequence[_Look],
+    parts: Mapping[str, np.ndarray],
+    value_range: Sequence[float] | None,
+    percentiles: Sequence[float],
+) -> tuple[Any, ...]:
+    """Return (black, white) or None, and a sentence if there are images of 16 bits."""
     deep = [i for i, look in enumerate(seen) if look.brightest is not None]
-    learned = [i for i in parts["train"] if seen[i].brightest is not None]
+    in_train = [i for i in parts["train"] if seen[i].brightest is not None]
+    how = "as given"
     if value_range is not None:
-        value_range, how = checked_range(value_range), "as told"
-    elif learned:
-        value_range = find_range([files[i] for i in learned], percentiles)
+        value_range = checked_range(value_range)
+    elif in_train:
+        value_range = find_range([files[i] for i in in_train], percentiles)
         lower, upper = percentiles
-        how = f"percentiles {lower:g} and {upper:g} of the {len(learned):,} in train"
+        how = f"percentiles {lower:g} and {upper:g} of the {len(in_train):,} in train"
     if not deep:
         return (value_range,)
     if value_range is None:
@@ -435,33 +514,33 @@ def _find_range(files, seen, parts, value_range, percentiles):
             "values are black and white is not known: give value_range."
         )
     black, white = value_range
-    said = (
+    note = (
         f"{len(deep):,} images have 16 bits, of which {black:,g} is black and {white:,g} white "
         f"({how}; value_range and percentiles change it)"
     )
-    dim = sum(seen[i].brightest < black + (white - black) / DIM for i in deep)
+    dim = sum((seen[i].brightest or 0) < black + (white - black) / DIM for i in deep)
     if dim:
-        said += f"; {dim:,} reach no more than a tenth of that, perhaps of another camera"
+        note += f"; {dim:,} reach no more than a tenth of that, perhaps from another camera"
     colours = sum(seen[i].colours for i in deep)
     if colours:
-        said += f"; {colours:,} are in colours, of which Pillow reads the upper 8 bits alone"
-    return value_range, said + "."
+        note += f"; {colours:,} have colours, of which Pillow reads only the upper 8 bits"
+    return value_range, note + "."
 
 
-def _ignored_folders(files, root):
-    """A sentence about folders named as splits that a split at random takes no notice of."""
-    homes = set()
+def _ignored_folders(files: Iterable[Path], root: Path) -> Iterator[str]:
+    """Yield a sentence about folders named as splits that a random split ignores."""
+    homes: set[str | None] = set()
     for file in files:
-        names = file.relative_to(root).parent.parts if file.is_relative_to(root) else ()
-        names = [name.lower() for name in names]
+        folders = file.relative_to(root).parent.parts if file.is_relative_to(root) else ()
+        names = [name.lower() for name in folders]
         homes.add(next((PART_FOLDERS[x] for x in names if x in PART_FOLDERS), None))
     if None not in homes and len(homes) > 1:
         yield (
-            f"The images lie in folders named {', '.join(sorted(homes))}, which were not looked "
-            "at: to split as they say, name a column that says so."
+            f"The images are in folders named {', '.join(sorted(map(str, homes)))}, which were "
+            "ignored: to split by them, name a column with these values in `split`."
         )
 
 
-def _some(names):
+def _some(names: Sequence[str]) -> str:
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")

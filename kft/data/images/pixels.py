@@ -1,39 +1,48 @@
-"""Pixels of images, whatever they come as: files, PIL images or arrays.
+"""Pixels of images, given as files, PIL images or arrays.
 
-Of 16 bits a camera uses what it likes: 12 of them, or 300 values in the middle. What is black and
-what is white is therefore told by a value range, which `find_range` reads off the images that a
-model is trained with; without one they are refused.
+A camera that writes 16 bits may use 12 of them, or 300 values in the middle. A value range says
+which values are black and white. `find_range` finds it in the images that a model is trained with.
+Without a value range, images of 16 bits are refused.
 
-Pillow is imported when an image is first read, not with kft.
+Pillow is imported when the first image is read, not with kft.
 """
+
+from __future__ import annotations
 
 import hashlib
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+ImageLike = Any  # a path, a PIL image, or an array
+Picture = Any  # a PIL image; Pillow is an optional package
+
 RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
 
-# Modes that Pillow turns into RGB without a loss that matters.
-_EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr",
-               "HSV", "LAB"}  # fmt: skip
+# Modes that Pillow converts to RGB without a relevant loss.
+_EIGHT_BITS = frozenset("1 L LA P PA RGB RGBA RGBX CMYK YCbCr HSV LAB".split())
 _DEEPEST = 65535  # the largest value of 16 bits
-PERCENTILES = (0.1, 99.9)  # of all values: a few hot pixels do not tell what is white
+PERCENTILES = (0.1, 99.9)  # of all values, so that a few hot pixels do not determine white
 
 
-def opened(path, decode=True):
-    """The PIL image in a file, turned the way its EXIF data say.
+def opened(path: str | os.PathLike[str], decode: bool = True) -> Picture:
+    """Open an image file and rotate the image as its EXIF data say.
 
     Args:
-        path: of a file.
-        decode: False neither reads the pixels nor turns them: of a damaged file the header may be
-            whole.
+        path: Path of the file.
+        decode: Whether to read the pixels, without which the image is not rotated. A damaged file
+            may have a valid header.
+
+    Returns:
+        The PIL image.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: why it is no whole image.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not one complete image; the message gives the reason.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -41,7 +50,7 @@ def opened(path, decode=True):
         with Image.open(path) as picture:
             if stack := _stack(picture):
                 raise _Stack(stack)
-            if is_deep(picture):  # Pillow forgets it with the first pixel that it decodes
+            if is_deep(picture):  # this is lost when Pillow decodes the pixels
                 picture.info[_DEEP] = True
             return ImageOps.exif_transpose(picture) if decode else picture
     except FileNotFoundError:
@@ -52,16 +61,16 @@ def opened(path, decode=True):
         raise ValueError(str(error)) from None
     except Image.DecompressionBombError as error:
         raise ValueError("larger than Pillow decodes") from error
-    except Exception as error:  # OSError, SyntaxError, struct.error: by the format and the damage
+    except Exception as error:  # OSError, SyntaxError, struct.error: depends on the format
         raise ValueError(f"damaged: {error}") from error
 
 
 class _Stack(Exception):
-    """A file of several images."""
+    """Raised for a file of several images."""
 
 
-def _stack(picture):
-    """Why a PIL image is not one image, None if it is."""
+def _stack(picture: Any) -> str | None:
+    """Return why a PIL image is not one image, None if it is."""
     count = getattr(picture, "n_frames", 1)
     if picture.format in _WITH_PREVIEWS or count < 2:
         return None
@@ -76,64 +85,108 @@ def _stack(picture):
     if count < 2:
         return None
     return (
-        f"a stack of {count:,} images (slices, channels or frames), of which a model takes one: "
-        f"write the slice that is meant, or their maximum, as a file or an array of its own"
+        f"a stack of {count:,} images (slices, channels or frames), but a model takes a single "
+        f"one: save one slice, or the maximum of all, as a separate file or array"
     )
 
 
-# Formats whose first image is the whole one: photographs with previews, pictures with layers
+# Formats whose first image is the complete one: photographs with previews, images with layers
 _WITH_PREVIEWS = {"MPO", "PSD"}
-_PAGE_KIND, _SMALLER_COPY = 254, 1  # tag of a page of a TIFF file, and its bit: of an earlier page
-_DEEP = "more than 8 bits"  # key in the `info` of PIL images
+_PAGE_KIND, _SMALLER_COPY = 254, 1  # TIFF tag of a page, and its bit for a smaller copy
+_DEEP = "more than 8 bits"  # key in `info` of PIL images
 
 
-def is_deep(image):
-    """Whether an image has values of 16 bits, which mean nothing without a value range.
+def is_deep(image: Any) -> bool:
+    """Tell whether an image has values of 16 bits, which need a value range.
 
     Args:
-        image: PIL image or numpy array; of a file what `opened` returns.
+        image: PIL image or numpy array; for a file, the result of `opened`.
+
+    Returns:
+        Whether it has values of 16 bits.
+
+    Example:
+        >>> is_deep(np.zeros((8, 8), "uint16"))
+        True
     """
     if isinstance(image, np.ndarray):
         return image.dtype.kind == "u" and image.dtype.itemsize == 2
     if image.mode.startswith("I;16") or image.info.get(_DEEP, False):
         return True
-    # Colours of 16 bits, which Pillow decodes to 8.
+    # Colours of 16 bits, which Pillow decodes to 8 bits.
     return any(re.search(";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", ()))
 
 
-def opened_as(name, path, decode=True):
-    """The same, with errors that name the file and what it is called."""
+def opened_as(name: str, path: str | os.PathLike[str], decode: bool = True) -> Picture:
+    """Open an image file as `opened`, with errors that name the argument and the file.
+
+    Args:
+        name: Name of the argument, for errors.
+        path: Path of the file.
+        decode: As for `opened`.
+
+    Returns:
+        The PIL image.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not one complete image.
+    """
     try:
         return opened(path, decode)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{name} is {str(path)!r}, which is no file (from {Path.cwd()})."
+            f"{name} is {str(path)!r}, which is not a file (in {Path.cwd()})."
         ) from None
     except ValueError as error:
         raise ValueError(f"{name}, {path}, cannot be read as an image: {error}.") from error
 
 
-def wrong_mode(picture):
-    """Why the pixels of a PIL image cannot be used, None if they can."""
+def wrong_mode(picture: Picture) -> str | None:
+    """Return why the pixels of a PIL image cannot be used, None if they can.
+
+    Args:
+        picture: A PIL image.
+
+    Returns:
+        The reason, or None.
+    """
     if picture.mode in _EIGHT_BITS or picture.mode.startswith("I;16"):
         return None
     return (
-        f"pixels of mode {picture.mode!r}, whose range is not known: give an array of uint16, or "
-        f"of floats from 0 to 1"
+        f"pixels of mode {picture.mode!r}, whose range is unknown: give an array of uint16, or of "
+        f"floats from 0 to 1"
     )
 
 
-def check_mode(picture, name):
-    """Raises ValueError for a PIL image whose pixels cannot be used."""
+def check_mode(picture: Picture, name: str) -> None:
+    """Check that the pixels of a PIL image can be used.
+
+    Args:
+        picture: A PIL image.
+        name: Name of the argument, for the error.
+
+    Raises:
+        ValueError: They cannot be used.
+    """
     if why := wrong_mode(picture):
         raise ValueError(f"{name} has {why}.")
 
 
-def looked_at(image, name):
-    """Whether an image has 16 bits; raises what `read_pixels` would, of a file as the header tells.
+def looked_at(image: ImageLike, name: str) -> bool:
+    """Check an image as `read_pixels` does, without decoding files.
 
     Args:
-        image, name: as for `read_pixels`. The pixels of a file are not decoded.
+        image: As for `read_pixels`.
+        name: Name of the argument, for errors.
+
+    Returns:
+        Whether the image has values of 16 bits.
+
+    Raises:
+        FileNotFoundError: As `read_pixels`.
+        ValueError: As `read_pixels`.
+        TypeError: As `read_pixels`.
     """
     if isinstance(image, str | os.PathLike):
         check_mode(opened_as(name, image, decode=False), name)
@@ -142,28 +195,34 @@ def looked_at(image, name):
     return _may_be_deep(image, name)
 
 
-def read_pixels(image, name, value_range=None):
-    """The pixels of any image.
+def read_pixels(
+    image: ImageLike, name: str, value_range: Sequence[float] | None = None
+) -> np.ndarray:
+    """Read the pixels of an image.
 
-    One channel is repeated to three, what is transparent is laid over white, a photograph is turned
-    the way its EXIF data say. Of 16 bits the precision is kept where the image is grey or an array:
-    Pillow opens files of 16-bit colours as 8 bits.
+    A single channel is repeated to three, transparent pixels are placed over white, and
+    photographs are rotated as their EXIF data say. 16 bits keep their precision in grey images and
+    arrays; files of 16-bit colours are opened by Pillow with 8 bits.
 
     Args:
-        image: path, PIL image, or array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of uint16,
+        image: Path, PIL image, or array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of uint16,
             of other integers from 0 to 255, or of floats from 0 to 1.
-        name: what errors call it.
-        value_range: (black, white) of images of 16 bits, see `find_range`; what lies beyond is
-            black or white. Images of 8 bits and floats have one of their own.
+        name: Name of the argument, for errors.
+        value_range: (black, white) for images of 16 bits, see `find_range`. Values outside become
+            black or white. Images of 8 bits and floats do not need it.
 
     Returns:
-        array (h, w, 3), uint8, or float32 from 0 to 255.
+        Array (h, w, 3), uint8, or float32 from 0 to 255.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that is no image, is damaged or holds several; 16 bits without a value
-            range; values out of range, other channels.
-        TypeError: what is no image.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is no image, is damaged or holds several images; the image has 16 bits
+            and there is no value range; values are out of range, or channels are wrong.
+        TypeError: `image` is no image.
+
+    Example:
+        >>> read_pixels(np.zeros((8, 8)), "image").shape
+        (8, 8, 3)
     """
     image, deep = _loaded(image, name)
     if not deep:
@@ -173,24 +232,30 @@ def read_pixels(image, name, value_range=None):
     black, white = checked_range(value_range)
     pixels = image.astype("float64")
     scaled = ((pixels - black) * (255 / (white - black))).clip(0, 255)
-    if pixels.ndim == 3 and pixels.shape[-1] == 4:  # how much is seen has no black and no white
+    if pixels.ndim == 3 and pixels.shape[-1] == 4:  # opacity does not depend on the value range
         scaled[..., 3] = pixels[..., 3] * (255 / _DEEPEST)
     return _three_channels(scaled.astype("float32"), name)
 
 
 UNKNOWN_RANGE = (
-    "values of 16 bits, of which a camera may use a few only, and it is not known which are black "
-    "and white. kft.fit finds that in its training images; without it say "
-    "`backbone.value_range = (black, white)`, which `data.value_range` of kft.data.read_images or "
-    "kft.data.images.pixels.find_range(images) tells."
+    "values of 16 bits, of which a camera may use only a part, and it is not known which are black "
+    "and white. kft.fit finds them in its training images. Without kft.fit, set "
+    "`backbone.value_range = (black, white)` to the `data.value_range` of kft.data.read_images, or "
+    "to the result of kft.data.images.pixels.find_range(images)."
 )
 
 
-def checked_range(value_range):
-    """(black, white) as floats.
+def checked_range(value_range: Sequence[float]) -> tuple[float, float]:
+    """Check a value range.
+
+    Args:
+        value_range: (black, white), two increasing numbers from 0 to 65,535.
+
+    Returns:
+        (black, white) as floats.
 
     Raises:
-        ValueError: no two numbers from 0 to 65,535 that rise.
+        ValueError: It is no such pair.
     """
     try:
         black, white = (float(value) for value in value_range)
@@ -198,25 +263,29 @@ def checked_range(value_range):
         black = white = 0.0
     if not 0 <= black < white <= _DEEPEST:
         raise ValueError(
-            f"value_range must be (black, white), two rising numbers from 0 to {_DEEPEST} as the "
-            f"images of 16 bits hold them; received {value_range!r}."
+            f"value_range must be (black, white), two increasing numbers from 0 to {_DEEPEST}; "
+            f"received {value_range!r}."
         )
     return black, white
 
 
-def find_range(images, percentiles=PERCENTILES, called="images"):
-    """The values of 16-bit images that are black and white: percentiles over all their pixels.
+def find_range(
+    images: Iterable[ImageLike],
+    percentiles: Sequence[float] = PERCENTILES,
+    called: str = "images",
+) -> tuple[float, float] | None:
+    """Find the values of 16-bit images that are black and white, as percentiles of all pixels.
 
     Args:
-        images: list of paths, PIL images or arrays; those of 8 bits and floats are passed over.
-        percentiles: (lower, upper), rising, from 0 to 100: shares of all values in all images.
-        called: what errors call the list.
+        images: Paths, PIL images or arrays; images of 8 bits and floats are skipped.
+        percentiles: (lower, upper), increasing, from 0 to 100, over all values of all images.
+        called: Name of the argument, for errors.
 
     Returns:
         (black, white), floats from 0 to 65535; None if no image has 16 bits.
 
     Raises:
-        ValueError: percentiles that do not rise; what `read_pixels` raises.
+        ValueError: Percentiles do not increase, or an image cannot be read.
 
     Example:
         >>> find_range([np.arange(100, 4000, dtype="uint16").reshape(60, 65)])
@@ -231,16 +300,16 @@ def find_range(images, percentiles=PERCENTILES, called="images"):
     if not found:
         return None
     below = np.cumsum(counts)
-    # The first value with at least this share of all at or below it; at 0 the least there is.
-    at = [max(1, int(np.ceil(share / 100 * below[-1]))) for share in (lower, upper)]
+    # The first value with at least this percentage of all values at or below it.
+    at = [max(1, int(np.ceil(percent / 100 * below[-1]))) for percent in (lower, upper)]
     black, white = (int(value) for value in np.searchsorted(below, at))
-    if black == white:  # one value throughout: it is black
+    if black == white:  # all values are equal: black
         black, white = (black, white + 1) if white < _DEEPEST else (black - 1, white)
     return float(black), float(white)
 
 
-def _may_be_deep(image, name):
-    """Whether an image has 16 bits, without decoding a file; False of what is no image."""
+def _may_be_deep(image: ImageLike, name: str) -> bool:
+    """Tell whether an image has 16 bits, without decoding files; False for anything else."""
     if isinstance(image, str | os.PathLike):
         return is_deep(opened_as(name, image, decode=False))
     if isinstance(image, np.ndarray) or hasattr(image, "getbands"):  # as PIL's have
@@ -248,29 +317,30 @@ def _may_be_deep(image, name):
     return str(getattr(image, "dtype", "")).endswith("uint16")
 
 
-def _checked_percentiles(percentiles):
+def _checked_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
     try:
         lower, upper = (float(value) for value in percentiles)
     except (TypeError, ValueError):
         lower = upper = 0.0
     if not 0 <= lower < upper <= 100:
         raise ValueError(
-            f"percentiles must be (lower, upper), two rising numbers from 0 to 100; received "
+            f"percentiles must be (lower, upper), two increasing numbers from 0 to 100; received "
             f"{percentiles!r}."
         )
     return lower, upper
 
 
-def looked_into(image, name):
-    """What is to be known of an image before it is used.
+def looked_into(image: ImageLike, name: str) -> tuple[str, int | None, bool]:
+    """Decode an image and describe its pixels.
 
     Args:
-        image, name: as for `read_pixels`.
+        image: As for `read_pixels`.
+        name: Name of the argument, for errors.
 
     Returns:
-        tuple: a digest (str) that two images share if and only if their pixels are alike,
-        whatever their format; the largest value of an image of 16 bits, else None; and whether it
-        is a file of 16-bit colours, of which Pillow reads the upper 8 bits.
+        A digest that is equal for images with equal pixels, whatever their format; the largest
+        value of an image of 16 bits, else None; and whether it is a file of 16-bit colours, of
+        which Pillow reads the upper 8 bits.
     """
     from PIL import Image
 
@@ -282,19 +352,19 @@ def looked_into(image, name):
     elif pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=-1)
     digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest(), brightest, colours
 
 
-def _colours(values):
-    """Without the channel that says how much is seen."""
+def _colours(values: np.ndarray) -> np.ndarray:
+    """Return the values without the opacity channel."""
     return values[..., :3] if values.ndim == 3 and values.shape[-1] == 4 else values
 
 
-def _loaded(image, name):
-    """The image as an array, and whether it has 16 bits: then the array is uint16.
+def _loaded(image: ImageLike, name: str) -> tuple[np.ndarray, bool]:
+    """Return an image as an array, and whether it has 16 bits; then the array is uint16.
 
-    One of 8 bits in a file comes as uint8 (h, w, 3), whatever its mode.
+    A file of 8 bits gives uint8 (h, w, 3), whatever its mode.
     """
     from PIL import Image
 
@@ -302,7 +372,7 @@ def _loaded(image, name):
         image = opened_as(name, image)
     if isinstance(image, Image.Image):
         if stack := _stack(image):
-            raise ValueError(f"{name} is {stack}; of a PIL image give image.copy().")
+            raise ValueError(f"{name} is {stack}; for a PIL image, give image.copy().")
         check_mode(image, name)
         if not is_deep(image):
             return _over_white(image), False
@@ -311,11 +381,11 @@ def _loaded(image, name):
             return np.asarray(image).astype("uint16") * np.uint16(_DEEPEST // 255), True
     array = _as_array(image, name)
     deep = is_deep(array)
-    return array.astype("uint16") if deep else array, deep  # in this machine's order of bytes
+    return array.astype("uint16") if deep else array, deep  # in the native byte order
 
 
-def _over_white(image):
-    """An 8-bit PIL image of any mode -> uint8 (h, w, 3)."""
+def _over_white(image: Picture) -> np.ndarray:
+    """Convert an 8-bit PIL image of any mode to uint8 (h, w, 3), over white."""
     from PIL import Image
 
     if "A" in image.getbands() or "transparency" in image.info:
@@ -325,11 +395,11 @@ def _over_white(image):
     return np.asarray(image.convert("RGB"))
 
 
-def _as_array(image, name):
+def _as_array(image: ImageLike, name: str) -> np.ndarray:
     try:
         array = np.asarray(image)
-    except Exception as error:  # a tensor on a device, for one
-        raise TypeError(f"{name} is no array ({error}): give a path or an array.") from error
+    except Exception as error:  # for example a tensor on a device
+        raise TypeError(f"{name} is not an array ({error}): give a path or an array.") from error
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or not array.size:
         raise TypeError(
             f"{name} must be a path, a PIL image or an array (height, width) or (height, width, "
@@ -338,8 +408,8 @@ def _as_array(image, name):
     return array
 
 
-def _as_pixels(array, name):
-    """An array that is not of 16 bits -> uint8, or float32 from 0 to 255."""
+def _as_pixels(array: np.ndarray, name: str) -> np.ndarray:
+    """Convert an array that has not 16 bits to uint8, or to float32 from 0 to 255."""
     kind = array.dtype.kind
     if kind == "b":
         return array.astype("uint8") * np.uint8(255)
@@ -347,16 +417,16 @@ def _as_pixels(array, name):
     most = 1 if kind == "f" else 255
     if not (low >= 0 and high <= most):  # NaN included
         raise ValueError(
-            f"{name} has values from {low} to {high}: integers must lie within 0 to 255, floats "
-            f"within 0 to 1. Give images of 16 bits as uint16, as the camera made them."
+            f"{name} has values from {low} to {high}: integers must be within 0 to 255, floats "
+            f"within 0 to 1. Give images of 16 bits as uint16, as read from the camera."
         )
     if kind == "f":
         return array.astype("float32") * np.float32(255)
     return array.astype("uint8")
 
 
-def _three_channels(pixels, name):
-    """(h, w), (h, w, 1), (h, w, 3) or (h, w, 4) -> (h, w, 3)."""
+def _three_channels(pixels: np.ndarray, name: str) -> np.ndarray:
+    """Convert (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) to (h, w, 3)."""
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     channels = pixels.shape[-1]
@@ -368,22 +438,29 @@ def _three_channels(pixels, name):
         return over if pixels.dtype != "uint8" else np.rint(over).astype("uint8")
     if channels != 3:
         raise ValueError(
-            f"{name} has shape {pixels.shape}: expected 1, 3 or 4 channels in the last axis. Of "
-            f"channels first give image.transpose(1, 2, 0)."
+            f"{name} has shape {pixels.shape}: expected 1, 3 or 4 channels in the last axis. If "
+            f"the channels come first, give image.transpose(1, 2, 0)."
         )
     return pixels
 
 
-def resized_pixels(pixels, height, width, resample="bilinear"):
-    """Pixels of `read_pixels` for another height and width, by Pillow.
+def resized_pixels(
+    pixels: np.ndarray, height: int, width: int, resample: str = "bilinear"
+) -> np.ndarray:
+    """Resize pixels with Pillow.
 
     Args:
-        pixels: array (h, w, 3), uint8 or float32.
-        height, width: in pixels.
-        resample: one of `RESAMPLING`.
+        pixels: Array (h, w, 3), uint8 or float32.
+        height: New height in pixels.
+        width: New width in pixels.
+        resample: Name of the filter, one of `RESAMPLING`.
 
     Returns:
-        array (height, width, 3) of the same dtype.
+        Array (height, width, 3) of the same dtype.
+
+    Example:
+        >>> resized_pixels(np.zeros((8, 8, 3), "uint8"), 4, 6).shape
+        (4, 6, 3)
     """
     from PIL import Image
 
@@ -397,3 +474,26 @@ def resized_pixels(pixels, height, width, resample="bilinear"):
         for channel in np.moveaxis(pixels, -1, 0)  # each of mode "F"
     ]
     return np.stack(channels, axis=-1)
+
+
+def image_list(images: Sequence[Any] | np.ndarray) -> list[Any]:
+    """Return a list of images, which is what functions that take images expect.
+
+    Args:
+        images: List of images, or one array of several, (B, h, w, channels).
+
+    Raises:
+        TypeError: A single image.
+
+    Example:
+        >>> len(image_list(np.zeros((2, 8, 8, 3))))
+        2
+    """
+    one = "images must be a list of images, received one: write [image]."
+    if isinstance(images, str | os.PathLike) or hasattr(images, "convert"):  # as PIL's have
+        raise TypeError(one)
+    if isinstance(images, np.ndarray) and (
+        images.ndim < 3 or (images.ndim == 3 and images.shape[-1] in (1, 3, 4))
+    ):
+        raise TypeError(one)
+    return list(images)

@@ -1,6 +1,7 @@
-"""Antimicrobial peptides against other peptides: the small data set that is always there."""
+"""Antimicrobial and other peptides: a small data set that needs no network."""
 
 import hashlib
+from collections.abc import Sequence
 from importlib import metadata, resources
 
 import numpy as np
@@ -15,24 +16,23 @@ CITATION = (
 )
 
 
-def load_amp(fractions=(0.7, 0.1, 0.2), seed=0):
+def load_amp(fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Dataset:
     """Load antimicrobial peptides (class 1) and UniProt peptides (class 0), split by cluster.
 
-    The file comes with the package modlamp, so no network is needed. Repeated peptides are kept
-    once, and peptides found in both classes are left out wholly, as nobody can say which label
-    is right.
+    The file is part of the package modlamp, so no network is needed. Repeated peptides are kept
+    once. Peptides in both classes are removed, since it is not known which label is right.
 
     Args:
-        fractions: the shares of train, valid and test.
-        seed: integer; 0 gives the published split, others give other splits of the same kind.
+        fractions: Fractions of train, valid and test.
+        seed: Seed of the split. 0 gives the split of the published numbers.
 
     Returns:
-        Dataset: a classification; the groups are clusters of near copies, and the checksum is that
-        of modlamp's csv file.
+        A classification. The groups are clusters of similar peptides, and the checksum is that of
+        modlamp's CSV file.
 
     Raises:
-        FileNotFoundError: if the installed modlamp does not hold the file.
-        ValueError: if the file has another layout than expected.
+        FileNotFoundError: The file is missing in the installed modlamp.
+        ValueError: The file has another layout than expected.
 
     Source: see `CITATION`.
 
@@ -56,7 +56,9 @@ def load_amp(fractions=(0.7, 0.1, 0.2), seed=0):
     return Dataset(
         name="amp",
         task="classification",
-        **{part: everything.take(positions) for part, positions in parts.items()},
+        train=everything.take(parts["train"]),
+        valid=everything.take(parts["valid"]),
+        test=everything.take(parts["test"]),
         source=f"AMPvsUniProt.csv of modlamp {version}: {counts[1]:,} antimicrobial peptides of "
         f"APD3 (January 2016) and {counts[0]:,} peptides drawn from UniProt",
         licence="BSD-3-Clause (modlamp)",
@@ -67,24 +69,24 @@ def load_amp(fractions=(0.7, 0.1, 0.2), seed=0):
     )
 
 
-def _note_on_split(clusters, seed):
+def _note_on_split(clusters: np.ndarray, seed: int) -> str:
     return (
         f"Split by cluster, seed {seed}: peptides that share {SHARED:.0%} of the {KMER}-mers of "
-        f"the shorter are on one side; {len(clusters):,} peptides form {clusters.max() + 1:,} "
+        f"the shorter one are on one side; {len(clusters):,} peptides form {clusters.max() + 1:,} "
         f"clusters, the largest of {np.bincount(clusters).max():,}."
     )
 
 
-def _note_on_shortcut(peptides, targets):
+def _note_on_shortcut(peptides: Sequence[str], targets: np.ndarray) -> str:
     begins_with_m = np.array([peptide[0] == "M" for peptide in peptides])
     return (
-        f"A shortcut to know of: {begins_with_m[targets == 0].mean():.0%} of the UniProt and "
+        f"Possible shortcut: {begins_with_m[targets == 0].mean():.0%} of the UniProt and "
         f"{begins_with_m[targets == 1].mean():.0%} of the antimicrobial peptides begin with M."
     )
 
 
-def _read_modlamp():
-    """The bytes of the file, read without modlamp's loader and what it imports, and the version."""
+def _read_modlamp() -> tuple[bytes, str]:
+    """Return the bytes of the file and the version, without importing modlamp."""
     try:
         version = metadata.version("modlamp")
         file = resources.files("modlamp") / "data" / "AMPvsUniProt.csv"
@@ -92,19 +94,20 @@ def _read_modlamp():
     except (metadata.PackageNotFoundError, ModuleNotFoundError, FileNotFoundError) as error:
         raise FileNotFoundError(
             "the data set 'amp' is the file data/AMPvsUniProt.csv of the package modlamp, which "
-            f"was not found ({error}); run `pip install modlamp`."
+            f"was not found ({error}). Run `pip install modlamp`."
         ) from error
 
 
-def _labels_by_peptide(content):
-    """{peptide: set of its labels} in file order, the number of rows, and rows by label."""
+def _labels_by_peptide(content: bytes) -> tuple[dict[str, set[int]], int, list[int]]:
+    """Return {peptide: set of its labels}, the number of rows, and the number of each label."""
     header, *lines = content.decode("ascii").splitlines()
     if header.split(",")[2:] != ["UniProt", "AMP"]:  # the names of labels 0 and 1
         raise ValueError(
-            "modlamp's AMPvsUniProt.csv should begin with a line that ends in 'UniProt,AMP', "
-            f"got {header!r}; install modlamp 4.3.3, for which this was written."
+            "modlamp's AMPvsUniProt.csv must begin with a line that ends in 'UniProt,AMP', "
+            f"received {header!r}. Install modlamp 4.3.3, for which this was written."
         )
-    labels, counts = {}, [0, 0]
+    labels: dict[str, set[int]] = {}
+    counts = [0, 0]
     for line in filter(None, lines):
         peptide, label = line.split(",")
         labels.setdefault(peptide.strip(), set()).add(int(label))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from kft.data.dataset import Dataset, Split
 from kft.data.proteins.dssp import bonded, dssp
 from kft.data.splits import cluster, kmers
+from kft.data.task import Task
 
 VERSION = "1.0"
 INSTALL = f"pip install --no-deps cgdms=={VERSION}"
@@ -19,6 +21,7 @@ AGAIN = f"pip install --no-deps --force-reinstall cgdms=={VERSION}"
 # Of the lines "path sha256" of all files that are read.
 SHA256 = "43144949265ea155a86b1d53af0da654b5e7cc2d72431b2401f7f9638df78885"
 LISTS, CHAINS = "cgdms/datasets", "cgdms/protein_data/train_val"
+Chain = tuple[str, str, np.ndarray]  # sequence, prediction, coordinates
 CLASSES = ("C", "E", "H")
 KMER = 8  # two chains that share a word of so many residues belong to one cluster
 VALID = 0.1  # fraction of the training chains
@@ -45,8 +48,7 @@ def load_chains(seed: int = 0) -> Dataset:
       is a baseline of this data set, see `kft.baselines`, and no observation.
 
     Args:
-        seed: Integer that chooses the validation chains; train and valid together, and test, stay
-            the same.
+        seed: Seed that draws the validation chains; test does not change.
 
     Returns:
         Dataset: A residue classification into C (coil), E (strand) and H (helix). The groups are
@@ -62,7 +64,7 @@ def load_chains(seed: int = 0) -> Dataset:
     Example:
         >>> data = load_chains()  # doctest: +SKIP
         >>> data.test.parameters["coordinates"][0].shape  # doctest: +SKIP
-        (81, 3, 3)
+        (28, 3, 3)
     """
     files = _read_package()
     training, test = (files[f"{LISTS}/{part}.txt"].decode().split() for part in ("train", "val"))
@@ -76,7 +78,7 @@ def load_chains(seed: int = 0) -> Dataset:
     valid = _choose_valid(clusters[: len(training)], seed)
     return Dataset(
         name="chains",
-        task="residue_classification",
+        task=Task.RESIDUE_CLASSIFICATION,
         train=everything.take(np.setdiff1d(np.arange(len(training)), valid)),
         valid=everything.take(valid),
         test=everything.take(np.arange(len(training), len(chains))),
@@ -85,11 +87,11 @@ def load_chains(seed: int = 0) -> Dataset:
         citation=CITATION,
         checksum=SHA256,
         classes=CLASSES,
-        notes=_notes(removed, everything, clusters, seed, len(test)),
+        notes=_notes(removed, list(chains), everything, clusters, seed, len(test)),
     )
 
 
-def _read_package():
+def _read_package() -> dict[str, bytes]:
     """Return {path: bytes} of the lists and chains in the installed package, all checked."""
     try:
         package = metadata.distribution("cgdms")
@@ -112,7 +114,7 @@ def _read_package():
     return files
 
 
-def _read_checked(file):
+def _read_checked(file: metadata.PackagePath) -> bytes:
     """Return the bytes of a file, whose hash must be the one in the package's list of files."""
     path = file.locate()
     try:
@@ -129,7 +131,7 @@ def _read_checked(file):
     return content
 
 
-def _parse(content):
+def _parse(content: bytes) -> Chain:
     """Return sequence, prediction, and coordinates (residues, 3, 3) of N, CA and C, of a file."""
     sequence, prediction, *rows = content.decode("ascii").splitlines()
     numbers = np.array(" ".join(rows).split(), dtype="float32")
@@ -137,13 +139,15 @@ def _parse(content):
     return sequence, prediction, atoms[:, :3].copy()
 
 
-def _near_test(training, test, sequences):
+def _near_test(
+    training: Sequence[str], test: Sequence[str], sequences: Mapping[str, str]
+) -> list[str]:
     """Return the training chains that share a word with a test chain."""
     words = set().union(*(kmers(sequences[name], KMER) for name in test))
     return [name for name in training if words & kmers(sequences[name], KMER)]
 
 
-def _as_split(chains, clusters):
+def _as_split(chains: Mapping[str, Chain], clusters: np.ndarray) -> Split:
     """Return all chains as one split, labelled from their coordinates."""
     position = {letter: i for i, letter in enumerate(CLASSES)}
     inputs, targets, masks, rows = [], [], [], []
@@ -159,10 +163,10 @@ def _as_split(chains, clusters):
     return Split(inputs, targets, clusters, masks, np.array(rows, dtype=fields))
 
 
-def _choose_valid(clusters, seed):
+def _choose_valid(clusters: np.ndarray, seed: int) -> np.ndarray:
     """Return positions of a tenth of the chains, whole clusters drawn at random."""
     if not isinstance(seed, int | np.integer):
-        raise TypeError(f"`seed` must be an integer, got {seed!r}; 0 will do.")
+        raise TypeError(f"`seed` must be an integer, received {seed!r}; 0 will do.")
     wanted = round(VALID * len(clusters))
     chosen = np.empty(0, dtype=int)
     for number in np.random.default_rng(seed).permutation(np.unique(clusters)):
@@ -172,11 +176,18 @@ def _choose_valid(clusters, seed):
     return np.sort(chosen)
 
 
-def _notes(removed, chains, clusters, seed, tests):
+def _notes(
+    removed: Sequence[str],
+    names: Sequence[str],
+    chains: Split,
+    clusters: np.ndarray,
+    seed: int,
+    tests: int,
+) -> tuple[str, ...]:
     repeats = len(chains) - len(set(chains.inputs))
-    names = [str(name) for name in chains.parameters["name"]]
-    broken = [name for name, mask in zip(names, chains.masks, strict=True) if not mask.all()]
-    masked = sum(int((~mask).sum()) for mask in chains.masks)
+    masks = chains.masks or []
+    broken = [name for name, mask in zip(names, masks, strict=True) if not mask.all()]
+    masked = int(sum((~mask).sum() for mask in masks))
     return (
         "Labels are computed from the coordinates by the rules of DSSP, with the oxygen placed "
         "from N, CA and C; each chain is seen alone, without its partners in the crystal.",

@@ -28,9 +28,9 @@ def dssp(coordinates: np.ndarray, sequence: str) -> str:
     """Assign helix, strand or coil to each residue of one chain.
 
     Args:
-        coordinates: (N, 3, 3), positions of N, CA and C of each residue in angstrom; NaN where an
-            atom is missing.
-        sequence: string of N residues; P (proline) has no hydrogen to bind with.
+        coordinates: Floats (N, 3, 3), positions of N, CA and C of each residue in angstrom; NaN
+            where an atom is missing.
+        sequence: String of N residues; P (proline) has no hydrogen to bind with.
 
     Returns:
         str: N letters, "H" (helix), "E" (strand) or "C" (coil).
@@ -48,7 +48,7 @@ def dssp(coordinates: np.ndarray, sequence: str) -> str:
     if coordinates.shape != (len(sequence), 3, 3):
         raise ValueError(
             f"`coordinates` must have the shape (N, 3, 3), with N the {len(sequence)} residues of "
-            f"`sequence`; got {coordinates.shape}."
+            f"`sequence`; received {coordinates.shape}."
         )
     states = ["C"] * len(sequence)
     if len(sequence) > 1:
@@ -64,7 +64,7 @@ def bonded(coordinates: np.ndarray) -> np.ndarray:
     """Return which residues have a peptide bond to the next, by the distance from C to N.
 
     Args:
-        coordinates: (N, 3, 3), as for `dssp`.
+        coordinates: Floats (N, 3, 3), as for `dssp`.
 
     Returns:
         bool (N - 1,). False where an atom is missing.
@@ -78,7 +78,7 @@ def bonded(coordinates: np.ndarray) -> np.ndarray:
     return np.linalg.norm(coordinates[1:, 0] - coordinates[:-1, 2], axis=-1) < LONGEST_BOND
 
 
-def _hydrogen_bonds(coordinates, sequence):
+def _hydrogen_bonds(coordinates: np.ndarray, sequence: str) -> np.ndarray:
     """Return bool (N, N): whether the NH of the first residue is bound to the CO of the second."""
     nitrogen, alpha, carbon = coordinates.transpose(1, 0, 2)
     outwards = _unit(alpha[:-1] - carbon[:-1]) + _unit(nitrogen[1:] - carbon[:-1])
@@ -103,7 +103,7 @@ def _hydrogen_bonds(coordinates, sequence):
     return bonds
 
 
-def _strands(bonds, piece):
+def _strands(bonds: np.ndarray, piece: np.ndarray) -> np.ndarray:
     """Return bool (N,): residues in bridges, and bulges between two bridges of one kind."""
     count = len(piece)
     inner = np.zeros(count, dtype=bool)
@@ -112,11 +112,11 @@ def _strands(bonds, piece):
     allowed = inner[:, None] & inner[None] & ~near  # the first residue of a pair comes first
     padded = np.pad(bonds, 1)
 
-    def bound(first, second, by=padded):
+    def bound(first: int, second: int, by: np.ndarray = padded) -> np.ndarray:
         """Return bonds of residue i + first to residue j + second, for all i and j."""
         return by[1 + first : 1 + first + count, 1 + second : 1 + second + count]
 
-    def bound_back(first, second):
+    def bound_back(first: int, second: int) -> np.ndarray:
         return bound(first, second, padded.T)
 
     parallel = (bound(1, 0) & bound_back(-1, 0)) | (bound_back(0, 1) & bound(0, -1))
@@ -136,7 +136,7 @@ def _strands(bonds, piece):
     return strands
 
 
-def _mark_helices(states, bonds, piece):
+def _mark_helices(states: list[str], bonds: np.ndarray, piece: np.ndarray) -> None:
     """Set the letters of helices, where two turns follow each other: 4-turns, 3-turns, 5-turns."""
     for step, letter, replaces in HELICES:
         turns = np.diagonal(bonds, -step) & (piece[step:] == piece[:-step])
@@ -146,6 +146,6 @@ def _mark_helices(states, bonds, piece):
                 states[residues] = letter * step
 
 
-def _unit(vectors):
+def _unit(vectors: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

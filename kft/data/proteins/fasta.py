@@ -1,15 +1,23 @@
 """Read FASTA files of any size, one record at a time."""
 
+from __future__ import annotations
+
 import gzip
+import os
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Record(NamedTuple):
-    """Hold one FASTA record: the header without its `>`, and the sequence on one line.
+    """One FASTA record.
+
+    Attributes:
+        name: Header without its `>`.
+        sequence: Sequence as a single line.
 
     Example:
         >>> record = Record("sp|P02699|OPSD_BOVIN Rhodopsin", "MNGTEGPNFY")
@@ -21,30 +29,30 @@ class Record(NamedTuple):
     sequence: str
 
     @property
-    def id(self):
-        """Return the first word of the name, by convention the identifier."""
+    def id(self) -> str:
+        """First word of the name, by convention the identifier."""
         return self.name.split()[0]
 
 
-def read_fasta(path):
+def read_fasta(path: str | os.PathLike[str]) -> Iterator[Record]:
     """Read a FASTA file, plain or gzipped, one record at a time.
 
-    Blank lines, Windows line ends, spaces inside of sequences and comment lines that begin with
-    `;` are skipped. Letters are kept as they are, lower case and stops included, as not every
-    FASTA file holds proteins: `Split` and a backbone's `encode` bring sequences to normal form.
+    Blank lines, Windows line ends, spaces in sequences and comment lines that begin with `;` are
+    skipped. Letters are kept as they are, including lower case and stops, since a FASTA file may
+    hold other sequences than proteins: `Split` and a backbone's `encode` normalise sequences.
 
     Args:
-        path: the file; gzip is recognised by content, not by name.
+        path: Path of the file. Gzip is recognised by content, not by name.
 
     Returns:
-        iterator of Record: (name, sequence), in file order.
+        Iterator of (name, sequence), in file order.
 
     Raises:
-        FileNotFoundError: at once, if there is no such file.
-        TypeError: at once, if `path` is no path.
-        ValueError: on reaching the line that is wrong: text before the first `>`, a header without
-            name or sequence, bytes that are no text, a compressed file that ends early, or a file
-            without records.
+        FileNotFoundError: The file does not exist. Raised at once.
+        TypeError: `path` is not a path. Raised at once.
+        ValueError: A line is wrong: text before the first `>`, a header without name or sequence,
+            bytes that are no text, a compressed file that ends early, or a file without records.
+            Raised when the line is reached.
 
     Source: Pearson and Lipman 1988, PNAS 85:2444.
 
@@ -55,8 +63,18 @@ def read_fasta(path):
     return _stream(checked_path(path))
 
 
-def checked_path(path):
-    """Return a path that leads to a file, or raise FileNotFoundError or TypeError.
+def checked_path(path: Any) -> Path:
+    """Check that a path leads to a file.
+
+    Args:
+        path: Path of a file.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        TypeError: `path` is not a path.
 
     Example:
         >>> checked_path(None)
@@ -73,32 +91,34 @@ def checked_path(path):
     return path
 
 
-def _stream(path):
+def _stream(path: Path) -> Iterator[Record]:
     with path.open("rb") as file:
         opener = gzip.open if file.read(2) == GZIP_MAGIC else open
-    # Undecodable bytes become surrogates, so that the line that holds them can be named.
+    # Undecodable bytes become surrogates, so that an error can name the line.
     with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape") as lines:
         yield from parse_fasta(lines, path)
 
 
-def parse_fasta(lines, origin):
+def parse_fasta(lines: Iterable[str], origin: Any) -> Iterator[Record]:
     """Parse lines of FASTA text.
 
     Args:
-        lines: iterable of str.
-        origin: what to call the file in errors.
+        lines: Lines of text.
+        origin: Name of the file, for errors.
 
-    Returns:
-        iterator of Record.
+    Yields:
+        The records.
 
     Raises:
-        ValueError: as `read_fasta`.
+        ValueError: As `read_fasta`.
 
     Example:
         >>> list(parse_fasta([">a\\n", "MKT\\n", "AYI\\n"], "text"))
         [Record(name='a', sequence='MKTAYI')]
     """
-    name, header_line, pieces = None, 0, []
+    name: str | None = None
+    header_line = 0
+    pieces: list[str] = []
     for number, line in _numbered(lines, origin):
         if line.startswith(">"):
             if name is not None:
@@ -116,8 +136,8 @@ def parse_fasta(lines, origin):
     yield _record(name, pieces, origin, header_line)
 
 
-def _numbered(lines, origin):
-    """(line number from 1, line) of the lines that say something; errors get the line number."""
+def _numbered(lines: Iterable[str], origin: Any) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line) without blank lines and comments."""
     number = 0
     try:
         for number, line in enumerate(lines, start=1):
@@ -135,15 +155,15 @@ def _numbered(lines, origin):
         ) from error
 
 
-def _is_text(line):
+def _is_text(line: str) -> bool:
     try:
-        line.encode("utf-8")  # refuses the surrogates that stand for undecodable bytes
+        line.encode("utf-8")  # fails for the surrogates that replace undecodable bytes
     except UnicodeEncodeError:
         return False
     return True
 
 
-def _record(name, pieces, origin, line):
+def _record(name: str, pieces: Sequence[str], origin: Any, line: int) -> Record:
     if not name:
         raise ValueError(f"{origin}, line {line}: the header is empty; give the record a name.")
     if not pieces:

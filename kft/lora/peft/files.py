@@ -1,54 +1,65 @@
-"""Adapters in the files of PEFT: adapter_config.json and adapter_model.safetensors.
+"""Saving and loading adapters in PEFT's files: adapter_config.json, adapter_model.safetensors.
 
 Reference: `peft` 0.21, `utils/save_and_load.py` and `tuners/lora`. Modules have the names of
-Hugging Face's models where there is one, of ESM-2 (language-model head included) and of ViT; layers
-of other models have their own paths. What PEFT has no place for, heads of kft and whatever else
-learned in full, lies in kft_head.safetensors beside it.
+Hugging Face's models where there are such models; layers of other models have their own paths. What
+PEFT has no place for, heads of kft and other weights that were trained in full, is in
+kft_head.safetensors in the same folder.
 
 Differences from the reference: the metadata of adapter_model.safetensors hold a digest of the base
-model (`kft_base`), with which an adapter is not put on another base by mistake.
-A second entry (`kft_files`) names every file and its digest, so that a part that is missing, or of
-another adapter, is an error.
+model (`kft_base`), with which an adapter is not put on another base by mistake. A second entry
+(`kft_files`) names every file and its digest, so that a part that is missing, or of another
+adapter, is an error. A third (`kft_value_range`) holds the values of 16-bit images that are black
+and white for the model, if it takes images and has them.
 """
 
 import hashlib
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
+import keras
 import numpy as np
 
-from kft.lora.adapting import activate, insist_unmerged, install
-from kft.lora.owned import FULL, adapted, head_of, hold, names, take_strays
-from kft.lora.peft import matching
+from kft.lora.adapting import activate, install
+from kft.lora.owned import (
+    FULL,
+    adapted,
+    check_unmerged,
+    claim_unfrozen,
+    head_of,
+    hold,
+    names,
+)
+from kft.lora.peft import matching, value_ranges
 from kft.lora.peft.modules import modules_of
-from kft.lora.peft.reading import insist_same, read
+from kft.lora.peft.reading import check_same, read
 from kft.lora.peft.writing import config_of, from_torch, tensors_of, write
+from kft.messages import listed
 from kft.params import digest, layers, weights
-from kft.params.paths import listed
 
 # Saving -------------------------------------------------------------------------------------------
 
 
-def save_adapter(model, folder, name=None):
-    """Writes one adapter into a folder, in files that PEFT reads.
+def save_adapter(model: keras.Model, folder: str | Path, name: str | None = None) -> Path:
+    """Write one adapter into a folder, in files that PEFT reads.
 
-    Heads that Hugging Face has too, and other layers that it knows and that learned in full, go
-    into PEFT's file (`modules_to_save`); all else into kft_head.safetensors. The files of an
-    earlier adapter in the folder are replaced as a whole: a process that is killed leaves the old
-    adapter or the new one.
+    Heads that Hugging Face has too, and other layers that it has and that were trained in full, are
+    written to PEFT's file (`modules_to_save`); everything else to kft_head.safetensors. The files
+    of an earlier adapter in the folder are replaced as a whole: a process that is killed leaves the
+    old adapter or the new one.
 
     Args:
-        model: a `kft.Model`, backbone or other Keras model with adapters, merged or not.
-        folder: is made; files that are not an adapter's stay.
-        name: which adapter; None for the only one.
+        model: A `kft.Model`, backbone or other Keras model with adapters, merged or not.
+        folder: Where to write; the folder is made, and other files in it stay.
+        name: Name of the adapter; None for the only one.
 
     Returns:
-        The folder, a `Path`.
+        The folder.
 
     Raises:
-        ValueError: no adapters, an unknown name, or several and none named.
-        NotADirectoryError: the folder is a file, or in one.
-        OSError: it cannot be written.
+        ValueError: No adapters, an unknown name, or several adapters and no name.
+        NotADirectoryError: The folder is a file, or in one.
+        OSError: It cannot be written.
 
     Example:
         >>> import tempfile
@@ -61,25 +72,30 @@ def save_adapter(model, folder, name=None):
         ['adapter_config.json', 'adapter_model.safetensors']
     """
     name = _chosen(model, name)
-    take_strays(model)
+    claim_unfrozen(model)
     modules = modules_of(model)
     modules.prefix = modules.prefix or _prefix(model, name)
     tensors, beside, settings = tensors_of(model, modules, name)
-    config = config_of(model, modules, settings, tensors, beside)
+    config = config_of(model, modules, settings, beside)
     about = {"format": "pt", "kft_base": base_digest(model, _in_full(model, name))}
+    about |= value_ranges.metadata_of(model)
     return write(Path(folder), config, tensors, about, beside)
 
 
 def _prefix(model, name):
-    """What stood before the names of modules in the file that the adapter was read from."""
-    told = [x.adapters[name].settings.prefix for _, x in adapted(model) if name in x.adapters]
-    return next((prefix for prefix in told if prefix), "")
+    """Return the prefix of the names of modules in the file that the adapter was read from."""
+    known = [x.adapters[name].settings.prefix for _, x in adapted(model) if name in x.adapters]
+    return next((prefix for prefix in known if prefix), "")
 
 
 def _in_full(model, name):
-    """Paths of the weights that an adapter has in full."""
-    held = {id(v) for _, x in adapted(model) for v in x._own()
-            if name in x.adapters and x.adapters[name].settings.full}  # fmt: skip
+    """Return paths of the weights that an adapter has in full."""
+    held = {
+        id(v)
+        for _, x in adapted(model)
+        if name in x.adapters and x.adapters[name].settings.full
+        for v in x.base_weights()
+    }
     return {w.path for w in weights(model) if id(w.variable) in held}
 
 
@@ -88,7 +104,7 @@ def _chosen(model, name):
     if not known:
         raise ValueError(f"{model.name} has no adapters: kft.add_lora(model) adds them.")
     if name is None and len(known) > 1:
-        raise ValueError(f"{model.name} has the adapters {', '.join(known)}: say which as `name`.")
+        raise ValueError(f"{model.name} has the adapters {', '.join(known)}: give one as `name`.")
     if name is not None and name not in known:
         raise ValueError(f"{model.name} has no adapter {name!r}; it has {', '.join(known)}.")
     return known[0] if name is None else name
@@ -97,28 +113,32 @@ def _chosen(model, name):
 # Loading ------------------------------------------------------------------------------------------
 
 
-def load_adapter(model, folder, name="default", check_base=True):
-    """Adds an adapter from a folder of PEFT's files, written by kft or by PEFT.
+def load_adapter(
+    model: keras.Model, folder: str | Path, name: str = "default", check_base: bool = True
+) -> list[str]:
+    """Add an adapter from a folder of PEFT's files, written by kft or by PEFT.
 
-    All but adapter and head is frozen, as `kft.add_lora` does. A head in the files goes into the
-    model's, which has to be the same; it is the adapter's own, as all else that it has in full. An
-    adapter of this name with the same layers and settings gets the values of the file. Tensors of
-    parts that the model has not, of a contact head for one, are skipped and named.
+    All but adapter and head is frozen, as in `kft.add_lora`. A head in the files needs a model with
+    the same head; it belongs to the adapter, as everything that it has in full. An adapter of this
+    name with the same layers and settings gets the values of the file. Tensors of parts that the
+    model does not have, such as a contact head, are skipped with a warning that names them. A model
+    of images without a `value_range` for 16 bits gets the one that the adapter was trained with;
+    one with another `value_range` keeps it, with a warning.
 
     Args:
-        model: a `kft.Model`, backbone or other Keras model.
-        folder: with adapter_config.json and adapter_model.safetensors (or .bin).
-        name: what the adapter is called here.
-        check_base: False puts it on another base too.
+        model: A `kft.Model`, backbone or other Keras model.
+        folder: Folder with adapter_config.json and adapter_model.safetensors (or .bin).
+        name: Name of the adapter in this model.
+        check_base: Whether the base has to be the one that the adapter was trained on.
 
     Returns:
-        list of the paths of the layers that have the adapter.
+        Paths of the layers that have the adapter.
 
     Raises:
-        FileNotFoundError: no such folder or files, or one that belongs to the adapter is missing.
-        ValueError: damaged, not LoRA, options of PEFT that are not supported; tensors that hold no
-            finite floating-point numbers; layers, biases or heads that adapter_config.json tells of
-            and that have no tensors, or the other way round; names or shapes that do not fit the
+        FileNotFoundError: No such folder or files, or one that belongs to the adapter is missing.
+        ValueError: Damaged files, not LoRA, options of PEFT that are not supported; tensors that
+            are not finite floating-point numbers; layers, biases or heads in adapter_config.json
+            without tensors, or tensors without an entry there; names or shapes that do not fit the
             model or its head; another base; an adapter of this name that differs.
 
     Example:
@@ -134,25 +154,28 @@ def load_adapter(model, folder, name="default", check_base=True):
         ['block_0/query', 'block_0/value']
     """
     folder = Path(folder)
-    settings, parts, values, full = _checked(model, folder, check_base)
+    settings, parts, values, full, value_range = _checked(model, folder, check_base)
     if name in names(model):
-        insist_unmerged(model)
+        check_unmerged(model)
         paths = _same(model, settings, name, folder)
         activate(model, name)
     else:
         paths = install(model, settings, name, np.random.default_rng(0))
     _assign(model, name, parts, values, full)
+    value_ranges.give(model, folder, value_range)
     return paths
 
 
 def _checked(model, folder, check_base):
-    """What a folder has for a model, with everything checked before the model is changed.
+    """Read a folder for a model, and check everything before the model is changed.
 
     Returns:
         {path: `Settings`}; {path: {part: array}} of adapters; {path: {weight: array}} of layers in
-        full, as torch has them; {path of a weight: array} of the head and what else lies beside.
+        full, as torch has them; {path of a weight: array} of the head and of kft_head.safetensors;
+        (black, white) of images of 16 bits, or None.
     """
     config, tensors, beside, about = read(folder)
+    value_range = value_ranges.from_metadata(folder, about)
     modules, everything = modules_of(model), layers(model)
     found = matching.placed(tensors, modules, model, folder)
     prefix = modules.prefix_of(list(found.modules))
@@ -166,17 +189,17 @@ def _checked(model, folder, check_base):
         for path, given in found.full.items()
     }
     full = _that_fit(model, modules, found.head | beside, folder)
-    matching.insist_complete(found, config, modules, model, folder)
-    insist_same(folder, about, tensors, beside)
+    matching.check_complete(found, config, modules, model, folder)
+    check_same(folder, about, tensors, beside)
     _check_base(model, folder, about if check_base else {}, {*full, *_paths(values)})
     if found.skipped:
         warnings.warn(
-            f"{folder} holds {len(found.skipped)} tensors of parts that {model.name} has not, and "
-            f"they are skipped: {listed(found.skipped, 3)}.",
+            f"{folder} holds {len(found.skipped)} tensors of parts that {model.name} does not "
+            f"have, and they are skipped: {listed(found.skipped, 3)}.",
             stacklevel=3,
         )
     settings |= dict.fromkeys({*values, *(p.rpartition("/")[0] for p in full)}, FULL)
-    return settings, found.parts, values, full
+    return settings, found.parts, values, full, value_range
 
 
 def _paths(values):
@@ -188,13 +211,13 @@ def _check_base(model, folder, about, without):
     if expected and (received := base_digest(model, without)) != expected:
         raise ValueError(
             f"{folder} was made on another base: its digest is {expected[:16]}, that of "
-            f"{model.name} is {received[:16]}. Load the weights that it was made on, or say "
+            f"{model.name} is {received[:16]}. Load the weights that it was made on, or give "
             f"check_base=False if the two differ on purpose."
         )
 
 
 def _assign(model, name, parts, values, full):
-    """Gives an adapter that counts alone the values of a file."""
+    """Give the only active adapter the values of a file."""
     everything = layers(model)
     for path, found in parts.items():
         for part, variable in everything[path].adapters[name].variables.items():
@@ -208,7 +231,7 @@ def _assign(model, name, parts, values, full):
 
 
 def _that_fit(model, modules, full, folder):
-    """The weights that learned in full, if the model has them; for a backbone, without the head."""
+    """Return the weights in full that the model has; for a backbone, without the head."""
     by_path = {w.path: w.variable for w in weights(model)}
     if full and not head_of(model):
         lacking = [path for path in full if path not in by_path]
@@ -232,7 +255,7 @@ def _that_fit(model, modules, full, folder):
 
 
 def _same(model, settings, name, folder):
-    """The paths, if the adapter of this name has the same layers and settings."""
+    """Return the paths, if the adapter of this name has the same layers and settings."""
     everything = dict(adapted(model))
     there = {
         path: x.adapters[name].settings for path, x in everything.items() if name in x.adapters
@@ -260,15 +283,15 @@ def _above(path):
 # The base -----------------------------------------------------------------------------------------
 
 
-def base_digest(model, without=()):
-    """Digests what an adapter is put on: all weights but the head, adapters, and `without`.
+def base_digest(model: keras.Model, without: Collection[str] = ()) -> str:
+    """Compute a digest of the base of an adapter: all weights but the head and adapters.
 
     Args:
-        model: a model or backbone; with merged adapters, what it was before.
-        without: paths of weights to leave out.
+        model: A model or backbone; merged adapters are taken out for it.
+        without: Paths of weights to leave out.
 
     Returns:
-        str of 64 hexadecimal digits, the same for a backbone and a model on top of it.
+        64 hexadecimal digits, the same for a backbone and a model on top of it.
     """
     holders = dict(adapted(model))
     before = {p: x.base_values() for p, x in holders.items()}

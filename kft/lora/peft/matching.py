@@ -1,47 +1,55 @@
-"""Which layer the tensors of an adapter's file belong to, and whether they are all there.
+"""Matching the tensors of an adapter's file with layers, and checking that none is missing.
 
 Reference: `peft` 0.21, `tuners/tuners_utils.py` (`check_target_module_exists`) and
-`utils/other.py` (`_set_trainable`), which say what `target_modules` and `modules_to_save` mean.
+`utils/other.py` (`_set_trainable`), which define `target_modules` and `modules_to_save`.
 
 Shapes: `I` inputs and `O` outputs of a layer, `r` rank.
 """
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from kft.keras_internals import own_weights
 from kft.lora.kinds import bias_size, kind_of, why_not
 from kft.lora.layers import Settings
 from kft.lora.owned import head_paths
+from kft.lora.peft.modules import Modules
 from kft.lora.peft.writing import CONFIG, PREFIX, SUFFIXES, as_torch
+from kft.messages import listed
 from kft.params import layers
-from kft.params.paths import listed
 
 _PARTS = {
-    "lora_A.weight": "a", "lora_B.weight": "b", "lora_embedding_A": "a", "lora_embedding_B": "b",
-    "lora_magnitude_vector": "magnitude", "base_layer.bias": "base_bias", "bias": "bias",
+    "lora_A.weight": "a",
+    "lora_B.weight": "b",
+    "lora_embedding_A": "a",
+    "lora_embedding_B": "b",
+    "lora_magnitude_vector": "magnitude",
+    "base_layer.bias": "base_bias",
+    "bias": "bias",
     "weight": "weight",
-}  # fmt: skip
-# Parts of Hugging Face's models that an output of kft's does not pass through.
-_OTHER_PARTS = re.compile(r"^(esm\.|vit\.|deit\.|dinov2\.)?(contact_head|pooler|lm_head)\.")
+}
 _LABELS = {"classifier", "score"}  # PEFT lists both, whichever the model has
 
 
 @dataclass
 class Found:
-    """What the tensors of a file are.
+    """The tensors of a file, by what they are.
 
     Attributes:
         parts: {path: {"a", "b", "magnitude" or "bias": array}} of adapters.
-        full: {path of a layer: {"weight" or "bias": array}} of layers that learned in full.
-        head: {path of a weight: array}, or {key: array} of a head that the model has not.
+        full: {path of a layer: {"weight" or "bias": array}} of layers that were trained in full.
+        head: {path of a weight: array}, or {key: array} of a head that the model does not have.
         modules: {module: path} of those with low-rank tensors or a bias, None for skipped ones.
-        skipped: names of tensors that belong to parts that the model has not.
-        other_full: modules of such parts that learned in full.
-        widths: {path: how many modules' adapters stand side by side in one}.
+        skipped: Names of tensors of parts that the model does not have.
+        other_full: Modules of such parts that were trained in full.
+        widths: {path: number of modules whose adapters stand side by side in one}.
     """
 
     parts: dict = field(default_factory=dict)
@@ -53,20 +61,19 @@ class Found:
     widths: dict = field(default_factory=dict)
 
 
-def placed(tensors, modules, model, folder):
-    """Finds the layer of each tensor.
+def placed(
+    tensors: Mapping[str, np.ndarray], modules: Modules, model: keras.Model, folder: Path
+) -> Found:
+    """Find the layer of each tensor.
 
     Args:
         tensors: {key: array}.
-        modules: the model's `Modules`.
-        model: that the adapter is for.
-        folder: what errors call the adapter.
-
-    Returns:
-        `Found`.
+        modules: The model's `Modules`.
+        model: The model that the adapter is for.
+        folder: What errors call the adapter.
 
     Raises:
-        ValueError: tensors that have no place.
+        ValueError: Tensors that belong to no layer.
     """
     found, pieces, unknown = Found(), {}, []
     known = set(layers(model))
@@ -82,13 +89,13 @@ def placed(tensors, modules, model, folder):
         path = modules.path(module) if end else None
         if path in known:
             pieces.setdefault(path, {}).setdefault(module, {})[_PARTS[end]] = value
-        elif _OTHER_PARTS.match(plain):
+        elif modules.is_elsewhere(plain):
             if _PARTS.get(end) not in ("bias", "base_bias"):  # with bias="all" PEFT has all of them
                 found.skipped.append(key)
                 low = _PARTS.get(end) in ("a", "b", "magnitude")
                 found.modules |= {module: None} if low else {}
                 found.other_full |= set() if low else {plain.rpartition(".")[0]}
-        elif plain.split(".")[0] in _LABELS:  # a head that the model has not
+        elif plain.split(".")[0] in _LABELS:  # a head that the model does not have
             found.head[plain] = value
         else:
             unknown.append(key)
@@ -103,12 +110,12 @@ def placed(tensors, modules, model, folder):
 
 
 def _plain(key, modules):
-    """A key without what PEFT adds for its wrappers; None for an untrained copy."""
+    """Return a key without what PEFT adds for its wrappers; None for an untrained copy."""
     if ".original_module." in key:
         return None
     if ".modules_to_save." not in key:
         return key
-    # Of some the adapter's name follows, and a name may be that of a weight.
+    # In some keys the adapter's name follows, and that may be the name of a weight.
     with_name = re.sub(r"\.modules_to_save\.", ".", key)
     without = re.sub(r"\.modules_to_save\.\w+\.", ".", key)
     places = (modules.in_head(with_name), modules.path(with_name.rpartition(".")[0]))
@@ -116,18 +123,20 @@ def _plain(key, modules):
 
 
 def _sort(found, path, by_module, modules, layer, folder):
-    """Puts the tensors of one layer where they belong."""
+    """Add the tensors of one layer to what was found."""
     if any("weight" in parts for parts in by_module.values()):
         if len(by_module) > 1 or modules.place(next(iter(by_module)))[1] > 1:
-            raise ValueError(f"{folder}: {path} is several modules in one, which kft reads with "
-                             f"adapters alone, not in full.")  # fmt: skip
+            raise ValueError(
+                f"{folder}: {path} is several modules in one, which kft reads with adapters alone, "
+                f"not in full."
+            )
         found.full[path] = next(iter(by_module.values()))
         return
     turned = {}
     for module, parts in by_module.items():
         found.modules[module] = path
         if ("a" in parts) != ("b" in parts):
-            raise ValueError(f"{folder}: {path} has one of lora_A and lora_B only.")
+            raise ValueError(f"{folder}: {path} has only one of lora_A and lora_B.")
         for part in ("a", "b"):
             if part in parts:
                 parts[part] = _as_matrix(parts[part], part)
@@ -143,7 +152,7 @@ def _sort(found, path, by_module, modules, layer, folder):
 
 
 def _as_matrix(value, part):
-    """(r, I) or (r, C, h, w); (O, r) or (O, r, 1, 1) -> (I, r); (r, O)."""
+    """Turn (r, I) or (r, C, h, w) into (I, r), and (O, r) or (O, r, 1, 1) into (r, O)."""
     if value.ndim == 4:
         value = value.transpose(0, 2, 3, 1) if part == "a" else value[:, :, 0, 0]
         value = value.reshape(len(value), -1)
@@ -151,20 +160,23 @@ def _as_matrix(value, part):
 
 
 def _side_by_side(joined, path, layer, folder):
-    """The parts of a layer that is several modules, and by how much its rank is larger.
+    """Return the parts of a layer that is several modules, and the factor of its rank.
 
     x [W1 W2] + s [x A1 B1, x A2 B2] = x [W1 W2] + s (x [A1 A2]) [[B1, 0], [0, B2]]
     """
     for part in ("bias", "magnitude"):
         if 0 < sum(part in parts for parts in joined) < len(joined):
             raise ValueError(f"{folder}: one half of {path} has a {part}, the other has none.")
-    together = {part: np.concatenate([np.ravel(parts[part]) for parts in joined])
-                for part in ("bias", "magnitude") if part in joined[0]}  # fmt: skip
+    together = {
+        part: np.concatenate([np.ravel(parts[part]) for parts in joined])
+        for part in ("bias", "magnitude")
+        if part in joined[0]
+    }
     low = [parts for parts in joined if "a" in parts]
     if not low:
         return together, 1
     if len({parts["a"].shape for parts in low}) > 1:
-        raise ValueError(f"{folder}: the modules that {path} is in one have ranks that differ.")
+        raise ValueError(f"{folder}: the modules that {path} is made of differ in rank.")
     outputs, rank = kind_of(layer).sizes_of(layer)[1] // len(joined), low[0]["a"].shape[1]
     if all(np.array_equal(parts["a"], low[0]["a"]) for parts in low):
         b = [
@@ -185,11 +197,26 @@ def _side_by_side(joined, path, layer, folder):
 # Settings -----------------------------------------------------------------------------------------
 
 
-def settings_of(path, layer, found, config, prefix, folder):
-    """`Settings` of one layer, with everything checked that could fail later.
+def settings_of(
+    path: str,
+    layer: keras.Layer,
+    found: Found,
+    config: Mapping[str, Any],
+    prefix: str,
+    folder: Path,
+) -> Settings:
+    """Return the settings of one layer, and check everything that could fail later.
+
+    Args:
+        path: Path of the layer.
+        layer: The layer.
+        found: The tensors of the file.
+        config: Content of adapter_config.json.
+        prefix: What stands before the names of modules in the file.
+        folder: What errors call the adapter.
 
     Raises:
-        ValueError: shapes, ranks or kinds of layers that do not fit.
+        ValueError: Shapes, ranks or kinds of layers that do not fit.
     """
     parts, width = found.parts[path], found.widths.get(path, 1)
     bias = "bias" in parts
@@ -199,16 +226,19 @@ def settings_of(path, layer, found, config, prefix, folder):
         )
     if "a" not in parts:
         if kind_of(layer) is None:
-            raise ValueError(f"{folder}: {path} is a {type(layer).__name__}, whose bias kft cannot "
-                             f"adapt.")  # fmt: skip
+            raise ValueError(
+                f"{folder}: {path} is a {type(layer).__name__}, whose bias kft cannot adapt."
+            )
         return Settings(0, 0.0, bias=True, prefix=prefix)
     if (reason := why_not(layer)) is not None:
         raise ValueError(f"{folder}: {path} cannot be adapted: {reason}.")
     module = next(m for m, p in found.modules.items() if p == path)
     rank = parts["a"].shape[1]
-    told = _pattern(config.get("rank_pattern"), module, config["r"]) * width
-    if rank != told or parts["b"].shape[0] != told:
-        raise ValueError(f"{folder}: {path} has rank {rank} in the tensors and {told} in {CONFIG}.")
+    expected = _pattern(config.get("rank_pattern"), module, config["r"]) * width
+    if rank != expected or parts["b"].shape[0] != expected:
+        raise ValueError(
+            f"{folder}: {path} has rank {rank} in the tensors and {expected} in {CONFIG}."
+        )
     sizes = kind_of(layer).sizes_of(layer)
     received = parts["a"].shape[0], parts["b"].shape[1]
     if received != sizes:
@@ -224,27 +254,36 @@ def settings_of(path, layer, found, config, prefix, folder):
         )
     table = isinstance(layer, keras.layers.Embedding)
     alpha = _pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
-    alpha *= math.sqrt(width) if rslora and width > 1 else width  # the scale stays
+    alpha *= math.sqrt(width) if rslora and width > 1 else width  # so that the scale is the same
     dropout = 0.0 if table else config.get("lora_dropout", 0.0)
     return Settings(rank, alpha, dropout, rslora, dora, bias, prefix=prefix)
 
 
 def _pattern(patterns, module, default):
-    """The value of the first pattern that matches the end of a module's name, as PEFT finds it."""
+    """Return the value of the first pattern that matches the end of a module's name, as PEFT."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
     return default
 
 
-# Whether all is there -----------------------------------------------------------------------------
+# Completeness -------------------------------------------------------------------------------------
 
 
-def insist_complete(found, config, modules, model, folder):
-    """Checks that the tensors are those that adapter_config.json tells of, no less and no more.
+def check_complete(
+    found: Found, config: Mapping[str, Any], modules: Modules, model: keras.Model, folder: Path
+) -> None:
+    """Check that the tensors are those of adapter_config.json, no less and no more.
+
+    Args:
+        found: The tensors of the file.
+        config: Content of adapter_config.json.
+        modules: The model's `Modules`.
+        model: The model that the adapter is for.
+        folder: What errors call the adapter.
 
     Raises:
-        ValueError: layers that should have an adapter, a bias or weights and have none, or the
+        ValueError: Layers that should have an adapter, a bias or weights and have none, or the
             other way round; no adapter at all.
     """
     low = {m: p for m, p in found.modules.items() if p is None or "a" in found.parts[p]}
@@ -255,39 +294,51 @@ def insist_complete(found, config, modules, model, folder):
     everything, head = layers(model), head_paths(model)
     named = modules.as_in(found.modules)
     named = {m: p for m, p in named.items() if p in everything and p not in head}
-    told = config.get("target_modules")
-    if told is not None and told != "all-linear":
-        wanted = {m for m, p in named.items() if _targeted(config, m)
-                  and why_not(everything[p]) is None and p not in found.full}  # fmt: skip
+    targets = config.get("target_modules")
+    if targets is not None and targets != "all-linear":
+        wanted = {
+            m
+            for m, p in named.items()
+            if _targeted(config, m) and why_not(everything[p]) is None and p not in found.full
+        }
         also = {p: m for m, p in named.items()} | {p: modules.full(p) for p in named.values()}
-        extra = {m for m, p in low.items()
-                 if not _targeted(config, m) and not _targeted(config, also.get(p, m))}  # fmt: skip
-        _compare(wanted, extra, set(low),
-                 "an adapter", f"target_modules={_short(told)}", folder)  # fmt: skip
+        extra = {
+            m
+            for m, p in low.items()
+            if not _targeted(config, m) and not _targeted(config, also.get(p, m))
+        }
+        entry = f"target_modules={_short(targets)}"
+        _compare(wanted, extra, set(low), "an adapter", entry, folder)
     biased = {m for m, p in found.modules.items() if p and "bias" in found.parts[p]}
     kind = config.get("bias", "none")
     of_targets = set(low) if kind == "lora_only" else set(named) if kind == "all" else set()
-    wanted = {m for m in of_targets if named.get(m) and bias_size(everything[named[m]])
-              and kind_of(everything[named[m]]) and named[m] not in found.full}  # fmt: skip
+    wanted = {
+        m
+        for m in of_targets
+        if named.get(m) and bias_size(everything[named[m]])
+        if kind_of(everything[named[m]]) and named[m] not in found.full
+    }
     _compare(wanted, biased - wanted, biased, "a bias", f"bias={kind!r}", folder)
-    _insist_saved(found, config, modules, named, folder)
+    _check_saved(found, config, modules, named, folder)
 
 
 def _targeted(config, module):
     """Whether PEFT would adapt a module."""
     excluded = config.get("exclude_modules")
-    if excluded and (re.fullmatch(excluded, module) if isinstance(excluded, str)
-                     else _ends(module, excluded)):  # fmt: skip
+    if isinstance(excluded, str) and excluded:
+        if re.fullmatch(excluded, module):
+            return False
+    elif excluded and _ends(module, excluded):
         return False
     saved = config.get("modules_to_save") or ()
     if any(re.match(rf"(^|.*\.){re.escape(m)}($|\..*)", module) for m in saved):
         return False
-    told = config["target_modules"]
-    if isinstance(told, str):
-        return re.fullmatch(told, module) is not None
-    if not _ends(module, told):
+    targets = config["target_modules"]
+    if isinstance(targets, str):
+        return re.fullmatch(targets, module) is not None
+    if not _ends(module, targets):
         return False
-    if module in told or (only := config.get("layers_to_transform")) is None or only == []:
+    if module in targets or (only := config.get("layers_to_transform")) is None or only == []:
         return True
     patterns = config.get("layers_pattern") or [r"[^.]*"]
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -300,28 +351,28 @@ def _ends(module, names):
     return any(f".{module}".endswith(f".{name}") for name in names)
 
 
-def _short(told):
-    return repr(told) if isinstance(told, str) else f"[{listed(map(repr, told), 3)}]"
+def _short(names):
+    return repr(names) if isinstance(names, str) else f"[{listed(map(repr, names), 3)}]"
 
 
-def _compare(wanted, too_many, there, what, told, folder):
+def _compare(wanted, too_many, there, what, entry, folder):
     lacking = sorted(wanted - there)
     if lacking:
         raise ValueError(
-            f"{folder}: {len(lacking)} of {len(wanted)} modules that {CONFIG} tells of "
-            f"({told}) have no tensors of {what}: {listed(lacking, 3)}. The files are not of one "
-            f"adapter, or not whole: copy or save it again."
+            f"{folder}: {len(lacking)} of {len(wanted)} modules in {CONFIG} ({entry}) have no "
+            f"tensors of {what}: {listed(lacking, 3)}. The files are incomplete or not of one "
+            f"adapter: copy or save it again."
         )
     if too_many:
         raise ValueError(
-            f"{folder}: {listed(sorted(too_many), 3)} have tensors of {what}, of which {CONFIG} "
-            f"tells nothing ({told}). The files are not of one adapter: copy or save it again."
+            f"{folder}: {listed(sorted(too_many), 3)} have tensors of {what}, which {CONFIG} does "
+            f"not list ({entry}). The files are not of one adapter: copy or save it again."
         )
 
 
-def _insist_saved(found, config, modules, named, folder):
-    """Checks `modules_to_save`."""
-    told = list(dict.fromkeys(config.get("modules_to_save") or ()))
+def _check_saved(found, config, modules, named, folder):
+    """Check `modules_to_save`."""
+    saved = list(dict.fromkeys(config.get("modules_to_save") or ()))
     keys = [modules.head.get(path, path) for path in found.head]
     there = {key.rpartition(".")[0] for key in keys}
     there |= {m for m, path in modules.as_in(found.modules).items() if path in found.full}
@@ -330,19 +381,19 @@ def _insist_saved(found, config, modules, named, folder):
     def matched(module, name):
         return any(x.endswith(name) for x in (*_above(module), module))
 
-    empty = [name for name in told if not any(matched(m, name) for m in there)]
-    if _LABELS & (set(told) - set(empty)):
+    empty = [name for name in saved if not any(matched(m, name) for m in there)]
+    if _LABELS & (set(saved) - set(empty)):
         empty = [name for name in empty if name not in _LABELS]
     if empty:
         raise ValueError(
-            f"{folder}: modules_to_save of {CONFIG} names {listed(empty, 3)}, of which there are "
-            f"no tensors. The files are not of one adapter, or not whole: copy or save it again."
+            f"{folder}: modules_to_save of {CONFIG} names {listed(empty, 3)}, which have no "
+            f"tensors. The files are incomplete or not of one adapter: copy or save it again."
         )
-    wanted = {m for m in named if any(matched(m, name) for name in told)}
+    wanted = {m for m in named if any(matched(m, name) for name in saved)}
     of_head = {key.rpartition(".")[0] for key in modules.head.values()}
     wanted |= of_head if there & of_head else set()
-    extra = {m for m in there if not any(matched(m, name) for name in told)}
-    _compare(wanted, extra, there, "weights in full", f"modules_to_save={_short(told)}", folder)
+    extra = {m for m in there if not any(matched(m, name) for name in saved)}
+    _compare(wanted, extra, there, "weights in full", f"modules_to_save={_short(saved)}", folder)
 
 
 def _above(module):
@@ -350,15 +401,22 @@ def _above(module):
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def weights_of(layer, by_suffix, path, folder):
-    """{name of a weight: array as torch has it} of a layer that learned in full.
+def weights_of(
+    layer: keras.Layer, by_suffix: Mapping[str, np.ndarray], path: str, folder: Path
+) -> dict[str, np.ndarray]:
+    """Return {name of a weight: array as torch has it} of a layer that was trained in full.
+
+    Args:
+        layer: The layer.
+        by_suffix: {"weight" or "bias": array}.
+        path: Path of the layer.
+        folder: What errors call the adapter.
 
     Raises:
-        ValueError: weights that are missing, too many or of another shape.
+        ValueError: Weights that are missing, too many or of another shape.
     """
-    own = layer.own_paths() if hasattr(layer, "own_paths") else [
-        v.name for v in (*layer._trainable_variables, *layer._non_trainable_variables)
-    ]  # fmt: skip
+    adapted = hasattr(layer, "own_paths")
+    own = layer.own_paths() if adapted else [v.name for v in own_weights(layer)]
     wanted = {name: SUFFIXES.get(name) for name in own}
     if set(wanted.values()) != set(by_suffix):
         raise ValueError(
@@ -366,7 +424,7 @@ def weights_of(layer, by_suffix, path, folder):
             f"{listed(own, 3)}."
         )
     given = {name: by_suffix[suffix] for name, suffix in wanted.items()}
-    variables = {v.name: v for v in (*layer._trainable_variables, *layer._non_trainable_variables)}
+    variables = {v.name: v for v in own_weights(layer)}
     for name, value in given.items():
         shape = tuple(variables[name].shape)
         if name == "kernel" and isinstance(layer, keras.layers.EinsumDense):

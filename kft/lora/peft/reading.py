@@ -1,52 +1,72 @@
-"""Reading adapters: a folder of PEFT's files, and what can be checked in them alone."""
+"""Reading a folder of PEFT's files, with the checks that need no model."""
 
 import hashlib
 import json
 import math
 import re
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from kft.backbones.checkpoints import read_safetensors
 from kft.files import finish_replacing
 from kft.lora.peft.writing import CONFIG, HEAD, TENSORS, digest
-from kft.params.paths import listed
+from kft.messages import listed
 
 _OLDER = "adapter_model.bin"
 
-# Options of PEFT's LoraConfig that change what an adapter computes and that are not read here.
-_FOREIGN = (
-    "layer_replication", "lora_bias", "megatron_config", "trainable_token_indices",
-    "target_parameters", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config",
-    "kasa_config", "monteclora_config", "fan_in_fan_out",
-)  # fmt: skip
-# What is read of the file, by JSON's names for it; the first two have to be there.
+# Options of PEFT's LoraConfig that change what an adapter computes and that are not supported.
+_UNSUPPORTED = (
+    "layer_replication",
+    "lora_bias",
+    "megatron_config",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "fan_in_fan_out",
+)
+# Options that are read, with their types in JSON; the first two are required.
 _READ = {
-    "r": ("an integer", int), "lora_alpha": ("a number", int, float),
+    "r": ("an integer", int),
+    "lora_alpha": ("a number", int, float),
     "lora_dropout": ("a number", int, float),
-    "rank_pattern": ("an object", dict), "alpha_pattern": ("an object", dict),
-    "use_rslora": ("true or false", bool), "use_dora": ("true or false", bool),
-    "target_modules": ("a list or a string", list, str), "modules_to_save": ("a list", list),
+    "rank_pattern": ("an object", dict),
+    "alpha_pattern": ("an object", dict),
+    "use_rslora": ("true or false", bool),
+    "use_dora": ("true or false", bool),
+    "target_modules": ("a list or a string", list, str),
+    "modules_to_save": ("a list", list),
     "bias": ("a string", str),
-}  # fmt: skip
-# Ways to begin after which the base itself is another one.
+}
+# Initialisations that change the base itself.
 _OTHER_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-def read(folder):
-    """Everything in an adapter's folder.
+def read(
+    folder: Path,
+) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], dict[str, str]]:
+    """Read everything in an adapter's folder.
 
     Args:
-        folder: `Path`.
+        folder: The folder.
 
     Returns:
-        dict, the content of adapter_config.json without what is null in it; {key: float32 array};
-        {path: array} of what lies beside them; {str: str}, the metadata.
+        The content of adapter_config.json without entries that are null; {key: float32 array} of
+        PEFT's tensors; {path: array} of kft_head.safetensors; the metadata.
 
     Raises:
-        FileNotFoundError: no such folder, or a file that belongs to the adapter is missing.
-        ValueError: a file that is damaged, or not the one that was saved with the others; options
-            that are not supported; values that are no numbers, or out of range.
-        OSError: saving was interrupted, and cannot be finished here.
+        FileNotFoundError: No such folder, or a file that belongs to the adapter is missing.
+        ValueError: A file that is damaged, or not the one that was saved with the others; options
+            that are not supported; values that are not finite, or out of range.
+        OSError: Saving was interrupted, and cannot be finished here.
     """
     from safetensors import safe_open
 
@@ -75,7 +95,7 @@ def _config(folder):
     try:
         config = json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(f"{file}: no JSON ({error}). Copy or save it again.") from None
+        raise ValueError(f"{file}: not JSON ({error}). Copy or save it again.") from None
     if not isinstance(config, dict):
         raise ValueError(
             f"{file}: expected a JSON object, received a {type(config).__name__}: give the folder "
@@ -84,14 +104,14 @@ def _config(folder):
     config = {option: value for option, value in config.items() if value is not None}
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{folder}: peft_type is {config.get('peft_type')!r}, expected 'LORA'.")
-    foreign = [option for option in _FOREIGN if config.get(option)]
+    unsupported = [option for option in _UNSUPPORTED if config.get(option)]
     if str(config.get("init_lora_weights", True)).lower().startswith(_OTHER_BASES):
-        foreign.append("init_lora_weights")
-    if foreign:
+        unsupported.append("init_lora_weights")
+    if unsupported:
         raise ValueError(
-            f"{folder}: {foreign[0]}={config[foreign[0]]!r} is not supported by kft. What is: r, "
-            f"lora_alpha, rank_pattern, alpha_pattern, lora_dropout, bias, use_rslora, use_dora, "
-            f"modules_to_save."
+            f"{folder}: {unsupported[0]}={config[unsupported[0]]!r} is not supported by kft, which "
+            f"reads r, lora_alpha, rank_pattern, alpha_pattern, lora_dropout, bias, use_rslora, "
+            f"use_dora and modules_to_save."
         )
     for i, (option, (kind, *types)) in enumerate(_READ.items()):
         if type(config.get(option)) not in types and (i < 2 or option in config):
@@ -104,7 +124,7 @@ def _config(folder):
 
 
 def _in_range(config, file):
-    """Refuses numbers with which nothing could be computed; JSON in Python knows NaN."""
+    """Check that numbers are in range; JSON in Python also reads NaN."""
 
     def rank(value):
         return isinstance(value, int) and not isinstance(value, bool) and value > 0
@@ -113,12 +133,18 @@ def _in_range(config, file):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and math.isfinite(value) and value > 0
 
-    checks = [("r", config["r"], rank, "an integer above 0"),
-              ("lora_alpha", config["lora_alpha"], alpha, "a number above 0"),
-              ("lora_dropout", config.get("lora_dropout", 0.0), lambda x: 0 <= x < 1,
-               "at least 0 and below 1")]  # fmt: skip
-    for what, check, kind in (("rank_pattern", rank, "integers above 0"),
-                              ("alpha_pattern", alpha, "numbers above 0")):  # fmt: skip
+    def dropout(value):
+        return 0 <= value < 1
+
+    checks = [
+        ("r", config["r"], rank, "an integer above 0"),
+        ("lora_alpha", config["lora_alpha"], alpha, "a number above 0"),
+        ("lora_dropout", config.get("lora_dropout", 0.0), dropout, "at least 0 and below 1"),
+    ]
+    for what, check, kind in (
+        ("rank_pattern", rank, "integers above 0"),
+        ("alpha_pattern", alpha, "numbers above 0"),
+    ):
         checks += [(f"{what}[{p!r}]", v, check, kind) for p, v in config.get(what, {}).items()]
     for what, value, check, kind in checks:
         if not check(value):
@@ -129,33 +155,33 @@ def _in_range(config, file):
         raise ValueError(f"{file}: bias must be none, lora_only or all, received {bias!r}.")
     for what in ("rank_pattern", "alpha_pattern"):
         for pattern in config.get(what, {}):
-            _insist_pattern(pattern, what, file)
+            _check_pattern(pattern, what, file)
     for what in ("target_modules", "exclude_modules"):
         if isinstance(config.get(what), str):
-            _insist_pattern(config[what], what, file)
+            _check_pattern(config[what], what, file)
 
 
-def _insist_pattern(pattern, what, file):
+def _check_pattern(pattern, what, file):
     try:
         re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"{file}: {what} has {pattern!r}, which is no regular expression ({error})."
+            f"{file}: {what} has {pattern!r}, which is not a regular expression ({error})."
         ) from None
 
 
 def _numbers(file, dtype="float32"):
-    """{key: array} of a file of tensors; each is finite and stored as floating-point numbers."""
+    """Return {key: array} of a file of tensors, which have to be finite floating-point numbers."""
     tensors = read_safetensors(file, dtype)
     if wrong := tensors.no_floats(tensors):
-        raise ValueError(f"{file}: {wrong[0]}. kft reads no quantised adapters.")
+        raise ValueError(f"{file}: {wrong[0]}. kft does not read quantised adapters.")
     return dict(tensors)
 
 
 def _beside(folder, about):
-    """What lies in kft_head.safetensors, if it is of this adapter."""
-    file, told = folder / HEAD, about.get("kft_files")
-    expected = json.loads(told) if told else {}
+    """Return the content of kft_head.safetensors, if it is of this adapter."""
+    file, known = folder / HEAD, about.get("kft_files")
+    expected = json.loads(known) if known else {}
     lacking = [name for name in expected if not (folder / name).exists()]
     if lacking:
         raise FileNotFoundError(
@@ -164,25 +190,32 @@ def _beside(folder, about):
         )
     if not file.exists():
         return {}
-    # Files of kft of before this was noted have a digest of their base at least.
-    if HEAD not in expected and (told or "kft_base" not in about):
+    # Files of earlier versions of kft, which did not note this, have a digest of their base.
+    if HEAD not in expected and (known or "kft_base" not in about):
         warnings.warn(
-            f"{file} is not of the adapter beside it, and is not loaded: it was left by another.",
+            f"{file} belongs to another adapter than the files next to it, and is not loaded.",
             stacklevel=5,
         )
         return {}
     return _numbers(file, dtype=None)
 
 
-def insist_same(folder, about, tensors, beside):
-    """Checks that the files are those that were saved together.
+def check_same(
+    folder: Path,
+    about: Mapping[str, str],
+    tensors: Mapping[str, np.ndarray],
+    beside: Mapping[str, np.ndarray],
+) -> None:
+    """Check that the files are those that were saved together.
 
     Args:
-        folder: `Path`.
-        about, tensors, beside: as `read` returns them.
+        folder: The folder.
+        about: The metadata.
+        tensors: {key: array} of PEFT's tensors.
+        beside: {path: array} of kft_head.safetensors.
 
     Raises:
-        ValueError: one is another than the metadata say.
+        ValueError: A file is not the one that the metadata describe.
     """
     found = {
         CONFIG: lambda: hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(),

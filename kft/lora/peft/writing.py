@@ -1,4 +1,4 @@
-"""Writing adapters: a folder of PEFT's files, replaced as a whole.
+"""Writing a folder of PEFT's files, which replaces an earlier one as a whole.
 
 Reference: `peft` 0.21, `utils/save_and_load.py`.
 
@@ -9,34 +9,45 @@ import collections
 import hashlib
 import json
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from kft.files import written_together
+from kft.files import atomic_replace
 from kft.lora.kinds import LoRAConv2D, LoRAEinsumDense
+from kft.lora.layers import Settings
 from kft.lora.owned import adapted, head_paths
+from kft.lora.peft.modules import Modules
 from kft.params import weights
 
 CONFIG, TENSORS, HEAD = "adapter_config.json", "adapter_model.safetensors", "kft_head.safetensors"
 PREFIX = "base_model.model."
 # What torch calls the weights of a layer.
-SUFFIXES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias",
-            "bias": "bias"}  # fmt: skip
+SUFFIXES = {
+    "kernel": "weight",
+    "embeddings": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "bias": "bias",
+}
 
 
-def tensors_of(model, modules, name):
-    """All that one adapter is.
+def tensors_of(
+    model: keras.Model, modules: Modules, name: str
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Settings]]:
+    """Return everything that belongs to one adapter.
 
     Args:
-        model: with the adapter.
-        modules: its `Modules`.
-        name: of the adapter.
+        model: The model with the adapter.
+        modules: Its `Modules`.
+        name: Name of the adapter.
 
     Returns:
-        Three dicts: {key of PEFT: array}; {path of a weight: array} of what PEFT has no place for;
-        and {path: `Settings`} of the layers.
+        {key of PEFT: array}; {path of a weight: array} of what PEFT has no place for; {path:
+        settings} of the layers.
     """
     found = [(path, x, x.adapters[name]) for path, x in adapted(model) if name in x.adapters]
     tensors, beside, settings = {}, {}, {}
@@ -66,13 +77,13 @@ def _known_to_peft(layer, modules, path):
 
 
 def _paths_by_layer(model):
-    """{path of a layer: paths of its own weights, in its own order, those of adapters aside}."""
+    """Return {path of a layer: paths of its own weights, without those of adapters}."""
     by_id = {id(w.variable): w.path for w in weights(model)}
-    return {path: [by_id[id(v)] for v in x._own()] for path, x in adapted(model)}
+    return {path: [by_id[id(v)] for v in x.base_weights()] for path, x in adapted(model)}
 
 
 def _low_rank(layer, adapter, modules):
-    """The tensors of one layer's adapter; a layer that is several modules has A in each."""
+    """Return the tensors of one layer's adapter; a layer that is several modules has A in each."""
     parts = {part: keras.ops.convert_to_numpy(v) for part, v in adapter.variables.items()}
     tensors = {}
     for i, module in enumerate(modules):
@@ -106,13 +117,19 @@ def _written(layer, parts, module):
     return {key: np.ascontiguousarray(value) for key, value in tensors.items()}
 
 
-def as_torch(layer, weight, value):
-    """A weight of a Keras layer as torch has it."""
+def as_torch(layer: keras.Layer, weight: str, value: np.ndarray) -> np.ndarray:
+    """Return a weight of a Keras layer as torch has it.
+
+    Args:
+        layer: The layer.
+        weight: Name of the weight, for example "kernel".
+        value: Its array.
+    """
     if weight == "kernel":
         if isinstance(layer, keras.layers.Conv2D):
             value = value.transpose(3, 2, 0, 1)  # (h, w, I, O) -> (O, I, h, w)
         elif isinstance(layer, LoRAEinsumDense):
-            value = value.transpose(layer._order()).reshape(layer.sizes).T
+            value = value.transpose(layer.kernel_order()).reshape(layer.sizes).T
         else:
             value = value.T
     elif weight == "bias":
@@ -120,31 +137,34 @@ def as_torch(layer, weight, value):
     return np.ascontiguousarray(value)
 
 
-def from_torch(layer, weight, value):
-    """The inverse of `as_torch`.
+def from_torch(layer: keras.Layer, weight: str, value: np.ndarray) -> np.ndarray:
+    """Return the inverse of `as_torch`.
 
-    Raises:
-        ValueError: a shape that does not fit.
+    Args:
+        layer: The layer.
+        weight: Name of the weight, for example "kernel".
+        value: The array as torch has it.
     """
     if weight == "kernel":
         if isinstance(layer, keras.layers.Conv2D):
             return value.transpose(2, 3, 1, 0)
-        return layer._unflat(value.T) if isinstance(layer, LoRAEinsumDense) else value.T
+        return layer.unflattened(value.T) if isinstance(layer, LoRAEinsumDense) else value.T
     return value
 
 
-def config_of(model, modules, settings, tensors, beside):
-    """What adapter_config.json says of an adapter.
+def config_of(
+    model: keras.Model,
+    modules: Modules,
+    settings: Mapping[str, Settings],
+    beside: Collection[str],
+) -> dict[str, Any]:
+    """Return the content of adapter_config.json.
 
     Args:
-        model: with the adapter.
-        modules: its `Modules`.
-        settings: {path: `Settings`}.
-        tensors: by PEFT's keys.
-        beside: what lies in kft_head.safetensors.
-
-    Returns:
-        dict.
+        model: The model with the adapter.
+        modules: Its `Modules`.
+        settings: {path of a layer: settings}.
+        beside: Paths of the weights in kft_head.safetensors.
     """
     low_rank = {path: s for path, s in settings.items() if s.rank}
     most = {
@@ -152,10 +172,14 @@ def config_of(model, modules, settings, tensors, beside):
         for what in ("rank", "alpha")
     }
     differing = {
-        what: {f"^{re.escape(module)}$": getattr(s, what) for p, s in low_rank.items()
-               if getattr(s, what) != most[what] for module in modules.all_of(p)}
+        what: {
+            f"^{re.escape(module)}$": getattr(s, what)
+            for p, s in low_rank.items()
+            if getattr(s, what) != most[what]
+            for module in modules.all_of(p)
+        }
         for what in ("rank", "alpha")
-    }  # fmt: skip
+    }
     bias = "none"
     if any(s.bias for s in settings.values()):
         bias = "lora_only" if all(s.rank for s in settings.values() if s.bias) else "all"
@@ -182,7 +206,7 @@ def config_of(model, modules, settings, tensors, beside):
 
 
 def _saved(modules, settings, beside):
-    """The modules that PEFT's file has in full, None for none."""
+    """Return the modules that PEFT's file has in full, None for none."""
     inside = {path.rpartition("/")[0] for path in beside} | {
         path.rpartition("/")[0] for path in modules.head
     }
@@ -190,8 +214,8 @@ def _saved(modules, settings, beside):
     return [*(["classifier"] if modules.head else []), *found] or None
 
 
-def digest(tensors):
-    """Of tensors by name: SHA-256 of names, types, shapes and bytes, 64 hexadecimal digits."""
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of tensors, 64 hexadecimal digits."""
     found = hashlib.sha256()
     for key in sorted(tensors):
         value = np.ascontiguousarray(tensors[key])
@@ -200,21 +224,28 @@ def digest(tensors):
     return found.hexdigest()
 
 
-def write(folder, config, tensors, about, beside):
-    """Writes an adapter's files, which replace those of an earlier one as a whole.
+def write(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    about: Mapping[str, str],
+    beside: Mapping[str, np.ndarray],
+) -> Path:
+    """Write an adapter's files, which replace those of an earlier one as a whole.
 
     Args:
-        folder: is made.
-        config: dict for adapter_config.json.
-        tensors, beside: {key: array} for the two files of tensors; the second may be empty.
-        about: {str: str} for the metadata of adapter_model.safetensors; the digests are added.
+        folder: Where to write; the folder is made.
+        config: Content of adapter_config.json.
+        tensors: {key: array} for adapter_model.safetensors.
+        about: Metadata of adapter_model.safetensors; the digests are added.
+        beside: {path: array} for kft_head.safetensors; may be empty.
 
     Returns:
-        The folder, a `Path`.
+        The folder.
 
     Raises:
-        NotADirectoryError: the folder is a file, or in one.
-        OSError: it cannot be written.
+        NotADirectoryError: The folder is a file, or in one.
+        OSError: It cannot be written.
     """
     from safetensors.numpy import save_file
 
@@ -223,14 +254,14 @@ def write(folder, config, tensors, about, beside):
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise NotADirectoryError(
-            f"folder must be a folder or a new name for one, received {folder}, and "
+            f"folder must be a folder or a new name for one, received {folder}, but "
             f"{next(x for x in (folder, *folder.parents) if x.exists())} is a file."
         ) from None
     text = json.dumps(config, indent=2) + "\n"
     digests = {CONFIG: hashlib.sha256(text.encode()).hexdigest(), TENSORS: digest(tensors)}
     if beside:
         digests[HEAD] = digest(beside)
-    with written_together(folder, [CONFIG, TENSORS, HEAD]) as aside:
+    with atomic_replace(folder, [CONFIG, TENSORS, HEAD]) as aside:
         save_file(tensors, aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)})
         if beside:
             save_file(beside, aside / HEAD, metadata={"format": "np"})

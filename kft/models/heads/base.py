@@ -1,38 +1,57 @@
-"""What all heads share: pooling over positions, and classes or numbers as answers.
+"""What all heads have in common: pooling over positions, and outputs that are classes or numbers.
 
-Dense layers work in float32 under every dtype policy: answers near each other must stay apart. The
-last starts from zero, and so the head from the prior (Dosovitskiy et al. 2021, section 3.2).
+Dense layers work in float32 under every dtype policy, so that outputs close to each other stay
+distinct. The last layer starts from zero, so that the untrained head predicts the prior
+(Dosovitskiy et al. 2021, section 3.2).
 
 Shapes: `B` inputs in a batch, `L` positions, `D` width, `K` outputs.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kft.backbones.composite import Composite
+from kft.data.task import Task
 from kft.models.losses import AbsoluteError, CrossEntropy, SquaredError
 
 POOLINGS = ("mean", "cls", "max", "attention")
 
 
+class _OnPositions(Composite):
+    """A layer that is called with features and a mask of positions."""
+
+    def build_from_config(self, config: dict) -> None:
+        """Build from the shapes in a saved model, where the mask may have its earlier name."""
+        shapes = dict(config.get("shapes_dict") or {})
+        if "residue_mask_shape" in shapes:
+            shapes["position_mask_shape"] = shapes.pop("residue_mask_shape")
+            config = {**config, "shapes_dict": shapes}
+        super().build_from_config(config)
+
+
 @keras.saving.register_keras_serializable("kft")
-class Pooling(Composite):
-    """Turns features of positions into one vector per input.
+class Pooling(_OnPositions):
+    """Pooling of the features of positions into one vector per input.
 
     Args:
-        kind: "mean" over the positions that count; "max" over them; "cls", the first position,
-            which ESM-2 and ViT reserve for the whole input; or "attention", a mean weighted by a
-            learned score of each position (Bahdanau et al. 2015 with one layer; starts as the
-            plain mean).
+        kind: "mean" over the positions that the mask marks; "max" over them; "cls", the first
+            position, which ESM-2 and ViT reserve for the whole input; or "attention", a mean
+            weighted by a learned score of each position (Bahdanau et al. 2015 with one layer),
+            which starts as the plain mean.
 
     Call with float (B, L, D), or (B, height, width, D) whose pixels are the positions, and bool
-    (B, L) or (B, height, width), or None where every position counts; returns (B, D). Features
-    (B, D) are pooled already and come back as they are.
+    (B, L) or (B, height, width), or None for all positions; returns (B, D). Features (B, D) are
+    pooled already and are returned unchanged.
 
     Raises:
-        ValueError: unknown kind, features of another rank, or "cls" of pixels, of which none is
-            reserved for the whole.
+        ValueError: If the kind is unknown, if features have another rank, or for "cls" of pixels,
+            none of which is reserved for the whole image.
 
     Example:
         >>> features = np.array([[[1.0], [2.0], [6.0]]])
@@ -41,7 +60,7 @@ class Pooling(Composite):
         2.0
     """
 
-    def __init__(self, kind="mean", **kwargs):
+    def __init__(self, kind: str | None = "mean", **kwargs: Any):
         super().__init__(**kwargs)
         if kind not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, received {kind!r}.")
@@ -53,7 +72,8 @@ class Pooling(Composite):
             )
             self.score = self.part(score)
 
-    def build(self, features_shape, residue_mask_shape=None):
+    def build(self, features_shape, position_mask_shape=None):
+        """Create the weights, if there are any."""
         rank = len(features_shape)
         if rank not in (2, 3, 4) or (rank == 4 and self.kind == "cls"):
             raise ValueError(
@@ -64,54 +84,62 @@ class Pooling(Composite):
             self.score.build((features_shape[0], None, features_shape[-1]))
         self.built = True
 
-    def call(self, features, residue_mask=None):
+    def call(self, features, position_mask=None):
+        """Pool features (B, L, D) into (B, D)."""
         if len(features.shape) == 2:
             return features
         if len(features.shape) == 4:  # (B, height, width, D) -> (B, L, D)
             batch, height, width, depth = ops.shape(features)
             features = ops.reshape(features, (batch, height * width, depth))
-            if residue_mask is not None:
-                residue_mask = ops.reshape(residue_mask, (batch, height * width))
+            if position_mask is not None:
+                position_mask = ops.reshape(position_mask, (batch, height * width))
         if self.kind == "cls":
             return features[:, 0]
-        if residue_mask is None:
-            residue_mask = ops.ones(ops.shape(features)[:2], dtype="bool")
+        if position_mask is None:
+            position_mask = ops.ones(ops.shape(features)[:2], dtype="bool")
         if self.kind == "max":
-            counted = ops.expand_dims(residue_mask, -1)  # (B, L, 1)
-            return ops.max(ops.where(counted, features, -float("inf")), axis=1)
+            marked = ops.expand_dims(position_mask, -1)  # (B, L, 1)
+            return ops.max(ops.where(marked, features, -float("inf")), axis=1)
         if self.kind == "attention":
             scores = ops.cast(self.score(features)[..., 0], "float32")  # (B, L)
-            weights = ops.softmax(ops.where(residue_mask, scores, -1e9), axis=-1)
+            weights = ops.softmax(ops.where(position_mask, scores, -1e9), axis=-1)
         else:
-            counted = ops.cast(residue_mask, "float32")
-            weights = counted / ops.sum(counted, axis=-1, keepdims=True)  # (B, L)
+            marked = ops.cast(position_mask, "float32")
+            weights = marked / ops.sum(marked, axis=-1, keepdims=True)  # (B, L)
         return ops.einsum("bl,bld->bd", ops.cast(weights, features.dtype), features)
 
-    def compute_output_spec(self, features, residue_mask=None):
+    def compute_output_spec(self, features, position_mask=None):
+        """Return the shape of the output."""
         shape = features.shape[0], features.shape[-1]
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Return the arguments."""
         return {**super().get_config(), "kind": self.kind}
 
 
-class _Head(Composite):
-    """Pooling where there is one, dropout where there is any, then a dense layer.
+class Head(_OnPositions):
+    """Base of all heads: pooling if there is any, dropout, then a dense layer.
 
     Attributes:
-        task: what is answered, as in `kft.data.Dataset.task`.
-        per_residue: whether every position has an answer of its own.
-        pooling: the `Pooling` layer, or None.
+        task: The `kft.data.task.Task` that the head predicts.
+        units: Number K of outputs per record or residue.
+        pooling: The `Pooling` layer, or None.
     """
 
-    task = None
-    per_residue = False
+    task: Task
     pools = True
-    activation = None
-    last = "dense"  # what the layer that answers is called
+    activation: str | None = None
+    last = "dense"  # the attribute that holds the last layer
 
     def __init__(
-        self, units, pooling=None, dropout=0.0, kernel_initializer="zeros", name="head", **kwargs
+        self,
+        units: int,
+        pooling: str | None = None,
+        dropout: float = 0.0,
+        kernel_initializer: Any = "zeros",
+        name: str = "head",
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.units = units
@@ -126,44 +154,87 @@ class _Head(Composite):
         last = _dense(units, self.last, self.kernel_initializer, self.activation)
         setattr(self, self.last, self.part(last))
 
-    def build(self, features_shape, residue_mask_shape=None):
+    @property
+    def per_residue(self) -> bool:
+        """Whether every position has outputs of its own."""
+        return self.task.per_residue
+
+    def build(self, features_shape, position_mask_shape=None):
+        """Create the weights."""
         if self.per_residue and len(features_shape) < 3:
             raise ValueError(
-                f"{type(self).__name__} answers for every position of features (B, L, D), received "
-                f"shape {tuple(features_shape)}."
+                f"{type(self).__name__} predicts for every position of features (B, L, D), "
+                f"received shape {tuple(features_shape)}."
             )
         if self.pooling is not None and not self.pooling.built:
-            self.pooling.build(features_shape, residue_mask_shape)
+            self.pooling.build(features_shape, position_mask_shape)
         getattr(self, self.last).build((features_shape[0], features_shape[-1]))
         self.built = True
 
-    def call(self, features, residue_mask=None, training=None):
+    def call(self, features, position_mask=None, training=None):
+        """Compute outputs (B, K), or (B, L, K) per residue, from features (B, L, D)."""
         if self.pooling is not None:
-            features = self.pooling(features, residue_mask)
+            features = self.pooling(features, position_mask)
         features = self.dropout(ops.cast(features, "float32"), training=training)
         return getattr(self, self.last)(features)
 
-    def compute_output_spec(self, features, residue_mask=None, training=None):
+    def compute_output_spec(self, features, position_mask=None, training=None):
+        """Return the shape of the output."""
         kept = features.shape[:-1] if self.per_residue else features.shape[:1]
         return keras.KerasTensor((*kept, self.units), dtype="float32")
 
-    def make_loss(self, class_weight=None, label_smoothing=0.0):
-        """The keras.losses.Loss that this head learns by, see `kft.losses`.
+    def make_loss(
+        self, class_weight: Sequence[float] | None = None, label_smoothing: float = 0.0
+    ) -> keras.losses.Loss:
+        """Make the loss that suits the head, see `kft.losses`.
 
         Args:
-            class_weight: K numbers, what each class (of labels, a 1 of each) counts.
-            label_smoothing: share of the truth that is spread over all classes.
+            class_weight: K numbers, the weight of each class (of labels, of a 1 of each).
+            label_smoothing: Fraction of each target that is spread over all classes.
 
         Raises:
-            ValueError: values that cannot be, or any for a head that answers with numbers.
+            ValueError: If a value is out of range, or given to a head that predicts numbers.
         """
         raise NotImplementedError
 
-    def make_metrics(self):
-        """Fresh keras.metrics.Metric objects; `weighted_metrics` where per residue."""
+    def make_metrics(self) -> list[keras.metrics.Metric]:
+        """Make new metrics, for `weighted_metrics` of `compile` if the head is per residue."""
         raise NotImplementedError
 
-    def get_config(self):
+    def check_targets(self, targets: Any, where: str = "") -> None:
+        """Raise an error if targets would be learned wrongly without one.
+
+        Args:
+            targets: Those of a split: an array, or a list of arrays with one entry per residue.
+            where: What the error adds to "the targets", such as " of the valid split".
+
+        Raises:
+            ValueError: If targets are given at another level than the head predicts, are of
+                another number, or are no classes or labels.
+        """
+        rows = isinstance(targets, list) and np.ndim(targets[0]) > 0
+        several = hasattr(targets[0], "__len__")  # of one record: residues, or several targets
+        if self.per_residue != rows and (self.per_residue or not several):
+            raise ValueError(
+                f"{type(self).__name__} takes one target per {self.task.level}; the targets{where} "
+                f"are not."
+            )
+        if rows:
+            targets = np.concatenate([np.ravel(row) for row in targets])
+        self._check_values(np.asarray(targets), where)
+
+    def _check_values(self, values: np.ndarray, where: str) -> None:
+        """Check that values (n,), or (n, K) per record, are classes or labels."""
+        most = self.units - 1 if self.task.target == "class" else 1
+        if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > most:
+            raise ValueError(
+                f"{type(self).__name__} with {self.units} {self.task.outputs_are} takes integers "
+                f"from 0 to {most}; the targets{where} are {values.dtype} from {values.min()} to "
+                f"{values.max()}."
+            )
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
         config = {
             "pooling": self.pooling.kind if self.pools else None,
             "dropout": self.dropout.rate,
@@ -172,32 +243,41 @@ class _Head(Composite):
         return {**super().get_config(), **config}
 
 
-class _Classes(_Head):
-    """Answers with probabilities of K classes, of which one is true."""
+class ClassesHead(Head):
+    """Base of heads that predict probabilities of K classes, one of which is true."""
 
     activation = "softmax"
 
-    def __init__(self, classes, **kwargs):
+    def __init__(self, classes: int, **kwargs: Any):
         if classes < 2:
             raise ValueError(f"classes must be at least 2, received {classes}.")
         super().__init__(classes, **kwargs)
         self.classes = classes
 
     def make_loss(self, class_weight=None, label_smoothing=0.0):
+        """Make a `kft.losses.CrossEntropy`, see `Head.make_loss`."""
         return CrossEntropy(class_weight, label_smoothing)
 
     def make_metrics(self):
+        """Make the accuracy."""
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
     def get_config(self):
+        """Return the arguments."""
         return {**super().get_config(), "classes": self.classes}
 
 
-class _Numbers(_Head):
-    """Answers with K numbers in the unit of the targets."""
+class NumbersHead(Head):
+    """Base of heads that predict K numbers in the unit of the targets."""
 
-    def __init__(self, targets=1, mean=0.0, std=1.0, **kwargs):
-        mean, std = (_each(name, v, targets) for name, v in (("mean", mean), ("std", std)))
+    def __init__(
+        self,
+        targets: int = 1,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        **kwargs: Any,
+    ):
+        mean, std = _one_or_each("mean", mean, targets), _one_or_each("std", std, targets)
         if targets < 1 or np.min(std) <= 0:
             raise ValueError(
                 f"{type(self).__name__} needs targets >= 1, std > 0; received {targets=}, {std=}."
@@ -205,11 +285,13 @@ class _Numbers(_Head):
         super().__init__(targets, **kwargs)
         self.targets, self.mean, self.std = targets, mean, std
 
-    def call(self, features, residue_mask=None, training=None):
+    def call(self, features, position_mask=None, training=None):
+        """Compute numbers in the unit of the targets."""
         mean, std = (ops.convert_to_tensor(x, dtype="float32") for x in (self.mean, self.std))
-        return mean + std * super().call(features, residue_mask, training)
+        return mean + std * super().call(features, position_mask, training)
 
     def make_loss(self, class_weight=None, label_smoothing=0.0):
+        """Make a `kft.losses.SquaredError` in units of `std`; there are no classes to weight."""
         if class_weight is not None or label_smoothing:
             raise ValueError(
                 f"{type(self).__name__} has no classes: leave out class_weight and label_smoothing."
@@ -217,19 +299,33 @@ class _Numbers(_Head):
         return SquaredError(self.std)
 
     def make_metrics(self):
+        """Make the mean absolute error, in the unit of the targets."""
         return [AbsoluteError()]
 
+    def _check_values(self, values, where):
+        if self.per_residue:
+            return  # `kft.batches` compares shapes
+        width = 1 if values.ndim == 1 else values.shape[1]
+        if width != self.units:
+            raise ValueError(
+                f"{type(self).__name__} predicts {self.units} numbers; the targets{where} have "
+                f"{width} each: give targets={width} to the head."
+            )
+
     def get_config(self):
+        """Return the arguments."""
         mean, std = (list(x) if isinstance(x, tuple) else x for x in (self.mean, self.std))
         return {**super().get_config(), "targets": self.targets, "mean": mean, "std": std}
 
 
 def _dense(units, name, initializer, activation=None):
-    return keras.layers.Dense(units, activation, True, initializer, dtype="float32", name=name)
+    return keras.layers.Dense(
+        units, activation, kernel_initializer=initializer, dtype="float32", name=name
+    )
 
 
-def _each(name, value, targets):
-    """A float, or a tuple of one float for each target."""
+def _one_or_each(name: str, value: Any, targets: int) -> float | tuple[float, ...]:
+    """Return a float, or a tuple of one float for each target."""
     array = np.asarray(value, dtype="float64")
     if array.shape not in ((), (targets,)) or not np.isfinite(array).all():
         raise ValueError(

@@ -1,80 +1,91 @@
-"""The heads of transformers' ESM models, whose weights load into them."""
+"""The heads of transformers' ESM models; weights of those load into these."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from kft.models.heads.base import _Classes, _dense
+from kft.data.task import Task
+from kft.models.heads.base import ClassesHead, _dense
 from kft.models.heads.residue import ResidueClassification
 
 
 @keras.saving.register_keras_serializable("kft")
 class Drawn(keras.initializers.Initializer):
-    """Normal with deviation 1 / sqrt(inputs), drawn by numpy: the same on every backend.
+    """Normal initializer with deviation 1 / sqrt(inputs), drawn by numpy: equal on all backends.
 
     Args:
-        seed: int.
+        seed: Integer that the values follow from.
     """
 
-    def __init__(self, seed):
+    def __init__(self, seed: int):
         self.seed = seed
 
     def __call__(self, shape, dtype=None):
         values = np.random.default_rng(self.seed).standard_normal(shape) / np.sqrt(shape[0])
         return ops.convert_to_tensor(values, dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Return the arguments."""
         return {"seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("kft")
-class EsmClassification(_Classes):
-    """The head of transformers' `EsmForSequenceClassification`, with a softmax on top.
+class EsmClassification(ClassesHead):
+    """Head of transformers' `EsmForSequenceClassification`, followed by a softmax.
 
     First token, dropout, dense D x D, tanh, dropout, dense D x K (`EsmClassificationHead` of
     transformers 5, `models/esm/modeling_esm.py`; the layers have its names).
 
     Args:
-        classes, dropout, kernel_initializer: see `Classification`.
-        seed: from which `dense` is drawn, normal with deviation 1 / sqrt(D).
+        classes: Number K of classes, at least 2; targets are integers 0 ... K-1.
+        dropout: Fraction of the features that is set to zero in training.
+        kernel_initializer: Initializer of `out_proj`.
+        seed: Integer from which `dense` is drawn, normal with deviation 1 / sqrt(D).
 
     Call with float (B, L, D), whose first position is taken, or (B, D); returns float32 (B, K).
 
     Raises:
-        ValueError: fewer than two classes, or a dropout outside [0, 1].
+        ValueError: If there are fewer than two classes, or the dropout is outside [0, 1].
 
     Example:
         >>> tuple(EsmClassification(3, dropout=0.1)(np.ones((2, 5, 8))).shape)
         (2, 3)
     """
 
-    task = "classification"
+    task = Task.CLASSIFICATION
     pools = False
     last = "out_proj"
 
-    def __init__(self, classes, dropout=0.0, seed=0, **kwargs):
+    def __init__(self, classes: int, dropout: float = 0.0, seed: int = 0, **kwargs: Any):
         super().__init__(classes, dropout=dropout, **kwargs)
         self.seed = seed
 
-    def build(self, features_shape, residue_mask_shape=None):
+    def build(self, features_shape, position_mask_shape=None):
+        """Create the weights."""
         width = features_shape[-1]
         self.dense = self.part(_dense(width, "dense", Drawn(self.seed), "tanh"))
         self.dense.build((features_shape[0], width))
-        super().build(features_shape, residue_mask_shape)
+        super().build(features_shape, position_mask_shape)
 
-    def call(self, features, residue_mask=None, training=None):
+    def call(self, features, position_mask=None, training=None):
+        """Compute class probabilities from the first token."""
         if len(features.shape) == 3:
             features = features[:, 0]
         features = self.dropout(ops.cast(features, "float32"), training=training)
         return super().call(self.dense(features), None, training)
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Return the arguments."""
         return {**super().get_config(), "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("kft")
 class EsmTokenClassification(ResidueClassification):
-    """The head of transformers' `EsmForTokenClassification`, with a softmax on top.
+    """Head of transformers' `EsmForTokenClassification`, followed by a softmax.
 
     Dropout, then a dense layer at every position (transformers 5, `models/esm/modeling_esm.py`):
     a `ResidueClassification` under another name, with the same arguments.

@@ -1,97 +1,128 @@
-"""Heads with one answer per input: a class, labels, or numbers."""
+"""Heads with one prediction per input: a class, labels, or numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from kft.models.heads.base import _Classes, _Head, _Numbers
+from kft.data.task import Task
+from kft.models.heads.base import ClassesHead, Head, NumbersHead
 from kft.models.losses import BinaryCrossEntropy
 
 
 @keras.saving.register_keras_serializable("kft")
-class Classification(_Classes):
-    """Answers with the probabilities of K classes.
+class Classification(ClassesHead):
+    """Head that predicts the probabilities of K classes.
 
     Args:
-        classes: number K of classes, at least 2; targets are integers 0 ... K-1.
-        pooling: see `Pooling`.
-        dropout: share of the features that is set to zero in training.
-        kernel_initializer: what the dense layer starts from.
+        classes: Number K of classes, at least 2; targets are integers 0 ... K-1.
+        pooling: See `Pooling`.
+        dropout: Fraction of the features that is set to zero in training.
+        kernel_initializer: Initializer of the dense layer.
 
     Call with float (B, L, D) and bool (B, L) or None; returns float32 (B, K), rows sum to 1.
 
     Raises:
-        ValueError: fewer than two classes, or an unknown pooling.
+        ValueError: If there are fewer than two classes, or the pooling is unknown.
 
     Example:
-        >>> ops.convert_to_numpy(Classification(4)(np.ones((1, 5, 8)))).tolist()
+        >>> keras.ops.convert_to_numpy(Classification(4)(keras.ops.ones((1, 5, 8)))).tolist()
         [[0.25, 0.25, 0.25, 0.25]]
     """
 
-    task = "classification"
+    task = Task.CLASSIFICATION
 
-    def __init__(self, classes, pooling="mean", **kwargs):
+    def __init__(self, classes: int, pooling: str = "mean", **kwargs: Any):
         super().__init__(classes, pooling=pooling, **kwargs)
 
 
 @keras.saving.register_keras_serializable("kft")
-class MultiLabel(_Head):
-    """Answers with the probabilities of K labels, of which any number may be true.
+class MultiLabel(Head):
+    """Head that predicts the probabilities of K labels, any number of which may be true.
 
     Args:
-        labels: number K of labels, at least 1; targets are 0 or 1, (B, K).
-        pooling, dropout, kernel_initializer: see `Classification`.
+        labels: Number K of labels, at least 1; targets are 0 or 1, (B, K).
+        pooling: See `Pooling`.
+        dropout: Fraction of the features that is set to zero in training.
+        kernel_initializer: Initializer of the dense layer.
 
     Call with float (B, L, D) and bool (B, L) or None; returns float32 (B, K), each 0 to 1.
 
     Raises:
-        ValueError: no label, or an unknown pooling.
+        ValueError: If there is no label, or the pooling is unknown.
 
     Example:
-        >>> ops.convert_to_numpy(MultiLabel(2)(np.ones((1, 5, 8)))).tolist()
+        >>> keras.ops.convert_to_numpy(MultiLabel(2)(keras.ops.ones((1, 5, 8)))).tolist()
         [[0.5, 0.5]]
     """
 
-    task = "multilabel"
+    task = Task.MULTILABEL
     activation = "sigmoid"
 
-    def __init__(self, labels, pooling="mean", **kwargs):
+    def __init__(self, labels: int, pooling: str = "mean", **kwargs: Any):
         if labels < 1:
             raise ValueError(f"labels must be at least 1, received {labels}.")
         super().__init__(labels, pooling=pooling, **kwargs)
         self.labels = labels
 
     def make_loss(self, class_weight=None, label_smoothing=0.0):
+        """Make a `kft.losses.BinaryCrossEntropy`, see `Head.make_loss`."""
         return BinaryCrossEntropy(class_weight, label_smoothing)
 
     def make_metrics(self):
+        """Make the accuracy over all labels."""
         return [keras.metrics.BinaryAccuracy(name="accuracy")]
 
+    def _check_values(self, values, where):
+        super()._check_values(values, where)
+        width = 1 if values.ndim == 1 else values.shape[1]
+        if width != self.units:
+            raise ValueError(
+                f"{type(self).__name__} predicts {self.units} labels; the targets{where} have "
+                f"{width} each: give labels={width} to the head."
+            )
+
     def get_config(self):
+        """Return the arguments."""
         return {**super().get_config(), "labels": self.labels}
 
 
 @keras.saving.register_keras_serializable("kft")
-class Regression(_Numbers):
-    """Answers with numbers in the unit of the targets.
+class Regression(NumbersHead):
+    """Head that predicts numbers in the unit of the targets.
 
     Args:
-        targets: how many numbers K per input.
-        mean, std: the dense layer's answer is multiplied by `std` and added to `mean`, each one
-            number or one per target: those of the training targets, whose mean is the prior.
-        pooling, dropout, kernel_initializer: see `Classification`.
+        targets: Number K of targets per input.
+        mean: Number, or K numbers, added to the output of the dense layer: the mean of the
+            training targets, which the untrained head predicts.
+        std: Number, or K numbers, that the output of the dense layer is multiplied by: the
+            standard deviation of the training targets.
+        pooling: See `Pooling`.
+        dropout: Fraction of the features that is set to zero in training.
+        kernel_initializer: Initializer of the dense layer.
 
     Call with float (B, L, D) and bool (B, L) or None; returns float32 (B, K).
 
     Raises:
-        ValueError: no target, a `std` that is not positive, a `mean` or `std` of another size, or
-            an unknown pooling.
+        ValueError: If there is no target, a `std` is not positive, `mean` or `std` has another
+            size, or the pooling is unknown.
 
     Example:
         >>> head = Regression(targets=2, mean=[310.0, -8.5], std=[12.0, 1.5])
-        >>> ops.convert_to_numpy(head(np.ones((1, 5, 8)))).tolist()
+        >>> keras.ops.convert_to_numpy(head(keras.ops.ones((1, 5, 8)))).tolist()
         [[310.0, -8.5]]
     """
 
-    task = "regression"
+    task = Task.REGRESSION
 
-    def __init__(self, targets=1, mean=0.0, std=1.0, pooling="mean", **kwargs):
+    def __init__(
+        self,
+        targets: int = 1,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        pooling: str = "mean",
+        **kwargs: Any,
+    ):
         super().__init__(targets, mean, std, pooling=pooling, **kwargs)

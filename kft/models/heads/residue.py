@@ -1,52 +1,56 @@
-"""Heads with an answer at every position."""
+"""Heads with a prediction at every position."""
 
 import keras
 
-from kft.models.heads.base import _Classes, _Numbers
+from kft.data.task import Task
+from kft.models.heads.base import ClassesHead, NumbersHead
 
 
 @keras.saving.register_keras_serializable("kft")
-class ResidueClassification(_Classes):
-    """Answers at every position with the probabilities of K classes.
+class ResidueClassification(ClassesHead):
+    """Head that predicts the probabilities of K classes at every position.
 
     Args:
-        classes, dropout, kernel_initializer: see `Classification`.
+        classes: Number K of classes, at least 2; targets are integers 0 ... K-1.
+        dropout: Fraction of the features that is set to zero in training.
+        kernel_initializer: Initializer of the dense layer.
 
-    Call with float (B, L, D) and bool (B, L) or None, which is not looked at: what counts is said
-    by the weights of `kft.batches`. Returns float32 (B, L, K), whose last axis sums to 1.
+    Call with float (B, L, D) and bool (B, L) or None, which is ignored: the weights of
+    `kft.batches` state which positions have a target. Returns float32 (B, L, K), whose last axis
+    sums to 1.
 
     Raises:
-        ValueError: fewer than two classes, or features without positions.
+        ValueError: If there are fewer than two classes, or features without positions.
 
     Example:
-        >>> tuple(ResidueClassification(3)(np.ones((2, 5, 8))).shape)
+        >>> tuple(ResidueClassification(3)(keras.ops.ones((2, 5, 8))).shape)
         (2, 5, 3)
     """
 
-    task = "residue_classification"
-    per_residue = True
+    task = Task.RESIDUE_CLASSIFICATION
     pools = False
 
 
 @keras.saving.register_keras_serializable("kft")
-class ResidueRegression(_Numbers):
-    """Answers at every position with numbers in the unit of the targets.
+class ResidueRegression(NumbersHead):
+    """Head that predicts numbers in the unit of the targets at every position.
 
     Args:
-        targets, mean, std: see `Regression`.
-        dropout, kernel_initializer: see `Classification`.
+        targets: Number K of targets per position.
+        mean: As for `Regression`.
+        std: As for `Regression`.
+        dropout: Fraction of the features that is set to zero in training.
+        kernel_initializer: Initializer of the dense layer.
 
-    Call with float (B, L, D) and bool (B, L) or None, which is not looked at; returns float32
-    (B, L, K).
+    Call with float (B, L, D) and bool (B, L) or None, which is ignored; returns float32 (B, L, K).
 
     Raises:
-        ValueError: as `Regression`, or features without positions.
+        ValueError: As `Regression`, or if features have no positions.
 
     Example:
-        >>> tuple(ResidueRegression(mean=0.5)(np.ones((2, 5, 8))).shape)
+        >>> tuple(ResidueRegression(mean=0.5)(keras.ops.ones((2, 5, 8))).shape)
         (2, 5, 1)
     """
 
-    task = "residue_regression"
-    per_residue = True
+    task = Task.RESIDUE_REGRESSION
     pools = False

@@ -1,6 +1,6 @@
 """Pre-training without labels: masked language modelling and masked autoencoding.
 
-`pretrain` and `pretrain_images` train a backbone in place; what they share is in `training`.
+`pretrain` and `pretrain_images` train a backbone in place; `training` holds their common part.
 """
 
 from kft.training.pretraining.masked_autoencoding import (

@@ -1,37 +1,38 @@
-"""Masked autoencoding: a vision transformer learns from images alone, by what it cannot see.
+"""Masked autoencoding: a vision transformer is trained on images without labels.
 
 Reference: He et al. 2021, "Masked autoencoders are scalable vision learners", arXiv:2111.06377,
 section 3, and its code, `models_mae.py`, whose numbers `transformers` (`ViTMAEForPreTraining`) has
-as well. Three quarters of the patches are hidden. The encoder is the backbone, which sees the
-visible ones only, so that a step takes a fraction of the time; a small decoder, which is thrown
-away afterwards, fills in the hidden ones from what the encoder says.
+as well. Three quarters of the patches are hidden. The encoder is the backbone, which gets the
+visible patches only, so that a step takes a fraction of the time; a small decoder, which is not
+used afterwards, predicts the hidden ones from the output of the encoder.
 
-Differences from the reference: the decoder sees the visible patches first and then the hidden
-ones, with their positions, in place of all in the order of the image: attention does not know an
-order, so the numbers are the same, and the prediction is made for hidden patches only, which alone
-count in the loss. The backbone's positions are its own, learned ones. The decoder is smaller unless
-it is told otherwise (the reference has 8 blocks of width 512).
+Differences from the reference: the decoder gets the visible patches first and then the hidden
+ones, with their positions, in place of all in the order of the image: attention does not depend on
+the order, so the numbers are the same, and only hidden patches are predicted, which alone are in
+the loss. The positions of the backbone are its own, learned ones. The decoder is smaller by default
+(the reference has 8 blocks of width 512).
 
 Shapes: `B` images in a batch, `H` and `W` their sides, `p` the side of a patch, `T` tokens that
 come first (class, distillation), `P` patches, `V` visible and `M` hidden ones, `D` width of the
 backbone, `E` of the decoder, `N` = 3 p^2 numbers of a patch.
 """
 
+from collections.abc import Iterable
 from functools import cached_property, partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones import randomised
+from kft.backbones import contract, randomised
 from kft.backbones.batch_order import OrderedFit
 from kft.backbones.copies import flags, marked, without_flags
-from kft.backbones.vision.keras_hub_parts import encoder_block
-from kft.backbones.vision.models import VisionTransformer
-from kft.training.optimizers import adamw
+from kft.keras_internals import set_direction
+from kft.training.optimizers import OptimizerFactory, adamw
 from kft.training.pretraining.masked_images import (
-    RATIO,
+    MASK_RATIO,
     digest,
     hide_patches,
     masked_image_batches,
@@ -39,17 +40,17 @@ from kft.training.pretraining.masked_images import (
     patchify,
     unpatchify,
 )
-from kft.training.pretraining.training import check_settings, run
+from kft.training.pretraining.training import Pretraining, check_settings, run
 
 ADAMW = partial(adamw, beta_2=0.95, weight_decay=0.05)  # He et al., table 8
-GREY = 0.5  # what a hidden patch is drawn in
+GREY = 0.5  # brightness of hidden patches in figures
 
 # Layers -------------------------------------------------------------------------------------------
 
 
 @keras.saving.register_keras_serializable("kft")
 class VisibleTokens(keras.layers.Layer):
-    """Keeps the tokens that come first and the visible patches: (B, T + P, D) -> (B, T + V, D).
+    """A layer that keeps the first tokens and the visible patches: (B, T + P, D) -> (B, T + V, D).
 
     Args:
         first: T.
@@ -73,7 +74,7 @@ class VisibleTokens(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kft")
 class MaskTokens(keras.layers.Layer):
-    """Puts a mask token for each hidden patch behind the others, and adds positions.
+    """A layer that adds a mask token for each hidden patch after the others, and positions.
 
     (B, T + V, E), visible (B, V), hidden (B, M) -> (B, T + V + M, E). Positions are fixed, sines
     and cosines of the column and of the row; the tokens that come first have none.
@@ -89,7 +90,7 @@ class MaskTokens(keras.layers.Layer):
 
     def build(self, x_shape, visible_shape, hidden_shape):
         width = x_shape[-1]
-        # Zeros are the same on every backend; positions tell the hidden patches apart.
+        # Zeros are the same on every backend; hidden patches differ in their positions.
         self.token = self.add_weight(shape=(1, 1, width), initializer="zeros", name="mask_token")
         self.positions = sine_cosine(self.grid, width)
 
@@ -110,7 +111,7 @@ class MaskTokens(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kft")
 class HiddenTokens(keras.layers.Layer):
-    """Keeps the last tokens, those of the hidden patches: (B, T + V + M, E) -> (B, M, E)."""
+    """A layer that keeps the last tokens, the hidden patches: (B, T + V + M, E) -> (B, M, E)."""
 
     def call(self, x, hidden):
         return x[:, ops.shape(x)[1] - ops.shape(hidden)[1] :]
@@ -119,12 +120,12 @@ class HiddenTokens(keras.layers.Layer):
         shape = (x.shape[0], hidden.shape[1], x.shape[2])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def get_config(self):  # Keras's own cannot tell of a dtype that is a policy
+    def get_config(self):  # Keras's own does not hold a dtype that is a policy
         return super().get_config()
 
 
-def sine_cosine(grid, width):
-    """Fixed positions of patches: half of the width says the column, half the row.
+def sine_cosine(grid: tuple[int, int], width: int) -> np.ndarray:
+    """Compute fixed positions of patches: half of the width for the column, half for the row.
 
     Args:
         grid: (rows, columns).
@@ -134,6 +135,10 @@ def sine_cosine(grid, width):
         float32 array (rows * columns, E): sines and cosines of the column, then of the row.
 
     Source: `get_2d_sincos_pos_embed` of the reference's code.
+
+    Example:
+        >>> sine_cosine((2, 3), 8).shape
+        (6, 8)
     """
     frequencies = 10000.0 ** -(np.arange(width // 4) / (width / 4))
     rows, columns = np.meshgrid(*map(np.arange, grid), indexing="ij")
@@ -147,20 +152,30 @@ def sine_cosine(grid, width):
 
 @keras.saving.register_keras_serializable("kft")
 class MaskedAutoencoder(OrderedFit):
-    """A backbone that sees visible patches, and a decoder; see `masked_autoencoder`.
+    """A backbone that gets the visible patches, and a decoder; see `masked_autoencoder`.
+
+    Args:
+        backbone, decoder_blocks, decoder_width, decoder_heads, normalise: As for
+            `masked_autoencoder`.
+        name: Name of the model.
 
     Attributes:
-        encoder: keras.Model of {"images", "visible"} -> float (B, T + V, D), the backbone's own
-            layers; with all patches visible and in order it answers what the backbone does.
-        encode: that of the backbone.
+        encoder: keras.Model of {"images", "visible"} -> float (B, T + V, D), the layers of the
+            backbone; with all patches visible and in order its output is that of the backbone.
+        encode: The `encode` of the backbone.
         patch_size: p.
-        normalise: whether it predicts patches of mean 0 and variance 1, or pixels.
+        normalise: Whether it predicts patches of mean 0 and variance 1, or pixels.
     """
 
     def __init__(
-        self, backbone, decoder_blocks=2, decoder_width=128, decoder_heads=4, normalise=True,
+        self,
+        backbone,
+        decoder_blocks=2,
+        decoder_width=128,
+        decoder_heads=4,
+        normalise=True,
         name="masked_autoencoder",
-    ):  # fmt: skip
+    ):
         check_backbone(backbone)
         embedding, *rest = backbone.stages
         images = keras.Input((*backbone.image_size, 3), name="images")
@@ -172,21 +187,23 @@ class MaskedAutoencoder(OrderedFit):
         x = keep(embedding(images), visible)
         for stage in rest:
             x = stage(x)
-        sizes = {"num_blocks": decoder_blocks, "width": decoder_width, "num_heads": decoder_heads}
-        decoder = _decoder(backbone, **sizes)
-        answer = decoder({"features": x, "visible": visible, "hidden": hidden})
+        decoder = _decoder(backbone, decoder_blocks, decoder_width, decoder_heads)
+        output = decoder({"features": x, "visible": visible, "hidden": hidden})
         super().__init__(
-            {"images": images, "visible": visible, "hidden": hidden}, answer, name=name
+            {"images": images, "visible": visible, "hidden": hidden}, output, name=name
         )
         self.encode, self.patch_size = backbone.encode, embedding.patch_size
         self.normalise = normalise
-        # By hand, not to be tracked: the layers are those of this graph already.
+        # In `vars`, not to be tracked: the layers are those of this graph already.
         vars(self)["_features"] = x
         vars(self)["_serialized"] = lambda: {
-            "backbone": keras.saving.serialize_keras_object(backbone), "normalise": normalise,
-            "name": self.name, **{f"decoder_{key[4:] if key[:4] == 'num_' else key}": value
-                                  for key, value in sizes.items()},
-        }  # fmt: skip
+            "backbone": keras.saving.serialize_keras_object(backbone),
+            "normalise": normalise,
+            "name": self.name,
+            "decoder_blocks": decoder_blocks,
+            "decoder_width": decoder_width,
+            "decoder_heads": decoder_heads,
+        }
 
     @cached_property
     def encoder(self):
@@ -212,8 +229,6 @@ def _decoder(backbone, num_blocks, width, num_heads):
         )
     embedding = backbone.stages[0]
     options = {"dtype": embedding.dtype_policy}
-    sizes = {"family": "vit", "width": width, "num_heads": num_heads, "hidden_width": 4 * width,
-             "epsilon": 1e-6}  # fmt: skip
     features = keras.Input((None, backbone.width), name="features", dtype=embedding.compute_dtype)
     visible, hidden = (
         keras.Input((None,), dtype="int32", name=name) for name in ("visible", "hidden")
@@ -222,7 +237,8 @@ def _decoder(backbone, num_blocks, width, num_heads):
     tokens = MaskTokens(len(embedding.tokens), embedding.grid, name="mask_tokens", **options)
     x = tokens(x, visible, hidden)
     for i in range(num_blocks):
-        x = encoder_block(sizes, f"decoder_block_{i}", embedding.dtype_policy)(x)
+        name = f"decoder_block_{i}"
+        x = backbone.decoder_block(width, num_heads, name, embedding.dtype_policy)(x)
     x = HiddenTokens(name="hidden_tokens", **options)(x, hidden)
     x = keras.layers.LayerNormalization(epsilon=1e-6, name="decoder_norm", **options)(x)
     x = keras.layers.Dense(3 * embedding.patch_size**2, name="pixels", dtype="float32")(x)
@@ -231,16 +247,22 @@ def _decoder(backbone, num_blocks, width, num_heads):
 
 
 def masked_autoencoder(
-    backbone, *, decoder_blocks=2, decoder_width=128, decoder_heads=4, normalise=True, seed=0
-):
-    """Makes the model of masked autoencoding around a backbone, with which it shares its weights.
+    backbone: keras.Model,
+    *,
+    decoder_blocks: int = 2,
+    decoder_width: int = 128,
+    decoder_heads: int = 4,
+    normalise: bool = True,
+    seed: int = 0,
+) -> MaskedAutoencoder:
+    """Make the model of masked autoencoding around a backbone, which shares its weights.
 
     Args:
-        backbone: a `VisionTransformer` (ViT, DeiT, DINOv2), loaded or made; it learns in place.
-        decoder_blocks, decoder_width, decoder_heads: of the decoder; a light one is enough (He et
-            al., table 1).
-        normalise: whether it is to predict patches of mean 0 and variance 1, or pixels.
-        seed: int from which the decoder's weights are drawn, the same on every backend.
+        backbone: A `VisionTransformer` (ViT, DeiT, DINOv2), loaded or new; it is trained in place.
+        decoder_blocks, decoder_width, decoder_heads: Sizes of the decoder; a small one is enough
+            (He et al., table 1).
+        normalise: Whether to predict patches of mean 0 and variance 1, or pixels.
+        seed: Int from which the decoder's weights are drawn, the same on every backend.
 
     Returns:
         MaskedAutoencoder: {"images": float (B, H, W, 3), "visible": int32 (B, V), "hidden": int32
@@ -248,10 +270,11 @@ def masked_autoencoder(
         the loss "mse".
 
     Raises:
-        ValueError: a backbone without patches, or sizes that do not fit together.
+        ValueError: A backbone without patches, or sizes that do not fit together.
 
     Example:
         >>> import kft
+        >>> from kft.backbones.vision import VisionTransformer
         >>> backbone = VisionTransformer("vit", 1, 16, 2, patch_size=8, image_size=32)
         >>> model = masked_autoencoder(kft.backbones.randomised(backbone, 0), decoder_width=16)
         >>> pictures = list(np.zeros((4, 32, 32), "uint8"))
@@ -268,15 +291,18 @@ def masked_autoencoder(
     return model
 
 
-def check_backbone(backbone):
-    """Refuses what has no patches to hide.
+def check_backbone(backbone: keras.Model) -> None:
+    """Raise an error for a backbone that has no patches to hide.
+
+    Args:
+        backbone: Any.
 
     Raises:
-        ValueError: it is no `VisionTransformer`.
+        ValueError: It has no patches, see `kft.backbones.contract.objectives`.
     """
-    if not isinstance(backbone, VisionTransformer):
+    if "masked_autoencoding" not in contract.objectives(backbone):
         raise ValueError(
-            f"Masked autoencoding needs patches: backbone must be a VisionTransformer (ViT, DeiT, "
+            f"Masked autoencoding needs patches: backbone must be a vision transformer (ViT, DeiT, "
             f"DINOv2), received {type(backbone).__name__}. Of a kft.Model give model.backbone."
         )
 
@@ -286,11 +312,15 @@ class RelativeError(keras.metrics.Mean):
     """Squared error at hidden patches, relative to predicting each patch by its own mean.
 
     0 is perfect, 1 a uniform patch of the right brightness.
+
+    Args:
+        name: Name of the metric.
+        dtype: As for keras.metrics.Metric.
     """
 
     def __init__(self, name="relative_error", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self._direction = "down"  # less is better, for Keras's callbacks
+        set_direction(self, "down")  # less is better, for Keras's callbacks
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
@@ -306,31 +336,50 @@ class RelativeError(keras.metrics.Mean):
 
 
 def pretrain_images(
-    backbone, images, valid=None, *, epochs=100, steps=None, batch_size=64, ratio=RATIO, rate=1e-3,
-    warmup=0.05, accumulate=1, normalise=True, decoder_blocks=2, decoder_width=128, decoder_heads=4,
-    make=ADAMW, seed=0, out=None, callbacks=(), verbose="auto",
-):  # fmt: skip
-    """Trains a backbone to fill in hidden patches: from random weights, or further on one's own.
+    backbone: keras.Model,
+    images: Iterable,
+    valid: Iterable | None = None,
+    *,
+    epochs: int = 100,
+    steps: int | None = None,
+    batch_size: int = 64,
+    mask_ratio: float = MASK_RATIO,
+    learning_rate: float = 1e-3,
+    warmup: float = 0.05,
+    accumulate: int = 1,
+    normalise: bool = True,
+    decoder_blocks: int = 2,
+    decoder_width: int = 128,
+    decoder_heads: int = 4,
+    optimizer: OptimizerFactory = ADAMW,
+    seed: int = 0,
+    out: Path | str | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    verbose: Any = "auto",
+) -> Pretraining:
+    """Train a backbone to fill in hidden patches, from random or from pre-trained weights.
 
     Args:
-        backbone: a `VisionTransformer` (ViT, DeiT, DINOv2); it is trained in place.
-        images: list of images of any kind, see `kft.backbones.vision.images`.
-        valid: list of images that are scored after every epoch, always with the same masks.
-        batch_size, ratio, seed: as for `masked_image_batches`.
-        normalise, decoder_blocks, decoder_width, decoder_heads: as for `masked_autoencoder`.
-        epochs, steps, rate, warmup, accumulate, make, out, callbacks, verbose: as for `pretrain`;
-            He et al. train for 800 epochs and more, small data sets need many as well.
+        backbone: A `VisionTransformer` (ViT, DeiT, DINOv2); it is trained in place.
+        images: List of images of any kind, see `kft.backbones.vision.images`.
+        valid: List of images that are scored after every epoch, always with the same masks.
+        batch_size, mask_ratio, seed: As for `masked_image_batches`.
+        normalise, decoder_blocks, decoder_width, decoder_heads: As for `masked_autoencoder`.
+        epochs, steps, learning_rate, warmup, accumulate, optimizer, out, callbacks, verbose: As
+            for `pretrain`; He et al. train for 800 epochs and more, small data sets need many as
+            well.
 
     Returns:
         Pretraining; its model is the `MaskedAutoencoder`, for `reconstruct`.
 
     Raises:
-        ValueError: a backbone without patches, no images, a ratio outside (0, 1), too few patches,
-            or a share or count that is none.
-        FloatingPointError: the loss is no number any more.
+        ValueError: A backbone without patches, no images, a ratio outside (0, 1), too few patches,
+            or a setting out of range.
+        FloatingPointError: The loss or a weight is NaN or infinity.
 
     Example:
         >>> import kft
+        >>> from kft.backbones.vision import VisionTransformer
         >>> backbone = VisionTransformer("vit", 1, 16, 2, patch_size=8, image_size=32)
         >>> pictures = list(np.random.default_rng(0).integers(0, 255, (4, 32, 32), "uint8"))
         >>> done = pretrain_images(backbone, pictures, epochs=2, decoder_width=16, verbose=0)
@@ -338,30 +387,49 @@ def pretrain_images(
         [4, 8]
     """
     check_backbone(backbone)
-    check_settings(rate, warmup, epochs=epochs, accumulate=accumulate)
-    options = {"batch_size": batch_size, "ratio": ratio, "seed": seed, "normalise": normalise}
+    check_settings(learning_rate, warmup, epochs=epochs, accumulate=accumulate)
+    options = {
+        "batch_size": batch_size,
+        "mask_ratio": mask_ratio,
+        "seed": seed,
+        "normalise": normalise,
+    }
     sized = {**options, "patch_size": backbone.stages[0].patch_size}
     steps = steps and steps * accumulate
     train = masked_image_batches(images, backbone.encode, steps=steps, **sized)
     if valid is not None:
         valid = masked_image_batches(valid, backbone.encode, fresh=False, **sized)
-    decoder = {"decoder_blocks": decoder_blocks, "decoder_width": decoder_width,
-               "decoder_heads": decoder_heads}  # fmt: skip
+    decoder = {
+        "decoder_blocks": decoder_blocks,
+        "decoder_width": decoder_width,
+        "decoder_heads": decoder_heads,
+    }
     model = masked_autoencoder(backbone, normalise=normalise, seed=seed, **decoder)
     about = {"images": digest(train.images), "backbone": backbone.get_config(), **decoder}
-    seen = "images", train.one_pass * train.batch_size
     return run(
-        model, train, valid, {**about, **options}, seen, loss="mse", metrics=[RelativeError()],
-        epochs=epochs, rate=rate, warmup=warmup, accumulate=accumulate, make=make, out=out,
-        callbacks=callbacks, verbose=verbose,
-    )  # fmt: skip
+        model,
+        train,
+        valid,
+        {**about, **options},
+        ("images", train.one_pass * train.batch_size),
+        loss="mse",
+        metrics=[RelativeError()],
+        epochs=epochs,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        accumulate=accumulate,
+        optimizer=optimizer,
+        out=out,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
 
 
-# What it sees -------------------------------------------------------------------------------------
+# Reconstruction -----------------------------------------------------------------------------------
 
 
 class Reconstruction(NamedTuple):
-    """Images as a masked autoencoder had them, as it saw them and as it completed them.
+    """Images of a masked autoencoder: original, with hidden patches, and reconstructed.
 
     Attributes:
         original, masked, reconstructed: float32 arrays (B, H, W, 3) in [0, 1].
@@ -372,31 +440,38 @@ class Reconstruction(NamedTuple):
     reconstructed: np.ndarray
 
 
-def reconstruct(autoencoder, images, seed=0, ratio=RATIO, batch_size=64):
-    """Hides patches of images and fills them in.
+def reconstruct(
+    autoencoder: MaskedAutoencoder,
+    images: Iterable,
+    seed: int = 0,
+    mask_ratio: float = MASK_RATIO,
+    batch_size: int = 64,
+) -> Reconstruction:
+    """Hide patches of images and fill them in.
 
-    As in the paper's figures, a model that predicts normalised patches is lent the mean and the
-    deviation of the true patch to undo that, which it was never asked for: what is shown is how
-    well it knows the pattern, not the brightness and the contrast. Visible patches are shown as
-    they were.
+    As in the paper's figures, the output of a model that predicts normalised patches is scaled
+    with the mean and the deviation of the true patch, which it was not trained to predict: the
+    figure shows how well it predicts the pattern, not brightness and contrast. Visible patches are
+    shown as they are.
 
     Args:
         autoencoder: MaskedAutoencoder.
-        images: list of images of any kind.
-        seed: int from which the masks are drawn.
-        ratio: the share of the patches that is hidden.
-        batch_size: images at a time.
+        images: List of images of any kind.
+        seed: Int from which the masks are drawn.
+        mask_ratio: Fraction of the patches that are hidden.
+        batch_size: Images at a time.
 
     Returns:
         Reconstruction of original, masked (hidden patches grey) and reconstructed images, each
         float32 (B, H, W, 3) in [0, 1].
 
     Raises:
-        ValueError: as `masked_image_batches`.
+        ValueError: As `masked_image_batches`.
 
     Source: He et al. 2021, figure 2.
 
     Example:
+        >>> from kft.backbones.vision import VisionTransformer
         >>> backbone = VisionTransformer("vit", 1, 16, 2, patch_size=8, image_size=32)
         >>> model = masked_autoencoder(backbone, decoder_width=16)
         >>> reconstruct(model, [np.zeros((20, 20), "uint8")]).reconstructed.shape
@@ -406,14 +481,14 @@ def reconstruct(autoencoder, images, seed=0, ratio=RATIO, batch_size=64):
     pixels = encode(images)["images"]
     patches = patchify(pixels, p)  # (B, P, N)
     rng = np.random.default_rng((seed, 2))
-    visible, hidden = hide_patches(*patches.shape[:2], ratio, rng)
+    visible, hidden = hide_patches(len(patches), patches.shape[1], mask_ratio, rng)
     inputs = {"images": pixels, "visible": visible, "hidden": hidden}
-    answers = autoencoder.predict(inputs, batch_size=batch_size, verbose=0)
+    predicted = autoencoder.predict(inputs, batch_size=batch_size, verbose=0)
     if autoencoder.normalise:
         _, mean, deviation = normalised(np.take_along_axis(patches, hidden[..., None], axis=1))
-        answers = answers * deviation + mean
+        predicted = predicted * deviation + mean
     filled, grey = patches.copy(), patchify(_coloured(pixels, encode), p)
-    np.put_along_axis(filled, hidden[..., None], answers, axis=1)
+    np.put_along_axis(filled, hidden[..., None], predicted, axis=1)
     np.put_along_axis(grey, hidden[..., None], np.float32(GREY), axis=1)
     original, reconstructed = (
         _coloured(x, encode) for x in (pixels, unpatchify(filled, p, encode.size))
@@ -422,6 +497,6 @@ def reconstruct(autoencoder, images, seed=0, ratio=RATIO, batch_size=64):
 
 
 def _coloured(pixels, encode):
-    """What `encode` made of images -> float32 in [0, 1]."""
+    """Encoded images -> float32 in [0, 1]."""
     values = pixels * np.float32(encode.std) + np.float32(encode.mean)
     return np.clip(values / 255, 0, 1).astype("float32")

@@ -1,4 +1,4 @@
-"""Images with hidden patches: what a masked autoencoder sees and what it is asked for, in numpy.
+"""Images with hidden patches: the inputs and targets of a masked autoencoder, in numpy.
 
 Reference: He et al. 2021, "Masked autoencoders are scalable vision learners", arXiv:2111.06377,
 section 3 (masking, reconstruction target) and its code, `models_mae.py`.
@@ -13,29 +13,30 @@ patches, `V` visible and `M` hidden ones, `N` = 3 p^2 numbers of a patch.
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from kft.backbones.vision.images import listed
+from kft.data.images.pixels import image_list
 from kft.training.pretraining.training import Steps
 
-RATIO = 0.75  # of the patches are hidden: He et al., figure 5
+MASK_RATIO = 0.75  # fraction of the patches that are hidden: He et al., figure 5
 EPSILON = 1e-6  # added to a patch's variance, as in the reference's code
 
 
 # Patches ------------------------------------------------------------------------------------------
 
 
-def patchify(images, patch_size):
-    """Cuts images into patches, from left to right and from top to bottom.
+def patchify(images: np.ndarray, patch_size: int) -> np.ndarray:
+    """Cut images into patches, from left to right and from top to bottom.
 
     Args:
-        images: array (B, H, W, 3).
+        images: Array (B, H, W, 3).
         patch_size: p, of which H and W are multiples.
 
     Returns:
-        array (B, P, N) of the same dtype; a patch is its pixels row by row, three numbers each.
+        Array (B, P, N) of the same dtype; a patch is its pixels row by row, three numbers each.
 
     Example:
         >>> patchify(np.zeros((2, 32, 48, 3)), 16).shape
@@ -48,16 +49,16 @@ def patchify(images, patch_size):
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
 
 
-def unpatchify(patches, patch_size, image_size):
-    """Puts patches together again, the inverse of `patchify`.
+def unpatchify(patches: np.ndarray, patch_size: int, image_size: tuple[int, int]) -> np.ndarray:
+    """Join patches to images, the inverse of `patchify`.
 
     Args:
-        patches: array (B, P, N).
+        patches: Array (B, P, N).
         patch_size: p.
         image_size: (H, W).
 
     Returns:
-        array (B, H, W, 3).
+        Array (B, H, W, 3).
 
     Example:
         >>> images = np.random.default_rng(0).random((2, 32, 48, 3))
@@ -69,14 +70,14 @@ def unpatchify(patches, patch_size, image_size):
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(patches), height, width, -1)
 
 
-def normalised(patches):
-    """Patches of mean 0 and variance 1 each, which are a better target than pixels are.
+def normalised(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Normalise patches to mean 0 and variance 1 each, which are a better target than pixels.
 
     Args:
-        patches: float array (..., N).
+        patches: Float array (..., N).
 
     Returns:
-        normalised patches (..., N), and their means and deviations (..., 1), such that
+        Normalised patches (..., N), and their means and deviations (..., 1), such that
         `normalised * deviation + mean` is the patch; one without any contrast is all zeros.
 
     Source: He et al. 2021, section 3, "Reconstruction target", and section 4.1; the variance is
@@ -92,47 +93,60 @@ def normalised(patches):
     return (patches - mean) / deviation, mean, deviation
 
 
-def hide_patches(batch, patches, ratio, rng):
-    """Chooses which patches of each image are hidden, all alike likely.
+def hide_patches(
+    batch: int, patches: int, mask_ratio: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the hidden patches of each image, all with the same probability.
 
     Args:
         batch: B.
         patches: P.
-        ratio: the share that is hidden; the number is rounded.
-        rng: numpy.random.Generator.
+        mask_ratio: Fraction of the patches that are hidden; their number is rounded.
+        rng: Numpy generator.
 
     Returns:
         visible: int32 (B, V), positions of the patches that the encoder sees, rising.
-        hidden: int32 (B, M), those of the others, rising.
+        hidden: int32 (B, M), positions of the others, rising.
 
     Raises:
-        ValueError: a ratio outside (0, 1), or so few patches that all or none would be hidden.
+        ValueError: A ratio outside (0, 1), or so few patches that all or none would be hidden.
 
     Example:
         >>> visible, hidden = hide_patches(2, 16, 0.75, np.random.default_rng(0))
         >>> visible.shape, hidden.shape
         ((2, 4), (2, 12))
     """
-    count = hidden_count(patches, ratio)
+    count = hidden_count(patches, mask_ratio)
     order = np.argsort(rng.random((batch, patches)), axis=1)
     hidden, visible = np.sort(order[:, :count], axis=1), np.sort(order[:, count:], axis=1)
     return visible.astype("int32"), hidden.astype("int32")
 
 
-def hidden_count(patches, ratio):
-    """How many of so many patches are hidden.
+def hidden_count(patches: int, mask_ratio: float) -> int:
+    """Compute the number of hidden patches.
+
+    Args:
+        patches: P.
+        mask_ratio: Fraction of the patches that are hidden.
+
+    Returns:
+        M.
 
     Raises:
-        ValueError: see `hide_patches`.
+        ValueError: See `hide_patches`.
+
+    Example:
+        >>> hidden_count(16, 0.75)
+        12
     """
-    if not (isinstance(ratio, int | float | np.number) and 0 < ratio < 1):
-        raise ValueError(f"ratio must be a share above 0 and below 1, received {ratio!r}.")
-    count = round(patches * ratio)
+    if not (isinstance(mask_ratio, int | float | np.number) and 0 < mask_ratio < 1):
+        raise ValueError(f"mask_ratio must be above 0 and below 1, received {mask_ratio!r}.")
+    count = round(patches * mask_ratio)
     if not 0 < count < patches:
         raise ValueError(
-            f"An image has too few patches, {patches}: with ratio={ratio} {count} of them would be "
-            f"hidden, and at least one has to be hidden and one to be seen. Take smaller patches, "
-            f"larger images or another ratio."
+            f"An image has too few patches, {patches}: with mask_ratio={mask_ratio} {count} of "
+            f"them would be hidden, and at least one has to be hidden and one to be seen. Take "
+            f"smaller patches, larger images or another mask_ratio."
         )
     return count
 
@@ -143,31 +157,35 @@ def hidden_count(patches, ratio):
 class MaskedImageBatches(Steps):
     """Batches of images with hidden patches, as `fit` takes them; see `masked_image_batches`.
 
-    `batch(step)` is that of a global step, a function of the seed and the step alone; an epoch is
-    `steps` of them, and `batches[i]` is step i of the present one.
+    `batch(step)` is the batch of a global step, a function of the seed and the step alone; an epoch
+    has `steps` batches, and `batches[i]` is step i of the present epoch.
+
+    Args:
+        images, encode, batch_size, patch_size, mask_ratio, normalise, steps, seed, fresh: As for
+            `masked_image_batches`.
 
     Attributes:
-        epoch: the present epoch.
-        one_pass: batches until each image has come once.
+        epoch: Present epoch.
+        one_pass: Batches until each image has come once.
     """
 
     def __init__(
-        self, images, encode, batch_size, patch_size, ratio, normalise, steps, seed, fresh
+        self, images, encode, batch_size, patch_size, mask_ratio, normalise, steps, seed, fresh
     ):
         super().__init__(seed, fresh)
-        self.images, self.encode = listed(images), encode
-        encode(self.images[:1])  # refuses none at all
+        self.images, self.encode = image_list(images), encode
+        encode(self.images[:1])  # raises where there are none
         encode.check(self.images, [f"images[{i}]" for i in range(len(self.images))])
-        self.patch_size, self.ratio, self.normalise = patch_size, ratio, normalise
+        self.patch_size, self.mask_ratio, self.normalise = patch_size, mask_ratio, normalise
         self.patches = _patches_of(encode.size, patch_size)
-        hidden_count(self.patches, ratio)
+        hidden_count(self.patches, mask_ratio)
         self.batch_size = min(batch_size, len(self.images))
         self.one_pass = -(-len(self.images) // self.batch_size)
         self.steps = steps or self.one_pass
         self._order = (None, None)
 
     def batch(self, step):
-        """The batch of a global step: inputs and targets (B, M, N)."""
+        """Make the batch of a global step: inputs and targets (B, M, N)."""
         turn, index = divmod(step, self.one_pass)
         if self._order[0] != turn:
             self._order = turn, self._mixed(turn)
@@ -175,7 +193,7 @@ class MaskedImageBatches(Steps):
         names = [f"images[{i}]" for i in chosen]
         images = self.encode([self.images[i] for i in chosen], names=names)["images"]
         rng = np.random.default_rng((self.seed, 1, step))
-        visible, hidden = hide_patches(len(chosen), self.patches, self.ratio, rng)
+        visible, hidden = hide_patches(len(chosen), self.patches, self.mask_ratio, rng)
         targets = patchify(images, self.patch_size)
         targets = np.take_along_axis(targets, hidden[..., None], axis=1)
         if self.normalise:
@@ -186,38 +204,46 @@ class MaskedImageBatches(Steps):
         """The order of the images in a pass."""
         rng = np.random.default_rng((self.seed, 0, turn))
         order = rng.permutation(len(self.images))
-        # Filled up, so that all steps are alike; for a score each image counts once.
+        # Filled up, so that all steps are alike; for a score each image comes once.
         missing = (self.one_pass * self.batch_size - len(order)) * self.fresh
         return np.concatenate([order, rng.choice(len(order), missing)])
 
 
 def masked_image_batches(
-    images, encode, batch_size=64, *, patch_size, ratio=RATIO, normalise=True, steps=None, seed=0,
-    fresh=True,
-):  # fmt: skip
-    """Makes the batches of masked autoencoding, which the `fit` of a `masked_autoencoder` takes.
+    images: Iterable,
+    encode: Callable,
+    batch_size: int = 64,
+    *,
+    patch_size: int,
+    mask_ratio: float = MASK_RATIO,
+    normalise: bool = True,
+    steps: int | None = None,
+    seed: int = 0,
+    fresh: bool = True,
+) -> MaskedImageBatches:
+    """Make the batches of masked autoencoding, which the `fit` of a `masked_autoencoder` takes.
 
     Args:
-        images: list of images of any kind and size, see `kft.backbones.vision.images`; files are
+        images: List of images of any kind and size, see `kft.backbones.vision.images`; files are
             read again in every epoch.
-        encode: of a `VisionTransformer`.
-        batch_size: images of a batch, at most as many as there are.
+        encode: The `encode` of a `VisionTransformer`.
+        batch_size: Images of a batch, at most as many as there are.
         patch_size: p, of the backbone, `autoencoder.patch_size`.
-        ratio: the share of the patches that is hidden.
-        normalise: whether the target is each patch with mean 0 and variance 1, or the pixels as
-            the encoder has them.
-        steps: batches of an epoch; None for one pass over all images.
-        seed: int that order and masks follow, with numpy, on every backend alike.
-        fresh: False shows the same in every epoch, for validation.
+        mask_ratio: Fraction of the patches that are hidden.
+        normalise: Whether the target is each patch with mean 0 and variance 1, or the pixels as
+            the encoder gets them.
+        steps: Batches of an epoch; None for one pass over all images.
+        seed: Int that decides order and masks, by numpy, the same on every backend.
+        fresh: False shows the same batches in every epoch, for validation.
 
     Returns:
         MaskedImageBatches of ({"images": float32 (B, H, W, 3), "visible": int32 (B, V), "hidden":
         int32 (B, M)}, targets float32 (B, M, N)); targets are those of the hidden patches.
 
     Raises:
-        ValueError: no images, one that cannot be read, a ratio outside (0, 1), too few patches, a
+        ValueError: No images, one that cannot be read, a ratio outside (0, 1), too few patches, a
             patch size that does not divide the image size.
-        TypeError: one image in place of a list.
+        TypeError: One image in place of a list.
 
     Example:
         >>> from kft.backbones.vision.images import ImageEncoder
@@ -232,7 +258,7 @@ def masked_image_batches(
         if given and not (isinstance(value, int | np.integer) and value > 0):
             raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
     return MaskedImageBatches(
-        images, encode, batch_size, patch_size, ratio, normalise, steps, seed, fresh
+        images, encode, batch_size, patch_size, mask_ratio, normalise, steps, seed, fresh
     )
 
 
@@ -245,10 +271,20 @@ def _patches_of(size, patch_size):
     return size[0] // patch_size * (size[1] // patch_size)
 
 
-def digest(images):
-    """Of a list of images, by which a training that goes on knows its data.
+def digest(images: list) -> str:
+    """Compute a digest of images, by which a training that continues recognises its data.
 
-    Of a file its name and size count: to read all would take as long as an epoch.
+    Of a file the digest covers name and size: to read all would take as long as an epoch.
+
+    Args:
+        images: List of images of any kind.
+
+    Returns:
+        Hexadecimal digest.
+
+    Example:
+        >>> len(digest([np.zeros((4, 4), "uint8")]))
+        64
     """
     found = hashlib.sha256()
     for image in images:

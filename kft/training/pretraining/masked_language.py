@@ -5,28 +5,33 @@ language model", Science 379:1123 (2023), section A.2; the objective is that of 
 "BERT", section 3.1: of each protein 15% of the residues are chosen, 80% of those are shown as
 <mask>, 10% as another residue, 10% as they are; the loss is the cross-entropy at the chosen ones.
 
-Differences from the reference: each residue is chosen on its own, so that the share varies a little
-from protein to protein; only the 20 standard residues are chosen (an X has no answer), and only
-they stand in for others. Scores are taken where <mask> stands: at a residue that is shown as it is,
-even a poor model may copy.
+Differences from the reference: each residue is chosen on its own, so that the fraction varies a
+little from protein to protein; only the 20 standard residues are chosen (an X has no right answer),
+and only they replace others. Scores are computed at <mask> only: where a residue is shown as it is,
+a poor model can copy it.
 
 Shapes: `B` proteins in a batch, `L` tokens.
 """
 
 import hashlib
+from collections.abc import Callable, Iterable
 from functools import partial
 from numbers import Real
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kft.backbones.esm2.tokens import ALPHABET, MASK, PAD
+from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
+from kft.keras_internals import set_direction
 from kft.models.losses import REDUCTION
 from kft.training.batching import padded_length, silent_cuts
-from kft.training.optimizers import adamw
-from kft.training.pretraining.training import Steps, check_settings, run
+from kft.training.optimizers import OptimizerFactory, adamw
+from kft.training.pretraining.training import Pretraining, Steps, check_settings, run
 
 CHOSEN = 0.15  # of the residues
 AS_MASK, AS_ANOTHER = 0.8, 0.1  # of those; the rest is shown as it is
@@ -37,17 +42,19 @@ STANDARD = np.array([ALPHABET.index(letter) for letter in "LAGVSERTIDPKQNFYMHWC"
 # What is hidden -----------------------------------------------------------------------------------
 
 
-def hide(token_ids, rng, share=CHOSEN):
-    """Chooses residues and hides most of them.
+def hide(
+    token_ids: np.ndarray, rng: np.random.Generator, mask_ratio: float = CHOSEN
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose residues and hide most of them.
 
     Args:
         token_ids: int array (B, L), of `encode`.
-        rng: numpy.random.Generator.
-        share: of the residues that are chosen.
+        rng: Numpy generator.
+        mask_ratio: Fraction of the residues that are chosen.
 
     Returns:
-        shown: int32 (B, L), what the model sees.
-        chosen: bool (B, L), where it has to answer; never at special tokens, padding or X.
+        shown: int32 (B, L), the input of the model.
+        chosen: bool (B, L), the positions to predict; never special tokens, padding or X.
 
     Example:
         >>> import kft
@@ -59,25 +66,30 @@ def hide(token_ids, rng, share=CHOSEN):
     token_ids = np.asarray(token_ids, dtype="int32")
     choice, kind = rng.random((2, *token_ids.shape))
     another = rng.choice(STANDARD, token_ids.shape)
-    chosen = np.isin(token_ids, STANDARD) & (choice < share)
+    chosen = np.isin(token_ids, STANDARD) & (choice < mask_ratio)
     shown = np.where(chosen & (kind < AS_MASK), MASK, token_ids)
     shown = np.where(chosen & (kind >= AS_MASK) & (kind < AS_MASK + AS_ANOTHER), another, shown)
     return shown.astype("int32"), chosen
 
 
-def encoded(sequences, encode, first=0):
-    """Turns proteins into tokens of one byte: a corpus of 34 million residues stays at 34 MB.
+def encoded(sequences: Iterable[str], encode: Callable, first: int = 0) -> list[np.ndarray]:
+    """Encode proteins as tokens of one byte: a corpus of 34 million residues takes 34 MB.
 
     Args:
-        sequences: list of strings.
-        encode: of an ESM-2 backbone.
-        first: the number that errors give to the first one.
+        sequences: List of strings.
+        encode: The `encode` of an ESM-2 backbone.
+        first: Number of the first one in error messages.
 
     Returns:
-        list of int8 arrays (L,), <cls> and <eos> included.
+        List of int8 arrays (L,), <cls> and <eos> included.
 
     Raises:
-        ValueError: none, one string in place of a list, or one that is no protein.
+        ValueError: No sequences, one string in place of a list, or one that is no protein.
+
+    Example:
+        >>> import kft
+        >>> encoded(["MK", "GSS"], kft.backbones.esm2.encode)[0].tolist()
+        [0, 20, 15, 2]
     """
     sequences = sequences if isinstance(sequences, str | bytes) else list(sequences)
     if isinstance(sequences, str | bytes) or not sequences:
@@ -94,47 +106,59 @@ def encoded(sequences, encode, first=0):
 class MaskedBatches(Steps):
     """Batches of proteins with hidden residues, as `fit` takes them; see `masked_batches`.
 
-    `batch(step)` is that of a global step, a function of the seed and the step alone; an epoch is
-    `steps` of them, and `batches[i]` is step i of the present one.
+    `batch(step)` is the batch of a global step, a function of the seed and the step alone; an epoch
+    has `steps` batches, and `batches[i]` is step i of the present epoch.
+
+    Args:
+        sequences, encode, tokens, crop, steps, seed, fresh, mask_ratio: As for `masked_batches`.
 
     Attributes:
-        epoch: the present epoch.
-        one_pass: batches until each protein, or a crop of it, has come once.
-        residues: tokens of residues in one pass, crops counted as they are cut.
+        epoch: Present epoch.
+        one_pass: Batches until each protein, or a crop of it, has come once.
+        residues: Tokens of residues in one pass, of crops those within the crop.
     """
 
-    def __init__(self, sequences, encode, tokens, crop, steps, seed, fresh, share):
+    def __init__(self, sequences, encode, tokens, crop, steps, seed, fresh, mask_ratio):
         super().__init__(seed, fresh)
-        self.tokens, self.crop, self.share = tokens, crop, share
+        self.tokens, self.crop, self.mask_ratio = tokens, crop, mask_ratio
         self.rows = encoded(sequences, encode)
         if not any(np.isin(row, STANDARD).any() for row in self.rows):
             raise ValueError("No sequence has one of the 20 standard residues: nothing to learn.")
         lengths = np.array([len(row) for row in self.rows])
         cut = np.minimum(lengths, crop)
-        self.residues = int((cut - 2 * (lengths <= crop)).sum())
+        specials = sum(encoder_info(encode).specials)
+        self.residues = int((cut - specials * (lengths <= crop)).sum())
         self.padded = np.minimum([padded_length(n) for n in cut], crop)
         self.one_pass = len(self._planned(0))
         self.steps = steps or self.one_pass
         self._plan = (None, None)
 
     def batch(self, step):
-        """The batch of a global step: inputs, targets (B, L, 2) and weights (B, L)."""
-        turn, index = divmod(step, self.one_pass)
-        if self._plan[0] != turn:
-            self._plan = turn, self._mixed(turn)
-        length, rows = self._plan[1][index]
+        """Make the batch of a global step: inputs, targets (B, L, 2) and weights (B, L)."""
+        before = self._at(step - 1)[0] if step % self.steps == 1 else None
+        length, rows = self._at(step)
+        if length == before and any(other != length for other, _ in self._plan[1]):
+            length += 8  # no batch of another length was left to begin this epoch, see `_mixed`
         rng = np.random.default_rng((self.seed, 1, step))
         token_ids = np.full((len(rows), length), PAD, dtype="int32")
         for out, i in zip(token_ids, rows, strict=True):
             row = self.rows[i]
-            # The window moves over <cls> and <eos> too: they tell a protein's end from a crop's.
+            # The window moves over <cls> and <eos> too: they mark the ends of a protein, which
+            # the ends of a crop are not.
             first = rng.integers(max(len(row) - self.crop, 0) + 1)
             row = row[first : first + self.crop]
             out[: len(row)] = row
-        shown, chosen = hide(token_ids, rng, self.share)
-        masked = chosen & (shown == MASK)  # a <mask> of the user's own has no answer
+        shown, chosen = hide(token_ids, rng, self.mask_ratio)
+        masked = chosen & (shown == MASK)  # a <mask> in the sequence has no right answer
         targets = np.stack([token_ids, masked], axis=-1).astype("int32")
         return {"token_ids": shown}, targets, chosen.astype("float32")
+
+    def _at(self, step):
+        """The length and the proteins of the batch of a global step."""
+        turn, index = divmod(step, self.one_pass)
+        if self._plan[0] != turn:
+            self._plan = turn, self._mixed(turn)
+        return self._plan[1][index]
 
     def _planned(self, turn):
         """The length and the proteins of each batch of a pass."""
@@ -148,13 +172,13 @@ class MaskedBatches(Steps):
             found += [(int(length), rows) for rows in there[:whole].reshape(-1, size)]
             rest = there[whole:]  # go with those of the next length
         if len(rest):
-            # Filled up, so that all steps are alike; for a score each protein counts once.
+            # Filled up, so that all steps are alike; for a score each protein comes once.
             more = rng.choice(len(self.rows), (size - len(rest)) * self.fresh)
             found.append((int(length), np.concatenate([rest, more])))
         return [found[i] for i in rng.permutation(len(found))]
 
     def _mixed(self, turn):
-        """The same, with unequal lengths where an epoch begins.
+        """The same, with unequal lengths where an epoch begins, as far as there are enough.
 
         TensorFlow takes a length that the first two batches share for that of all.
         """
@@ -177,22 +201,29 @@ class MaskedBatches(Steps):
 
 
 def masked_batches(
-    sequences, encode, tokens=4096, crop=512, steps=None, seed=0, fresh=True, share=CHOSEN
-):
-    """Makes the batches of masked language modelling, which any Keras `fit` takes.
+    sequences: Iterable[str],
+    encode: Callable,
+    tokens: int = 4096,
+    crop: int = 512,
+    steps: int | None = None,
+    seed: int = 0,
+    fresh: bool = True,
+    mask_ratio: float = CHOSEN,
+) -> MaskedBatches:
+    """Make the batches of masked language modelling, which any Keras `fit` takes.
 
-    Proteins are put beside others of their length, and a batch holds about as many tokens whatever
-    their length. Those above `crop` show another window in every pass.
+    Proteins of about the same length are in a batch, and a batch holds about as many tokens
+    whatever their length. Of proteins longer than `crop`, every pass shows another window.
 
     Args:
-        sequences: list of strings, of a family or of a whole corpus.
-        encode: of an ESM-2 backbone.
-        tokens: tokens of a batch, padding included.
-        crop: most tokens of a protein.
-        steps: batches of an epoch; None for one pass over all proteins.
-        seed: int that order, crops and masks follow, with numpy, on every backend alike.
-        fresh: False shows the same in every epoch, for validation.
-        share: of the residues that are chosen, above 0 and below 1.
+        sequences: List of strings, of a family or of a whole corpus.
+        encode: The `encode` of an ESM-2 backbone.
+        tokens: Tokens of a batch, padding included.
+        crop: Most tokens of a protein.
+        steps: Batches of an epoch; None for one pass over all proteins.
+        seed: Int that decides order, crops and masks, by numpy, the same on every backend.
+        fresh: False shows the same batches in every epoch, for validation.
+        mask_ratio: Fraction of the residues that are chosen, above 0 and below 1.
 
     Returns:
         MaskedBatches of ({"token_ids": int32 (B, L)}, targets int32 (B, L, 2), weights float32
@@ -200,7 +231,7 @@ def masked_batches(
         residue was chosen.
 
     Raises:
-        ValueError: no sequences, one with a character that is no residue, sizes that are too small.
+        ValueError: No sequences, one with a character that is no residue, sizes that are too small.
 
     Example:
         >>> import kft
@@ -214,9 +245,9 @@ def masked_batches(
         given = value is not None or name != "steps"
         if given and not (isinstance(value, int | np.integer) and value >= least):
             raise ValueError(f"{name} must be an integer of at least {least}, received {value!r}.")
-    if not (isinstance(share, Real) and 0 < share < 1):
-        raise ValueError(f"share must be above 0 and below 1, received {share!r}.")
-    return MaskedBatches(sequences, encode, tokens, crop, steps, seed, fresh, share)
+    if not (isinstance(mask_ratio, Real) and 0 < mask_ratio < 1):
+        raise ValueError(f"mask_ratio must be above 0 and below 1, received {mask_ratio!r}.")
+    return MaskedBatches(sequences, encode, tokens, crop, steps, seed, fresh, mask_ratio)
 
 
 # How well it is filled in -------------------------------------------------------------------------
@@ -228,6 +259,10 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
     Call with targets int (B, L, 2) and weights (B, L) of `masked_batches`, and logits (B, L, 33).
     The mean is taken over the chosen residues of a batch.
+
+    Args:
+        name: Name of the loss.
+        reduction: As for keras.losses.Loss.
     """
 
     def __init__(self, name="masked_cross_entropy", reduction=REDUCTION):
@@ -246,12 +281,12 @@ def _losses(y_true, y_pred):
 
 
 class _MeanWhereMasked(keras.metrics.Mean):
-    """A mean over all <mask>, each of which counts alike; without any it is no number."""
+    """A mean over all <mask>, each of the same weight; NaN without any."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         values = ops.cast(self.values(y_true, y_pred), "float32")  # (B, L)
         masked = ops.cast(y_true[..., 1], "float32")
-        # Flat: of rows Keras would take the mean, and <mask> of long proteins count less.
+        # Flat: Keras would take the mean of each row, and give less weight to long proteins.
         super().update_state(ops.reshape(values, (-1,)), ops.reshape(masked, (-1,)))
 
     def result(self):
@@ -260,11 +295,11 @@ class _MeanWhereMasked(keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable("kft")
 class Perplexity(_MeanWhereMasked):
-    """exp(mean cross-entropy) where <mask> stands; 20 is a blind guess among 20 residues."""
+    """exp(mean cross-entropy) at <mask>; a blind guess among 20 residues has 20."""
 
     def __init__(self, name="perplexity", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self._direction = "down"  # less is better, for Keras's callbacks
+        set_direction(self, "down")  # less is better, for Keras's callbacks
 
     values = staticmethod(_losses)
 
@@ -274,11 +309,11 @@ class Perplexity(_MeanWhereMasked):
 
 @keras.saving.register_keras_serializable("kft")
 class MaskedAccuracy(_MeanWhereMasked):
-    """Share of the <mask> whose residue has the highest logit."""
+    """Fraction of the <mask> whose residue has the highest logit."""
 
     def __init__(self, name="accuracy", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self._direction = "up"
+        set_direction(self, "up")
 
     @staticmethod
     def values(y_true, y_pred):
@@ -290,38 +325,54 @@ class MaskedAccuracy(_MeanWhereMasked):
 
 
 def pretrain(
-    backbone, sequences, valid=None, *, epochs=10, steps=None, tokens=4096, crop=512, rate=1e-3,
-    warmup=0.05, accumulate=1, make=ADAMW, share=CHOSEN, seed=0, out=None, callbacks=(),
-    verbose="auto",
-):  # fmt: skip
-    """Trains a backbone to fill in hidden residues: from random weights, or further on one's own.
+    backbone: keras.Model,
+    sequences: Iterable[str],
+    valid: Iterable[str] | None = None,
+    *,
+    epochs: int = 10,
+    steps: int | None = None,
+    tokens: int = 4096,
+    crop: int = 512,
+    learning_rate: float = 1e-3,
+    warmup: float = 0.05,
+    accumulate: int = 1,
+    optimizer: OptimizerFactory = ADAMW,
+    mask_ratio: float = CHOSEN,
+    seed: int = 0,
+    out: Path | str | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    verbose: Any = "auto",
+) -> Pretraining:
+    """Train a backbone to fill in hidden residues, from random or from pre-trained weights.
 
-    The latter adapts it to a family without a label (Gururangan et al. 2020, "Don't stop
-    pretraining"); take a lower rate for that.
+    The latter adapts it to a family without labels (Gururangan et al. 2020, "Don't stop
+    pretraining"); take a lower learning rate for that.
 
     Args:
-        backbone: an ESM-2 of `kft.load`; it is trained in place.
-        sequences: list of strings.
-        valid: list of strings that are scored after every epoch, always with the same masks.
-        epochs, steps: how many epochs of how many optimizer steps; None for one pass over the
-            sequences. Another number is another schedule of the rate.
-        tokens, crop, seed: as for `masked_batches`.
-        rate: the highest learning rate.
-        warmup: share of the steps in which it rises; then it falls along a cosine to zero.
-        accumulate: batches whose gradients are averaged for one optimizer step.
-        make: the optimizer, as `make(rate schedule, variables)`; see `optimizers.muon`.
-        share: of the residues that are chosen in training, more than ESM-2's 15% for more answers
-            from each protein (Wettig et al. 2023); scores are always taken at 15%.
-        out: folder of `state.npz`, from which a training goes on that was stopped, see
+        backbone: An ESM-2 of `kft.load`; it is trained in place.
+        sequences: List of strings.
+        valid: List of strings that are scored after every epoch, always with the same masks.
+        epochs: Number of epochs; another number is another schedule of the learning rate.
+        steps: Optimizer steps of an epoch; None for one pass over the sequences.
+        tokens, crop, seed: As for `masked_batches`.
+        learning_rate: Highest learning rate.
+        warmup: Fraction of the steps in which it rises; then it falls along a cosine to zero.
+        accumulate: Batches whose gradients are averaged for one optimizer step.
+        optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer; see
+            `kft.training.optimizers.muon`.
+        mask_ratio: Fraction of the residues that are chosen in training, more than the 15% of
+            ESM-2 for more predictions per protein (Wettig et al. 2023); scores are always
+            computed at 15%.
+        out: Folder of `state.npz`, from which an interrupted training continues, see
             `kft.callbacks.Resume`; None keeps nothing.
-        callbacks, verbose: of Keras's `fit`.
+        callbacks, verbose: As for Keras's `fit`.
 
     Returns:
         Pretraining.
 
     Raises:
-        ValueError: as `masked_batches`, or a share or count that is none.
-        FloatingPointError: the loss is no number any more.
+        ValueError: As `masked_batches`, or a setting out of range.
+        FloatingPointError: The loss or a weight is NaN or infinity.
 
     Example:
         >>> import kft
@@ -331,31 +382,57 @@ def pretrain(
         2
     """
     model = language_model(backbone)
-    check_settings(rate, warmup, epochs=epochs, accumulate=accumulate)
-    options = {"tokens": tokens, "crop": crop, "seed": seed}
+    check_settings(learning_rate, warmup, epochs=epochs, accumulate=accumulate)
+    options: dict[str, Any] = {"tokens": tokens, "crop": crop, "seed": seed}
     batches = steps and steps * accumulate
-    train = masked_batches(sequences, backbone.encode, steps=batches, share=share, **options)
+    train = masked_batches(
+        sequences, backbone.encode, steps=batches, mask_ratio=mask_ratio, **options
+    )
     if valid is not None:
         valid = masked_batches(valid, backbone.encode, fresh=False, **options)
     about = {
         "proteins": _digest(train),
         "validation": valid and _digest(valid),
         "backbone": backbone.get_config(),
-        "share": share,
+        "mask_ratio": mask_ratio,
         **options,
     }
     return run(
-        model, train, valid, about, ("residues", train.residues), loss=MaskedCrossEntropy(),
-        metrics=[Perplexity(), MaskedAccuracy()], epochs=epochs, rate=rate, warmup=warmup,
-        accumulate=accumulate, make=make, out=out, callbacks=callbacks, verbose=verbose,
-    )  # fmt: skip
+        model,
+        train,
+        valid,
+        about,
+        ("residues", train.residues),
+        loss=MaskedCrossEntropy(),
+        metrics=[Perplexity(), MaskedAccuracy()],
+        epochs=epochs,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        accumulate=accumulate,
+        optimizer=optimizer,
+        out=out,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
 
 
-def language_model(backbone):
-    """The backbone's `masked_lm`.
+def language_model(backbone: keras.Model) -> keras.Model:
+    """Return the `masked_lm` of a backbone.
+
+    Args:
+        backbone: An ESM-2.
+
+    Returns:
+        keras.Model -> logits (B, L, 33).
 
     Raises:
-        ValueError: it has none.
+        ValueError: The backbone has none.
+
+    Example:
+        >>> import kft
+        >>> backbone = kft.backbones.esm2.ESM2(num_blocks=1, width=32, num_heads=4)
+        >>> language_model(backbone).output.shape[-1]
+        33
     """
     if not hasattr(backbone, "masked_lm"):
         raise ValueError(

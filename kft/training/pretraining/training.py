@@ -1,7 +1,9 @@
-"""What every pre-training shares: batches that follow from their step, the optimizer, the run."""
+"""What all pre-training has in common: batches by step, the optimizer, the run."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,7 +11,10 @@ import numpy as np
 from kft.params import fingerprint
 from kft.training.batching import Passes
 from kft.training.callbacks import Resume, insist_on_constant_rate
-from kft.training.optimizers import WarmupCosine
+from kft.training.optimizers import OptimizerFactory, WarmupCosine
+
+# Settings under the names that version 0.1 wrote to `state.npz`.
+EARLIER_NAMES = {"share": "mask_ratio", "ratio": "mask_ratio"}
 
 
 class Steps(Passes):
@@ -17,14 +22,21 @@ class Steps(Passes):
 
     A class of this kind has a method `batch(step)` and sets the attributes below.
 
+    Args:
+        seed: Int of at least 0.
+        fresh: False shows the same batches in every epoch.
+
     Attributes:
-        epoch: the present epoch; `batches[i]` is step i of it.
-        steps: batches of an epoch.
-        one_pass: batches until each record has come once.
-        fresh: False shows the same in every epoch.
+        epoch: Present epoch; `batches[i]` is step i of it.
+        steps: Batches of an epoch.
+        one_pass: Batches until each record has come once.
+        fresh: See above.
     """
 
-    def __init__(self, seed, fresh):
+    steps: int
+    one_pass: int
+
+    def __init__(self, seed: int, fresh: bool):
         super().__init__()
         if not (isinstance(seed, int | np.integer) and seed >= 0):
             raise ValueError(f"seed must be an integer of at least 0, received {seed!r}.")
@@ -37,80 +49,110 @@ class Steps(Passes):
         self.asked_for(index)
         return self.batch(self.epoch * self.steps * self.fresh + index)
 
-    def go_to(self, epoch):
-        """Makes `epoch` the present one, for a training that goes on."""
+    def go_to(self, epoch: int) -> None:
+        """Make `epoch` the present one, for a training that continues.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         self.epoch = epoch
         self.begin_pass()
 
 
 @dataclass(frozen=True, eq=False)
 class Pretraining:
-    """What `pretrain` or `pretrain_images` did.
+    """Result of `pretrain` or `pretrain_images`.
 
     Attributes:
-        model: what was trained, compiled: the backbone's `masked_lm`, or the `MaskedAutoencoder`;
-            the backbone shares its weights.
-        history: list of dicts, one per epoch: epoch, step (of the optimizer), residues or images
-            seen, seconds since the beginning, learning rate, loss, the scores, and the same of what
-            is validated on as val_loss and so on.
+        model: The trained model, compiled: the backbone's `masked_lm`, or the
+            `MaskedAutoencoder`; the backbone shares its weights.
+        history: List of dicts, one per epoch: epoch, step (of the optimizer), residues or images
+            seen, seconds since the beginning, learning_rate, loss, the scores, and loss and scores
+            on the validation data as val_loss and so on.
     """
 
-    model: keras.Model
-    history: list[dict]
+    model: keras.Model = field(repr=False)
+    history: list[dict] = field(repr=False)
 
 
-def check_settings(rate, warmup, **counts):
-    """Refuses settings that no training has.
+def check_settings(learning_rate: float, warmup: float, **counts: int) -> None:
+    """Raise an error for settings out of range.
+
+    Args:
+        learning_rate: Highest learning rate.
+        warmup: Fraction of the steps in which it rises.
+        **counts: Integers that must be above 0.
 
     Raises:
-        ValueError: a rate, a share or a count that is none.
+        ValueError: A setting is out of range.
+
+    Example:
+        >>> check_settings(1e-3, 0.05, epochs=10)
     """
     for name, value in counts.items():
         if not (isinstance(value, int | np.integer) and value > 0):
             raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
-    if not rate > 0:
-        raise ValueError(f"rate must be above 0, received {rate!r}.")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate must be above 0, received {learning_rate!r}.")
     if not 0 <= warmup < 1:
-        raise ValueError(f"warmup must be a share of at least 0 and below 1, received {warmup!r}.")
+        raise ValueError(
+            f"warmup must be a fraction of at least 0 and below 1, received {warmup!r}."
+        )
 
 
 def run(
-    model, train, valid, about, seen, *, loss, metrics, epochs, rate, warmup, accumulate, make, out,
-    callbacks, verbose,
-):  # fmt: skip
-    """Trains a model on `Steps`, from where `out` says.
+    model: keras.Model,
+    train: Steps,
+    valid: Steps | None,
+    about: dict,
+    seen: tuple[str, int],
+    *,
+    loss: Any,
+    metrics: list,
+    epochs: int,
+    learning_rate: float,
+    warmup: float,
+    accumulate: int,
+    optimizer: OptimizerFactory,
+    out: Path | str | None,
+    callbacks: Iterable[keras.callbacks.Callback],
+    verbose: Any,
+) -> Pretraining:
+    """Train a model on `Steps`, and continue the training that `out` holds.
 
     Args:
-        model: a keras.Model.
+        model: A keras.Model.
         train, valid: `Steps`; those of an epoch of `train` are filled up to whole steps of the
             optimizer. `valid` may be None.
-        about: dict of what else must not differ when a training goes on.
-        seen: name and number of what one pass over `train` shows, for the history.
-        loss, metrics: of `compile`.
-        epochs, rate, warmup, accumulate, make, out, callbacks, verbose: see `pretrain`.
+        about: Dict of settings that must be the same when a training continues.
+        seen: ("residues" or "images", their number in one pass over `train`), for the history.
+        loss, metrics: As for `compile`.
+        epochs, learning_rate, warmup, accumulate, optimizer, out, callbacks, verbose: As for
+            `pretrain`.
 
     Returns:
         Pretraining.
 
     Raises:
-        FloatingPointError: the loss is no number any more.
+        FloatingPointError: The loss or a weight is NaN or infinity.
     """
     steps = -(-train.steps // accumulate)
     train.steps = steps * accumulate
     total = steps * epochs
-    schedule = WarmupCosine(rate, total, int(warmup * total), accumulate=accumulate)
-    optimizer = make(schedule, model.trainable_variables)
-    optimizer.gradient_accumulation_steps = accumulate if accumulate > 1 else None  # not 1
-    insist_on_constant_rate(callbacks, optimizer)
-    model.compile(optimizer, loss, metrics=metrics)
+    schedule = WarmupCosine(learning_rate, total, int(warmup * total), accumulate=accumulate)
+    made = optimizer(schedule, model.trainable_variables)
+    made.gradient_accumulation_steps = accumulate if accumulate > 1 else None  # not 1
+    insist_on_constant_rate(callbacks, made)
+    model.compile(made, loss, metrics=metrics)
     about = {**about, "first weights": fingerprint(model, None), "steps": train.steps}
-    resume = Resume(Path(out) / "state.npz" if out else None, train, about)
+    state = Path(out) / "state.npz" if out else None
+    resume = Resume(state, train, about, EARLIER_NAMES)
     callbacks = [*callbacks, keras.callbacks.TerminateOnNaN(), resume]
     model.fit(train, validation_data=valid, epochs=epochs, callbacks=callbacks, verbose=verbose)
     if resume.diverged:
         raise FloatingPointError(
-            f"The loss or a weight was no number in epoch {len(resume.logs) + 1}: lower the rate, "
-            f"now {rate}, or raise warmup."
+            f"The loss or a weight is NaN or infinity in epoch {len(resume.logs) + 1}: lower "
+            f"learning_rate, now {learning_rate}, or raise warmup."
         )
     return Pretraining(model, _history(resume.logs, train, steps, schedule, seen))
 
@@ -122,7 +164,7 @@ def _history(logs, train, steps, schedule, seen):
         done = {
             "step": number * steps,
             name: round(number * train.steps / train.one_pass * in_one_pass),
-            "rate": float(schedule(number * train.steps - 1)),
+            "learning_rate": float(schedule(number * train.steps - 1)),
         }
         found.append({**row, **done, "seconds": seconds})
     return found

@@ -1,0 +1,100 @@
+"""Checks of arguments, with one wording for the same mistake everywhere."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+
+def check_integer(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
+    """Check that an argument is an integer in a range.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What was given. Python's and numpy's integers are accepted, booleans are not.
+        minimum: Smallest value allowed.
+        maximum: Largest value allowed; None for no limit.
+
+    Returns:
+        The value as an `int`.
+
+    Raises:
+        ValueError: The value is no integer or out of range.
+
+    Example:
+        >>> check_integer("epochs", 3)
+        3
+        >>> check_integer("epochs", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: epochs must be an integer of at least 1, received 0.
+    """
+    try:
+        number = None if _is_boolean(value) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum or (maximum is not None and number > maximum):
+        if maximum is None:
+            expected = f"an integer of at least {minimum}"
+        else:
+            expected = f"an integer from {minimum} to {maximum}"
+        raise ValueError(f"{name} must be {expected}, received {value!r}.")
+    return number
+
+
+def check_number_above(name: str, value: Any, limit: float = 0) -> float:
+    """Check that an argument is a finite number above a limit.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What was given. Booleans are not accepted.
+        limit: The value must be larger than this.
+
+    Returns:
+        The value as a `float`.
+
+    Raises:
+        ValueError: The value is no number, NaN, infinite or not above the limit.
+
+    Example:
+        >>> check_number_above("learning_rate", 1e-3)
+        0.001
+    """
+    number = float(value) if isinstance(value, Real) and not _is_boolean(value) else math.nan
+    if not limit < number < math.inf:
+        raise ValueError(f"{name} must be a number above {limit}, received {value!r}.")
+    return number
+
+
+def check_choice(name: str, value: Value, choices: Iterable[Value]) -> Value:
+    """Check that an argument is one of several values.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What was given.
+        choices: Values allowed.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: The value is not among the choices.
+
+    Example:
+        >>> check_choice("pooling", "mean", ["mean", "cls"])
+        'mean'
+    """
+    choices = list(choices)
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise ValueError(f"{name} must be one of {listed}; received {value!r}.")
+    return value
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")

@@ -1,0 +1,57 @@
+"""ESM-2 for `kft.load`: published names, Hugging Face folders and FAIR files.
+
+`kft_esm2_tiny` ships with kft; its `contacts` are random, since the model card says what it was
+trained on and contacts need structures to learn from. The weights of the published names are
+downloaded from the Hugging Face hub.
+"""
+
+import warnings
+from pathlib import Path
+from typing import ClassVar
+
+from kft.backbones.checkpoints import hub_folder, read_torch
+from kft.backbones.esm2 import weights as checkpoints
+from kft.backbones.esm2.model import ESM2, PUBLISHED
+from kft.backbones.registry import Family, read_folder, register
+
+SHIPPED = Path(__file__).parent / "shipped"  # Hugging Face folders, each with its model card
+
+
+class ESM2Family(Family):
+    """ESM-2 of any size."""
+
+    name = "ESM-2"
+    model_types: ClassVar = {"esm": "ESM-2"}
+    torch_layout = "FAIR ESM-2 checkpoint, which has cfg.model and model"
+
+    def names(self):
+        shipped = sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
+        return [*shipped, *PUBLISHED]
+
+    def load(self, name, weights, dtype):
+        if name not in PUBLISHED:
+            with warnings.catch_warnings():
+                message = ".*holds no weights for backbone.contacts"  # as its card says
+                warnings.filterwarnings("ignore", message=message)
+                return self._from_hugging_face(SHIPPED / name, name, weights, dtype)
+        if weights:
+            return self._from_hugging_face(hub_folder(f"facebook/{name}"), name, True, dtype)
+        return ESM2(*PUBLISHED[name], dtype=dtype)
+
+    def _from_hugging_face(self, folder, source, weights, dtype):
+        return checkpoints.from_hugging_face(*read_folder(folder, weights), source, dtype)
+
+    def from_folder(self, folder, config, tensors, source, dtype):
+        return checkpoints.from_hugging_face(config, tensors, source, dtype)
+
+    def reads_torch(self, checkpoint):
+        return checkpoints.is_fair(checkpoint)
+
+    def from_torch(self, checkpoint, path, dtype):
+        """Make the backbone of a FAIR file, with "-contact-regression.pt" if that is there."""
+        sibling = path.with_name(f"{path.stem}-contact-regression.pt")
+        contacts = read_torch(sibling) if sibling.is_file() else None
+        return checkpoints.from_fair(checkpoint, contacts, str(path), dtype)
+
+
+register(ESM2Family())

@@ -1,0 +1,134 @@
+"""Layers of vision backbones: embedding of patches, mask of patches, what a classifier reads.
+
+Shapes: `B` images in a batch, `H` and `W` their height and width, `p` the side of a patch, `T`
+tokens that come first (class, distillation), `P` = H W / p^2 patches, `L` = T + P, `D` width.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("kft")
+class PatchEmbedding(keras.layers.Layer):
+    """Embedding of patches, with tokens before them: float (B, H, W, 3) -> float (B, L, D).
+
+    A patch is one step of a convolution. Positions are added to all tokens.
+
+    Args:
+        width: D.
+        patch_size: p in pixels.
+        image_size: (H, W) in pixels, multiples of p.
+        tokens: Names of the T tokens that come first.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        patch_size: int,
+        image_size: Sequence[int],
+        tokens: Sequence[str] = ("cls_token",),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.width, self.patch_size, self.tokens = width, patch_size, tuple(tokens)
+        self.image_size = tuple(image_size)
+        self.patches = keras.layers.Conv2D(
+            width,
+            patch_size,
+            strides=patch_size,
+            data_format="channels_last",
+            kernel_initializer="lecun_normal",
+            dtype=self.dtype_policy,
+            name="patches",
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Number of patches from top to bottom and from left to right."""
+        return tuple(side // self.patch_size for side in self.image_size)
+
+    @property
+    def length(self) -> int:
+        """Number L of tokens."""
+        return len(self.tokens) + int(np.prod(self.grid))
+
+    def build(self, images_shape):
+        self.patches.build(images_shape)
+        for name in self.tokens:
+            token = self.add_weight(shape=(1, 1, self.width), initializer="zeros", name=name)
+            setattr(self, name, token)
+        self.positions = self.add_weight(
+            shape=(1, self.length, self.width),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="positions",
+        )
+
+    def call(self, images):
+        x = self.patches(images)  # (B, H/p, W/p, D)
+        batch = ops.shape(x)[0]
+        x = ops.reshape(x, (batch, -1, self.width))  # (B, P, D)
+        first = [ops.tile(getattr(self, name), (batch, 1, 1)) for name in self.tokens]
+        return ops.add(ops.concatenate([*first, x], axis=1), self.positions)
+
+    def compute_output_spec(self, images):
+        shape = (images.shape[0], self.length, self.width)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        names = ("width", "patch_size", "image_size", "tokens")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable("kft")
+class PatchMask(keras.layers.Layer):
+    """Mask of the tokens that are patches: (B, H, W, 3) -> bool (B, L), False for the first T.
+
+    It depends on the size of the batch alone, so that it can be computed once, whatever is trained.
+
+    Args:
+        first: T.
+        length: L.
+    """
+
+    def __init__(self, first: int, length: int, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.length = first, length
+
+    def call(self, images):
+        mask = ops.greater_equal(ops.arange(self.length), self.first)  # (L,)
+        return ops.tile(ops.expand_dims(mask, 0), (ops.shape(images)[0], 1))
+
+    def compute_output_spec(self, images):
+        return keras.KerasTensor((images.shape[0], self.length), dtype="bool")
+
+    def get_config(self):
+        return {**super().get_config(), "first": self.first, "length": self.length}
+
+
+@keras.saving.register_keras_serializable("kft")
+class Summary(keras.layers.Layer):
+    """Features that a published classifier reads, of (B, L, D) or (B, height, width, D).
+
+    Args:
+        kind: "cls", the first token (ViT) -> (B, D); "cls_and_mean", that and the mean of the
+            others (DINOv2) -> (B, 2 D); "mean" over pixels (convolutional networks) -> (B, D).
+    """
+
+    def __init__(self, kind: Literal["cls", "cls_and_mean", "mean"], **kwargs):
+        super().__init__(**kwargs)
+        self.kind = kind
+
+    def call(self, features):
+        if self.kind == "mean":
+            return ops.mean(features, axis=(1, 2))
+        first = features[:, 0]
+        if self.kind == "cls":
+            return first
+        return ops.concatenate([first, ops.mean(features[:, 1:], axis=1)], axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}

@@ -1,0 +1,181 @@
+"""Scores of predictions on the splits of a data set, and the rows of its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from kft.comparison.results import Row
+from kft.data import Dataset, Split
+from kft.evaluation import baselines, metrics
+from kft.evaluation.metrics import Scores
+from kft.evaluation.significance import Resampled, resampled
+from kft.inference import predict
+
+
+def evaluate(
+    model: keras.Model,
+    data: Dataset,
+    split: Literal["train", "valid", "test"] = "test",
+    batch_size: int = 32,
+    resamples: int = 1000,
+    max_length: int | None = None,
+) -> Scores:
+    """Score a model on one split of a data set, with 95% bootstrap intervals.
+
+    Args:
+        model: A `kft.Model` whose head predicts the data set's task.
+        data: A `kft.data.Dataset`.
+        split: "train", "valid" or "test".
+        batch_size: Largest number of records per batch.
+        resamples: Number of bootstrap resamples; whole groups are drawn if the split has groups,
+            and whole chains if residues are scored.
+        max_length: Number of residues to keep of each protein; None keeps all. Residues that are
+            cut are not scored.
+
+    Returns:
+        Scores: metric name -> interval, the headline metric of the task first. Only residues that
+        the split's `masks` mark are scored.
+
+    Raises:
+        ValueError: If the split is unknown or absent, or the head predicts another task or another
+            number of classes.
+
+    Example:
+        `kft.evaluate(model, kft.data.load("amp"))["AUROC"].value`
+    """
+    if split not in data.splits:
+        raise ValueError(
+            f"split must be one of {', '.join(data.splits)} for {data.name}, received {split!r}."
+        )
+    _check_head(model, data)
+    records = data.splits[split]
+    targets, groups = records.targets, records.groups
+    predictions: Any = predict(model, records.inputs, batch_size, max_length)
+    if data.task.per_residue:
+        targets, predictions, groups = _marked_residues(records, predictions)
+    return metrics.score(data.task, targets, predictions, groups=groups, resamples=resamples)
+
+
+def _check_head(model: keras.Model, data: Dataset) -> None:
+    """Raise an error if the model's head predicts something else than the data set holds."""
+    head = getattr(model, "head", None)
+    task, outputs = getattr(head, "task", None), getattr(head, "units", None)
+    if task is None:
+        return  # a head of the user's own: errors come when its predictions are scored
+    wanted = data.task.outputs(data.train.targets, data.classes)
+    if task == data.task and outputs in (None, wanted):
+        return
+    raise ValueError(
+        f"model.head must predict {data.name}, {_described(data.task, wanted)}, received "
+        f"{type(head).__name__}, which predicts {_described(task, outputs)}: "
+        f"kft.heads.for_data(data) builds the head that fits."
+    )
+
+
+def _described(task: Any, outputs: int | None) -> str:
+    return task if outputs in (None, 1) else f"{task} with {outputs} {task.outputs_are}"
+
+
+def _marked_residues(records: Split, predictions: Any) -> tuple:
+    """Return targets, predictions and group of each marked residue that was not cut."""
+    lengths = [len(rows) for rows in predictions]
+    masks = records.masks or [np.ones(n, dtype=bool) for n in lengths]
+    kept = [mask[:n] for mask, n in zip(masks, lengths, strict=True)]
+    targets = [row[:n][mask] for row, n, mask in zip(records.targets, lengths, kept, strict=True)]
+    found = [rows[mask] for rows, mask in zip(predictions, kept, strict=True)]
+    chains = np.arange(len(lengths)) if records.groups is None else records.groups
+    groups = np.repeat(chains, [mask.sum() for mask in kept])
+    return np.concatenate(targets), np.concatenate(found), groups
+
+
+def baseline_rows(
+    data: Dataset,
+    resamples: int = 2000,
+    say: Callable[[str], None] | None = None,
+    max_length: int | None = None,
+) -> list[Row]:
+    """Fit the baselines of a data set and return their rows, see `kft.baselines`.
+
+    Args:
+        data: A `kft.data.Dataset` with a test split.
+        resamples: Number of resamples of the test records.
+        say: Function that is called with one line before each fit, such as `print`.
+        max_length: Number of residues of each chain that are scored, as for strategies; None for
+            all.
+
+    Returns:
+        list of Row: a baseline that fails has its error in its row.
+    """
+    rows, fits = [], baselines.suited(data)
+    for number, (name, fit) in enumerate(fits.items(), start=1):
+        if say is not None:
+            say(f"baseline {number}/{len(fits)}: {name}")
+        try:
+            one = fit(data)
+            predictions = one.predictions
+            if data.task.per_residue:
+                predictions = [row[:max_length] for row in predictions]
+            scores = scores_of(data, [predictions], resamples)
+        except Exception as error:
+            rows.append(Row(name, "baseline", error=brief(error)))
+            continue
+        row = Row(
+            one.name,
+            "baseline",
+            scores,
+            one.parameters,
+            one.parameters,
+            one.seconds,
+            predictions=[predictions],
+        )
+        rows.append(row)
+    return rows
+
+
+def scores_of(data: Dataset, predictions: Sequence, resamples: int = 2000) -> dict[str, Resampled]:
+    """Score the predictions of one method for the test split, see `significance.resampled`.
+
+    Args:
+        data: A `kft.data.Dataset`.
+        predictions: List over seeds of what `kft.predict` returns.
+        resamples: As for `resampled`.
+
+    Returns:
+        dict: metric name -> `kft.evaluation.significance.Resampled`.
+    """
+    targets, predictions, groups = _scored(data, predictions)
+    return resampled(data.task, targets, predictions, resamples, groups=groups)
+
+
+def constant_seeds(data: Dataset, predictions: Sequence) -> int:
+    """Return how many seeds predict (nearly) the same for every test record.
+
+    Args:
+        data: As for `scores_of`.
+        predictions: As for `scores_of`.
+
+    Returns:
+        int: see `kft.evaluation.hardly_varies`.
+    """
+    targets, predictions, _ = _scored(data, predictions)
+    return sum(metrics.hardly_varies(targets, one) for one in predictions)
+
+
+def _scored(data: Dataset, predictions: Sequence) -> tuple:
+    """Return targets, predictions of each seed, and groups of what is scored in the test split."""
+    test = data.splits["test"]
+    if not data.task.per_residue:
+        return test.targets, predictions, test.groups
+    found = [_marked_residues(test, one) for one in predictions]
+    targets, _, groups = found[0]
+    return targets, [one[1] for one in found], groups
+
+
+def brief(error: Exception) -> str:
+    """Return the kind of an error and its message, on one line."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said if len(said) < 200 else said[:197] + '...'}"

@@ -1,0 +1,153 @@
+"""What an input is, and what encoders state about theirs: `InputKind` and `Encoder`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from os import PathLike
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class InputKind(StrEnum):
+    """What the inputs of a data set or of an encoder are; it compares equal to its name.
+
+    "sequence": strings of residues, which differ in length. "image": paths, PIL images or arrays
+    of pixels. "row": arrays of numbers of one shape, such as rows of a table, or dicts of them.
+
+    Example:
+        >>> InputKind("sequence").has_length, InputKind("image") == "image"
+        (True, True)
+    """
+
+    SEQUENCE = "sequence"
+    IMAGE = "image"
+    ROW = "row"
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+    @property
+    def has_length(self) -> bool:
+        """Whether inputs differ in length, so that batches put similar lengths together."""
+        return self is InputKind.SEQUENCE
+
+
+def kind_of(inputs: Sequence[Any]) -> InputKind:
+    """Return the kind of inputs by their Python types. Nothing else in kft decides it.
+
+    Args:
+        inputs: List of N inputs. Strings are sequences. So is what fits no other kind, such as
+            None: encoders say what is wrong with it.
+
+    Example:
+        >>> kind_of(["MKTAYI", "GSS"]), kind_of([np.zeros((8, 8))]), kind_of([np.zeros(3)])
+        ('sequence', 'image', 'row')
+    """
+    if not len(inputs) or all(isinstance(x, str) for x in inputs):
+        return InputKind.SEQUENCE
+    first = next(x for x in inputs if not isinstance(x, str))
+    if isinstance(first, PathLike) or hasattr(first, "convert"):  # as PIL's images have
+        return InputKind.IMAGE
+    if isinstance(first, dict) or np.ndim(first) == 1 or np.ndim(first) > 3:
+        return InputKind.ROW
+    return InputKind.IMAGE if np.ndim(first) else InputKind.SEQUENCE
+
+
+class Encoder(Protocol):
+    """What a backbone's `encode` is: a callable that states which inputs it takes.
+
+    A plain function with the same arguments is enough: `encoder_info` fills in what it does not
+    state.
+
+    Attributes:
+        input_kind: An `InputKind` or its name: which inputs it takes.
+        specials: Numbers of special tokens before and after the residues of a sequence: (1, 1) for
+            "<cls> residues <eos>", (0, 0) where there are none.
+        pad: {name of an array: value at padded positions}, so that encoded sequences can be kept
+            and padded later; None if they are encoded again for each batch.
+        check: Function (inputs, names) that raises what is wrong with inputs of one size before
+            training starts, or None. Sequences are encoded one by one to find out.
+        changes: Function of the inputs that counts what encoding changes in them, see
+            `kft.data.sequences.changes`; or None.
+    """
+
+    input_kind: str
+    specials: tuple[int, int]
+    pad: dict[str, float] | None
+    check: Callable[[Sequence[Any], Sequence[str]], None] | None
+    changes: Callable[[Sequence[Any]], Counter] | None
+
+    def __call__(
+        self,
+        inputs: Sequence[Any],
+        max_length: int | None = None,
+        pad_lengths: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Turn inputs into the arrays that a model takes.
+
+        Args:
+            inputs: List of B inputs.
+            max_length: Number of residues to keep of each sequence; None keeps all.
+            pad_lengths: Ascending numbers of tokens; a batch is padded to the first that holds it.
+            names: What errors call each input.
+
+        Returns:
+            dict of arrays (B, ...); of sequences (B, L), special tokens included.
+        """
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What an encoder states about itself, see `Encoder`."""
+
+    input_kind: InputKind
+    specials: tuple[int, int]
+    pad: dict[str, float] | None
+    check: Callable[[Sequence[Any], Sequence[str]], None] | None
+    changes: Callable[[Sequence[Any]], Counter] | None
+
+    def residues(self, tokens: int) -> slice:
+        """Return where the residues are among the tokens of one sequence.
+
+        Args:
+            tokens: Number of tokens of the sequence, special ones included and padding not.
+
+        Example:
+            >>> encoder_info(None, ["MKT"]).residues(5)
+            slice(1, 4, None)
+        """
+        before, after = self.specials
+        return slice(before, tokens - after)
+
+
+# What is assumed of a function that does not state it: the special tokens of ESM-2 and BERT. Where
+# this is wrong, targets of residues do not fit their tokens, which is an error that says so.
+SPECIALS = (1, 1)
+
+
+def encoder_info(
+    encode: Callable[..., dict[str, np.ndarray]] | None, inputs: Sequence[Any] = ()
+) -> EncoderInfo:
+    """Return what an encoder states about itself, with defaults for what it does not state.
+
+    Args:
+        encode: An `Encoder`, or a function with the same arguments and some of its attributes or
+            none, or None. `encode.specials = (0, 0)` states that there are no special tokens.
+        inputs: What it is to encode; their kind is taken if `encode` does not state one.
+
+    Example:
+        >>> encoder_info(lambda inputs: {"x": np.array(inputs)}, [np.zeros(3)]).input_kind
+        'row'
+    """
+    return EncoderInfo(
+        input_kind=InputKind(getattr(encode, "input_kind", None) or kind_of(inputs)),
+        specials=tuple(getattr(encode, "specials", SPECIALS)),
+        pad=getattr(encode, "pad", None),
+        check=getattr(encode, "check", None),
+        changes=getattr(encode, "changes", None),
+    )

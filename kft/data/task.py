@@ -1,0 +1,191 @@
+"""What is predicted: `Task` says what a target is, where it is given, and how it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+
+Target = Literal["class", "labels", "number"]
+Level = Literal["record", "residue"]
+
+KINDS: dict[str, tuple[Target, Level]] = {
+    "classification": ("class", "record"),
+    "multilabel": ("labels", "record"),
+    "regression": ("number", "record"),
+    "residue_classification": ("class", "residue"),
+    "residue_regression": ("number", "residue"),
+}
+LOSSES = {"class": "CrossEntropy", "labels": "BinaryCrossEntropy", "number": "SquaredError"}
+OUTPUTS = {"class": "classes", "labels": "labels", "number": "numbers"}
+
+
+class Task(StrEnum):
+    """A kind of prediction; it compares equal to, and prints as, its name.
+
+    Raises:
+        ValueError: If the name is unknown; the message lists the names.
+
+    Example:
+        >>> Task("residue_regression").level
+        'residue'
+        >>> Task("multilabel") == "multilabel"
+        True
+    """
+
+    CLASSIFICATION = "classification"
+    MULTILABEL = "multilabel"
+    REGRESSION = "regression"
+    RESIDUE_CLASSIFICATION = "residue_classification"
+    RESIDUE_REGRESSION = "residue_regression"
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise ValueError(f"task must be one of {', '.join(cls)}, received {value!r}.")
+
+    @classmethod
+    def of(cls, target: Target, level: Level) -> Task:
+        """Return the task with this kind of target at this level.
+
+        Args:
+            target: As the property.
+            level: As the property.
+
+        Raises:
+            ValueError: If there is no such task.
+
+        Example:
+            >>> Task.of("class", "residue")
+            'residue_classification'
+        """
+        for task in cls:
+            if (task.target, task.level) == (target, level):
+                return task
+        raise ValueError(f"There is no task with target {target!r} at level {level!r}.")
+
+    @classmethod
+    def named(cls, value: str, argument: str, allowed: Iterable[Task] | None = None) -> Task:
+        """Return the task of this name, or raise an error that names the argument.
+
+        Args:
+            value: Name of the task.
+            argument: What the error calls the argument.
+            allowed: The tasks that are possible here; None for all.
+
+        Raises:
+            ValueError: If the name is not one of those allowed.
+
+        Example:
+            >>> Task.named("regression", "task")
+            'regression'
+        """
+        names = list(cls if allowed is None else allowed)
+        if value not in names:
+            raise ValueError(f"{argument} must be one of {', '.join(names)}, received {value!r}.")
+        return cls(value)
+
+    @property
+    def target(self) -> Target:
+        """What one target is.
+
+        "class": one of K classes. "labels": K labels, any number of which are true. "number": one
+        or several real numbers.
+        """
+        return KINDS[self][0]
+
+    @property
+    def level(self) -> Level:
+        """Where targets are given: "record" (one per input) or "residue" (one per position)."""
+        return KINDS[self][1]
+
+    @property
+    def per_residue(self) -> bool:
+        """Whether every residue has a target of its own."""
+        return self.level == "residue"
+
+    @property
+    def per_record(self) -> Task:
+        """The task with the same kind of target, given once per record."""
+        return Task.of(self.target, "record")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether outputs have names: those of classes or labels."""
+        return self.target != "number"
+
+    @property
+    def loss(self) -> str:
+        """Name of the loss in `kft.losses` that suits the task."""
+        return LOSSES[self.target]
+
+    @property
+    def outputs_are(self) -> str:
+        """What the outputs are called in messages: "classes", "labels" or "numbers"."""
+        return OUTPUTS[self.target]
+
+    def metrics(self, outputs: int = 1) -> tuple[str, ...]:
+        """Return the names of the metrics that `kft.evaluation.score` gives, the headline first.
+
+        Args:
+            outputs: Number of classes or labels.
+
+        Example:
+            >>> Task("classification").metrics(2)
+            ('AUROC', 'accuracy', 'MCC')
+        """
+        if self.target == "number":
+            return ("Spearman", "Pearson", "RMSE", "MAE")
+        if self.target == "labels":
+            return ("macro AUROC", "macro F1", "subset accuracy")
+        if outputs == 2:
+            return ("AUROC", "accuracy", "MCC")
+        return ("accuracy", "MCC", "macro F1", "macro AUROC")
+
+    def headline(self, outputs: int = 1) -> str:
+        """Return the name of the metric that the task is judged by.
+
+        Args:
+            outputs: Number of classes or labels.
+
+        Example:
+            >>> Task("regression").headline()
+            'Spearman'
+        """
+        return self.metrics(outputs)[0]
+
+    def baselines(self, input_kind: str) -> tuple[str, ...]:
+        """Return the names of the functions in `kft.baselines` that can predict the task.
+
+        Args:
+            input_kind: "sequence" or "image", see `kft.data.inputs.InputKind`.
+
+        Example:
+            >>> Task("residue_regression").baselines("sequence")
+            ('constant', 'window')
+        """
+        if self.per_residue:
+            return ("constant", "window")
+        if input_kind == "sequence":
+            return ("constant", "one_hot", "composition", "kmers")
+        return ("constant", "nearest_neighbours") if input_kind == "image" else ("constant",)
+
+    def outputs(self, targets: np.ndarray | list[np.ndarray], classes: tuple | None = None) -> int:
+        """Return how many numbers a model predicts for each record or residue.
+
+        Args:
+            targets: Those of a split.
+            classes: Names of the classes or labels, or None.
+
+        Example:
+            >>> Task("regression").outputs(np.zeros((10, 3)))
+            3
+        """
+        if classes is not None:
+            return len(classes)
+        one = targets[0] if self.per_residue else np.asarray(targets)
+        return one.shape[1] if np.ndim(one) > 1 else 1

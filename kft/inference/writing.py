@@ -1,0 +1,104 @@
+"""Files of predictions, CSV or NPZ, written part by part and renamed once they are complete."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+# Names of records, and their predictions: an array (records, outputs), or for residues a list of
+# arrays (residues, outputs).
+Part = tuple[list[str], np.ndarray | list[np.ndarray]]
+
+
+def checked_path(out: str | Path) -> Path:
+    """Return the path of a file that can be written, or raise an error for another ending.
+
+    Args:
+        out: Path that ends in .csv or .npz.
+
+    Raises:
+        ValueError: If it ends in anything else.
+
+    Example:
+        >>> checked_path("predictions.csv").name
+        'predictions.csv'
+    """
+    out = Path(out)
+    if out.suffix not in WRITERS:
+        raise ValueError(f"out must end in .csv or .npz, received {str(out)!r}.")
+    return out
+
+
+def write(parts: Iterable[Part], out: str | Path) -> Path:
+    """Write predictions to a file, one part after the other.
+
+    Args:
+        parts: Yields names and predictions of some records at a time.
+        out: Path that ends in .csv or .npz; missing folders are made. An earlier file is replaced
+            once the new one is complete.
+
+    Returns:
+        Path: `out`.
+
+    Raises:
+        ValueError: If `out` ends in anything else.
+    """
+    out = checked_path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+        written = Path(folder) / out.name
+        WRITERS[out.suffix](parts, written)
+        written.replace(out)
+    return out
+
+
+def _write_csv(parts: Iterable[Part], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        for i, (names, rows) in enumerate(parts):
+            per_residue = isinstance(rows, list)
+            if i == 0:
+                outputs = [f"output_{k}" for k in range(rows[0].shape[-1])]
+                writer.writerow(["name", *["position"] * per_residue, *outputs])
+            for name, row in zip(names, rows, strict=True):
+                if per_residue:
+                    writer.writerows([name, k, *x] for k, x in enumerate(row.tolist(), start=1))
+                else:
+                    writer.writerow([name, *row.tolist()])
+
+
+def _write_npz(parts: Iterable[Part], path: Path) -> None:
+    """Write what `numpy.savez` writes, without holding all values in memory."""
+    names: list[str] = []
+    lengths: list[int] = []
+    count, width = 0, 0
+    raw = path.with_suffix(".raw")
+    with raw.open("wb") as file:
+        for part, rows in parts:
+            names += part
+            if isinstance(rows, list):
+                lengths += map(len, rows)
+                rows = np.concatenate(rows)
+            count, width = count + len(rows), rows.shape[1]
+            file.write(rows.tobytes())
+    small = {"names": np.array(names)} | ({"lengths": np.array(lengths)} if lengths else {})
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("values.npy", "w", force_zip64=True) as file, raw.open("rb") as values:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
+            np.lib.format.write_array_header_1_0(file, header)
+            shutil.copyfileobj(values, file)
+        for name, array in small.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array)
+
+
+WRITERS: dict[str, Callable[[Iterable[Part], Path], None]] = {
+    ".csv": _write_csv,
+    ".npz": _write_npz,
+}

@@ -1,0 +1,186 @@
+"""Choosing the layers that get an adapter, and its settings for each."""
+
+import math
+import numbers
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import keras
+
+from kft.backbones import contract
+from kft.lora.kinds import bias_size, kind_of, why_not
+from kft.lora.layers import Settings
+from kft.lora.owned import head_paths
+from kft.messages import listed
+from kft.params import find, layers
+from kft.params.paths import ancestors, by_pattern
+
+ALL_LINEAR = "all-linear"
+
+
+def settings_for(
+    model: keras.Model,
+    rank: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    targets: Any = None,
+    *,
+    rslora: bool = False,
+    dora: bool = False,
+    bias: Literal["none", "lora_only", "all"] = "none",
+    ranks: Mapping[Any, int] | None = None,
+    alphas: Mapping[Any, float] | None = None,
+) -> dict[str, Settings]:
+    """Compute the settings of the adapters that `kft.add_lora` would add; nothing is changed.
+
+    Args:
+        model: A built Keras model, with adapters or without.
+        rank, alpha, dropout, targets, rslora, dora, bias, ranks, alphas: As for `kft.add_lora`.
+
+    Returns:
+        {path of a layer: `Settings`}, without the head.
+
+    Raises:
+        ValueError: As `kft.add_lora`.
+    """
+    check_settings(rank, alpha, dropout, bias)
+    chosen = chosen_layers(model, targets)
+    setting = Settings(rank, alpha, dropout, rslora, dora, bias != "none")
+    settings = with_patterns(model, for_layers(setting, chosen), ranks, alphas)
+    if bias == "all":
+        settings |= other_biases(model, chosen)
+    return settings
+
+
+def check_settings(rank: int, alpha: float, dropout: float, bias: str) -> None:
+    """Check the settings of an adapter.
+
+    Raises:
+        ValueError: One of them is out of range.
+    """
+    for name, value, number, kind in (
+        ("rank", rank, numbers.Integral, "an integer above 0"),
+        ("alpha", alpha, numbers.Real, "a number above 0"),
+    ):
+        # bool is an Integral
+        if isinstance(value, bool) or not (isinstance(value, number) and 0 < value < math.inf):
+            raise ValueError(f"{name} must be {kind}, received {value!r}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, received {dropout!r}.")
+    if bias not in ("none", "lora_only", "all"):
+        raise ValueError(f"bias must be none, lora_only or all, received {bias!r}.")
+
+
+def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:
+    """Find the layers that are to be adapted.
+
+    Args:
+        model: Any built Keras model.
+        targets: See `kft.add_lora`.
+
+    Returns:
+        {path: layer}, in the order of the model.
+
+    Raises:
+        ValueError: Nothing matches, or what matches is in the head or cannot be adapted.
+    """
+    everything, head = layers(model), head_paths(model)
+    if targets is None:
+        targets = contract.lora_targets(model)
+    if isinstance(targets, str) and targets == ALL_LINEAR:
+        linear = (keras.layers.Dense, keras.layers.EinsumDense)
+        matched = [p for p, x in everything.items() if isinstance(x, linear) and p not in head]
+        if not matched:
+            raise ValueError(f"{model.name} has no Dense or EinsumDense outside its head.")
+        inside = []
+    else:
+        wanted = list(targets) if isinstance(targets, tuple) else targets
+        matched = [path for path, _ in find(model, wanted)]
+        inside = [p for p in everything if set(ancestors(p)) & set(matched)]
+    outside = [path for path in matched if path not in head]
+    if not outside:
+        raise ValueError(
+            f"targets {targets!r} match {listed(matched, 3)}, which belongs to the head: the head "
+            f"is trained in full, without adapters. Name layers of the backbone."
+        )
+    chosen = {}
+    for path in outside:
+        within = [p for p in inside if path in ancestors(p) and why_not(everything[p]) is None]
+        if not within and (reason := why_not(everything[path])):
+            raise ValueError(f"{path} of {model.name} cannot be adapted: {reason}.")
+        chosen |= {p: everything[p] for p in within or [path]}
+    return {path: layer for path, layer in everything.items() if path in chosen}
+
+
+def for_layers(setting: Settings, chosen: Mapping[str, keras.Layer]) -> dict[str, Settings]:
+    """Return {path: settings} without what a layer cannot have: a bias, dropout of a lookup.
+
+    Args:
+        setting: What is asked for.
+        chosen: {path: layer}.
+    """
+    return {
+        path: replace(
+            setting,
+            dropout=0.0 if isinstance(layer, keras.layers.Embedding) else setting.dropout,
+            bias=setting.bias and bias_size(layer) > 0,
+        )
+        for path, layer in chosen.items()
+    }
+
+
+def with_patterns(
+    model: keras.Model,
+    settings: Mapping[str, Settings],
+    ranks: Mapping[Any, int] | None,
+    alphas: Mapping[Any, float] | None,
+) -> dict[str, Settings]:
+    """Return settings with the rank and alpha that patterns give to some of the layers.
+
+    Args:
+        model: The model.
+        settings: {path: settings}.
+        ranks: {pattern: rank} or None.
+        alphas: {pattern: alpha} or None.
+
+    Raises:
+        ValueError: A pattern that matches none of the layers, or a value out of range.
+    """
+    settings = dict(settings)
+    for name, patterns in (("rank", ranks), ("alpha", alphas)):
+        for pattern, value in by_pattern(f"{name}s", patterns):
+            matched = [path for path, _ in find(model, pattern)]
+            hits = [p for p in settings if p in matched or set(ancestors(p)) & set(matched)]
+            if not hits:
+                raise ValueError(f"{name}s names {pattern!r}, which is none of the targets.")
+            for path in hits:
+                values = {**vars(settings[path]), name: value}
+                check_settings(values["rank"], values["alpha"], 0, "none")
+                settings[path] = Settings(**values)
+    return settings
+
+
+def other_biases(model: keras.Model, chosen: Collection[str]) -> dict[str, Settings]:
+    """Return settings of an adapter that is a bias alone, for layers that were not chosen.
+
+    Args:
+        model: The model.
+        chosen: Paths of the layers with an adapter of rank r.
+
+    Returns:
+        {path: settings} for every layer with a bias outside the head.
+
+    Raises:
+        ValueError: A layer with a bias that cannot hold adapters.
+    """
+    found, head = {}, head_paths(model)
+    for path, layer in layers(model).items():
+        if path in chosen or path in head or not bias_size(layer):
+            continue
+        if kind_of(layer) is None:
+            raise ValueError(
+                f'bias="all" cannot adapt {path} of {model.name}, a {type(layer).__name__}.'
+            )
+        found[path] = Settings(0, 0.0, bias=True)
+    return found

@@ -1,0 +1,22 @@
+"""Parts of messages that many modules write."""
+
+from collections.abc import Iterable
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """List names in a message, the first of them and how many more there are.
+
+    Args:
+        names: What to list.
+        most: How many names are written out.
+
+    Returns:
+        The names, separated by commas.
+
+    Example:
+        >>> listed(["a", "b", "c", "d"], most=2)
+        'a, b and 2 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

@@ -1,0 +1,27 @@
+"""What all recipes share: arguments, data, backbone and head, training and results."""
+
+from recipe.arguments import above_zero, arguments, fraction, image_arguments
+from recipe.corpora import CORPUS, OPTIMIZERS, corpus, masked_report, optimizer, proteins
+from recipe.records import data, few_of_each
+from recipe.results import report
+from recipe.training import backbone, head, run, strategy
+
+__all__ = [
+    "CORPUS",
+    "OPTIMIZERS",
+    "above_zero",
+    "arguments",
+    "backbone",
+    "corpus",
+    "data",
+    "few_of_each",
+    "fraction",
+    "head",
+    "image_arguments",
+    "masked_report",
+    "optimizer",
+    "proteins",
+    "report",
+    "run",
+    "strategy",
+]

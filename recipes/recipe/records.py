@@ -1,0 +1,62 @@
+"""Data sets of recipes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from kft.data import load, read_csv, read_images
+
+
+def data(args, **options):
+    """Load the data set that the arguments name, and print it.
+
+    Args:
+        args: Arguments of the recipe.
+        **options: Options of a simulated data set: for "gravitational_waves" for example `images`.
+
+    Returns:
+        `kft.data.Dataset`.
+    """
+    path = Path(args.data)
+    of_images = hasattr(args, "image_size") or args.inputs == "path"
+    if path.is_dir() or (of_images and (path.suffix or path.is_file())):
+        found = read_images(path, args.inputs, args.target, args.split or "random")
+    elif path.suffix or path.is_file():
+        found = read_csv(path, args.inputs, args.target, args.split or "cluster")
+    else:
+        if args.data == "gb1":
+            options = {"crop": True}
+        elif args.data != "gravitational_waves":
+            options = {}
+        elif args.tiny:
+            options = {**options, "images": 80}
+        found = load(args.data, **options)
+    print(f"{found}\n")
+    if args.tiny:
+        return replace(found, **{name: _some(found, name, 64) for name in found.splits})
+    if args.records:
+        return replace(found, train=_some(found, "train", args.records))
+    return found
+
+
+def _some(found, name, count):
+    split = found.splits[name]
+    order = np.random.default_rng(0).permutation(len(split))
+    return split.take(order[:count])
+
+
+def few_of_each(split, count, seed):
+    """Draw records of each class of a split.
+
+    Args:
+        split: `kft.data.Split`.
+        count: Most records per class.
+        seed: Int from which they are drawn.
+
+    Returns:
+        `kft.data.Split`.
+    """
+    rng = np.random.default_rng(seed)
+    kinds = [np.flatnonzero(split.targets == kind) for kind in np.unique(split.targets)]
+    return split.take(np.concatenate([rng.permutation(at)[:count] for at in kinds]))

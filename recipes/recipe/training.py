@@ -1,0 +1,116 @@
+"""Backbone, head and strategy that the arguments name, and the training."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+from kft import backbones
+from kft.backbones.esm2.model import ESM2
+from kft.comparison.runs import fresh
+from kft.models import Model, heads, load_saved
+from kft.params import parameters
+from kft.training import strategies
+from kft.training.fitting import fit
+
+# `--backbone untrained`: a smaller ESM-2 with random weights, for controls in minutes. Random
+# weights need more epochs and a higher learning rate than the strategies have by default.
+UNTRAINED = "untrained"
+SIZE = {"num_blocks": 3, "width": 64, "num_heads": 4}
+EPOCHS = {"amp": 10, "gb1": 20}
+LEARNING_RATE = 1e-3
+DRAWN_FROM = 1000  # the seed of these weights: from_scratch draws its own from --seed
+
+
+def backbone(args):
+    """Load the backbone that the arguments name.
+
+    Args:
+        args: Arguments of the recipe.
+
+    Returns:
+        A kft backbone.
+    """
+    if args.backbone == UNTRAINED:
+        return backbones.randomised(ESM2(**SIZE, dtype=args.dtype), DRAWN_FROM)
+    size = getattr(args, "image_size", None)
+    size = 32 if size and args.tiny else size
+    path = Path(args.backbone)
+    if path.suffix == ".keras" and path.is_file():
+        return _saved(path, args, size)
+    return backbones.load(args.backbone, not args.random, dtype=args.dtype, image_size=size)
+
+
+def _saved(path, args, size):
+    """The vision backbone that `backbone.save` wrote, as the recipe vision_mae does."""
+    try:
+        found = load_saved(path)
+    except Exception as error:  # Keras has many, by what is wrong with the file
+        raise SystemExit(f"--backbone: {path} cannot be read as a Keras model: {error}") from error
+    if not hasattr(found, "image_size"):
+        kind = type(found).__name__
+        raise SystemExit(f"--backbone: {path} holds no vision backbone but a {kind}.")
+    if args.dtype:
+        raise SystemExit(f"--dtype: {path} keeps the dtype that it was saved with.")
+    found = found.resized(size) if size else found
+    return backbones.randomised(found, 0) if args.random else found
+
+
+def head(found):
+    """Make a new head for a data set.
+
+    Args:
+        found: `kft.data.Dataset`.
+
+    Returns:
+        A kft head.
+    """
+    # A few positions of a protein often decide, and have little weight in the mean over all.
+    of_proteins = found.input_kind == "sequence"
+    return heads.for_data(found, pooling="attention" if of_proteins else "mean")
+
+
+def strategy(args, name, **options):
+    """Make a strategy, with the epochs and the learning rate of the arguments.
+
+    Args:
+        args: Arguments of the recipe.
+        name: Name of the strategy.
+        **options: Further options of the strategy.
+
+    Returns:
+        `kft.strategies.Strategy`.
+    """
+    known = {f.name for f in fields(strategies.get(name))}
+    given = {"epochs": args.epochs, "learning_rate": args.learning_rate}
+    if args.backbone == UNTRAINED:
+        given["epochs"] = args.epochs or EPOCHS.get(args.data)
+        given["learning_rate"] = args.learning_rate or LEARNING_RATE
+    if args.tiny:
+        given["epochs"] = 1
+    given = {key: value for key, value in given.items() if key in known and value is not None}
+    return strategies.get(name, **given, **options)
+
+
+def run(found, args, chosen):
+    """Train backbone and head by a strategy; print first what is trainable.
+
+    Args:
+        found: `kft.data.Dataset`.
+        args: Arguments of the recipe.
+        chosen: The strategy.
+
+    Returns:
+        `kft.training.fitting.FitResult`.
+    """
+    if hasattr(chosen, "seed"):
+        chosen = replace(chosen, seed=args.seed)
+    loaded = backbone(args)
+    print(f"{_table(loaded, found, chosen)}\n")
+    options = {"batch_size": args.batch_size, "max_length": args.max_length}
+    return fit(Model(loaded, head(found)), found, chosen, seed=args.seed, verbose=2, **options)
+
+
+def _table(loaded, found, chosen):
+    """The parameters of the first phase, on a copy: the model itself stays as it is."""
+    copy = chosen.prepare(fresh(loaded, head(found)))
+    chosen.phases(copy)[0].mark(copy)
+    return parameters(copy)

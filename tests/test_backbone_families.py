@@ -1,0 +1,188 @@
+"""A family of backbones that is not part of kft: what it says about itself is used everywhere."""
+
+import json
+from typing import ClassVar
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from parity import assert_rounds_alike
+from safetensors.numpy import load_file, save_file
+
+import kft
+from kft import backbones
+
+SEQUENCES = ["MKTAYI", "GSS"]
+
+
+def encode(sequences, max_length=None, pad_lengths=None, names=None):
+    ids = np.zeros((len(sequences), max(map(len, sequences))), "int32")
+    for row, sequence in zip(ids, sequences, strict=True):
+        row[: len(sequence)] = [ord(letter) - 64 for letter in sequence]
+    return {"letters": ids}
+
+
+@keras.saving.register_keras_serializable("test_backbone_families")
+class Toy(keras.Model):
+    """{"letters": int (B, L)} -> float (B, L, D): a table, a dense layer, a norm."""
+
+    encode = staticmethod(encode)
+    lora_targets = ("mix",)
+    objectives = ("guessing",)
+
+    def __init__(self, width=8, name="toy", dtype=None):
+        letters = keras.Input((None,), dtype="int32", name="letters")
+        stages = [
+            keras.layers.Embedding(28, width, name="table", dtype=dtype),
+            keras.layers.Dense(width, name="mix", dtype=dtype),
+            keras.layers.LayerNormalization(name="norm", dtype=dtype),
+        ]
+        x = letters
+        for stage in stages:
+            x = stage(x)
+        super().__init__({"letters": letters}, x, name=name)
+        self.width = width
+        vars(self)["guess"] = keras.layers.Dense(28, name="guess")
+        self.guess.build((None, None, width))
+
+    @property
+    def stages(self):
+        return [self.get_layer(name) for name in ("table", "mix", "norm")]
+
+    @property
+    def published_heads(self):
+        return [self.guess]
+
+    def fan_in(self, variable):
+        return (
+            10_000 if variable.path == "mix/kernel" else backbones.contract.default_fan_in(variable)
+        )
+
+    def module_names(self, paths, head, head_path):
+        names = {path: f"layers.{path}" for path in paths if path in ("table", "mix", "norm")}
+        return backbones.ModuleNames(
+            names, prefixes=("toy.",), prefix="toy.", other_parts=("guess",)
+        )
+
+    def to_hugging_face(self, dtype=None):
+        tensors = {v.path: ops.convert_to_numpy(v).astype(dtype or "float32") for v in self.weights}
+        return {"model_type": "toy", "width": self.width}, tensors
+
+    def get_config(self):
+        return {"width": self.width, "name": self.name}
+
+
+class Toys(backbones.Family):
+    name = "toys"
+    model_types: ClassVar = {"toy": "Toy"}
+    torch_layout = "toy"
+
+    def names(self):
+        return ["toy_8"]
+
+    def load(self, name, weights, dtype):
+        return Toy(8, name, dtype)
+
+    def from_folder(self, folder, config, tensors, source, dtype):
+        backbone = Toy(config["width"], dtype=dtype)
+        for variable in backbone.weights if tensors else ():
+            variable.assign(tensors[variable.path])
+        return backbone
+
+
+@pytest.fixture
+def toys():
+    family = backbones.register(Toys())
+    yield family
+    backbones.unregister(family)
+
+
+@pytest.mark.once
+def test_it_is_loaded_by_name_and_from_its_folder(toys, tmp_path):
+    assert backbones.names()[-1] == "toy_8"
+    one, two, other = (kft.load("toy_8", weights=False, seed=seed) for seed in (1, 1, 2))
+    for a, b, c in zip(*(x.get_weights() for x in (one, two, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.ptp(a) == 0 or not np.array_equal(a, c)
+    backbones.save(one, tmp_path)
+    again = kft.load(tmp_path)
+    for a, b in zip(one.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"Did you mean 'toy_8'\?"):
+        kft.load("toy_9")
+
+
+@pytest.mark.once
+def test_random_weights_are_those_that_it_asks_for(toys):
+    backbone = kft.load("toy_8", weights=False)
+    deviation = {v.path: np.std(ops.convert_to_numpy(v)) for v in backbone.weights}
+    assert 0.005 < deviation["mix/kernel"] < 0.02  # 1 / sqrt(10,000)
+    assert 0.2 < deviation["table/embeddings"] < 0.5  # 1 / sqrt(8)
+    guess = ops.convert_to_numpy(backbone.guess.kernel)
+    kft.backbones.randomised(backbone, 5)
+    assert not np.array_equal(ops.convert_to_numpy(backbone.guess.kernel), guess)
+
+
+def test_adapters_have_its_targets_and_names(toys, tmp_path):
+    backbone = kft.load("toy_8", weights=False)
+    model = kft.Model(backbone, kft.heads.Regression(kernel_initializer="glorot_uniform"))
+    assert kft.add_lora(model, 2) == ["mix"]
+    layer = backbone.get_layer("mix")
+    layer.adapters["default"].b.assign(np.ones((2, 8), "float32"))
+    kft.save_adapter(model, tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    prefix = "base_model.model.toy.layers.mix.lora_"
+    assert sorted(tensors) == [f"{prefix}A.weight", f"{prefix}B.weight"]
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == ["mix"]
+    expected = kft.predict(model, SEQUENCES)
+    other = kft.Model(
+        kft.load("toy_8", weights=False), kft.heads.Regression(kernel_initializer="glorot_uniform")
+    )
+    assert kft.load_adapter(other, tmp_path) == ["mix"]
+    assert_rounds_alike(kft.predict(other, SEQUENCES), expected)
+
+
+@pytest.mark.once
+def test_tensors_of_its_other_parts_are_skipped(toys, tmp_path):
+    backbone = kft.load("toy_8", weights=False)
+    kft.add_lora(backbone, 2)
+    kft.save_adapter(backbone, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    extra = {
+        f"base_model.model.toy.guess.lora_{x}.weight": np.ones((2, 2), "float32") for x in "AB"
+    }
+    save_file(load_file(file) | extra, file)
+    path = tmp_path / "adapter_config.json"
+    config = json.loads(path.read_text()) | {"target_modules": ["mix", "guess"]}
+    path.write_text(json.dumps(config))
+    kft.lora.remove(backbone)
+    with pytest.warns(UserWarning, match="2 tensors of parts that toy_8 does not have"):
+        kft.load_adapter(backbone, tmp_path)
+
+
+@pytest.mark.once
+def test_what_it_cannot_do_is_said(toys, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"image_size is not an option of toy_8, which is of .*toys"
+    ):
+        kft.load("toy_8", weights=False, image_size=32)
+    with pytest.raises(ValueError, match=r"toys.* has toy, toy_8, which the family 'toys' has"):
+        backbones.register(Toys())
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    wrong = r"not an ESM-2, ViT, DeiT, DINOv2 or Toy: .* model_type='bert', expected 'esm', .*'toy'"
+    with pytest.raises(ValueError, match=wrong):
+        kft.load(tmp_path, weights=False)
+
+
+@pytest.mark.once
+def test_a_plain_model_says_nothing_and_has_the_defaults():
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(2, name="query")(x))
+    contract = backbones.contract
+    assert contract.lora_targets(model) == ("query", "value")
+    assert not contract.keeps_adapters(model)
+    assert contract.objectives(model) == ()
+    assert contract.published_heads(model) == []
+    assert contract.module_names(model, ["a/b"], None, "").names == {"a/b": "a.b"}
+    assert contract.fan_in(model, model.weights[0]) == 3

@@ -1,0 +1,171 @@
+"""The public names: what type checkers see, and what docs/api.md lists."""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import kft
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).parents[1]
+
+
+def static_view(source):
+    """{name: module} of the imports for type checkers, of a package's source."""
+    blocks = [
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    names = {}
+    for node in blocks[0].body:
+        for alias in node.names:
+            whole = f"{node.module}.{alias.name}"
+            is_module = importlib.util.find_spec(node.module).submodule_search_locations and (
+                importlib.util.find_spec(whole)
+            )
+            names[alias.asname] = (whole, None) if is_module else (node.module, alias.name)
+    return names
+
+
+def test_type_checkers_see_the_names_that_are_there():
+    expected = {name: (module, name) for name, module in kft._HOME.items()}
+    expected |= {name: (module, None) for name, module in kft._MODULES.items()}
+    assert static_view((ROOT / "kft" / "__init__.py").read_text()) == expected
+
+
+def test_every_public_name_resolves():
+    assert set(dir(kft)) == {*kft._HOME, *kft._MODULES, "__version__"}
+    for name in kft.__all__:
+        assert getattr(kft, name) is not None
+    with pytest.raises(AttributeError, match="kft has no 'forest'; it has Model, "):
+        kft.forest  # noqa: B018
+
+
+def test_the_package_tells_type_checkers_that_it_is_typed():
+    assert (ROOT / "kft" / "py.typed").exists()
+
+
+# The API reference --------------------------------------------------------------------------------
+
+API = (ROOT / "docs" / "api.md").read_text()
+RENDERED = re.findall(r"^::: ([\w.]+)$", API, re.M)
+
+
+def test_the_reference_names_what_exists():
+    assert RENDERED
+    for name in RENDERED:
+        importlib.import_module(name)
+    for name in re.findall(r"`kft\.([\w.]+)`", API):
+        value = kft
+        for part in name.split("."):
+            value = getattr(value, part)
+
+
+def test_the_reference_lists_every_public_name():
+    named = set(re.findall(r"`kft\.(\w+)`", API))
+    assert named >= {*kft._HOME, *kft._MODULES}
+    assert set(RENDERED) >= {*kft._HOME.values(), *kft._MODULES.values()}
+    for name, module in kft._HOME.items():
+        home = importlib.import_module(module)
+        assert name in getattr(home, "__all__", vars(home))
+
+
+def test_every_public_function_of_the_reference_has_a_docstring():
+    without = []
+    for name in RENDERED:
+        module = importlib.import_module(name)
+        for attribute in getattr(module, "__all__", vars(module)):
+            value = getattr(module, attribute)
+            own = getattr(value, "__module__", "").startswith("kft")
+            public = not attribute.startswith("_") and own and callable(value)
+            if public and not inspect.getdoc(value):
+                without.append(f"{name}.{attribute}")
+    assert without == []
+
+
+# The form of docstrings, and types ----------------------------------------------------------------
+
+# Packages in which not all public functions are in this form yet.
+NOT_YET = (
+    "kft.backbones.",
+    "kft.comparison.",
+    "kft.data.columns",
+    "kft.data.dataset",
+    "kft.data.sequences",
+    "kft.data.splits",
+    "kft.data.tables",
+    "kft.evaluation.baselines",
+    "kft.evaluation.metrics",
+    "kft.inference.",
+    "kft.lora.",
+    "kft.models.",
+    "kft.training.",
+)
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((ROOT / "kft").rglob("*.py"))
+]
+
+
+def public_functions(module):
+    """(name, function) of the public functions and methods that a module defines."""
+    for name, value in vars(module).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(value):
+            yield name, value
+        elif inspect.isclass(value):
+            for inner, method in vars(value).items():
+                if inspect.isfunction(method) and not inner.startswith("_"):
+                    yield f"{name}.{inner}", method
+
+
+def wrong_form(function):
+    """What is wrong with the annotations and the docstring of a function."""
+    parameters = inspect.signature(function).parameters
+    names = [name for name in parameters if name != "self"]
+    for name in names:
+        if parameters[name].annotation is inspect.Parameter.empty:
+            yield f"argument {name} has no type"
+    if inspect.signature(function).return_annotation is inspect.Signature.empty:
+        yield "the result has no type"
+    doc = inspect.getdoc(function)
+    if not doc:
+        yield "no docstring"
+        return
+    section = re.search(r"^Args:\n((?:    .*\n|\n)*)", doc + "\n", re.M)
+    documented = re.findall(r"^    \*{0,2}([\w, ]+): \S", section[1] if section else "", re.M)
+    if section and documented != names:
+        yield f"Args lists {documented}, the signature {names}"
+
+
+def test_public_functions_are_typed_and_documented():
+    found = []
+    for name in MODULES:
+        if name.startswith(NOT_YET):
+            continue
+        module = importlib.import_module(name)
+        for inner, function in public_functions(module):
+            found += [f"{name}.{inner}: {wrong}" for wrong in wrong_form(function)]
+    assert found == []
+
+
+def test_a_wrong_form_is_found():
+    def both(first, second: int):
+        """Do something.
+
+        Args:
+            first, second: Numbers.
+        """
+
+    assert list(wrong_form(both)) == [
+        "argument first has no type",
+        "the result has no type",
+        "Args lists ['first, second'], the signature ['first', 'second']",
+    ]
