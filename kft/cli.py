@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,7 +25,9 @@ def embed(
     fasta: Fasta,
     out: Out,
     backbone: Annotated[str, typer.Option(help="Published name, folder or file.")],
-    pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
+    pooling: Annotated[
+        Literal["mean", "cls"], typer.Option(help="How residues are pooled.")
+    ] = "mean",
     batch_size: BatchSize = 32,
     max_length: MaxLength = None,
 ) -> None:

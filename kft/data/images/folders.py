@@ -108,7 +108,7 @@ def _dataset(
     valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
     return Dataset(
         path.stem,
-        found.task,
+        Task(found.task),
         everything.take(parts["train"]),
         valid,
         test,
@@ -150,8 +150,10 @@ def _found(
         return _read_folder(path)
     check_arguments("random", None, task)
     table = Table(path, None, missing, decimal)
-    by_column = split not in (None, "random") and split in table.header
-    table.settle(columns | ({"split": split} if by_column else {}), dropna)
+    used = dict(columns)
+    if split not in (None, "random") and split in table.header:
+        used["split"] = str(split)
+    table.settle(used, dropna)
     return _read_table(table, columns, task)
 
 
