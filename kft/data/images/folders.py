@@ -29,6 +29,7 @@ from kft.data.images.pixels import (
 )
 from kft.data.splits import PARTS, group_split, random_split
 from kft.data.tables import SPELLINGS, check_arguments, read_parts
+from kft.data.task import Task
 
 LITTER = {"thumbs.db", "desktop.ini", "icon\r"}  # files that file managers create
 DIM = 10  # a 16-bit image should reach at least one in so many of the value range
