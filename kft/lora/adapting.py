@@ -43,8 +43,8 @@ def add_lora(
     rslora: bool = False,
     dora: bool = False,
     bias: Literal["none", "lora_only", "all"] = "none",
-    ranks: Mapping[Any, int] | None = None,
-    alphas: Mapping[Any, float] | None = None,
+    ranks: dict[Any, int] | None = None,
+    alphas: dict[Any, float] | None = None,
     seed: int = 0,
 ) -> list[str]:
     """Add low-rank adapters to layers (Hu et al. 2021) and freeze all but these and the head.

@@ -50,14 +50,16 @@ def tensors_of(
         settings} of the layers.
     """
     found = [(path, x, x.adapters[name]) for path, x in adapted(model) if name in x.adapters]
-    tensors, extra, settings = {}, {}, {}
+    tensors: dict[str, np.ndarray] = {}
+    extra: dict[str, np.ndarray] = {}
+    settings: dict[str, Settings] = {}
     by_layer, head = _paths_by_layer(model), head_paths(model)
     for path, layer, adapter in found:
         settings[path] = adapter.settings
         if not adapter.settings.full:
             tensors |= _low_rank(layer, adapter, modules.all_of(path))
             continue
-        own = dict(zip(by_layer[path], layer.full_values(name), strict=True))
+        own = dict(zip(by_layer[path], layer.full_values(name) or (), strict=True))
         if path not in head and _known_to_peft(layer, modules, path):
             for end, value in zip(layer.own_paths(), own.values(), strict=True):
                 key = f"{PREFIX}{modules.full(path)}.{SUFFIXES[end]}"
@@ -262,8 +264,10 @@ def write(
     if extra:
         digests[HEAD] = digest(extra)
     with atomic_replace(folder, [CONFIG, TENSORS, HEAD]) as aside:
-        save_file(tensors, aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)})
+        save_file(
+            dict(tensors), aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)}
+        )
         if extra:
-            save_file(extra, aside / HEAD, metadata={"format": "np"})
+            save_file(dict(extra), aside / HEAD, metadata={"format": "np"})
         (aside / CONFIG).write_text(text)
     return folder
