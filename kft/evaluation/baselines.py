@@ -56,6 +56,8 @@ class Baseline:
         seconds: Wall-clock time to choose the penalty, fit and predict.
         parameters: Number of fitted coefficients, intercepts included.
         penalty: Strength of the L2 penalty that did best on the validation split; None if none.
+        given: Whether the predictions come with the data set, so that there are none for new
+            records.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Baseline:
     seconds: float
     parameters: int
     penalty: float | None = None
+    given: bool = False
 
 
 def constant(data: Dataset) -> Baseline:
@@ -317,7 +320,7 @@ def published(data: Dataset, field: str) -> Baseline:
             )
         predictions.append(np.array([one_hot_rows[letter] for letter in letters]))
     seconds = time.perf_counter() - start
-    return Baseline(f"{field} of the package", predictions, seconds, parameters=0)
+    return Baseline(f"{field} of the package", predictions, seconds, parameters=0, given=True)
 
 
 def _published_fields(data: Dataset) -> list[str]:
