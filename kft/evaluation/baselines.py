@@ -282,8 +282,8 @@ def published(data: Dataset, field: str) -> Baseline:
     """Return the prediction of another program that comes with the data set.
 
     Args:
-        data: A data set with a class per residue. Its test split's `parameters` have, in this
-            field, a string per chain: the class of each residue, by the letter that is its name.
+        data: A data set with a class per residue. The `parameters` of its test split hold a string
+            per chain in this field, with a letter, the name of a class, per residue.
         field: Name of the field, such as "PSIPRED prediction".
 
     Returns:
