@@ -26,9 +26,7 @@ def embed(
     fasta: Fasta,
     out: Out,
     backbone: Annotated[str, typer.Option(help="Published name, folder or file.")],
-    pooling: Annotated[
-        Literal["mean", "cls"], typer.Option(help="How residues are pooled.")
-    ] = "mean",
+    pooling: Pooling = "mean",
     batch_size: BatchSize = 32,
     max_length: MaxLength = None,
 ) -> None:

@@ -260,5 +260,7 @@ def test_keras_files(value, tmp_path):
     (tmp_path / "a.fasta").write_text(">one\nMKTAYI\n")
     files = [str(tmp_path / name) for name in ("bad.keras", "a.fasta", "out.csv")]
     done = CliRunner().invoke(app, ["predict", *files])
-    assert done.exit_code and "block_0/query/bias hold NaN or infinity" in done.output + str(done.exception)
+    assert done.exit_code and "block_0/query/bias hold NaN or infinity" in done.output + str(
+        done.exception
+    )
     assert not (tmp_path / "out.csv").exists()

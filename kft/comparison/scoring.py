@@ -130,6 +130,7 @@ def baseline_rows(
             one.parameters,
             one.parameters,
             one.seconds,
+            given=one.given,
             predictions=[predictions],
         )
         rows.append(row)

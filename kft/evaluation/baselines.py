@@ -56,6 +56,8 @@ class Baseline:
         seconds: Wall-clock time to choose the penalty, fit and predict.
         parameters: Number of fitted coefficients, intercepts included.
         penalty: Strength of the L2 penalty that did best on the validation split; None if none.
+        given: Whether the predictions come with the data set, so that there are none for new
+            records.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Baseline:
     seconds: float
     parameters: int
     penalty: float | None = None
+    given: bool = False
 
 
 def constant(data: Dataset) -> Baseline:
@@ -279,8 +282,8 @@ def published(data: Dataset, field: str) -> Baseline:
     """Return the prediction of another program that comes with the data set.
 
     Args:
-        data: A data set with a class per residue. Its test split's `parameters` have, in this
-            field, a string per chain: the class of each residue, by the letter that is its name.
+        data: A data set with a class per residue. The `parameters` of its test split hold a string
+            per chain in this field, with a letter, the name of a class, per residue.
         field: Name of the field, such as "PSIPRED prediction".
 
     Returns:
@@ -317,7 +320,7 @@ def published(data: Dataset, field: str) -> Baseline:
             )
         predictions.append(np.array([one_hot_rows[letter] for letter in letters]))
     seconds = time.perf_counter() - start
-    return Baseline(f"{field} of the package", predictions, seconds, parameters=0)
+    return Baseline(f"{field} of the package", predictions, seconds, parameters=0, given=True)
 
 
 def _published_fields(data: Dataset) -> list[str]:
