@@ -18,7 +18,7 @@ Shapes: `B` images in a batch, `H` and `W` their height and width, `p` the side 
 tokens that come first (class, distillation), `P` = H W / p^2 patches, `L` = T + P, `D` width.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -34,7 +34,7 @@ from kft.backbones.vision.images import HALF, IMAGENET, ImageEncoder
 from kft.backbones.vision.keras_hub_parts import FAMILIES, conv_stages, encoder_block
 from kft.backbones.vision.layers import PatchEmbedding, PatchMask, Summary
 from kft.backbones.vision.positions import interpolated
-from kft.keras_internals import sublayers_of
+from kft.keras_internals import set_untracked, sublayers_of
 
 # Tokens that stand before the patches, as Hugging Face calls them.
 TOKENS = {
@@ -72,11 +72,7 @@ class VisionBackbone(Copied):
     ):
         super().__init__({"images": images}, features, name=name)
         self.width = features.shape[-1]
-        # Set here, so that Keras does not track it.
-        self.__dict__["_config"], self.__dict__["_stages"] = (
-            config,
-            [stage.name for stage in stages],
-        )
+        set_untracked(self, _config=config, _stages=[stage.name for stage in stages])
         self.image_size, self.classes = tuple(config["image_size"]), tuple(config["classes"])
         self.encode = ImageEncoder(**config["preprocessing"])
         restore(self._by_path(), exchanged or {})
@@ -90,7 +86,7 @@ class VisionBackbone(Copied):
         return self.encode.value_range
 
     @value_range.setter
-    def value_range(self, value_range):
+    def value_range(self, value_range: tuple[float, float] | None) -> None:
         self.encode = replace(self.encode, value_range=value_range)
 
     # Not a layer of the backbone: a fine-tuned model must not hold weights that no gradient
@@ -137,18 +133,20 @@ class VisionBackbone(Copied):
             ours.assign(values)
         return copy
 
-    def _by_path(self):
+    def _by_path(self) -> dict[str, keras.Layer]:
         """Return layers by Keras's paths, unique in a backbone and the same when it is rebuilt."""
         return {layer.path: layer for layer in sublayers_of(self)}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         found = adapters_of(self._by_path())
         adapted = {"exchanged": found} if found else {}
         config = {**self._config, "preprocessing": self.encode.get_config(), "name": self.name}
         return {**config, **adapted, **flags(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         return marked(cls(**without_flags(config)), config)
 
 
@@ -174,13 +172,15 @@ class ImageClassifier(Copied):
         super().__init__(backbone.input, dense(read(backbone.output)), name="classifier")
         # The backbone itself must not be an attribute: it refers to this model, and Keras's
         # loading follows every circle.
-        self.__dict__["_serialized"] = lambda: keras.saving.serialize_keras_object(backbone)
+        set_untracked(self, _serialized=lambda: keras.saving.serialize_keras_object(backbone))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"backbone": self._serialized(), **flags(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         return marked(keras.saving.deserialize_keras_object(config["backbone"]).classifier, config)
 
 
@@ -352,7 +352,7 @@ class ConvNet(VisionBackbone):
         return tuple(name for name in self._stages if name.startswith("block_"))
 
 
-def _check_family(family, known):
+def _check_family(family: str, known: Iterable[str]) -> None:
     if family not in known:
         raise ValueError(f"family must be one of {', '.join(known)}, received {family!r}.")
 
@@ -368,10 +368,16 @@ def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
         raise ValueError(
             f"image_size must be one or two integers above 0, received {image_size!r}."
         )
-    return int(pair[0]), int(pair[1])  # JSON cannot hold numpy's integers
+    height, width = map(int, pair)  # JSON cannot hold numpy's integers
+    return height, width
 
 
-def _config(about, classes, preprocessing, statistics):
+def _config(
+    about: Mapping[str, Any],
+    classes: Sequence[str],
+    preprocessing: Mapping[str, Any] | None,
+    statistics: Mapping[str, Any],
+) -> dict[str, Any]:
     encoder = ImageEncoder(**(preprocessing or {"size": about["image_size"], **statistics}))
     if encoder.size != tuple(about["image_size"]):
         raise ValueError(
