@@ -1,13 +1,14 @@
 """Backbones: pre-trained models as functional Keras graphs, each with its ordered `stages`.
 
 Each package in this folder is a family of backbones and registers itself when it is imported, see
-`registry.Family`. What a backbone says about itself stands in `contract`.
+`registry.Family`. `Backbone` is the base class of backbones.
 """
 
 import importlib
 import pkgutil
 
-from kft.backbones.contract import Backbone, ModuleNames
+from kft.backbones.base import Backbone
+from kft.backbones.contract import ModuleNames
 from kft.backbones.initialisation import randomised
 from kft.backbones.registry import Family, load, names, register, save, unregister
 

@@ -186,8 +186,10 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
             f"which the model rebuilt from it does not have: it was written by another version of "
             f"kft, Keras or keras-hub. Build the model again and call load_weights."
         )
-    # Each layer comes before those inside of it, whose flags it sets too.
-    for path, layer in everything.items():
+    # Each layer comes before those inside of it, whose flags it sets too. A pooling layer is in the
+    # graph and in the head, so that the order of paths would not do.
+    outermost_first = sorted(everything.items(), key=lambda item: -len(sublayers_of(item[1])))
+    for path, layer in outermost_first:
         layer.trainable = path not in frozen
     for path in weights_alone:
         owned[path].trainable = False

@@ -88,16 +88,17 @@ _FAMILIES: list[Family] = []
 
 
 def register(family: Family) -> Family:
-    """Let `kft.load` find the backbones of a family, also of one that is not part of kft.
+    """Let `kft.load` find the backbones of a family of your own.
 
     Args:
-        family: An instance of a subclass of `Family`.
+        family: An instance of a subclass of `Family`. It replaces one of the same class.
 
     Returns:
         The family.
 
     Raises:
-        ValueError: A name or a `model_type` that another family has.
+        ValueError: A name or a `model_type` belongs to another family.
+        TypeError: The family is not an instance of a subclass of `Family`.
 
     Example:
         >>> class Perceptrons(Family):
@@ -112,20 +113,40 @@ def register(family: Family) -> Family:
         'perceptron_8'
         >>> unregister(family)
     """
-    for other in _FAMILIES:
+    if not isinstance(family, Family):
+        raise TypeError(
+            f"A family must be an instance of a subclass of kft.backbones.Family, received "
+            f"{family!r:.80}."
+        )
+    # A cell of a notebook that is run again defines the same class again.
+    others = [other for other in _FAMILIES if _full_name(other) != _full_name(family)]
+    for other in others:
         both = {*family.names(), *family.model_types} & {*other.names(), *other.model_types}
         if both:
             raise ValueError(
                 f"family {family.name!r} has {listed(sorted(both))}, which the family "
                 f"{other.name!r} has already: give them other names, or unregister that one."
             )
-    _FAMILIES.append(family)
+    _FAMILIES[:] = [*others, family]
     return family
 
 
 def unregister(family: Family) -> None:
-    """Remove a family that `register` has added."""
+    """Remove a family that `register` has added.
+
+    Args:
+        family: What `register` returned.
+
+    Raises:
+        ValueError: The family is not registered.
+    """
+    if family not in _FAMILIES:
+        raise ValueError(f"family {getattr(family, 'name', family)!r} is not registered.")
     _FAMILIES.remove(family)
+
+
+def _full_name(family: Family) -> str:
+    return f"{type(family).__module__}.{type(family).__qualname__}"
 
 
 def names() -> list[str]:

@@ -26,7 +26,7 @@ from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
 from kft.keras_internals import sublayers_of
 from kft.models import Model
-from kft.params import digests, layers, unfreeze
+from kft.params import digests, layers, sign, unfreeze
 from kft.training.batching import batches
 from kft.training.fitting import fit
 from kft.training.frontier import learn_range
@@ -132,6 +132,7 @@ def fresh(backbone: keras.Model, head: keras.layers.Layer) -> Model:
     copy = type(backbone).from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())
     unfreeze(copy)
+    sign(copy)  # not by hand: strategies mark it again
     if not hasattr(copy, "encode") and hasattr(backbone, "encode"):
         copy.encode = backbone.encode  # set on a plain Keras model, which does not copy it
     return Model(copy, head)

@@ -28,7 +28,7 @@ from kft.comparison.runs import (
     train,
 )
 from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of
-from kft.data import Dataset
+from kft.data import Dataset, load
 from kft.data.inputs import encoder_info
 from kft.models import heads
 from kft.params import by_hand, weights
@@ -38,7 +38,7 @@ from kft.training.batching import silent_cuts
 
 def compare(
     backbone: keras.Model,
-    data: Dataset,
+    data: Dataset | str,
     strategies: Sequence | Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 3,
     *,
@@ -61,7 +61,7 @@ def compare(
 
     Args:
         backbone: From `kft.load`; each training starts from a copy with all layers trainable.
-        data: A `kft.data.Dataset` with a test split.
+        data: A `kft.data.Dataset` with a test split, or a name of `kft.data.names()`.
         strategies: List of names or strategies, see `kft.strategies`; or {name: strategy}; None
             for all. Your own should be dataclasses: their fields identify a kept training.
         seeds: Number of trainings of each strategy, or the list of their seeds.
@@ -85,6 +85,7 @@ def compare(
         `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
     """
     methods, each = _methods(strategies, epochs, controls), _seeds(seeds)
+    data = load(data) if isinstance(data, str) else data
     _check(data, batch_size, confidence, resamples)
     study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
     study.open(out, again)
@@ -206,12 +207,14 @@ class _Study:
 
     def open(self, out: Path | str | None, again: bool) -> None:
         """Open the folder of runs, which depend on these settings, on strategy and seed."""
+        head = self.make_head(self.data)
         about = {
             "data": digest_of_data(self.data),
             "backbone": digest_of_model(self.backbone),
-            "head": _described(self.make_head(self.data)),
+            "head": _described(head),
             "batch_size": self.batch_size,
             "max_length": self.max_length,
+            **_own_code(self.backbone, getattr(self.backbone, "encode", None), head),
         }
         self.store = Store(None if out is None else Path(out) / "runs", about)
         self.again = again
@@ -404,8 +407,20 @@ def _identity(strategy: Any) -> Any:
     kind = type(strategy)
     if kind.__module__.startswith("kft."):
         return repr(strategy)
+    return [repr(strategy), f"{kind.__module__}.{kind.__qualname__}", _source(kind)]
+
+
+def _own_code(*parts: Any) -> dict[str, list[str]]:
+    """{"code": source} of those parts that belong neither to kft nor to Keras, {} without any."""
+    kinds = [part if inspect.isroutine(part) else type(part) for part in parts if part is not None]
+    known = ("kft", "keras", "keras_hub")
+    own = [kind for kind in kinds if str(kind.__module__).partition(".")[0] not in known]
+    return {"code": [_source(kind) for kind in own]} if own else {}
+
+
+def _source(kind: Any) -> str:
+    """The source of a user's own class or function, which may change at any time."""
     try:
-        code = inspect.getsource(kind)  # a user's own strategy may change at any time
+        return inspect.getsource(kind)
     except (OSError, TypeError):
-        code = ""
-    return [repr(strategy), f"{kind.__module__}.{kind.__qualname__}", code]
+        return ""

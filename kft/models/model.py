@@ -20,6 +20,7 @@ from kft.backbones.copies import (
 from kft.keras_internals import sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
+from kft.models.heads import Pooling
 from kft.params import Pattern, find, layers, weights
 from kft.params.paths import listed
 
@@ -72,7 +73,11 @@ class Model(Learner):
                 f"another name, for example name='new_head'."
             )
         pooling = getattr(head, "pooling", None)
-        if pooling is not None and pooling.kind != "attention" and pooling.name not in names:
+        if (
+            isinstance(pooling, Pooling)
+            and pooling.kind != "attention"
+            and pooling.name not in names
+        ):
             # A separate node: with the backbone frozen, only vectors are kept for the head.
             inputs = [pooling(*inputs)]
         super().__init__(backbone.input, head(*inputs), name=name, **kwargs)

@@ -106,8 +106,7 @@ def adamw(
     optimizer = keras.optimizers.AdamW(
         learning_rate, **{"weight_decay": 0.01, "clipnorm": 1.0, **options}
     )
-    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
-    return optimizer
+    return _matrices_decay(optimizer, variables)
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -188,7 +187,16 @@ def muon(
     """
     decay = {"weight_decay": weight_decay, "adam_weight_decay": weight_decay}
     optimizer = Muon(learning_rate, **{**decay, "clipnorm": 1.0, **options})
-    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
+    return _matrices_decay(optimizer, variables)
+
+
+def _matrices_decay(optimizer: Any, variables: Sequence[keras.Variable]) -> Any:
+    """Exclude biases and norms from the weight decay of an optimizer."""
+    vectors = [v for v in variables if len(v.shape) < 2]
+    if vectors and len(vectors) == len(variables):
+        optimizer.weight_decay = 0.0  # on torch, Keras raises an error where all are excluded
+    else:
+        optimizer.exclude_from_weight_decay(var_list=vectors)
     return optimizer
 
 

@@ -117,8 +117,7 @@ def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]
     """(inputs of the dense layer, the layer, the kind of its outputs, mean, std)."""
     head: Any = getattr(model, "head", None)
     if getattr(head, "task", None) is not None:
-        dense = getattr(head, "dense", None)
-        if not isinstance(dense, keras.layers.Dense) or head.last != "dense":
+        if not getattr(head, "is_linear", False):
             raise ValueError(
                 f"A linear probe needs a linear head, received {type(head).__name__}: train it "
                 f"with the strategy 'head_only'."
@@ -126,7 +125,7 @@ def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]
         features = model.backbone.output
         if head.pooling is not None:
             features = head.pooling(features, getattr(model.backbone, "position_mask", None))
-        return features, dense, head.task.target, *_scale(head)
+        return features, head.dense, head.task.target, *_scale(head)
     graph = flat(model)
     nodes = nodes_of(graph, outputs_first=True)
     # From the output back to the dense layer: only one activation may be between them.

@@ -20,10 +20,11 @@ from typing import Any
 import keras
 
 from kft.backbones.attention import rotary_frequencies
+from kft.backbones.base import Backbone
 from kft.backbones.batch_order import OrderedFit
 from kft.backbones.composite import deserialized, exchanged, parts
-from kft.backbones.contract import QUERY_AND_VALUE, ModuleNames
-from kft.backbones.copies import Copied, flags, marked, without_flags
+from kft.backbones.contract import ModuleNames
+from kft.backbones.copies import flags, marked, without_flags
 from kft.backbones.esm2 import names, writing
 from kft.backbones.esm2.layers import (
     ContactHead,
@@ -47,7 +48,7 @@ PUBLISHED = {  # name: blocks, width, heads (table S1)
 
 
 @keras.saving.register_keras_serializable("kft")
-class ESM2(Copied):
+class ESM2(Backbone):
     """The ESM-2 encoder: {"token_ids": int (B, L)} -> float (B, L, D) after the final norm.
 
     Args:
@@ -80,9 +81,7 @@ class ESM2(Copied):
     """
 
     encode = staticmethod(encode)
-    lora_targets = QUERY_AND_VALUE
     objectives = ("masked_language",)
-    keeps_adapters = True
 
     def __init__(
         self,
@@ -131,16 +130,10 @@ class ESM2(Copied):
         x = stages[0](token_ids)
         for block in stages[1:-1]:
             x = block(x, attention_mask)
-        super().__init__({"token_ids": token_ids}, stages[-1](x), name=name, **kwargs)
+        super().__init__({"token_ids": token_ids}, stages[-1](x), stages, name, **kwargs)
 
-        self.width, self._config = width, config
-        set_untracked(self, _exchanged=inside)
+        set_untracked(self, _exchanged=inside, _config=config)
         self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
-
-    @property
-    def stages(self) -> list[keras.Layer]:
-        blocks = (f"block_{i}" for i in range(self._config["num_blocks"]))
-        return [self.get_layer(name) for name in ("embedding", *blocks, "final_norm")]
 
     # The two models below are built when they are first used. They are not layers of the
     # backbone: a fine-tuned model must not hold weights that no gradient reaches. Keras's saving
@@ -164,7 +157,7 @@ class ESM2(Copied):
     def module_names(
         self, paths: Iterable[str], head: keras.Layer | None, head_path: str
     ) -> ModuleNames:
-        """Return what Hugging Face calls the layers, see `contract.Backbone`."""
+        """Return what Hugging Face calls the layers, see `Backbone`."""
         return names.module_names(paths, head, head_path)
 
     def to_hugging_face(
@@ -223,7 +216,7 @@ class MaskedLM(_OnBackbone):
     def module_names(
         self, paths: Iterable[str], head: keras.Layer | None, head_path: str
     ) -> ModuleNames:
-        """Return what Hugging Face calls the layers, see `contract.Backbone`."""
+        """Return what Hugging Face calls the layers, see `Backbone`."""
         return names.module_names(paths, head, head_path, language_model=True)
 
     @classmethod

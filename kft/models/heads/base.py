@@ -123,18 +123,36 @@ class Pooling(_OnPositions):
 
 
 class Head(_OnPositions):
-    """Base of all heads: pooling if there is any, dropout, then a dense layer.
+    """Base class of heads: pooling if there is any, dropout, then a dense layer.
+
+    A head of your own derives from it, or from the head that is most similar. It states its `task`,
+    makes a loss and metrics, and is registered with `keras.saving.register_keras_serializable`.
 
     Attributes:
-        task: The `kft.data.task.Task` that the head predicts.
+        task: The `kft.data.Task` that the head predicts, or its name.
+        pools: Whether positions are pooled; False for a head with outputs at each position.
+        activation: Name of the activation of the last layer, None for a linear one.
         units: Number K of outputs per record or residue.
         pooling: The `Pooling` layer, or None.
+
+    Example:
+        >>> import kft
+        >>> @keras.saving.register_keras_serializable("example")
+        ... class Positive(kft.heads.Regression):
+        ...     activation = "softplus"
+        >>> tuple(Positive(targets=2)(np.ones((1, 5, 8))).shape)
+        (1, 2)
     """
 
     task: Task
     pools = True
     activation: str | None = None
     last = "dense"  # the attribute that holds the last layer
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "task" in vars(cls):
+            cls.task = Task.named(cls.task, f"{cls.__name__}.task")
 
     def __init__(
         self,
@@ -162,6 +180,16 @@ class Head(_OnPositions):
     def per_residue(self) -> bool:
         """Whether every position has outputs of its own."""
         return self.task.per_residue
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether a linear probe can solve for the head: pooling, one dense layer, and no more.
+
+        Classes need a softmax, labels a sigmoid, and numbers no activation.
+        """
+        usual = {"class": "softmax", "labels": "sigmoid", "number": None}[self.task.target]
+        as_here = type(self).call in (Head.call, NumbersHead.call)
+        return as_here and self.last == "dense" and self.activation == usual
 
     def build(
         self,
@@ -234,13 +262,28 @@ class Head(_OnPositions):
         self._check_values(np.asarray(targets), where)
 
     def _check_values(self, values: np.ndarray, where: str) -> None:
-        """Check that values (n,), or (n, K) per record, are classes or labels."""
+        """Check that values (n,), or (n, K) per record, are classes, labels or K numbers."""
+        if not self.task.has_classes:
+            self._check_width(values, where)
+            return
         most = self.units - 1 if self.task.target == "class" else 1
         if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > most:
             raise ValueError(
                 f"{type(self).__name__} with {self.units} {self.task.outputs_are} takes integers "
                 f"from 0 to {most}; the targets{where} are {values.dtype} from {values.min()} to "
                 f"{values.max()}."
+            )
+
+    def _check_width(self, values: np.ndarray, where: str) -> None:
+        """Check that there are as many numbers per record as the head predicts."""
+        if self.per_residue:
+            return  # `kft.batches` compares shapes
+        width = 1 if values.ndim == 1 else values.shape[1]
+        if width != self.units:
+            argument = f": give targets={width} to the head" if hasattr(self, "targets") else ""
+            raise ValueError(
+                f"{type(self).__name__} predicts {self.units} numbers; the targets{where} have "
+                f"{width} each{argument}."
             )
 
     def get_config(self) -> dict:
@@ -315,16 +358,6 @@ class NumbersHead(Head):
     def make_metrics(self) -> list[keras.metrics.Metric]:
         """Make the mean absolute error, in the unit of the targets."""
         return [AbsoluteError()]
-
-    def _check_values(self, values: np.ndarray, where: str) -> None:
-        if self.per_residue:
-            return  # `kft.batches` compares shapes
-        width = 1 if values.ndim == 1 else values.shape[1]
-        if width != self.units:
-            raise ValueError(
-                f"{type(self).__name__} predicts {self.units} numbers; the targets{where} have "
-                f"{width} each: give targets={width} to the head."
-            )
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
