@@ -9,7 +9,15 @@ import pkgutil
 
 from kft.backbones.contract import Backbone, ModuleNames
 from kft.backbones.initialisation import randomised
-from kft.backbones.registry import Family, load, names, register, save, unregister
+from kft.backbones.registry import (
+    Family,
+    load,
+    names,
+    read_checkpoint,
+    register,
+    save,
+    unregister,
+)
 
 __all__ = [
     "Backbone",
@@ -18,6 +26,7 @@ __all__ = [
     "load",
     "names",
     "randomised",
+    "read_checkpoint",
     "register",
     "save",
     "unregister",
