@@ -266,7 +266,7 @@ def _noting(method: Callable) -> Callable:
         _NOTED.add(self)
         return method(self, *args, **kwargs)
 
-    noting.notes_models = True
+    vars(noting)["notes_models"] = True
     return noting
 
 

@@ -29,7 +29,7 @@ def arguments():
     add("--blocks", type=count, default=3, help="of a new one")
     add("--width", type=count, default=320, help="of a new one")
     add("--heads", type=count, default=5, help="of a new one")
-    add("--dtype", help="mixed_bfloat16 is twice as fast where the processor knows it")
+    add("--dtype", help="mixed_bfloat16 is twice as fast on a processor that has it")
     add("--epochs", type=count, default=54, help="after each it is scored and kept")
     add("--steps", type=count, default=150, help="of an epoch")
     add("--tokens", type=count, default=6144, help="of a step")

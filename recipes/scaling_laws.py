@@ -33,7 +33,7 @@ def arguments():
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--corpus", type=Path, default=recipe.CORPUS, help="folder or FASTA file")
     add("--table", type=Path, help="only draw the scaling_laws.csv of an earlier study")
-    add("--dtype", help="mixed_bfloat16 is faster where the processor knows it")
+    add("--dtype", help="mixed_bfloat16 is faster on a processor that has it")
     add("--epochs", type=count, default=4, help="after each it is scored and kept")
     add("--steps", type=count, default=128, help="of an epoch")
     add("--tokens", type=count, default=4096, help="of a step")

@@ -58,7 +58,7 @@ def changed(folder, tensors=None, without=(), kept=False, **config):
 
 NUMBERS = {
     "NaN": (np.nan, "float32", "query.lora_A.* holds 1 of 32 values .* the first nan"),
-    "infinity": (np.inf, "float16", "no finite numbers, the first inf"),
+    "infinity": (np.inf, "float16", "not finite numbers, the first inf"),
     "too large": (1e300, "float64", r"the first 1e\+300, which float32 cannot hold"),
     "integers": (3, "int32", "query.lora_A.weight is stored as int32, expected floating-point"),
     "quantised": (

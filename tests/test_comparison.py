@@ -188,7 +188,7 @@ def test_a_seed_that_fails_does_not_lose_the_others(backbone, data, tmp_path, mo
 
 @pytest.mark.once
 def test_a_full_disk_is_said_and_loses_nothing(backbone, data, tmp_path, monkeypatch, capsys):
-    def put(self, found, **run):
+    def put(self, found, settings):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(runs.Store, "put", put)
@@ -350,9 +350,9 @@ def test_runs_are_told_apart(backbone, data, tmp_path):
     }
     store = runs.Store(tmp_path, about)
     run = runs.Run(np.ones((3, 2)), 1, 2, 3.0, 4)
-    store.put(run, strategy="a", seed=0)
-    assert store.get(strategy="a", seed=1) is None
-    kept = store.get(strategy="a", seed=0)
+    store.put(run, {"strategy": "a", "seed": 0})
+    assert store.get({"strategy": "a", "seed": 1}) is None
+    kept = store.get({"strategy": "a", "seed": 0})
     np.testing.assert_array_equal(kept.predictions, run.predictions)
     assert (kept.trainable, kept.parameters, kept.seconds, kept.memory) == (1, 2, 3.0, 4)
     other = dataclasses.replace(data, valid=data.valid.take(range(20)))

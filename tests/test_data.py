@@ -116,7 +116,7 @@ def test_amp_notes_are_computed_from_the_file(monkeypatch):
 
 
 def test_amp_says_what_to_do_without_modlamp_or_with_another_layout(monkeypatch):
-    with pytest.raises(ValueError, match="UniProt,AMP.*install modlamp 4"):
+    with pytest.raises(ValueError, match="UniProt,AMP.*Install modlamp 4"):
         amp._labels_by_peptide(b"sequence,label\nAAA,1")
     monkeypatch.setattr(amp.metadata, "version", raise_not_found)
     with pytest.raises(FileNotFoundError, match="pip install modlamp"):
@@ -205,9 +205,10 @@ def test_secondary_structure_numbers_and_records():
 
 
 def test_unknown_name_lists_the_valid_ones_and_guesses():
-    with pytest.raises(ValueError, match=r"amp, digits, .*; got 'gb2'.*'gb1'"):
+    with pytest.raises(ValueError, match=r"amp, chains, .*; received 'gb2'.*'gb1'"):
         data.load("gb2")
-    proteins, images = ("amp", "gb1", "secondary_structure"), ("digits", "gravitational_waves")
+    proteins = ("amp", "chains", "gb1", "secondary_structure")
+    images = ("digits", "gravitational_waves")
     assert data.names() == sorted([*proteins, *images])
 
 

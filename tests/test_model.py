@@ -9,10 +9,12 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
 import pytest
+from models import esm2, perturb
 from parity import assert_rounds_alike
 
 import kft
@@ -146,6 +148,28 @@ path, out, sequences = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 model = keras.saving.load_model(path)
 np.savez(out, backend=keras.backend.backend(), answers=kft.predict(model, sequences))
 """
+
+
+@pytest.mark.once
+def test_files_with_the_earlier_name_of_the_mask_are_loaded(tmp_path):
+    """The argument position_mask, and the layer, were called residue_mask."""
+    for head in (kft.heads.Regression(pooling="attention"), kft.heads.EsmClassification(2)):
+        model = perturb(kft.Model(esm2(), head))
+        model.trainable = head.pooling is not None  # else all layers are named as frozen
+        path, earlier = tmp_path / "now.keras", tmp_path / "earlier.keras"
+        model.save(path)
+        with zipfile.ZipFile(path) as now, zipfile.ZipFile(earlier, "w") as then:
+            for name in now.namelist():
+                content = now.read(name)
+                if name == "config.json":
+                    assert b"position_mask_shape" in content
+                    assert (b'"position_mask"' in content) == (not model.trainable)
+                    content = content.replace(b"position_mask", b"residue_mask")
+                then.writestr(name, content)
+        loaded = keras.saving.load_model(earlier)
+        found, wanted = (kft.predict(x, PROTEINS) for x in (loaded, model))
+        np.testing.assert_array_equal(found, wanted)
+        assert kft.parameters(loaded).trainable == kft.parameters(model).trainable
 
 
 @pytest.mark.in_turn("torch")

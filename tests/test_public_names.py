@@ -87,3 +87,85 @@ def test_every_public_function_of_the_reference_has_a_docstring():
             if public and not inspect.getdoc(value):
                 without.append(f"{name}.{attribute}")
     assert without == []
+
+
+# The form of docstrings, and types ----------------------------------------------------------------
+
+# Modules in which not all public functions are in this form yet.
+NOT_YET = (
+    "kft.backbones.batch_order",
+    "kft.backbones.checkpoints.filling",
+    "kft.backbones.composite",
+    "kft.backbones.copies",
+    "kft.backbones.esm2.",
+    "kft.backbones.token_table",
+    "kft.backbones.vision.",
+    "kft.comparison.",
+    "kft.data.inputs",
+    "kft.data.tables",
+    "kft.lora.",
+    "kft.models.",
+    "kft.training.",
+)
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((ROOT / "kft").rglob("*.py"))
+]
+
+
+def public_functions(module):
+    """(name, function) of the public functions and methods that a module defines."""
+    for name, value in vars(module).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(value):
+            yield name, value
+        elif inspect.isclass(value):
+            for inner, method in vars(value).items():
+                if inspect.isfunction(method) and not inner.startswith("_"):
+                    yield f"{name}.{inner}", method
+
+
+def wrong_form(function):
+    """What is wrong with the annotations and the docstring of a function."""
+    parameters = inspect.signature(function).parameters
+    names = [name for name in parameters if name != "self"]
+    for name in names:
+        if parameters[name].annotation is inspect.Parameter.empty:
+            yield f"argument {name} has no type"
+    if inspect.signature(function).return_annotation is inspect.Signature.empty:
+        yield "the result has no type"
+    doc = inspect.getdoc(function)
+    if not doc:
+        yield "no docstring"
+        return
+    section = re.search(r"^Args:\n((?:    .*\n|\n)*)", doc + "\n", re.M)
+    documented = re.findall(r"^    \*{0,2}([\w, ]+): \S", section[1] if section else "", re.M)
+    if section and documented != names:
+        yield f"Args lists {documented}, the signature {names}"
+
+
+def test_public_functions_are_typed_and_documented():
+    found = []
+    for name in MODULES:
+        if name.startswith(NOT_YET):
+            continue
+        module = importlib.import_module(name)
+        for inner, function in public_functions(module):
+            found += [f"{name}.{inner}: {wrong}" for wrong in wrong_form(function)]
+    assert found == []
+
+
+def test_a_wrong_form_is_found():
+    def both(first, second: int):
+        """Do something.
+
+        Args:
+            first, second: Numbers.
+        """
+
+    assert list(wrong_form(both)) == [
+        "argument first has no type",
+        "the result has no type",
+        "Args lists ['first, second'], the signature ['first', 'second']",
+    ]

@@ -205,15 +205,17 @@ def test_a_head_that_does_not_answer_the_data(toy):
     for head, message in (
         (
             kft.heads.Classification(3),
-            "received Classification, which answers classification into 3",
+            "received Classification, which predicts classification with 3",
         ),
         (
             kft.heads.Regression(),
-            "received Regression, which answers regression: kft.heads.for_data",
+            "received Regression, which predicts regression: kft.heads.for_data",
         ),
-        (kft.heads.ResidueClassification(8), "residue_classification into 8 classes"),
+        (kft.heads.ResidueClassification(8), "residue_classification with 8 classes"),
     ):
-        with pytest.raises(ValueError, match="must answer toy, residue_classification into 3") as e:
+        with pytest.raises(
+            ValueError, match="must predict toy, residue_classification with 3"
+        ) as e:
             kft.evaluate(make_model(head=head), data)
         assert message in str(e.value)
 

@@ -106,7 +106,7 @@ def test_a_pretraining_goes_on(expected, tmp_path):
     about = expected("pretraining")
     done = kft.pretraining.pretrain(
         load("esm2_one_block"), about["sequences"].tolist(), about["valid"].tolist(),
-        epochs=2, tokens=64, crop=16, rate=1e-3, out=tmp_path, verbose=0,
+        epochs=2, tokens=64, crop=16, learning_rate=1e-3, out=tmp_path, verbose=0,
     )  # fmt: skip
     assert done.history[0]["seconds"] == about["seconds"]  # the first epoch was not run again
     for name in ("loss", "val_loss"):

@@ -49,6 +49,8 @@ class Row:
         memory: Peak memory of the process in the first training, in bytes; None for baselines.
         error: Error of a seed that failed, or None.
         shuffles: Whether it was trained on shuffled labels, which makes it no candidate.
+        given: Whether its predictions come with the data set; it makes none for new records, and
+            is no candidate.
         predictions: List over seeds of the predictions for the test split.
         constant: Number of seeds that predict (nearly) the same for every record. Their scores are
             in the table, but are no reason to choose the method.
@@ -63,6 +65,7 @@ class Row:
     memory: int | None = None
     error: str | None = None
     shuffles: bool = False
+    given: bool = False
     predictions: list = field(default_factory=list, repr=False)
     constant: int = 0
 
@@ -105,7 +108,7 @@ class Comparison:
         return [
             row
             for row in self.rows
-            if not (row.shuffles or row.collapsed)
+            if not (row.shuffles or row.given or row.collapsed)
             if row.scores and not math.isnan(self.score(row).value)
         ]
 
@@ -236,6 +239,12 @@ class Comparison:
             said.append(
                 f"Predictions hardly vary: {', '.join(alike)}. Such a training has collapsed, and "
                 f"is not chosen whatever its score: try a lower learning rate or more epochs."
+            )
+        given = [row.name for row in self.rows if row.given and row.scores]
+        if given:
+            said.append(
+                f"{', '.join(given)}: these predictions come with the data set, there are none for "
+                f"new records, so they are shown and not recommended."
             )
         if len(self.seeds) == 1:
             said.append(

@@ -346,21 +346,25 @@ class Store:
             "backend": keras.backend.backend(),
         }
 
-    def _file(self, **run):
-        line = json.dumps({**self.about, **run}, sort_keys=True, default=repr)
+    def _file(self, settings):
+        line = json.dumps(settings, sort_keys=True, default=repr)
         return self.folder / f"{hashlib.sha256(line.encode()).hexdigest()[:32]}.npz"
 
-    def get(self, **run: Any) -> Run | None:
+    def get(self, settings: dict, earlier: dict | None = None) -> Run | None:
         """Read a run.
 
         Args:
-            **run: Settings of the run.
+            settings: Settings of the run, beside those of all runs.
+            earlier: All settings of which an earlier version of kft made the name of the file.
 
         Returns:
             `Run`, None if there is none or its file is damaged.
         """
+        file = self._file({**self.about, **settings})
+        if earlier is not None and not file.exists():
+            file = self._file(earlier)
         try:
-            with open(self._file(**run), "rb") as stream, np.load(stream) as kept:
+            with open(file, "rb") as stream, np.load(stream) as kept:
                 about, predictions = json.loads(str(kept["about"])), kept["predictions"]
                 if "ends" in kept:
                     predictions = np.split(predictions, kept["ends"])
@@ -368,21 +372,23 @@ class Store:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None  # absent or damaged: it is trained again
 
-    def put(self, found: Run, **run: Any) -> None:
+    def put(self, found: Run, settings: dict) -> None:
         """Write a run.
 
         Args:
             found: `Run`.
-            **run: Settings of the run.
+            settings: Settings of the run, beside those of all runs.
         """
         names = ("trainable", "parameters", "seconds", "memory")
-        arrays = {"about": json.dumps({name: getattr(found, name) for name in names})}
+        arrays: dict[str, Any] = {
+            "about": json.dumps({name: getattr(found, name) for name in names})
+        }
         if isinstance(found.predictions, list):
             arrays["predictions"] = np.concatenate(found.predictions)
             arrays["ends"] = np.cumsum([len(row) for row in found.predictions])[:-1]
         else:
             arrays["predictions"] = found.predictions
-        with atomic_write(self._file(**run)) as stream:
+        with atomic_write(self._file({**self.about, **settings})) as stream:
             np.savez(stream, **arrays)
 
 

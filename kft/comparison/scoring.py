@@ -77,7 +77,7 @@ def _check_head(model: keras.Model, data: Dataset) -> None:
 
 
 def _described(task: Any, outputs: int | None) -> str:
-    return task if outputs is None else f"{task} with {outputs} {task.outputs_are}"
+    return task if outputs in (None, 1) else f"{task} with {outputs} {task.outputs_are}"
 
 
 def _marked_residues(records: Split, predictions: Any) -> tuple:
@@ -130,6 +130,7 @@ def baseline_rows(
             one.parameters,
             one.parameters,
             one.seconds,
+            given=one.given,
             predictions=[predictions],
         )
         rows.append(row)

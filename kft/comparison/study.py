@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.comparison.earlier import earlier_settings
 from kft.comparison.progress import Log, ProgressLine, duration
 from kft.comparison.results import Comparison, Row
 from kft.comparison.runs import (
@@ -199,12 +200,16 @@ class _Study:
         about = {
             "data": digest_of_data(self.data),
             "backbone": digest_of_model(self.backbone),
-            "head": keras.saving.serialize_keras_object(self.make_head(self.data)),
+            "head": _described(self.make_head(self.data)),
             "batch_size": self.batch_size,
             "max_length": self.max_length,
         }
         self.store = Store(None if out is None else Path(out) / "runs", about)
         self.again = again
+
+    def _kept(self, method, seed):
+        earlier = earlier_settings(self.store.about, method.strategy, seed, method.shuffles)
+        return self.store.get(_key(method, seed), earlier)
 
     def rows(self, methods, seeds, resamples):
         """Fit the baselines, run the trainings, and return a row for each."""
@@ -236,7 +241,7 @@ class _Study:
             (method.name, seed)
             for method in methods
             for seed in seeds
-            if not self.again and self.store.get(**_key(method, seed))
+            if not self.again and self._kept(method, seed)
         }
         if kept:
             self.log.say(
@@ -310,7 +315,7 @@ class _Study:
         ]
 
     def _run(self, method, seed, label):
-        if not self.again and (run := self.store.get(**_key(method, seed))):
+        if not self.again and (run := self._kept(method, seed)):
             return run
         data = shuffled(self.data, seed) if method.shuffles else self.data
         expected = self.expected.get(method.name)
@@ -328,7 +333,7 @@ class _Study:
             callbacks,
         )
         try:
-            self.store.put(run, **_key(method, seed))
+            self.store.put(run, _key(method, seed))
         except OSError as error:
             self.log.say(
                 f"This training could not be kept ({brief(error)}); the comparison continues."
@@ -370,16 +375,25 @@ def _row(data, method, runs, error, resamples):
     )
 
 
+def _described(head):
+    """The configuration of a head, without the module of one of kft's."""
+    found = keras.saving.serialize_keras_object(head)
+    if str(found.get("registered_name")).startswith("kft>"):
+        found.pop("module")
+    return found
+
+
 def _key(method, seed):
-    kind = type(method.strategy)
+    """The settings of one training, for `Store`. They name no module of kft, which may move."""
+    return {"strategy": _identity(method.strategy), "seed": seed, "shuffles": method.shuffles}
+
+
+def _identity(strategy):
+    kind = type(strategy)
+    if kind.__module__.startswith("kft."):
+        return repr(strategy)
     try:
         code = inspect.getsource(kind)  # a user's own strategy may change at any time
     except (OSError, TypeError):
         code = ""
-    return {
-        "strategy": repr(method.strategy),
-        "kind": f"{kind.__module__}.{kind.__qualname__}",
-        "code": code,
-        "seed": seed,
-        "shuffles": method.shuffles,
-    }
+    return [repr(strategy), f"{kind.__module__}.{kind.__qualname__}", code]

@@ -1,15 +1,16 @@
 """Data sets and readers: `load` a known one by name, or `read_csv`, `read_fasta`, `read_images`.
 
-`spectrogram` makes an image of a gravitational-wave detector's strain.
+`spectrogram` computes an image from a gravitational-wave detector's strain.
 
-To add a data set, write one file with a function that returns a `Dataset`, and name it in
-`LOADERS`. Nothing here knows Keras.
+To add a data set, write a file with a function that returns a `Dataset`, and add it to `LOADERS`.
+Nothing here imports Keras.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from kft.data.dataset import Dataset, Split
@@ -19,6 +20,7 @@ from kft.data.images.digits import load_digits
 from kft.data.images.folders import read_images
 from kft.data.inputs import Encoder, InputKind
 from kft.data.proteins.amp import load_amp
+from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
 from kft.data.proteins.flip import load_gb1, load_secondary_structure
 from kft.data.tables import read_csv
@@ -39,8 +41,9 @@ __all__ = [
     "spectrogram",
 ]
 
-LOADERS = {
+LOADERS: dict[str, Callable[..., Dataset]] = {
     "amp": load_amp,
+    "chains": load_chains,
     "digits": load_digits,
     "gb1": load_gb1,
     "gravitational_waves": load_gravitational_waves,
@@ -49,11 +52,14 @@ LOADERS = {
 
 
 def names() -> list[str]:
-    """Return the names that `load` accepts.
+    """List the names that `load` accepts.
+
+    Returns:
+        The names, in alphabetical order.
 
     Example:
         >>> names()
-        ['amp', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure']
+        ['amp', 'chains', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure']
     """
     return list(LOADERS)
 
@@ -63,14 +69,14 @@ def load(name: str, **options: Any) -> Dataset:
 
     Args:
         name: One of `names()`.
-        **options: Options of that data set, for instance `crop=True` for "gb1".
+        **options: Options of that data set, for example `crop=True` for "gb1".
 
     Returns:
-        Dataset: with train, valid and test, and where it comes from.
+        The data set, with train, valid and test, its source and its licence.
 
     Raises:
-        ValueError: If the name is unknown.
-        TypeError: If the data set has no such option.
+        ValueError: The name is unknown.
+        TypeError: The data set has no such option.
 
     Example:
         >>> load("amp").task
@@ -80,8 +86,8 @@ def load(name: str, **options: Any) -> Dataset:
         close = difflib.get_close_matches(str(name), LOADERS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"`name` must be one of {', '.join(LOADERS)}; got {name!r}.{hint} Your own file is "
-            "read by kft.data.read_csv."
+            f"name must be one of {', '.join(LOADERS)}; received {name!r}.{hint} Use "
+            "kft.data.read_csv for your own file."
         )
     known = tuple(inspect.signature(LOADERS[name]).parameters)
     unknown = [option for option in options if option not in known]

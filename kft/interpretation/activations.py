@@ -149,7 +149,7 @@ def _gradient_of(
     if backend == "torch":
         import torch
 
-        def gradient(pixels, weights):
+        def gradient(pixels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
             with torch.enable_grad():
                 pixels = ops.convert_to_tensor(pixels).requires_grad_()
                 found = value(pixels, ops.convert_to_tensor(weights))
@@ -162,7 +162,7 @@ def _gradient_of(
     if backend == "jax":
         import jax
 
-        def of_state(pixels, weights, state):
+        def of_state(pixels: Any, weights: Any, state: Any) -> Any:
             # As arguments: as constants of the program XLA would fold them for minutes.
             with keras.StatelessScope(state_mapping=list(zip(variables, state, strict=True))):
                 return value(pixels, weights)
@@ -174,7 +174,7 @@ def _gradient_of(
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True)
-    def of_tensors(pixels, weights):
+    def of_tensors(pixels: Any, weights: Any) -> tuple[Any, Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(pixels)
             found = value(pixels, weights)

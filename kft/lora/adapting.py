@@ -8,15 +8,15 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kft.lora.kinds import LoRAWhole, bias_size, kind_of
+from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.lora.owned import (
     adapted,
-    beside,
     check_unmerged,
     claim_unfrozen,
     head_of,
     head_settings,
+    heads_on,
     hold,
     names,
 )
@@ -27,7 +27,7 @@ from kft.lora.sharing import (
     trainable_ids,
     unguard_configs,
 )
-from kft.lora.targets import check_settings, chosen_layers, other_biases, with_patterns
+from kft.lora.targets import settings_for
 from kft.messages import listed
 from kft.params import layers, sign, train_only
 
@@ -43,38 +43,33 @@ def add_lora(
     rslora: bool = False,
     dora: bool = False,
     bias: Literal["none", "lora_only", "all"] = "none",
-    ranks: Mapping[Any, int] | None = None,
-    alphas: Mapping[Any, float] | None = None,
+    ranks: dict[Any, int] | None = None,
+    alphas: dict[Any, float] | None = None,
     seed: int = 0,
 ) -> list[str]:
     """Add low-rank adapters to layers (Hu et al. 2021) and freeze all but these and the head.
 
-    The outputs do not change: B, or A of an `Embedding`, starts at zero. A layer becomes one that
-    holds adapters, in place; its kernel and bias are not trainable from then on, whatever
-    `trainable` is set to. Several adapters with different names may be added; the last one added is
-    active. The head of a plain Keras model are the `Dense` layers that make its outputs; where it
-    ends in another layer, unfreeze that with `kft.unfreeze`. The head, and what `kft.unfreeze`
-    makes trainable, belong to the adapter, as PEFT's `modules_to_save` do.
+    The outputs do not change: B, or A of an `Embedding`, starts at zero. Layers hold adapters in
+    place; their own weights stay frozen, whatever `trainable` is set to. Several adapters with
+    different names may be added; the last one is active. The head, for a plain Keras model the
+    `Dense` layers that make its outputs, and what `kft.unfreeze` makes trainable belong to the
+    adapter, as PEFT's `modules_to_save` do.
 
     Args:
         model: A `kft.Model`, a backbone of kft or keras-hub, or any functional Keras model.
         rank: Rank r, columns of A and rows of B.
         alpha: The adapter's output is scaled by alpha / r.
-        dropout: Fraction of an adapter's inputs that are dropped in training; not for an
-            `Embedding`.
-        targets: Patterns of layers, see `kft.freeze`; None for those of the backbone: query and
-            value of a transformer, all blocks of a convolutional network; or "all-linear" for
-            every `Dense` and `EinsumDense` that is not in the head. A layer that is made of others
-            stands for all in it that can be adapted: `Dense`, `EinsumDense`, `Conv2D` and
-            `Embedding`.
+        dropout: Fraction of the inputs that are dropped in training; not for an `Embedding`.
+        targets: Patterns of layers, see `kft.freeze`, where a layer stands for all inside of it
+            that can be adapted: `Dense`, `EinsumDense`, `Conv2D`, `Embedding`. None for query and
+            value of a transformer or all blocks of a convolutional network; "all-linear" for every
+            `Dense` and `EinsumDense` outside the head.
         name: Name of the adapter, an identifier.
         rslora: Whether to scale by alpha / sqrt(r) (Kalajdzievski 2023).
         dora: Whether to train the magnitudes of the columns of W + s A B too (Liu et al. 2024).
-        bias: "none"; "lora_only" to train biases of adapted layers; "all" to train those of every
-            layer outside the head. They belong to the adapter: without it, the model has its old
-            ones.
-        ranks: {pattern: rank} for layers that differ.
-        alphas: {pattern: alpha} for layers that differ.
+        bias: "none"; "lora_only" to train copies of the biases of adapted layers; "all" to train
+            those of every layer outside the head.
+        ranks, alphas: {pattern: value} for layers that differ.
         seed: Int from which A is drawn.
 
     Returns:
@@ -87,11 +82,8 @@ def add_lora(
     Example:
         >>> import kft
         >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
-        >>> model = kft.Model(backbone, kft.heads.Regression())
-        >>> kft.add_lora(model, rank=4)[:2]
+        >>> kft.add_lora(backbone, rank=4)[:2]
         ['block_0/query', 'block_0/value']
-        >>> kft.parameters(model).trainable  # 12 layers of 4 (320 + 320), and the head
-        31041
     """
     settings = settings_for(
         model,
@@ -106,50 +98,6 @@ def add_lora(
         alphas=alphas,
     )
     return install(model, settings, name, np.random.default_rng(seed))
-
-
-def settings_for(
-    model: keras.Model,
-    rank: int = 8,
-    alpha: float = 16,
-    dropout: float = 0.0,
-    targets: Any = None,
-    *,
-    rslora: bool = False,
-    dora: bool = False,
-    bias: Literal["none", "lora_only", "all"] = "none",
-    ranks: Mapping[Any, int] | None = None,
-    alphas: Mapping[Any, float] | None = None,
-) -> dict[str, Settings]:
-    """Compute the settings of the adapters that `add_lora` would add; nothing is changed.
-
-    Args:
-        model: A built Keras model, with adapters or without.
-        rank, alpha, dropout, targets, rslora, dora, bias, ranks, alphas: As for `add_lora`.
-
-    Returns:
-        {path of a layer: `Settings`}, without the head.
-
-    Raises:
-        ValueError: As `add_lora`.
-    """
-    check_settings(rank, alpha, dropout, bias)
-    chosen = chosen_layers(model, targets)
-    settings = {
-        path: Settings(
-            rank,
-            alpha,
-            dropout=0.0 if isinstance(layer, keras.layers.Embedding) else dropout,
-            rslora=rslora,
-            dora=dora,
-            bias=bias != "none" and bias_size(layer) > 0,
-        )
-        for path, layer in chosen.items()
-    }
-    settings = with_patterns(model, settings, ranks, alphas)
-    if bias == "all":
-        settings |= other_biases(model, chosen)
-    return settings
 
 
 def install(
@@ -186,7 +134,7 @@ def install(
         if not isinstance(layer, Adapted):
             (kind_of(layer) or LoRAWhole).attach(layer)
         layer.add_adapter(name, setting, rng)
-    for layer in beside(model, [everything[path] for path in settings]):
+    for layer in heads_on(model, [everything[path] for path in settings]):
         hold(layer, name)
     guard_configs(model)
     activate(model, name)
@@ -212,7 +160,7 @@ def activate(model: keras.Model, name: str) -> None:
 def _use(model, weights):
     """Make adapters active in the model and in the heads of others on the same layers."""
     found = [layer for _, layer in adapted(model)]
-    for layer in [*found, *(x for x in beside(model, found) if isinstance(x, Adapted))]:
+    for layer in [*found, *(x for x in heads_on(model, found) if isinstance(x, Adapted))]:
         layer.use(weights)
 
 
@@ -348,7 +296,7 @@ def remove(model: keras.Model, name: str | None = None) -> None:
         check_unmerged(model)
     merged = any(layer.merged for _, layer in found)
     holders = [layer for _, layer in found]
-    holders += [x for x in beside(model, holders) if isinstance(x, Adapted) and x not in holders]
+    holders += [x for x in heads_on(model, holders) if isinstance(x, Adapted) and x not in holders]
     for layer in holders:
         if name in layer.adapters:
             layer.remove_adapter(name)

@@ -3,7 +3,8 @@
 import math
 import numbers
 from collections.abc import Collection, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import keras
 
@@ -16,6 +17,40 @@ from kft.params import find, layers
 from kft.params.paths import ancestors, by_pattern
 
 ALL_LINEAR = "all-linear"
+
+
+def settings_for(
+    model: keras.Model,
+    rank: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    targets: Any = None,
+    *,
+    rslora: bool = False,
+    dora: bool = False,
+    bias: Literal["none", "lora_only", "all"] = "none",
+    ranks: dict[Any, int] | None = None,
+    alphas: dict[Any, float] | None = None,
+) -> dict[str, Settings]:
+    """Compute the settings of the adapters that `kft.add_lora` would add; nothing is changed.
+
+    Args:
+        model: A built Keras model, with adapters or without.
+        rank, alpha, dropout, targets, rslora, dora, bias, ranks, alphas: As for `kft.add_lora`.
+
+    Returns:
+        {path of a layer: `Settings`}, without the head.
+
+    Raises:
+        ValueError: As `kft.add_lora`.
+    """
+    check_settings(rank, alpha, dropout, bias)
+    chosen = chosen_layers(model, targets)
+    setting = Settings(rank, alpha, dropout, rslora, dora, bias != "none")
+    settings = with_patterns(model, for_layers(setting, chosen), ranks, alphas)
+    if bias == "all":
+        settings |= other_biases(model, chosen)
+    return settings
 
 
 def check_settings(rank: int, alpha: float, dropout: float, bias: str) -> None:
@@ -69,7 +104,7 @@ def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:
             f"targets {targets!r} match {listed(matched, 3)}, which belongs to the head: the head "
             f"is trained in full, without adapters. Name layers of the backbone."
         )
-    chosen = {}
+    chosen: dict[str, keras.Layer] = {}
     for path in outside:
         within = [p for p in inside if path in ancestors(p) and why_not(everything[p]) is None]
         if not within and (reason := why_not(everything[path])):
@@ -78,11 +113,28 @@ def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:
     return {path: layer for path, layer in everything.items() if path in chosen}
 
 
+def for_layers(setting: Settings, chosen: Mapping[str, keras.Layer]) -> dict[str, Settings]:
+    """Return {path: settings} without what a layer cannot have: a bias, dropout of a lookup.
+
+    Args:
+        setting: What is asked for.
+        chosen: {path: layer}.
+    """
+    return {
+        path: replace(
+            setting,
+            dropout=0.0 if isinstance(layer, keras.layers.Embedding) else setting.dropout,
+            bias=setting.bias and bias_size(layer) > 0,
+        )
+        for path, layer in chosen.items()
+    }
+
+
 def with_patterns(
     model: keras.Model,
     settings: Mapping[str, Settings],
-    ranks: Mapping[Any, int] | None,
-    alphas: Mapping[Any, float] | None,
+    ranks: dict[Any, int] | None,
+    alphas: dict[Any, float] | None,
 ) -> dict[str, Settings]:
     """Return settings with the rank and alpha that patterns give to some of the layers.
 
@@ -96,7 +148,8 @@ def with_patterns(
         ValueError: A pattern that matches none of the layers, or a value out of range.
     """
     settings = dict(settings)
-    for name, patterns in (("rank", ranks), ("alpha", alphas)):
+    given: tuple[tuple[str, dict | None], ...] = (("rank", ranks), ("alpha", alphas))
+    for name, patterns in given:
         for pattern, value in by_pattern(f"{name}s", patterns):
             matched = [path for path, _ in find(model, pattern)]
             hits = [p for p in settings if p in matched or set(ancestors(p)) & set(matched)]

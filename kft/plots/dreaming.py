@@ -76,14 +76,14 @@ def _caption(images: np.ndarray, stages: Sequence[str], how: str) -> str:
     grey = int(sum(np.ptp(image) == 0 for row in images for image in row))
     dead = f" {grey} grey: the noise did not activate the channel." if grey else ""
     which = "of one stage" if rows == 1 else f"of each of {rows} stages, early ones on top"
-    subject = f"1 channel {which}" if columns == 1 else f"{columns} channels {which}"
+    subject = f"{columns} channel{'s' * (columns > 1)} {which}"
     order = "" if rows == 1 else f"; patterns repeat most in {most} and least in {least}"
     out = (
         f"shifted by more than {_least_shift(images)} pixels, an image still correlates with "
         f"itself by up to {shown}{', from top to bottom' * (rows > 1)}{order}"
     )
     return (
-        f"Images that activate {subject} most: they start from the same noise, and the channel's "
+        f"Images that most activate {subject}: they start from the same noise, and the channel's "
         f"mean activation is maximised. {how + ' ' if how else ''}n = {rows * columns} images of "
         f"{images.shape[2]} x {images.shape[3]} pixels; no data set is used.{dead} What stands "
         f"out: {out}."

@@ -15,6 +15,7 @@ import numpy as np
 from kft.files import atomic_write, ensure_writable, remove_unfinished
 from kft.keras_internals import (
     MonitorCallback,
+    is_default,
     learning_rate_of,
     optimizer_weights,
     set_initial_epoch,
@@ -120,9 +121,9 @@ class KeepBest(MonitorCallback):
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode must be auto, min or max, received {mode!r}.")
         super().__init__(monitor, mode)
-        self.epoch = None
+        self.epoch: int | None = None
         self._ended = 0
-        self._weights = {}
+        self._weights: dict[str, np.ndarray] = {}
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
@@ -151,7 +152,7 @@ class KeepBest(MonitorCallback):
             RuntimeError: No epoch was kept.
             ValueError: The model has other weights by now.
         """
-        if not self._weights:
+        if self.epoch is None:
             why = (
                 f"{self.monitor!r} was NaN in all {self._ended} epochs, so training has diverged: "
                 f"lower the learning rate"
@@ -227,7 +228,8 @@ class Resume(keras.callbacks.Callback):
         self.path = None if path is None else Path(path)
         self.batches, self.about = batches, about or {}
         self.earlier_names = earlier_names or {}
-        self.logs, self.diverged = [], False
+        self.logs: list[dict] = []
+        self.diverged = False
 
     def on_train_begin(self, logs=None):
         set_initial_epoch(self.model, None)  # of a training that ended with an error
@@ -374,7 +376,7 @@ class OneRun(keras.callbacks.Callback):
         hooks = {hook for hook in dir(keras.callbacks.Callback) if hook.startswith("on_")}
         for hook in hooks - {"on_train_begin", "on_train_end"}:
             # A hook that none of them defines stays Keras's, which need not wait for each batch.
-            if not all(getattr(getattr(x, hook), "_is_default", False) for x in self.callbacks):
+            if not all(is_default(getattr(x, hook)) for x in self.callbacks):
                 setattr(self, hook, partial(self._forward, hook))
 
     def _forward(self, hook, *args, **kwargs):

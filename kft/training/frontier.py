@@ -256,11 +256,15 @@ def fit_frontier(
     frozen, trainable = split(model)
     if augmenting := _augmenting(frozen):
         raise FrontierError(augmenting)
-    computed = [
-        part and FeatureBatches(part, features_of(frozen, part, cache, memory_limit))
-        for part in (train, valid)
-    ]
-    return train_as(model, trainable, *computed, epochs, callbacks, verbose, initial_epoch)
+
+    def computed(part: Batches) -> FeatureBatches:
+        return FeatureBatches(part, features_of(frozen, part, cache, memory_limit))
+
+    options = {"epochs": epochs, "callbacks": callbacks, "verbose": verbose}
+    features, valid_features = computed(train), valid and computed(valid)
+    return train_as(
+        model, trainable, features, valid_features, initial_epoch=initial_epoch, **options
+    )
 
 
 def as_batches(
@@ -270,7 +274,7 @@ def as_batches(
     batch_size: int,
     max_length: int | None,
     validation_data: Any = None,
-) -> list[Batches | None]:
+) -> tuple[Batches, Batches | None]:
     """Make batches to train on and, where there are records for it, batches to validate on.
 
     For a model that has seen no images of 16 bits yet, the value range is set, see `learn_range`.
@@ -282,19 +286,20 @@ def as_batches(
         validation_data: Records or batches; None takes those of a data set.
 
     Returns:
-        List of two: batches to train on, and batches to validate on or None.
+        Batches to train on, and batches to validate on or None.
     """
     learn_range(model, data)
     if hasattr(data, "train"):
         validation_data = data.valid if validation_data is None else validation_data
         data = data.train
     encode = getattr(model, "encode", None)
-    return [
-        part
-        if part is None or isinstance(part, Batches)
-        else batches(part, encode, batch_size, order, max_length)
-        for part, order in ((data, seed), (validation_data, None))
-    ]
+
+    def made(records: Any, order: int | None) -> Batches:
+        if isinstance(records, Batches):
+            return records
+        return batches(records, encode, batch_size, order, max_length)
+
+    return made(data, seed), None if validation_data is None else made(validation_data, None)
 
 
 def learn_range(model: keras.Model, data: Any) -> None:
@@ -307,7 +312,7 @@ def learn_range(model: keras.Model, data: Any) -> None:
         data: A `kft.data.Dataset`, whose `value_range` is taken; or records as for `kft.batches`,
             in which it is found, with a warning that states it.
     """
-    encode = getattr(model, "encode", None)
+    encode: Any = getattr(model, "encode", None)
     if not hasattr(encode, "value_range") or isinstance(data, Batches):
         return
     known = getattr(data, "value_range", None)

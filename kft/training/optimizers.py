@@ -6,7 +6,7 @@ fine-tuning", section 3.2 (discriminative fine-tuning).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -16,9 +16,9 @@ from kft.keras_internals import learning_rate_of, optimizer_weights
 from kft.params import weights
 
 # A number or a schedule, as Keras's optimizers take it.
-LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 # What `kft.fit` and others take as `optimizer`: called with a learning rate and the variables.
-OptimizerFactory = Callable[[Any, Sequence[keras.Variable]], keras.optimizers.Optimizer]
+OptimizerFactory: TypeAlias = Callable[[Any, Sequence[keras.Variable]], keras.optimizers.Optimizer]
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -208,7 +208,9 @@ class Optimizers:
 
     def __init__(self, optimizer: OptimizerFactory = adamw):
         self.optimizer = optimizer
-        self.since, self.slots, self.steps = {}, {}, {}
+        self.since: dict[str, int] = {}  # phase since which a weight is trainable
+        self.slots: dict[str, dict[str, np.ndarray]] = {}
+        self.steps: dict[int, int] = {}
         self.reduction = 1.0  # factor by which callbacks have changed a constant learning rate
 
     def next(self, model, phase, number, steps_per_epoch):

@@ -1,7 +1,7 @@
 """Weights by name from checkpoint files and from the Hugging Face hub.
 
-Nothing here knows a model, Keras or torch: the package of a backbone says which tensor is which
-variable.
+Nothing here imports a model, Keras or torch: the package of a backbone says which tensor fills
+which weight.
 """
 
 from kft.backbones.checkpoints.filling import Origin, fill

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def fill(
     kind: str = "a model",
     skipped: re.Pattern,
     optional: Collection[str] = (),
-    tied: Mapping[str, str] | None = None,
+    tied: Mapping[str, str] = MappingProxyType({}),
     also_read: Iterable[str] = (),
 ) -> LoadReport:
     """Fill every weight of a model, or raise an error that lists all that does not fit.
@@ -49,7 +50,7 @@ def fill(
         variables: {path: weight}, anything with an `assign`.
         origins: {path: `Origin`} of all weights.
         tensors: The checkpoint.
-        names: {name as in `origins`: name in the checkpoint} of all its tensors.
+        names: {name as in `origins`: name in the checkpoint} of all tensors.
         source: What errors call the checkpoint.
         kind: What errors call the model, for example "an ESM-2".
         skipped: Names of tensors that are left out; every other one has to be used.
@@ -61,8 +62,7 @@ def fill(
         The report; weights that are missing keep their values.
 
     Raises:
-        ValueError: Tensors that are missing, unknown, of another shape or not floating-point;
-            nothing was filled then.
+        ValueError: Tensors that are missing, unknown, of another shape or not floating-point.
 
     Example:
         >>> class Variable:
@@ -70,12 +70,10 @@ def fill(
         ...         self.array = array
         >>> tensors = Tensors.of({"dense.weight": np.zeros((2, 3))})
         >>> origins = {"dense/kernel": Origin(("dense.weight",), (2, 3), np.transpose)}
-        >>> variables, names = {"dense/kernel": Variable()}, {"dense.weight": "dense.weight"}
-        >>> options = {"names": names, "source": "a file", "skipped": re.compile("")}
-        >>> fill(variables, origins, tensors, **options).filled
+        >>> options = {"names": {"dense.weight": "dense.weight"}, "skipped": re.compile("")}
+        >>> fill({"dense/kernel": Variable()}, origins, tensors, source="file", **options).filled
         ('dense/kernel',)
     """
-    tied = tied or {}
     used = {name for origin in origins.values() for name in origin.names}
     unused = [name for name in names if name not in used and name not in tied]
     read = [names[name] for name in names if name in used or name in set(also_read)]
@@ -88,15 +86,15 @@ def fill(
     if found := "; ".join(filter(None, problems)):
         raise ValueError(
             f"{source} does not fit {kind} of this size: {found}. Nothing was loaded. The file is "
-            f"incomplete, or belongs to another architecture or size."
+            f"incomplete, or of another architecture or size."
         )
     filled = _assign(variables, origins, tensors, names)
-    missing = tuple(path for path in origins if path not in set(filled))
-    return LoadReport(source, filled, missing, tuple(sorted(names[name] for name in unused)))
+    missing = tuple(path for path in origins if path not in filled)
+    return LoadReport(source, filled, missing, tuple(sorted(names[n] for n in unused)))
 
 
 def _assign(variables, origins, tensors, names):
-    """Fill the weights whose tensors are there, and return their paths."""
+    """Fill the weights whose tensors are there; return their paths."""
     filled = [path for path, origin in origins.items() if set(origin.names) <= names.keys()]
     for path in filled:
         parts = [tensors[names[name]] for name in origins[path].names]

@@ -1,6 +1,6 @@
-"""Tensors by name, each read when it is asked for, and the report of what became of them.
+"""Tensors by name, each read when it is used, and the report of what became of them.
 
-A model larger than half the memory can so be loaded one tensor at a time.
+This way a model larger than half the memory can be loaded, one tensor at a time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,13 +17,13 @@ _FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a checkpoint.
+    """Report of what became of the tensors of a checkpoint.
 
     Attributes:
-        source: where it came from.
-        filled: paths of our weights that were filled.
-        missing: paths of our weights that the file does not hold; they keep random values.
-        skipped: names of tensors in the file that are not used.
+        source: Where it came from.
+        filled: Paths of the weights that were filled.
+        missing: Paths of the weights that the file does not hold; they keep random values.
+        skipped: Names of tensors in the file that are not used.
     """
 
     source: str
@@ -33,7 +33,7 @@ class LoadReport:
 
 
 class Entry(NamedTuple):
-    """What a checkpoint says of one tensor, and how to read it."""
+    """Shape and type of a tensor in a checkpoint, and how to read it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype  # as stored
@@ -146,7 +146,7 @@ def _insist_on_numbers(name: str, stored: np.ndarray, array: np.ndarray) -> None
         first = np.asarray(stored)[wrong][0]
         too_large = f", which {array.dtype} cannot hold" if np.isfinite(first) else ""
         raise CheckpointError(
-            f"{name} holds {wrong.sum():,} of {wrong.size:,} values that are no finite numbers, "
+            f"{name} holds {wrong.sum():,} of {wrong.size:,} values that are not finite numbers, "
             f"the first {first:g}{too_large}. The file is damaged, or of a training that diverged: "
             f"take another copy or an earlier checkpoint."
         )

@@ -41,6 +41,7 @@ from kft.data.gravitational_waves.strain import (
 )
 from kft.data.gravitational_waves.waveforms import GLITCHES, chirp, chirp_mass, detector_response
 from kft.data.splits import group_split
+from kft.data.task import Task
 
 CLASSES = ("chirp", *sorted([*GLITCHES, "noise"]))
 TARGETS = ("chirp_mass", "snr", "mass_1", "mass_2", "total_mass", "distance")
@@ -122,7 +123,7 @@ def load_gravitational_waves(
     everything = _all_of(drawn, target if task == "regression" else None)
     return Dataset(
         "gravitational_waves",
-        task,
+        Task(task),
         train=everything.take(parts["train"]),
         valid=everything.take(parts["valid"]),
         test=everything.take(parts["test"]),

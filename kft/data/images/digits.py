@@ -7,6 +7,7 @@ import numpy as np
 
 from kft.data.dataset import Dataset, Split
 from kft.data.splits import random_split
+from kft.data.task import Task
 
 CITATION = (
     "Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning "
@@ -41,7 +42,7 @@ def load_digits(fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0) -
     parts = random_split(len(targets), fractions, seed, stratify=targets)
     return Dataset(
         name="digits",
-        task="classification",
+        task=Task.CLASSIFICATION,
         train=everything.take(parts["train"]),
         valid=everything.take(parts["valid"]),
         test=everything.take(parts["test"]),

@@ -29,6 +29,7 @@ from kft.data.images.pixels import (
 )
 from kft.data.splits import PARTS, group_split, random_split
 from kft.data.tables import SPELLINGS, check_arguments, read_parts
+from kft.data.task import Task
 
 LITTER = {"thumbs.db", "desktop.ini", "icon\r"}  # files that file managers create
 DIM = 10  # a 16-bit image should reach at least one in so many of the value range
@@ -108,7 +109,7 @@ def _dataset(
     valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
     return Dataset(
         path.stem,
-        found.task,
+        Task(found.task),
         everything.take(parts["train"]),
         valid,
         test,
@@ -150,8 +151,10 @@ def _found(
         return _read_folder(path)
     check_arguments("random", None, task)
     table = Table(path, None, missing, decimal)
-    by_column = split not in (None, "random") and split in table.header
-    table.settle(columns | ({"split": split} if by_column else {}), dropna)
+    used = dict(columns)
+    if split not in (None, "random") and split in table.header:
+        used["split"] = str(split)
+    table.settle(used, dropna)
     return _read_table(table, columns, task)
 
 

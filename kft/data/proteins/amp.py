@@ -8,6 +8,7 @@ import numpy as np
 
 from kft.data.dataset import Dataset, Split
 from kft.data.splits import KMER, SHARED, cluster_split
+from kft.data.task import Task
 
 CITATION = (
     "Mueller et al. 2017, modlAMP: Python for antimicrobial peptides, Bioinformatics 33:2753, "
@@ -55,7 +56,7 @@ def load_amp(fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Dat
     )
     return Dataset(
         name="amp",
-        task="classification",
+        task=Task.CLASSIFICATION,
         train=everything.take(parts["train"]),
         valid=everything.take(parts["valid"]),
         test=everything.take(parts["test"]),

@@ -14,6 +14,7 @@ from kft.data import fetch
 from kft.data.dataset import Dataset, Split
 from kft.data.proteins.fasta import Record, parse_fasta
 from kft.data.splits import PARTS
+from kft.data.task import Task
 
 # Pinned to a commit, so that the file behind an address never changes.
 BASE_URL = "https://github.com/J-SNACKKB/FLIP/raw/62cace8735f5610e2743cf06ce0f944b37fffaa6/splits"
@@ -70,7 +71,7 @@ def load_gb1(split: str = "three_vs_rest", crop: bool = False) -> Dataset:
     train, valid, test = _by_part(Split(sequences, targets), parts)
     return Dataset(
         name="gb1",
-        task="regression",
+        task=Task.REGRESSION,
         train=train,
         valid=valid,
         test=test,
@@ -120,7 +121,7 @@ def load_secondary_structure() -> Dataset:
     train, valid, test = _by_part(Split(chains, targets, masks=masks), parts)
     return Dataset(
         name="secondary_structure",
-        task="residue_classification",
+        task=Task.RESIDUE_CLASSIFICATION,
         train=train,
         valid=valid,
         test=test,

@@ -298,7 +298,7 @@ def check_backbone(backbone: keras.Model) -> None:
         backbone: Any.
 
     Raises:
-        ValueError: It is not a `VisionTransformer`.
+        ValueError: It has no patches, see `kft.backbones.contract.objectives`.
     """
     if "masked_autoencoding" not in contract.objectives(backbone):
         raise ValueError(
@@ -481,7 +481,7 @@ def reconstruct(
     pixels = encode(images)["images"]
     patches = patchify(pixels, p)  # (B, P, N)
     rng = np.random.default_rng((seed, 2))
-    visible, hidden = hide_patches(*patches.shape[:2], mask_ratio, rng)
+    visible, hidden = hide_patches(len(patches), patches.shape[1], mask_ratio, rng)
     inputs = {"images": pixels, "visible": visible, "hidden": hidden}
     predicted = autoencoder.predict(inputs, batch_size=batch_size, verbose=0)
     if autoencoder.normalise:

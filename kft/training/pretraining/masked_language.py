@@ -383,7 +383,7 @@ def pretrain(
     """
     model = language_model(backbone)
     check_settings(learning_rate, warmup, epochs=epochs, accumulate=accumulate)
-    options = {"tokens": tokens, "crop": crop, "seed": seed}
+    options: dict[str, Any] = {"tokens": tokens, "crop": crop, "seed": seed}
     batches = steps and steps * accumulate
     train = masked_batches(
         sequences, backbone.encode, steps=batches, mask_ratio=mask_ratio, **options

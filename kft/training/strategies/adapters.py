@@ -8,9 +8,9 @@ import keras
 
 from kft.lora import add_lora
 from kft.lora import names as adapter_names
-from kft.lora.adapting import settings_for
 from kft.lora.layers import Settings
 from kft.lora.owned import adapted
+from kft.lora.targets import settings_for
 from kft.params import weights
 from kft.params.paths import listed
 from kft.training.strategies.phases import Phase, blocks_and_head, multipliers_of, paths_of

@@ -72,7 +72,8 @@ class AsMarked(Strategy):
         """
         own, _ = self.filled(model)
         paths = dict.fromkeys(w.path.rpartition("/")[0] for w in weights(model) if w.trainable)
-        return [PhaseAsMarked("as marked", tuple(paths), own.epochs, own.learning_rate, own.warmup)]
+        numbers: tuple = own.epochs, own.learning_rate, own.warmup
+        return [PhaseAsMarked("as marked", tuple(paths), *numbers)]
 
 
 def _most_similar(model):
