@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from kft.backbones import read_checkpoint
@@ -57,7 +58,8 @@ def published(source: str | Path, name: str = "head") -> EsmClassification | Esm
     classes = tensors.shape(last)[0] if last in tensors else 2
     head = make(classes, dropout=config.get("classifier_dropout") or 0.0, name=name)
     head.build((None, None, config["hidden_size"]))
-    variables, origins = {}, {}
+    variables: dict[str, keras.Variable] = {}
+    origins: dict[str, Origin] = {}
     for layer, module in modules.items():
         kernel, bias = getattr(head, layer).weights
         variables |= {f"{layer}/kernel": kernel, f"{layer}/bias": bias}
