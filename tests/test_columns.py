@@ -318,7 +318,7 @@ def test_from_a_table_to_a_scored_model(read):
     assert isinstance(model.head, kft.heads.ResidueRegression)
     kft.fit(model, data, "linear_probe", verbose=0)
     scores = kft.evaluate(model, data, resamples=20)
-    assert list(scores) == ["Spearman", "Pearson", "RMSE"]
+    assert list(scores) == ["Spearman", "Pearson", "RMSE", "MAE"]
     found = kft.predict(model, data.test.inputs)
     test = zip(found, data.test.targets, data.test.masks, strict=True)
     apart = np.concatenate([answer[mask, 0] - row[mask] for answer, row, mask in test])

@@ -99,6 +99,16 @@ def test_the_backbone_stays_as_it_is(compared, backbone):
     assert all(layer.trainable for layer in backbone.layers)
 
 
+@pytest.mark.once
+def test_a_copy_of_an_adapted_backbone_has_no_marks_by_hand():
+    """from_scratch removes its adapters, and warned that it overrides marks."""
+    backbone = esm2()
+    kft.add_lora(backbone, 2)
+    made = runs.fresh(backbone, kft.heads.Regression())
+    assert not any(kft.params.by_hand(made).values())
+    kft.fit(made, (["MKTAYI", "GSS"], [0.0, 1.0]), "from_scratch", 1, verbose=0)
+
+
 @pytest.mark.in_turn("torch")
 def test_a_run_is_that_of_fit(compared, backbone, data):
     copy = ESM2.from_config(backbone.get_config())
@@ -188,7 +198,7 @@ def test_a_seed_that_fails_does_not_lose_the_others(backbone, data, tmp_path, mo
 
 @pytest.mark.once
 def test_a_full_disk_is_said_and_loses_nothing(backbone, data, tmp_path, monkeypatch, capsys):
-    def put(self, found, **run):
+    def put(self, found, settings):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(runs.Store, "put", put)

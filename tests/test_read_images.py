@@ -145,7 +145,7 @@ def test_a_table_may_lack_values(folder):
     # Marks that nobody has named are said, and words that may be names are asked about.
     rows = [(name, -99 if i > 15 else i / 7, 1, "") for i, name in enumerate(files)]
     read = data.read_images(table(path, rows))
-    assert "-99 stands in 4 of 20" in " ".join(read.notes)
+    assert "-99 is in 4 of 20" in " ".join(read.notes)
     read = data.read_images(path, missing=("-99.0",), dropna=True, split=None)
     assert read.train.targets.tolist() == [i / 7 for i in range(16)]
     rows = [(name, "na" if i > 9 else "b", 1, "") for i, name in enumerate(files)]

@@ -9,6 +9,7 @@ import numpy as np
 from kft.backbones import contract
 from kft.backbones.contract import ModuleNames
 from kft.backbones.copies import Copied, adapters_of, flags, marked, restore, without_flags
+from kft.keras_internals import set_untracked
 from kft.params import layers
 
 
@@ -77,8 +78,7 @@ class Backbone(Copied):
     ):
         super().__init__(inputs, outputs, name=name, **kwargs)
         self.width = outputs.shape[-1]
-        # Set here, so that Keras does not track it.
-        vars(self)["_stages"] = [stage.name for stage in stages]
+        set_untracked(self, _stages=[stage.name for stage in stages])
 
     @property
     def stages(self) -> list[keras.Layer]:
@@ -100,7 +100,7 @@ class Backbone(Copied):
         """
         return contract.default_module_names(paths)
 
-    def _by_path(self):
+    def _by_path(self) -> dict[str, keras.Layer]:
         """Return {path: layer}, the same in a model that is rebuilt from its config."""
         return layers(self)
 
@@ -110,7 +110,7 @@ class Backbone(Copied):
         return {"name": self.name, **({"exchanged": found} if found else {}), **flags(self)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Backbone":
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> keras.Model:
         """Rebuild a backbone from its config, with its adapters and frozen layers."""
         arguments = {k: v for k, v in without_flags(config).items() if k != "exchanged"}
         backbone = cls(**arguments)

@@ -145,7 +145,7 @@ def unregister(family: Family) -> None:
     _FAMILIES.remove(family)
 
 
-def _full_name(family):
+def _full_name(family: Family) -> str:
     return f"{type(family).__module__}.{type(family).__qualname__}"
 
 
@@ -228,10 +228,12 @@ def load(
     return backbone if weights else randomised(backbone, seed)
 
 
-def _built(name, weights, dtype, options):
+def _built(
+    name: str | Path, weights: bool, dtype: str | None, options: dict[str, Any]
+) -> keras.Model:
     """Make the backbone, without drawing random weights."""
     for family in _FAMILIES:
-        if name in family.names():
+        if isinstance(name, str) and name in family.names():
             _check_options(family, options, name)
             return family.load(name, weights, dtype, **options)
     path = Path(name)
@@ -252,7 +254,7 @@ def _built(name, weights, dtype, options):
     )
 
 
-def _check_options(family, options, source):
+def _check_options(family: Family, options: Mapping[str, Any], source: object) -> None:
     for option, value in options.items():
         if option not in family.options:
             raise ValueError(
@@ -261,7 +263,9 @@ def _check_options(family, options, source):
             )
 
 
-def _from_folder(folder, source, weights, dtype, options):
+def _from_folder(
+    folder: Path, source: str, weights: bool, dtype: str | None, options: dict[str, Any]
+) -> keras.Model:
     config, tensors = read_folder(folder, weights)
     kind = config.get("model_type")
     family = next((family for family in _FAMILIES if kind in family.model_types), None)
@@ -275,7 +279,9 @@ def _from_folder(folder, source, weights, dtype, options):
     return family.from_folder(folder, config, tensors, source, dtype, **options)
 
 
-def _from_file(path, weights, dtype, options):
+def _from_file(
+    path: Path, weights: bool, dtype: str | None, options: dict[str, Any]
+) -> keras.Model:
     if path.suffix == ".keras":
         raise ValueError(f"{path} is a Keras model: open it with keras.saving.load_model.")
     if path.suffix in (".safetensors", ".bin"):

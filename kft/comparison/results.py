@@ -49,6 +49,8 @@ class Row:
         memory: Peak memory of the process in the first training, in bytes; None for baselines.
         error: Error of a seed that failed, or None.
         shuffles: Whether it was trained on shuffled labels, which makes it no candidate.
+        given: Whether its predictions come with the data set; it makes none for new records, and
+            is no candidate.
         predictions: List over seeds of the predictions for the test split.
         constant: Number of seeds that predict (nearly) the same for every record. Their scores are
             in the table, but are no reason to choose the method.
@@ -63,6 +65,7 @@ class Row:
     memory: int | None = None
     error: str | None = None
     shuffles: bool = False
+    given: bool = False
     predictions: list = field(default_factory=list, repr=False)
     constant: int = 0
 
@@ -105,7 +108,7 @@ class Comparison:
         return [
             row
             for row in self.rows
-            if not (row.shuffles or row.collapsed)
+            if not (row.shuffles or row.given or row.collapsed)
             if row.scores and not math.isnan(self.score(row).value)
         ]
 
@@ -161,9 +164,9 @@ class Comparison:
             filter(None, (self._choice(), self._pretraining(), self._leak(), self._caveats()))
         )
 
-    def _choice(self):
+    def _choice(self) -> str:
         best, chosen, metric = self.best, self.recommended, self.metric
-        if best is None:
+        if best is None or chosen is None:
             return "Recommended: nothing. No method has a score and predictions that vary."
         error = self.score(best).error
         said = f"Recommended: {chosen.name}, {metric} {self.interval(chosen)}."
@@ -187,7 +190,7 @@ class Comparison:
         is_baseline = self.recommended is not None and self.recommended.kind == "baseline"
         return NO_GAIN if tried and is_baseline else None
 
-    def _pretraining(self):
+    def _pretraining(self) -> str | None:
         control = next((row for row in self.candidates if row.kind == "control"), None)
         tuned = [row for row in self.candidates if row.kind == "strategy"]
         if control is None or not tuned:
@@ -201,7 +204,7 @@ class Comparison:
             return f"{said}, below zero: new random ones are the better start."
         return f"{said}: this test cannot see that they helped."
 
-    def _leak(self):
+    def _leak(self) -> str | None:
         row = next((row for row in self.rows if row.shuffles and row.scores), None)
         chance = self._chance()
         if row is None or chance is None or math.isnan(self.score(row).value):
@@ -215,7 +218,7 @@ class Comparison:
             )
         return said
 
-    def _chance(self):
+    def _chance(self) -> float | None:
         """Return the score of a random guess, None if that is not known."""
         if "AUROC" in self.metric:
             return 0.5
@@ -224,7 +227,7 @@ class Comparison:
         constant = [row for row in self.rows if row.name == "majority class" and row.scores]
         return self.score(constant[0]).value if constant else None
 
-    def _caveats(self):
+    def _caveats(self) -> str:
         failed = [f"{row.name} ({row.error})" for row in self.rows if row.error]
         said = [f"Failed: {'; '.join(failed)}."] if failed else []
         alike = [
@@ -236,6 +239,12 @@ class Comparison:
             said.append(
                 f"Predictions hardly vary: {', '.join(alike)}. Such a training has collapsed, and "
                 f"is not chosen whatever its score: try a lower learning rate or more epochs."
+            )
+        given = [row.name for row in self.rows if row.given and row.scores]
+        if given:
+            said.append(
+                f"{', '.join(given)}: these predictions come with the data set, there are none for "
+                f"new records, so they are shown and not recommended."
             )
         if len(self.seeds) == 1:
             said.append(

@@ -131,6 +131,7 @@ def baseline_rows(
             one.parameters,
             one.parameters,
             one.seconds,
+            given=one.given,
             predictions=[predictions],
         )
         rows.append(row)

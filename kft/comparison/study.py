@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from kft.comparison.earlier import earlier_settings
 from kft.comparison.progress import Log, ProgressLine, duration
 from kft.comparison.results import Comparison, Row
 from kft.comparison.runs import (
+    Run,
     Store,
     compiled_once,
     digest_of_data,
@@ -100,12 +101,12 @@ def compare(
 @dataclass(frozen=True)
 class _Method:
     name: str
-    kind: str
-    strategy: object
+    kind: Literal["strategy", "control"]
+    strategy: Any
     shuffles: bool = False
 
 
-def _methods(chosen, epochs, controls):
+def _methods(chosen: Any, epochs: int | None, controls: bool) -> list[_Method]:
     """Return the strategies with their names, and the controls."""
     if chosen is None:
         chosen = [name for name in strategies.names() if name != "from_scratch"]
@@ -129,8 +130,8 @@ def _methods(chosen, epochs, controls):
                 "strategies must choose what learns, received one that trains what is marked: each "
                 "training of a comparison starts from a copy in which all is trainable."
             )
-        kind = "control" if isinstance(strategy, strategies.FromScratch) else "strategy"
-        found.append(_Method(name, kind, strategy))
+        scratch = isinstance(strategy, strategies.FromScratch)
+        found.append(_Method(name, "control" if scratch else "strategy", strategy))
     if controls and all(method.kind == "strategy" for method in found):
         found.append(_Method("from_scratch", "control", strategies.get("from_scratch")))
     if controls:
@@ -145,7 +146,7 @@ def _methods(chosen, epochs, controls):
     return found
 
 
-def _name(strategy):
+def _name(strategy: Any) -> str:
     """Return the name of a strategy, with the options that differ from the defaults."""
     name = strategies.name_of(strategy)
     if name not in strategies.names():
@@ -157,7 +158,7 @@ def _name(strategy):
     return f"{name}({options})" if options else name
 
 
-def _seeds(seeds):
+def _seeds(seeds: Any) -> list[int]:
     try:
         listed = range(seeds) if isinstance(seeds, int | np.integer) else seeds
         found = [operator.index(seed) for seed in listed]
@@ -170,7 +171,7 @@ def _seeds(seeds):
     return found
 
 
-def _check(data, batch_size, confidence, resamples):
+def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) -> None:
     """Raise errors now that would otherwise come after hours of training."""
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to compare on: split it first.")
@@ -190,13 +191,21 @@ def _check(data, batch_size, confidence, resamples):
 class _Study:
     """The work of one call of `compare`."""
 
-    def __init__(self, backbone, data, make_head, batch_size, max_length, verbose):
+    def __init__(
+        self,
+        backbone: keras.Model,
+        data: Dataset,
+        make_head: Callable[[Dataset], keras.Layer],
+        batch_size: int,
+        max_length: int | None,
+        verbose: bool,
+    ):
         self.backbone, self.data, self.make_head = backbone, data, make_head
         self.batch_size, self.max_length = batch_size, max_length
         self.log = Log(verbose)
-        self.expected = {}  # {name of a method: seconds}
+        self.expected: dict[str, float] = {}  # seconds by name of the method
 
-    def open(self, out, again):
+    def open(self, out: Path | str | None, again: bool) -> None:
         """Open the folder of runs, which depend on these settings, on strategy and seed."""
         head = self.make_head(self.data)
         about = {
@@ -210,11 +219,11 @@ class _Study:
         self.store = Store(None if out is None else Path(out) / "runs", about)
         self.again = again
 
-    def _kept(self, method, seed):
+    def _kept(self, method: _Method, seed: int) -> Run | None:
         earlier = earlier_settings(self.store.about, method.strategy, seed, method.shuffles)
         return self.store.get(_key(method, seed), earlier)
 
-    def rows(self, methods, seeds, resamples):
+    def rows(self, methods: Sequence[_Method], seeds: Sequence[int], resamples: int) -> list[Row]:
         """Fit the baselines, run the trainings, and return a row for each."""
         with compiled_once(), silent_cuts():  # `expect` reports once what is cut
             self.expect(methods, seeds)
@@ -231,7 +240,7 @@ class _Study:
             raise ValueError(f"Nothing could be compared: {rows[-1].error}")
         return rows
 
-    def expect(self, methods, seeds):
+    def expect(self, methods: Sequence[_Method], seeds: Sequence[int]) -> None:
         """Print what is to be done, what is there already, and how long the rest will take."""
         count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
         self.log.say(
@@ -273,7 +282,7 @@ class _Study:
             f"{duration(rest)}, without compilation, and hardly more memory than that."
         )
 
-    def _say_marks(self):
+    def _say_marks(self) -> None:
         frozen = sum(by_hand(self.backbone).values())
         if frozen:
             self.log.say(
@@ -281,7 +290,7 @@ class _Study:
                 f"hand: this has no effect here, each strategy marks a copy itself."
             )
 
-    def _say_cuts(self):
+    def _say_cuts(self) -> None:
         most = self.max_length
         info = encoder_info(getattr(self.backbone, "encode", None), self.data.train.inputs)
         if most is None or not info.input_kind.has_length:
@@ -292,9 +301,12 @@ class _Study:
         ]
         self.log.say(f"Of {', '.join(counts)} inputs only the first {most} residues are used.")
 
-    def trained(self, methods, seeds, resamples):
+    def trained(
+        self, methods: Sequence[_Method], seeds: Sequence[int], resamples: int
+    ) -> list[Row]:
         """Return a row for each strategy and control; all of one seed run before the next seed."""
-        runs, errors = {method.name: [] for method in methods}, {}
+        runs: dict[str, list[Run]] = {method.name: [] for method in methods}
+        errors: dict[str, str] = {}
         plan = [(method, seed) for seed in seeds for method in methods]
         width = max(len(method.name) for method in methods)
         for number, (method, seed) in enumerate(plan, start=1):
@@ -317,7 +329,7 @@ class _Study:
             for method in methods
         ]
 
-    def _run(self, method, seed, label):
+    def _run(self, method: _Method, seed: int, label: str) -> Run:
         if not self.again and (run := self._kept(method, seed)):
             return run
         data = shuffled(self.data, seed) if method.shuffles else self.data
@@ -343,7 +355,7 @@ class _Study:
             )
         return run
 
-    def show(self, found, out):
+    def show(self, found: Comparison, out: Path | str | None) -> None:
         """Print the comparison, and write its files if there is a folder."""
         self.log.say("")
         self.log.show(found.table())
@@ -357,7 +369,7 @@ class _Study:
             )
 
 
-def _row(data, method, runs, error, resamples):
+def _row(data: Dataset, method: _Method, runs: list[Run], error: str | None, resamples: int) -> Row:
     if not runs:
         return Row(method.name, method.kind, error=error, shuffles=method.shuffles)
     predictions = [run.predictions for run in runs]
@@ -378,7 +390,7 @@ def _row(data, method, runs, error, resamples):
     )
 
 
-def _described(head):
+def _described(head: keras.Layer) -> dict[str, Any]:
     """The configuration of a head, without the module of one of kft's."""
     found = keras.saving.serialize_keras_object(head)
     if str(found.get("registered_name")).startswith("kft>"):
@@ -386,19 +398,19 @@ def _described(head):
     return found
 
 
-def _key(method, seed):
+def _key(method: _Method, seed: int) -> dict[str, Any]:
     """The settings of one training, for `Store`. They name no module of kft, which may move."""
     return {"strategy": _identity(method.strategy), "seed": seed, "shuffles": method.shuffles}
 
 
-def _identity(strategy):
+def _identity(strategy: Any) -> Any:
     kind = type(strategy)
     if kind.__module__.startswith("kft."):
         return repr(strategy)
     return [repr(strategy), f"{kind.__module__}.{kind.__qualname__}", _source(kind)]
 
 
-def _own_code(*parts):
+def _own_code(*parts: Any) -> dict[str, list[str]]:
     """{"code": source} of those parts that belong neither to kft nor to Keras, {} without any."""
     kinds = [part if inspect.isroutine(part) else type(part) for part in parts if part is not None]
     known = ("kft", "keras", "keras_hub")
@@ -406,7 +418,7 @@ def _own_code(*parts):
     return {"code": [_source(kind) for kind in own]} if own else {}
 
 
-def _source(kind):
+def _source(kind: Any) -> str:
     """The source of a user's own class or function, which may change at any time."""
     try:
         return inspect.getsource(kind)

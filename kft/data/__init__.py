@@ -8,6 +8,8 @@ To add a data set, write a file with a function that returns a `Dataset`, and gi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kft.data.dataset import Dataset, Split
 from kft.data.gravitational_waves.chirps import load_gravitational_waves
 from kft.data.gravitational_waves.strain import spectrogram
@@ -15,6 +17,7 @@ from kft.data.images.digits import load_digits
 from kft.data.images.folders import read_images
 from kft.data.inputs import Encoder, InputKind
 from kft.data.proteins.amp import load_amp
+from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
 from kft.data.proteins.flip import load_gb1, load_secondary_structure
 from kft.data.registry import load, names, register, unregister
@@ -38,11 +41,13 @@ __all__ = [
     "unregister",
 ]
 
-for _name, _loader in {
+_OWN: dict[str, Callable[..., Dataset]] = {
     "amp": load_amp,
+    "chains": load_chains,
     "digits": load_digits,
     "gb1": load_gb1,
     "gravitational_waves": load_gravitational_waves,
     "secondary_structure": load_secondary_structure,
-}.items():
+}
+for _name, _loader in _OWN.items():
     register(_name)(_loader)

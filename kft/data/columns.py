@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -88,7 +88,9 @@ def task_of(
     return Task.CLASSIFICATION
 
 
-def _refuse_other_spellings(table, target, words, odd):
+def _refuse_other_spellings(
+    table: Table, target: str, words: Sequence[str], odd: Mapping[str, str]
+) -> None:
     """Raise an error if most cells look like numbers in another spelling, not like classes."""
     if 2 * len(odd) > len(set(words)):
         wrong = [i for i, word in enumerate(words) if word in odd]
@@ -99,10 +101,16 @@ def _refuse_other_spellings(table, target, words, odd):
         )
 
 
-def _residue_task(table, target, words, rows, sequences):
+def _residue_task(
+    table: Table,
+    target: str,
+    words: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    sequences: Sequence[str],
+) -> Task | None:
     """Return the task if every cell has one entry per residue, else None."""
 
-    def fit(rows):
+    def fit(rows: Sequence[Sequence[str]]) -> list[bool]:
         return [_fits(table, i, row, sequences[i]) for i, row in enumerate(rows)]
 
     numbers = [
@@ -128,12 +136,12 @@ def _residue_task(table, target, words, rows, sequences):
     return None
 
 
-def _fits(table, i, row, sequence):
+def _fits(table: Table, i: int, row: Sequence[str], sequence: str) -> bool:
     """Return whether there is one entry per residue, or one more for a stop that was left out."""
     return len(row) - len(sequence) in ((0, 1) if i in table.stops else (0,))
 
 
-def _are_numbers(table, row):
+def _are_numbers(table: Table, row: Sequence[str]) -> bool:
     """Return whether the entries of a cell are several numbers, some of them perhaps missing."""
     decimal = decimal_of(table, row)
     found = [number(entry, decimal) is not None for entry in row]
@@ -141,11 +149,11 @@ def _are_numbers(table, row):
     return sum(found) > 1 and all(is_it or _is_missing(table, entry) for is_it, entry in pairs)
 
 
-def _is_missing(table, entry):
+def _is_missing(table: Table, entry: str) -> bool:
     return entry == "None" or table.is_missing(entry)
 
 
-def _entries(word):
+def _entries(word: str) -> list[str]:
     """Return the entries of a cell, separated by spaces, or in brackets by commas: [1, 2]."""
     inside = re.fullmatch(r"[\[({](.*)[\])}]", word, re.DOTALL)
     if inside or re.search(r"\s", word):
@@ -178,7 +186,7 @@ def read_numbers(
     return np.array(numbers), None
 
 
-def _note_decimals(table, target, words, decimal):
+def _note_decimals(table: Table, target: str, words: Iterable[str], decimal: str) -> None:
     commas = [word for word in words if decimal in word]
     if decimal != "." and commas:
         table.notes.append(
@@ -187,7 +195,7 @@ def _note_decimals(table, target, words, decimal):
         )
 
 
-def _note_marks(table, target, numbers, where):
+def _note_marks(table: Table, target: str, numbers: Sequence[Any], where: str) -> None:
     for mark, count in marks(numbers).items():
         table.notes.append(
             f"{mark:g} is in {count:,} of {len(numbers):,} {where} of column {target!r} and "
@@ -215,13 +223,14 @@ def read_classes(
     return np.array([position[word] for word in words], dtype=np.int32), classes
 
 
-def _one_spelling(table, target, words):
+def _one_spelling(table: Table, target: str, words: Sequence[str]) -> list[str]:
     """Give True, TRUE and true one spelling, and 1 and 1.0; note how many were changed."""
     counts = Counter(words)
     numeric = all(number(word) is not None for word in counts)
-    kinds = {}
+    kinds: dict[Any, list[str]] = {}
 
-    def rank(word):  # the most frequent first, then True before TRUE and 1 before 1.0
+    # The most frequent first, then True before TRUE and 1 before 1.0.
+    def rank(word: str) -> tuple[int, bool, int, str]:
         return -counts[word], word != word.capitalize(), len(word), word
 
     for word in sorted(counts, key=rank):
@@ -306,7 +315,14 @@ def read_residue_numbers(
     return targets, None, _noted(table, target, [~np.isnan(row) for row in targets])
 
 
-def _rows(table, target, words, sequences, what, *ways):
+def _rows(
+    table: Table,
+    target: str,
+    words: Sequence[str],
+    sequences: Sequence[str],
+    what: str,
+    *ways: Callable[[str], Sequence[str]],
+) -> list[Sequence[str]]:
     """Return the entries of each cell, one per residue, by the first of the ways that fits."""
     rows, wrong = [], []
     for i, (word, sequence) in enumerate(zip(words, sequences, strict=True)):
@@ -325,7 +341,7 @@ def _rows(table, target, words, sequences, what, *ways):
     return rows
 
 
-def _refuse_marks(table, target, numbers):
+def _refuse_marks(table: Table, target: str, numbers: Iterable[Iterable[float]]) -> None:
     """Raise an error for 999 among values near 1, which would be learned as a value."""
     if table.missing is not None:
         return  # marks of missing values were given
@@ -341,7 +357,7 @@ def _refuse_marks(table, target, numbers):
         )
 
 
-def _noted(table, target, masks):
+def _noted(table: Table, target: str, masks: list[np.ndarray]) -> list[np.ndarray] | None:
     """Return the masks and note what they leave out; None if that is nothing."""
     left_out = sum(int((~mask).sum()) for mask in masks)
     if not left_out:

@@ -78,7 +78,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['amp', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure']
+        ['amp', 'chains', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure']
     """
     return sorted(_LOADERS)
 

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -12,11 +12,11 @@ from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.lora.owned import (
     adapted,
-    beside,
     check_unmerged,
     claim_unfrozen,
     head_of,
     head_settings,
+    heads_on,
     hold,
     names,
 )
@@ -43,8 +43,8 @@ def add_lora(
     rslora: bool = False,
     dora: bool = False,
     bias: Literal["none", "lora_only", "all"] = "none",
-    ranks: Mapping[Any, int] | None = None,
-    alphas: Mapping[Any, float] | None = None,
+    ranks: dict[Any, int] | None = None,
+    alphas: dict[Any, float] | None = None,
     seed: int = 0,
 ) -> list[str]:
     """Add low-rank adapters to layers (Hu et al. 2021) and freeze all but these and the head.
@@ -134,7 +134,7 @@ def install(
         if not isinstance(layer, Adapted):
             (kind_of(layer) or LoRAWhole).attach(layer)
         layer.add_adapter(name, setting, rng)
-    for layer in beside(model, [everything[path] for path in settings]):
+    for layer in heads_on(model, [everything[path] for path in settings]):
         hold(layer, name)
     guard_configs(model)
     activate(model, name)
@@ -157,10 +157,10 @@ def activate(model: keras.Model, name: str) -> None:
     retrace(model, [path for path, _ in found])
 
 
-def _use(model, weights):
+def _use(model: keras.Model, weights: dict[str, float]) -> None:
     """Make adapters active in the model and in the heads of others on the same layers."""
     found = [layer for _, layer in adapted(model)]
-    for layer in [*found, *(x for x in beside(model, found) if isinstance(x, Adapted))]:
+    for layer in [*found, *(x for x in heads_on(model, found) if isinstance(x, Adapted))]:
         layer.use(weights)
 
 
@@ -202,7 +202,7 @@ def use(model: keras.Model, active: str | Mapping[str, float] | None) -> None:
     retrace(model, paths, uncompile=trainable_ids(model) != before)
 
 
-def _check_weights(found, weights):
+def _check_weights(found: Sequence[tuple[str, Adapted]], weights: Mapping[str, float]) -> None:
     for name, weight in weights.items():
         if not (isinstance(weight, numbers.Real) and math.isfinite(weight)):
             raise ValueError(f"weight of {name!r} must be a finite number, received {weight!r}.")
@@ -296,7 +296,7 @@ def remove(model: keras.Model, name: str | None = None) -> None:
         check_unmerged(model)
     merged = any(layer.merged for _, layer in found)
     holders = [layer for _, layer in found]
-    holders += [x for x in beside(model, holders) if isinstance(x, Adapted) and x not in holders]
+    holders += [x for x in heads_on(model, holders) if isinstance(x, Adapted) and x not in holders]
     for layer in holders:
         if name in layer.adapters:
             layer.remove_adapter(name)
@@ -307,7 +307,7 @@ def remove(model: keras.Model, name: str | None = None) -> None:
     retrace_silently(model, [path for path, _ in found], uncompile=True)
 
 
-def _checked(model, wanted=()):
+def _checked(model: keras.Model, wanted: Iterable[str] = ()) -> list[tuple[str, Adapted]]:
     """Return `adapted(model)`, which must not be empty and have the adapters that are wanted."""
     found = adapted(model)
     if not found:

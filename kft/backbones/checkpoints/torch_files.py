@@ -214,7 +214,9 @@ class _Storage:
     dtype: np.dtype
 
 
-def _tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *options) -> np.ndarray:
+def _tensor(
+    storage: _Storage, offset: int, shape: tuple, strides: tuple, *options: Any
+) -> np.ndarray:
     """View a storage as a tensor; offset and strides count elements, not bytes."""
     if not (
         type(shape) is type(strides) is tuple
@@ -240,7 +242,7 @@ def _tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *optio
     )
 
 
-def _parameter(data: np.ndarray, *_) -> np.ndarray:
+def _parameter(data: np.ndarray, *_: Any) -> np.ndarray:
     return data
 
 
@@ -310,7 +312,7 @@ def _carries_code(what: str) -> CheckpointError:
 
 # --------------------------------------------------------------------- the opcodes of a pickle
 
-_CONSTANTS = {
+_CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
@@ -345,7 +347,7 @@ def _run(stream: Any, storage: _StorageReader = _no_storage) -> Any:
         CheckpointError: At the first opcode or name that is not in the tables of this module.
     """
     stack: list = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}  # by number
     for opcode, argument, _ in pickletools.genops(stream):
         match opcode.name:
             case "PROTO" | "FRAME":
@@ -369,7 +371,8 @@ def _run(stream: Any, storage: _StorageReader = _no_storage) -> Any:
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "GLOBAL":
-                stack.append(_find(*argument.split(" ", 1), stack))
+                module, _, attribute = str(argument).partition(" ")
+                stack.append(_find(module, attribute, stack))
             case "BINPERSID":
                 stack.append(_persistent(stack.pop(), storage))
             case name if name in _CONSTRUCTIONS:
@@ -477,7 +480,7 @@ def _setitems(stack: list) -> None:
     _set_items(stack[-1], flat)
 
 
-_CONSTRUCTIONS: dict[str, Callable[[list], None]] = {
+_CONSTRUCTIONS: dict[str, Callable[[list], object]] = {
     "TUPLE": lambda stack: stack.append(tuple(_pop_mark(stack))),
     "TUPLE1": _tuple_of(1),
     "TUPLE2": _tuple_of(2),

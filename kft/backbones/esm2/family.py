@@ -6,8 +6,11 @@ downloaded from the Hugging Face hub.
 """
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from kft.backbones.checkpoints import hub_folder, read_torch
 from kft.backbones.esm2 import weights as checkpoints
@@ -24,34 +27,46 @@ class ESM2Family(Family):
     model_types: ClassVar = {"esm": "ESM-2"}
     torch_layout = "FAIR ESM-2 checkpoint, which has cfg.model and model"
 
-    def names(self):
+    def names(self) -> list[str]:
         shipped = sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
         return [*shipped, *PUBLISHED]
 
-    def load(self, name, weights, dtype):
+    def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> ESM2:
         if name not in PUBLISHED:
             with warnings.catch_warnings():
                 message = ".*holds no weights for backbone.contacts"  # as its card says
                 warnings.filterwarnings("ignore", message=message)
-                return self._from_hugging_face(SHIPPED / name, name, weights, dtype)
+                return self._from_hugging_face(SHIPPED / name, name, weights, dtype, **options)
         if weights:
-            return self._from_hugging_face(hub_folder(f"facebook/{name}"), name, True, dtype)
-        return ESM2(*PUBLISHED[name], dtype=dtype)
+            folder = hub_folder(f"facebook/{name}")
+            return self._from_hugging_face(folder, name, True, dtype, **options)
+        return ESM2(*PUBLISHED[name], dtype=dtype, **options)
 
-    def _from_hugging_face(self, folder, source, weights, dtype):
-        return checkpoints.from_hugging_face(*read_folder(folder, weights), source, dtype)
+    def _from_hugging_face(
+        self, folder: Path, source: str, weights: bool, dtype: str | None, **options: Any
+    ) -> ESM2:
+        config, tensors = read_folder(folder, weights)
+        return checkpoints.from_hugging_face(config, tensors, source, dtype, **options)
 
-    def from_folder(self, folder, config, tensors, source, dtype):
-        return checkpoints.from_hugging_face(config, tensors, source, dtype)
+    def from_folder(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        tensors: Mapping[str, np.ndarray] | None,
+        source: str,
+        dtype: str | None,
+        **options: Any,
+    ) -> ESM2:
+        return checkpoints.from_hugging_face(config, tensors, source, dtype, **options)
 
-    def reads_torch(self, checkpoint):
+    def reads_torch(self, checkpoint: Any) -> bool:
         return checkpoints.is_fair(checkpoint)
 
-    def from_torch(self, checkpoint, path, dtype):
+    def from_torch(self, checkpoint: Any, path: Path, dtype: str | None, **options: Any) -> ESM2:
         """Make the backbone of a FAIR file, with "-contact-regression.pt" if that is there."""
         sibling = path.with_name(f"{path.stem}-contact-regression.pt")
         contacts = read_torch(sibling) if sibling.is_file() else None
-        return checkpoints.from_fair(checkpoint, contacts, str(path), dtype)
+        return checkpoints.from_fair(checkpoint, contacts, str(path), dtype, **options)
 
 
 register(ESM2Family())

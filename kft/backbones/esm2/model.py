@@ -35,6 +35,7 @@ from kft.backbones.esm2.layers import (
     norm,
 )
 from kft.backbones.esm2.tokens import CLS, EOS, PAD, encode
+from kft.keras_internals import set_untracked
 
 PUBLISHED = {  # name: blocks, width, heads (table S1)
     "esm2_t6_8M_UR50D": (6, 320, 20),
@@ -93,7 +94,7 @@ class ESM2(Backbone):
         name: str = "esm2",
         dtype: str | None = None,
         exchanged: Mapping[str, Mapping[str, dict]] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         if num_blocks < 1 or width % (2 * num_heads):
             raise ValueError(
@@ -103,7 +104,7 @@ class ESM2(Backbone):
         hidden_width = hidden_width or 4 * width
         frequencies = tuple(frequencies or rotary_frequencies(width // num_heads))
         dtype = keras.dtype_policies.get(dtype).name
-        config = {
+        config: dict[str, Any] = {
             "num_blocks": num_blocks,
             "width": width,
             "num_heads": num_heads,
@@ -114,7 +115,7 @@ class ESM2(Backbone):
         }
         inside = exchanged or {}
 
-        def options(name):
+        def options(name: str) -> dict[str, Any]:
             return {"name": name, "dtype": dtype, "exchanged": inside.get(name)}
 
         stages = [TokenEmbedding(width, token_dropout, **options("embedding"))]
@@ -132,7 +133,7 @@ class ESM2(Backbone):
         super().__init__({"token_ids": token_ids}, stages[-1](x), stages, name, **kwargs)
 
         self._config = config
-        vars(self)["_exchanged"] = inside
+        set_untracked(self, _exchanged=inside)
         self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
 
     # The two models below are built when they are first used. They are not layers of the
@@ -150,7 +151,7 @@ class ESM2(Backbone):
         return Contacts(self)
 
     @property
-    def published_heads(self) -> list[keras.Layer]:
+    def published_heads(self) -> list[keras.Layer]:  # type: ignore[override]  # built when used
         """The heads for tokens and contacts."""
         return [self.masked_lm.get_layer("lm_head"), self.contacts.get_layer("contact_head")]
 
@@ -166,7 +167,7 @@ class ESM2(Backbone):
         """Return configuration and tensors in Hugging Face's format, see `writing`."""
         return writing.to_hugging_face(self, dtype, contacts)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         inside = {stage.name: exchanged([stage, *parts(stage)]) for stage in self.stages}
         if "masked_lm" in vars(self):
             inside["lm_head"] = exchanged(parts(self.masked_lm.get_layer("lm_head")))
@@ -175,7 +176,9 @@ class ESM2(Backbone):
         return {**self._config, "name": self.name, **adapted, **flags(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "ESM2":
         return marked(cls(**without_flags(config)), config)
 
 
@@ -184,14 +187,14 @@ class _OnBackbone(OrderedFit):
 
     keeps_adapters = True
 
-    def __init__(self, backbone, output, name):
+    def __init__(self, backbone: keras.Model, output: keras.KerasTensor, name: str):
         super().__init__(backbone.input, output, name=name)
         self.stages = [stage for stage in backbone.stages if stage in self.layers]
         # The backbone itself must not be an attribute: it refers to this model, and Keras's loading
         # follows every circle.
         self._backbone_config = backbone.get_config
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"backbone": self._backbone_config(), **flags(self)}
 
 
@@ -218,7 +221,9 @@ class MaskedLM(_OnBackbone):
         return names.module_names(paths, head, head_path, language_model=True)
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         return marked(ESM2.from_config(config["backbone"]).masked_lm, config)
 
 
@@ -240,5 +245,7 @@ class Contacts(_OnBackbone):
         super().__init__(backbone, head(attentions, backbone.input["token_ids"]), "contacts")
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         return marked(ESM2.from_config(config["backbone"]).contacts, config)

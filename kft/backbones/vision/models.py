@@ -18,7 +18,7 @@ Shapes: `B` images in a batch, `H` and `W` their height and width, `p` the side 
 tokens that come first (class, distillation), `P` = H W / p^2 patches, `L` = T + P, `D` width.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -35,7 +35,7 @@ from kft.backbones.vision.images import HALF, IMAGENET, ImageEncoder
 from kft.backbones.vision.keras_hub_parts import FAMILIES, conv_stages, encoder_block
 from kft.backbones.vision.layers import PatchEmbedding, PatchMask, Summary
 from kft.backbones.vision.positions import interpolated
-from kft.keras_internals import sublayers_of
+from kft.keras_internals import set_untracked, sublayers_of
 
 # Tokens that stand before the patches, as Hugging Face calls them.
 TOKENS = {
@@ -60,6 +60,8 @@ class VisionBackbone(Backbone):
         lora_targets: Patterns of the layers that `kft.add_lora` adapts by default.
     """
 
+    encode: ImageEncoder
+
     def __init__(
         self,
         images: keras.KerasTensor,
@@ -69,7 +71,7 @@ class VisionBackbone(Backbone):
         name: str,
     ):
         super().__init__({"images": images}, features, stages, name)
-        vars(self)["_config"] = config  # set here, so that Keras does not track it
+        set_untracked(self, _config=config)
         self.image_size, self.classes = tuple(config["image_size"]), tuple(config["classes"])
         self.encode = ImageEncoder(**config["preprocessing"])
 
@@ -78,7 +80,7 @@ class VisionBackbone(Backbone):
         return self.encode.value_range
 
     @value_range.setter
-    def value_range(self, value_range):
+    def value_range(self, value_range: tuple[float, float] | None) -> None:
         self.encode = replace(self.encode, value_range=value_range)
 
     # Not a layer of the backbone: a fine-tuned model must not hold weights that no gradient
@@ -89,7 +91,7 @@ class VisionBackbone(Backbone):
         return ImageClassifier(self)
 
     @property
-    def published_heads(self) -> list[keras.Layer]:
+    def published_heads(self) -> list[keras.Layer]:  # type: ignore[override]  # built when used
         """The layer of the classifier, if there is one."""
         return [self.classifier.get_layer("classifier")] if self.classes else []
 
@@ -125,11 +127,11 @@ class VisionBackbone(Backbone):
             ours.assign(values)
         return copy
 
-    def _by_path(self):
+    def _by_path(self) -> dict[str, keras.Layer]:
         """Return {path of Keras: layer}, as in the files of earlier versions."""
         return {layer.path: layer for layer in sublayers_of(self)}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {**self._config, "preprocessing": self.encode.get_config()}
         return {**own, **super().get_config()}
 
@@ -156,13 +158,15 @@ class ImageClassifier(Copied):
         super().__init__(backbone.input, dense(read(backbone.output)), name="classifier")
         # The backbone itself must not be an attribute: it refers to this model, and Keras's
         # loading follows every circle.
-        vars(self)["_serialized"] = lambda: keras.saving.serialize_keras_object(backbone)
+        set_untracked(self, _serialized=lambda: keras.saving.serialize_keras_object(backbone))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"backbone": self._serialized(), **flags(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         return marked(keras.saving.deserialize_keras_object(config["backbone"]).classifier, config)
 
 
@@ -326,11 +330,11 @@ class ConvNet(VisionBackbone):
         super().__init__(images, x, stages, config, name or family)
 
     @property
-    def lora_targets(self) -> tuple[str, ...]:
+    def lora_targets(self) -> tuple[str, ...]:  # type: ignore[override]  # the blocks that it has
         return tuple(name for name in self._stages if name.startswith("block_"))
 
 
-def _check_family(family, known):
+def _check_family(family: str, known: Iterable[str]) -> None:
     if family not in known:
         raise ValueError(f"family must be one of {', '.join(known)}, received {family!r}.")
 
@@ -346,10 +350,16 @@ def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
         raise ValueError(
             f"image_size must be one or two integers above 0, received {image_size!r}."
         )
-    return tuple(map(int, pair))  # JSON cannot hold numpy's integers
+    height, width = map(int, pair)  # JSON cannot hold numpy's integers
+    return height, width
 
 
-def _config(about, classes, preprocessing, statistics):
+def _config(
+    about: Mapping[str, Any],
+    classes: Sequence[str],
+    preprocessing: Mapping[str, Any] | None,
+    statistics: Mapping[str, Any],
+) -> dict[str, Any]:
     encoder = ImageEncoder(**(preprocessing or {"size": about["image_size"], **statistics}))
     if encoder.size != tuple(about["image_size"]):
         raise ValueError(

@@ -151,8 +151,10 @@ def _found(
         return _read_folder(path)
     check_arguments("random", None, task)
     table = Table(path, None, missing, decimal)
-    by_column = split not in (None, "random") and split in table.header
-    table.settle(columns | ({"split": str(split)} if by_column else {}), dropna)
+    used = dict(columns)
+    if split not in (None, "random") and split in table.header:
+        used["split"] = str(split)
+    table.settle(used, dropna)
     return _read_table(table, columns, task)
 
 
@@ -180,7 +182,7 @@ def _split(
     split: str | None,
     fractions: Sequence[float],
     seed: int,
-) -> tuple[np.ndarray | None, dict[str, np.ndarray], str]:
+) -> tuple[np.ndarray | None, dict[str, Any], str]:
     """Return groups, {part: positions}, and a sentence on how images were split."""
     groups, targets = found.groups, found.targets
     if split is None:
@@ -189,7 +191,7 @@ def _split(
     if found.homes is not None:
         parts = {part: np.flatnonzero(found.homes == part) for part in PARTS}
         return groups, parts, "Split by the folders train, valid and test."
-    if split != "random":
+    if found.table is not None and split != "random":
         return groups, read_parts(found.table, split, groups), f"Split by column {split!r}."
     how = f"Split at random{'' if groups is None else ' by group'}, seed {seed}."
     groups = _joined(groups, [look.pixels for look in seen])

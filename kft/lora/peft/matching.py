@@ -8,7 +8,7 @@ Shapes: `I` inputs and `O` outputs of a layer, `r` rank.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from kft.keras_internals import own_weights
-from kft.lora.kinds import bias_size, kind_of, why_not
+from kft.lora.kinds import bias_size, kind_of, sizes_of, why_not
 from kft.lora.layers import Settings
 from kft.lora.owned import head_paths
 from kft.lora.peft.modules import Modules
@@ -52,13 +52,13 @@ class Found:
         widths: {path: number of modules whose adapters stand side by side in one}.
     """
 
-    parts: dict = field(default_factory=dict)
-    full: dict = field(default_factory=dict)
-    head: dict = field(default_factory=dict)
-    modules: dict = field(default_factory=dict)
-    skipped: list = field(default_factory=list)
-    other_full: set = field(default_factory=set)
-    widths: dict = field(default_factory=dict)
+    parts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    full: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    head: dict[str, np.ndarray] = field(default_factory=dict)
+    modules: dict[str, str | None] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    other_full: set[str] = field(default_factory=set)
+    widths: dict[str, int] = field(default_factory=dict)
 
 
 def placed(
@@ -75,7 +75,9 @@ def placed(
     Raises:
         ValueError: Tensors that belong to no layer.
     """
-    found, pieces, unknown = Found(), {}, []
+    found = Found()
+    pieces: dict[str, dict[str, dict[str, np.ndarray]]] = {}  # by path and module
+    unknown = []
     known = set(layers(model))
     for key, value in tensors.items():
         plain = _plain(key.removeprefix(PREFIX), modules)
@@ -84,15 +86,15 @@ def placed(
         if (path := modules.in_head(plain)) is not None:
             found.head[path] = value.T if path.endswith("kernel") else value
             continue
-        end = next((e for e in _PARTS if plain.endswith(f".{e}")), None)
-        module = plain.removesuffix(f".{end}")
-        path = modules.path(module) if end else None
-        if path in known:
-            pieces.setdefault(path, {}).setdefault(module, {})[_PARTS[end]] = value
+        end = next((e for e in _PARTS if plain.endswith(f".{e}")), "")
+        part, module = _PARTS.get(end), plain.removesuffix(f".{end}")
+        path = modules.path(module) if part else None
+        if part is not None and path in known:
+            pieces.setdefault(path, {}).setdefault(module, {})[part] = value
         elif modules.is_elsewhere(plain):
-            if _PARTS.get(end) not in ("bias", "base_bias"):  # with bias="all" PEFT has all of them
+            if part not in ("bias", "base_bias"):  # with bias="all" PEFT has all of them
                 found.skipped.append(key)
-                low = _PARTS.get(end) in ("a", "b", "magnitude")
+                low = part in ("a", "b", "magnitude")
                 found.modules |= {module: None} if low else {}
                 found.other_full |= set() if low else {plain.rpartition(".")[0]}
         elif plain.split(".")[0] in _LABELS:  # a head that the model does not have
@@ -109,7 +111,7 @@ def placed(
     return found
 
 
-def _plain(key, modules):
+def _plain(key: str, modules: Modules) -> str | None:
     """Return a key without what PEFT adds for its wrappers; None for an untrained copy."""
     if ".original_module." in key:
         return None
@@ -122,7 +124,14 @@ def _plain(key, modules):
     return with_name if any(place is not None for place in places) else without
 
 
-def _sort(found, path, by_module, modules, layer, folder):
+def _sort(
+    found: Found,
+    path: str,
+    by_module: dict[str, dict[str, np.ndarray]],
+    modules: Modules,
+    layer: keras.Layer,
+    folder: Path,
+) -> None:
     """Add the tensors of one layer to what was found."""
     if any("weight" in parts for parts in by_module.values()):
         if len(by_module) > 1 or modules.place(next(iter(by_module)))[1] > 1:
@@ -151,7 +160,7 @@ def _sort(found, path, by_module, modules, layer, folder):
         found.parts[path], found.widths[path] = _side_by_side(joined, path, layer, folder)
 
 
-def _as_matrix(value, part):
+def _as_matrix(value: np.ndarray, part: str) -> np.ndarray:
     """Turn (r, I) or (r, C, h, w) into (I, r), and (O, r) or (O, r, 1, 1) into (r, O)."""
     if value.ndim == 4:
         value = value.transpose(0, 2, 3, 1) if part == "a" else value[:, :, 0, 0]
@@ -159,7 +168,9 @@ def _as_matrix(value, part):
     return value.T
 
 
-def _side_by_side(joined, path, layer, folder):
+def _side_by_side(
+    joined: Sequence[dict[str, np.ndarray]], path: str, layer: keras.Layer, folder: Path
+) -> tuple[dict[str, np.ndarray], int]:
     """Return the parts of a layer that is several modules, and the factor of its rank.
 
     x [W1 W2] + s [x A1 B1, x A2 B2] = x [W1 W2] + s (x [A1 A2]) [[B1, 0], [0, B2]]
@@ -167,7 +178,7 @@ def _side_by_side(joined, path, layer, folder):
     for part in ("bias", "magnitude"):
         if 0 < sum(part in parts for parts in joined) < len(joined):
             raise ValueError(f"{folder}: one half of {path} has a {part}, the other has none.")
-    together = {
+    together: dict[str, np.ndarray] = {
         part: np.concatenate([np.ravel(parts[part]) for parts in joined])
         for part in ("bias", "magnitude")
         if part in joined[0]
@@ -177,13 +188,11 @@ def _side_by_side(joined, path, layer, folder):
         return together, 1
     if len({parts["a"].shape for parts in low}) > 1:
         raise ValueError(f"{folder}: the modules that {path} is made of differ in rank.")
-    outputs, rank = kind_of(layer).sizes_of(layer)[1] // len(joined), low[0]["a"].shape[1]
+    outputs, rank = sizes_of(layer)[1] // len(joined), low[0]["a"].shape[1]
     if all(np.array_equal(parts["a"], low[0]["a"]) for parts in low):
-        b = [
-            parts.get("b", np.zeros((low[0]["a"].shape[1], outputs), "float32")) for parts in joined
-        ]
-        return {**together, "a": low[0]["a"], "b": np.concatenate(b, axis=1)}, 1
-    rank = low[0]["a"].shape[1]
+        none = np.zeros((rank, outputs), "float32")
+        b = np.concatenate([parts.get("b", none) for parts in joined], axis=1)
+        return {**together, "a": low[0]["a"], "b": b}, 1
     b = np.zeros((rank * len(joined), sum(parts["b"].shape[1] for parts in joined)), "float32")
     column = 0
     for i, parts in enumerate(joined):
@@ -239,7 +248,7 @@ def settings_of(
         raise ValueError(
             f"{folder}: {path} has rank {rank} in the tensors and {expected} in {CONFIG}."
         )
-    sizes = kind_of(layer).sizes_of(layer)
+    sizes = sizes_of(layer)
     received = parts["a"].shape[0], parts["b"].shape[1]
     if received != sizes:
         raise ValueError(
@@ -259,7 +268,7 @@ def settings_of(
     return Settings(rank, alpha, dropout, rslora, dora, bias, prefix=prefix)
 
 
-def _pattern(patterns, module, default):
+def _pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
     """Return the value of the first pattern that matches the end of a module's name, as PEFT."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
@@ -301,11 +310,12 @@ def check_complete(
             for m, p in named.items()
             if _targeted(config, m) and why_not(everything[p]) is None and p not in found.full
         }
-        also = {p: m for m, p in named.items()} | {p: modules.full(p) for p in named.values()}
+        also = {p: modules.full(p) for p in named.values()}
         extra = {
             m
             for m, p in low.items()
-            if not _targeted(config, m) and not _targeted(config, also.get(p, m))
+            if not _targeted(config, m)
+            and not _targeted(config, m if p is None else also.get(p, m))
         }
         entry = f"target_modules={_short(targets)}"
         _compare(wanted, extra, set(low), "an adapter", entry, folder)
@@ -322,7 +332,7 @@ def check_complete(
     _check_saved(found, config, modules, named, folder)
 
 
-def _targeted(config, module):
+def _targeted(config: Mapping[str, Any], module: str) -> bool:
     """Whether PEFT would adapt a module."""
     excluded = config.get("exclude_modules")
     if isinstance(excluded, str) and excluded:
@@ -347,15 +357,17 @@ def _targeted(config, module):
     return False
 
 
-def _ends(module, names):
+def _ends(module: str, names: Iterable[str]) -> bool:
     return any(f".{module}".endswith(f".{name}") for name in names)
 
 
-def _short(names):
+def _short(names: str | Iterable[str]) -> str:
     return repr(names) if isinstance(names, str) else f"[{listed(map(repr, names), 3)}]"
 
 
-def _compare(wanted, too_many, there, what, entry, folder):
+def _compare(
+    wanted: set[str], too_many: set[str], there: set[str], what: str, entry: str, folder: Path
+) -> None:
     lacking = sorted(wanted - there)
     if lacking:
         raise ValueError(
@@ -370,7 +382,13 @@ def _compare(wanted, too_many, there, what, entry, folder):
         )
 
 
-def _check_saved(found, config, modules, named, folder):
+def _check_saved(
+    found: Found,
+    config: Mapping[str, Any],
+    modules: Modules,
+    named: Mapping[str, str],
+    folder: Path,
+) -> None:
     """Check `modules_to_save`."""
     saved = list(dict.fromkeys(config.get("modules_to_save") or ()))
     keys = [modules.head.get(path, path) for path in found.head]
@@ -378,7 +396,7 @@ def _check_saved(found, config, modules, named, folder):
     there |= {m for m, path in modules.as_in(found.modules).items() if path in found.full}
     there |= found.other_full
 
-    def matched(module, name):
+    def matched(module: str, name: str) -> bool:
         return any(x.endswith(name) for x in (*_above(module), module))
 
     empty = [name for name in saved if not any(matched(m, name) for m in there)]
@@ -396,7 +414,7 @@ def _check_saved(found, config, modules, named, folder):
     _compare(wanted, extra, there, "weights in full", f"modules_to_save={_short(saved)}", folder)
 
 
-def _above(module):
+def _above(module: str) -> list[str]:
     parts = module.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
@@ -417,7 +435,7 @@ def weights_of(
     """
     adapted = hasattr(layer, "own_paths")
     own = layer.own_paths() if adapted else [v.name for v in own_weights(layer)]
-    wanted = {name: SUFFIXES.get(name) for name in own}
+    wanted = {name: SUFFIXES.get(name, "") for name in own}  # "" is no key of `by_suffix`
     if set(wanted.values()) != set(by_suffix):
         raise ValueError(
             f"{folder}: {path} has {listed(sorted(by_suffix), 3)} in full, and the layer has "
@@ -428,7 +446,7 @@ def weights_of(
     for name, value in given.items():
         shape = tuple(variables[name].shape)
         if name == "kernel" and isinstance(layer, keras.layers.EinsumDense):
-            expected = kind_of(layer).sizes_of(layer)[::-1]
+            expected = sizes_of(layer)[::-1]
         else:
             expected = as_torch(layer, name, np.empty(shape, "bool")).shape
         if value.shape != expected:

@@ -9,7 +9,7 @@ import collections
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from kft.files import atomic_replace
 from kft.lora.kinds import LoRAConv2D, LoRAEinsumDense
-from kft.lora.layers import Settings
+from kft.lora.layers import Adapted, Adapter, Settings
 from kft.lora.owned import adapted, head_paths
 from kft.lora.peft.modules import Modules
 from kft.params import weights
@@ -50,14 +50,16 @@ def tensors_of(
         settings} of the layers.
     """
     found = [(path, x, x.adapters[name]) for path, x in adapted(model) if name in x.adapters]
-    tensors, beside, settings = {}, {}, {}
+    tensors: dict[str, np.ndarray] = {}
+    extra: dict[str, np.ndarray] = {}
+    settings: dict[str, Settings] = {}
     by_layer, head = _paths_by_layer(model), head_paths(model)
     for path, layer, adapter in found:
         settings[path] = adapter.settings
         if not adapter.settings.full:
             tensors |= _low_rank(layer, adapter, modules.all_of(path))
             continue
-        own = dict(zip(by_layer[path], layer.full_values(name), strict=True))
+        own = dict(zip(by_layer[path], layer.full_values(name) or (), strict=True))
         if path not in head and _known_to_peft(layer, modules, path):
             for end, value in zip(layer.own_paths(), own.values(), strict=True):
                 key = f"{PREFIX}{modules.full(path)}.{SUFFIXES[end]}"
@@ -68,27 +70,27 @@ def tensors_of(
                 end = weight.rpartition("/")[2]
                 tensors[f"{PREFIX}{modules.head[weight]}"] = as_torch(layer, end, value)
             else:
-                beside[weight] = value
-    return tensors, beside, settings
+                extra[weight] = value
+    return tensors, extra, settings
 
 
-def _known_to_peft(layer, modules, path):
+def _known_to_peft(layer: Adapted, modules: Modules, path: str) -> bool:
     return path in modules.names and set(layer.own_paths()) <= set(SUFFIXES)
 
 
-def _paths_by_layer(model):
+def _paths_by_layer(model: keras.Model) -> dict[str, list[str]]:
     """Return {path of a layer: paths of its own weights, without those of adapters}."""
     by_id = {id(w.variable): w.path for w in weights(model)}
     return {path: [by_id[id(v)] for v in x.base_weights()] for path, x in adapted(model)}
 
 
-def _low_rank(layer, adapter, modules):
+def _low_rank(layer: Adapted, adapter: Adapter, modules: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the tensors of one layer's adapter; a layer that is several modules has A in each."""
     parts = {part: keras.ops.convert_to_numpy(v) for part, v in adapter.variables.items()}
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for i, module in enumerate(modules):
 
-        def piece(value, i=i):
+        def piece(value: np.ndarray, i: int = i) -> np.ndarray:
             return np.split(value, len(modules), axis=-1)[i]
 
         cut = {part: value if part == "a" else piece(value) for part, value in parts.items()}
@@ -96,8 +98,11 @@ def _low_rank(layer, adapter, modules):
     return tensors
 
 
-def _written(layer, parts, module):
-    table, tensors = isinstance(layer, keras.layers.Embedding), {}
+def _written(
+    layer: keras.Layer, parts: Mapping[str, np.ndarray], module: str
+) -> dict[str, np.ndarray]:
+    table = isinstance(layer, keras.layers.Embedding)
+    tensors: dict[str, np.ndarray] = {}
     if "a" in parts:
         a, b = parts["a"].T, parts["b"].T  # (r, I), (O, r)
         if isinstance(layer, LoRAConv2D):
@@ -156,7 +161,7 @@ def config_of(
     model: keras.Model,
     modules: Modules,
     settings: Mapping[str, Settings],
-    beside: Collection[str],
+    extra: Collection[str],
 ) -> dict[str, Any]:
     """Return the content of adapter_config.json.
 
@@ -164,7 +169,7 @@ def config_of(
         model: The model with the adapter.
         modules: Its `Modules`.
         settings: {path of a layer: settings}.
-        beside: Paths of the weights in kft_head.safetensors.
+        extra: Paths of the weights in kft_head.safetensors.
     """
     low_rank = {path: s for path, s in settings.items() if s.rank}
     most = {
@@ -198,16 +203,18 @@ def config_of(
         "bias": bias,
         "use_rslora": first.rslora,
         "use_dora": first.dora,
-        "modules_to_save": _saved(modules, settings, beside),
+        "modules_to_save": _saved(modules, settings, extra),
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "inference_mode": True,
     }
 
 
-def _saved(modules, settings, beside):
+def _saved(
+    modules: Modules, settings: Mapping[str, Settings], extra: Iterable[str]
+) -> list[str] | None:
     """Return the modules that PEFT's file has in full, None for none."""
-    inside = {path.rpartition("/")[0] for path in beside} | {
+    inside = {path.rpartition("/")[0] for path in extra} | {
         path.rpartition("/")[0] for path in modules.head
     }
     found = [modules.full(path) for path, s in settings.items() if s.full and path not in inside]
@@ -227,9 +234,9 @@ def digest(tensors: Mapping[str, np.ndarray]) -> str:
 def write(
     folder: Path,
     config: Mapping[str, Any],
-    tensors: Mapping[str, np.ndarray],
+    tensors: dict[str, np.ndarray],
     about: Mapping[str, str],
-    beside: Mapping[str, np.ndarray],
+    extra: dict[str, np.ndarray],
 ) -> Path:
     """Write an adapter's files, which replace those of an earlier one as a whole.
 
@@ -238,7 +245,7 @@ def write(
         config: Content of adapter_config.json.
         tensors: {key: array} for adapter_model.safetensors.
         about: Metadata of adapter_model.safetensors; the digests are added.
-        beside: {path: array} for kft_head.safetensors; may be empty.
+        extra: {path: array} for kft_head.safetensors; may be empty.
 
     Returns:
         The folder.
@@ -259,11 +266,11 @@ def write(
         ) from None
     text = json.dumps(config, indent=2) + "\n"
     digests = {CONFIG: hashlib.sha256(text.encode()).hexdigest(), TENSORS: digest(tensors)}
-    if beside:
-        digests[HEAD] = digest(beside)
+    if extra:
+        digests[HEAD] = digest(extra)
     with atomic_replace(folder, [CONFIG, TENSORS, HEAD]) as aside:
         save_file(tensors, aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)})
-        if beside:
-            save_file(beside, aside / HEAD, metadata={"format": "np"})
+        if extra:
+            save_file(extra, aside / HEAD, metadata={"format": "np"})
         (aside / CONFIG).write_text(text)
     return folder

@@ -59,7 +59,7 @@ class FromScratch(Strategy):
         return [Phase("all weights", None, self.epochs, self.learning_rate, self.warmup)]
 
 
-def _reinitialised(model, seed):
+def _reinitialised(model: keras.Model, seed: int) -> keras.Model:
     """A copy with new weights: an ESM-2 as `kft.load(..., weights=False)` makes it.
 
     The same is done with other models: each matrix that its initializer does not set to one value
