@@ -10,7 +10,15 @@ import pkgutil
 from kft.backbones.base import Backbone
 from kft.backbones.contract import ModuleNames
 from kft.backbones.initialisation import randomised
-from kft.backbones.registry import Family, load, names, register, save, unregister
+from kft.backbones.registry import (
+    Family,
+    load,
+    names,
+    read_checkpoint,
+    register,
+    save,
+    unregister,
+)
 
 __all__ = [
     "Backbone",
@@ -19,6 +27,7 @@ __all__ = [
     "load",
     "names",
     "randomised",
+    "read_checkpoint",
     "register",
     "save",
     "unregister",

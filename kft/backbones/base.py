@@ -1,10 +1,9 @@
 """The base class of backbones: a functional Keras model with an ordered list of stages."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from kft.backbones import contract
 from kft.backbones.contract import ModuleNames
@@ -62,10 +61,11 @@ class Backbone(Copied):
         False
     """
 
-    encode: Callable[..., dict[str, np.ndarray]] | None = None
-    lora_targets: Sequence[Any] = contract.QUERY_AND_VALUE
+    # A class attribute or a property.
+    encode: Any = None
+    lora_targets: Any = contract.QUERY_AND_VALUE
     objectives: tuple[str, ...] = ()
-    published_heads: Sequence[keras.Layer] = ()
+    published_heads: Any = ()
     keeps_adapters = True
 
     def __init__(

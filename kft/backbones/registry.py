@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from kft.backbones.checkpoints import read_safetensors, read_torch
+from kft.backbones.checkpoints import Tensors, read_safetensors, read_torch
 from kft.backbones.initialisation import randomised
 from kft.messages import listed
 
@@ -44,6 +44,14 @@ class Family:
             **options: Those of `options` that were given.
         """
         raise NotImplementedError
+
+    def read(self, name: str) -> tuple[dict, Tensors]:
+        """Read the checkpoint of one of the `names`, see `read_checkpoint`.
+
+        Args:
+            name: One of `names`.
+        """
+        raise ValueError(f"{name} has no checkpoint in Hugging Face's format.")
 
     def from_folder(
         self,
@@ -162,7 +170,7 @@ def names() -> list[str]:
     return [name for family in _FAMILIES for name in family.names()]
 
 
-def read_folder(folder: Path, weights: bool) -> tuple[dict, Mapping[str, np.ndarray] | None]:
+def read_folder(folder: Path, weights: bool) -> tuple[dict, Tensors | None]:
     """Read a folder in Hugging Face's format.
 
     Args:
@@ -186,6 +194,33 @@ def read_folder(folder: Path, weights: bool) -> tuple[dict, Mapping[str, np.ndar
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Download it again.") from error
     return config, read_safetensors(folder) if weights else None
+
+
+def read_checkpoint(source: str | Path) -> tuple[dict, Tensors]:
+    """Read the configuration and the tensors of a checkpoint in Hugging Face's format.
+
+    Args:
+        source: One of `kft.backbones.names()`, or a folder.
+
+    Returns:
+        The content of config.json, and the tensors by name, also those that the backbone does not
+        use, such as a classifier.
+
+    Raises:
+        ValueError: A file is damaged, or a name whose weights are stored in another format.
+        FileNotFoundError: A folder without config.json or without weights.
+        ConnectionError, ImportError: As for `load`.
+
+    Example:
+        >>> config, tensors = read_checkpoint("kft_esm2_tiny")
+        >>> config["architectures"], tensors.shape("lm_head.bias")
+        (['EsmForMaskedLM'], (33,))
+    """
+    for family in _FAMILIES:
+        if source in family.names():
+            return family.read(str(source))
+    config = read_folder(Path(source), weights=False)[0]
+    return config, read_safetensors(source)
 
 
 def load(
