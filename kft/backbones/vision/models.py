@@ -60,6 +60,8 @@ class VisionBackbone(Backbone):
         lora_targets: Patterns of the layers that `kft.add_lora` adapts by default.
     """
 
+    encode: ImageEncoder
+
     def __init__(
         self,
         images: keras.KerasTensor,
@@ -89,7 +91,7 @@ class VisionBackbone(Backbone):
         return ImageClassifier(self)
 
     @property
-    def published_heads(self) -> list[keras.Layer]:
+    def published_heads(self) -> list[keras.Layer]:  # type: ignore[override]  # built when used
         """The layer of the classifier, if there is one."""
         return [self.classifier.get_layer("classifier")] if self.classes else []
 
@@ -328,7 +330,7 @@ class ConvNet(VisionBackbone):
         super().__init__(images, x, stages, config, name or family)
 
     @property
-    def lora_targets(self) -> tuple[str, ...]:
+    def lora_targets(self) -> tuple[str, ...]:  # type: ignore[override]  # the blocks that it has
         return tuple(name for name in self._stages if name.startswith("block_"))
 
 
