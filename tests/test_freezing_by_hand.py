@@ -106,8 +106,9 @@ def test_it_says_what_learns_for_how_long_and_how_fast(capsys):
         layer.trainable = False
     done = kft.fit(model, RECORDS, epochs=1, verbose=2)
     count = len(params.weights(model))
-    said = f"Training what is marked trainable: 2 of {count} weights, in head; for 1 epoch, at a"
-    assert f"{said} learning rate of at most 0.001." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Training the layers that are marked trainable: 2 of {count} weights, in head;" in out
+    assert "for 1 epoch, with a learning rate of at most 0.001." in out
     assert done.phases[0].name == "as marked" and done.phases[0].trainable == 17
 
 

@@ -23,9 +23,9 @@ from kft.params.paths import listed
 class Learner(OrderedFit):
     """A functional Keras model whose frozen layers run in inference mode.
 
-    Keras does so only for BatchNormalization. Here a whole layer of the graph that is frozen, see
-    `kft.params.is_frozen`, is called with `training=False`: its dropout is inactive, and its output
-    can be computed once.
+    Keras does so only for BatchNormalization. Here a layer of the graph in which everything is
+    frozen, see `kft.params.is_frozen`, is called with `training=False`: its dropout is inactive,
+    and its output can be computed once.
     """
 
     def run_graph(self, run, inputs, operation_fn, call_fn):
@@ -62,20 +62,20 @@ class Learner(OrderedFit):
         return outputs
 
     def compute_mask(self, inputs, previous_mask=None):
-        """Return None: the layers inside pass on Keras's masks themselves."""
+        """Return None: the layers inside pass Keras's masks to each other."""
         return
 
     keeps_adapters = True  # its config includes the adapters of all its layers
 
     def get_config(self):
-        found = adapters_of(layers(self))
-        adapted = {"exchanged": found} if found else {}
+        adapters = adapters_of(layers(self))
+        adapted = {"exchanged": adapters} if adapters else {}
         return {**super().get_config(), **adapted, **flags(self), **names_of(self)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        about = {k: v for k, v in without_flags(config).items() if k != "exchanged"}
-        model = super().from_config(about, custom_objects)
+        plain = {k: v for k, v in without_flags(config).items() if k != "exchanged"}
+        model = super().from_config(plain, custom_objects)
         model = marked(model, {"inner_names": config.get("inner_names", ())})
         restore(layers(model), config.get("exchanged", {}))
         by_name = {layer.name: layer for layer in model.layers}
@@ -112,16 +112,16 @@ def flat(model: keras.Model) -> Learner:
         model: A functional or Sequential Keras model.
 
     Returns:
-        Learner: it shares the layers, or is the model itself if that is flat already.
+        A model that shares the layers, or the model itself if it is flat already.
 
     Raises:
-        TypeError: If the model is not functional.
+        TypeError: The model is not functional.
     """
     model = _graph(model)
     if model is None:
         raise TypeError(
-            "model must be a functional Keras model that is built: the layers of any other do not "
-            "form a graph that can be cut."
+            "model must be a functional or Sequential Keras model that is built: only these have a "
+            "graph of layers. Build it from keras.Input."
         )
     if isinstance(model, Learner) and not any(_graph(layer) for layer in model.layers):
         return model
@@ -132,14 +132,14 @@ def flat(model: keras.Model) -> Learner:
 
 
 def _graph(layer):
-    """Return the layer, or the model inside of a Sequential, if its graph is all that it does."""
+    """Return the layer, or the model inside a Sequential, if it only runs its graph; else None."""
     layer = functional_of(layer)
     runs = getattr(type(layer), "call", None)
     return layer if getattr(runs, "__qualname__", "") == "Functional.call" else None
 
 
 def _run_again(model, tensors):
-    """Call every layer of the graph once more, symbolically; functional ones are opened."""
+    """Call every layer of the graph once more, symbolically; functional models are flattened."""
     for node in nodes_of(model):
         if node.is_input:
             continue

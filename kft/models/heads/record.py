@@ -40,7 +40,7 @@ class Classification(ClassesHead):
 
 @keras.saving.register_keras_serializable("kft")
 class MultiLabel(Head):
-    """Head that predicts the probabilities of K labels, any number of which may be true.
+    """Head that predicts the probabilities of K labels; any number of them may be true.
 
     Args:
         labels: Number K of labels, at least 1; targets are 0 or 1, (B, K).
