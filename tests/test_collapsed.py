@@ -45,14 +45,14 @@ def test_the_case_of_the_issue():
     assert LORA.scores["RMSE"].value == pytest.approx(MEAN.scores["RMSE"].value, rel=1e-3)
     found = comparison(MEAN, COUNTS, LORA)
     assert found.best is COUNTS and found.recommended is COUNTS
-    assert "no strategy earns its cost" in found.recommendation
+    assert "no strategy is worth its cost" in found.recommendation
     assert "Predictions hardly vary: lora." in found.recommendation
 
 
 def test_screen_table_and_figure_say_what_the_record_says(tmp_path):
     found = comparison(MEAN, COUNTS, LORA)
     record = json.loads((found.save(tmp_path)[3]).read_text())
-    said = "no strategy earns its cost on this test set"
+    said = "no strategy is worth its cost on this test set"
     assert said in record["recommendation"] and record["rows"]["lora"]["constant seeds"] == 2
     lines = {name: next(x for x in str(found).splitlines() if name in x) for name in
              ("lora", "3-mers", "mean")}  # fmt: skip

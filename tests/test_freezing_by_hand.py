@@ -290,5 +290,5 @@ def test_compare_says_that_marks_of_the_backbone_do_not_count(tmp_path, capsys):
     assert "1 of 19 weights of the backbone are frozen by hand" in capsys.readouterr().out
     assert backbone.stages[0].trainable is False
     for one in (None, AsMarked()):
-        with pytest.raises(ValueError, match="strategies must choose what learns"):
+        with pytest.raises(ValueError, match="strategies must choose the trainable layers"):
             kft.compare(backbone, data, {"mine": one}, **options)

@@ -53,7 +53,7 @@ def task_of(
         per residue, else "classification".
 
     Raises:
-        ValueError: If the cells look like neither numbers nor classes.
+        ValueError: The cells look like neither numbers nor classes.
     """
     rows = [_entries(word) for word in words]
     task = None if sequences is None else _residue_task(table, target, words, rows, sequences)

@@ -39,9 +39,9 @@ class Split:
             types.
 
     Raises:
-        ValueError: If lengths differ; if a target that is used is missing, NaN or infinite; or if
-            targets of residues without masks hold a number that marks missing ones, such as 999.
-        TypeError: If an input is None or a number.
+        ValueError: Lengths differ; a target that is used is missing, NaN or infinite; or targets
+            of residues without masks contain a mark of missing values, such as 999.
+        TypeError: An input is None or a number.
 
     Example:
         >>> split = Split(["MKTAYI", "GIGKFL"], [0, 1])
@@ -107,8 +107,8 @@ class Split:
             Split: n records.
 
         Raises:
-            IndexError: If a position is out of range.
-            TypeError: If `indices` are not integers.
+            IndexError: A position is out of range.
+            TypeError: `indices` are not integers.
 
         Example:
             >>> Split(["AC", "DE", "FG"], [1.0, 2.0, 3.0]).take([2, 0]).inputs
@@ -161,7 +161,7 @@ class Dataset:
         value_range: (black, white) of images of 16 bits, as the training part uses them; else None.
 
     Raises:
-        ValueError: If the task is unknown, or targets and task do not fit together.
+        ValueError: The task is unknown, or targets and task do not fit together.
 
     Example:
         >>> part = Split(["MKTAYI", "GIGKFL"], [0, 1])

@@ -28,7 +28,7 @@ def read_labels(table: Table, target: str | Sequence[str]) -> tuple[np.ndarray, 
         their order, else in alphabetical order.
 
     Raises:
-        ValueError: If a cell is neither 0 nor 1, or no cell names a label.
+        ValueError: A cell is neither 0 nor 1, or no cell names a label.
     """
     if isinstance(target, str):
         targets, labels = _from_names(table, target)

@@ -60,8 +60,8 @@ def random_split(
         Every record is in exactly one part; sizes are n times the fraction, rounded.
 
     Raises:
-        ValueError: If the fractions are not three of sum 1, or leave a part empty.
-        TypeError: If the seed is not an integer.
+        ValueError: The fractions are not three numbers with sum 1, or leave a part empty.
+        TypeError: The seed is not an integer.
 
     Example:
         >>> {name: len(positions) for name, positions in random_split(100).items()}
@@ -104,7 +104,7 @@ def group_split(
         dict: "train", "valid" and "test" to an int64 array, the sorted positions of its records.
 
     Raises:
-        ValueError: If the fractions are wrong, or groups are too few or too large to fill each
+        ValueError: The fractions are wrong, or groups are too few or too large to fill each
             part.
 
     Example:
@@ -222,8 +222,8 @@ def cluster(sequences: Sequence[str], k: int = KMER, threshold: float = SHARED) 
         int64 (N,): the cluster of each sequence, numbered in order of appearance.
 
     Raises:
-        ValueError: If `k` or `threshold` is out of range.
-        TypeError: If `sequences` is not a list of strings.
+        ValueError: `k` or `threshold` is out of range.
+        TypeError: `sequences` is not a list of strings.
 
     Example:
         >>> cluster(["MKTAYIAK", "GIGKFLHS", "MKTAYIAR"])

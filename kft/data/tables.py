@@ -74,10 +74,10 @@ def read_csv(
         order of their columns, or in alphabetical order if cells name them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        TypeError: If `path` or a column is None.
-        ValueError: If the file, a line, a column or an argument is wrong; lines are numbered as an
-            editor shows them, so the header is line 1.
+        FileNotFoundError: There is no such file.
+        TypeError: `path` or a column is None.
+        ValueError: The file, a line, a column or an argument is wrong; the message names the line
+            as an editor numbers it, where the header is line 1.
 
     Example:
         >>> data = read_csv("mine.csv", target="activity", split="cluster")  # doctest: +SKIP

@@ -26,7 +26,7 @@ class Task(StrEnum):
     """A kind of prediction; it compares equal to, and prints as, its name.
 
     Raises:
-        ValueError: If the name is unknown; the message lists the names.
+        ValueError: The name is unknown; the message lists the names.
 
     Example:
         >>> Task("residue_regression").level
@@ -57,7 +57,7 @@ class Task(StrEnum):
             level: As the property.
 
         Raises:
-            ValueError: If there is no such task.
+            ValueError: There is no such task.
 
         Example:
             >>> Task.of("class", "residue")
@@ -78,7 +78,7 @@ class Task(StrEnum):
             allowed: The tasks that are possible here; None for all.
 
         Raises:
-            ValueError: If the name is not one of those allowed.
+            ValueError: The name is not one of those allowed.
 
         Example:
             >>> Task.named("regression", "task")

@@ -74,7 +74,7 @@ def constant(data: Dataset) -> Baseline:
         Baseline: its Spearman correlation is undefined and its AUROC is 0.5.
 
     Raises:
-        ValueError: If there is no test split, or the masks mark no residue.
+        ValueError: There is no test split, or the masks mark no residue.
 
     Example:
         `evaluation.score(data.task, data.test.targets, constant(data).predictions)`
@@ -111,7 +111,7 @@ def composition(data: Dataset) -> Baseline:
         Baseline: of logistic regression (one per label) or ridge regression.
 
     Raises:
-        ValueError: If targets are given per residue, or there is no test split.
+        ValueError: Targets are given per residue, or there is no test split.
 
     Example:
         `composition(kft.data.load("amp")).predictions[:, 1]`
@@ -131,7 +131,7 @@ def kmers(data: Dataset, k: int = 3) -> Baseline:
         Baseline: of logistic regression (one per label) or ridge regression.
 
     Raises:
-        ValueError: If k is below 1 or longer than every training sequence, targets are given per
+        ValueError: `k` is below 1 or longer than every training sequence, targets are given per
             residue, or there is no test split.
 
     Example:
@@ -155,7 +155,7 @@ def one_hot(data: Dataset) -> Baseline:
         Baseline: of logistic regression (one per label) or ridge regression.
 
     Raises:
-        ValueError: If sequences differ in length, training sequences are all the same, targets are
+        ValueError: Sequences differ in length, training sequences are all the same, targets are
             given per residue, or there is no test split.
 
     Example:
@@ -195,7 +195,7 @@ def nearest_neighbours(
         Baseline: its `penalty` is None.
 
     Raises:
-        ValueError: If targets are given per residue, or there is no test split.
+        ValueError: Targets are given per residue, or there is no test split.
 
     Example:
         `nearest_neighbours(kft.data.load("digits")).predictions`
@@ -247,7 +247,7 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
         Baseline: with a prediction for every residue of the test split.
 
     Raises:
-        ValueError: If width is even or below 1, rows below 1, targets are not given per residue,
+        ValueError: `width` is even or below 1, `rows` is below 1, targets are not per residue,
             there is no test split, or the masks mark no residue.
 
     Example:
@@ -288,7 +288,7 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         window of 15. For images the constant predictor and the nearest neighbours.
 
     Raises:
-        ValueError: If the task is unknown, there is no test split, or the masks mark no residue.
+        ValueError: The task is unknown, there is no test split, or the masks mark no residue.
 
     Example:
         `[fit(data) for fit in suited(data).values()]`

@@ -410,10 +410,11 @@ def _described_as_marked(model, strategy):
     trainable = [weight.path for weight in all_weights if weight.trainable]
     parts = list(dict.fromkeys(path.partition("/")[0] for path in trainable))
     text = (
-        f"Training the layers that are marked trainable: {len(trainable)} of {len(all_weights)} weights, "
-        f"in {listed(parts, 4)}; for {strategy.epochs} epoch{'s' * (strategy.epochs > 1)}, with a "
-        f"learning rate of at most {strategy.learning_rate:g}. Epochs and learning rate, where not "
-        f"given, are those of the strategy {similar!r}."
+        f"Training the layers that are marked trainable: {len(trainable)} of {len(all_weights)} "
+        f"weights, in {listed(parts, 4)}; for {strategy.epochs} "
+        f"epoch{'s' * (strategy.epochs > 1)}, with a learning rate of at most "
+        f"{strategy.learning_rate:g}. Epochs and learning rate, where not given, are "
+        f"those of the strategy {similar!r}."
     )
     if any(weight.frozen and not set_by_hand.get(weight.path) for weight in all_weights):
         text += (

@@ -28,11 +28,11 @@ def hub_folder(repo_id: str, revision: str | None = None) -> Path:
         The folder, to be given to `read_safetensors`.
 
     Raises:
-        ConnectionError: If the hub cannot be reached and the cache lacks the files; says what
-            works without a network.
-        FileNotFoundError: If there is no such repository or revision.
-        PermissionError: If the repository wants a licence accepted or a token.
-        ValueError: If `repo_id` is not of the form `owner/name`.
+        ConnectionError: The hub cannot be reached and the cache lacks the files; the message
+            states what works without a network.
+        FileNotFoundError: There is no such repository or revision.
+        PermissionError: The repository requires that a licence is accepted, or a token.
+        ValueError: `repo_id` is not of the form `owner/name`.
 
     Source: `huggingface_hub.snapshot_download`.
 

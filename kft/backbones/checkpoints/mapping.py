@@ -79,7 +79,7 @@ class Tensors(Mapping[str, np.ndarray]):
             The same tensors, as `Tensors`.
 
         Raises:
-            CheckpointError: If a value is not an array; names it.
+            CheckpointError: A value is not an array; the message names it.
         """
         for name, array in arrays.items():
             if not isinstance(name, str) or not isinstance(array, np.ndarray):

@@ -56,8 +56,8 @@ def read_torch(path: str | Path) -> Any:
         An `argparse.Namespace` is a dict of its attributes; torch types are `np.dtype`.
 
     Raises:
-        OSError: If the file cannot be opened.
-        CheckpointError: If the file is not a torch file, is damaged or truncated, is a TorchScript
+        OSError: The file cannot be opened.
+        CheckpointError: The file is not a torch file, is damaged or truncated, is a TorchScript
             archive, or carries code. Nothing in the file has been run.
 
     Source: `torch.load(path, weights_only=True)`.

@@ -225,12 +225,12 @@ class Head(_OnPositions):
 
     def _check_values(self, values: np.ndarray, where: str) -> None:
         """Check that values (n,), or (n, K) per record, are classes or labels."""
-        largest = self.units - 1 if self.task.target == "class" else 1
-        if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > largest:
+        highest = self.units - 1 if self.task.target == "class" else 1
+        if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > highest:
             raise ValueError(
                 f"{type(self).__name__} with {self.units} {self.task.outputs_are} takes integers "
-                f"from 0 to {largest}; the targets{where} are {values.dtype} from {values.min()} to "
-                f"{values.max()}."
+                f"from 0 to {highest}; the targets{where} are {values.dtype} from {values.min()} "
+                f"to {values.max()}."
             )
 
     def get_config(self) -> dict:

@@ -20,7 +20,7 @@ class ResidueClassification(ClassesHead):
     sums to 1.
 
     Raises:
-        ValueError: If there are fewer than two classes, or features without positions.
+        ValueError: There are fewer than two classes, or the features have no positions.
 
     Example:
         >>> tuple(ResidueClassification(3)(keras.ops.ones((2, 5, 8))).shape)
