@@ -174,9 +174,9 @@ def test_the_decimal_sign_can_be_stated(read):
 
 
 def test_points_and_commas_together_are_not_guessed_at(read):
-    with pytest.raises(ValueError, match="line 3: column 'y' is '2,5', while other lines hold"):
+    with pytest.raises(ValueError, match="line 3: column 'y' is '2,5', but other lines hold"):
         read(["1.5", "2,5", "3.5"], sep=";")
-    with pytest.raises(ValueError, match="line 3: column 'y' is 'high', while other lines"):
+    with pytest.raises(ValueError, match="line 3: column 'y' is 'high', but other lines"):
         read(["1,5", "high", "3,5"], sep=";")
 
 
@@ -318,7 +318,7 @@ def test_from_a_table_to_a_scored_model(read):
     assert isinstance(model.head, kft.heads.ResidueRegression)
     kft.fit(model, data, "linear_probe", verbose=0)
     scores = kft.evaluate(model, data, resamples=20)
-    assert list(scores) == ["Spearman", "Pearson", "RMSE"]
+    assert list(scores) == ["Spearman", "Pearson", "RMSE", "MAE"]
     found = kft.predict(model, data.test.inputs)
     test = zip(found, data.test.targets, data.test.masks, strict=True)
     apart = np.concatenate([answer[mask, 0] - row[mask] for answer, row, mask in test])

@@ -145,7 +145,7 @@ def test_a_table_may_lack_values(folder):
     # Marks that nobody has named are said, and words that may be names are asked about.
     rows = [(name, -99 if i > 15 else i / 7, 1, "") for i, name in enumerate(files)]
     read = data.read_images(table(path, rows))
-    assert "-99 stands in 4 of 20" in " ".join(read.notes)
+    assert "-99 is in 4 of 20" in " ".join(read.notes)
     read = data.read_images(path, missing=("-99.0",), dropna=True, split=None)
     assert read.train.targets.tolist() == [i / 7 for i in range(16)]
     rows = [(name, "na" if i > 9 else "b", 1, "") for i, name in enumerate(files)]
@@ -241,11 +241,15 @@ TABLES = {
         {"target": "area"},
         "`target` is 'area', which is not",
     ),
-    "no split": ([("star/1.png", 1, 0, "")], {"split": "fold"}, "`split` must be .*got 'fold'"),
+    "no split": (
+        [("star/1.png", 1, 0, "")],
+        {"split": "fold"},
+        "`split` must be .*received 'fold'",
+    ),
     "word": (
         [("star/1.png", 1, 0, ""), ("star/2.png", "big", 0, "")],
         {},
-        "line 3: column 'y' is 'big', while other lines hold numbers",
+        "line 3: column 'y' is 'big', but other lines hold numbers",
     ),
     "cluster": ([("star/1.png", 1, 0, "")], {"split": "cluster"}, "which is for sequences"),
     "residues": ([("star/1.png", 1, 0, "")], {"task": "residue_classification"}, "for images"),

@@ -163,7 +163,7 @@ def checked(sequences: Any, name: str = "sequences") -> list[str]:
     for i, sequence in enumerate(sequences):
         if not isinstance(sequence, str):
             raise TypeError(
-                f"`{name}[{i}]` must be a string of residues, got {sequence!r:.40} "
+                f"`{name}[{i}]` must be a string of residues, received {sequence!r:.40} "
                 f"({type(sequence).__name__})."
             )
     return sequences

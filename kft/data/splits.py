@@ -231,7 +231,7 @@ def cluster(sequences: Sequence[str], k: int = KMER, threshold: float = SHARED) 
     """
     if k < 1 or not 0 < threshold <= 1:
         raise ValueError(
-            f"`k` must be at least 1 and `threshold` in (0, 1]; got {k} and {threshold}."
+            f"`k` must be at least 1 and `threshold` in (0, 1]; received {k} and {threshold}."
         )
     words = [kmers(compared(sequence), k) for sequence in checked(sequences)]
     unplaced = defaultdict(set)  # word -> sequences that have it and no cluster yet
@@ -282,7 +282,7 @@ def _check_fractions(fractions):
     if fractions.shape != (3,) or not (fractions > 0).all() or not np.isclose(fractions.sum(), 1):
         raise ValueError(
             "`fractions` must be three positive numbers of sum 1, for train, valid and test, as "
-            f"{FRACTIONS}; got {fractions.tolist()}."
+            f"{FRACTIONS}; received {fractions.tolist()}."
         )
     return fractions
 
@@ -323,7 +323,7 @@ def _named(groups):
     """Return the groups as an array; None is not a name."""
     groups = np.asarray(groups)
     if groups.ndim != 1:
-        raise TypeError(f"`groups` must hold one name per record, got {groups!r:.60}.")
+        raise TypeError(f"`groups` must hold one name per record, received {groups!r:.60}.")
     if groups.dtype == object and any(name is None for name in groups):
         i = next(i for i, name in enumerate(groups) if name is None)
         raise TypeError(f"`groups` of record {i} is None; name the group of each record.")
@@ -333,5 +333,5 @@ def _named(groups):
 def _generator(seed):
     """Return numpy's generator; None would draw another split in every run."""
     if not isinstance(seed, int | np.integer):
-        raise TypeError(f"`seed` must be an integer, got {seed!r}; 0 will do.")
+        raise TypeError(f"`seed` must be an integer, received {seed!r}; 0 will do.")
     return np.random.default_rng(seed)

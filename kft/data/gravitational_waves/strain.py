@@ -412,10 +412,10 @@ def _tiles(
 def _check_strain(strain: Any, sample_rate: Any) -> tuple[np.ndarray, int]:
     strain = np.asarray(strain)
     if strain.dtype.kind not in "fiu":
-        raise TypeError(f"`strain` must be an array of real numbers, got {strain.dtype}.")
+        raise TypeError(f"`strain` must be an array of real numbers, received {strain.dtype}.")
     if strain.ndim != 1:
         raise ValueError(
-            f"`strain` must have one dimension, the samples of one detector; got the shape "
+            f"`strain` must have one dimension, the samples of one detector; received the shape "
             f"{strain.shape}. Call spectrogram once per detector."
         )
     if (
@@ -425,7 +425,7 @@ def _check_strain(strain: Any, sample_rate: Any) -> tuple[np.ndarray, int]:
     ):
         raise ValueError(
             f"`sample_rate` must be a whole number of Hz, at least {RATE}, as images reach "
-            f"{HIGHEST:g} Hz; got {sample_rate!r}. Published strain comes at 4096 and 16384 Hz."
+            f"{HIGHEST:g} Hz; received {sample_rate!r}. Published strain has 4096 and 16384 Hz."
         )
     rate = int(float(sample_rate))
     if len(strain) < SHORTEST * rate:

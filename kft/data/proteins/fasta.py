@@ -80,12 +80,12 @@ def checked_path(path: Any) -> Path:
         >>> checked_path(None)
         Traceback (most recent call last):
         ...
-        TypeError: `path` must be the path of a file, got None.
+        TypeError: `path` must be the path of a file, received None.
     """
     try:
         path = Path(path)
     except TypeError:
-        raise TypeError(f"`path` must be the path of a file, got {path!r:.60}.") from None
+        raise TypeError(f"`path` must be the path of a file, received {path!r:.60}.") from None
     if not path.is_file():
         raise FileNotFoundError(f"`path` is {path}, which is not a file; check the name.")
     return path
@@ -126,7 +126,7 @@ def parse_fasta(lines: Iterable[str], origin: Any) -> Iterator[Record]:
             name, header_line, pieces = line[1:].strip(), number, []
         elif name is None:
             raise ValueError(
-                f"{origin}, line {number}: expected a header that begins with '>', got "
+                f"{origin}, line {number}: expected a header that begins with '>', received "
                 f"{line[:40]!r}; is this a FASTA file?"
             )
         else:
