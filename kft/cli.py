@@ -17,6 +17,7 @@ app = typer.Typer(
 Fasta = Annotated[Path, typer.Argument(help="FASTA file, plain or gzipped.")]
 Out = Annotated[Path, typer.Argument(help="File to write: .csv or .npz.")]
 BatchSize = Annotated[int, typer.Option(help="Largest number of proteins per batch.")]
+Pooling = Annotated[Literal["mean", "cls"], typer.Option(help="How residues are pooled.")]
 MaxLength = Annotated[int | None, typer.Option(help="Residues to keep of each protein.")]
 
 
@@ -25,7 +26,7 @@ def embed(
     fasta: Fasta,
     out: Out,
     backbone: Annotated[str, typer.Option(help="Published name, folder or file.")],
-    pooling: Annotated[Literal["mean", "cls"], typer.Option(help="mean or cls.")] = "mean",
+    pooling: Pooling = "mean",
     batch_size: BatchSize = 32,
     max_length: MaxLength = None,
 ) -> None:

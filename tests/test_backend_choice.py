@@ -190,7 +190,7 @@ def test_every_public_name_resolves_and_is_listed():
             assert value.__doc__
     assert dir(kft) == kft.__all__
     assert kft.batches.__name__ == "batches"
-    assert kft.heads.__name__ == "kft.heads"
+    assert kft.heads.__name__ == "kft.models.heads"
 
 
 def test_an_unknown_name_lists_the_known():

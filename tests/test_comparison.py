@@ -188,7 +188,7 @@ def test_a_seed_that_fails_does_not_lose_the_others(backbone, data, tmp_path, mo
 
 @pytest.mark.once
 def test_a_full_disk_is_said_and_loses_nothing(backbone, data, tmp_path, monkeypatch, capsys):
-    def put(self, found, **run):
+    def put(self, found, settings):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(runs.Store, "put", put)

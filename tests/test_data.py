@@ -205,9 +205,10 @@ def test_secondary_structure_numbers_and_records():
 
 
 def test_unknown_name_lists_the_valid_ones_and_guesses():
-    with pytest.raises(ValueError, match=r"amp, digits, .*; received 'gb2'.*'gb1'"):
+    with pytest.raises(ValueError, match=r"amp, chains, .*; received 'gb2'.*'gb1'"):
         data.load("gb2")
-    proteins, images = ("amp", "gb1", "secondary_structure"), ("digits", "gravitational_waves")
+    proteins = ("amp", "chains", "gb1", "secondary_structure")
+    images = ("digits", "gravitational_waves")
     assert data.names() == sorted([*proteins, *images])
 
 

@@ -91,18 +91,18 @@ def test_every_public_function_of_the_reference_has_a_docstring():
 
 # The form of docstrings, and types ----------------------------------------------------------------
 
-# Packages in which not all public functions are in this form yet.
+# Modules in which not all public functions are in this form yet.
 NOT_YET = (
-    "kft.backbones.",
+    "kft.backbones.batch_order",
+    "kft.backbones.checkpoints.filling",
+    "kft.backbones.composite",
+    "kft.backbones.copies",
+    "kft.backbones.esm2.",
+    "kft.backbones.token_table",
+    "kft.backbones.vision.",
     "kft.comparison.",
-    "kft.data.columns",
-    "kft.data.dataset",
-    "kft.data.sequences",
-    "kft.data.splits",
+    "kft.data.inputs",
     "kft.data.tables",
-    "kft.evaluation.baselines",
-    "kft.evaluation.metrics",
-    "kft.inference.",
     "kft.lora.",
     "kft.models.",
     "kft.training.",

@@ -155,3 +155,11 @@ def test_nothing_to_draw():
     nothing = Interval(np.nan, np.nan, np.nan)
     with pytest.raises(ValueError, match="at least one method with a score"):
         plot_comparison([Point("a", "strategy", 1.0, nothing, [])])
+
+
+def test_predictions_that_come_with_the_data_are_not_recommended():
+    given = row("PSIPRED prediction of the package", 0.99, 0.1, "baseline", given=True)
+    found = comparison(PROBE, given)
+    assert found.best is PROBE and found.recommended is PROBE
+    assert "PSIPRED prediction of the package: these predictions come with" in found.recommendation
+    assert given.name in found.to_frame().index

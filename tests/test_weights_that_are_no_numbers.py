@@ -255,10 +255,12 @@ def test_keras_files(value, tmp_path):
     bias = model.backbone.stages[1].query.bias
     bias.assign(np.full(bias.shape, value))
     model.save(tmp_path / "bad.keras")
-    with pytest.raises(ValueError, match=r"bad\.keras: block_0/query/bias hold values"):
+    with pytest.raises(ValueError, match=r"bad\.keras: block_0/query/bias hold NaN or infinity"):
         load_saved(tmp_path / "bad.keras")
     (tmp_path / "a.fasta").write_text(">one\nMKTAYI\n")
     files = [str(tmp_path / name) for name in ("bad.keras", "a.fasta", "out.csv")]
     done = CliRunner().invoke(app, ["predict", *files])
-    assert done.exit_code and "block_0/query/bias hold values" in done.output + str(done.exception)
+    assert done.exit_code and "block_0/query/bias hold NaN or infinity" in done.output + str(
+        done.exception
+    )
     assert not (tmp_path / "out.csv").exists()

@@ -29,7 +29,7 @@ class Composite(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        vars(self)["_exchanged"], vars(self)["_frozen_parts"] = exchanged or {}, frozen_parts
+        self.__dict__["_exchanged"], self.__dict__["_frozen_parts"] = exchanged or {}, frozen_parts
 
     def part(self, layer: keras.Layer) -> keras.Layer:
         """Return a part, or the one with adapters that the config has in its place."""

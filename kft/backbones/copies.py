@@ -113,8 +113,8 @@ def flags(model: keras.Model) -> dict[str, Any]:
         if weight.layer.trainable and not _adapters(weight.layer) and _is_frozen_alone(weight)
     ]
     frozen = [path for path, layer in everything.items() if not layer.trainable]
-    found = {"frozen_layers": frozen, "frozen_weights": weights_alone}
-    found = {key: paths for key, paths in found.items() if paths}
+    both = {"frozen_layers": frozen, "frozen_weights": weights_alone}
+    found: dict[str, Any] = {key: paths for key, paths in both.items() if paths}
     if found and not any(by_hand(model).values()):
         found["marked_by_kft"] = True
     return found

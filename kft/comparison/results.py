@@ -49,6 +49,8 @@ class Row:
         memory: Peak memory of the process in the first training, in bytes; None for baselines.
         error: Error of a seed that failed, or None.
         shuffles: Whether it was trained on shuffled labels; if so, it is never recommended.
+        given: Whether its predictions come with the data set; there are none for new records, so it
+            is never recommended.
         predictions: List of the predictions for the test split, one array per seed.
         constant: Number of seeds that predict (nearly) the same for every record. Their scores are
             in the table, but the method is not recommended because of them.
@@ -63,6 +65,7 @@ class Row:
     memory: int | None = None
     error: str | None = None
     shuffles: bool = False
+    given: bool = False
     predictions: list = field(default_factory=list, repr=False)
     constant: int = 0
 
@@ -105,7 +108,7 @@ class Comparison:
         return [
             row
             for row in self.rows
-            if not (row.shuffles or row.collapsed)
+            if not (row.shuffles or row.given or row.collapsed)
             if row.scores and not math.isnan(self.score(row).value)
         ]
 
@@ -237,6 +240,12 @@ class Comparison:
                 f"Predictions hardly vary: {', '.join(constant)}. Such a training has collapsed "
                 f"and is not recommended, even with a high score: try a lower learning rate or "
                 f"more epochs."
+            )
+        given = [row.name for row in self.rows if row.given and row.scores]
+        if given:
+            sentences.append(
+                f"{', '.join(given)}: these predictions come with the data set. There are none for "
+                f"new records, so they are shown but not recommended."
             )
         if len(self.seeds) == 1:
             sentences.append(

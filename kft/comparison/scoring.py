@@ -130,6 +130,7 @@ def baseline_rows(
             fitted.parameters,
             fitted.parameters,
             fitted.seconds,
+            given=fitted.given,
             predictions=[predictions],
         )
         rows.append(row)

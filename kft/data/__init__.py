@@ -20,6 +20,7 @@ from kft.data.images.digits import load_digits
 from kft.data.images.folders import read_images
 from kft.data.inputs import Encoder, InputKind
 from kft.data.proteins.amp import load_amp
+from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
 from kft.data.proteins.flip import load_gb1, load_secondary_structure
 from kft.data.tables import read_csv
@@ -42,6 +43,7 @@ __all__ = [
 
 LOADERS: dict[str, Callable[..., Dataset]] = {
     "amp": load_amp,
+    "chains": load_chains,
     "digits": load_digits,
     "gb1": load_gb1,
     "gravitational_waves": load_gravitational_waves,
@@ -57,7 +59,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['amp', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure']
+        ['amp', 'chains', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure']
     """
     return list(LOADERS)
 

@@ -40,8 +40,8 @@ def kind_of(inputs: Sequence[Any]) -> InputKind:
     """Return the kind of inputs by their Python types. Nothing else in kft decides it.
 
     Args:
-        inputs: List of N inputs. Strings are sequences. So is what fits no other kind, such as
-            None: encoders say what is wrong with it.
+        inputs: List of N inputs. Strings are sequences. So is what fits no other kind, such as an
+            input that is None: encoders say what is wrong with it.
 
     Example:
         >>> kind_of(["MKTAYI", "GSS"]), kind_of([np.zeros((8, 8))]), kind_of([np.zeros(3)])

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 RECORD_TASKS = tuple(task for task in Task if not task.per_residue)
 RESIDUE_TASKS = tuple(task for task in Task if task.per_residue)
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+PUBLISHED = " prediction"  # last word of the fields of `parameters` with one of another program
 STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
 
 
@@ -55,6 +56,8 @@ class Baseline:
         seconds: Wall-clock time to choose the penalty, fit and predict.
         parameters: Number of fitted coefficients, intercepts included.
         penalty: Strength of the L2 penalty that did best on the validation split; None if none.
+        given: Whether the predictions come with the data set, so that there are none for new
+            records.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Baseline:
     seconds: float
     parameters: int
     penalty: float | None = None
+    given: bool = False
 
 
 def constant(data: Dataset) -> Baseline:
@@ -274,6 +278,57 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
     return replace(fitted, predictions=predictions, seconds=time.perf_counter() - start)
 
 
+def published(data: Dataset, field: str) -> Baseline:
+    """Return the prediction of another program that comes with the data set.
+
+    Args:
+        data: A data set with a class per residue. The `parameters` of its test split hold a string
+            per chain in this field, with a letter, the name of a class, per residue.
+        field: Name of the field, such as "PSIPRED prediction".
+
+    Returns:
+        Baseline: probability 1 for the class predicted; nothing is fitted.
+
+    Raises:
+        ValueError: If the task is another, there is no test split or no such field, or a string
+            does not have the name of a class for each residue.
+
+    Example:
+        >>> from kft.data import Dataset, Split
+        >>> rows = np.array([("CCH",)], dtype=[("PSIPRED prediction", "U3")])
+        >>> chains = Split(["AAG"], [[0, 1, 1]], parameters=rows)
+        >>> toy = Dataset("toy", "residue_classification", chains, None, chains, source="typed in",
+        ...               licence="none", citation="", checksum="", classes=("C", "H"))
+        >>> published(toy, "PSIPRED prediction").predictions[0].argmax(axis=1)
+        array([0, 0, 1])
+    """
+    start = time.perf_counter()
+    _check(data, [Task.RESIDUE_CLASSIFICATION])
+    test, names, fields = _test(data), data.classes or (), _published_fields(data)
+    if test.parameters is None or field not in fields:
+        raise ValueError(
+            f"field must be a prediction in the parameters of the test split of {data.name!r} "
+            f"({', '.join(fields) or 'it has none'}), received {field!r}"
+        )
+    one_hot_rows = dict(zip(names, np.eye(len(names)), strict=True))
+    predictions = []
+    for chain, letters in zip(test.inputs, test.parameters[field], strict=True):
+        if len(letters) != len(chain) or not set(letters) <= set(names):
+            raise ValueError(
+                f"{field!r} must have one of the letters {', '.join(names)} for each of the "
+                f"{len(chain)} residues of {chain[:20]}..., received {letters!r}"
+            )
+        predictions.append(np.array([one_hot_rows[letter] for letter in letters]))
+    seconds = time.perf_counter() - start
+    return Baseline(f"{field} of the package", predictions, seconds, parameters=0, given=True)
+
+
+def _published_fields(data: Dataset) -> list[str]:
+    parameters = getattr(data.test, "parameters", None)
+    names = () if parameters is None else parameters.dtype.names or ()
+    return [name for name in names if name.endswith(PUBLISHED)]
+
+
 def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     """Return the baselines that suit the data, the simplest first.
 
@@ -285,7 +340,8 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         regression on sequences of one length, composition for all else; and 3-mers. (3-mers see
         what one-hot cannot: mutations that meet within three residues. On GB1 they are the
         stronger of the two.) For residue tasks the constant predictor, the residue alone, and the
-        window of 15. For images the constant predictor and the nearest neighbours.
+        window of 15, and for a class per residue the predictions that come with the data set. For
+        images the constant predictor and the nearest neighbours.
 
     Raises:
         ValueError: The task is unknown, there is no test split, or the masks mark no residue.
@@ -295,7 +351,9 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     """
     task = _check(data, Task)
     if task.per_residue:
-        return {"constant": constant, "residue": partial(window, width=1), "window": window}
+        fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
+        fields = _published_fields(data) if task == Task.RESIDUE_CLASSIFICATION else []
+        return fits | {field: partial(published, field=field) for field in fields}
     possible = task.baselines(getattr(data, "input_kind", None) or kind_of(data.train.inputs))
     if "one_hot" in possible:
         aligned = task.target == "number" and len(_lengths(data)) == 1

@@ -12,11 +12,11 @@ from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.lora.owned import (
     adapted,
-    beside,
     check_unmerged,
     claim_unfrozen,
     head_of,
     head_settings,
+    heads_on,
     hold,
     names,
 )
@@ -43,8 +43,8 @@ def add_lora(
     rslora: bool = False,
     dora: bool = False,
     bias: Literal["none", "lora_only", "all"] = "none",
-    ranks: Mapping[Any, int] | None = None,
-    alphas: Mapping[Any, float] | None = None,
+    ranks: dict[Any, int] | None = None,
+    alphas: dict[Any, float] | None = None,
     seed: int = 0,
 ) -> list[str]:
     """Add low-rank adapters to layers (Hu et al. 2021) and freeze all but these and the head.
@@ -134,7 +134,7 @@ def install(
         if not isinstance(layer, Adapted):
             (kind_of(layer) or LoRAWhole).attach(layer)
         layer.add_adapter(name, setting, rng)
-    for layer in beside(model, [everything[path] for path in settings]):
+    for layer in heads_on(model, [everything[path] for path in settings]):
         hold(layer, name)
     guard_configs(model)
     activate(model, name)
@@ -160,7 +160,7 @@ def activate(model: keras.Model, name: str) -> None:
 def _use(model, weights):
     """Make adapters active in the model and in the heads of others on the same layers."""
     holders = [layer for _, layer in adapted(model)]
-    for layer in [*holders, *(x for x in beside(model, holders) if isinstance(x, Adapted))]:
+    for layer in [*holders, *(x for x in heads_on(model, holders) if isinstance(x, Adapted))]:
         layer.use(weights)
 
 
@@ -296,7 +296,7 @@ def remove(model: keras.Model, name: str | None = None) -> None:
         check_unmerged(model)
     merged = any(layer.merged for _, layer in in_model)
     holders = [layer for _, layer in in_model]
-    holders += [x for x in beside(model, holders) if isinstance(x, Adapted) and x not in holders]
+    holders += [x for x in heads_on(model, holders) if isinstance(x, Adapted) and x not in holders]
     for layer in holders:
         if name in layer.adapters:
             layer.remove_adapter(name)

@@ -9,6 +9,7 @@ Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
 
 import functools
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -230,7 +231,7 @@ class LoRAWhole(Adapted):
 
 
 @functools.cache
-def whole(base: type) -> type:
+def whole(base: Any) -> Any:
     """Return the subclass of a class of layers that also holds copies of all weights."""
     of = {"base_class": base, "call": base.call, "__doc__": base.__doc__}
     made = type(f"LoRAWhole{base.__name__}", (LoRAWhole, base), of)
@@ -260,6 +261,18 @@ def kind_of(layer: keras.Layer) -> type[Adapted] | None:
     if isinstance(layer, Adapted):
         return type(layer)
     return next((kind for kind in KINDS if type(layer) is kind.base_class), None)
+
+
+def sizes_of(layer: keras.Layer) -> tuple[int, int]:
+    """Return (I, O) of a layer that can hold adapters.
+
+    Raises:
+        TypeError: A layer that cannot.
+    """
+    kind = kind_of(layer)
+    if kind is None:
+        raise TypeError(f"{layer.path} is a {type(layer).__name__}, which cannot hold adapters.")
+    return kind.sizes_of(layer)
 
 
 def bias_size(layer: keras.Layer) -> int:

@@ -121,8 +121,12 @@ class Adapted:
     matrix = "kernel"  # the attribute that holds W
     base_class: type  # the layer's class without adapters
 
+    path: str
     adapters: dict[str, Adapter]
     active: dict[str, float]
+    _in_place: dict[str, float]  # adapters whose copies of weights are in the layer itself
+    _base: list[np.ndarray] | None  # the base's weights, while such copies are in their place
+    _before: dict[str, np.ndarray] | None  # weights before merging
 
     def __init__(self, *args, adapters=None, active=None, merged=False, **kwargs):
         super().__init__(*args, **kwargs)
@@ -383,7 +387,7 @@ class Adapted:
     def base_values(self) -> dict[str, np.ndarray]:
         """Return {path: array} of the layer's own weights as they are without adapters."""
         if self._in_place:
-            return dict(zip((v.path for v in self.base_weights()), self._base, strict=True))
+            return dict(zip((v.path for v in self.base_weights()), self._base or (), strict=True))
         values = {v.path: ops.convert_to_numpy(v) for v in self.base_weights()}
         return values | self.before_merging()
 

@@ -131,7 +131,7 @@ def _active(model):
     return {n: weight for _, layer in adapted(model) for n, weight in layer.active.items()}
 
 
-def beside(model: keras.Model, changed: Iterable[keras.Layer]) -> list[keras.Layer]:
+def heads_on(model: keras.Model, changed: Iterable[keras.Layer]) -> list[keras.Layer]:
     """Return the layers of heads that other models have on changed layers.
 
     Args:

@@ -29,8 +29,8 @@ def settings_for(
     rslora: bool = False,
     dora: bool = False,
     bias: Literal["none", "lora_only", "all"] = "none",
-    ranks: Mapping[Any, int] | None = None,
-    alphas: Mapping[Any, float] | None = None,
+    ranks: dict[Any, int] | None = None,
+    alphas: dict[Any, float] | None = None,
 ) -> dict[str, Settings]:
     """Compute the settings of the adapters that `kft.add_lora` would add; nothing is changed.
 
@@ -104,7 +104,7 @@ def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:
             f"targets {targets!r} match {listed(matched, 3)}, which belongs to the head: the head "
             f"is trained in full, without adapters. Name layers of the backbone."
         )
-    chosen = {}
+    chosen: dict[str, keras.Layer] = {}
     for path in outside:
         within = [p for p in inside if path in ancestors(p) and why_not(everything[p]) is None]
         if not within and (reason := why_not(everything[path])):
@@ -133,8 +133,8 @@ def for_layers(setting: Settings, chosen: Mapping[str, keras.Layer]) -> dict[str
 def with_patterns(
     model: keras.Model,
     settings: Mapping[str, Settings],
-    ranks: Mapping[Any, int] | None,
-    alphas: Mapping[Any, float] | None,
+    ranks: dict[Any, int] | None,
+    alphas: dict[Any, float] | None,
 ) -> dict[str, Settings]:
     """Return settings with the rank and alpha that patterns give to some of the layers.
 
@@ -148,7 +148,8 @@ def with_patterns(
         ValueError: A pattern that matches none of the layers, or a value out of range.
     """
     settings = dict(settings)
-    for name, patterns in (("rank", ranks), ("alpha", alphas)):
+    given: tuple[tuple[str, dict | None], ...] = (("rank", ranks), ("alpha", alphas))
+    for name, patterns in given:
         for pattern, value in by_pattern(f"{name}s", patterns):
             matched = [path for path, _ in find(model, pattern)]
             hits = [p for p in settings if p in matched or set(ancestors(p)) & set(matched)]

@@ -11,6 +11,7 @@ from kft.plots.images import plot_reconstructions
 from kft.plots.learning_curve import plot_learning_curve
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
+from kft.plots.secondary_structure import plot_secondary_structure
 from kft.plots.style import save_figure
 from kft.plots.training import plot_learning_rates, plot_pretraining
 
@@ -25,5 +26,6 @@ __all__ = [
     "plot_reconstructions",
     "plot_regression",
     "plot_scaling",
+    "plot_secondary_structure",
     "save_figure",
 ]

@@ -93,7 +93,7 @@ def plot_regression(
     seed: int = 0,
     groups: ArrayLike | None = None,
 ) -> tuple[Figure, str]:
-    """Draw measured against predicted values, and the Spearman correlation beside baselines.
+    """Draw measured against predicted values, and the Spearman correlation of model and baselines.
 
     Args:
         targets: Array (N,) of measured values.

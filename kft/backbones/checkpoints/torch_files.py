@@ -310,7 +310,7 @@ def _carries_code(what: str) -> CheckpointError:
 
 # --------------------------------------------------------------------- the opcodes of a pickle
 
-_CONSTANTS = {
+_CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
@@ -346,6 +346,7 @@ def _run(stream: Any, storage: _StorageReader = _no_storage) -> Any:
     """
     stack: list = []
     memo: dict[int, Any] = {}
+    argument: Any
     for opcode, argument, _ in pickletools.genops(stream):
         match opcode.name:
             case "PROTO" | "FRAME":
@@ -369,7 +370,8 @@ def _run(stream: Any, storage: _StorageReader = _no_storage) -> Any:
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "GLOBAL":
-                stack.append(_find(*argument.split(" ", 1), stack))
+                module, name = argument.split(" ", 1)
+                stack.append(_find(module, name, stack))
             case "BINPERSID":
                 stack.append(_persistent(stack.pop(), storage))
             case name if name in _CONSTRUCTIONS:
@@ -477,7 +479,7 @@ def _setitems(stack: list) -> None:
     _set_items(stack[-1], flat)
 
 
-_CONSTRUCTIONS: dict[str, Callable[[list], None]] = {
+_CONSTRUCTIONS: dict[str, Callable[[list], object]] = {
     "TUPLE": lambda stack: stack.append(tuple(_pop_mark(stack))),
     "TUPLE1": _tuple_of(1),
     "TUPLE2": _tuple_of(2),

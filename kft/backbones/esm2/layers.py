@@ -158,13 +158,13 @@ class MaskedLMHead(Composite):
     def __init__(self, width: int, lender: str | None = None, **kwargs):
         super().__init__(**kwargs)
         self.width = width
-        vars(self)["lender"] = lender
+        self.__dict__["lender"] = lender
         self.dense = self.part(dense(width, "dense", self.dtype_policy))
         self.norm = self.part(norm("norm", self.dtype_policy))
 
     def borrow(self, embedding: TokenEmbedding) -> "MaskedLMHead":
         """Read the table of this layer from now on; the table stays a weight of the layer."""
-        vars(self)["lender"] = embedding  # set here, so that Keras does not track it
+        self.__dict__["lender"] = embedding  # set here, so that Keras does not track it
         return self
 
     def build(self, x_shape):

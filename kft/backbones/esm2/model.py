@@ -104,7 +104,7 @@ class ESM2(Copied):
         hidden_width = hidden_width or 4 * width
         frequencies = tuple(frequencies or rotary_frequencies(width // num_heads))
         dtype = keras.dtype_policies.get(dtype).name
-        config = {
+        config: dict[str, Any] = {
             "num_blocks": num_blocks,
             "width": width,
             "num_heads": num_heads,
@@ -133,7 +133,7 @@ class ESM2(Copied):
         super().__init__({"token_ids": token_ids}, stages[-1](x), name=name, **kwargs)
 
         self.width, self._config = width, config
-        vars(self)["_exchanged"] = inside
+        self.__dict__["_exchanged"] = inside
         self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
 
     @property

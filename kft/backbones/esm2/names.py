@@ -41,7 +41,7 @@ _REST = {
 HEADS = {"lm_head": "masked_lm", "contact_head": "contacts"}
 
 # Heads of kft that Hugging Face has too: PEFT's task type, and {part of the head: module}.
-_TASKS = {
+_TASKS: dict[str, tuple[str | None, dict[str | None, str]]] = {
     "EsmClassification": (
         "SEQ_CLS",
         {"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
@@ -91,9 +91,9 @@ def module_names(
         language_model: Whether the model is the masked language model.
     """
     task, parts = _TASKS.get(type(head).__name__, (None, {}))
-    keys = {}
+    keys: dict[str, str] = {}
     for part, module in parts.items():
-        path = f"{head_path}/{part or head.last}"
+        path = f"{head_path}/{part or getattr(head, 'last', '')}"
         keys |= {f"{path}/kernel": f"{module}.weight", f"{path}/bias": f"{module}.bias"}
     return ModuleNames(
         names={path: name for path in paths if (name := _module(path)) is not None},

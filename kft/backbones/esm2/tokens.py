@@ -128,8 +128,10 @@ def encode(
 
 
 # What an encoder states about itself, see `kft.data.inputs.Encoder`.
-encode.input_kind = InputKind.SEQUENCE
-encode.specials = (1, 1)  # <cls> and <eos>
-encode.pad = {"token_ids": PAD}
-encode.check = None
-encode.changes = forms.changes
+vars(encode).update(
+    input_kind=InputKind.SEQUENCE,
+    specials=(1, 1),  # <cls> and <eos>
+    pad={"token_ids": PAD},
+    check=None,
+    changes=forms.changes,
+)

@@ -118,7 +118,7 @@ def from_fair(checkpoint: Any, contacts: Any, source: str, dtype: str | None = N
     try:
         cfg = checkpoint["cfg"]["model"]
         sizes = {ours: cfg[theirs] for ours, theirs in FAIR_SIZES.items()}
-        tensors = dict(checkpoint["model"]) | dict(contacts["model"] if contacts else {})
+        arrays = dict(checkpoint["model"]) | dict(contacts["model"] if contacts else {})
     except (KeyError, TypeError) as error:
         keys = sorted(checkpoint) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(
@@ -126,7 +126,7 @@ def from_fair(checkpoint: Any, contacts: Any, source: str, dtype: str | None = N
             f"{', '.join(FAIR_SIZES.values())}, and model; found {keys}. ESM-1 and ESM-1b files "
             f"are another architecture."
         ) from error
-    tensors = Tensors.of(tensors, source=source)
+    tensors = Tensors.of(arrays, source=source)
     names = {re.sub(r"^encoder\.(sentence_encoder\.)?", "", name): name for name in tensors}
     return _filled(sizes, tensors, names, "FAIR", source, dtype)
 

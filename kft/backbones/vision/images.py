@@ -122,10 +122,11 @@ class ImageEncoder:
         names = names or [f"images[{i}]" for i in range(len(images))]
         if not images:
             raise ValueError("images is empty: give at least one.")
+        mean, std = np.array(self.mean, "float32"), np.array(self.std, "float32")
         encoded = np.empty((len(images), *self.size, 3), dtype="float32")
         for row, image, name in zip(encoded, images, names, strict=True):
             pixels = self._cut(read_pixels(image, name, self.value_range))
-            row[...] = (pixels - np.float32(self.mean)) / np.float32(self.std)
+            row[...] = (pixels - mean) / std
         return {"images": encoded}
 
     def check(self, images: Sequence[Any], names: Sequence[str]) -> None:
@@ -160,10 +161,11 @@ class ImageEncoder:
         resize, ratio = self.resize, max(size) / max(self.size)
         if isinstance(resize, tuple):
             pairs = zip(resize, self.size, size, strict=True)
-            resize = tuple(max(round(r * new / old), new) for r, old, new in pairs)
+            height, width = (max(round(r * new / old), new) for r, old, new in pairs)
+            resize = height, width
         elif resize is not None:
             resize = max(round(resize * ratio), *size)
-        return replace(self, size=tuple(size), resize=resize)
+        return replace(self, size=(size[0], size[1]), resize=resize)
 
     @staticmethod
     def _pair(size):

@@ -49,7 +49,8 @@ class PatchEmbedding(keras.layers.Layer):
     @property
     def grid(self) -> tuple[int, int]:
         """Number of patches from top to bottom and from left to right."""
-        return tuple(side // self.patch_size for side in self.image_size)
+        height, width = self.image_size
+        return height // self.patch_size, width // self.patch_size
 
     @property
     def length(self) -> int:

@@ -45,7 +45,7 @@ def oriented(array: np.ndarray, variable: keras.Variable, path: str) -> np.ndarr
             # (out, in, h, w) -> (h, w, in, out); depthwise (C, 1, h, w) -> (h, w, C, 1)
             array = array.transpose((2, 3, 0, 1) if _is_depthwise(path) else (2, 3, 1, 0))
         else:
-            array = array.T  # (out, in) -> (in, out), then heads are told apart
+            array = array.T  # (out, in) -> (in, out), then split into heads
     return array.reshape(variable.shape)
 
 

@@ -73,7 +73,10 @@ class VisionBackbone(Copied):
         super().__init__({"images": images}, features, name=name)
         self.width = features.shape[-1]
         # Set here, so that Keras does not track it.
-        vars(self)["_config"], vars(self)["_stages"] = config, [stage.name for stage in stages]
+        self.__dict__["_config"], self.__dict__["_stages"] = (
+            config,
+            [stage.name for stage in stages],
+        )
         self.image_size, self.classes = tuple(config["image_size"]), tuple(config["classes"])
         self.encode = ImageEncoder(**config["preprocessing"])
         restore(self._by_path(), exchanged or {})
@@ -171,7 +174,7 @@ class ImageClassifier(Copied):
         super().__init__(backbone.input, dense(read(backbone.output)), name="classifier")
         # The backbone itself must not be an attribute: it refers to this model, and Keras's
         # loading follows every circle.
-        vars(self)["_serialized"] = lambda: keras.saving.serialize_keras_object(backbone)
+        self.__dict__["_serialized"] = lambda: keras.saving.serialize_keras_object(backbone)
 
     def get_config(self):
         return {"backbone": self._serialized(), **flags(self)}
@@ -365,7 +368,7 @@ def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
         raise ValueError(
             f"image_size must be one or two integers above 0, received {image_size!r}."
         )
-    return tuple(map(int, pair))  # JSON cannot hold numpy's integers
+    return int(pair[0]), int(pair[1])  # JSON cannot hold numpy's integers
 
 
 def _config(about, classes, preprocessing, statistics):

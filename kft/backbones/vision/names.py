@@ -94,15 +94,16 @@ def module_names(
     """
     family = config["family"]
     block = modules_of_block(family, config["swiglu"])
-    names, older = {}, {}
+    names: dict[str, str | tuple[str, ...]] = {}
+    older: dict[str, str] = {}
     for path in paths:
         found = re.fullmatch(r"block_(\d+)/(.*)", path)
         module = block.get(_COUNTED.get(found[2], found[2])) if found else REST.get(path)
         if module is None:
             continue
-        names[path] = f"{stem(family)}.{found[1]}.{module}" if found else module
-        if found and module == SWIGLU["mlp/weights_in"]:
-            names[path] = tuple(names[path].replace("weights_in", part) for part in GATED)
+        name = f"{stem(family)}.{found[1]}.{module}" if found else module
+        gated = module == SWIGLU["mlp/weights_in"]
+        names[path] = tuple(name.replace("weights_in", x) for x in GATED) if gated else name
         if found:
             for old, new in _OLDER:
                 module = module.replace(new, old)

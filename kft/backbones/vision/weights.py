@@ -130,7 +130,7 @@ def preprocessing_of(
         ValueError: A step that is not known.
     """
     # The defaults of the three classes, for what an old file leaves out.
-    usual = {
+    usual: dict[str, Any] = {
         "vit": {"size": image_size, "resample": 2, "statistics": HALF, "crop": None},
         "deit": {"size": 256, "resample": 3, "statistics": IMAGENET, "crop": image_size},
         "dinov2": {

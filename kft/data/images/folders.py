@@ -153,8 +153,10 @@ def _read(
         return _read_folder(path)
     check_arguments("random", None, task)
     table = Table(path, None, missing, decimal)
-    by_column = split not in (None, "random") and split in table.header
-    table.settle(columns | ({"split": str(split)} if by_column else {}), dropna)
+    used = dict(columns)
+    if split not in (None, "random") and split in table.header:
+        used["split"] = str(split)
+    table.settle(used, dropna)
     return _read_table(table, columns, task)
 
 

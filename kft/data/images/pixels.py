@@ -56,7 +56,7 @@ def opened(path: str | os.PathLike[str], decode: bool = True) -> Picture:
     except FileNotFoundError:
         raise
     except UnidentifiedImageError as error:
-        raise ValueError("not an image that Pillow knows") from error
+        raise ValueError("not an image format that Pillow reads") from error
     except _Stack as error:
         raise ValueError(str(error)) from None
     except Image.DecompressionBombError as error:

@@ -75,11 +75,11 @@ def save_adapter(model: keras.Model, folder: str | Path, name: str | None = None
     claim_unfrozen(model)
     modules = modules_of(model)
     modules.prefix = modules.prefix or _prefix(model, name)
-    tensors, beside, settings = tensors_of(model, modules, name)
-    config = config_of(model, modules, settings, beside)
+    tensors, extra, settings = tensors_of(model, modules, name)
+    config = config_of(model, modules, settings, extra)
     about = {"format": "pt", "kft_base": base_digest(model, _in_full(model, name))}
     about |= value_ranges.metadata_of(model)
-    return write(Path(folder), config, tensors, about, beside)
+    return write(Path(folder), config, tensors, about, extra)
 
 
 def _prefix(model, name):
@@ -174,7 +174,7 @@ def _checked(model, folder, check_base):
         full, as torch has them; {path of a weight: array} of the head and of kft_head.safetensors;
         (black, white) of images of 16 bits, or None.
     """
-    config, tensors, beside, about = read(folder)
+    config, tensors, extra, about = read(folder)
     value_range = value_ranges.from_metadata(folder, about)
     modules, everything = modules_of(model), layers(model)
     found = matching.placed(tensors, modules, model, folder)
@@ -188,9 +188,9 @@ def _checked(model, folder, check_base):
         path: matching.weights_of(everything[path], given, path, folder)
         for path, given in found.full.items()
     }
-    full = _that_fit(model, modules, found.head | beside, folder)
+    full = _that_fit(model, modules, found.head | extra, folder)
     matching.check_complete(found, config, modules, model, folder)
-    check_same(folder, about, tensors, beside)
+    check_same(folder, about, tensors, extra)
     _check_base(model, folder, about if check_base else {}, {*full, *_paths(values)})
     if found.skipped:
         warnings.warn(

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from kft.keras_internals import own_weights
-from kft.lora.kinds import bias_size, kind_of, why_not
+from kft.lora.kinds import bias_size, kind_of, sizes_of, why_not
 from kft.lora.layers import Settings
 from kft.lora.owned import head_paths
 from kft.lora.peft.modules import Modules
@@ -75,7 +75,8 @@ def placed(
     Raises:
         ValueError: Tensors that belong to no layer.
     """
-    found, pieces, unknown = Found(), {}, []
+    found, unknown = Found(), []
+    pieces: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     known = set(layers(model))
     for key, value in tensors.items():
         plain = _plain(key.removeprefix(PREFIX), modules)
@@ -86,13 +87,14 @@ def placed(
             continue
         end = next((e for e in _PARTS if plain.endswith(f".{e}")), None)
         module = plain.removesuffix(f".{end}")
+        part = _PARTS[end] if end else ""
         path = modules.path(module) if end else None
         if path in known:
-            pieces.setdefault(path, {}).setdefault(module, {})[_PARTS[end]] = value
+            pieces.setdefault(path, {}).setdefault(module, {})[part] = value
         elif modules.is_elsewhere(plain):
-            if _PARTS.get(end) not in ("bias", "base_bias"):  # with bias="all" PEFT has all of them
+            if part not in ("bias", "base_bias"):  # with bias="all" PEFT has all of them
                 found.skipped.append(key)
-                low = _PARTS.get(end) in ("a", "b", "magnitude")
+                low = part in ("a", "b", "magnitude")
                 found.modules |= {module: None} if low else {}
                 found.other_full |= set() if low else {plain.rpartition(".")[0]}
         elif plain.split(".")[0] in _LABELS:  # a head that the model does not have
@@ -177,7 +179,7 @@ def _side_by_side(joined, path, layer, folder):
         return together, 1
     if len({parts["a"].shape for parts in low}) > 1:
         raise ValueError(f"{folder}: the modules that {path} is made of differ in rank.")
-    outputs, rank = kind_of(layer).sizes_of(layer)[1] // len(joined), low[0]["a"].shape[1]
+    outputs, rank = sizes_of(layer)[1] // len(joined), low[0]["a"].shape[1]
     if all(np.array_equal(parts["a"], low[0]["a"]) for parts in low):
         b = [
             parts.get("b", np.zeros((low[0]["a"].shape[1], outputs), "float32")) for parts in joined
@@ -239,7 +241,7 @@ def settings_of(
         raise ValueError(
             f"{folder}: {path} has rank {rank} in the tensors and {expected} in {CONFIG}."
         )
-    sizes = kind_of(layer).sizes_of(layer)
+    sizes = sizes_of(layer)
     received = parts["a"].shape[0], parts["b"].shape[1]
     if received != sizes:
         raise ValueError(
@@ -423,12 +425,12 @@ def weights_of(
             f"{folder}: {path} has {listed(sorted(by_suffix), 3)} in full, and the layer has "
             f"{listed(own, 3)}."
         )
-    given = {name: by_suffix[suffix] for name, suffix in wanted.items()}
+    given = {name: by_suffix[suffix] for name, suffix in wanted.items() if suffix}
     variables = {v.name: v for v in own_weights(layer)}
     for name, value in given.items():
         shape = tuple(variables[name].shape)
         if name == "kernel" and isinstance(layer, keras.layers.EinsumDense):
-            expected = kind_of(layer).sizes_of(layer)[::-1]
+            expected = sizes_of(layer)[::-1]
         else:
             expected = as_torch(layer, name, np.empty(shape, "bool")).shape
         if value.shape != expected:

@@ -48,7 +48,8 @@ class Modules:
 
     def place(self, module: str) -> tuple[int, int]:
         """Return (i, n): the module is the i-th of n that its layer is."""
-        modules = self._several[self.path(module)]
+        path = self.path(module)
+        modules = () if path is None else self._several[path]
         found = [i for i, m in enumerate(modules) if m in (module, self._plain(module))]
         return (found[0], len(modules)) if found else (0, 1)  # an older name of the whole
 

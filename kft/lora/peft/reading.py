@@ -80,8 +80,9 @@ def read(
     config = _config(folder)
     file = next((f for f in (folder / TENSORS, folder / _OLDER) if f.exists()), None)
     if file is None:
-        raise FileNotFoundError(f"{folder} has no {TENSORS}: copy it beside {CONFIG}.")
-    tensors, about = _numbers(file), {}  # says first what is wrong with a damaged file
+        raise FileNotFoundError(f"{folder} has no {TENSORS}: copy it next to {CONFIG}.")
+    tensors = _numbers(file)  # first, since its errors say what is wrong with a damaged file
+    about: dict[str, str] = {}
     if file.name == TENSORS:
         with safe_open(file, framework="numpy") as opened:
             about = opened.metadata() or {}
@@ -204,7 +205,7 @@ def check_same(
     folder: Path,
     about: Mapping[str, str],
     tensors: Mapping[str, np.ndarray],
-    beside: Mapping[str, np.ndarray],
+    extra: Mapping[str, np.ndarray],
 ) -> None:
     """Check that the files are those that were saved together.
 
@@ -212,7 +213,7 @@ def check_same(
         folder: The folder.
         about: The metadata.
         tensors: {key: array} of PEFT's tensors.
-        beside: {path: array} of kft_head.safetensors.
+        extra: {path: array} of kft_head.safetensors.
 
     Raises:
         ValueError: A file is not the one that the metadata describe.
@@ -220,7 +221,7 @@ def check_same(
     found = {
         CONFIG: lambda: hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(),
         TENSORS: lambda: digest(tensors),
-        HEAD: lambda: digest(beside),
+        HEAD: lambda: digest(extra),
     }
     for name, expected in json.loads(about.get("kft_files", "{}")).items():
         if name not in found or (received := found[name]()) != expected:

@@ -50,14 +50,16 @@ def tensors_of(
         settings} of the layers.
     """
     found = [(path, x, x.adapters[name]) for path, x in adapted(model) if name in x.adapters]
-    tensors, beside, settings = {}, {}, {}
+    tensors: dict[str, np.ndarray] = {}
+    extra: dict[str, np.ndarray] = {}
+    settings: dict[str, Settings] = {}
     by_layer, head = _paths_by_layer(model), head_paths(model)
     for path, layer, adapter in found:
         settings[path] = adapter.settings
         if not adapter.settings.full:
             tensors |= _low_rank(layer, adapter, modules.all_of(path))
             continue
-        own = dict(zip(by_layer[path], layer.full_values(name), strict=True))
+        own = dict(zip(by_layer[path], layer.full_values(name) or (), strict=True))
         if path not in head and _known_to_peft(layer, modules, path):
             for end, value in zip(layer.own_paths(), own.values(), strict=True):
                 key = f"{PREFIX}{modules.full(path)}.{SUFFIXES[end]}"
@@ -68,8 +70,8 @@ def tensors_of(
                 end = weight.rpartition("/")[2]
                 tensors[f"{PREFIX}{modules.head[weight]}"] = as_torch(layer, end, value)
             else:
-                beside[weight] = value
-    return tensors, beside, settings
+                extra[weight] = value
+    return tensors, extra, settings
 
 
 def _known_to_peft(layer, modules, path):
@@ -156,7 +158,7 @@ def config_of(
     model: keras.Model,
     modules: Modules,
     settings: Mapping[str, Settings],
-    beside: Collection[str],
+    extra: Collection[str],
 ) -> dict[str, Any]:
     """Return the content of adapter_config.json.
 
@@ -164,7 +166,7 @@ def config_of(
         model: The model with the adapter.
         modules: Its `Modules`.
         settings: {path of a layer: settings}.
-        beside: Paths of the weights in kft_head.safetensors.
+        extra: Paths of the weights in kft_head.safetensors.
     """
     low_rank = {path: s for path, s in settings.items() if s.rank}
     most = {
@@ -198,16 +200,16 @@ def config_of(
         "bias": bias,
         "use_rslora": first.rslora,
         "use_dora": first.dora,
-        "modules_to_save": _saved(modules, settings, beside),
+        "modules_to_save": _saved(modules, settings, extra),
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "inference_mode": True,
     }
 
 
-def _saved(modules, settings, beside):
+def _saved(modules, settings, extra):
     """Return the modules that PEFT's file has in full, None for none."""
-    inside = {path.rpartition("/")[0] for path in beside} | {
+    inside = {path.rpartition("/")[0] for path in extra} | {
         path.rpartition("/")[0] for path in modules.head
     }
     found = [modules.full(path) for path, s in settings.items() if s.full and path not in inside]
@@ -229,7 +231,7 @@ def write(
     config: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],
     about: Mapping[str, str],
-    beside: Mapping[str, np.ndarray],
+    extra: Mapping[str, np.ndarray],
 ) -> Path:
     """Write an adapter's files, which replace those of an earlier one as a whole.
 
@@ -238,7 +240,7 @@ def write(
         config: Content of adapter_config.json.
         tensors: {key: array} for adapter_model.safetensors.
         about: Metadata of adapter_model.safetensors; the digests are added.
-        beside: {path: array} for kft_head.safetensors; may be empty.
+        extra: {path: array} for kft_head.safetensors; may be empty.
 
     Returns:
         The folder.
@@ -259,11 +261,13 @@ def write(
         ) from None
     text = json.dumps(config, indent=2) + "\n"
     digests = {CONFIG: hashlib.sha256(text.encode()).hexdigest(), TENSORS: digest(tensors)}
-    if beside:
-        digests[HEAD] = digest(beside)
+    if extra:
+        digests[HEAD] = digest(extra)
     with atomic_replace(folder, [CONFIG, TENSORS, HEAD]) as aside:
-        save_file(tensors, aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)})
-        if beside:
-            save_file(beside, aside / HEAD, metadata={"format": "np"})
+        save_file(
+            dict(tensors), aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)}
+        )
+        if extra:
+            save_file(dict(extra), aside / HEAD, metadata={"format": "np"})
         (aside / CONFIG).write_text(text)
     return folder

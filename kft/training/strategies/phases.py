@@ -45,10 +45,11 @@ class Phase:
         Args:
             model: The model that the phase was made for.
         """
-        if self.trainable_layers is None:
+        chosen = self.trainable_layers
+        if chosen is None:
             unfreeze(model)
         else:
-            train_only(model, lambda path: path in self.trainable_layers)
+            train_only(model, lambda path: path in chosen)
         sign(model)
 
 
