@@ -1,7 +1,7 @@
 """Backbones: pre-trained models as functional Keras graphs, each with its ordered `stages`.
 
 Each package in this folder is a family of backbones and registers itself when it is imported, see
-`registry.Family`. What a backbone says about itself stands in `contract`.
+`registry.Family`. The attributes of backbones are in `contract`.
 """
 
 import importlib

@@ -9,7 +9,7 @@ class OrderedFit(Copied):
     """A `keras.Model` whose `fit` runs the batches of a `PyDataset` in their own order."""
 
     def fit(self, x=None, y=None, *args, shuffle=None, **kwargs):
-        """Run Keras's `fit`; batches of a `PyDataset` are not shuffled unless `shuffle` says so.
+        """Run Keras's `fit`; batches of a `PyDataset` are not shuffled unless `shuffle` is True.
 
         Keras would shuffle them again, with Python's global random state.
         """

@@ -1,7 +1,7 @@
-"""Layers that are made of other layers, some of which may be frozen or hold adapters.
+"""Layers that contain other layers, which may be frozen or hold adapters.
 
 `kft.add_lora` turns a dense layer into one with adapters. A layer that is rebuilt from its config
-makes its parts again, so the config also holds those with adapters and says which are frozen.
+makes its parts again, so the config also has those with adapters and lists those that are frozen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -20,7 +20,7 @@ from kft.params import by_hand, layers, sign, weights
 class Copied(GraphModel):
     """A functional model whose clones share nothing with it and are frozen where it is.
 
-    `clone_model` returns a plain functional model where the class has a constructor of its own, as
+    `clone_model` returns a plain functional model where the class has its own constructor, as
     Keras does for any such class; `copy.deepcopy` returns one of the same class.
     """
 
@@ -96,7 +96,7 @@ FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft")
 
 
 def flags(model: keras.Model) -> dict[str, Any]:
-    """Return what a config has to say about frozen layers and weights.
+    """Return the part of a config that lists frozen layers and weights.
 
     Args:
         model: A built model.
@@ -180,11 +180,11 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
     unknown = [*sorted(frozen - everything.keys()), *sorted(weights_alone - owned.keys())]
     if unknown:
         raise ValueError(
-            f"The config of {model.name} freezes {listed(unknown, 3)}, {len(unknown)} in all, "
+            f"The config of {model.name} freezes {listed(unknown, 3)}, {len(unknown)} in total, "
             f"which the model rebuilt from it does not have: it was written by another version of "
             f"kft, Keras or keras-hub. Build the model again and call load_weights."
         )
-    # Each layer comes before those inside of it, whose flags it sets too.
+    # Each layer comes before the layers inside it, whose flags it also sets.
     for path, layer in everything.items():
         layer.trainable = path not in frozen
     for path in weights_alone:

@@ -157,7 +157,7 @@ class Dataset:
         checksum: sha256 of the file that was read, in hexadecimal.
         classes: Names of the classes in the order of the integer targets, or of the labels in the
             order of their columns; None for regressions.
-        notes: Sentences that say how it was split, and what was removed or changed.
+        notes: Sentences on how it was split, and on what was removed or changed.
         variable_positions: Positions from 0 at which the sequences differ, for a library of
             mutants of one protein; else None.
         value_range: (black, white) of images of 16 bits, as the training part uses them; else None.

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from kft.files import atomic_write, cache_folder
 
-TIMEOUT = 30  # seconds without an answer, not for the whole download
+TIMEOUT = 30  # seconds without a response, not for the whole download
 CHUNK = 1 << 16  # bytes
 
 

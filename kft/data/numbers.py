@@ -25,7 +25,7 @@ SPELLINGS = {
     r"[+-]?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+": "a decimal comma: write 1500.5, not 1.500,5",
     rf"{_N}\s*[%‰]": "a percentage: write the number alone, without the sign",
     rf"{_N}\s*(?:±|\+/-|\+-)\s*{_N}|{_N}\([0-9]+\)": (
-        "a number with its error: keep the number, and the error in a column of its own"
+        "a number with its error: keep the number, and put the error into another column"
     ),
     rf"(?:[<>≤≥~≈=]|<=|>=)\s*{_N}": ("a bound: write a number, or leave out lines that have none"),
     rf"[$€£¥]\s*{_N}|{_N}\s*[$€£¥]": "a sum of money: write the number alone",

@@ -138,7 +138,7 @@ def normal_forms(sequences: Any, name: str = "sequences") -> tuple[Sequences, li
         name: What errors call the list.
 
     Returns:
-        tuple: `Sequences`; and sentences that say what was changed, with the counts.
+        tuple: `Sequences`; and sentences on what was changed, with counts.
 
     Raises:
         TypeError: For None, one string in place of a list, or an element that is not a string.

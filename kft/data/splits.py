@@ -33,8 +33,8 @@ VARIANTS = (
 KMER = 4
 SHARED = 0.3
 
-# Sequences of one length of which so many letters agree with the first are variants of one protein:
-# that is where near copies begin, so they form one cluster.
+# Sequences of one length are variants of one protein if this fraction of their letters agrees with
+# the first; such near copies would form one cluster.
 ALIKE = 0.75
 
 LARGE = 0.05  # fraction of a part above which a group would weigh too much in its score
@@ -164,7 +164,7 @@ def cluster_split(
 
     Raises:
         ValueError: As `group_split`; variants of one protein form one cluster, and the message
-            says how else to split them.
+            states how else to split them.
         TypeError: As `cluster`.
 
     Example:

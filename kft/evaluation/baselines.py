@@ -234,10 +234,10 @@ def nearest_neighbours(
 def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) -> Baseline:
     """Fit a linear model on which amino acid is at each place around a residue.
 
-    This is what local sequence says about secondary structure: windows of 13 and of 17 were used
-    by the networks of Qian and Sejnowski (1988, J. Mol. Biol. 202:865) and of Holley and Karplus
-    (1989, PNAS 86:152). Places beyond the chain's ends, and letters other than the 20 amino acids,
-    are empty.
+    This shows what local sequence predicts of secondary structure: windows of 13 and of 17 were
+    used by the networks of Qian and Sejnowski (1988, J. Mol. Biol. 202:865) and of Holley and
+    Karplus (1989, PNAS 86:152). Places beyond the chain's ends, and letters other than the 20 amino
+    acids, are empty.
 
     Args:
         data: A data set of protein sequences with a class or a number per residue.

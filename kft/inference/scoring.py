@@ -178,7 +178,7 @@ def reference_scores(
     rows, K = _hidden(sequences, encode, seed, crop), len(ALPHABET)
     triples = np.zeros(K**3)
     for start in range(0, max(len(corpus), 1), 1000):  # none at all is an error of `encoded`
-        with silent_cuts():  # changes are reported once for all
+        with silent_cuts():  # changes are reported once, below
             part = encoded(corpus[start : start + 1000], encode, first=start)
         some = [row.astype("int64") for row in part]
         codes = np.concatenate([(row[:-2] * K + row[1:-1]) * K + row[2:] for row in some])

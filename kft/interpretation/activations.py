@@ -2,7 +2,7 @@
 
 Each step along the gradient of a piecewise linear network can amplify rounding errors tenfold and
 more, and float32 rounding differs between backends. So everything is computed in float64 here,
-whatever the dtype of the backbone is.
+for any dtype of the backbone.
 
 Shapes: `H` and `W` of the backbone's images, `C` channels of a stage.
 """
@@ -195,7 +195,7 @@ def _precision() -> str:
 
 @contextmanager
 def _computed_in(dtype: str, layers: Sequence[keras.layers.Layer]) -> Iterator[None]:
-    """Let Keras compute `layers` in `dtype`, whatever their own dtype is.
+    """Let Keras compute `layers` in `dtype` instead of their own dtype.
 
     Their weights do not change. A lock admits one thread at a time; other threads that use Keras
     meanwhile may also compute in `dtype`.

@@ -85,7 +85,7 @@ def dream(
         Float32 array (h, w, 3) from 0 to 1, of the size of the image.
 
     Raises:
-        TypeError: `image` is no image, or the backbone takes none.
+        TypeError: `image` is not an image, or the backbone does not take images.
         ValueError: The stage or channel is unknown, or does not depend on the image.
         FileNotFoundError: The file does not exist.
 
@@ -349,7 +349,7 @@ def _grown(
 
 
 def _bar(progress: bool) -> Progress:
-    """Return a progress bar on stderr that disappears at the end; none if that is no terminal."""
+    """Return a progress bar on stderr that disappears at the end; empty if not on a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 

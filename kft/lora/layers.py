@@ -48,7 +48,7 @@ class Settings:
         dropout: Fraction of the inputs of A that are dropped in training.
         rslora: Whether the scale is alpha / sqrt(r) instead of alpha / r.
         dora: Whether the columns of W + s A B have trained magnitudes.
-        bias: Whether the adapter has a bias of its own.
+        bias: Whether the adapter has its own bias.
         full: Whether the adapter is a copy of all weights of the layer, as for a head.
         prefix: Prefix of the names of modules in the model that its file was made for; None for an
             adapter that was not read from a file.

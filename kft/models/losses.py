@@ -141,7 +141,7 @@ class BinaryCrossEntropy(keras.losses.Loss):
 class SquaredError(keras.losses.Loss):
     """Squared error in units of the targets' standard deviation, averaged over the targets.
 
-    In these units a head that predicts the mean has a loss of about 1 whatever was measured, so
+    In these units a head that predicts the mean has a loss of about 1 for any quantity, so
     that one learning rate suits nanomolar and kelvin.
 
     Args:

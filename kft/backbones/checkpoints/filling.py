@@ -18,11 +18,11 @@ def _unchanged(array: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the values of one weight stand in a checkpoint.
+    """Location of the values of one weight in a checkpoint.
 
     Attributes:
         names: Names of the tensors; several are joined along their first axis.
-        shape: Shape in the checkpoint, after joining; None stands for any size of an axis.
+        shape: Shape in the checkpoint, after joining; None means any size of an axis.
         convert: Function from the array of the checkpoint to the array of the weight.
     """
 

@@ -143,7 +143,7 @@ def _entries(file: Path) -> dict[str, Entry]:
 
 
 def _damage(file: Path) -> str:
-    """Say what is wrong with a file that safetensors refused: 8 bytes of length, header, data."""
+    """Describe the fault of a file that safetensors refused: length (8 bytes), header, data."""
     size = file.stat().st_size
     with open(file, "rb") as stream:
         start = stream.read(64)

@@ -80,7 +80,7 @@ def read_torch(path: str | Path) -> Any:
 
 
 def describe(start: bytes) -> str:
-    """Say what kind of file begins with these bytes, for error messages.
+    """Name the kind of a file that begins with these bytes, for error messages.
 
     Args:
         start: The first bytes of the file (64 are enough).
@@ -174,7 +174,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
     The object comes before the storages that it views, so it is built on memory filled afterwards.
     """
     for _ in ("magic number", "protocol version", "system"):
-        _run(mapped)  # the raw storages are little-endian whatever the system was
+        _run(mapped)  # the raw storages are little-endian on every system
     storages: dict[str, np.ndarray] = {}
     unclaimed = len(mapped)
 
@@ -292,7 +292,7 @@ def _find(module: str, name: str, stack: list) -> Any:
         # Its name in a dict, if it has one, was read just before it.
         names = [part for part in stack if isinstance(part, str) and part != "storage"]
         raise CheckpointError(
-            f"{names[-1] if names else 'it'} is no plain tensor ({module}.{name}): quantised, "
+            f"{names[-1] if names else 'it'} is not a plain tensor ({module}.{name}): quantised, "
             f"sparse, complex and 8-bit float tensors are not read. Take the checkpoint that it "
             f"was made from, or load it with torch and save each tensor as .dequantize(), "
             f".to_dense() or .float()."
@@ -395,7 +395,7 @@ def _persistent(identifier: Any, storage: _StorageReader) -> _Storage:
 
 
 def _pop_mark(stack: list) -> list:
-    """Take what lies above the last mark, and the mark."""
+    """Take the items above the last mark, and the mark."""
     start = len(stack) - 1
     while stack[start] is not _MARK:
         start -= 1

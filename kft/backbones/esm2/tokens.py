@@ -37,7 +37,8 @@ def residue_tokens(sequence: str, name: str = "sequence") -> np.ndarray:
 
     Raises:
         TypeError: Not a string.
-        ValueError: Empty, or a character that is not a residue; the message says which and where.
+        ValueError: The sequence is empty or has a character that is not a residue; the message
+            names it and its position.
 
     Example:
         >>> residue_tokens("MKT").tolist()
@@ -108,7 +109,7 @@ def encode(
     if not rows:
         raise ValueError("sequences is empty: give at least one protein.")
     found = forms.changes(sequences)
-    del found["case"]  # both are fine here; the readers of files say how many were lower
+    del found["case"]  # lower case is fine here; the readers of files report it
     forms.warn_of_changes(found, len(rows))
     if max_length is not None:
         cut = [len(row) - max_length for row in rows if len(row) > max_length]

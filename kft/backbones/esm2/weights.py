@@ -26,7 +26,7 @@ _SKIPPED = re.compile(
     r"embeddings\.position_ids|embeddings\.position_embeddings\.weight|lm_head\.decoder\.bias"
     r"|pooler\..*|classifier\..*|.*inv_freq"
 )
-# What config.json has to say; a tuple lists what is accepted.
+# Required values in config.json; a tuple lists those accepted.
 _EXPECTED = {
     "model_type": "esm",
     "vocab_size": len(ALPHABET),

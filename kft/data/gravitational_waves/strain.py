@@ -445,7 +445,7 @@ def _check_times(time: Any, seconds: float) -> list[float]:
     for one in times:
         if not isinstance(one, Real) or not margin <= float(one) <= seconds - margin:
             raise ValueError(
-                f"`time` must lie from {margin:g} to {seconds - margin:g}, in seconds after the "
+                f"`time` must be from {margin:g} to {seconds - margin:g}, in seconds after the "
                 f"first sample, since the strain lasts {seconds:g} s and its ends are lost; "
                 f"received {one!r}. For GPS times subtract that of the first sample, or read a "
                 "longer stretch."
@@ -478,7 +478,7 @@ def check_image(
         )
     if not isinstance(duration, Real) or not 0.1 <= float(duration) <= LONGEST_IMAGE:
         raise ValueError(
-            f"`duration` must lie from 0.1 to {LONGEST_IMAGE:g} seconds, received {duration!r}."
+            f"`duration` must be from 0.1 to {LONGEST_IMAGE:g} seconds, received {duration!r}."
         )
     qs = tuple(q) if isinstance(q, (tuple, list)) else (q,)
     # Below 4 the window of the lowest row would reach zero, and that of the highest Nyquist's rate

@@ -529,7 +529,7 @@ def _find_range(
         note += f"; {dim:,} reach no more than a tenth of that, perhaps from another camera"
     colours = sum(looks[i].colours for i in deep)
     if colours:
-        note += f"; {colours:,} have colours, of which Pillow reads only the upper 8 bits"
+        note += f"; {colours:,} have colours, and Pillow reads only their upper 8 bits"
     return value_range, note + "."
 
 

@@ -51,7 +51,7 @@ def read_fasta(path: str | os.PathLike[str]) -> Iterator[Record]:
         FileNotFoundError: The file does not exist. Raised at once.
         TypeError: `path` is not a path. Raised at once.
         ValueError: A line is wrong: text before the first `>`, a header without name or sequence,
-            bytes that are no text, a compressed file that ends early, or a file without records.
+            bytes that are not text, a compressed file that ends early, or a file without records.
             Raised when the line is reached.
 
     Source: Pearson and Lipman 1988, PNAS 85:2444.

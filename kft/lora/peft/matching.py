@@ -49,7 +49,7 @@ class Found:
         modules: {module: path} of those with low-rank tensors or a bias, None for skipped ones.
         skipped: Names of tensors of parts that the model does not have.
         other_full: Modules of such parts that were trained in full.
-        widths: {path: number of modules whose adapters stand side by side in one}.
+        widths: {path: number of modules whose adapters are side by side in one}.
     """
 
     parts: dict = field(default_factory=dict)

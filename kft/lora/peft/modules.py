@@ -13,7 +13,7 @@ class Modules:
     """The layers of a model and the modules that they are in Hugging Face's model.
 
     Args:
-        known: What the backbone says about its names.
+        known: Names of modules that the backbone states.
 
     Attributes:
         names: {path: module without prefix}, the first of several modules that a layer is.
@@ -107,7 +107,7 @@ class Modules:
         return module.removeprefix(prefix)
 
     def _prefixed(self, module, prefix):
-        """The language-model head stands outside of the model that has the prefix."""
+        """The language-model head is outside of the model that has the prefix."""
         return module if module.startswith("lm_head") else prefix + module
 
 

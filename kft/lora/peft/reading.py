@@ -81,7 +81,7 @@ def read(
     file = next((f for f in (folder / TENSORS, folder / _OLDER) if f.exists()), None)
     if file is None:
         raise FileNotFoundError(f"{folder} has no {TENSORS}: copy it next to {CONFIG}.")
-    tensors = _numbers(file)  # first, since its errors say what is wrong with a damaged file
+    tensors = _numbers(file)  # first, since its errors describe a damaged file
     about: dict[str, str] = {}
     if file.name == TENSORS:
         with safe_open(file, framework="numpy") as opened:

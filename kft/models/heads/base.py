@@ -156,7 +156,7 @@ class Head(_OnPositions):
 
     @property
     def per_residue(self) -> bool:
-        """Whether every position has outputs of its own."""
+        """Whether every position has its own outputs."""
         return self.task.per_residue
 
     def build(self, features_shape, position_mask_shape=None):

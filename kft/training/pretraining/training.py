@@ -27,7 +27,7 @@ class Steps(Passes):
         fresh: False shows the same batches in every epoch.
 
     Attributes:
-        epoch: Present epoch; `batches[i]` is step i of it.
+        epoch: Current epoch; `batches[i]` is its step i.
         steps: Batches of an epoch.
         one_pass: Batches until each record has come once.
         fresh: See above.
