@@ -324,7 +324,9 @@ def test_masked_autoencoding_of_images(tmp_path):
     with pytest.raises(SystemExit, match=r"damaged\.keras cannot be read as a Keras model"):
         recipe.backbone(read(["--backbone", str(tmp_path / "damaged.keras")]))
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
-    with pytest.raises(SystemExit, match=r"other\.keras must hold a vision backbone, received a Sequential"):
+    with pytest.raises(
+        SystemExit, match=r"other\.keras must hold a vision backbone, received a Sequential"
+    ):
         recipe.backbone(read(["--backbone", str(tmp_path / "other.keras")]))
 
 

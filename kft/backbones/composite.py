@@ -56,8 +56,8 @@ def parts(layer: keras.Layer) -> list[keras.Layer]:
 
 def exchanged(layers: Iterable[keras.Layer]) -> dict[str, dict]:
     """Return {name: config} of those layers that have adapters."""
-    found = [layer for layer in layers if getattr(layer, "adapters", None)]
-    configs = {layer.name: keras.saving.serialize_keras_object(layer) for layer in found}
+    adapted = [layer for layer in layers if getattr(layer, "adapters", None)]
+    configs = {layer.name: keras.saving.serialize_keras_object(layer) for layer in adapted}
     for config in configs.values():
         config.pop("build_config", None)  # the layer that it is a part of builds it
     return configs

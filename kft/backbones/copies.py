@@ -114,10 +114,10 @@ def flags(model: keras.Model) -> dict[str, Any]:
     ]
     frozen = [path for path, layer in everything.items() if not layer.trainable]
     both = {"frozen_layers": frozen, "frozen_weights": weights_alone}
-    found: dict[str, Any] = {key: paths for key, paths in both.items() if paths}
-    if found and not any(by_hand(model).values()):
-        found["marked_by_kft"] = True
-    return found
+    config: dict[str, Any] = {key: paths for key, paths in both.items() if paths}
+    if config and not any(by_hand(model).values()):
+        config["marked_by_kft"] = True
+    return config
 
 
 def _is_frozen_alone(weight):
@@ -142,8 +142,8 @@ def names_of(model: keras.Model) -> dict[str, list[str]]:
 
 
 def _inside(model):
-    own = {id(layer) for layer in model.layers}
-    return [x for x in sublayers_of(model, include_self=False) if id(x) not in own]
+    in_graph = {id(layer) for layer in model.layers}
+    return [x for x in sublayers_of(model, include_self=False) if id(x) not in in_graph]
 
 
 def without_flags(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,8 +200,8 @@ def adapters_of(by_path: Mapping[str, keras.Layer]) -> dict[str, dict]:
     Args:
         by_path: {path: layer}; `restore` is given the same paths.
     """
-    found = {path: layer for path, layer in by_path.items() if _adapters(layer)}
-    configs = {path: keras.saving.serialize_keras_object(layer) for path, layer in found.items()}
+    adapted = {path: layer for path, layer in by_path.items() if _adapters(layer)}
+    configs = {path: keras.saving.serialize_keras_object(layer) for path, layer in adapted.items()}
     for config in configs.values():
         config.pop("build_config", None)
     return configs

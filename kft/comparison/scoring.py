@@ -171,9 +171,9 @@ def _scored(data: Dataset, predictions: Sequence) -> tuple:
     test = data.splits["test"]
     if not data.task.per_residue:
         return test.targets, predictions, test.groups
-    marked = [_marked_residues(test, of_seed) for of_seed in predictions]
-    targets, _, groups = marked[0]
-    return targets, [of_seed[1] for of_seed in marked], groups
+    parts = [_marked_residues(test, seed_part) for seed_part in predictions]
+    targets, _, groups = parts[0]
+    return targets, [seed_part[1] for seed_part in parts], groups
 
 
 def brief(error: Exception) -> str:

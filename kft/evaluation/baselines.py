@@ -219,8 +219,8 @@ def nearest_neighbours(
     for k in [k for k in neighbours if k <= min(len(fold[0]) for fold in folds)]:
         losses = []
         for inputs, targets, held_out, held_out_targets in folds:
-            found = fitted(k, inputs, targets).predict(held_out)
-            wrong = np.square(found - held_out_targets)
+            predicted = fitted(k, inputs, targets).predict(held_out)
+            wrong = np.square(predicted - held_out_targets)
             losses.append(np.mean(wrong if task.target == "number" else wrong != 0))
         errors[k] = float(np.mean(losses))
     k = min(errors, key=lambda k: errors[k])
@@ -474,12 +474,12 @@ class _EachLabel:
 
     def predict_proba(self, features: Any) -> np.ndarray:
         """Return the probability of each label, (N, K)."""
-        found = np.zeros((features.shape[0], len(self.models)))
+        result = np.zeros((features.shape[0], len(self.models)))
         for k, model in enumerate(self.models):
             if 1 in model.classes_:
                 probabilities = np.asarray(model.predict_proba(features))
-                found[:, k] = probabilities[:, list(model.classes_).index(1)]
-        return found
+                result[:, k] = probabilities[:, list(model.classes_).index(1)]
+        return result
 
     def predict(self, features: Any) -> np.ndarray:
         """Return 1 for each label whose probability is above 0.5, (N, K)."""

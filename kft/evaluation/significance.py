@@ -119,20 +119,20 @@ def resampled(
     if not len(predictions):
         raise ValueError("predictions must be given for at least one seed, received none.")
     each = [bootstrap(task, targets, one, resamples, seed, groups) for one in predictions]
-    found = {}
+    results = {}
     for name in each[0][0]:
         seeds = np.array([values[name] for values, _ in each])  # (S,)
         defined = ~np.isnan(seeds)
         draws = np.stack([row[name] for _, row in each])[defined]  # (S, R)
         if not defined.any():
             nothing = np.full(resamples, math.nan)
-            found[name] = Resampled(seeds, math.nan, nothing)
+            results[name] = Resampled(seeds, math.nan, nothing)
             continue
         variance = _by_seeds(seeds[defined], draws) / len(draws)
         bounds = _BOUNDS.get(name, (0, 1))
         value = float(seeds[defined].mean())
-        found[name] = Resampled(seeds, value, draws.mean(axis=0), variance, bounds)
-    return found
+        results[name] = Resampled(seeds, value, draws.mean(axis=0), variance, bounds)
+    return results
 
 
 def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:

@@ -81,7 +81,7 @@ def fill(
     _check("tokens", tokens, 1)
     rows = [row.astype("int32") for row in encoded(sequences, backbone.encode)]
     before, _ = encoder_info(backbone.encode).specials
-    places, found = [np.flatnonzero(row == MASK) for row in rows], []
+    places, gap_lists = [np.flatnonzero(row == MASK) for row in rows], []
     for at, logits in zip(places, _logits(backbone, rows, places, tokens), strict=True):
         probabilities = softmax(logits[:, STANDARD], axis=-1)  # (gaps, 20)
         best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
@@ -89,12 +89,12 @@ def fill(
             Gap(
                 position=int(position) - before + 1,
                 residues=tuple(ALPHABET[STANDARD[k]] for k in ranks),
-                probabilities=tuple(float(own[k]) for k in ranks),
+                probabilities=tuple(float(row_probabilities[k]) for k in ranks),
             )
-            for position, own, ranks in zip(at, probabilities, best, strict=True)
+            for position, row_probabilities, ranks in zip(at, probabilities, best, strict=True)
         ]
-        found.append(gaps)
-    return found
+        gap_lists.append(gaps)
+    return gap_lists
 
 
 def masked_score(
@@ -132,7 +132,7 @@ def masked_score(
 
 def _logits(backbone, rows, places, tokens):
     """Return token logits (n, K) at the n places of each row of tokens (L,), in their order."""
-    model, found = language_model(backbone), [None] * len(rows)
+    model, results = language_model(backbone), [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     while order:
         length = padded_length(len(rows[order[0]]))
@@ -144,8 +144,8 @@ def _logits(backbone, rows, places, tokens):
             token_ids[k, : len(row)] = row
         logits = np.asarray(model.predict_on_batch({"token_ids": token_ids}), dtype="float32")
         for row, i in zip(logits, chosen, strict=False):
-            found[i] = row[places[i]]  # a copy: the batch is not kept
-    return found
+            results[i] = row[places[i]]  # a copy: the batch is not kept
+    return results
 
 
 def reference_scores(
@@ -192,24 +192,24 @@ def reference_scores(
     methods = {
         "uniform": lambda row: np.full((len(row.at), 20), 1 / 20),
         "residue frequencies": lambda row: np.tile(frequencies, (len(row.at), 1)),
-        "Markov model": lambda row: between[row.whole[row.at - 1], row.whole[row.at + 1]],
+        "Markov model": lambda row: between[row.true[row.at - 1], row.true[row.at + 1]],
     }
-    found = {}
+    scores = {}
     for name, predicted in methods.items():
         logs = []
         for row in rows:
             log = np.full((len(row.at), K), -np.inf)
             log[:, STANDARD] = np.log(predicted(row))
             logs.append(log)
-        found[name] = _score(rows, logs, confidence)
-    return found
+        scores[name] = _score(rows, logs, confidence)
+    return scores
 
 
 class _Hidden(NamedTuple):
     """One protein: tokens as shown and as they are, (L,), and the positions of <mask>."""
 
     shown: np.ndarray
-    whole: np.ndarray
+    true: np.ndarray
     at: np.ndarray
 
 
@@ -222,23 +222,23 @@ def _check(name, value, least, most=math.inf):
 def _hidden(sequences, encode, seed, crop):
     _check("seed", seed, 0)
     _check("crop", crop, 8)
-    found = []
+    hidden = []
     for i, row in enumerate(encoded(sequences, encode)):
-        whole = row[:crop].astype("int32")
-        shown, chosen = hide(whole, np.random.default_rng((seed, i)))
+        true = row[:crop].astype("int32")
+        shown, chosen = hide(true, np.random.default_rng((seed, i)))
         at = np.flatnonzero(chosen & (shown == MASK))  # the user's own <mask> has no known residue
-        found.append(_Hidden(shown, whole, at[at < len(whole) - 1]))  # with both neighbours
-    return found
+        hidden.append(_Hidden(shown, true, at[at < len(true) - 1]))  # with both neighbours
+    return hidden
 
 
 def _score(rows, logs, confidence, resamples=2000):
     """Compute sums over each protein, and ratios of their sums over resamples of the proteins."""
     sums = []
     for row, log in zip(rows, logs, strict=True):
-        own = np.arange(len(row.at)), row.whole[row.at]
+        true_residues = np.arange(len(row.at)), row.true[row.at]
         best = log == log.max(axis=-1, keepdims=True)
-        hits = best[own] / best.sum(axis=-1)  # ties share the hit
-        sums.append([-log[own].sum(), hits.sum(), len(row.at)])
+        hits = best[true_residues] / best.sum(axis=-1)  # ties share the hit
+        sums.append([-log[true_residues].sum(), hits.sum(), len(row.at)])
     table, equal = np.array(sums), np.full(len(sums), 1 / len(sums))  # (N, 3), (N,)
     rng, total = np.random.default_rng(0), table.sum(axis=0)
     # One by one: all counts of a large corpus would take gigabytes.

@@ -152,11 +152,11 @@ def _gradient_of(
         def gradient(pixels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
             with torch.enable_grad():
                 pixels = ops.convert_to_tensor(pixels).requires_grad_()
-                found = value(pixels, ops.convert_to_tensor(weights))
+                mean_activation = value(pixels, ops.convert_to_tensor(weights))
                 # For the pixels only: the gradients stored with weights stay as they are.
-                (slope,) = torch.autograd.grad(found, pixels, allow_unused=True)
+                (slope,) = torch.autograd.grad(mean_activation, pixels, allow_unused=True)
             slope = torch.zeros_like(pixels) if slope is None else slope
-            return found.detach().cpu().numpy(), slope.cpu().numpy()
+            return mean_activation.detach().cpu().numpy(), slope.cpu().numpy()
 
         return gradient
     if backend == "jax":
@@ -177,9 +177,11 @@ def _gradient_of(
     def of_tensors(pixels: Any, weights: Any) -> tuple[Any, Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(pixels)
-            found = value(pixels, weights)
-        slope = tape.gradient(found, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return found, slope
+            mean_activation = value(pixels, weights)
+        slope = tape.gradient(
+            mean_activation, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return mean_activation, slope
 
     return lambda pixels, weights: tuple(
         x.numpy() for x in of_tensors(tf.constant(pixels), tf.constant(weights))

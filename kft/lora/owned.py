@@ -138,12 +138,12 @@ def heads_on(model: keras.Model, changed: Iterable[keras.Layer]) -> list[keras.L
         model: The model whose layers were changed.
         changed: The changed layers.
     """
-    wanted, found = {id(layer) for layer in changed}, []
+    wanted, in_heads = {id(layer) for layer in changed}, []
     for other in list(_WITH_HEADS):
         if other is not model and any(id(x) in wanted for x in sublayers_of(other)):
             everything = layers(other)
-            found += [everything[path] for path in head_settings(other)]
-    return found
+            in_heads += [everything[path] for path in head_settings(other)]
+    return in_heads
 
 
 _WITH_HEADS: weakref.WeakSet = weakref.WeakSet()  # of `kft.Model`

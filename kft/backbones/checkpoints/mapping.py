@@ -47,7 +47,7 @@ class Tensors(Mapping[str, np.ndarray]):
         entries: Shape, stored type and reader of each tensor.
         dtype: Floating-point tensors are converted to this type; `None` keeps the
             stored one. Integers and booleans are never converted.
-        source: What errors call the checkpoint.
+        source: Name of the checkpoint in errors.
 
     Raises:
         CheckpointError: When a floating-point tensor is asked for that holds NaN, an infinity, or

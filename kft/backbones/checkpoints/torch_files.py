@@ -118,10 +118,10 @@ def _read(file: BinaryIO) -> Any:
 def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     """Read the zip layout: NAME/data.pkl holds the object, NAME/data/KEY the storages."""
     records = _records(file, mapped)
-    found = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(found) != 1:
+    pickles = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
         raise CheckpointError("not a torch file: it is a zip archive without a data.pkl record")
-    folder = found[0].removesuffix("data.pkl")
+    folder = pickles[0].removesuffix("data.pkl")
 
     def content(record: str) -> bytes:
         start, size = records[folder + record]

@@ -105,7 +105,7 @@ class ImageEncoder:
                 transparent parts become white.
             max_length: None; images have no length.
             pad_lengths: Ignored; images have no length.
-            names: What errors call each image, None for "images[0]" and so on.
+            names: Name of each image in errors, None for "images[0]" and so on.
 
         Returns:
             {"images": float32 array (B, H, W, 3)}.
@@ -137,7 +137,7 @@ class ImageEncoder:
 
         Args:
             images: List of images, as for encoding.
-            names: What errors call each image.
+            names: Name of each image in errors.
 
         Raises:
             ValueError: An image that cannot be encoded.

@@ -83,13 +83,13 @@ def spectrogram(
         begin, end = np.array(sorted(set(whole))).T / rate
         used = " and ".join(f"{b:.3f} to {e:.3f} s" for b, e in zip(begin, end, strict=True))
         warnings.warn(f"{_missing(gaps, rate)}: only {used} is used.", stacklevel=2)
-    strain, found = strain.astype(np.float64), []
+    strain, images = strain.astype(np.float64), []
     white = {(b, e): _whitened(strain[b:e], rate) for b, e in set(whole)}
     for t, (begin, end) in zip(times, whole, strict=True):
         first = round((t - begin / rate - CONTEXT / 2) * RATE)
         context = white[begin, end][first : first + round(CONTEXT * RATE)]
-        found.append(draw(context, size, duration, qs))
-    return found if np.ndim(time) else found[0]
+        images.append(draw(context, size, duration, qs))
+    return images if np.ndim(time) else images[0]
 
 
 def _whitened(strain: np.ndarray, rate: int) -> np.ndarray:
@@ -403,8 +403,8 @@ def _tiles(
         # Shorter rows are padded with windows of zero.
         bins = np.minimum(starts[:, None] + np.arange(longest), round(CONTEXT * RATE / 2))
         windows = np.zeros((len(members), longest), dtype=np.float32)
-        for line, (_, found, window) in zip(windows, members, strict=True):
-            line[: len(found)] = window
+        for line, (_, _, window) in zip(windows, members, strict=True):
+            line[: len(window)] = window
         packed.append((np.array([row for row, _, _ in members]), bins, windows, samples))
     return packed
 

@@ -292,12 +292,12 @@ def find_range(
         (103.0, 3996.0)
     """
     lower, upper = _checked_percentiles(percentiles)
-    counts, found = np.zeros(_DEEPEST + 1, dtype=np.int64), False
+    counts, deep = np.zeros(_DEEPEST + 1, dtype=np.int64), False
     for i, image in enumerate(images):
         if _may_be_deep(image, f"{called}[{i}]"):
-            values, found = _loaded(image, f"{called}[{i}]")
+            values, deep = _loaded(image, f"{called}[{i}]")
             counts += np.bincount(_colours(values).ravel(), minlength=_DEEPEST + 1)
-    if not found:
+    if not deep:
         return None
     below = np.cumsum(counts)
     # The first value with at least this percentage of all values at or below it.

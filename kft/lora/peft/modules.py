@@ -50,19 +50,19 @@ class Modules:
         """Return (i, n): the module is the i-th of n that its layer is."""
         path = self.path(module)
         modules = () if path is None else self._several[path]
-        found = [i for i, m in enumerate(modules) if m in (module, self._plain(module))]
-        return (found[0], len(modules)) if found else (0, 1)  # an older name of the whole
+        matches = [i for i, m in enumerate(modules) if m in (module, self._plain(module))]
+        return (matches[0], len(modules)) if matches else (0, 1)  # an older name of the whole
 
     def prefix_of(self, modules: Iterable[str]) -> str:
         """Return the prefix that the names of a file's modules have, "" for none."""
-        found = [
+        matches = [
             prefix
             for module in modules
             if module not in self._now
             for prefix in self._prefixes
             if module.startswith(prefix)
         ]
-        return found[0] if found else ""
+        return matches[0] if matches else ""
 
     def as_in(self, modules: Collection[str]) -> dict[str, str]:
         """Return {module: path} of all layers, with the names and the prefix that a file uses."""

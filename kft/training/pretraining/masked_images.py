@@ -286,11 +286,11 @@ def digest(images: list) -> str:
         >>> len(digest([np.zeros((4, 4), "uint8")]))
         64
     """
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for image in images:
         if isinstance(image, str | os.PathLike):
-            found.update(f"{Path(image).name} {Path(image).stat().st_size}".encode())
+            hasher.update(f"{Path(image).name} {Path(image).stat().st_size}".encode())
         else:
             array = np.asarray(image)
-            found.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
-    return found.hexdigest()
+            hasher.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
+    return hasher.hexdigest()

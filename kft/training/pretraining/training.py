@@ -158,7 +158,7 @@ def run(
 
 
 def _history(logs, train, steps, schedule, seen):
-    found, seconds, (name, in_one_pass) = [], 0.0, seen
+    history_rows, seconds, (name, in_one_pass) = [], 0.0, seen
     for number, row in enumerate(logs, start=1):
         seconds += row["seconds"]
         done = {
@@ -166,5 +166,5 @@ def _history(logs, train, steps, schedule, seen):
             name: round(number * train.steps / train.one_pass * in_one_pass),
             "learning_rate": float(schedule(number * train.steps - 1)),
         }
-        found.append({**row, **done, "seconds": seconds})
-    return found
+        history_rows.append({**row, **done, "seconds": seconds})
+    return history_rows
