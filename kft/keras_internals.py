@@ -46,6 +46,7 @@ __all__ = [
     "set_attention_settings",
     "set_direction",
     "set_initial_epoch",
+    "set_untracked",
     "sublayers_of",
     "to_snake_case",
     "torch_device",
@@ -112,6 +113,16 @@ def remove_seed_generator(layer: keras.Layer, generator: keras.random.SeedGenera
         layer._tracker.untrack(generator)
 
 
+def set_untracked(layer: keras.Layer, **attributes: Any) -> None:
+    """Set attributes of a layer that Keras does not track, as it tracks weights, layers and lists.
+
+    Args:
+        layer: Any Keras layer or model.
+        **attributes: Their values by name.
+    """
+    vars(layer).update(attributes)
+
+
 def change_class(layer: keras.Layer, cls: type) -> None:
     """Make a layer an instance of another class that has the same constructor arguments."""
     layer.__class__ = cls
@@ -156,7 +167,9 @@ class GraphModel(keras.Model):
         """
         return run(inputs, operation_fn, call_fn)
 
-    def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
+    def _run_through_graph(
+        self, inputs: Any, operation_fn: Any = lambda op: op, call_fn: Any = None
+    ) -> Any:
         run = super()._run_through_graph
         return self.run_graph(run, inputs, operation_fn, call_fn)
 
@@ -262,7 +275,7 @@ def _note_models() -> None:
 
 def _noting(method: Callable) -> Callable:
     @functools.wraps(method)
-    def noting(self, *args, **kwargs):
+    def noting(self: Any, *args: Any, **kwargs: Any) -> Any:
         _NOTED.add(self)
         return method(self, *args, **kwargs)
 

@@ -108,7 +108,7 @@ def main():
     )
     pd.DataFrame(done.history).to_csv(args.out / "history.csv", index=False)
     contacts = None if args.backbone else False  # nothing has trained them
-    kft.backbones.save(backbone, args.out / "model", "float16", contacts)
+    kft.backbones.save(backbone, args.out / "model", "float16", contacts=contacts)
     print(f"Written: {args.out}/model, which kft.load reads, and {args.out}/history.csv.")
     draw([args.out / "history.csv"], args.out)
     recipe.masked_report(args, backbone, train, followed)

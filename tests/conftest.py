@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("contracts")  # its assertions show their values, as those of tests
+
 # The hub's client looks at these when it is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("KERAS_BACKEND", "torch")  # for a plain `pytest tests/test_x.py`: the fastest

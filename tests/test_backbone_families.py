@@ -6,6 +6,7 @@ from typing import ClassVar
 import keras
 import numpy as np
 import pytest
+from extensions.toy_backbone import ToyBackbone, family
 from keras import ops
 from parity import assert_rounds_alike
 from safetensors.numpy import load_file, save_file
@@ -16,51 +17,27 @@ from kft import backbones
 SEQUENCES = ["MKTAYI", "GSS"]
 
 
-def encode(sequences, max_length=None, pad_lengths=None, names=None):
-    ids = np.zeros((len(sequences), max(map(len, sequences))), "int32")
-    for row, sequence in zip(ids, sequences, strict=True):
-        row[: len(sequence)] = [ord(letter) - 64 for letter in sequence]
-    return {"letters": ids}
-
-
 @keras.saving.register_keras_serializable("test_backbone_families")
-class Toy(keras.Model):
-    """{"letters": int (B, L)} -> float (B, L, D): a table, a dense layer, a norm."""
+class Published(ToyBackbone):
+    """The toy backbone with all that is optional: a published head, names and files of its own."""
 
-    encode = staticmethod(encode)
-    lora_targets = ("mix",)
+    lora_targets = ("block_0",)
     objectives = ("guessing",)
 
-    def __init__(self, width=8, name="toy", dtype=None):
-        letters = keras.Input((None,), dtype="int32", name="letters")
-        stages = [
-            keras.layers.Embedding(28, width, name="table", dtype=dtype),
-            keras.layers.Dense(width, name="mix", dtype=dtype),
-            keras.layers.LayerNormalization(name="norm", dtype=dtype),
-        ]
-        x = letters
-        for stage in stages:
-            x = stage(x)
-        super().__init__({"letters": letters}, x, name=name)
-        self.width = width
+    def __init__(self, blocks=1, width=8, name="published", dtype=None):
+        super().__init__(blocks, width, name, dtype)
         vars(self)["guess"] = keras.layers.Dense(28, name="guess")
         self.guess.build((None, None, width))
-
-    @property
-    def stages(self):
-        return [self.get_layer(name) for name in ("table", "mix", "norm")]
 
     @property
     def published_heads(self):
         return [self.guess]
 
     def fan_in(self, variable):
-        return (
-            10_000 if variable.path == "mix/kernel" else backbones.contract.default_fan_in(variable)
-        )
+        return 10_000 if variable.path == "block_0/kernel" else super().fan_in(variable)
 
     def module_names(self, paths, head, head_path):
-        names = {path: f"layers.{path}" for path in paths if path in ("table", "mix", "norm")}
+        names = {path: f"layers.{path}" for path in paths if path in ("table", "block_0", "norm")}
         return backbones.ModuleNames(
             names, prefixes=("toy.",), prefix="toy.", other_parts=("guess",)
         )
@@ -69,12 +46,9 @@ class Toy(keras.Model):
         tensors = {v.path: ops.convert_to_numpy(v).astype(dtype or "float32") for v in self.weights}
         return {"model_type": "toy", "width": self.width}, tensors
 
-    def get_config(self):
-        return {"width": self.width, "name": self.name}
-
 
 class Toys(backbones.Family):
-    name = "toys"
+    name = "published toys"
     model_types: ClassVar = {"toy": "Toy"}
     torch_layout = "toy"
 
@@ -82,10 +56,10 @@ class Toys(backbones.Family):
         return ["toy_8"]
 
     def load(self, name, weights, dtype):
-        return Toy(8, name, dtype)
+        return Published(1, 8, name, dtype)
 
     def from_folder(self, folder, config, tensors, source, dtype):
-        backbone = Toy(config["width"], dtype=dtype)
+        backbone = Published(1, config["width"], dtype=dtype)
         for variable in backbone.weights if tensors else ():
             variable.assign(tensors[variable.path])
         return backbone
@@ -93,9 +67,8 @@ class Toys(backbones.Family):
 
 @pytest.fixture
 def toys():
-    family = backbones.register(Toys())
-    yield family
-    backbones.unregister(family)
+    yield (found := backbones.register(Toys()))
+    backbones.unregister(found)
 
 
 @pytest.mark.once
@@ -117,7 +90,7 @@ def test_it_is_loaded_by_name_and_from_its_folder(toys, tmp_path):
 def test_random_weights_are_those_that_it_asks_for(toys):
     backbone = kft.load("toy_8", weights=False)
     deviation = {v.path: np.std(ops.convert_to_numpy(v)) for v in backbone.weights}
-    assert 0.005 < deviation["mix/kernel"] < 0.02  # 1 / sqrt(10,000)
+    assert 0.005 < deviation["block_0/kernel"] < 0.02  # 1 / sqrt(10,000)
     assert 0.2 < deviation["table/embeddings"] < 0.5  # 1 / sqrt(8)
     guess = ops.convert_to_numpy(backbone.guess.kernel)
     kft.backbones.randomised(backbone, 5)
@@ -127,19 +100,21 @@ def test_random_weights_are_those_that_it_asks_for(toys):
 def test_adapters_have_its_targets_and_names(toys, tmp_path):
     backbone = kft.load("toy_8", weights=False)
     model = kft.Model(backbone, kft.heads.Regression(kernel_initializer="glorot_uniform"))
-    assert kft.add_lora(model, 2) == ["mix"]
-    layer = backbone.get_layer("mix")
+    assert kft.add_lora(model, 2) == ["block_0"]
+    layer = backbone.get_layer("block_0")
     layer.adapters["default"].b.assign(np.ones((2, 8), "float32"))
     kft.save_adapter(model, tmp_path)
     tensors = load_file(tmp_path / "adapter_model.safetensors")
-    prefix = "base_model.model.toy.layers.mix.lora_"
+    prefix = "base_model.model.toy.layers.block_0.lora_"
     assert sorted(tensors) == [f"{prefix}A.weight", f"{prefix}B.weight"]
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == ["mix"]
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == [
+        "block_0"
+    ]
     expected = kft.predict(model, SEQUENCES)
     other = kft.Model(
         kft.load("toy_8", weights=False), kft.heads.Regression(kernel_initializer="glorot_uniform")
     )
-    assert kft.load_adapter(other, tmp_path) == ["mix"]
+    assert kft.load_adapter(other, tmp_path) == ["block_0"]
     assert_rounds_alike(kft.predict(other, SEQUENCES), expected)
 
 
@@ -154,7 +129,7 @@ def test_tensors_of_its_other_parts_are_skipped(toys, tmp_path):
     }
     save_file(load_file(file) | extra, file)
     path = tmp_path / "adapter_config.json"
-    config = json.loads(path.read_text()) | {"target_modules": ["mix", "guess"]}
+    config = json.loads(path.read_text()) | {"target_modules": ["block_0", "guess"]}
     path.write_text(json.dumps(config))
     kft.lora.remove(backbone)
     with pytest.warns(UserWarning, match="2 tensors of parts that toy_8 does not have"):
@@ -167,8 +142,16 @@ def test_what_it_cannot_do_is_said(toys, tmp_path):
         ValueError, match=r"image_size is not an option of toy_8, which is of .*toys"
     ):
         kft.load("toy_8", weights=False, image_size=32)
-    with pytest.raises(ValueError, match=r"toys.* has toy, toy_8, which the family 'toys' has"):
-        backbones.register(Toys())
+    backbones.register(Toys())  # a cell of a notebook that is run twice
+    backbones.register(toys)
+    assert backbones.names().count("toy_8") == 1
+    taken = r"family 'toys' has toy_8, which the family 'published toys' has"
+    with pytest.raises(ValueError, match=taken):
+        backbones.register(family)
+    with pytest.raises(ValueError, match="family 'toys' is not registered"):
+        backbones.unregister(family)
+    with pytest.raises(TypeError, match=r"must be an instance of .*Family, received <class"):
+        backbones.register(Toys)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     wrong = r"not an ESM-2, ViT, DeiT, DINOv2 or Toy: .* model_type='bert', expected 'esm', .*'toy'"
     with pytest.raises(ValueError, match=wrong):

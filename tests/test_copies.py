@@ -1,17 +1,29 @@
 """One contract for every model and each of Keras's ways to copy one: equal, and nothing shared."""
 
 import copy
-import pickle
 
 import keras
 import numpy as np
 import pytest
+from contracts import (
+    WAYS,
+    batch,
+    check_copy,
+    clone,
+    clone_with_function,
+    deepcopy,
+    flags,
+    from_config,
+    outputs,
+    parts,
+    weights_file,
+)
 from keras import ops
 from models import BACKBONES, esm2, perturb, same, values
 
 import kft
 from kft.comparison import runs
-from kft.models.graphs import Learner, flat
+from kft.models.graphs import flat
 from kft.training.pretraining import masked_autoencoder
 
 # The models ---------------------------------------------------------------------------------------
@@ -110,133 +122,7 @@ def ends(model):
     return model.input, model.output
 
 
-# The ways -----------------------------------------------------------------------------------------
-
-
-def clone(model, folder):
-    return keras.models.clone_model(model)
-
-
-def clone_with_function(model, folder):
-    made = []
-    copied = keras.models.clone_model(
-        model, clone_function=lambda x: made.append(x.name) or type(x).from_config(x.get_config())
-    )
-    assert {layer.name for layer in model.layers if layer.weights} <= set(made)
-    return copied
-
-
-def clone_on_inputs(model, folder):
-    inputs = keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), model.input
-    )
-    return keras.models.clone_model(model, input_tensors=inputs)
-
-
-def from_config(model, folder):
-    return type(model).from_config(model.get_config())
-
-
-def from_json(model, folder):
-    return keras.models.model_from_json(model.to_json())
-
-
-def deepcopy(model, folder):
-    return copy.deepcopy(model)
-
-
-def pickled(model, folder):
-    return pickle.loads(pickle.dumps(model))
-
-
-def saved(model, folder):
-    model.save(folder / "model.keras")
-    return keras.saving.load_model(folder / "model.keras")
-
-
-def weights_file(model, folder):
-    model.save_weights(folder / "model.weights.h5")
-    copied = type(model).from_config(model.get_config())
-    copied.load_weights(folder / "model.weights.h5")
-    return copied
-
-
-CLONES = (clone, clone_with_function, clone_on_inputs)
-NEW_WEIGHTS = (*CLONES, from_config, from_json)  # as Keras says of them
-WAYS = (*NEW_WEIGHTS, deepcopy, pickled, saved, weights_file)
-
-
 # The contract -------------------------------------------------------------------------------------
-
-
-def flags(model, of=None):
-    """Of all layers and weights; `of` another one, whose layers are meant."""
-    layers, wanted = kft.params.layers(model), kft.params.layers(of or model)
-    assert {path for path, layer in layers.items() if layer.weights} <= wanted.keys()
-    weights = kft.params.weights(model)
-    return (
-        {path: layers[path].trainable for path in wanted},
-        {w.path: (w.trainable, w.frozen, w.variable.trainable) for w in weights},
-    )
-
-
-def adapters(model):
-    return {
-        path: (type(layer), layer.merged, layer.active,
-               {name: adapter.settings for name, adapter in layer.adapters.items()})
-        for path, layer in kft.lora.adapting.adapted(model)
-    }  # fmt: skip
-
-
-def parts(model):
-    """ids of all layers and variables, also of the layer that another one borrows."""
-    layers = model._flatten_layers()
-    own = [v for x in layers for v in [*x._trainable_variables, *x._non_trainable_variables]]
-    borrowed = [x.lender for x in layers if hasattr(x, "borrow")]
-    return {id(x) for x in [*layers, *own, *borrowed]}
-
-
-def batch(model, seed=0):
-    rng = np.random.default_rng(seed)
-
-    def drawn(x):
-        shape = [2 if n is None else n for n in x.shape]
-        shape[1:] = [6 if n is None else n for n in x.shape[1:]]
-        if x.name in ("visible", "hidden"):
-            return np.stack([rng.permutation(shape[1]) for _ in range(2)]).astype("int32")
-        if "int" in x.dtype:
-            return np.concatenate(
-                [np.zeros((2, 1)), rng.integers(4, 24, (2, 5)), np.full((2, 1), 2)], 1
-            )
-        if "bool" in x.dtype:
-            return np.ones(shape, "bool")
-        return rng.standard_normal(shape).astype("float32")
-
-    return keras.tree.map_structure(drawn, model.input)
-
-
-def answers(model, x):
-    return ops.convert_to_numpy(model(x, training=False))
-
-
-def check(model, way, folder):
-    before, x = values(model), batch(model)
-    expected = answers(model, x)
-    copied = way(model, folder)
-    if way in NEW_WEIGHTS:
-        assert not same(values(copied), before) or len(before) < 3
-        copied.set_weights(model.get_weights())
-    if way not in CLONES or type(model) is Learner:
-        assert type(copied) is type(model)
-    assert adapters(copied) == adapters(model)
-    assert flags(copied, of=model) == flags(model)
-    assert copied.trainable == model.trainable or way in CLONES  # Keras leaves that one out
-    assert same(values(copied), before)
-    np.testing.assert_array_equal(answers(copied, x), expected)
-    assert not parts(copied) & parts(model)
-    perturb(copied)
-    assert same(values(model), before)
-    np.testing.assert_array_equal(answers(model, x), expected)
 
 
 IMAGES = ("vit", "classifier", "swiglu", "net", "learn", "autoencoder")  # which take longest
@@ -256,7 +142,7 @@ def some_ways(name):
 def test_a_copy_is_equal_and_shares_nothing(name, tmp_path):
     model = MODELS[name]()
     for way in some_ways(name):
-        check(model, way, tmp_path)
+        check_copy(model, way, tmp_path)
 
 
 @pytest.mark.long
@@ -264,14 +150,14 @@ def test_a_copy_is_equal_and_shares_nothing(name, tmp_path):
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_way_for_every_model(name, way, tmp_path):
-    check(MODELS[name](), way, tmp_path)
+    check_copy(MODELS[name](), way, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model", "lora", "lora masked_lm", "merged", "learner", "vit"])
 def test_on_every_backend(name, tmp_path):
     model = MODELS[name]()
     for way in (clone_with_function, deepcopy, weights_file):
-        check(model, way, tmp_path)
+        check_copy(model, way, tmp_path)
 
 
 # What was wrong -----------------------------------------------------------------------------------
@@ -325,7 +211,7 @@ def test_a_clone_function_has_the_last_word():
     assert copied.get_layer("block_1") is model.get_layer("block_1")
     assert [x.name for x in copied.layers][-1] == "no_norm"
     same_layers = keras.models.clone_model(model, clone_function=lambda layer: layer)
-    np.testing.assert_array_equal(answers(same_layers, batch(model)), answers(model, batch(model)))
+    np.testing.assert_array_equal(outputs(same_layers, batch(model)), outputs(model, batch(model)))
 
 
 @pytest.mark.once
@@ -342,17 +228,17 @@ def test_a_table_that_is_not_in_the_copied_model_is_missed_by_name():
 def test_merged_weights_that_were_copied_one_by_one():
     """The copy is merged as the model is; clone_model plus set_weights added the adapters twice."""
     model = MODELS["merged"]()
-    x, expected = batch(model), answers(model, batch(model))
+    x, expected = batch(model), outputs(model, batch(model))
     copied = from_config(model, None)
     copied.set_weights(model.get_weights())
-    np.testing.assert_array_equal(answers(copied, x), expected)
+    np.testing.assert_array_equal(outputs(copied, x), expected)
     kft.merge_lora(copied)  # they are
-    np.testing.assert_array_equal(answers(copied, x), expected)
+    np.testing.assert_array_equal(outputs(copied, x), expected)
     for refused in (kft.unmerge_lora, copy.deepcopy):
         with pytest.raises(ValueError, match="its kernel before merging is not known"):
             refused(copied)
     kft.lora.remove(copied)
-    np.testing.assert_array_equal(answers(copied, x), expected)
+    np.testing.assert_array_equal(outputs(copied, x), expected)
 
     whole = copy.deepcopy(model)
     kft.unmerge_lora(whole)
@@ -365,7 +251,7 @@ def test_a_comparison_starts_from_what_a_merged_backbone_answers():
     backbone = merged(with_lora(esm2()))
     made = runs.fresh(backbone, kft.heads.Regression())
     x = batch(backbone)
-    np.testing.assert_array_equal(answers(made.backbone, x), answers(backbone, x))
+    np.testing.assert_array_equal(outputs(made.backbone, x), outputs(backbone, x))
 
 
 @pytest.mark.once
@@ -388,7 +274,7 @@ def test_contacts_change_with_blocks_that_learn():
     x = batch(model)
     query = model.get_layer("block_1").query.kernel
     query.assign(ops.convert_to_numpy(query) + np.random.default_rng(0).normal(size=query.shape))
-    np.testing.assert_allclose(answers(learning, frozen(x)), answers(model, x), rtol=1e-5)
+    np.testing.assert_allclose(outputs(learning, frozen(x)), outputs(model, x), rtol=1e-5)
 
 
 @pytest.mark.once

@@ -7,13 +7,25 @@ from pathlib import Path
 
 import pytest
 
+import kft
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ONE_PROGRAM = ("extending.md",)  # each of its blocks goes on where the one before it ends
+
+
+def programs(page):
+    """The blocks of a page that are programs."""
+    if page.name == "design.md":  # its list of public names is no program
+        return []
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    return ["\n".join(blocks)] if page.name in ONE_PROGRAM else blocks
+
+
 BLOCKS = [
     pytest.param(block, id=f"{page.name}-{i}")
     for page in PAGES
-    for i, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
-    if page.name != "design.md"  # its list of public names is no program
+    for i, block in enumerate(programs(page))
 ]
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -27,10 +39,25 @@ def test_there_are_examples():
     assert "kft.models.model" in MODULES
 
 
+@pytest.fixture
+def unregistered():
+    """What a page registers is removed again."""
+    registries = [
+        kft.backbones.registry._FAMILIES, kft.data.registry._LOADERS,
+        kft.strategies.registry._STRATEGIES,
+    ]  # fmt: skip
+    before = [registry.copy() for registry in registries]
+    yield
+    for registry, content in zip(registries, before, strict=True):
+        registry.clear()
+        (registry.extend if isinstance(registry, list) else registry.update)(content)
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("block", BLOCKS)
-def test_page(block, tmp_path, monkeypatch):
+def test_page(block, tmp_path, monkeypatch, unregistered):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KFT_CACHE", str(tmp_path))
     exec(compile(block, "a page", "exec"), {})
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 import keras
 import numpy as np
 import pytest
+from contracts import check_split, leaves
 from keras import layers, ops
 from models import BACKBONES
 from parity import assert_rounds_alike
@@ -103,36 +104,20 @@ CASES = {  # a model, what learns, an input
 COMPILED = ["last block", "nested", "mask"]
 
 
-def leaves(x):
-    return [ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(x)]
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_both_parts_are_the_model(case):
     make, pattern, inputs = CASES[case]
     model = make()
     params.train_only(model, pattern)
-    frozen, learning = kft.split(model)
     x = inputs(model)
-    expected, answers = model(x), learning(frozen(x))
-    keras.tree.assert_same_structure(expected, answers)
-    for one, other in zip(leaves(expected), leaves(answers), strict=True):
-        assert np.ptp(one) > 1e-5
-        np.testing.assert_array_equal(one, other)
+    frozen, learning = check_split(model, x)
     if case in COMPILED:
         compiled = learning.predict_on_batch(frozen.predict_on_batch(x))
         for one, other in zip(leaves(model.predict_on_batch(x)), leaves(compiled), strict=True):
             assert_rounds_alike(one, other)
-    # Nothing is frozen too little or too much.
-    assert not frozen.trainable_weights
-    assert ids(learning.trainable_weights) == ids(model.trainable_weights)
     # No layer of the graph is computed on both sides, but those that are shared.
     doubled = {id(x) for x in frozen.layers} & {id(x) for x in learning.layers}
     assert {model.get_layer(name).name for name in names(model, doubled)} <= {"shared"}
-
-
-def ids(weights):
-    return {id(weight) for weight in weights}
 
 
 def names(model, found):

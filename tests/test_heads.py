@@ -1,6 +1,6 @@
 """One contract for every head with every pooling, and what sets them apart."""
 
-import json
+from functools import partial
 from types import SimpleNamespace
 
 import keras
@@ -8,6 +8,20 @@ import numpy as np
 import pytest
 import references
 import torch
+from contracts import (
+    LENGTHS,
+    B,
+    D,
+    call,
+    check_head_config,
+    check_head_training,
+    check_mixed_precision,
+    check_padding,
+    check_pooled_features,
+    check_prior,
+    head_inputs,
+    randomise,
+)
 from keras import ops
 from parity import assert_parity, assert_rounds_alike
 from transformers import EsmForSequenceClassification, EsmForTokenClassification
@@ -17,8 +31,6 @@ from kft.backbones.esm2.model import ESM2
 from kft.models import heads
 from kft.models.heads import POOLINGS, Classification, Pooling, Regression
 
-B, L, D = 4, 7, 6
-LENGTHS = (5, 1, 3, 2)  # residues; the first position is <cls>, then residues, <eos>, <pad>
 POOLED = {  # class, arguments, what an untrained head answers, the scale of the answers
     "classification": ("Classification", {"classes": 3}, [1 / 3] * 3, 1.0),
     "multi-label": ("MultiLabel", {"labels": 2}, [0.5] * 2, 1.0),
@@ -60,151 +72,52 @@ def make(kind, pooling=None, **options):
 
 @pytest.fixture
 def features():
-    return np.random.default_rng(0).standard_normal((B, L, D)).astype("float32")
+    return head_inputs()[0]
 
 
 @pytest.fixture
 def mask():
-    return np.array([[1 <= i <= n for i in range(L)] for n in LENGTHS])
-
-
-def randomise(head, seed=1):
-    rng = np.random.default_rng(seed)
-    for variable in head.weights:
-        variable.assign(rng.standard_normal(variable.shape, dtype="float32"))
-    return head
-
-
-def call(layer, *inputs):
-    return ops.convert_to_numpy(layer(*(None if x is None else ops.array(x) for x in inputs)))
-
-
-def targets_for(head, seed=0):
-    rng = np.random.default_rng(seed)
-    shape = (B, L) if head.per_residue else (B,)
-    if "classification" in head.task:
-        return rng.integers(0, head.classes, shape)
-    if head.task == "multilabel":
-        return rng.integers(0, 2, (B, head.labels))
-    return rng.standard_normal((*shape, head.targets)).astype("float32")
+    return head_inputs()[1]
 
 
 # The contract -----------------------------------------------------------------------------------
 
 
 @every_head
-def test_answers_start_at_the_prior(kind, pooling, features, mask):
-    head = make(kind, pooling)
-    answers = call(head, features, mask)
-    prior = HEADS[kind][2]
-    assert answers.shape == ((B, L, len(prior)) if head.per_residue else (B, len(prior)))
-    assert answers.dtype == "float32"
-    np.testing.assert_allclose(answers, np.broadcast_to(prior, answers.shape), rtol=1e-6)
+def test_outputs_start_at_the_prior(kind, pooling):
+    check_prior(partial(make, kind, pooling), HEADS[kind][2])
 
 
 @every_head
-def test_padding_and_company_change_nothing(kind, pooling, features, mask):
-    head = make(kind, pooling)
-    head(features, mask)
-    answers = call(randomise(head), features, mask)
-    assert np.ptp(answers, axis=0).min() > 1e-2  # they do differ
-    order = [2, 0, 3, 1]
-    longer = np.pad(features, ((0, 0), (0, 5), (0, 0)), constant_values=7.0)
-    longer = call(head, longer[order], np.pad(mask, ((0, 0), (0, 5)))[order])
-    longer = longer[:, :L] if head.per_residue else longer
-    assert_rounds_alike(longer, answers[order])
-    if pooling not in ("cls", None):
-        elsewhere = np.where(mask[..., None], features, 1e3)
-        assert_rounds_alike(call(head, elsewhere, mask), answers)
-    alone = call(head, features[1:2, :3], mask[1:2, :3])
-    assert_rounds_alike(alone, answers[1:2, :3] if head.per_residue else answers[1:2])
+def test_padding_and_other_records_change_nothing(kind, pooling):
+    check_padding(partial(make, kind, pooling), masked=pooling not in ("cls", None))
 
 
 @every_head
-def test_config_and_weights_make_the_same_head(kind, pooling, features, mask):
-    head = make(kind, pooling, name="mine", kernel_initializer="ones")
-    head(features, mask)
-    randomise(head)
-    config = json.loads(json.dumps(keras.saving.serialize_keras_object(head)))
-    again = keras.saving.deserialize_keras_object(config)
-    again(features, mask)
-    again.set_weights(head.get_weights())
-    np.testing.assert_array_equal(call(again, features, mask), call(head, features, mask))
-    assert (type(again), again.name, again.get_config()) == (type(head), "mine", head.get_config())
-    given = {**HEADS[kind][1], "pooling": pooling}
-    assert {name: again.get_config()[name] for name in given} == given
-    assert isinstance(again.kernel_initializer, keras.initializers.Ones)
+def test_config_and_weights_make_the_same_head(kind, pooling):
+    check_head_config(partial(make, kind, pooling), {**HEADS[kind][1], "pooling": pooling})
 
 
 @every_head
 @pytest.mark.usefixtures("as_written")
-def test_learns_and_is_saved_with_its_loss_and_metrics(kind, pooling, features, mask, tmp_path):
-    inputs = keras.Input((None, D)), keras.Input((None,), dtype="bool")
-    head = make(kind, pooling)
-    model = keras.Model(inputs, head(*inputs))
-    options = {"class_weight": range(1, head.units + 1), "label_smoothing": 0.1}
-    loss = head.make_loss(**({} if "regression" in head.task else options))
-    metrics = {"weighted_metrics" if head.per_residue else "metrics": head.make_metrics()}
-    model.compile(keras.optimizers.SGD(0.1), loss, **metrics)
-    targets = targets_for(head)
-    weights = mask.astype("float32") if head.per_residue else None
-    before = head.get_weights()
-    for _ in range(2):  # at first the zero kernel hides the pooling from the loss
-        model.train_on_batch((features, mask), targets, weights)
-    after = head.get_weights()
-    assert len(after) == 2 + (pooling == "attention") + 2 * (kind == "esm")
-    for old, new in zip(before, after, strict=True):
-        assert (old != new).any()
-    answers = call(head, features, mask)
-
-    model.save(tmp_path / "x.keras")
-    loaded = keras.saving.load_model(tmp_path / "x.keras")
-    np.testing.assert_array_equal(call(loaded.layers[-1], features, mask), answers)
-    assert loaded.layers[-1].get_config() == head.get_config()
-    assert loaded.loss.get_config() == loss.get_config()
-    (metric,) = (
-        loaded._compile_metrics._user_weighted_metrics or loaded._compile_metrics._user_metrics
-    )
-    assert metric.get_config() == head.make_metrics()[0].get_config()
+def test_learns_and_is_saved_with_its_loss_and_metrics(kind, pooling, tmp_path):
+    weights = 2 + (pooling == "attention") + 2 * (kind == "esm")
+    check_head_training(partial(make, kind, pooling), weights, tmp_path)
 
 
 @every_head
-def test_answers_stay_float32_in_mixed_precision(kind, pooling, features, mask):
-    before = keras.config.dtype_policy()
-    try:
-        keras.config.set_dtype_policy("mixed_bfloat16")
-        head = make(kind, pooling)
-    finally:
-        keras.config.set_dtype_policy(before)
-    assert head.dtype_policy.name == "mixed_bfloat16"
-    head(features, mask)
-    randomise(head)
-    full = make(kind, pooling)
-    full(features, mask)
-    full.set_weights(head.get_weights())
-    answers = call(head, ops.cast(features, "bfloat16"), mask)
-    assert answers.dtype == "float32"
-    assert all(v.dtype == "float32" for v in head.weights)
-    scale = HEADS[kind][3]
-    np.testing.assert_allclose(answers, call(full, features, mask), atol=0.05 * scale)
-    rounded = ops.convert_to_numpy(ops.cast(ops.cast(answers, "bfloat16"), "float32"))
-    assert (answers != rounded).any()
+def test_outputs_stay_float32_in_mixed_precision(kind, pooling):
+    check_mixed_precision(partial(make, kind, pooling), HEADS[kind][3])
 
 
 @every_head
-def test_what_is_pooled_already_is_not_pooled_again(kind, pooling, features, mask):
+def test_what_is_pooled_already_is_not_pooled_again(kind, pooling, features):
     head = make(kind, pooling)
     if head.per_residue:
         with pytest.raises(ValueError, match=r"every position of features .*\(4, 6\)"):
             head(features[:, 0])
         return
-    head(features, mask)
-    randomise(head)
-    pooled = features[:, 0] if head.pooling is None else call(head.pooling, features, mask)
-    np.testing.assert_array_equal(call(head, pooled), call(head, features, mask))
-    fresh = make(kind, pooling)
-    fresh(pooled)  # the first call, as a node behind one of the pooling
-    assert len(fresh.weights) == 2 + 2 * (kind == "esm")
+    check_pooled_features(partial(make, kind, pooling), 2 + 2 * (kind == "esm"))
 
 
 @pytest.mark.once
@@ -218,7 +131,6 @@ def test_a_head_says_what_it_is(kind):
     assert head.per_residue == head.task.startswith("residue")
     assert (head.pooling is None) == (kind in OTHERS)
     assert all(isinstance(metric, keras.metrics.Metric) for metric in head.make_metrics())
-    assert head.make_metrics()[0] is not head.make_metrics()[0]
 
 
 # In what they differ ----------------------------------------------------------------------------

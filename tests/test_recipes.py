@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import recipe
+import safetensors.numpy
+from keras import ops
 
 import kft
 
@@ -256,6 +258,7 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
         ("vision_mae", ["--mask-ratio", 1], "--mask-ratio: invalid fraction value: '1'"),
         ("pretrain_esm2", ["--draw", "nowhere.csv"], "--draw: there is no file nowhere.csv"),
         ("scaling_laws", ["--table", "nowhere.csv"], "--table: there is no file nowhere.csv"),
+        ("restore_head", ["--corpus", "nowhere"], "--corpus: there is no train*.tsv.gz in nowhere"),
         ("scaling_laws", ["--corpus", "nowhere"], "There is no corpus in nowhere"),
         ("fill_mask", ["--sequence", "MK_T1"], "has '1' at position 5"),
         ("fill_mask", ["--sequence", "MKT"], "no gap"),
@@ -286,6 +289,32 @@ def test_pretraining_is_scored_on_what_was_held_out(tmp_path):
             "uniform", "residue frequencies", "Markov model", "this model",
         ]  # fmt: skip
         assert scores[0][1] == "20.000"
+
+
+@pytest.mark.in_turn("torch")
+def test_a_head_is_restored_from_hidden_states_in_files(tmp_path):
+    """And a run that was stopped reads the files that it has."""
+    rng = np.random.default_rng(0)
+    for name in ("train_00", "train_01", "heldout_families", "valid"):
+        rows = ["".join(rng.choice(list("LAGVSERTIDPK"), size=60)) for _ in range(30)]
+        table = pd.DataFrame({"id": range(30), "family": np.arange(30) // 2, "sequence": rows})
+        table.to_csv(tmp_path / f"{name}.tsv.gz", sep="\t", index=False)
+    options = ["--tiny", "--corpus", tmp_path, "--backbone", "kft_esm2_tiny", "--batch-size", 8]
+    printed = run("restore_head", tmp_path, *options)
+    assert printed.count("batches") == 3 and printed.count("Epoch 2/2") == 7
+    curve = pd.read_csv(tmp_path / "curve.csv")
+    assert curve.positions.is_monotonic_increasing
+    assert curve["valid, perplexity"].iloc[-1] < curve["valid, perplexity"].iloc[0]
+    tensors = safetensors.numpy.load_file(tmp_path / "lm_head.safetensors")
+    begun = ops.convert_to_numpy(kft.heads.Drawn(0)((320, 320))).T
+    moved = tensors["lm_head.dense.weight"].astype("float32") - begun
+    assert len(tensors) == 5 and 1e-4 < np.abs(moved).mean() < 0.1
+    (file,) = (tmp_path / "states").glob("train-*/*.npz")
+    file.unlink()
+    assert run("restore_head", tmp_path, *options).count("batches") == 1
+    assert run("restore_head", tmp_path, *options, "--seed", 1).count("batches") == 3
+    assert run("restore_head", tmp_path, *options).count("batches") == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "curve.csv"), curve)
 
 
 @pytest.mark.once

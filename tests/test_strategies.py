@@ -6,6 +6,7 @@ from itertools import pairwise
 import keras
 import numpy as np
 import pytest
+from contracts import check_phases, check_training
 from keras import layers, ops
 from models import esm2, moved, same, values
 from parity import EPSILON
@@ -50,25 +51,12 @@ def run(model, name, **options):
 @every_strategy
 def test_exactly_what_it_says_changes(name, tmp_path):
     model = make()
-    before = values(model)
     strategy = strategies.get(name, **OPTIONS.get(name, {}))
-    done = run(model, strategy)
+    options = {} if name == "linear_probe" else {"epochs": 3, "learning_rate": 1e-2}
+    data = SEQUENCES, TARGETS
+    done = check_training(strategy, model, data, FROZEN[name], tmp_path, batch_size=8, **options)
     assert done.strategy == strategies.get(name, **OPTIONS.get(name, {}), **changed(strategy))
-    after = values(done.model)
-    assert before.keys() == {path for path in after if "/lora_" not in path}
-    assert moved(before, after) == STAGES - set(FROZEN[name])
-    if name == "from_scratch":
-        assert done.model is not model
-        assert same(before, values(model))
-        return
-    assert done.model is model
-    frozen = {w.path.split("/")[0] for w in params.weights(model) if w.frozen}
-    assert frozen == set(FROZEN[name])
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert kft.fingerprint(loaded) == kft.fingerprint(model)
-    assert kft.fingerprint(loaded, trainable=None) == kft.fingerprint(model, trainable=None)
-    assert ["/".join(p) for p in flags(loaded)] == ["/".join(p) for p in flags(model)]
+    assert (done.model is model) == (name != "from_scratch")
 
 
 def changed(strategy):
@@ -80,18 +68,11 @@ def changed(strategy):
     )
 
 
-def flags(model):
-    return [(w.path, str(w.frozen)) for w in params.weights(model)]
-
-
 @pytest.mark.once
 @every_strategy
 def test_each_has_defaults(name):
     strategy = strategies.get(name)
-    model = strategy.prepare(make())
-    phases = strategy.phases(model)
-    phases[0].mark(model)
-    assert model.trainable_variables
+    phases = check_phases(strategy, make(), name == "from_scratch", name == "lora")
     assert all(phase.epochs >= 1 for phase in phases) or name == "linear_probe"
 
 
@@ -239,28 +220,13 @@ def test_from_scratch_draws_by_its_seed_and_from_nothing_else():
 # Asking changes nothing ---------------------------------------------------------------------------
 
 
-def state(model):
-    """Paths, marks, who has made them, and values."""
-    found = [(w.path, w.frozen, getattr(w.variable, "_kft_marked", None)) for w in
-             params.weights(model)]  # fmt: skip
-    return found, kft.fingerprint(model, None)
-
-
 @pytest.mark.once
 @every_strategy
 def test_phases_change_nothing(name):
     strategy = strategies.get(name, **OPTIONS.get(name, {}))
     given = make()
     kft.freeze(given, "block_0")
-    before = state(given)
-    model = strategy.prepare(given)
-    assert (model is given) == (name != "from_scratch")
-    assert (state(given) == before) == (name != "lora")
-    before, everything = state(model), params.layers(model)
-    phases = strategy.phases(model)
-    assert phases and state(model) == before
-    assert strategy.phases(model) == phases
-    assert all(set(phase.trainable_layers or ()) <= everything.keys() for phase in phases)
+    check_phases(strategy, given, name == "from_scratch", name == "lora")
 
 
 @pytest.mark.once

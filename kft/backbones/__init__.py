@@ -1,15 +1,24 @@
 """Backbones: pre-trained models as functional Keras graphs, each with its ordered `stages`.
 
 Each package in this folder is a family of backbones and registers itself when it is imported, see
-`registry.Family`. The attributes of backbones are in `contract`.
+`registry.Family`. `Backbone` is the base class of backbones.
 """
 
 import importlib
 import pkgutil
 
-from kft.backbones.contract import Backbone, ModuleNames
+from kft.backbones.base import Backbone
+from kft.backbones.contract import ModuleNames
 from kft.backbones.initialisation import randomised
-from kft.backbones.registry import Family, load, names, register, save, unregister
+from kft.backbones.registry import (
+    Family,
+    load,
+    names,
+    read_checkpoint,
+    register,
+    save,
+    unregister,
+)
 
 __all__ = [
     "Backbone",
@@ -18,6 +27,7 @@ __all__ = [
     "load",
     "names",
     "randomised",
+    "read_checkpoint",
     "register",
     "save",
     "unregister",

@@ -110,7 +110,7 @@ def attention(query: Any, key: Any, value: Any, attention_mask: Any) -> Any:
     return ops.cast(ops.dot_product_attention(query, key, value, mask=mask), dtype)
 
 
-def _of_one_protein(inputs):
+def _of_one_protein(inputs: Any) -> Any:
     """Compute attention of query, key and value (L, H, d) with a bias (L,) -> (L, H, d)."""
     *projections, bias = inputs
     query, key, value = (ops.transpose(x, (1, 0, 2)) for x in projections)  # (H, L, d)
@@ -118,12 +118,12 @@ def _of_one_protein(inputs):
     return ops.transpose(ops.matmul(weights, value), (1, 0, 2))
 
 
-def _weights(query, key, bias):
+def _weights(query: Any, key: Any, bias: Any) -> Any:
     """Compute float32 (..., H, L, L) of (..., H, L, d) twice and a float32 bias of the scores."""
     scores = ops.cast(ops.matmul(query, ops.swapaxes(key, -1, -2)), "float32")
     return ops.softmax(scores * query.shape[-1] ** -0.5 + bias, axis=-1)
 
 
-def _bias(attention_mask):
+def _bias(attention_mask: Any) -> Any:
     """Return 0 where a token may be attended to; elsewhere so low that its weight is exactly 0."""
     return ops.where(attention_mask, 0.0, -1e9)

@@ -5,10 +5,11 @@ makes its parts again, so the config also has those with adapters and lists thos
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 
-from kft.keras_internals import sublayers_of
+from kft.keras_internals import set_untracked, sublayers_of
 
 
 class Composite(keras.layers.Layer):
@@ -26,10 +27,10 @@ class Composite(keras.layers.Layer):
         self,
         exchanged: Mapping[str, dict] | None = None,
         frozen_parts: Sequence[str] = (),
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.__dict__["_exchanged"], self.__dict__["_frozen_parts"] = exchanged or {}, frozen_parts
+        set_untracked(self, _exchanged=exchanged or {}, _frozen_parts=frozen_parts)
 
     def part(self, layer: keras.Layer) -> keras.Layer:
         """Return a part, or the one with adapters that the config has in its place."""
@@ -38,7 +39,7 @@ class Composite(keras.layers.Layer):
             layer.trainable = False
         return layer
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         found = exchanged(parts(self))
         for layer in parts(self):  # whose own parts have adapters
             if isinstance(layer, Composite) and "exchanged" in layer.get_config():

@@ -1,12 +1,12 @@
 """Attributes of backbones, so that no other package has to distinguish kinds of backbones.
 
-A backbone is a functional Keras model. Everything below is optional: the functions of this module
-give the default for a model without the attribute, such as a plain Keras model or one of keras-hub.
+`base.Backbone` lists them. Everything is optional: the functions of this module give the default
+for a model without the attribute, such as a plain Keras model or one of keras-hub.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -37,51 +37,6 @@ class ModuleNames:
     task: str | None = None
     advice: str | None = None
     other_parts: tuple[str, ...] = ()
-
-
-class Backbone(Protocol):
-    """The attributes and methods of a backbone.
-
-    Attributes:
-        stages: Layers in order, each its own node of the graph. `kft.strategies` trains the last
-            ones first, and `kft.split` cuts between them.
-        width: Size D of the output's last axis.
-        encode: Function from a list of raw inputs (sequences, images) to the model's input.
-        lora_targets: Patterns of the layers that `kft.add_lora` adapts by default.
-        objectives: Names of the ways to pre-train it: "masked_language" for a backbone with
-            `masked_lm`, "masked_autoencoding" for one whose first stage makes patches.
-        keeps_adapters: Whether its config holds the adapters that are in it.
-        published_heads: Layers that were published with the backbone and are not part of its graph,
-            such as a language-model head. `kft.backbones.randomised` draws them too.
-
-    A mask of the positions that heads use, symbolic bool (B, L), is an attribute too where they do
-    not use all. A backbone for masked autoencoding also has a method `decoder_block`.
-    """
-
-    stages: Sequence[keras.Layer]
-    width: int
-    encode: Callable[..., dict[str, np.ndarray]]
-    lora_targets: Sequence[Any]
-    objectives: tuple[str, ...]
-    keeps_adapters: bool
-    published_heads: Sequence[keras.Layer]
-
-    def fan_in(self, variable: keras.Variable) -> float | None:
-        """Return how many numbers one output of a weight is summed over, see `fan_in`."""
-
-    def module_names(
-        self, paths: Iterable[str], head: keras.Layer | None, head_path: str
-    ) -> ModuleNames:
-        """Return the names of Hugging Face's modules.
-
-        Args:
-            paths: Paths of all layers of the model, as `kft.params.layers` has them.
-            head: The head on the backbone, None without one.
-            head_path: Path of the head.
-        """
-
-    def to_hugging_face(self, dtype: str | None, **options: Any) -> tuple[dict, dict]:
-        """Return the content of config.json and {name: array}, for `kft.backbones.save`."""
 
 
 # Defaults -----------------------------------------------------------------------------------------
@@ -122,6 +77,11 @@ def module_names(
     foreign = FOREIGN_MODULE_NAMES.get(type(backbone).__name__)
     if foreign is not None:
         return foreign(paths, head, head_path)
+    return default_module_names(paths)
+
+
+def default_module_names(paths: Iterable[str]) -> ModuleNames:
+    """Return the names of modules that are the paths of their layers."""
     return ModuleNames({path: path.replace("/", ".") for path in paths})
 
 

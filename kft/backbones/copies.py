@@ -14,7 +14,7 @@ import keras
 
 from kft.keras_internals import GraphModel, own_trainable_weights, sublayers_of
 from kft.messages import listed
-from kft.params import by_hand, layers, sign, weights
+from kft.params import Weight, by_hand, layers, sign, weights
 
 
 class Copied(GraphModel):
@@ -24,10 +24,10 @@ class Copied(GraphModel):
     Keras does for any such class; `copy.deepcopy` returns one of the same class.
     """
 
-    def run_graph(self, run, inputs, operation_fn, call_fn):
+    def run_graph(self, run: Any, inputs: Any, operation_fn: Any, call_fn: Any) -> Any:
         copies = {}
 
-        def noted(operation):
+        def noted(operation: keras.Operation) -> Any:
             call = operation_fn(operation)
             if isinstance(call, keras.Layer):  # the model is not called, but cloned
                 copies[id(operation)] = operation, call
@@ -41,7 +41,9 @@ class Copied(GraphModel):
                 _complete(copy, operation)
         return outputs
 
-    def _copy_of_lender(self, layer, copies):
+    def _copy_of_lender(
+        self, layer: keras.Layer, copies: Mapping[int, tuple[keras.Layer, keras.Layer]]
+    ) -> keras.Layer:
         if id(layer.lender) not in copies:
             raise lost(layer.name, layer.lender.name, self.name)
         return copies[id(layer.lender)][1]
@@ -61,7 +63,7 @@ def lost(borrower: str, lender: str, model: str) -> ValueError:
     )
 
 
-def _complete(copy, layer):
+def _complete(copy: keras.Layer, layer: keras.Layer) -> None:
     """Give a clone the adapters and the frozen parts of a layer."""
     pairs = list(zip(sublayers_of(layer), sublayers_of(copy), strict=False))
     same_count = len(sublayers_of(layer)) == len(sublayers_of(copy))
@@ -83,7 +85,7 @@ def _complete(copy, layer):
             variable._kft_marked = getattr(original, "_kft_marked", None)  # who has marked it
 
 
-def _same_class(one, other):
+def _same_class(one: keras.Layer, other: keras.Layer) -> bool:
     """Whether two layers are of one class, with or without adapters."""
     classes = [getattr(layer, "base_class", type(layer)) for layer in (one, other)]
     return classes[0] is classes[1] and one.built == other.built
@@ -113,19 +115,19 @@ def flags(model: keras.Model) -> dict[str, Any]:
         if weight.layer.trainable and not _adapters(weight.layer) and _is_frozen_alone(weight)
     ]
     frozen = [path for path, layer in everything.items() if not layer.trainable]
-    both = {"frozen_layers": frozen, "frozen_weights": weights_alone}
-    config: dict[str, Any] = {key: paths for key, paths in both.items() if paths}
+    paths = {"frozen_layers": frozen, "frozen_weights": weights_alone}
+    config: dict[str, Any] = {key: some for key, some in paths.items() if some}
     if config and not any(by_hand(model).values()):
         config["marked_by_kft"] = True
     return config
 
 
-def _is_frozen_alone(weight):
+def _is_frozen_alone(weight: Weight) -> bool:
     gradient = {id(v) for v in own_trainable_weights(weight.layer)}
     return id(weight.variable) in gradient and not weight.variable.trainable
 
 
-def _adapters(layer):
+def _adapters(layer: keras.Layer) -> Any:
     return getattr(layer, "adapters", None)
 
 
@@ -141,7 +143,7 @@ def names_of(model: keras.Model) -> dict[str, list[str]]:
     return {"inner_names": [layer.name for layer in _inside(model)]}
 
 
-def _inside(model):
+def _inside(model: keras.Model) -> list[keras.Layer]:
     in_graph = {id(layer) for layer in model.layers}
     return [x for x in sublayers_of(model, include_self=False) if id(x) not in in_graph]
 
@@ -184,8 +186,10 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
             f"which the model rebuilt from it does not have: it was written by another version of "
             f"kft, Keras or keras-hub. Build the model again and call load_weights."
         )
-    # Each layer comes before the layers inside it, whose flags it also sets.
-    for path, layer in everything.items():
+    # Each layer comes before the layers inside it, whose flags it also sets. The order of paths is
+    # not enough: a pooling layer is in the graph and in the head.
+    outermost_first = sorted(everything.items(), key=lambda item: -len(sublayers_of(item[1])))
+    for path, layer in outermost_first:
         layer.trainable = path not in frozen
     for path in weights_alone:
         owned[path].trainable = False
@@ -222,6 +226,6 @@ def restore(by_path: Mapping[str, keras.Layer], configs: Mapping[str, dict]) -> 
             _adapt(by_path[path], config["config"], kind)
 
 
-def _adapt(layer, config, kind):
+def _adapt(layer: keras.Layer, config: Mapping[str, Any], kind: Any) -> None:
     adapters = kind.attach(layer)
     adapters.restore_adapters(config["adapters"], config["active"], config["merged"])

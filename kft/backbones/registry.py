@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from kft.backbones.checkpoints import read_safetensors, read_torch
+from kft.backbones.checkpoints import Tensors, read_safetensors, read_torch
 from kft.backbones.initialisation import randomised
 from kft.messages import listed
 
@@ -46,6 +46,14 @@ class Family:
             **options: Those of `options` that were given.
         """
         raise NotImplementedError
+
+    def read(self, name: str) -> tuple[dict, Tensors]:
+        """Read the checkpoint of one of the `names`, see `read_checkpoint`.
+
+        Args:
+            name: One of `names`.
+        """
+        raise ValueError(f"{name} has no checkpoint in Hugging Face's format.")
 
     def from_folder(
         self,
@@ -93,13 +101,14 @@ def register(family: Family) -> Family:
     """Register a family, so that `kft.load` finds its backbones.
 
     Args:
-        family: An instance of a subclass of `Family`.
+        family: An instance of a subclass of `Family`. It replaces one of the same class.
 
     Returns:
         The family.
 
     Raises:
         ValueError: Another family has one of its names or of its `model_types`.
+        TypeError: The family is not an instance of a subclass of `Family`.
 
     Example:
         >>> class Perceptrons(Family):
@@ -114,20 +123,40 @@ def register(family: Family) -> Family:
         'perceptron_8'
         >>> unregister(family)
     """
-    for other in _FAMILIES:
+    if not isinstance(family, Family):
+        raise TypeError(
+            f"A family must be an instance of a subclass of kft.backbones.Family, received "
+            f"{family!r:.80}."
+        )
+    # A cell of a notebook that is run again defines the same class again.
+    others = [other for other in _FAMILIES if _full_name(other) != _full_name(family)]
+    for other in others:
         both = {*family.names(), *family.model_types} & {*other.names(), *other.model_types}
         if both:
             raise ValueError(
                 f"family {family.name!r} has {listed(sorted(both))}, which the family "
                 f"{other.name!r} has already: give them other names, or unregister that one."
             )
-    _FAMILIES.append(family)
+    _FAMILIES[:] = [*others, family]
     return family
 
 
 def unregister(family: Family) -> None:
-    """Remove a family that `register` has added."""
+    """Remove a family that `register` has added.
+
+    Args:
+        family: What `register` returned.
+
+    Raises:
+        ValueError: The family is not registered.
+    """
+    if family not in _FAMILIES:
+        raise ValueError(f"family {getattr(family, 'name', family)!r} is not registered.")
     _FAMILIES.remove(family)
+
+
+def _full_name(family: Family) -> str:
+    return f"{type(family).__module__}.{type(family).__qualname__}"
 
 
 def names() -> list[str]:
@@ -143,7 +172,7 @@ def names() -> list[str]:
     return [name for family in _FAMILIES for name in family.names()]
 
 
-def read_folder(folder: Path, weights: bool) -> tuple[dict, Mapping[str, np.ndarray] | None]:
+def read_folder(folder: Path, weights: bool) -> tuple[dict, Tensors | None]:
     """Read a folder in Hugging Face's format.
 
     Args:
@@ -168,6 +197,33 @@ def read_folder(folder: Path, weights: bool) -> tuple[dict, Mapping[str, np.ndar
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Download it again.") from error
     return config, read_safetensors(folder) if weights else None
+
+
+def read_checkpoint(source: str | Path) -> tuple[dict, Tensors]:
+    """Read the configuration and the tensors of a checkpoint in Hugging Face's format.
+
+    Args:
+        source: One of `kft.backbones.names()`, or a folder.
+
+    Returns:
+        The content of config.json, and the tensors by name, also those that the backbone does not
+        use, such as a classifier.
+
+    Raises:
+        ValueError: A file is damaged, or a name whose weights are stored in another format.
+        FileNotFoundError: A folder without config.json or without weights.
+        ConnectionError, ImportError: As for `load`.
+
+    Example:
+        >>> config, tensors = read_checkpoint("kft_esm2_tiny")
+        >>> config["architectures"], tensors.shape("lm_head.bias")
+        (['EsmForMaskedLM'], (33,))
+    """
+    for family in _FAMILIES:
+        if source in family.names():
+            return family.read(str(source))
+    config = read_folder(Path(source), weights=False)[0]
+    return config, read_safetensors(source)
 
 
 def load(
@@ -210,10 +266,12 @@ def load(
     return backbone if weights else randomised(backbone, seed)
 
 
-def _built(name, weights, dtype, options):
+def _built(
+    name: str | Path, weights: bool, dtype: str | None, options: dict[str, Any]
+) -> keras.Model:
     """Make the backbone, without drawing random weights."""
     for family in _FAMILIES:
-        if name in family.names():
+        if isinstance(name, str) and name in family.names():
             _check_options(family, options, name)
             return family.load(name, weights, dtype, **options)
     path = Path(name)
@@ -234,7 +292,7 @@ def _built(name, weights, dtype, options):
     )
 
 
-def _check_options(family, options, source):
+def _check_options(family: Family, options: Mapping[str, Any], source: object) -> None:
     for option, value in options.items():
         if option not in family.options:
             raise ValueError(
@@ -243,7 +301,9 @@ def _check_options(family, options, source):
             )
 
 
-def _from_folder(folder, source, weights, dtype, options):
+def _from_folder(
+    folder: Path, source: str, weights: bool, dtype: str | None, options: dict[str, Any]
+) -> keras.Model:
     config, tensors = read_folder(folder, weights)
     kind = config.get("model_type")
     family = next((family for family in _FAMILIES if kind in family.model_types), None)
@@ -257,7 +317,9 @@ def _from_folder(folder, source, weights, dtype, options):
     return family.from_folder(folder, config, tensors, source, dtype, **options)
 
 
-def _from_file(path, weights, dtype, options):
+def _from_file(
+    path: Path, weights: bool, dtype: str | None, options: dict[str, Any]
+) -> keras.Model:
     if path.suffix == ".keras":
         raise ValueError(f"{path} is a Keras model: open it with keras.saving.load_model.")
     if path.suffix in (".safetensors", ".bin"):

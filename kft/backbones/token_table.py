@@ -1,5 +1,7 @@
 """A table of tokens that a language-model head can share."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -16,8 +18,8 @@ class TokenTable(keras.layers.Embedding):
     """
 
     @property
-    def tied(self):
+    def tied(self) -> Any:
         return self.embeddings
 
-    def call(self, token_ids):
+    def call(self, token_ids: Any) -> Any:
         return ops.cast(ops.take(self.embeddings * 1.0, token_ids, axis=0), self.compute_dtype)

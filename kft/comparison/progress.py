@@ -57,13 +57,13 @@ class ProgressLine(keras.callbacks.Callback):
         self.log, self.label, self.epochs, self.shown = log, label, 0, 0.0
         self.log.update(label)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Print epoch and batch, at most twice a second."""
         if time.perf_counter() - self.shown > 0.5:
             self.shown = time.perf_counter()
             self.log.update(f"{self.label}  epoch {self.epochs + 1}, batch {batch + 1}")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Count the epochs of all phases."""
         self.epochs += 1
 

@@ -164,9 +164,9 @@ class Comparison:
             filter(None, (self._choice(), self._pretraining(), self._leak(), self._caveats()))
         )
 
-    def _choice(self):
+    def _choice(self) -> str:
         best, chosen, metric = self.best, self.recommended, self.metric
-        if best is None:
+        if best is None or chosen is None:
             return "Recommended: nothing. No method has a score and predictions that vary."
         error = self.score(best).error
         text = f"Recommended: {chosen.name}, {metric} {self.interval(chosen)}."
@@ -190,7 +190,7 @@ class Comparison:
         is_baseline = self.recommended is not None and self.recommended.kind == "baseline"
         return NO_GAIN if tried and is_baseline else None
 
-    def _pretraining(self):
+    def _pretraining(self) -> str | None:
         control = next((row for row in self.candidates if row.kind == "control"), None)
         tuned = [row for row in self.candidates if row.kind == "strategy"]
         if control is None or not tuned:
@@ -204,7 +204,7 @@ class Comparison:
             return f"{text}, below zero: random weights are a better start."
         return f"{text}, which contains zero: this test set does not show that they helped."
 
-    def _leak(self):
+    def _leak(self) -> str | None:
         row = next((row for row in self.rows if row.shuffles and row.scores), None)
         chance = self._chance()
         if row is None or chance is None or math.isnan(self.score(row).value):
@@ -218,7 +218,7 @@ class Comparison:
             )
         return text
 
-    def _chance(self):
+    def _chance(self) -> float | None:
         """Return the score of a random guess, None if it is not known."""
         if "AUROC" in self.metric:
             return 0.5
@@ -227,7 +227,7 @@ class Comparison:
         constant = [row for row in self.rows if row.name == "majority class" and row.scores]
         return self.score(constant[0]).value if constant else None
 
-    def _caveats(self):
+    def _caveats(self) -> str:
         failed = [f"{row.name} ({row.error})" for row in self.rows if row.error]
         sentences = [f"Failed: {'; '.join(failed)}."] if failed else []
         constant = [

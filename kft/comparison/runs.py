@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -20,12 +20,13 @@ import keras
 import numpy as np
 import psutil
 
-from kft.data import Dataset
+from kft.data import Dataset, Split
+from kft.data.inputs import EncoderInfo
 from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
 from kft.keras_internals import sublayers_of
 from kft.models import Model
-from kft.params import digests, layers, unfreeze
+from kft.params import digests, layers, sign, unfreeze
 from kft.training.batching import batches
 from kft.training.fitting import fit
 from kft.training.frontier import learn_range
@@ -91,7 +92,7 @@ class PeakMemory:
         peak: Peak memory in bytes.
     """
 
-    def __enter__(self):
+    def __enter__(self) -> "PeakMemory":
         gc.collect()
         _return_freed_memory()
         self.peak, self._done = 0, threading.Event()
@@ -99,11 +100,11 @@ class PeakMemory:
         self._thread.start()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self._done.set()
         self._thread.join()
 
-    def _watch(self):
+    def _watch(self) -> None:
         process = psutil.Process()
         while True:
             self.peak = max(self.peak, process.memory_info().rss)
@@ -111,7 +112,7 @@ class PeakMemory:
                 return
 
 
-def _return_freed_memory():
+def _return_freed_memory() -> None:
     """Return freed memory to the system: glibc keeps it, and it would be added to the next run."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -132,6 +133,7 @@ def fresh(backbone: keras.Model, head: keras.layers.Layer) -> Model:
     copy = type(backbone).from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())
     unfreeze(copy)
+    sign(copy)  # not by hand: strategies mark it again
     if not hasattr(copy, "encode") and hasattr(backbone, "encode"):
         copy.encode = backbone.encode  # set on a plain Keras model, which does not copy it
     return Model(copy, head)
@@ -163,6 +165,8 @@ def train(
     Raises:
         FloatingPointError: A prediction is NaN or infinity, so the training has diverged.
     """
+    if data.test is None:
+        raise ValueError(f"{data.name} has no test split to predict: split it first.")
     with PeakMemory() as memory:
         model = fresh(backbone, head)
         done = fit(
@@ -195,11 +199,13 @@ def shuffled(data: Dataset, seed: int) -> Dataset:
         `kft.data.Dataset`.
     """
     rng = np.random.default_rng(seed)
-    parts = {name: _shuffled(part, rng) for name, part in data.splits.items() if name != "test"}
+    parts: dict[str, Any] = {
+        name: _shuffled(part, rng) for name, part in data.splits.items() if name != "test"
+    }
     return replace(data, **parts)
 
 
-def _shuffled(part, rng):
+def _shuffled(part: Split, rng: np.random.Generator) -> Split:
     if not isinstance(part.targets, list):
         return replace(part, targets=rng.permutation(part.targets))
     masks = part.masks or [np.ones(len(row), dtype=bool) for row in part.targets]
@@ -273,7 +279,7 @@ def measured_step(
     return Step(min(seconds[1:]), memory.peak, _size(chosen, info, max_length), *parts)
 
 
-def _size(inputs, info, max_length):
+def _size(inputs: Sequence[Any], info: EncoderInfo, max_length: int | None) -> int:
     if not info.input_kind.has_length:
         return len(inputs)
     return sum(min(len(x), max_length or len(x)) + sum(info.specials) for x in inputs)
@@ -294,7 +300,7 @@ def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float
         Seconds.
     """
     forward = step.seconds / step.batch / 3
-    passes = step.test
+    passes: float = step.test
     for phase in phases:
         if not phase.epochs:
             passes += step.train + step.valid
@@ -305,7 +311,7 @@ def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float
     return forward * passes
 
 
-def _fraction_above_frontier(model, phase):
+def _fraction_above_frontier(model: Model, phase: Phase) -> float:
     """Fraction of the backbone's weights in its first trainable stage or after it."""
     stages = getattr(model.backbone, "stages", None) or model.backbone.layers
     sizes = [sum(int(np.prod(w.shape)) for w in stage.weights) for stage in stages]
@@ -348,7 +354,7 @@ class Store:
             "backend": keras.backend.backend(),
         }
 
-    def _file(self, settings):
+    def _file(self, settings: Mapping[str, Any]) -> Path:
         line = json.dumps(settings, sort_keys=True, default=repr)
         return self.folder / f"{hashlib.sha256(line.encode()).hexdigest()[:32]}.npz"
 

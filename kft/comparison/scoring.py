@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kft.comparison.results import Row
-from kft.data import Dataset, Split
+from kft.data import Dataset, Split, load
 from kft.evaluation import baselines, metrics
 from kft.evaluation.metrics import Scores
 from kft.evaluation.significance import Resampled, resampled
@@ -18,7 +18,7 @@ from kft.inference import predict
 
 def evaluate(
     model: keras.Model,
-    data: Dataset,
+    data: Dataset | str,
     split: Literal["train", "valid", "test"] = "test",
     batch_size: int = 32,
     resamples: int = 1000,
@@ -28,7 +28,7 @@ def evaluate(
 
     Args:
         model: A `kft.Model` whose head predicts the data set's task.
-        data: A `kft.data.Dataset`.
+        data: A `kft.data.Dataset`, or a name of `kft.data.names()`.
         split: "train", "valid" or "test".
         batch_size: Largest number of records per batch.
         resamples: Number of bootstrap resamples; whole groups are drawn if the split has groups,
@@ -47,6 +47,7 @@ def evaluate(
     Example:
         `kft.evaluate(model, kft.data.load("amp"))["AUROC"].value`
     """
+    data = load(data) if isinstance(data, str) else data
     if split not in data.splits:
         raise ValueError(
             f"split must be one of {', '.join(data.splits)} for {data.name}, received {split!r}."

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from kft.comparison.earlier import earlier_settings
 from kft.comparison.progress import Log, ProgressLine, duration
 from kft.comparison.results import Comparison, Row
 from kft.comparison.runs import (
+    Run,
     Store,
     compiled_once,
     digest_of_data,
@@ -27,7 +28,7 @@ from kft.comparison.runs import (
     train,
 )
 from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of
-from kft.data import Dataset
+from kft.data import Dataset, load
 from kft.data.inputs import encoder_info
 from kft.models import heads
 from kft.params import by_hand, weights
@@ -37,7 +38,7 @@ from kft.training.batching import silent_cuts
 
 def compare(
     backbone: keras.Model,
-    data: Dataset,
+    data: Dataset | str,
     strategies: Sequence | Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 3,
     *,
@@ -60,7 +61,7 @@ def compare(
 
     Args:
         backbone: From `kft.load`; each training starts from a copy with all layers trainable.
-        data: A `kft.data.Dataset` with a test split.
+        data: A `kft.data.Dataset` with a test split, or a name of `kft.data.names()`.
         strategies: List of names or strategies, see `kft.strategies`; or {name: strategy}; None
             for all. Your own should be dataclasses: their fields identify a kept training.
         seeds: Number of trainings of each strategy, or the list of their seeds.
@@ -86,6 +87,7 @@ def compare(
         `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
     """
     methods, seed_list = _methods(strategies, epochs, controls), _seeds(seeds)
+    data = load(data) if isinstance(data, str) else data
     _check(data, batch_size, confidence, resamples)
     study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
     study.open(out, again)
@@ -101,12 +103,12 @@ def compare(
 @dataclass(frozen=True)
 class _Method:
     name: str
-    kind: str
-    strategy: object
+    kind: Literal["strategy", "control"]
+    strategy: Any
     shuffles: bool = False
 
 
-def _methods(chosen, epochs, controls):
+def _methods(chosen: Any, epochs: int | None, controls: bool) -> list[_Method]:
     """Return the strategies with their names, and the controls."""
     if chosen is None:
         chosen = [name for name in strategies.names() if name != "from_scratch"]
@@ -137,8 +139,8 @@ def _methods(chosen, epochs, controls):
                 "that are marked: each training of a comparison starts from a copy in which all "
                 "layers are trainable."
             )
-        kind = "control" if isinstance(strategy, strategies.FromScratch) else "strategy"
-        methods.append(_Method(name, kind, strategy))
+        scratch = isinstance(strategy, strategies.FromScratch)
+        methods.append(_Method(name, "control" if scratch else "strategy", strategy))
     if controls and all(method.kind == "strategy" for method in methods):
         methods.append(_Method("from_scratch", "control", strategies.get("from_scratch")))
     if controls:
@@ -153,7 +155,7 @@ def _methods(chosen, epochs, controls):
     return methods
 
 
-def _name(strategy):
+def _name(strategy: Any) -> str:
     """Return the name of a strategy, with the options that differ from the defaults."""
     name = strategies.name_of(strategy)
     if name not in strategies.names():
@@ -167,7 +169,7 @@ def _name(strategy):
     return f"{name}({options})" if options else name
 
 
-def _seeds(seeds):
+def _seeds(seeds: Any) -> list[int]:
     try:
         listed = range(seeds) if isinstance(seeds, int | np.integer) else seeds
         integers = [operator.index(seed) for seed in listed]
@@ -180,7 +182,7 @@ def _seeds(seeds):
     return integers
 
 
-def _check(data, batch_size, confidence, resamples):
+def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) -> None:
     """Raise errors now that would otherwise come after hours of training."""
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to compare on: split it first.")
@@ -200,29 +202,39 @@ def _check(data, batch_size, confidence, resamples):
 class _Study:
     """The work of one call of `compare`."""
 
-    def __init__(self, backbone, data, make_head, batch_size, max_length, verbose):
+    def __init__(
+        self,
+        backbone: keras.Model,
+        data: Dataset,
+        make_head: Callable[[Dataset], keras.Layer],
+        batch_size: int,
+        max_length: int | None,
+        verbose: bool,
+    ):
         self.backbone, self.data, self.make_head = backbone, data, make_head
         self.batch_size, self.max_length = batch_size, max_length
         self.log = Log(verbose)
-        self.expected = {}  # {name of a method: seconds}
+        self.expected: dict[str, float] = {}  # seconds by name of the method
 
-    def open(self, out, again):
+    def open(self, out: Path | str | None, again: bool) -> None:
         """Open the folder of runs, which depend on these settings, on strategy and seed."""
+        head = self.make_head(self.data)
         about = {
             "data": digest_of_data(self.data),
             "backbone": digest_of_model(self.backbone),
-            "head": _described(self.make_head(self.data)),
+            "head": _described(head),
             "batch_size": self.batch_size,
             "max_length": self.max_length,
+            **_own_code(self.backbone, getattr(self.backbone, "encode", None), head),
         }
         self.store = Store(None if out is None else Path(out) / "runs", about)
         self.again = again
 
-    def _kept(self, method, seed):
+    def _kept(self, method: _Method, seed: int) -> Run | None:
         earlier = earlier_settings(self.store.about, method.strategy, seed, method.shuffles)
         return self.store.get(_key(method, seed), earlier)
 
-    def rows(self, methods, seeds, resamples):
+    def rows(self, methods: Sequence[_Method], seeds: Sequence[int], resamples: int) -> list[Row]:
         """Fit the baselines, run the trainings, and return a row for each."""
         with compiled_once(), silent_cuts():  # `expect` reports once what is cut
             self.expect(methods, seeds)
@@ -239,7 +251,7 @@ class _Study:
             raise ValueError(f"Nothing could be compared: {rows[-1].error}")
         return rows
 
-    def expect(self, methods, seeds):
+    def expect(self, methods: Sequence[_Method], seeds: Sequence[int]) -> None:
         """Print the number of trainings, of those that are kept, and the expected time."""
         count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
         self.log.say(
@@ -283,7 +295,7 @@ class _Study:
             f"{duration(remaining)} without compilation, and little more memory."
         )
 
-    def _say_marks(self):
+    def _say_marks(self) -> None:
         frozen = sum(by_hand(self.backbone).values())
         if frozen:
             self.log.say(
@@ -291,7 +303,7 @@ class _Study:
                 f"hand: this has no effect here, since each strategy sets `trainable` in a copy."
             )
 
-    def _say_cuts(self):
+    def _say_cuts(self) -> None:
         longest = self.max_length
         info = encoder_info(getattr(self.backbone, "encode", None), self.data.train.inputs)
         if longest is None or not info.input_kind.has_length:
@@ -302,9 +314,12 @@ class _Study:
         ]
         self.log.say(f"Of {', '.join(counts)} inputs only the first {longest} residues are used.")
 
-    def trained(self, methods, seeds, resamples):
+    def trained(
+        self, methods: Sequence[_Method], seeds: Sequence[int], resamples: int
+    ) -> list[Row]:
         """Return a row for each strategy and control; a seed is run for all before the next one."""
-        runs, errors = {method.name: [] for method in methods}, {}
+        runs: dict[str, list[Run]] = {method.name: [] for method in methods}
+        errors: dict[str, str] = {}
         plan = [(method, seed) for seed in seeds for method in methods]
         width = max(len(method.name) for method in methods)
         for number, (method, seed) in enumerate(plan, start=1):
@@ -327,7 +342,7 @@ class _Study:
             for method in methods
         ]
 
-    def _run(self, method, seed, label):
+    def _run(self, method: _Method, seed: int, label: str) -> Run:
         if not self.again and (run := self._kept(method, seed)):
             return run
         data = shuffled(self.data, seed) if method.shuffles else self.data
@@ -353,7 +368,7 @@ class _Study:
             )
         return run
 
-    def show(self, comparison, out):
+    def show(self, comparison: Comparison, out: Path | str | None) -> None:
         """Print the comparison, and write its files if there is a folder."""
         self.log.say("")
         self.log.show(comparison.table())
@@ -367,7 +382,7 @@ class _Study:
             )
 
 
-def _row(data, method, runs, error, resamples):
+def _row(data: Dataset, method: _Method, runs: list[Run], error: str | None, resamples: int) -> Row:
     if not runs:
         return Row(method.name, method.kind, error=error, shuffles=method.shuffles)
     predictions = [run.predictions for run in runs]
@@ -388,7 +403,7 @@ def _row(data, method, runs, error, resamples):
     )
 
 
-def _described(head):
+def _described(head: keras.Layer) -> dict[str, Any]:
     """The configuration of a head, without the module if it is a head of kft."""
     config = keras.saving.serialize_keras_object(head)
     if str(config.get("registered_name")).startswith("kft>"):
@@ -396,17 +411,29 @@ def _described(head):
     return config
 
 
-def _key(method, seed):
+def _key(method: _Method, seed: int) -> dict[str, Any]:
     """The settings of one training, for `Store`, without names of kft's modules, which may move."""
     return {"strategy": _identity(method.strategy), "seed": seed, "shuffles": method.shuffles}
 
 
-def _identity(strategy):
+def _identity(strategy: Any) -> Any:
     kind = type(strategy)
     if kind.__module__.startswith("kft."):
         return repr(strategy)
+    return [repr(strategy), f"{kind.__module__}.{kind.__qualname__}", _source(kind)]
+
+
+def _own_code(*parts: Any) -> dict[str, list[str]]:
+    """{"code": source} of those parts that belong neither to kft nor to Keras, {} without any."""
+    kinds = [part if inspect.isroutine(part) else type(part) for part in parts if part is not None]
+    known = ("kft", "keras", "keras_hub")
+    own = [kind for kind in kinds if str(kind.__module__).partition(".")[0] not in known]
+    return {"code": [_source(kind) for kind in own]} if own else {}
+
+
+def _source(kind: Any) -> str:
+    """The source of a user's own class or function, which may change at any time."""
     try:
-        code = inspect.getsource(kind)  # a user's own strategy may change at any time
+        return inspect.getsource(kind)
     except (OSError, TypeError):
-        code = ""
-    return [repr(strategy), f"{kind.__module__}.{kind.__qualname__}", code]
+        return ""

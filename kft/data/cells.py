@@ -7,8 +7,9 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from kft.data.numbers import number
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path
@@ -107,13 +108,13 @@ class Table:
             value is not None and any(number(word) == value for word in self.missing)
         )
 
-    def fail(self, rows: int | Sequence[int], problem: str) -> None:
+    def fail(self, rows: int | Sequence[int], problem: str) -> NoReturn:
         """Raise an error that names the lines of records, the first line at its beginning."""
         rows = [rows] if isinstance(rows, int) else rows
         also = f" (and {self._places(rows[1:])} likewise)" * (len(rows) > 1)
         raise ValueError(f"{self.path}, line {self.lines[rows[0]]}: {problem}{also}.")
 
-    def _check_name(self, name, argument):
+    def _check_name(self, name: Any, argument: str) -> None:
         if not isinstance(name, str):
             raise TypeError(
                 f"`{argument}` must be the name of a column, received {name!r}; columns of "
@@ -132,7 +133,7 @@ class Table:
         position = self.header.index(name)
         return [row[position].strip() for row in self.rows]
 
-    def _fail_missing(self, lacking):
+    def _fail_missing(self, lacking: Mapping[str, Sequence[int]]) -> NoReturn:
         """Name the first missing cell and the lines of all."""
         i, name = min((found[0], name) for name, found in lacking.items())
         total = sum(map(len, lacking.values()))
@@ -149,13 +150,13 @@ class Table:
             f"{more}; fill them, {remedy}or dropna=True to leave such lines out."
         )
 
-    def _places(self, rows):
+    def _places(self, rows: Sequence[int]) -> str:
         """Return the lines of records, the first ten by number."""
         named = ", ".join(str(self.lines[i]) for i in rows[:MOST_NAMED])
         more = f" and {len(rows) - MOST_NAMED:,} more" * (len(rows) > MOST_NAMED)
         return f"line{'s' * (len(rows) > 1)} {named}{more}"
 
-    def _decode(self, content):
+    def _decode(self, content: bytes) -> str:
         if content[:2] == GZIP_MAGIC:
             try:
                 content = gzip.decompress(content)
@@ -195,7 +196,7 @@ class Table:
             ) from error
 
 
-def _checked_missing(missing):
+def _checked_missing(missing: Any) -> tuple[str, ...] | None:
     """Return a tuple of words, also for a single one; None stays None."""
     if missing is None:
         return None

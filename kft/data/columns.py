@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -88,7 +88,9 @@ def task_of(
     return Task.CLASSIFICATION
 
 
-def _refuse_other_spellings(table, target, cells, misspelled):
+def _refuse_other_spellings(
+    table: Table, target: str, cells: Sequence[str], misspelled: Mapping[str, str]
+) -> None:
     """Raise an error if most cells look like numbers in another spelling, not like classes."""
     if 2 * len(misspelled) > len(set(cells)):
         wrong = [i for i, cell in enumerate(cells) if cell in misspelled]
@@ -99,10 +101,16 @@ def _refuse_other_spellings(table, target, cells, misspelled):
         )
 
 
-def _residue_task(table, target, cells, rows, sequences):
+def _residue_task(
+    table: Table,
+    target: str,
+    cells: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    sequences: Sequence[str],
+) -> Task | None:
     """Return the task if every cell has one entry per residue, else None."""
 
-    def fit(rows):
+    def fit(rows: Sequence[Sequence[str]]) -> list[bool]:
         return [_fits(table, i, row, sequences[i]) for i, row in enumerate(rows)]
 
     numbers = [
@@ -128,12 +136,12 @@ def _residue_task(table, target, cells, rows, sequences):
     return None
 
 
-def _fits(table, i, row, sequence):
+def _fits(table: Table, i: int, row: Sequence[str], sequence: str) -> bool:
     """Return whether there is one entry per residue, or one more for a stop that was removed."""
     return len(row) - len(sequence) in ((0, 1) if i in table.stops else (0,))
 
 
-def _are_numbers(table, row):
+def _are_numbers(table: Table, row: Sequence[str]) -> bool:
     """Return whether the entries of a cell are several numbers, some of them perhaps missing."""
     decimal = decimal_of(table, row)
     are_numbers = [number(entry, decimal) is not None for entry in row]
@@ -143,11 +151,11 @@ def _are_numbers(table, row):
     )
 
 
-def _is_missing(table, entry):
+def _is_missing(table: Table, entry: str) -> bool:
     return entry == "None" or table.is_missing(entry)
 
 
-def _entries(cell):
+def _entries(cell: str) -> list[str]:
     """Return the entries of a cell, separated by spaces, or in brackets by commas: [1, 2]."""
     inside = re.fullmatch(r"[\[({](.*)[\])}]", cell, re.DOTALL)
     if inside or re.search(r"\s", cell):
@@ -180,7 +188,7 @@ def read_numbers(
     return np.array(numbers), None
 
 
-def _note_decimals(table, target, cells, decimal):
+def _note_decimals(table: Table, target: str, cells: Iterable[str], decimal: str) -> None:
     commas = [cell for cell in cells if decimal in cell]
     if decimal != "." and commas:
         table.notes.append(
@@ -189,7 +197,7 @@ def _note_decimals(table, target, cells, decimal):
         )
 
 
-def _note_marks(table, target, numbers, where):
+def _note_marks(table: Table, target: str, numbers: Sequence[Any], where: str) -> None:
     for mark, count in marks(numbers).items():
         table.notes.append(
             f"{mark:g} is in {count:,} of {len(numbers):,} {where} of column {target!r} and "
@@ -217,13 +225,14 @@ def read_classes(
     return np.array([position[word] for word in cells], dtype=np.int32), classes
 
 
-def _one_spelling(table, target, cells):
+def _one_spelling(table: Table, target: str, cells: Sequence[str]) -> list[str]:
     """Give True, TRUE and true one spelling, and 1 and 1.0; note how many were changed."""
     counts = Counter(cells)
     numeric = all(number(cell) is not None for cell in counts)
-    kinds = {}
+    kinds: dict[Any, list[str]] = {}
 
-    def rank(cell):  # the most frequent first, then True before TRUE and 1 before 1.0
+    # The most frequent first, then True before TRUE and 1 before 1.0.
+    def rank(cell: str) -> tuple[int, bool, int, str]:
         return -counts[cell], cell != cell.capitalize(), len(cell), cell
 
     for cell in sorted(counts, key=rank):
@@ -309,7 +318,14 @@ def read_residue_numbers(
     return targets, None, _noted(table, target, [~np.isnan(row) for row in targets])
 
 
-def _rows(table, target, cells, sequences, what, *ways):
+def _rows(
+    table: Table,
+    target: str,
+    cells: Sequence[str],
+    sequences: Sequence[str],
+    what: str,
+    *ways: Callable[[str], Sequence[str]],
+) -> list[Sequence[str]]:
     """Return the entries of each cell, one per residue, split in the first way that fits."""
     rows, wrong = [], []
     for i, (cell, sequence) in enumerate(zip(cells, sequences, strict=True)):
@@ -328,7 +344,7 @@ def _rows(table, target, cells, sequences, what, *ways):
     return rows
 
 
-def _refuse_marks(table, target, numbers):
+def _refuse_marks(table: Table, target: str, numbers: Iterable[Iterable[float]]) -> None:
     """Raise an error for a mark of missing values, such as 999 among values near 1."""
     if table.missing is not None:
         return  # marks of missing values were given
@@ -344,7 +360,7 @@ def _refuse_marks(table, target, numbers):
         )
 
 
-def _noted(table, target, masks):
+def _noted(table: Table, target: str, masks: list[np.ndarray]) -> list[np.ndarray] | None:
     """Return the masks and note how many residues they leave out; None if they leave out none."""
     left_out = sum(int((~mask).sum()) for mask in masks)
     if not left_out:

@@ -56,12 +56,12 @@ class Split:
     parameters: np.ndarray | None = None
     input_kind: InputKind = None  # type: ignore[assignment]  # found in __post_init__
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         inputs = _as_inputs(self.inputs)
         if self.targets is None:
             raise TypeError("`targets` is None; give one per input.")
         kind = kind_of(inputs) if self.input_kind is None else InputKind(self.input_kind)
-        columns = {"inputs": inputs, "targets": _as_targets(self.targets)}
+        columns: dict[str, Any] = {"inputs": inputs, "targets": _as_targets(self.targets)}
         if self.groups is not None:
             columns["groups"] = np.asarray(self.groups)
         if self.masks is not None:
@@ -123,7 +123,7 @@ class Split:
                 "positions with numpy.flatnonzero."
             )
 
-        def pick(column):
+        def pick(column: Any) -> Any:
             if column is None or isinstance(column, np.ndarray):
                 return column if column is None else column[indices.astype(int)]
             return type(column)([column[i] for i in indices])
@@ -187,7 +187,7 @@ class Dataset:
     variable_positions: tuple[int, ...] | None = None
     value_range: tuple[float, float] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         task = Task.named(self.task, "`task`")
         object.__setattr__(self, "task", task)
         if (self.classes is not None) != task.has_classes:
@@ -315,7 +315,7 @@ def _as_row(row: Any) -> np.ndarray:
     return row
 
 
-def _checked_targets(targets, masks):
+def _checked_targets(targets: Any, masks: list[np.ndarray] | None) -> Any:
     """Raise an error for missing targets, which would turn the loss into NaN many steps later.
 
     Returns the targets, with 0 for those that are missing where the mask is False.
@@ -330,14 +330,14 @@ def _checked_targets(targets, masks):
         return targets
     if masks is not None:
         targets = [_without_missing(*pair) for pair in zip(targets, masks, strict=True)]
-    missing = [(i, _missing(row)) for i, row in enumerate(targets)]
-    missing = [(i, at) for i, at in missing if at.any()]
-    if missing:
-        i, at = missing[0]
+    marked = [(i, _missing(row)) for i, row in enumerate(targets)]
+    marked = [(i, at) for i, at in marked if at.any()]
+    if marked:
+        i, at = marked[0]
         position = int(np.argmax(at.reshape(len(at), -1).any(axis=1)))
         raise ValueError(
             f"`targets` of record {i} is {targets[i][position]} at residue {position + 1} "
-            f"({int(at.sum())} of its {at.size} are missing{_and_more(missing)}); give values, or "
+            f"({int(at.sum())} of its {at.size} are missing{_and_more(marked)}); give values, or "
             "mark such residues False in `masks`."
         )
     if masks is None and targets:
@@ -345,11 +345,11 @@ def _checked_targets(targets, masks):
     return targets
 
 
-def _and_more(records):
+def _and_more(records: Sequence[Any]) -> str:
     return f", as in {len(records) - 1:,} more" * (len(records) > 1)
 
 
-def _refuse_marks(targets):
+def _refuse_marks(targets: Sequence[np.ndarray]) -> None:
     """Raise an error for a number such as 999, far from all others, that marks missing targets."""
     if not all(row.dtype.kind in "iuf" for row in targets):
         return
@@ -363,7 +363,7 @@ def _refuse_marks(targets):
         )
 
 
-def _without_missing(row, mask):
+def _without_missing(row: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the row with 0 for missing targets where the mask is False.
 
     Negative classes (-1, -100) mark missing ones, too.
@@ -373,7 +373,7 @@ def _without_missing(row, mask):
     return np.where(left & nothing, np.zeros((), row.dtype), row) if nothing.any() else row
 
 
-def _missing(target):
+def _missing(target: Any) -> np.ndarray:
     """Return a bool array: True for None, NaN and infinity."""
     array = np.asarray(target)
     if array.dtype.kind == "O":
@@ -384,7 +384,7 @@ def _missing(target):
     return np.zeros(array.shape, dtype=bool)
 
 
-def _check_residues(name, rows, inputs):
+def _check_residues(name: str, rows: Sequence[Any], inputs: Sequence[Any]) -> None:
     for i, (row, residues) in enumerate(zip(rows, inputs, strict=True)):
         if np.ndim(row) == 0 or len(row) != len(residues):
             received = len(row) if np.ndim(row) else f"{row!r:.40}"

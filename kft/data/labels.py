@@ -43,7 +43,7 @@ def read_labels(table: Table, target: str | Sequence[str]) -> tuple[np.ndarray, 
     return targets, labels
 
 
-def _from_columns(table, names):
+def _from_columns(table: Table, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     repeated = [name for i, name in enumerate(names) if name in names[:i]]
     if repeated:
         raise ValueError(f"`target` names column {repeated[0]!r} twice; name each label once.")
@@ -67,7 +67,7 @@ def _truth(cell: str) -> int | None:
     return 1 if word in YES else 0 if word in NO else None
 
 
-def _from_names(table, target):
+def _from_names(table: Table, target: str) -> tuple[np.ndarray, tuple[str, ...]]:
     cells = table.cells(target)
     sign = next((sign for sign in SEPARATORS if any(sign in cell for cell in cells)), None)
     rows = [[name.strip() for name in (cell.split(sign) if sign else [cell])] for cell in cells]

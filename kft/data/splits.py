@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,9 +68,9 @@ def random_split(
         >>> {name: len(positions) for name, positions in random_split(100).items()}
         {'train': 80, 'valid': 10, 'test': 10}
     """
-    fractions = _check_fractions(fractions)
+    ratios = _check_fractions(fractions)
     strata = _check_strata(stratify, n)
-    sizes = np.diff(np.round(np.cumsum([0, *fractions]) * n).astype(int))
+    sizes = np.diff(np.round(np.cumsum([0, *ratios]) * n).astype(int))
     # Shuffle, sort by stratum, then deal: the j-th card of a part of size s falls due at
     # (j + 1/2) / s, so each stratum meets the parts in their proportions, however rare it is.
     order = np.lexsort((_generator(seed).random(n), strata))
@@ -77,7 +78,7 @@ def random_split(
     dealt = np.repeat(np.arange(len(sizes)), sizes)[np.argsort(due, kind="stable")]
     home = np.empty(n, dtype=int)
     home[order] = dealt
-    return _parts(home, fractions, f"{n} records are too few to split")
+    return _parts(home, ratios, f"{n} records are too few to split")
 
 
 def group_split(
@@ -120,15 +121,22 @@ def group_split(
     return _parts_of_groups(group, fractions, seed, stratify, problem)
 
 
-def _parts_of_groups(group, fractions, seed, stratify, problem, remedy=REMEDY):
+def _parts_of_groups(
+    group: np.ndarray,
+    fractions: Sequence[float],
+    seed: int,
+    stratify: Any,
+    problem: str,
+    remedy: str = REMEDY,
+) -> dict[str, np.ndarray]:
     """Do the work of `group_split`, for groups that are numbered from 0."""
-    fractions = _check_fractions(fractions)
+    ratios = _check_fractions(fractions)
     kinds = _kinds(stratify, len(group))
     counts = np.zeros((group.max(initial=-1) + 1, kinds.shape[1]))  # groups x classes
     np.add.at(counts, group, kinds)
     sizes = np.bincount(group).astype(float)
-    wanted = np.outer(fractions, counts.sum(axis=0))  # parts x classes
-    limits = _size_limits(sizes, fractions * len(group))
+    wanted = np.outer(ratios, counts.sum(axis=0))  # parts x classes
+    limits = _size_limits(sizes, ratios * len(group))
     missing = wanted.copy()
     shuffled = _generator(seed).permutation(len(sizes))
     home = np.empty(len(sizes), dtype=int)
@@ -136,7 +144,7 @@ def _parts_of_groups(group, fractions, seed, stratify, problem, remedy=REMEDY):
         chi_square_change = (((missing - counts[g]) ** 2 - missing**2) / wanted).sum(axis=1)
         home[g] = np.where(sizes[g] <= limits, chi_square_change, np.inf).argmin()
         missing[home[g]] -= counts[g]
-    return _parts(home[group], fractions, problem, remedy)
+    return _parts(home[group], ratios, problem, remedy)
 
 
 def cluster_split(
@@ -240,7 +248,7 @@ def cluster(sequences: Sequence[str], k: int = KMER, threshold: float = SHARED) 
             unplaced[word].add(i)
     clusters = np.full(len(words), -1)
 
-    def place(i, number):
+    def place(i: int, number: int) -> None:
         clusters[i] = number
         for word in words[i]:
             unplaced[word].discard(i)
@@ -269,7 +277,7 @@ def kmers(sequence: str, k: int) -> set[str]:
     return {sequence[i : i + k] for i in range(len(sequence) - k + 1)} or {sequence}
 
 
-def _size_limits(sizes, wanted):
+def _size_limits(sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the size of the largest group that each part takes."""
     limits = LARGE * wanted
     elsewhere = wanted.sum() - wanted.max()  # records wanted outside of the largest part
@@ -277,7 +285,7 @@ def _size_limits(sizes, wanted):
     return np.where((wanted == wanted.max()) | ~enough, np.inf, limits)
 
 
-def _check_fractions(fractions):
+def _check_fractions(fractions: Any) -> np.ndarray:
     fractions = np.asarray(fractions, dtype=float)
     if fractions.shape != (3,) or not (fractions > 0).all() or not np.isclose(fractions.sum(), 1):
         raise ValueError(
@@ -287,7 +295,7 @@ def _check_fractions(fractions):
     return fractions
 
 
-def _check_strata(stratify, n):
+def _check_strata(stratify: Any, n: int) -> np.ndarray:
     """Return the rank of each value or combination of labels, 0 without stratification."""
     if stratify is None:
         return np.zeros(n, dtype=int)
@@ -299,7 +307,7 @@ def _check_strata(stratify, n):
     return np.unique(values, axis=axis, return_inverse=True)[1].reshape(-1)
 
 
-def _kinds(stratify, n):
+def _kinds(stratify: Any, n: int) -> np.ndarray:
     """Return float (n, kinds): what each record adds to the numbers that are kept in balance."""
     if np.ndim(stratify) < 2:
         strata = _check_strata(stratify, n)
@@ -310,7 +318,9 @@ def _kinds(stratify, n):
     return np.hstack([labels[:, labels.any(axis=0)], np.ones((n, 1))])
 
 
-def _parts(home, fractions, problem, remedy=REMEDY):
+def _parts(
+    home: np.ndarray, fractions: np.ndarray, problem: str, remedy: str = REMEDY
+) -> dict[str, np.ndarray]:
     """Return {part: positions} from the number of each record's part; no part may be empty."""
     parts = {name: np.flatnonzero(home == i) for i, name in enumerate(PARTS)}
     if not all(map(len, parts.values())):
@@ -319,7 +329,7 @@ def _parts(home, fractions, problem, remedy=REMEDY):
     return parts
 
 
-def _named(groups):
+def _named(groups: Any) -> np.ndarray:
     """Return the groups as an array; None is not a name."""
     groups = np.asarray(groups)
     if groups.ndim != 1:
@@ -330,7 +340,7 @@ def _named(groups):
     return groups
 
 
-def _generator(seed):
+def _generator(seed: Any) -> np.random.Generator:
     """Return numpy's generator; None would draw another split in every run."""
     if not isinstance(seed, int | np.integer):
         raise TypeError(f"`seed` must be an integer, received {seed!r}; 0 will do.")

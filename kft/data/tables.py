@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,9 +104,17 @@ class _Records(NamedTuple):
     groups: np.ndarray | None
 
 
-def settle_columns(table, inputs, target, groups, split, task, dropna):
+def settle_columns(
+    table: Table,
+    inputs: str,
+    target: str | Sequence[str],
+    groups: str | None,
+    split: str | None,
+    task: Task | None,
+    dropna: bool,
+) -> None:
     """Find missing cells in all columns that are used, see `Table.settle`."""
-    columns = {"inputs": inputs}
+    columns: dict[str, Any] = {"inputs": inputs}
     columns |= dict.fromkeys(["target"], target) if isinstance(target, str) else {}
     columns |= {"groups": groups} if groups is not None else {}
     columns |= {"split": split} if split is not None else {}
@@ -118,22 +126,28 @@ def settle_columns(table, inputs, target, groups, split, task, dropna):
     table.settle(columns, dropna, may_be_empty)
 
 
-def _records(table, inputs, target, groups, task):
+def _records(
+    table: Table, inputs: str, target: Any, groups: str | None, task: Task | None
+) -> _Records:
     sequences = _sequences(table, inputs)
     if task is Task.MULTILABEL:
-        targets, classes, *masks = read_labels(table, target)
+        read: tuple[Any, ...] = read_labels(table, target)
     else:
         words = table.cells(target)
         task = task or task_of(table, target, words, sequences)
-        targets, classes, *masks = READERS[task](table, target, words, sequences)
+        read = READERS[task](table, target, words, sequences)
+    targets, classes, *masks = read
     note_conflicts(table, target, targets, sequences)
-    names = None if groups is None else np.array(table.column(groups, "groups"))
+    names = None
     if groups is not None:
+        names = np.array(table.column(groups, "groups"))
         note_alike(table, groups, dict.fromkeys(names.tolist()), "groups")
     return _Records(sequences, task, targets, classes, masks[0] if masks else None, names)
 
 
-def _parted(records, table, split, fractions, seed):
+def _parted(
+    records: _Records, table: Table, split: str | None, fractions: Sequence[float], seed: int
+) -> Dataset:
     """Split the records and return their data set."""
     sequences, targets = records.sequences, records.targets
     parts, clusters, how = _split(
@@ -141,7 +155,8 @@ def _parted(records, table, split, fractions, seed):
     )
     groups = records.groups if clusters is None else clusters
     everything = Split(sequences, targets, groups, records.masks)
-    splits = dict.fromkeys(PARTS) | {part: everything.take(at) for part, at in parts.items()}
+    splits: dict[str, Any] = dict.fromkeys(PARTS)
+    splits |= {part: everything.take(at) for part, at in parts.items()}
     return Dataset(
         name=table.path.name.split(".")[0],
         task=records.task,
@@ -155,7 +170,7 @@ def _parted(records, table, split, fractions, seed):
     )
 
 
-def _sequences(table, inputs):
+def _sequences(table: Table, inputs: str) -> Sequences:
     """Return the sequences in normal form, note what was changed, and warn of DNA at once."""
     cells = table.column(inputs, "inputs")
     sequences, notes = normal_forms(cells, "inputs")
@@ -195,10 +210,20 @@ def check_arguments(
     return task
 
 
-def _split(table, split, sequences, groups, task, targets, fractions, seed):
+def _split(
+    table: Table,
+    split: str | None,
+    sequences: Sequences,
+    groups: np.ndarray | None,
+    task: Task,
+    targets: Any,
+    fractions: Sequence[float],
+    seed: int,
+) -> tuple[dict[str, Any], np.ndarray | None, str]:
     """Return {name: positions}, the clusters or None, and a sentence on how records were split."""
     strata = targets if task.has_classes and not task.per_residue else None
     clusters = None
+    parts: dict[str, Any]
     if split is None:
         parts, how = {"train": np.arange(len(sequences))}, "Not split: every record is in train."
     elif split == "cluster":
@@ -207,18 +232,18 @@ def _split(table, split, sequences, groups, task, targets, fractions, seed):
             f"Split by cluster, seed {seed}: sequences that share {SHARED:.0%} of the {KMER}-mers "
             f"of the shorter one are in one split ({clusters.max() + 1:,} clusters)."
         )
-    elif split == "random" and groups is None:
-        parts = random_split(len(sequences), fractions, seed, strata)
-        how = f"Split at random, seed {seed}."
-    elif split == "random":
+    elif split == "random" and groups is not None:
         parts = group_split(groups, fractions, seed, strata)
         how = f"Split at random by group, seed {seed}."
+    elif split == "random":
+        parts = random_split(len(sequences), fractions, seed, strata)
+        how = f"Split at random, seed {seed}."
     else:
         parts, how = read_parts(table, split, groups), f"Split by column {split!r}."
     return parts, clusters, how
 
 
-def read_parts(table, split, groups):
+def read_parts(table: Table, split: str, groups: np.ndarray | None) -> dict[str, list[int]]:
     """Return {part: positions} as a column gives them."""
     if split not in table.header:
         raise ValueError(
@@ -226,7 +251,8 @@ def read_parts(table, split, groups):
             f"{', '.join(table.header)}; received {split!r}."
         )
     cells = table.column(split, "split")
-    parts, part_of_group = {part: [] for part in PARTS}, {}
+    parts: dict[str, list[int]] = {part: [] for part in PARTS}
+    part_of_group: dict[Any, str] = {}  # the part of each group
     for i, cell in enumerate(cells):
         part = SPELLINGS.get(cell.lower())
         if part is None:
@@ -247,7 +273,9 @@ def read_parts(table, split, groups):
     return parts
 
 
-def _remarks(sequences, splits, task, targets):
+def _remarks(
+    sequences: Sequence[str], splits: Mapping[str, Any], task: Task, targets: Any
+) -> Iterator[str]:
     """Yield sentences about unusual things that may be intended."""
     gaps = sum("-" in sequence or "." in sequence for sequence in sequences)
     if gaps:

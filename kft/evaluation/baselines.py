@@ -350,6 +350,7 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         `[fit(data) for fit in suited(data).values()]`
     """
     task = _check(data, Task)
+    fits: dict[str, Callable[[Dataset], Baseline]]
     if task.per_residue:
         fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
         fields = _published_fields(data) if task == Task.RESIDUE_CLASSIFICATION else []
@@ -359,8 +360,14 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         aligned = task.target == "number" and len(_lengths(data)) == 1
         unsuited = "composition" if aligned else "one_hot"
         possible = tuple(name for name in possible if name != unsuited)
-    fits = (constant, one_hot, composition, kmers, nearest_neighbours)
-    return {fit.__name__: fit for fit in fits if fit.__name__ in possible}
+    fits = {
+        "constant": constant,
+        "one_hot": one_hot,
+        "composition": composition,
+        "kmers": kmers,
+        "nearest_neighbours": nearest_neighbours,
+    }
+    return {name: fit for name, fit in fits.items() if name in possible}
 
 
 def fit_all(data: Dataset, progress: Callable[[str], None] | None = None) -> list[Baseline]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import keras
 import numpy as np
@@ -22,6 +22,27 @@ from kft.models.heads import Pooling
 from kft.training.batching import Batches, batches, listed_inputs, silent_cuts, warn_of_cut
 
 _CHUNK = 8192  # records of a FASTA file that are in memory at a time
+
+
+@overload
+def predict(
+    model: keras.Model,
+    inputs: Any,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    out: None = None,
+) -> np.ndarray | list[np.ndarray]: ...
+
+
+@overload
+def predict(
+    model: keras.Model,
+    inputs: Any,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    *,
+    out: str | Path,
+) -> Path: ...
 
 
 def predict(
@@ -68,6 +89,29 @@ def predict(
     encode = getattr(model, "encode", None)
     parts = _predictions(model, encode, inputs, batch_size, max_length, "predicting")
     return _collected(parts) if out is None else writing.write(parts, out)
+
+
+@overload
+def embed(
+    backbone: keras.Model,
+    inputs: Any,
+    pooling: Literal["mean", "cls"] = "mean",
+    batch_size: int = 32,
+    max_length: int | None = None,
+    out: None = None,
+) -> np.ndarray: ...
+
+
+@overload
+def embed(
+    backbone: keras.Model,
+    inputs: Any,
+    pooling: Literal["mean", "cls"] = "mean",
+    batch_size: int = 32,
+    max_length: int | None = None,
+    *,
+    out: str | Path,
+) -> Path: ...
 
 
 def embed(
@@ -118,7 +162,14 @@ def embed(
 _EMBEDDERS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _predictions(model, encode, inputs, batch_size, max_length, verb) -> Iterator[Part]:
+def _predictions(
+    model: keras.Model,
+    encode: Callable | None,
+    inputs: Any,
+    batch_size: int,
+    max_length: int | None,
+    verb: str,
+) -> Iterator[Part]:
     """Yield names and predictions of one part of the inputs after the other."""
     from rich.console import Console
     from rich.progress import Progress
@@ -145,7 +196,9 @@ def _predictions(model, encode, inputs, batch_size, max_length, verb) -> Iterato
     warn_of_changes(changes, seen)
 
 
-def _rows(model, records: Batches, count, per_residue, bar, task):
+def _rows(
+    model: keras.Model, records: Batches, count: int, per_residue: bool, bar: Any, task: Any
+) -> Any:
     """Return the predictions of one part in the order of its records."""
     rows: Any = None
     per_residue = per_residue and records.lengths is not None
@@ -169,7 +222,7 @@ def _collected(parts: Iterable[Part]) -> np.ndarray | list[np.ndarray]:
     return list(chain(*rows)) if isinstance(rows[0], list) else np.concatenate(rows)
 
 
-def _parts(inputs):
+def _parts(inputs: Any) -> Iterator[tuple[list[str], list[str], Any, int | None]]:
     """Yield (names, names for errors, inputs, total number); a FASTA file in chunks."""
     if not isinstance(inputs, str | Path):
         inputs = listed_inputs(inputs)

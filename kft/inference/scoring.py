@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from scipy.special import log_softmax, softmax
 
@@ -130,9 +131,12 @@ def masked_score(
     return _score(rows, [log_softmax(one, axis=-1) for one in logits], confidence)
 
 
-def _logits(backbone, rows, places, tokens):
+def _logits(
+    backbone: keras.Model, rows: Sequence[np.ndarray], places: Sequence[np.ndarray], tokens: int
+) -> list[np.ndarray]:
     """Return token logits (n, K) at the n places of each row of tokens (L,), in their order."""
-    model, results = language_model(backbone), [None] * len(rows)
+    model = language_model(backbone)
+    results: list[Any] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     while order:
         length = padded_length(len(rows[order[0]]))
@@ -213,13 +217,13 @@ class _Hidden(NamedTuple):
     at: np.ndarray
 
 
-def _check(name, value, least, most=math.inf):
+def _check(name: str, value: Any, least: float, most: float = math.inf) -> None:
     if not (isinstance(value, int | np.integer) and least <= value <= most):
         limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be an integer {limits}, received {value!r}.")
 
 
-def _hidden(sequences, encode, seed, crop):
+def _hidden(sequences: Sequence[str], encode: Callable, seed: int, crop: int) -> list[_Hidden]:
     _check("seed", seed, 0)
     _check("crop", crop, 8)
     hidden = []
@@ -231,7 +235,9 @@ def _hidden(sequences, encode, seed, crop):
     return hidden
 
 
-def _score(rows, logs, confidence, resamples=2000):
+def _score(
+    rows: Sequence[_Hidden], logs: Sequence[np.ndarray], confidence: float, resamples: int = 2000
+) -> MaskedScore:
     """Compute sums over each protein, and ratios of their sums over resamples of the proteins."""
     sums = []
     for row, log in zip(rows, logs, strict=True):

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -157,7 +157,7 @@ def activate(model: keras.Model, name: str) -> None:
     retrace(model, [path for path, _ in holders])
 
 
-def _use(model, weights):
+def _use(model: keras.Model, weights: dict[str, float]) -> None:
     """Make adapters active in the model and in the heads of others on the same layers."""
     holders = [layer for _, layer in adapted(model)]
     for layer in [*holders, *(x for x in heads_on(model, holders) if isinstance(x, Adapted))]:
@@ -202,7 +202,7 @@ def use(model: keras.Model, active: str | Mapping[str, float] | None) -> None:
     retrace(model, paths, uncompile=trainable_ids(model) != before)
 
 
-def _check_weights(holders, weights):
+def _check_weights(holders: Sequence[tuple[str, Adapted]], weights: Mapping[str, float]) -> None:
     for name, weight in weights.items():
         if not (isinstance(weight, numbers.Real) and math.isfinite(weight)):
             raise ValueError(f"weight of {name!r} must be a finite number, received {weight!r}.")
@@ -307,7 +307,7 @@ def remove(model: keras.Model, name: str | None = None) -> None:
     retrace_silently(model, [path for path, _ in in_model], uncompile=True)
 
 
-def _checked(model, wanted=()):
+def _checked(model: keras.Model, wanted: Iterable[str] = ()) -> list[tuple[str, Adapted]]:
     """Return `adapted(model)`, and raise an error if it lacks adapters or those that are wanted."""
     holders = adapted(model)
     if not holders:

@@ -36,7 +36,7 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
 
     base_class = keras.layers.EinsumDense
 
-    def _indices(self):
+    def _indices(self) -> tuple[str, str, str, str, str]:
         """Return the three parts of "inputs,kernel->outputs", and the indices of I and of O."""
         given, _, outputs = self.equation.partition("->")
         inputs, kernel = given.split(",")
@@ -53,7 +53,7 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
         return None
 
     @classmethod
-    def sizes_of(cls, layer):
+    def sizes_of(cls, layer: keras.layers.EinsumDense) -> tuple[int, int]:
         _, kernel, _, contracted, _ = cls._indices(layer)
         sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
         inputs = math.prod(sizes[c] for c in contracted)
@@ -64,21 +64,21 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
         _, kernel, _, contracted, made = self._indices()
         return [kernel.index(c) for c in contracted + made]
 
-    def _flattened(self, matrix):
+    def _flattened(self, matrix: Any) -> Any:
         return ops.reshape(ops.transpose(matrix, self.kernel_order()), self.sizes)
 
-    def unflattened(self, flat):
+    def unflattened(self, flat: np.ndarray) -> np.ndarray:
         order, shape = self.kernel_order(), np.array(self._matrix_variable().shape)
         return np.reshape(flat, shape[order]).transpose(np.argsort(order))
 
-    def _product(self, inputs):
+    def _product(self, inputs: Any) -> Any:
         return ops.einsum(self.equation, inputs, self.kernel)
 
-    def _shape_of(self, indices):
+    def _shape_of(self, indices: str) -> list[int]:
         kernel = self._indices()[1]
         return [self._matrix_variable().shape[kernel.index(c)] for c in indices]
 
-    def _down(self, inputs, a):
+    def _down(self, inputs: Any, a: Any) -> Any:
         x, _, outputs, contracted, made = self._indices()
         kept = "".join(c for c in outputs if c not in made)
         a = ops.reshape(a, [*self._shape_of(contracted), -1])  # (contracted ..., r)
@@ -86,17 +86,17 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
             f"{x},{contracted}{self._rank_index}->{kept}{self._rank_index}", inputs, a
         )
 
-    def _up(self, h, b):
+    def _up(self, h: Any, b: Any) -> Any:
         _, _, outputs, _, made = self._indices()
         kept = "".join(c for c in outputs if c not in made)
         b = ops.reshape(b, [-1, *self._shape_of(made)])  # (r, made ...)
         return ops.einsum(f"{kept}{self._rank_index},{self._rank_index}{made}->{outputs}", h, b)
 
     @property
-    def _rank_index(self):
+    def _rank_index(self) -> str:
         return next(c for c in "rstuvwxyzabcdefghijklmnopq" if c not in self.equation)
 
-    def _columns(self, vector):
+    def _columns(self, vector: Any) -> Any:
         _, _, outputs, _, made = self._indices()
         # (made ...) in the order of the outputs, with ones for the indices in between
         after = outputs[min(outputs.index(c) for c in made) :]
@@ -117,32 +117,34 @@ class LoRAConv2D(Adapted, keras.layers.Conv2D):
         """Return why a Conv2D cannot hold adapters; None if it can."""
         return "its channels are in groups" if layer.groups > 1 else None
 
-    def _product(self, inputs):
+    def _product(self, inputs: Any) -> Any:
         return self.convolution_op(inputs, self.kernel)
 
-    def _down(self, inputs, a):
+    def _down(self, inputs: Any, a: Any) -> Any:
         return self.convolution_op(inputs, ops.reshape(a, [*self.kernel.shape[:-1], -1]))
 
-    def _up(self, h, b):
+    def _up(self, h: Any, b: Any) -> Any:
         if self.data_format == "channels_last":
             return ops.matmul(h, b)
         return ops.einsum("brhw,ro->bohw", h, b)
 
-    def _columns(self, vector):
+    def _columns(self, vector: Any) -> Any:
         last = self.data_format == "channels_last"
         return vector if last else ops.reshape(vector, (-1, 1, 1))
 
-    def _finished(self, outputs, bias):
+    def _finished(self, outputs: Any, bias: Any) -> Any:
         return super()._finished(outputs, None if bias is None else self._columns(bias))
 
 
 class _AdaptedTable(Adapted):
     matrix = "embeddings"
 
-    def _drawn(self, inputs, outputs, rank, rng):
+    def _drawn(
+        self, inputs: int, outputs: int, rank: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((inputs, rank)), rng.standard_normal((rank, outputs))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._check_unmerged_in_training(training)
         outputs = super(Adapted, self).call(inputs)
         if not self.merged:
@@ -150,7 +152,7 @@ class _AdaptedTable(Adapted):
                 outputs = self._with(adapter, weight, inputs, outputs, False)
         return outputs
 
-    def _down(self, inputs, a):
+    def _down(self, inputs: Any, a: Any) -> Any:
         # A product for its gradient, see `TokenTable`.
         return ops.take(a * 1.0, inputs, axis=0)
 
@@ -169,7 +171,7 @@ class LoRATokenTable(_AdaptedTable, TokenTable):
     base_class = TokenTable
 
     @property
-    def tied(self):
+    def tied(self) -> Any:
         return self.before_merging().get(self.embeddings.path, self.embeddings)
 
 
@@ -179,21 +181,21 @@ class LoRALayerNormalization(Adapted, keras.layers.LayerNormalization):
 
     base_class = keras.layers.LayerNormalization
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._check_unmerged_in_training(training)
         outputs = super(Adapted, self).call(inputs)
         if self.merged or not self._biases():
             return outputs
         return outputs + ops.cast(ops.subtract(self._bias(), self.beta), outputs.dtype)
 
-    def _matrix_variable(self):
+    def _matrix_variable(self) -> None:
         return None
 
-    def _bias_variable(self):
+    def _bias_variable(self) -> keras.Variable:
         return self.beta
 
     @classmethod
-    def sizes_of(cls, layer):
+    def sizes_of(cls, layer: keras.Layer) -> tuple[int, int]:
         return 0, 0
 
 
@@ -202,28 +204,28 @@ class LoRAWhole(Adapted):
     """A layer of any other class, whose adapters are copies of all its weights, see `whole`."""
 
     @classmethod
-    def attach(cls, layer):
+    def attach(cls, layer: keras.Layer) -> Adapted:
         """Turn a built layer of any class, in place, into one that holds copies of its weights."""
-        change_class(layer, whole(type(layer)))
+        change_class(layer, whole(layer.__class__))
         layer._start_adapters()
         return layer
 
-    def _matrix_variable(self):
+    def _matrix_variable(self) -> None:
         return None
 
-    def _bias_variable(self):
+    def _bias_variable(self) -> None:
         return None
 
     @classmethod
-    def sizes_of(cls, layer):
+    def sizes_of(cls, layer: keras.Layer) -> tuple[int, int]:
         return 0, 0
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         # Keras's own layers are registered under the names of their classes.
         return {**super().get_config(), "of": keras.saving.get_registered_name(self.base_class)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> keras.Layer:
         name = config["of"]
         base = keras.saving.get_registered_object(name) or getattr(keras.layers, name)
         config = {key: value for key, value in config.items() if key != "of"}
@@ -231,7 +233,7 @@ class LoRAWhole(Adapted):
 
 
 @functools.cache
-def whole(base: Any) -> Any:
+def whole(base: type[keras.Layer]) -> type[keras.Layer]:
     """Return the subclass of a class of layers that also holds copies of all weights."""
     of = {"base_class": base, "call": base.call, "__doc__": base.__doc__}
     made = type(f"LoRAWhole{base.__name__}", (LoRAWhole, base), of)
@@ -266,12 +268,15 @@ def kind_of(layer: keras.Layer) -> type[Adapted] | None:
 def sizes_of(layer: keras.Layer) -> tuple[int, int]:
     """Return (I, O) of a layer that can hold adapters.
 
+    Args:
+        layer: A built layer, with adapters or without.
+
     Raises:
-        TypeError: A layer that cannot.
+        TypeError: There are no adapters for its class.
     """
     kind = kind_of(layer)
     if kind is None:
-        raise TypeError(f"{layer.path} is a {type(layer).__name__}, which cannot hold adapters.")
+        raise TypeError(f"layer must be of a class that can hold adapters: {why_not(layer)}.")
     return kind.sizes_of(layer)
 
 

@@ -23,6 +23,7 @@ Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -34,8 +35,14 @@ from kft.keras_internals import (
     own_weights,
     remove_seed_generator,
     remove_weight,
+    set_untracked,
     unlocked,
 )
+
+if TYPE_CHECKING:  # what a mixin does not define is in the layer's class
+    from keras import Layer as Mixin
+else:
+    Mixin = object
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class Adapter:
         return {part: variable for part, variable in parts.items() if variable is not None}
 
 
-class Adapted:
+class Adapted(Mixin):
     """Mixin with which a Keras layer holds adapters; comes before the layer's class.
 
     The layer's own weights are not trainable, even if `trainable` is set to True; the active
@@ -121,19 +128,31 @@ class Adapted:
     matrix = "kernel"  # the attribute that holds W
     base_class: type  # the layer's class without adapters
 
-    path: str
     adapters: dict[str, Adapter]
     active: dict[str, float]
-    _in_place: dict[str, float]  # adapters whose copies of weights are in the layer itself
-    _base: list[np.ndarray] | None  # the base's weights, while such copies are in their place
-    _before: dict[str, np.ndarray] | None  # weights before merging
 
-    def __init__(self, *args, adapters=None, active=None, merged=False, **kwargs):
+    path: str
+    compute_dtype: str
+
+    _from_config: tuple[dict[str, dict], dict[str, float], bool]  # adapters, active, merged
+    _before: dict[str, np.ndarray] | None  # weights before merging; {} if they are not known
+    _in_place: dict[str, float]  # the adapters whose copies of all weights are in the layer
+    _base: list[np.ndarray] | None  # the base's weights while such copies are in the layer
+    _drops: keras.random.SeedGenerator  # only where an adapter has dropout
+
+    def __init__(
+        self,
+        *args: Any,
+        adapters: dict[str, dict] | None = None,
+        active: dict[str, float] | None = None,
+        merged: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self._start_adapters()
-        vars(self)["_from_config"] = adapters or {}, active or {}, merged
+        set_untracked(self, _from_config=(adapters or {}, active or {}, merged))
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
         self.restore_adapters(*self._from_config)
 
@@ -152,7 +171,7 @@ class Adapted:
                 self.add_adapter(name, Settings(**settings), np.random.default_rng(0))
         self.use(active)
         if merged and self.active:  # W will be set to merged values
-            vars(self)["_before"] = {}
+            set_untracked(self, _before={})
 
     @classmethod
     def attach(cls, layer: keras.Layer) -> "Adapted":
@@ -161,9 +180,9 @@ class Adapted:
         layer._start_adapters()
         return layer
 
-    def _start_adapters(self):
-        # Set here, so that Keras does not track them: it tracks the variables already.
-        vars(self).update(adapters={}, active={}, _before=None, _in_place={}, _base=None)
+    def _start_adapters(self) -> None:
+        # Keras tracks the variables of adapters already.
+        set_untracked(self, adapters={}, active={}, _before=None, _in_place={}, _base=None)
 
     def detach(self, merged: bool) -> None:
         """Turn the layer back into one of its class without adapters.
@@ -173,11 +192,11 @@ class Adapted:
         """
         trainable = self.trainable and all(x.settings.full for x in self.adapters.values())
         if merged:
-            vars(self).update(_in_place={}, _base=None)  # what is in place stays
+            set_untracked(self, _in_place={}, _base=None)  # what is in place stays
         for name in list(self.adapters):
             self.remove_adapter(name)
         for name in ("adapters", "active", "_before", "_from_config", "_in_place", "_base"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         change_class(self, self.base_class)
         # TensorFlow's layers ignore an attribute that is set to its present value.
         self.trainable = not trainable
@@ -197,7 +216,7 @@ class Adapted:
             self.adapters[name] = self._new_adapter(name, settings, rng)
         self._update_trainable()
 
-    def _new_adapter(self, name, settings, rng):
+    def _new_adapter(self, name: str, settings: Settings, rng: np.random.Generator) -> Adapter:
         adapter, (inputs, outputs) = Adapter(settings), self.sizes
         if settings.rank:
             a, b = self._drawn(inputs, outputs, settings.rank, rng)
@@ -232,31 +251,33 @@ class Adapted:
         active = {n: float(w) for n, w in active.items() if n in self.adapters}
         full = {n: w for n, w in active.items() if self.adapters[n].settings.full}
         self._put_in_place(full)
-        vars(self)["active"] = active
+        set_untracked(self, active=active)
         self._update_trainable()
 
-    def _variable(self, name, values):
+    def _variable(self, name: str, values: Any) -> keras.Variable:
         constant = keras.initializers.Constant(np.asarray(values, dtype="float32"))
         return self.add_weight(np.shape(values), constant, dtype="float32", name=name)
 
-    def _drawn(self, inputs, outputs, rank, rng):
+    def _drawn(
+        self, inputs: int, outputs: int, rank: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         bound = inputs**-0.5
         return rng.uniform(-bound, bound, (inputs, rank)), np.zeros((rank, outputs))
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         return keras.layers.Layer.trainable.fget(self)
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         self._mark(value)
 
-    def _mark(self, value):
+    def _mark(self, value: bool) -> None:
         # A method: TensorFlow's layers ignore an attribute that is set to its present value.
         keras.layers.Layer.trainable.fset(self, value)
         self._update_trainable()
 
-    def _update_trainable(self):
+    def _update_trainable(self) -> None:
         """Freeze the variables that must not be trained, even if `trainable` is True."""
         trainable = {id(v) for n in self.active for v in self.adapters[n].variables.values()}
         if self._own_is_trainable():
@@ -264,7 +285,7 @@ class Adapted:
         for variable in own_trainable_weights(self):
             variable.trainable = bool(self.trainable) and id(variable) in trainable
 
-    def _own_is_trainable(self):
+    def _own_is_trainable(self) -> bool:
         """Whether the layer's own weights are a copy of one adapter, or the base of such copies."""
         if self.active:
             return self.active == self._in_place and list(self.active.values()) == [1.0]
@@ -272,7 +293,7 @@ class Adapted:
 
     # Copies of all weights ------------------------------------------------------------------------
 
-    def _put_in_place(self, wanted):
+    def _put_in_place(self, wanted: dict[str, float]) -> None:
         """Put the weights of adapters, {name: weight}, into the layer; without any, the base's."""
         if wanted == self._in_place:
             return
@@ -280,12 +301,16 @@ class Adapted:
         if list(self._in_place.values()) == [1.0]:
             self.adapters[next(iter(self._in_place))].full = now
         base = self._base_arrays()
-        vars(self).update(_in_place=dict(wanted), _base=base if wanted else None)
+        set_untracked(self, _in_place=dict(wanted), _base=base if wanted else None)
         self._assign(self._combined(base, wanted))
 
-    def _combined(self, base, wanted):
+    def _combined(self, base: list[np.ndarray], wanted: dict[str, float]) -> list[np.ndarray]:
         """Return arrays: base + weight (adapter - base), summed over adapters."""
-        copies = [(weight, self.adapters[name].full) for name, weight in wanted.items()]
+        copies = [
+            (weight, full)
+            for name, weight in wanted.items()
+            if (full := self.adapters[name].full) is not None
+        ]
         if not copies:
             return base
         if [weight for weight, _ in copies] == [1.0]:
@@ -311,13 +336,13 @@ class Adapted:
         """Return the last parts of the paths of the layer's own weights: "kernel", "bias"."""
         return [variable.name for variable in self.base_weights()]
 
-    def _base_arrays(self):
-        return self._base if self._in_place else self._arrays()
+    def _base_arrays(self) -> list[np.ndarray]:
+        return self._arrays() if self._base is None else self._base
 
-    def _arrays(self):
+    def _arrays(self) -> list[np.ndarray]:
         return [ops.convert_to_numpy(v).copy() for v in self.base_weights()]
 
-    def _assign(self, values):
+    def _assign(self, values: Sequence[np.ndarray]) -> None:
         for variable, value in zip(self.base_weights(), values, strict=True):
             variable.assign(np.asarray(value).astype(variable.dtype))
 
@@ -334,9 +359,8 @@ class Adapted:
         matrix, bias = self._merged_matrix(), self._merged_bias()
         if matrix is None and bias is None:
             return  # copies of all weights are in place
-        vars(self)["_before"] = dict(
-            zip((v.path for v in self.base_weights()), self._arrays(), strict=True)
-        )
+        paths = (v.path for v in self.base_weights())
+        set_untracked(self, _before=dict(zip(paths, self._arrays(), strict=True)))
         if matrix is not None:
             self._matrix_variable().assign(matrix)
         if bias is not None:
@@ -347,7 +371,7 @@ class Adapted:
         before = self.before_merging()
         for variable in self.base_weights() if before else ():
             variable.assign(before[variable.path])
-        vars(self)["_before"] = None
+        set_untracked(self, _before=None)
 
     def before_merging(self) -> dict[str, np.ndarray]:
         """Return {path: array} of the weights before merging; {} if nothing is merged."""
@@ -360,7 +384,7 @@ class Adapted:
             )
         return self._before or {}
 
-    def _merged_matrix(self):
+    def _merged_matrix(self) -> np.ndarray | None:
         parts = self._parts()
         if not parts:
             return None
@@ -373,7 +397,7 @@ class Adapted:
             flat = flat * (ops.convert_to_numpy(magnitude).astype("float64") / norm)
         return self.unflattened(flat)
 
-    def _merged_bias(self):
+    def _merged_bias(self) -> np.ndarray | None:
         own, biases = self._bias_variable(), self._biases()
         if not biases:
             return None
@@ -386,14 +410,14 @@ class Adapted:
 
     def base_values(self) -> dict[str, np.ndarray]:
         """Return {path: array} of the layer's own weights as they are without adapters."""
-        if self._in_place:
-            return dict(zip((v.path for v in self.base_weights()), self._base or (), strict=True))
+        if self._base is not None:
+            return dict(zip((v.path for v in self.base_weights()), self._base, strict=True))
         values = {v.path: ops.convert_to_numpy(v) for v in self.base_weights()}
         return values | self.before_merging()
 
     # Computing ----------------------------------------------------------------------------------
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._check_unmerged_in_training(training)
         outputs = self._product(inputs)
         if not self.merged:
@@ -401,19 +425,21 @@ class Adapted:
                 outputs = self._with(adapter, weight, inputs, outputs, training)
         return self._finished(outputs, self._bias())
 
-    def _check_unmerged_in_training(self, training):
+    def _check_unmerged_in_training(self, training: bool | None) -> None:
         if training and self.merged and self.trainable:
             raise ValueError(
                 f"{self.path}: merged adapters cannot be trained. Call kft.unmerge_lora(model) "
                 f"first, or freeze the layer."
             )
 
-    def _parts(self):
+    def _parts(self) -> list[tuple[float, Adapter]]:
         """Return [(weight, adapter)] of the active adapters that have A and B."""
         active = [(weight, self.adapters[name]) for name, weight in self.active.items()]
         return [(weight, adapter) for weight, adapter in active if adapter.a is not None]
 
-    def _with(self, adapter, weight, inputs, outputs, training):
+    def _with(
+        self, adapter: Adapter, weight: float, inputs: Any, outputs: Any, training: bool | None
+    ) -> Any:
         """Apply equation 3 of Hu et al. 2021 or equation 5 of Liu et al. 2024, without the bias."""
         settings = adapter.settings
         dropped = settings.dropout and training
@@ -430,7 +456,7 @@ class Adapted:
             return outputs + (ratio - 1) * self._product(x) + ratio * added
         return ratio * (outputs + added)
 
-    def _norm(self, adapter):
+    def _norm(self, adapter: Adapter) -> Any:
         """Return ||W + s A B|| by columns, (O,), constant for the gradient (section 4.3).
 
         |w + s A b|^2 = |w|^2 + 2 s (A^T w) b + s^2 b^T (A^T A) b for each column, so that W squared
@@ -444,12 +470,12 @@ class Adapted:
         squared = squared + scale**2 * ops.sum(ops.matmul(ops.matmul(over, a), b) * b, axis=0)
         return ops.cast(ops.stop_gradient(ops.sqrt(squared)), self.compute_dtype)
 
-    def _biases(self):
+    def _biases(self) -> list[tuple[float, keras.Variable]]:
         """Return [(weight, bias)] of the active adapters that have a bias."""
         active = [(weight, self.adapters[name].bias) for name, weight in self.active.items()]
         return [(weight, x) for weight, x in active if x is not None]
 
-    def _bias(self):
+    def _bias(self) -> Any:
         own, biases = self._bias_variable(), self._biases()
         if self.merged or not biases:
             return own
@@ -459,14 +485,14 @@ class Adapted:
         base = ops.cast(self._base_bias(), self.compute_dtype)
         return ops.add(own, sum(weight * ops.subtract(bias, base) for weight, bias in biases))
 
-    def _base_bias(self):
+    def _base_bias(self) -> Any:
         """Return the layer's bias without adapters."""
         own = self._bias_variable()
-        if not self._in_place:
+        if self._base is None:
             return own
         return self._base[next(i for i, v in enumerate(self.base_weights()) if v is own)]
 
-    def _finished(self, outputs, bias):
+    def _finished(self, outputs: Any, bias: Any) -> Any:
         if bias is not None:
             outputs = ops.add(outputs, bias)
         activation = getattr(self, "activation", None)
@@ -474,10 +500,12 @@ class Adapted:
 
     # The layer as a matrix ----------------------------------------------------------------------
 
-    def _matrix_variable(self):
+    def _matrix_variable(self) -> Any:
+        """Return the variable that is W; None for a layer whose adapters have no A and B."""
         return getattr(self, self.matrix)
 
-    def _bias_variable(self):
+    def _bias_variable(self) -> Any:
+        """Return the variable that is the bias; None for a layer without one."""
         return getattr(self, "bias", None)
 
     @classmethod
@@ -491,7 +519,7 @@ class Adapted:
         """(I, O)."""
         return self.sizes_of(self)
 
-    def _flattened(self, matrix):
+    def _flattened(self, matrix: Any) -> Any:
         """Reshape the kernel, or an array of its shape, to (I, O)."""
         return ops.reshape(matrix, self.sizes)
 
@@ -499,29 +527,29 @@ class Adapted:
         """Reshape (I, O) to the shape of the kernel."""
         return np.reshape(flat, self._matrix_variable().shape)
 
-    def _flat(self, dtype="float32"):
+    def _flat(self, dtype: str = "float32") -> np.ndarray:
         matrix = self._flattened(ops.convert_to_tensor(self._matrix_variable()))
         return ops.convert_to_numpy(matrix).astype(dtype)
 
-    def _product(self, inputs):
+    def _product(self, inputs: Any) -> Any:
         """x W."""
         return ops.matmul(inputs, self._matrix_variable())
 
-    def _down(self, inputs, a):
+    def _down(self, inputs: Any, a: Any) -> Any:
         """x A."""
         return ops.matmul(inputs, a)
 
-    def _up(self, h, b):
+    def _up(self, h: Any, b: Any) -> Any:
         """h B."""
         return ops.matmul(h, b)
 
-    def _columns(self, vector):
+    def _columns(self, vector: Any) -> Any:
         """Reshape (O,) so that it is broadcast against the outputs."""
         return vector
 
     # Files --------------------------------------------------------------------------------------
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "adapters": {name: asdict(x.settings) for name, x in self.adapters.items()},
@@ -534,7 +562,7 @@ class Adapted:
         added = {id(v) for x in self.adapters.values() for v in x.variables.values()}
         return [v for v in own_weights(self) if id(v) not in added]
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         base = self.base_values()
         for i, variable in enumerate(self.base_weights()):
             store[str(i)] = base[variable.path]
@@ -544,9 +572,9 @@ class Adapted:
             for i, value in enumerate(self.full_values(name) or ()):
                 store[f"lora_full_{i}_{name}"] = value
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         merged = self.merged
-        vars(self)["_before"] = None
+        set_untracked(self, _before=None)
         active = dict(self.active)
         self.use({})
         self._assign([store[str(i)] for i in range(len(self.base_weights()))])
@@ -560,7 +588,7 @@ class Adapted:
         if merged:
             self.merge()
 
-    def _stored(self, store, key, name):
+    def _stored(self, store: Any, key: str, name: str) -> Any:
         if key not in store:
             raise ValueError(
                 f"{self.path} has an adapter {name!r}, and the file does not: load the weights "

@@ -86,7 +86,7 @@ def head_paths(model: keras.Model) -> set[str]:
     return {p for p in layers(model) if p in head or set(ancestors(p)) & set(head)}
 
 
-def _dense_before(output):
+def _dense_before(output: keras.KerasTensor) -> keras.Layer | None:
     """The dense layer that makes an output, but for layers without weights; None for any other."""
     layer, number = origin_of(output)
     if isinstance(layer, Functional | keras.Sequential):
@@ -126,7 +126,7 @@ def join(model: keras.Model) -> None:
         everything[path].use(active)
 
 
-def _active(model):
+def _active(model: keras.Model) -> dict[str, float]:
     """{name: weight} of the active adapters."""
     return {n: weight for _, layer in adapted(model) for n, weight in layer.active.items()}
 
@@ -171,11 +171,13 @@ def only_active(model: keras.Model) -> str | None:
     return next(iter(active)) if list(active.values()) == [1.0] else None
 
 
-def _before_unfreezing(model, unfrozen):
+def _before_unfreezing(model: keras.Model, unfrozen: Iterable[keras.Layer]) -> None:
     if not any(isinstance(x, Adapted) for x in sublayers_of(model)):
         return
     name = only_active(model)
-    for layer in unfrozen if name else ():
+    if name is None:
+        return
+    for layer in unfrozen:
         new = has_weights(layer) and not low_rank(layer)
         if new and name not in getattr(layer, "adapters", ()):
             hold(layer, name)

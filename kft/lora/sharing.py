@@ -8,6 +8,7 @@ import functools
 import re
 import warnings
 from collections.abc import Iterable
+from typing import NoReturn
 
 import keras
 
@@ -50,7 +51,7 @@ def retrace_silently(model: keras.Model, paths: Iterable[str], uncompile: bool =
     _retraced(model, paths, uncompile)
 
 
-def _retraced(model, paths, uncompile):
+def _retraced(model: keras.Model, paths: Iterable[str], uncompile: bool) -> list[str]:
     """Return the names of the models that are not compiled any more."""
     everything = layers(model)
     changed = {id(everything[path]) for path in paths}
@@ -67,7 +68,7 @@ def _retraced(model, paths, uncompile):
     return sorted(uncompiled)
 
 
-def _stale(model):
+def _stale(model: keras.Model) -> bool:
     """Whether a compiled model's optimizer was built for other variables."""
     known = optimizer_weights(model.optimizer)
     return bool(known) and {id(v) for v in known} != trainable_ids(model)
@@ -103,7 +104,7 @@ def unguard_configs(model: keras.Model) -> None:
         vars(part).pop("get_config", None)
 
 
-def _keeps_parts(layer):
+def _keeps_parts(layer: keras.Layer) -> bool:
     """Whether a layer's config includes the layers inside it."""
     if getattr(layer, "keeps_adapters", False) or hasattr(layer, "adapters"):
         return True
@@ -112,7 +113,7 @@ def _keeps_parts(layer):
     return functional is not None and get_config.__module__.startswith(("keras.", "kft."))
 
 
-def _refuse(kind, path):
+def _refuse(kind: str, path: str) -> NoReturn:
     raise ValueError(
         f"The adapter of {path} is inside a {kind}, whose config does not hold it: the model "
         f"cannot be saved as a whole. Save the adapter with kft.save_adapter(model, folder), or "

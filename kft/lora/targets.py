@@ -148,8 +148,7 @@ def with_patterns(
         ValueError: A pattern that matches none of the layers, or a value out of range.
     """
     settings = dict(settings)
-    given: tuple[tuple[str, dict | None], ...] = (("rank", ranks), ("alpha", alphas))
-    for name, patterns in given:
+    for name, patterns in (("rank", ranks), ("alpha", alphas)):
         for pattern, value in by_pattern(f"{name}s", patterns):
             matched = [path for path, _ in find(model, pattern)]
             hits = [p for p in settings if p in matched or set(ancestors(p)) & set(matched)]

@@ -1,6 +1,7 @@
 """Functional graphs of layers: `Learner`, whose frozen layers run in inference mode; flattening."""
 
 import warnings
+from typing import Any
 
 import keras
 
@@ -28,10 +29,10 @@ class Learner(OrderedFit):
     and its output can be computed once.
     """
 
-    def run_graph(self, run, inputs, operation_fn, call_fn):
+    def run_graph(self, run: Any, inputs: Any, operation_fn: Any, call_fn: Any) -> Any:
         dropping = []
 
-        def in_mode(operation):
+        def in_mode(operation: keras.Operation) -> Any:
             call = operation_fn(operation)
             # Keras computes shapes and clones models with this method, too.
             cloned = isinstance(call, keras.Operation)
@@ -61,19 +62,21 @@ class Learner(OrderedFit):
             )
         return outputs
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         """Return None: the layers inside pass Keras's masks to each other."""
         return
 
     keeps_adapters = True  # its config includes the adapters of all its layers
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         adapters = adapters_of(layers(self))
         adapted = {"exchanged": adapters} if adapters else {}
         return {**super().get_config(), **adapted, **flags(self), **names_of(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         plain = {k: v for k, v in without_flags(config).items() if k != "exchanged"}
         model = super().from_config(plain, custom_objects)
         model = marked(model, {"inner_names": config.get("inner_names", ())})
@@ -87,7 +90,7 @@ class Learner(OrderedFit):
         return marked(model, config)
 
 
-def _inactive(operation):
+def _inactive(operation: keras.Operation) -> bool:
     """Return whether a layer of the graph is frozen and runs in inference mode."""
     # Augmentation is part of the data: it stays active.
     return (
@@ -97,8 +100,8 @@ def _inactive(operation):
     )
 
 
-def _has_dropout(layer):
-    return any(seed_generators(x) and getattr(x, "rate", 0) for x in sublayers_of(layer))
+def _has_dropout(layer: keras.Layer) -> bool:
+    return any(seed_generators(x) and getattr(x, "rate", None) for x in sublayers_of(layer))
 
 
 # The base class of Keras's augmentation layers, which Keras does not export.
@@ -131,14 +134,14 @@ def flat(model: keras.Model) -> Learner:
     return Learner(model.input, outputs, name=model.name)
 
 
-def _graph(layer):
+def _graph(layer: keras.Layer) -> keras.Model | None:
     """Return the layer, or the model inside a Sequential, if it only runs its graph; else None."""
     layer = functional_of(layer)
     runs = getattr(type(layer), "call", None)
     return layer if getattr(runs, "__qualname__", "") == "Functional.call" else None
 
 
-def _run_again(model, tensors):
+def _run_again(model: keras.Model, tensors: dict[int, Any]) -> None:
     """Call every layer of the graph once more, symbolically; functional models are flattened."""
     for node in nodes_of(model):
         if node.is_input:
@@ -154,7 +157,7 @@ def _run_again(model, tensors):
         tensors |= zip(map(id, node.outputs), outputs, strict=True)
 
 
-def node_of(graph, layer):
+def node_of(graph: keras.Model, layer: keras.Layer) -> Any:
     """Return the first node of a functional model that calls a layer.
 
     Args:

@@ -63,7 +63,7 @@ class CrossEntropy(keras.losses.Loss):
         self.class_weight = _weights("class_weight", class_weight)
         self.label_smoothing = _fraction("label_smoothing", label_smoothing)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the losses (B,) or (B, L)."""
         y_true = ops.cast(_one_per_prediction(y_true, y_pred), "int32")
         log = ops.log(ops.maximum(y_pred, _FLOOR))  # (B[, L], K)
@@ -119,7 +119,7 @@ class BinaryCrossEntropy(keras.losses.Loss):
         self.positive_weight = _weights("positive_weight", positive_weight)
         self.label_smoothing = _fraction("label_smoothing", label_smoothing)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the losses (B,)."""
         y_true = _like_predictions(y_true, y_pred)
         y_true = y_true * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
@@ -175,7 +175,7 @@ class SquaredError(keras.losses.Loss):
             )
         self.std = array.tolist()
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the losses (B,) or (B, L)."""
         if isinstance(self.std, list):
             _check_count("std", self.std, y_pred)
@@ -255,7 +255,7 @@ def balanced(targets: Any, classes: int, masks: Sequence[np.ndarray] | None = No
     return len(targets) / (classes * counts)
 
 
-def _absolute_error(y_true, y_pred):
+def _absolute_error(y_true: Any, y_pred: Any) -> Any:
     y_pred = ops.convert_to_tensor(y_pred, dtype="float32")
     return ops.mean(ops.abs(_like_predictions(y_true, y_pred) - y_pred), axis=-1)
 
@@ -263,7 +263,7 @@ def _absolute_error(y_true, y_pred):
 # Checks -----------------------------------------------------------------------------
 
 
-def _one_per_prediction(y_true, y_pred):
+def _one_per_prediction(y_true: Any, y_pred: Any) -> Any:
     """Return targets (B[, L]) or (B[, L], 1) as (B[, L]), for predictions (B[, L], K)."""
     y_true = ops.convert_to_tensor(y_true)
     if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
@@ -277,7 +277,7 @@ def _one_per_prediction(y_true, y_pred):
     return y_true
 
 
-def _like_predictions(y_true, y_pred):
+def _like_predictions(y_true: Any, y_pred: Any) -> Any:
     """Return targets (B[, L], K), or (B[, L]) if K is 1, as (B[, L], K)."""
     y_true = ops.convert_to_tensor(y_true, dtype=y_pred.dtype)
     if len(y_true.shape) == len(y_pred.shape) - 1 and y_pred.shape[-1] == 1:
@@ -290,14 +290,14 @@ def _like_predictions(y_true, y_pred):
     return y_true
 
 
-def _same(shape, other):
+def _same(shape: Sequence[int | None], other: Sequence[int | None]) -> bool:
     """Return whether two shapes can be the same; None, a size not known yet, may be any."""
     return len(shape) == len(other) and all(
         a is None or b is None or a == b for a, b in zip(shape, other, strict=True)
     )
 
 
-def _check_count(name, values, y_pred):
+def _check_count(name: str, values: Sequence[float], y_pred: Any) -> None:
     if len(values) != y_pred.shape[-1]:
         raise ValueError(
             f"{name} must hold one number for each of the {y_pred.shape[-1]} outputs, received "
@@ -305,7 +305,7 @@ def _check_count(name, values, y_pred):
         )
 
 
-def _weights(name, weights):
+def _weights(name: str, weights: Any) -> list[float] | None:
     if weights is None:
         return None
     if isinstance(weights, str | dict):
@@ -322,7 +322,7 @@ def _weights(name, weights):
     return array.tolist()
 
 
-def _fraction(name, value):
+def _fraction(name: str, value: float) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, received {value}.")
     return float(value)

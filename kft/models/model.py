@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from kft.backbones.copies import (
 from kft.keras_internals import sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
-from kft.params import find, layers, weights
+from kft.models.heads import Pooling
+from kft.params import Pattern, find, layers, weights
 from kft.params.paths import listed
 
 
@@ -72,7 +74,11 @@ class Model(Learner):
                 f"another name, for example name='new_head'."
             )
         pooling = getattr(head, "pooling", None)
-        if pooling is not None and pooling.kind != "attention" and pooling.name not in names:
+        if (
+            isinstance(pooling, Pooling)
+            and pooling.kind != "attention"
+            and pooling.name not in names
+        ):
             # A separate node: with the backbone frozen, only vectors are kept for the head.
             inputs = [pooling(*inputs)]
         super().__init__(backbone.input, head(*inputs), name=name, **kwargs)
@@ -88,7 +94,14 @@ class Model(Learner):
         """The backbone's `encode`; None if it takes arrays as they are."""
         return getattr(self.backbone, "encode", None)
 
-    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    ) -> Any:
         """Run Keras's `predict`; for `kft.batches`, return rows in the order of the records."""
         chosen = getattr(x, "chosen", None)  # of `kft.batches`, which plan the next epoch later
         outputs = super().predict(x, batch_size, verbose, steps, callbacks)
@@ -97,7 +110,7 @@ class Model(Learner):
         order = np.argsort(np.concatenate(chosen[:steps]))
         return keras.tree.map_structure(lambda rows: rows[order], outputs)
 
-    def _in_head(self):
+    def _in_head(self) -> dict[str, keras.Layer]:
         """Return {path: layer} of the head, with "" for the head itself."""
         return {"": self.head, **layers(self.head)}
 
@@ -120,7 +133,9 @@ class Model(Learner):
         return config and {**config, "jit_compile": "auto"}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         """Rebuild a model from its config."""
         parts = {
             part: keras.saving.deserialize_keras_object(config[part], custom_objects)
@@ -176,7 +191,7 @@ def replace_head(model: keras.Model, head: keras.layers.Layer, features: Any = N
     return Model(backbone, head, name=model.name)
 
 
-def _features(model, graph, pattern):
+def _features(model: keras.Model, graph: keras.Model, pattern: Pattern | None) -> keras.KerasTensor:
     if pattern is not None:
         matching = [layer for path, layer in find(model, pattern) if layer in graph.layers]
         if len(matching) != 1:

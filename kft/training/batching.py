@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from numbers import Number
@@ -37,14 +37,14 @@ class Passes(keras.utils.PyDataset):
     `__getitem__` calls `asked_for(index)`.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._within, self._counted = False, False  # an epoch of Keras; just now
         self.begin_pass()
 
-    def begin_pass(self):
+    def begin_pass(self) -> None:
         """Start a pass, of which no batch was asked for yet."""
-        self._seen = set()
+        self._seen: set[int] = set()
 
     def asked_for(self, index: int) -> None:
         """Record that batch `index` was asked for."""
@@ -52,16 +52,16 @@ class Passes(keras.utils.PyDataset):
         self._seen.add(index)
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int:
         """Number of batches, which Keras reads when a `fit` begins."""
         self._counted = True
         return len(self)
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         """Record that Keras has begun an epoch."""
         self._within = True
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         """Go to the next epoch if the pass has ended."""
         if self._counted or not self._within or len(self._seen) == len(self):
             self.go_to(self.epoch + 1)
@@ -87,17 +87,29 @@ class Batches(Passes):
             records are encoded again in every epoch.
     """
 
-    def __init__(self, inputs, targets, encode, batch_size, seed, max_length, names, masks=None):
+    def __init__(
+        self,
+        inputs: list,
+        targets: Any,
+        encode: Callable | None,
+        batch_size: int,
+        seed: int | None,
+        max_length: int | None,
+        names: Sequence[str],
+        masks: Sequence[np.ndarray] | None = None,
+    ):
         super().__init__()
-        self.inputs, self.targets, self.encode = inputs, targets, encode
+        self.inputs, self.targets = inputs, targets
+        self.encode: Callable[..., Any] = _stack if encode is None else encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
-        self.cut, self.lengths, self.changes = [], None, Counter()
-        self.encoded = None
+        self.cut: list[int] = []
+        self.changes: Counter[str] = Counter()
+        self.lengths: np.ndarray | None = None
+        self.encoded: list[dict[str, np.ndarray]] | None = None
         self.info, sizes = encoder_info(encode, inputs), None
         # All inputs are checked now, since an error in the third epoch would be too late.
         if encode is None:
             _check_arrays(inputs, names)
-            self.encode = _stack
         elif self.info.input_kind.has_length:
             self.lengths, sizes = self._measure(names)
             if self.info.changes is not None:
@@ -109,10 +121,10 @@ class Batches(Passes):
         self.epoch = 0
         self._plan()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         self.asked_for(index)
         encoded = self.inputs_of(index)
         if self.targets is None:
@@ -120,18 +132,19 @@ class Batches(Passes):
         length = None if self.lengths is None else _tokens(encoded)
         return (encoded, *self.targets_of(index, length))
 
-    def inputs_of(self, index):
+    def inputs_of(self, index: int) -> dict[str, np.ndarray]:
         """Return the encoded inputs of batch `index`."""
         chosen = self.chosen[index]
-        if self.encoded is not None:
-            return self._padded_inputs(chosen, self.padded(index))
+        length = self.padded(index)
+        if self.encoded is not None and length is not None:
+            return self._padded_inputs([self.encoded[i] for i in chosen], length)
         inputs = [self.inputs[i] for i in chosen]
         if self.lengths is None:
             return self.encode(inputs)
         with silent_cuts():  # they are counted in `cut` and `changes`
             return self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
 
-    def targets_of(self, index, length):
+    def targets_of(self, index: int, length: int | None) -> tuple[np.ndarray, ...]:
         """Return the targets of batch `index`, and their weights if residues have targets.
 
         No inputs are encoded.
@@ -147,10 +160,12 @@ class Batches(Passes):
         if self.targets is None:
             return ()
         if isinstance(self.targets, list):
+            if length is None:
+                raise ValueError("length must be a number of tokens: residues have targets.")
             return self._at_tokens(chosen, length)
         return (self.targets[chosen],)
 
-    def in_order(self):
+    def in_order(self) -> Batches:
         """Return the same records in a fixed order, by length, without targets."""
         other = copy(self)
         other.seed, other.targets, other.epoch = None, None, 0
@@ -158,12 +173,13 @@ class Batches(Passes):
         other._plan()
         return other
 
-    def _padded_inputs(self, chosen, length):
+    def _padded_inputs(
+        self, rows: Sequence[dict[str, np.ndarray]], length: int
+    ) -> dict[str, np.ndarray]:
         """Return encoded records as one batch: {name: array (B, L)}."""
-        rows = [self.encoded[i] for i in chosen]
-        batch = {}
+        batch, pad = {}, self.info.pad or {}
         for name, first in rows[0].items():
-            batch[name] = np.full((len(rows), length), self.info.pad[name], first.dtype)
+            batch[name] = np.full((len(rows), length), pad[name], first.dtype)
             for out, row in zip(batch[name], rows, strict=True):
                 out[: len(row[name])] = row[name]
         return batch
@@ -174,7 +190,7 @@ class Batches(Passes):
             return None
         return int(padded_length(self.lengths[self.chosen[index]].max()))
 
-    def _at_tokens(self, chosen, length):
+    def _at_tokens(self, chosen: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return targets (B, L) or (B, L, K) and weights (B, L), 0 except at residues."""
         first = self.targets[0]
         targets = np.zeros((len(chosen), length, *first.shape[1:]), dtype=first.dtype)
@@ -192,13 +208,15 @@ class Batches(Passes):
         Args:
             record: Position of the record, from 0.
         """
+        if self.lengths is None:
+            raise ValueError(f"Record {record} is no sequence, and has no residues.")
         return self.info.residues(int(self.lengths[record]))
 
-    def _measure(self, names):
+    def _measure(self, names: Sequence[str]) -> tuple[np.ndarray, list[int]]:
         """Return the number of tokens of each input, and that of its residues before the cut."""
         lengths, residues = [], []
-        keeps = self.info.pad is not None
-        self.encoded = [] if keeps else None
+        kept: list[dict[str, np.ndarray]] | None = None if self.info.pad is None else []
+        self.encoded = kept
         with silent_cuts():
             for name, x in zip(names, self.inputs, strict=True):
                 encoded = self.encode([x], names=[name])
@@ -206,12 +224,12 @@ class Batches(Passes):
                 residues.append(tokens - sum(self.info.specials))
                 if self.max_length is not None and len(x) > self.max_length:
                     encoded = self.encode([x], self.max_length, names=[name])
-                    kept = _tokens(encoded)
-                    self.cut += [tokens - kept] if kept < tokens else []
-                    tokens = kept
+                    left = _tokens(encoded)
+                    self.cut += [tokens - left] if left < tokens else []
+                    tokens = left
                 lengths.append(tokens)
-                if keeps:
-                    self.encoded.append({key: array[0] for key, array in encoded.items()})
+                if kept is not None:
+                    kept.append({key: array[0] for key, array in encoded.items()})
         return np.array(lengths), residues
 
     def go_to(self, epoch: int) -> None:
@@ -220,8 +238,8 @@ class Batches(Passes):
         self.begin_pass()
         self._plan()
 
-    def _plan(self):
-        self.chosen = self._by_length() if self.seed is None else self._mixed()
+    def _plan(self) -> None:
+        self.chosen = self._by_length() if self.seed is None else self._mixed(self.seed)
         if self.lengths is None:
             return
         # If the first two batches have the same length, TensorFlow assumes it for all.
@@ -230,8 +248,8 @@ class Batches(Passes):
         if other > 1:
             self.chosen[1], self.chosen[other] = self.chosen[other], self.chosen[1]
 
-    def _mixed(self):
-        rng = np.random.default_rng((self.seed, self.epoch))
+    def _mixed(self, seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng((seed, self.epoch))
         order = rng.permutation(len(self.inputs))
         if self.lengths is not None:
             # Sorted by length within stretches of 50 batches: neighbours are of similar length,
@@ -241,7 +259,7 @@ class Batches(Passes):
         cut = _cut(order, self.batch_size)
         return [cut[i] for i in rng.permutation(len(cut))]
 
-    def _by_length(self):
+    def _by_length(self) -> list[np.ndarray]:
         """Return batches with the longest first, so that memory runs out at once or never."""
         if self.lengths is None:
             return _cut(np.arange(len(self.inputs)), self.batch_size)
@@ -276,7 +294,7 @@ def silent_cuts() -> Iterator[None]:
         yield
 
 
-def _tokens(encoded):
+def _tokens(encoded: Mapping[str, np.ndarray]) -> int:
     return next(iter(encoded.values())).shape[1]
 
 
@@ -285,7 +303,7 @@ def padded_length(length: int) -> int:
     return next((p for p in PAD_LENGTHS if p >= length), length)
 
 
-def _cut(order, size):
+def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
@@ -385,7 +403,7 @@ def listed_inputs(inputs: Any) -> list:
 # Records that are arrays ----------------------------------------------------------------------
 
 
-def _stack(inputs):
+def _stack(inputs: Sequence[Any]) -> Any:
     """Stack arrays of one shape, or dicts of such arrays, to (B, ...) each."""
     if isinstance(inputs[0], dict):
         return {key: _stack([x[key] for x in inputs]) for key in inputs[0]}
@@ -393,7 +411,7 @@ def _stack(inputs):
     return stacked.astype("float32") if stacked.dtype == "float64" else stacked
 
 
-def _check_arrays(inputs, names):
+def _check_arrays(inputs: Sequence[Any], names: Sequence[str]) -> None:
     shapes = []
     for name, x in zip(names, inputs, strict=True):
         parts = x if isinstance(x, dict) else {"": x}
@@ -413,14 +431,14 @@ def _check_arrays(inputs, names):
             )
 
 
-def _shown(shapes):
+def _shown(shapes: Mapping[str, Any]) -> Any:
     return shapes.get("", shapes)
 
 
 # Targets --------------------------------------------------------------------------------------
 
 
-def _rows(targets, names):
+def _rows(targets: Any, names: Sequence[str]) -> list[np.ndarray] | None:
     """Return the targets as a list of arrays if each record has its own, else None."""
     if isinstance(targets, np.ndarray) and targets.dtype != object:
         return None
@@ -439,7 +457,12 @@ def _rows(targets, names):
     return targets
 
 
-def _per_residue(targets, masks, residues, names):
+def _per_residue(
+    targets: Sequence[np.ndarray],
+    masks: Sequence[Any] | None,
+    residues: Sequence[int] | None,
+    names: Sequence[str],
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return targets and masks as lists of arrays, one entry per residue; 0 where masked."""
     if residues is None:
         raise ValueError(
@@ -477,7 +500,7 @@ def _per_residue(targets, masks, residues, names):
     return filled, [np.asarray(mask) for mask in masks]
 
 
-def _checked_targets(targets, n):
+def _checked_targets(targets: Any, n: int) -> np.ndarray:
     try:
         array = np.asarray(targets)
     except ValueError:
@@ -498,7 +521,7 @@ def _checked_targets(targets, n):
     return array.astype("float32" if array.dtype.kind == "f" else "int32")
 
 
-def _as_numbers(array):
+def _as_numbers(array: np.ndarray) -> np.ndarray:
     """Return an array of numbers, with NaN for None and pandas' NA in an array of objects."""
     if array.dtype == object:
         from pandas import isna

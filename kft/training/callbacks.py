@@ -4,10 +4,10 @@ import json
 import math
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -42,15 +42,15 @@ class FrozenGuard(keras.callbacks.Callback):
         >>> history = model.fit(x, y, verbose=0, callbacks=[FrozenGuard()])
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.before = {}
+        self.before: dict[str, str] = {}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.check_compiled(self.model)
         self.before = digests(self.model)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         now = [weight for weight in weights(self.model) if weight.path in self.before]
         moved = [w.path for w in now if digest(w.variable) != self.before[w.path]]
         if moved:
@@ -125,7 +125,7 @@ class KeepBest(MonitorCallback):
         self._ended = 0
         self._weights: dict[str, np.ndarray] = {}
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         if self.monitor not in logs:
             raise ValueError(
@@ -231,7 +231,7 @@ class Resume(keras.callbacks.Callback):
         self.logs: list[dict] = []
         self.diverged = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         set_initial_epoch(self.model, None)  # of a training that ended with an error
         self._check_whole_epochs()
         if not self.model.optimizer.built:
@@ -243,19 +243,19 @@ class Resume(keras.callbacks.Callback):
             ensure_writable(self.path.parent)
             remove_unfinished(self.path)
             if self.path.exists():
-                self._restore()
+                self._restore(self.path)
         self.began = time.perf_counter()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         set_initial_epoch(self.model, None)  # Keras has read it
         self.seen = 0
         if self.batches is not None:  # Keras may have ended an epoch of theirs before the first
             self.batches.go_to(epoch)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.seen = batch + 1
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {name: float(value) for name, value in (logs or {}).items()}
         values = [keras.ops.convert_to_numpy(v.value) for v in self._variables()]
         weights = values[: len(self.model.variables)]
@@ -268,15 +268,15 @@ class Resume(keras.callbacks.Callback):
         self.logs.append({"epoch": epoch, "seconds": now - self.began, **logs})
         self.began = now
         if self.path is not None:
-            self._keep(values)
+            self._keep(self.path, values)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         set_initial_epoch(self.model, None)  # no epoch was left, and none has begun
 
-    def _variables(self):
+    def _variables(self) -> list[keras.Variable]:
         return [*self.model.variables, *self.model.optimizer.variables]
 
-    def _check_whole_epochs(self):
+    def _check_whole_epochs(self) -> None:
         steps = self.params.get("steps")
         if self.batches is not None and steps and steps != len(self.batches):
             raise ValueError(
@@ -284,7 +284,7 @@ class Resume(keras.callbacks.Callback):
                 f"here, received steps_per_epoch={steps}: leave it out, and give more epochs."
             )
 
-    def _signature(self):
+    def _signature(self) -> dict[str, Any]:
         """The settings that identify the training: weights, optimizer and `about`."""
         optimizer = keras.saving.serialize_keras_object(self.model.optimizer)["config"]
         settings = {
@@ -294,19 +294,19 @@ class Resume(keras.callbacks.Callback):
         }
         return json.loads(json.dumps(settings, default=repr))
 
-    def _keep(self, values):
+    def _keep(self, path: Path, values: Sequence[np.ndarray]) -> None:
         # numpy's files have no bfloat16; float32 holds it exactly.
-        arrays = {
+        arrays: dict[str, Any] = {
             str(i): x.astype("float32") if x.dtype.name == "bfloat16" else x
             for i, x in enumerate(values)
         }
         about = {"signature": self.signature, "logs": self.logs}
-        with atomic_write(self.path) as stream:
+        with atomic_write(path) as stream:
             np.savez(stream, about=json.dumps(about), **arrays)
 
-    def _restore(self):
+    def _restore(self, path: Path) -> None:
         variables = self._variables()
-        with open(self.path, "rb") as stream:
+        with open(path, "rb") as stream:
             try:
                 with np.load(stream) as kept:
                     about = json.loads(str(kept["about"]))
@@ -314,14 +314,14 @@ class Resume(keras.callbacks.Callback):
                 then, logs = about["signature"], about["logs"]
             except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 raise ValueError(
-                    f"{self.path} is damaged ({error}): remove it to begin again."
+                    f"{path} is damaged ({error}): remove it to begin again."
                 ) from error
         now = _current(self.signature)
         then = {self.earlier_names.get(k, k): v for k, v in _current(then).items()}
         differ = [name for name in {**now, **then} if now.get(name) != then.get(name)]
         if differ or len(values) != len(variables):
             raise ValueError(
-                f"{self.path} belongs to another training, which differs in its "
+                f"{path} belongs to another training, which differs in its "
                 f"{' and '.join(differ) or 'weights'}: name another file, or remove this one. "
                 f"(Another number of epochs or steps is another optimizer where the learning rate "
                 f"follows a schedule.)"
@@ -333,7 +333,7 @@ class Resume(keras.callbacks.Callback):
         set_initial_epoch(self.model, self.logs[-1]["epoch"] + 1)
 
 
-def _current(stored):
+def _current(stored: Any) -> Any:
     """A signature in the names of this version, whatever version has written it."""
     if isinstance(stored, list):
         return [_current(x) for x in stored]
@@ -372,31 +372,32 @@ class OneRun(keras.callbacks.Callback):
     def __init__(self, callbacks: Iterable[keras.callbacks.Callback], epochs: int):
         super().__init__()
         self.callbacks, self.epochs = list(callbacks), epochs
-        self._begun, self._logs = False, None
+        self._begun = False
+        self._logs: dict[str, Any] | None = None
         hooks = {hook for hook in dir(keras.callbacks.Callback) if hook.startswith("on_")}
         for hook in hooks - {"on_train_begin", "on_train_end"}:
             # A hook that none of them defines stays Keras's, which need not wait for each batch.
             if not all(is_default(getattr(x, hook)) for x in self.callbacks):
                 setattr(self, hook, partial(self._forward, hook))
 
-    def _forward(self, hook, *args, **kwargs):
+    def _forward(self, hook: str, *args: Any, **kwargs: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(*args, **kwargs)
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         self._forward("set_model", model)
 
-    def set_params(self, params):
+    def set_params(self, params: dict[str, Any]) -> None:
         super().set_params({**params, "epochs": self.epochs})
         self._forward("set_params", self.params)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self._begun:
             self._begun = True
             self._forward("on_train_begin", logs)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._logs = logs
 
     def finish(self) -> None:
@@ -432,7 +433,7 @@ def insist_on_constant_rate(
         )
 
 
-def _follows_schedule(optimizer):
+def _follows_schedule(optimizer: keras.optimizers.Optimizer) -> bool:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     inner = getattr(optimizer, "optimizers", [optimizer])
     schedule = keras.optimizers.schedules.LearningRateSchedule

@@ -10,7 +10,9 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,13 +38,20 @@ class Features:
         temporary: Folder that is removed together with this object, or None.
     """
 
-    def __init__(self, values, shapes, pads, lengths, temporary=None):
+    def __init__(
+        self,
+        values: list[np.ndarray],
+        shapes: list[tuple[int | None, ...]],
+        pads: list[np.ndarray],
+        lengths: np.ndarray,
+        temporary: Path | None = None,
+    ):
         self.values, self.shapes, self.pads, self.lengths = values, shapes, pads, lengths
         if temporary is not None:  # the folder goes with this object
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
         self.starts = [_starts(shape, lengths) for shape in shapes]
 
-    def take(self, chosen, padded):
+    def take(self, chosen: np.ndarray, padded: int | None) -> dict[str, np.ndarray]:
         """Read the features of some records.
 
         Args:
@@ -54,14 +63,14 @@ class Features:
         """
         return {f"frontier_{i}": self._take(i, chosen, padded) for i in range(len(self.values))}
 
-    def _take(self, i, chosen, padded):
+    def _take(self, i: int, chosen: np.ndarray, padded: int | None) -> np.ndarray:
         out = np.empty((len(chosen), *_filled(self.shapes[i], padded)), self.values[i].dtype)
         out[...] = self.pads[i]
         for row, record in zip(out, chosen, strict=True):
             row[_corner(self.shapes[i], self.lengths[record])] = self._of(i, record)
         return out
 
-    def trimmed(self, arrays, chosen):
+    def trimmed(self, arrays: Sequence[np.ndarray], chosen: np.ndarray) -> list[np.ndarray]:
         """Join the values of some records without padding.
 
         Args:
@@ -81,7 +90,7 @@ class Features:
             for shape, array in zip(self.shapes, arrays, strict=True)
         ]
 
-    def put(self, i, record, row):
+    def put(self, i: int, record: int, row: np.ndarray) -> None:
         """Keep the values of tensor i for one record.
 
         Args:
@@ -91,20 +100,20 @@ class Features:
         """
         self._of(i, record)[...] = row[_corner(self.shapes[i], self.lengths[record])]
 
-    def _of(self, i, record):
+    def _of(self, i: int, record: int) -> np.ndarray:
         start, end = self.starts[i][record : record + 2]
         return self.values[i][start:end].reshape(_filled(self.shapes[i], self.lengths[record]))
 
 
-def _filled(shape, length):
+def _filled(shape: Sequence[int | None], length: Any) -> tuple[int, ...]:
     return tuple(int(length) if n is None else n for n in shape)
 
 
-def _corner(shape, length):
+def _corner(shape: Sequence[int | None], length: Any) -> tuple[slice, ...]:
     return tuple(slice(int(length)) if n is None else slice(None) for n in shape)
 
 
-def _starts(shape, lengths):
+def _starts(shape: tuple[int | None, ...], lengths: np.ndarray) -> np.ndarray:
     fixed, tokens = int(np.prod([n for n in shape if n is not None])), shape.count(None)
     return np.concatenate([[0], np.cumsum(fixed * np.asarray(lengths, dtype="int64") ** tokens)])
 
@@ -153,7 +162,7 @@ def features_of(
     return _opened(folder, inputs)
 
 
-def _opened(folder, inputs):
+def _opened(folder: Path, inputs: Batches) -> Features:
     about = json.loads((folder / "about.json").read_text())
     count = range(len(about["shapes"]))
     values = [np.load(folder / f"values_{i}.npy", mmap_mode="r") for i in count]
@@ -161,11 +170,11 @@ def _opened(folder, inputs):
     return Features(values, list(map(tuple, about["shapes"])), pads, _lengths(inputs))
 
 
-def _lengths(inputs):
+def _lengths(inputs: Batches) -> np.ndarray:
     return np.zeros(len(inputs.inputs), "int64") if inputs.lengths is None else inputs.lengths
 
 
-def _key(frozen, inputs):
+def _key(frozen: keras.Model, inputs: Batches) -> str:
     """A digest of what features depend on, without encoding: weights, graph, records, backend."""
     digest = hashlib.sha256(fingerprint(frozen, trainable=None).encode())
     about = [keras.backend.backend(), frozen.get_config(), inputs.max_length]
@@ -177,7 +186,7 @@ def _key(frozen, inputs):
     return digest.hexdigest()[:32]
 
 
-def _update_with_record(digest, x):
+def _update_with_record(digest: Any, x: Any) -> None:
     """Add a raw record to a digest; of a file its name, size and time."""
     if isinstance(x, dict):
         for name, part in x.items():
@@ -193,13 +202,13 @@ def _update_with_record(digest, x):
         digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
 
 
-def _update_with_encoded(digest, encoded):
+def _update_with_encoded(digest: Any, encoded: Any) -> None:
     """Add the encoded records of a batch to a digest."""
     for x in keras.tree.flatten(encoded):
         digest.update(f"{x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
 
 
-def _still_right(frozen, inputs, features, folder):
+def _still_right(frozen: keras.Model, inputs: Batches, features: Features, folder: Path) -> bool:
     """Whether kept features are those that would be computed now.
 
     The key holds neither the code of `encode` nor that of layers: all encoded records are compared
@@ -212,20 +221,23 @@ def _still_right(frozen, inputs, features, folder):
         if step == 0:
             chosen = inputs.chosen[0]
             kept = features.take(chosen, inputs.padded(0))
-            kept = features.trimmed(list(kept.values()), chosen)
+            before = features.trimmed(list(kept.values()), chosen)
             now = features.trimmed(_outputs(frozen, encoded), chosen)
-            if not all(map(np.array_equal, kept, now)):
+            if not all(map(np.array_equal, before, now)):
                 return False
     about = json.loads((folder / "about.json").read_text())
     return about["encoded"] == digest.hexdigest()
 
 
-def _computed(frozen, inputs, folder, memory_limit):
+def _computed(
+    frozen: keras.Model, inputs: Batches, folder: Path | None, memory_limit: int
+) -> Features:
     """Compute the features of all records, in one pass over them."""
     from rich.console import Console
     from rich.progress import track
 
-    console, features, padding = Console(stderr=True), None, False
+    console, padding = Console(stderr=True), False
+    features: Features | None = None
     digest = hashlib.sha256()
     steps = track(
         range(len(inputs)),
@@ -243,6 +255,8 @@ def _computed(frozen, inputs, folder, memory_limit):
             _check_steady(frozen, encoded, outputs)
             features = _empty(frozen, outputs, inputs, folder, memory_limit)
         padding |= _keep(frozen, features, outputs, inputs.chosen[step], inputs.padded(step))
+    if features is None:
+        raise ValueError("There are no records to compute features of.")
     if inputs.lengths is not None and not padding and np.ptp(features.lengths):
         # No batch had padding, but the mixed batches of a training may have some.
         with silent_cuts():
@@ -257,7 +271,13 @@ def _computed(frozen, inputs, folder, memory_limit):
     return features
 
 
-def _keep(frozen, features, outputs, chosen, padded):
+def _keep(
+    frozen: keras.Model,
+    features: Features,
+    outputs: Sequence[np.ndarray],
+    chosen: np.ndarray,
+    padded: int | None,
+) -> bool:
     """Keep the features of one batch; return whether a record of it was padded."""
     for i, output in enumerate(outputs):
         _check_shape(frozen, features.shapes[i], output, padded)
@@ -270,7 +290,7 @@ def _keep(frozen, features, outputs, chosen, padded):
     return True
 
 
-def _keep_pads(features, rows):
+def _keep_pads(features: Features, rows: Sequence[np.ndarray]) -> None:
     """Keep what the features of one padded record hold at the last position."""
     for i, (shape, row) in enumerate(zip(features.shapes, rows, strict=True)):
         if None in shape:
@@ -278,7 +298,7 @@ def _keep_pads(features, rows):
             features.pads[i] = row[last].copy()
 
 
-def _outputs(frozen, encoded):
+def _outputs(frozen: keras.Model, encoded: Any) -> list[np.ndarray]:
     """The tensors at the frontier, in the order of the numbers in their names."""
     outputs = frozen.predict_on_batch(encoded)
     arrays = [
@@ -288,7 +308,7 @@ def _outputs(frozen, encoded):
     return [x.astype("float32") if x.dtype.name == "bfloat16" else x for x in arrays]
 
 
-def _check_steady(frozen, encoded, outputs):
+def _check_steady(frozen: keras.Model, encoded: Any, outputs: Sequence[np.ndarray]) -> None:
     for old, new in zip(outputs, _outputs(frozen, encoded), strict=True):
         if not np.array_equal(old, new, equal_nan=old.dtype.kind == "f"):
             raise FrontierError(
@@ -297,7 +317,13 @@ def _check_steady(frozen, encoded, outputs):
             )
 
 
-def _empty(frozen, outputs, inputs, folder, memory_limit):
+def _empty(
+    frozen: keras.Model,
+    outputs: Sequence[np.ndarray],
+    inputs: Batches,
+    folder: Path | None,
+    memory_limit: int,
+) -> Features:
     """Features without values yet, in memory or in files."""
     lengths = _lengths(inputs)
     shapes = []
@@ -324,7 +350,7 @@ def _empty(frozen, outputs, inputs, folder, memory_limit):
     return Features(values, shapes, pads, lengths, temporary)
 
 
-def _check_room(folder, total):
+def _check_room(folder: Path, total: int) -> None:
     free = shutil.disk_usage(folder).free
     if total > 0.9 * free:
         raise FrontierError(
@@ -333,7 +359,9 @@ def _check_room(folder, total):
         )
 
 
-def _check_shape(frozen, shape, output, padded):
+def _check_shape(
+    frozen: keras.Model, shape: Sequence[int | None], output: np.ndarray, padded: int | None
+) -> None:
     if output.shape[1:] != _filled(shape, padded or 0):
         raise FrontierError(
             f"A tensor of the frontier has shape {output.shape[1:]} in a batch of {padded} tokens, "
@@ -349,25 +377,25 @@ class FeatureBatches(keras.utils.PyDataset):
         features: `Features` of the same records.
     """
 
-    def __init__(self, base, features):
+    def __init__(self, base: Batches, features: Features):
         super().__init__()
         self.base, self.features = base, features
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.base)
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int:
         return self.base.num_batches
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         self.base.asked_for(index)
         padded = self.base.padded(index)
         x = self.features.take(self.base.chosen[index], padded)
         return (x, *self.base.targets_of(index, padded))
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         self.base.on_epoch_begin()
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         self.base.on_epoch_end()

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,9 +15,10 @@ from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
 from kft.models.losses import balanced
-from kft.params import by_hand, differences, parameters, sign, weights
+from kft.params import Parameters, by_hand, differences, parameters, sign, weights
 from kft.params.paths import listed
 from kft.training import strategies
+from kft.training.batching import Batches
 from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, insist_on_constant_rate
 from kft.training.features import MEMORY_LIMIT, FrontierError
 from kft.training.frontier import as_batches, fit_frontier, split, train_as, why_not
@@ -169,15 +170,24 @@ class _Run:
     """
 
     compile_args: dict
-    class_weight: object
+    class_weight: Sequence[float] | None
     seed: int
     frontier: object
     features: dict
     options: dict
     optimizers: Optimizers
 
-    def __call__(self, model, data, strategy, sizes, keep):
-        started, history, reports = time.perf_counter(), [], []
+    def __call__(
+        self,
+        model: keras.Model,
+        data: Any,
+        strategy: strategies.Strategy,
+        sizes: Any,
+        keep: list[KeepBest],
+    ) -> FitResult:
+        started = time.perf_counter()
+        history: list[dict[str, Any]] = []
+        reports: list[PhaseReport] = []
         records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
         chosen = by_hand(model)
         if isinstance(strategy, strategies.AsMarked) and self.options["verbose"]:
@@ -209,13 +219,20 @@ class _Run:
         seconds = time.perf_counter() - started
         return FitResult(model, strategy, history, reports, best, seconds)
 
-    def _check_frontier(self, model, phases):
+    def _check_frontier(self, model: keras.Model, phases: Sequence[strategies.Phase]) -> None:
         """Raise an error now where `frontier=True` cannot be done in a later phase."""
         for phase in phases if self.frontier is True else ():
             phase.mark(model)
             split(model)
 
-    def _run_phase(self, model, phase, place, records, history):
+    def _run_phase(
+        self,
+        model: keras.Model,
+        phase: strategies.Phase,
+        place: tuple[int, int],
+        records: tuple[Batches, Batches | None],
+        history: Sequence[dict],
+    ) -> tuple[PhaseReport, list[dict[str, Any]]]:
         """Train one phase; returns its report and the rows of its epochs."""
         with _silently_uncompiled():
             phase.mark(model)
@@ -236,7 +253,7 @@ class _Run:
         )
         return report, rows
 
-    def _why_not_computed_once(self, model, phase):
+    def _why_not_computed_once(self, model: keras.Model, phase: strategies.Phase) -> str | None:
         """Why frozen features are not computed once in a phase, None if they are."""
         if not phase.epochs:
             return "The head is solved for in closed form."
@@ -248,16 +265,25 @@ class _Run:
             return reason
         return "They would be used for one epoch only." if phase.epochs < 2 else None
 
-    def _train(self, model, phase, number, records, reason, before):
+    def _train(
+        self,
+        model: keras.Model,
+        phase: strategies.Phase,
+        number: int,
+        records: tuple[Batches, Batches | None],
+        reason: str | None,
+        before: int,
+    ) -> tuple[keras.callbacks.History, str | None]:
+        train, valid = records
         epochs = {"initial_epoch": before, "epochs": before + phase.epochs}
         options = {**epochs, **self.options}
         _reset_metrics(self.compile_args)
-        optimizer = self.optimizers.next(model, phase, number, len(records[0]))
+        optimizer = self.optimizers.next(model, phase, number, len(train))
         model.compile(optimizer, **self.compile_args)
         logs = None
         if reason is None:
             try:
-                logs = fit_frontier(model, *records, **self.features, **options)
+                logs = fit_frontier(model, train, valid, **self.features, **options)
             except FrontierError as error:
                 if self.frontier is True:
                     raise
@@ -265,12 +291,12 @@ class _Run:
                 if options["verbose"]:
                     print(f"The whole model is trained instead. {error}")
         if logs is None:
-            logs = train_as(model, flat(model), *records, **options)
+            logs = train_as(model, flat(model), train, valid, **options)
         self.optimizers.keep()
         return logs, reason
 
 
-def _restored(keep):
+def _restored(keep: KeepBest) -> int | None:
     if keep.epoch is None:
         warnings.warn(
             "val_loss was NaN in every epoch, so training has diverged: lower learning_rate. "
@@ -284,7 +310,9 @@ def _restored(keep):
 # Arguments ----------------------------------------------------------------------------------------
 
 
-def _chosen(strategy, model, epochs, learning_rate, seed):
+def _chosen(
+    strategy: Any, model: keras.Model, epochs: int | None, learning_rate: float | None, seed: int
+) -> strategies.Strategy:
     """The strategy, with the epochs, learning rate and seed that `fit` was given."""
     if strategy is None:
         strategy = strategies.AsMarked()
@@ -317,7 +345,7 @@ def _chosen(strategy, model, epochs, learning_rate, seed):
     return strategy
 
 
-def _check_targets(model, data):
+def _check_targets(model: keras.Model, data: Any) -> None:
     """Raise an error for wrong targets that Keras would train on without an error."""
     if len(model.outputs) > 1:
         raise ValueError(
@@ -325,7 +353,7 @@ def _check_targets(model, data):
             f"model.compile and model.fit."
         )
     parts = {"train": data.train, "valid": data.valid} if hasattr(data, "train") else {"": data}
-    head = getattr(model, "head", None)
+    head: Any = getattr(model, "head", None)
     for name, part in parts.items():
         if part is None:
             continue
@@ -341,7 +369,7 @@ def _check_targets(model, data):
             head.check_targets(targets, where)
 
 
-def _class_weight(model, data, class_weight):
+def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
     if not isinstance(class_weight, str):
         return class_weight
     if class_weight != "balanced":
@@ -357,9 +385,11 @@ def _class_weight(model, data, class_weight):
     return balanced(targets, classes, getattr(train, "masks", None))
 
 
-def _compile_args(model, loss, metrics, class_weight, label_smoothing):
+def _compile_args(
+    model: keras.Model, loss: Any, metrics: Any, class_weight: Any, label_smoothing: float
+) -> dict[str, Any]:
     """The arguments of `compile`, without the optimizer."""
-    head = getattr(model, "head", None)
+    head: Any = getattr(model, "head", None)
     if loss is None and hasattr(head, "make_loss"):
         loss = head.make_loss(class_weight, label_smoothing)
         metrics = head.make_metrics() if metrics is None else metrics
@@ -376,7 +406,7 @@ def _compile_args(model, loss, metrics, class_weight, label_smoothing):
     return {"loss": loss_of(model) if loss is None else loss, kind: metrics}
 
 
-def _reset_metrics(compile_args):
+def _reset_metrics(compile_args: Mapping[str, Any]) -> None:
     """Reset metrics that an earlier phase has used; Keras resets only those that it has built."""
     used = [compile_args.get(kind) for kind in ("metrics", "weighted_metrics")]
     for metric in keras.tree.flatten(used):
@@ -385,14 +415,14 @@ def _reset_metrics(compile_args):
 
 
 @contextmanager
-def _silently_uncompiled():
+def _silently_uncompiled() -> Iterator[None]:
     """Ignore the warning that a change of `trainable` undoes `compile`, which is called later."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*was compiled")
         yield
 
 
-def _seed_dropout(model, seed):
+def _seed_dropout(model: keras.Model, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for layer in sublayers_of(model):
         for generator in seed_generators(layer):
@@ -403,7 +433,7 @@ def _seed_dropout(model, seed):
 # Messages -----------------------------------------------------------------------------------------
 
 
-def _described_as_marked(model, strategy):
+def _described_as_marked(model: keras.Model, strategy: strategies.AsMarked) -> str:
     """The trainable layers, epochs and learning rate of a training without a strategy."""
     _, similar = strategy.filled(model)
     all_weights, set_by_hand = weights(model), by_hand(model)
@@ -412,7 +442,7 @@ def _described_as_marked(model, strategy):
     text = (
         f"Training the layers that are marked trainable: {len(trainable)} of {len(all_weights)} "
         f"weights, in {listed(parts, 4)}; for {strategy.epochs} "
-        f"epoch{'s' * (strategy.epochs > 1)}, with a learning rate of at most "
+        f"epoch{'s' * (strategy.epochs != 1)}, with a learning rate of at most "
         f"{strategy.learning_rate:g}. Epochs and learning rate, where not given, are "
         f"those of the strategy {similar!r}."
     )
@@ -424,7 +454,12 @@ def _described_as_marked(model, strategy):
     return text
 
 
-def _warn_of_overridden_marks(model, strategy, phases, chosen):
+def _warn_of_overridden_marks(
+    model: keras.Model,
+    strategy: strategies.Strategy,
+    phases: Sequence[strategies.Phase],
+    chosen: Mapping[str, bool],
+) -> None:
     """Warn where a strategy trains layers that were frozen by hand, or the other way round."""
     if not chosen or isinstance(strategy, strategies.AsMarked):
         return
@@ -443,7 +478,9 @@ def _warn_of_overridden_marks(model, strategy, phases, chosen):
         )
 
 
-def _described(number, count, phase, table, reason):
+def _described(
+    number: int, count: int, phase: strategies.Phase, table: Parameters, reason: str | None
+) -> str:
     """One line on a phase."""
     epochs = phase.epochs
     length = f"{epochs} epoch{'s' * (epochs > 1)}" if epochs else "in closed form"
@@ -454,7 +491,7 @@ def _described(number, count, phase, table, reason):
     )
 
 
-def _rows(logs, phase, before):
+def _rows(logs: keras.callbacks.History, phase: int, before: int) -> list[dict[str, Any]]:
     """One dict per epoch of a Keras History."""
     names = list(logs.history)
     return [

@@ -9,7 +9,7 @@ Shapes: `B` records in a batch, `L` tokens, padding included.
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,12 @@ def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     return frozen, Learner(by_name, output, name=f"{model.name}_trainable")
 
 
-def _cut(model):
+def _cut(model: keras.Model) -> tuple[list[Any], list[Any], dict[int, Any]]:
     """All nodes of a graph in order, those after the frontier, and the tensors at it by id."""
     nodes = nodes_of(model)
-    influenced, crossing, kept = set(), {}, []
+    influenced: set[int] = set()
+    crossing: dict[int, Any] = {}
+    kept = []
     for node in nodes:
         if node.is_input:
             continue
@@ -102,7 +104,7 @@ def _cut(model):
     return nodes, kept, crossing
 
 
-def _changes(operation):
+def _changes(operation: keras.Operation) -> bool:
     """Whether training changes the outputs of an operation, or its variables."""
     if not isinstance(operation, keras.Layer):
         return False
@@ -111,7 +113,7 @@ def _changes(operation):
     return bool(operation.trainable_variables) or any(changing)
 
 
-def _check(model, nodes, kept):
+def _check(model: keras.Model, nodes: Sequence[Any], kept: Sequence[Any]) -> None:
     if not kept:
         raise FrontierError(f"No weight of {model.name} is trainable: unfreeze a layer first.")
     operations_before = [node.operation for node in nodes if node not in kept]
@@ -126,13 +128,13 @@ def _check(model, nodes, kept):
 class _WithMask(keras.layers.Layer):
     """A layer that gives a tensor its mask again: [x, mask] -> x."""
 
-    def call(self, pair):
+    def call(self, pair: Any) -> Any:
         return pair[0]
 
-    def compute_mask(self, pair, previous_mask):
+    def compute_mask(self, pair: Any, previous_mask: Any) -> Any:
         return pair[1]
 
-    def compute_output_spec(self, pair):
+    def compute_output_spec(self, pair: Any) -> Any:
         return keras.KerasTensor(pair[0].shape, dtype=pair[0].dtype)
 
 
@@ -169,7 +171,7 @@ def why_not(model: keras.Model) -> str | None:
     return None
 
 
-def _augmenting(frozen):
+def _augmenting(frozen: keras.Model) -> str | None:
     random = [
         layer.name
         for layer in frozen.layers
@@ -183,7 +185,7 @@ def _augmenting(frozen):
     return None
 
 
-def _multiplied(model):
+def _multiplied(model: keras.Model) -> int:
     tables = {
         id(weight)
         for layer in sublayers_of(model)
@@ -342,7 +344,7 @@ def learn_range(model: keras.Model, data: Any) -> None:
     backbone.encode = replace(encode, value_range=known)
 
 
-def _described(value_range):
+def _described(value_range: tuple[float, float]) -> str:
     return "{:,g} for black and {:,g} for white".format(*value_range)
 
 
@@ -402,7 +404,7 @@ class _Weights(keras.callbacks.Callback):
     On JAX, Keras keeps the weights outside of the model during an epoch.
     """
 
-    def __init__(self, learner, callbacks):
+    def __init__(self, learner: keras.Model, callbacks: Iterable[keras.callbacks.Callback]):
         super().__init__()
         at_batches = (
             "on_train_batch_begin",
@@ -418,9 +420,9 @@ class _Weights(keras.callbacks.Callback):
 class _Stop(keras.callbacks.Callback):
     """A callback that stops `learner` where a callback of the whole model has asked to stop."""
 
-    def __init__(self, learner):
+    def __init__(self, learner: keras.Model):
         super().__init__()
         self.learner = learner
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.learner.stop_training |= self.model.stop_training

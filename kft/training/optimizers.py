@@ -5,7 +5,7 @@ Within a phase the learning rate warms up linearly and falls along a cosine (Los
 fine-tuning", section 3.2 (discriminative fine-tuning).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -51,7 +51,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.learning_rate, self.steps, self.warmup = learning_rate, steps, warmup
         self.begin, self.accumulate = begin, accumulate
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         """Compute the learning rate at an optimizer step, or at each of several.
 
         Args:
@@ -106,8 +106,7 @@ def adamw(
     optimizer = keras.optimizers.AdamW(
         learning_rate, **{"weight_decay": 0.01, "clipnorm": 1.0, **options}
     )
-    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
-    return optimizer
+    return _matrices_decay(optimizer, variables)
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -132,15 +131,15 @@ class Muon(keras.optimizers.Muon):
         super().__init__(*args, **options)
         self.dtype = dtype
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         # Keras would multiply half precision by single, which TensorFlow refuses.
         super().update_step(gradient, variable, ops.cast(learning_rate, variable.dtype))
 
-    def lr_adjust(self, x):
+    def lr_adjust(self, x: Any) -> Any:
         """Scale an update (n, m) to a root mean square of `rms_rate`."""
         return x if self.rms_rate is None else x * (max(x.shape) ** 0.5 * self.rms_rate)
 
-    def zeropower_via_newtonschulz5(self, x, steps):
+    def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:
         """Approximate the orthogonal matrix nearest to x (n, m), in `dtype`: Jordan et al. 2024."""
         tall = x.shape[0] > x.shape[1]
         y = ops.transpose(x) if tall else x
@@ -188,7 +187,16 @@ def muon(
     """
     decay = {"weight_decay": weight_decay, "adam_weight_decay": weight_decay}
     optimizer = Muon(learning_rate, **{**decay, "clipnorm": 1.0, **options})
-    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
+    return _matrices_decay(optimizer, variables)
+
+
+def _matrices_decay(optimizer: Any, variables: Sequence[keras.Variable]) -> Any:
+    """Exclude biases and norms from the weight decay of an optimizer."""
+    vectors = [v for v in variables if len(v.shape) < 2]
+    if vectors and len(vectors) == len(variables):
+        optimizer.weight_decay = 0.0  # on torch, Keras raises an error where all are excluded
+    else:
+        optimizer.exclude_from_weight_decay(var_list=vectors)
     return optimizer
 
 
@@ -213,7 +221,9 @@ class Optimizers:
         self.steps: dict[int, int] = {}
         self.reduction = 1.0  # factor by which callbacks have changed a constant learning rate
 
-    def next(self, model, phase, number, steps_per_epoch):
+    def next(
+        self, model: keras.Model, phase: Any, number: int, steps_per_epoch: int
+    ) -> keras.optimizers.Optimizer:
         """Make and build the optimizer of a phase.
 
         Args:
@@ -228,7 +238,8 @@ class Optimizers:
         """
         steps = phase.epochs * steps_per_epoch
         warmup = int(phase.warmup * steps)
-        groups, paths = {}, {}
+        groups: dict[tuple[float, int], list[keras.Variable]] = {}
+        paths = {}
         for weight in weights(model):
             if weight.trainable:
                 paths[id(weight.variable)] = weight.path
@@ -253,10 +264,11 @@ class Optimizers:
         self._began = _constant_rate(next(iter(made.values())))
         return optimizer
 
-    def keep(self):
+    def keep(self) -> None:
         """Keep the slots and step counts, after the phase has run."""
-        if self._began:
-            self.reduction *= _constant_rate(next(iter(self._made.values()))) / self._began
+        now = _constant_rate(next(iter(self._made.values())))
+        if self._began and now is not None:
+            self.reduction *= now / self._began
         for key, inner in self._made.items():
             self.steps[key[1]] = int(ops.convert_to_numpy(inner.iterations.value))
             for variable, slots in _slots(inner, self._groups[key]):
@@ -265,14 +277,16 @@ class Optimizers:
                 }
 
 
-def _constant_rate(optimizer):
+def _constant_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
     """The learning rate, None where it follows a schedule."""
     if isinstance(learning_rate_of(optimizer), keras.optimizers.schedules.LearningRateSchedule):
         return None
     return float(ops.convert_to_numpy(optimizer.learning_rate))
 
 
-def _joined(made, groups):
+def _joined(
+    made: Mapping[Any, keras.optimizers.Optimizer], groups: Mapping[Any, list[keras.Variable]]
+) -> keras.optimizers.Optimizer:
     """One optimizer that holds those of all groups."""
     if len(made) == 1:
         return next(iter(made.values()))
@@ -286,7 +300,9 @@ def _joined(made, groups):
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(rest, by_path))
 
 
-def _slots(optimizer, variables):
+def _slots(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> Iterator[tuple[keras.Variable, dict[str, keras.Variable]]]:
     """Yield each variable with {name: its slot}, such as Adam's two averages."""
     lists = {
         name: value

@@ -7,7 +7,8 @@ penalty is chosen on the validation split.
 Shapes: `R` rows (records, or residues for a per-residue head), `D` width, `K` outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -60,7 +61,8 @@ def solve(
     body = keras.Model(flat(model).input, features)
     rng = np.random.default_rng(seed)
     x, y = _rows_of(body, train, rows, rng)
-    x_valid, y_valid = _rows_of(body, valid, rows, rng) if valid is not None else (None, None)
+    held: tuple[Any, Any] = (None, None) if valid is None else _rows_of(body, valid, rows, rng)
+    x_valid, y_valid = held
     if kind == "number" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
         raise ValueError(
             f"The last layer has {dense.units} linear units and the targets are classes: whether "
@@ -79,9 +81,9 @@ def solve(
         x_fit, y_fit, x_valid, y_valid = x[fitted], y[fitted], x[part], y[part]
     else:
         x_fit, y_fit, x_valid = x, y, (x_valid - centre) / scale
-    solver = {"number": _Ridge, "class": _Logistic, "labels": _EachLabel}[kind]
+    solver: Callable[..., Any] = {"number": _Ridge, "class": _Logistic, "labels": _EachLabel}[kind]
 
-    def fitted_with(penalty, x, y):
+    def fitted_with(penalty: float, x: np.ndarray, y: np.ndarray) -> Any:
         return solver(penalty, class_weight, dense.units).fit(x, y)
 
     penalty, best = _best_penalty(fitted_with, (x_fit, y_fit), (x_valid, y_valid))
@@ -93,7 +95,11 @@ def solve(
     return penalty
 
 
-def _best_penalty(fitted_with, train, valid):
+def _best_penalty(
+    fitted_with: Callable,
+    train: tuple[np.ndarray, np.ndarray],
+    valid: tuple[np.ndarray, np.ndarray],
+) -> tuple[float, Any]:
     """The penalty of the lowest validation loss, and the linear model fitted with it."""
     lowest, chosen, best = np.inf, None, None
     for penalty in PENALTIES:
@@ -102,15 +108,16 @@ def _best_penalty(fitted_with, train, valid):
         if loss >= lowest:
             break
         lowest, chosen, best = loss, penalty, candidate
+    if chosen is None:
+        raise FloatingPointError("The linear model has an infinite loss: targets are too large.")
     return chosen, best
 
 
-def _linear(model):
+def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]:
     """(inputs of the dense layer, the layer, the kind of its outputs, mean, std)."""
-    head = getattr(model, "head", None)
+    head: Any = getattr(model, "head", None)
     if getattr(head, "task", None) is not None:
-        dense = getattr(head, "dense", None)
-        if not isinstance(dense, keras.layers.Dense) or head.last != "dense":
+        if not getattr(head, "is_linear", False):
             raise ValueError(
                 f"A linear probe needs a linear head, received {type(head).__name__}: train it "
                 f"with the strategy 'head_only'."
@@ -118,13 +125,13 @@ def _linear(model):
         features = model.backbone.output
         if head.pooling is not None:
             features = head.pooling(features, getattr(model.backbone, "position_mask", None))
-        return features, dense, head.task.target, *_scale(head)
+        return features, head.dense, head.task.target, *_scale(head)
     graph = flat(model)
     nodes = nodes_of(graph, outputs_first=True)
     # From the output back to the dense layer: only one activation may be between them.
     names = [_activation(node.operation) for node in nodes[:2]]
     position = next((i for i in (0, 1) if isinstance(nodes[i].operation, keras.layers.Dense)), None)
-    kinds = {"softmax": "class", "sigmoid": "labels", "linear": "number"}
+    kinds: dict[str | None, str] = {"softmax": "class", "sigmoid": "labels", "linear": "number"}
     kind = {name for name in names[: (position or 0) + 1] if name != "linear"} or {"linear"}
     if position is None or len(graph.outputs) > 1 or len(kind) > 1 or not kind <= kinds.keys():
         raise ValueError(
@@ -137,17 +144,19 @@ def _linear(model):
     return dense.input_tensors[0], dense.operation, kinds[kind.pop()], 0.0, 1.0
 
 
-def _activation(operation):
+def _activation(operation: keras.Operation) -> str | None:
     if isinstance(operation, keras.layers.Softmax):
         return "softmax"
     return getattr(getattr(operation, "activation", None), "__name__", None)
 
 
-def _scale(head):
+def _scale(head: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(getattr(head, "mean", 0.0)), np.asarray(getattr(head, "std", 1.0))
 
 
-def _rows_of(body, batches, most, rng):
+def _rows_of(
+    body: keras.Model, batches: Batches, most: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Features (R, D) and targets (R, ...) of the rows of weight above 0, at most `most`."""
     parts = []
     for i in range(len(batches)):
@@ -165,17 +174,17 @@ def _rows_of(body, batches, most, rng):
 class _Ridge:
     """Least squares with an L2 penalty; `kernel` (D, K), `bias` (K,)."""
 
-    def __init__(self, penalty, class_weight, outputs):
+    def __init__(self, penalty: float, class_weight: Sequence[float] | None, outputs: int):
         if class_weight is not None:
             raise ValueError("class_weight is for heads that classify.")
         self.penalty, self.outputs = penalty, outputs
 
-    def fit(self, x, y):
+    def fit(self, x: np.ndarray, y: np.ndarray) -> "_Ridge":
         model = Ridge(alpha=self.penalty * len(x)).fit(x, y.reshape(len(y), self.outputs))
         self.kernel, self.bias = model.coef_.reshape(self.outputs, -1).T, model.intercept_
         return self
 
-    def loss(self, x, y):
+    def loss(self, x: np.ndarray, y: np.ndarray) -> float:
         outputs = x @ self.kernel + self.bias
         return float(np.mean((outputs - y.reshape(outputs.shape)) ** 2))
 
@@ -183,11 +192,11 @@ class _Ridge:
 class _Logistic:
     """Multinomial logistic regression; a class without rows gets the bias of a rare class."""
 
-    def __init__(self, penalty, class_weight, outputs):
+    def __init__(self, penalty: float, class_weight: Sequence[float] | None, outputs: int):
         self.penalty, self.outputs = penalty, outputs
         self.class_weight = None if class_weight is None else dict(enumerate(class_weight))
 
-    def fit(self, x, y):
+    def fit(self, x: np.ndarray, y: np.ndarray) -> "_Logistic":
         y = y.reshape(-1).astype("int64")
         self.kernel = np.zeros((x.shape[1], self.outputs))
         # As if half a row were of it: its probability is small, and its logarithm finite.
@@ -207,7 +216,7 @@ class _Logistic:
         self.bias[seen] = bias
         return self
 
-    def loss(self, x, y):
+    def loss(self, x: np.ndarray, y: np.ndarray) -> float:
         logits = x @ self.kernel + self.bias
         log = logits - logsumexp(logits, axis=1, keepdims=True)
         y = y.reshape(-1).astype("int64")
@@ -218,11 +227,13 @@ class _Logistic:
 class _EachLabel:
     """One logistic regression per label."""
 
-    def __init__(self, penalty, class_weight, outputs):
-        weights = [None] * outputs if class_weight is None else [[1.0, w] for w in class_weight]
+    def __init__(self, penalty: float, class_weight: Sequence[float] | None, outputs: int):
+        weights: Sequence[Sequence[float] | None] = [None] * outputs
+        if class_weight is not None:
+            weights = [[1.0, weight] for weight in class_weight]
         self.labels = [_Logistic(penalty, weight, 2) for weight in weights]
 
-    def fit(self, x, y):
+    def fit(self, x: np.ndarray, y: np.ndarray) -> "_EachLabel":
         for label, column in zip(self.labels, y.reshape(len(y), -1).T, strict=True):
             label.fit(x, column)
         # The logit of one is the difference of the two.
@@ -230,6 +241,6 @@ class _EachLabel:
         self.bias = np.array([m.bias[1] - m.bias[0] for m in self.labels])
         return self
 
-    def loss(self, x, y):
+    def loss(self, x: np.ndarray, y: np.ndarray) -> float:
         columns = zip(self.labels, y.reshape(len(y), -1).T, strict=True)
         return float(np.mean([label.loss(x, column) for label, column in columns]))

@@ -1,6 +1,7 @@
 """The learning-rate range test (Smith 2017, "Cyclical learning rates", section 3.3)."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +28,7 @@ class RangeTest:
     smooth: np.ndarray = field(repr=False)
     suggestion: float
 
-    def plot(self):
+    def plot(self) -> tuple[Any, str]:
         """Draw the losses over the learning rates.
 
         Returns:
@@ -108,7 +109,7 @@ def find_learning_rate(
     return _read(np.geomspace(smallest, largest, steps)[: len(losses)], np.array(losses))
 
 
-def loss_of(model: keras.Model):
+def loss_of(model: keras.Model) -> Any:
     """Find the loss that a model is compiled with, or the loss of its kft head.
 
     Args:
@@ -129,13 +130,13 @@ def loss_of(model: keras.Model):
     )
 
 
-def _read(learning_rates, losses):
+def _read(learning_rates: np.ndarray, losses: np.ndarray) -> "RangeTest":
     # The running average of Adam, started at zero and corrected for that.
     weight = 0.9 ** np.arange(len(losses))
-    smooth = [
+    averages = [
         np.average(losses[: i + 1], weights=weight[: i + 1][::-1]) for i in range(len(losses))
     ]
-    smooth = np.where(np.isfinite(smooth), smooth, np.inf)
+    smooth = np.where(np.isfinite(averages), averages, np.inf)
     falling = max(int(np.argmin(smooth)), 1)
     slopes = np.diff(smooth[: falling + 1]) / np.diff(np.log(learning_rates[: falling + 1]))
     suggestion = float(learning_rates[int(np.argmin(slopes))])

@@ -1,7 +1,7 @@
 """Filling the weights of a model from the tensors of a checkpoint, strictly in both directions."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -93,7 +93,12 @@ def fill(
     return LoadReport(source, filled, missing, tuple(sorted(names[n] for n in unused)))
 
 
-def _assign(variables, origins, tensors, names):
+def _assign(
+    variables: Mapping[str, Any],
+    origins: Mapping[str, Origin],
+    tensors: Tensors,
+    names: Mapping[str, str],
+) -> tuple[str, ...]:
     """Fill the weights whose tensors are there; return their paths."""
     filled = [path for path, origin in origins.items() if set(origin.names) <= names.keys()]
     for path in filled:
@@ -107,7 +112,9 @@ def _clause(start: str, items: list[str]) -> str:
     return f"{start} {listed(items)}".strip() if items else ""
 
 
-def _missing(origins, names, optional):
+def _missing(
+    origins: Mapping[str, Origin], names: Mapping[str, str], optional: Collection[str]
+) -> str:
     """A part may be missing as a whole, never partly."""
     present = {path.split("/")[0] for path, x in origins.items() if set(x.names) & names.keys()}
     needed = [
@@ -119,7 +126,9 @@ def _missing(origins, names, optional):
     return _clause("missing", sorted({name for name in needed if name not in names}))
 
 
-def _misshapen(origins, tensors, names):
+def _misshapen(
+    origins: Mapping[str, Origin], tensors: Tensors, names: Mapping[str, str]
+) -> Iterator[str]:
     for origin in origins.values():
         if not set(origin.names) <= names.keys():
             continue
@@ -133,7 +142,9 @@ def _misshapen(origins, tensors, names):
             yield f"{shown} is {shape}, expected {expected}"
 
 
-def _untied(tied, tensors, names, kind):
+def _untied(
+    tied: Mapping[str, str], tensors: Tensors, names: Mapping[str, str], kind: str
+) -> Iterator[str]:
     for copy, original in tied.items():
         if copy in names and original in names:
             same = np.array_equal(tensors[names[copy]], tensors[names[original]])

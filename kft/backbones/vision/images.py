@@ -70,7 +70,7 @@ class ImageEncoder:
     specials = (0, 0)
     changes = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("size", "resize", "mean", "std"):  # lists, where a config came from JSON
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
@@ -122,8 +122,8 @@ class ImageEncoder:
         names = names or [f"images[{i}]" for i in range(len(images))]
         if not images:
             raise ValueError("images is empty: give at least one.")
-        mean, std = np.array(self.mean, "float32"), np.array(self.std, "float32")
         encoded = np.empty((len(images), *self.size, 3), dtype="float32")
+        mean, std = (np.asarray(x, dtype="float32") for x in (self.mean, self.std))
         for row, image, name in zip(encoded, images, names, strict=True):
             pixels = self._cut(read_pixels(image, name, self.value_range))
             row[...] = (pixels - mean) / std
@@ -168,10 +168,10 @@ class ImageEncoder:
         return replace(self, size=(size[0], size[1]), resize=resize)
 
     @staticmethod
-    def _pair(size):
+    def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
         return (size, size) if isinstance(size, int) else size
 
-    def _cut(self, pixels):
+    def _cut(self, pixels: np.ndarray) -> np.ndarray:
         """Resize and cut (h, w, 3) to (H, W, 3)."""
         (height, width), (h, w) = self.size, self._pair(self.resize or self.size)
         if isinstance(self.resize, int):

@@ -8,7 +8,7 @@ References: `keras-hub` 0.32, `models/vit/vit_layers.py`, `models/dinov2/dinov2_
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -71,13 +71,13 @@ class _LaterViTBlock(keras.layers.Layer):
     """Placeholder in Keras's registry for the class below, until keras-hub is imported."""
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> keras.Layer:
         keras_hub()
         return _vit_block().from_config(config)
 
 
 @cache
-def _vit_block():
+def _vit_block() -> type[keras.Layer]:
     from keras_hub.src.models.vit import vit_layers
 
     # Weights in files are stored under this name too.
@@ -85,7 +85,7 @@ def _vit_block():
     class ViTEncoderBlock(vit_layers.ViTEncoderBlock):
         """keras-hub's block, whose config names an argument that its constructor does not have."""
 
-        def get_config(self):
+        def get_config(self) -> dict[str, Any]:
             config = super().get_config()
             return {key: value for key, value in config.items() if key != "key_dim"}
 
@@ -116,7 +116,7 @@ def conv_stages(
         return _cut(hub, ends(hub))
 
 
-def _cut(hub, ends):
+def _cut(hub: keras.Model, ends: Iterable[tuple[str, keras.KerasTensor]]) -> list[keras.Model]:
     """Cut a functional model at the last tensors of its stages, [(name, last tensor)]."""
     start, stages = hub.input, []
     for name, end in ends:
@@ -128,7 +128,7 @@ def _cut(hub, ends):
     return stages
 
 
-def _rename(stage):
+def _rename(stage: keras.Model) -> None:
     """Rename operations whose names Keras made up, so that they are the same in every process.
 
     Names are unique in the whole network, since `kft.split` puts all layers into one graph.
@@ -144,7 +144,7 @@ def _rename(stage):
         operation.name = f"{stage.name}_{to_snake_case(type(operation).__name__)}_{i}"
 
 
-def _resnet_ends(hub):
+def _resnet_ends(hub: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
     counts = enumerate(hub.stackwise_num_blocks)
     blocks = [f"stack{i}_block{k}_out" for i, count in counts for k in range(count)]
     ends = [("stem", "pool1_pool"), *((f"block_{i}", name) for i, name in enumerate(blocks))]
@@ -153,7 +153,7 @@ def _resnet_ends(hub):
     return [(name, hub.get_layer(last).output) for name, last in ends]
 
 
-def _efficientnet_ends(hub):
+def _efficientnet_ends(hub: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
     last = {}  # of each block; layers come in the order of the graph
     for layer in hub.layers:
         if found := re.match(r"block\d+[a-z]", layer.name):
@@ -163,7 +163,7 @@ def _efficientnet_ends(hub):
     return [("stem", stem), *blocks, ("top", top)]
 
 
-def _mobilenet_ends(hub):
+def _mobilenet_ends(hub: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
     blocks = [layer for layer in hub.layers if re.fullmatch(r"block_\d+_\d+", layer.name)]
     outputs = [(f"block_{i}", layer.output) for i, layer in enumerate(blocks[:-1])]
     return [("stem", blocks[0].input), *outputs, ("top", blocks[-1].output)]
@@ -177,7 +177,7 @@ FAMILIES = {  # keras-hub's class, what it calls the shape of an image, where it
 
 
 @contextmanager
-def _dtype_policy(name):
+def _dtype_policy(name: str | None) -> Iterator[None]:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

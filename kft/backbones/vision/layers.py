@@ -5,7 +5,7 @@ tokens that come first (class, distillation), `P` = H W / p^2 patches, `L` = T +
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ class PatchEmbedding(keras.layers.Layer):
         patch_size: int,
         image_size: Sequence[int],
         tokens: Sequence[str] = ("cls_token",),
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.width, self.patch_size, self.tokens = width, patch_size, tuple(tokens)
@@ -49,15 +49,15 @@ class PatchEmbedding(keras.layers.Layer):
     @property
     def grid(self) -> tuple[int, int]:
         """Number of patches from top to bottom and from left to right."""
-        height, width = self.image_size
-        return height // self.patch_size, width // self.patch_size
+        height, width = (side // self.patch_size for side in self.image_size)
+        return height, width
 
     @property
     def length(self) -> int:
         """Number L of tokens."""
         return len(self.tokens) + int(np.prod(self.grid))
 
-    def build(self, images_shape):
+    def build(self, images_shape: tuple[int | None, ...]) -> None:
         self.patches.build(images_shape)
         for name in self.tokens:
             token = self.add_weight(shape=(1, 1, self.width), initializer="zeros", name=name)
@@ -68,18 +68,18 @@ class PatchEmbedding(keras.layers.Layer):
             name="positions",
         )
 
-    def call(self, images):
+    def call(self, images: Any) -> Any:
         x = self.patches(images)  # (B, H/p, W/p, D)
         batch = ops.shape(x)[0]
         x = ops.reshape(x, (batch, -1, self.width))  # (B, P, D)
         first = [ops.tile(getattr(self, name), (batch, 1, 1)) for name in self.tokens]
         return ops.add(ops.concatenate([*first, x], axis=1), self.positions)
 
-    def compute_output_spec(self, images):
+    def compute_output_spec(self, images: Any) -> Any:
         shape = (images.shape[0], self.length, self.width)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("width", "patch_size", "image_size", "tokens")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
@@ -96,18 +96,18 @@ class PatchMask(keras.layers.Layer):
         length: L.
     """
 
-    def __init__(self, first: int, length: int, **kwargs):
+    def __init__(self, first: int, length: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.first, self.length = first, length
 
-    def call(self, images):
+    def call(self, images: Any) -> Any:
         mask = ops.greater_equal(ops.arange(self.length), self.first)  # (L,)
         return ops.tile(ops.expand_dims(mask, 0), (ops.shape(images)[0], 1))
 
-    def compute_output_spec(self, images):
+    def compute_output_spec(self, images: Any) -> Any:
         return keras.KerasTensor((images.shape[0], self.length), dtype="bool")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "first": self.first, "length": self.length}
 
 
@@ -120,11 +120,11 @@ class Summary(keras.layers.Layer):
             others (DINOv2) -> (B, 2 D); "mean" over pixels (convolutional networks) -> (B, D).
     """
 
-    def __init__(self, kind: Literal["cls", "cls_and_mean", "mean"], **kwargs):
+    def __init__(self, kind: Literal["cls", "cls_and_mean", "mean"], **kwargs: Any):
         super().__init__(**kwargs)
         self.kind = kind
 
-    def call(self, features):
+    def call(self, features: Any) -> Any:
         if self.kind == "mean":
             return ops.mean(features, axis=(1, 2))
         first = features[:, 0]
@@ -132,5 +132,5 @@ class Summary(keras.layers.Layer):
             return first
         return ops.concatenate([first, ops.mean(features[:, 1:], axis=1)], axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kind": self.kind}

@@ -49,5 +49,5 @@ def oriented(array: np.ndarray, variable: keras.Variable, path: str) -> np.ndarr
     return array.reshape(variable.shape)
 
 
-def _is_depthwise(path):
+def _is_depthwise(path: str) -> bool:
     return re.search(r"dwconv2?/kernel$", path) is not None

@@ -18,7 +18,7 @@ Shapes: `B` images in a batch, `H` and `W` their height and width, `p` the side 
 tokens that come first (class, distillation), `P` = H W / p^2 patches, `L` = T + P, `D` width.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -27,14 +27,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones.contract import QUERY_AND_VALUE, ModuleNames, default_fan_in
-from kft.backbones.copies import Copied, adapters_of, flags, marked, restore, without_flags
+from kft.backbones.base import Backbone
+from kft.backbones.contract import ModuleNames
+from kft.backbones.copies import Copied, flags, marked
 from kft.backbones.vision import names
 from kft.backbones.vision.images import HALF, IMAGENET, ImageEncoder
 from kft.backbones.vision.keras_hub_parts import FAMILIES, conv_stages, encoder_block
 from kft.backbones.vision.layers import PatchEmbedding, PatchMask, Summary
 from kft.backbones.vision.positions import interpolated
-from kft.keras_internals import sublayers_of
+from kft.keras_internals import set_untracked, sublayers_of
 
 # Tokens before the patches, with their names in Hugging Face.
 TOKENS = {
@@ -44,7 +45,7 @@ TOKENS = {
 }
 
 
-class VisionBackbone(Copied):
+class VisionBackbone(Backbone):
     """Base class of vision backbones: {"images": float (B, H, W, 3)} -> features.
 
     See `VisionTransformer` and `ConvNet`.
@@ -59,38 +60,25 @@ class VisionBackbone(Copied):
         lora_targets: Patterns of the layers that `kft.add_lora` adapts by default.
     """
 
-    keeps_adapters = True  # its config holds the adapters in it, also those of keras-hub's layers
-
     def __init__(
         self,
         images: keras.KerasTensor,
         features: keras.KerasTensor,
         stages: Sequence[keras.Layer],
         config: dict[str, Any],
-        exchanged: dict[str, dict] | None,
         name: str,
     ):
-        super().__init__({"images": images}, features, name=name)
-        self.width = features.shape[-1]
-        # Set here, so that Keras does not track it.
-        self.__dict__["_config"], self.__dict__["_stages"] = (
-            config,
-            [stage.name for stage in stages],
-        )
+        super().__init__({"images": images}, features, stages, name)
+        set_untracked(self, _config=config)
         self.image_size, self.classes = tuple(config["image_size"]), tuple(config["classes"])
         self.encode = ImageEncoder(**config["preprocessing"])
-        restore(self._by_path(), exchanged or {})
-
-    @property
-    def stages(self) -> list[keras.Layer]:
-        return [self.get_layer(name) for name in self._stages]
 
     @property
     def value_range(self) -> tuple[float, float] | None:
         return self.encode.value_range
 
     @value_range.setter
-    def value_range(self, value_range):
+    def value_range(self, value_range: tuple[float, float] | None) -> None:
         self.encode = replace(self.encode, value_range=value_range)
 
     # Not a layer of the backbone: a fine-tuned model must not hold weights that no gradient
@@ -111,7 +99,7 @@ class VisionBackbone(Copied):
             return 2500  # a deviation of 0.02
         if variable.path.endswith("patches/kernel"):  # (p, p, 3, D), with no rectifier behind it
             return int(np.prod(variable.shape[:-1]))
-        return default_fan_in(variable)
+        return super().fan_in(variable)
 
     def resized(self, image_size: int | tuple[int, int]) -> "VisionBackbone":
         """Copy the backbone for another image size; position embeddings are interpolated.
@@ -137,19 +125,13 @@ class VisionBackbone(Copied):
             ours.assign(values)
         return copy
 
-    def _by_path(self):
-        """Return layers by Keras's paths, unique in a backbone and the same when it is rebuilt."""
+    def _by_path(self) -> dict[str, keras.Layer]:
+        """Return {path of Keras: layer}, as in the files of earlier versions."""
         return {layer.path: layer for layer in sublayers_of(self)}
 
-    def get_config(self):
-        found = adapters_of(self._by_path())
-        adapted = {"exchanged": found} if found else {}
-        config = {**self._config, "preprocessing": self.encode.get_config(), "name": self.name}
-        return {**config, **adapted, **flags(self)}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return marked(cls(**without_flags(config)), config)
+    def get_config(self) -> dict[str, Any]:
+        own = {**self._config, "preprocessing": self.encode.get_config()}
+        return {**own, **super().get_config()}
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -174,13 +156,15 @@ class ImageClassifier(Copied):
         super().__init__(backbone.input, dense(read(backbone.output)), name="classifier")
         # The backbone itself must not be an attribute: it refers to this model, and Keras's
         # loading follows every circle.
-        self.__dict__["_serialized"] = lambda: keras.saving.serialize_keras_object(backbone)
+        set_untracked(self, _serialized=lambda: keras.saving.serialize_keras_object(backbone))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"backbone": self._serialized(), **flags(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         return marked(keras.saving.deserialize_keras_object(config["backbone"]).classifier, config)
 
 
@@ -206,7 +190,6 @@ class VisionTransformer(VisionBackbone):
         preprocessing: Arguments of `ImageEncoder`; None resizes to the image size.
         name: Name of the Keras model.
         dtype: Keras dtype or policy, such as "mixed_bfloat16".
-        exchanged: Configs of layers with adapters, as `get_config` writes them.
 
     Attributes:
         position_mask: symbolic bool (B, L), True at patches: what pooling counts.
@@ -221,7 +204,6 @@ class VisionTransformer(VisionBackbone):
         (1, 17, 32)
     """
 
-    lora_targets = QUERY_AND_VALUE
     objectives = ("masked_autoencoding",)
 
     def __init__(
@@ -239,7 +221,6 @@ class VisionTransformer(VisionBackbone):
         preprocessing: dict[str, Any] | None = None,
         name: str | None = None,
         dtype: str | None = None,
-        exchanged: dict[str, dict] | None = None,
     ):
         _check_family(family, TOKENS)
         image_size = sides(image_size)
@@ -272,7 +253,7 @@ class VisionTransformer(VisionBackbone):
             x = stage(x)
         statistics = HALF if family == "vit" else IMAGENET
         config = {**_config(sizes, classes, preprocessing, statistics), "dtype": dtype}
-        super().__init__(images, x, stages, config, exchanged, name or family)
+        super().__init__(images, x, stages, config, name or family)
         mask = PatchMask(len(embedding.tokens), embedding.length, name="position_mask")
         self.position_mask = mask(images)
 
@@ -295,7 +276,7 @@ class VisionTransformer(VisionBackbone):
     def module_names(
         self, paths: Iterable[str], head: keras.Layer | None, head_path: str
     ) -> ModuleNames:
-        """Return what Hugging Face calls the layers, see `contract.Backbone`."""
+        """Return what Hugging Face calls the layers, see `Backbone`."""
         return names.module_names(self._config, paths, head, head_path)
 
 
@@ -310,7 +291,7 @@ class ConvNet(VisionBackbone):
         family: "resnet", "efficientnet" or "mobilenet".
         sizes: Arguments of the constructor of keras-hub's backbone of that family.
         image_size: (H, W) or one side in pixels.
-        classes, preprocessing, name, dtype, exchanged: See `VisionTransformer`.
+        classes, preprocessing, name, dtype: See `VisionTransformer`.
 
     Raises:
         ValueError: An unknown family.
@@ -334,7 +315,6 @@ class ConvNet(VisionBackbone):
         preprocessing: dict[str, Any] | None = None,
         name: str | None = None,
         dtype: str | None = None,
-        exchanged: dict[str, dict] | None = None,
     ):
         _check_family(family, FAMILIES)
         image_size = sides(image_size)
@@ -345,14 +325,14 @@ class ConvNet(VisionBackbone):
             x = stage(x)
         about = {"family": family, "sizes": dict(sizes), "image_size": image_size}
         config = {**_config(about, classes, preprocessing, IMAGENET), "dtype": dtype}
-        super().__init__(images, x, stages, config, exchanged, name or family)
+        super().__init__(images, x, stages, config, name or family)
 
     @property
     def lora_targets(self) -> tuple[str, ...]:
         return tuple(name for name in self._stages if name.startswith("block_"))
 
 
-def _check_family(family, known):
+def _check_family(family: str, known: Iterable[str]) -> None:
     if family not in known:
         raise ValueError(f"family must be one of {', '.join(known)}, received {family!r}.")
 
@@ -368,10 +348,16 @@ def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
         raise ValueError(
             f"image_size must be one or two integers above 0, received {image_size!r}."
         )
-    return int(pair[0]), int(pair[1])  # JSON cannot hold numpy's integers
+    height, width = map(int, pair)  # JSON cannot hold numpy's integers
+    return height, width
 
 
-def _config(about, classes, preprocessing, statistics):
+def _config(
+    about: Mapping[str, Any],
+    classes: Sequence[str],
+    preprocessing: Mapping[str, Any] | None,
+    statistics: Mapping[str, Any],
+) -> dict[str, Any]:
     encoder = ImageEncoder(**(preprocessing or {"size": about["image_size"], **statistics}))
     if encoder.size != tuple(about["image_size"]):
         raise ValueError(

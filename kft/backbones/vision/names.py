@@ -102,8 +102,8 @@ def module_names(
         if module is None:
             continue
         name = f"{stem(family)}.{found[1]}.{module}" if found else module
-        gated = module == SWIGLU["mlp/weights_in"]
-        names[path] = tuple(name.replace("weights_in", x) for x in GATED) if gated else name
+        gated = found and module == SWIGLU["mlp/weights_in"]
+        names[path] = tuple(name.replace("weights_in", part) for part in GATED) if gated else name
         if found:
             for old, new in _OLDER:
                 module = module.replace(new, old)
@@ -124,10 +124,11 @@ def module_names(
     )
 
 
-def _keys_of_head(head, head_path):
+def _keys_of_head(head: keras.Layer | None, head_path: str) -> dict[str, str]:
     """The classifier of ViT and DeiT reads the first token, as heads of kft with "cls" do."""
     kind = getattr(getattr(head, "pooling", None), "kind", None)
-    if type(head).__name__ not in ("Classification", "MultiLabel") or kind != "cls":
+    known = type(head).__name__ in ("Classification", "MultiLabel")
+    if head is None or not known or kind != "cls":
         return {}
     path = f"{head_path}/{head.last}"
     return {f"{path}/kernel": "classifier.weight", f"{path}/bias": "classifier.bias"}
@@ -152,7 +153,9 @@ _HUB_REST = {
 }
 
 
-def _module_names_of_keras_hub(paths, head, head_path):
+def _module_names_of_keras_hub(
+    paths: Iterable[str], head: keras.Layer | None, head_path: str
+) -> ModuleNames:
     names, older = dict(_HUB_REST), {}
     blocks = [p for p in paths if re.fullmatch(r"vit_encoder/transformer_block_\d+", p)]
     for i, block in enumerate(blocks):

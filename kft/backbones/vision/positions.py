@@ -46,7 +46,7 @@ def interpolated(
     return np.concatenate([positions[:, :first], plane], axis=1).astype("float32")
 
 
-def _bicubic(before, after):
+def _bicubic(before: int, after: int) -> np.ndarray:
     """Return the matrix (after, before) of torch's bicubic interpolation along one axis."""
     a, matrix = -0.75, np.zeros((after, before))
     for i in range(after):

@@ -7,8 +7,9 @@ References: config.json and preprocessor_config.json of the repositories; `keras
 `models/*/*_presets.py` and `utils/timm/convert_*.py`, which hold the sizes of its presets.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from kft.backbones.vision.images import HALF, IMAGENET
 
@@ -39,7 +40,15 @@ _SIZES = {  # blocks, width, heads
 }  # fmt: skip
 
 
-def _transformer(at, family, size, patch_size, image_size, preprocessing, **options):
+def _transformer(
+    at: str,
+    family: str,
+    size: str,
+    patch_size: int,
+    image_size: int,
+    preprocessing: Mapping[str, Any],
+    **options: Any,
+) -> Published:
     blocks, width, heads = _SIZES[size]
     arguments = {
         "family": family, "num_blocks": blocks, "width": width, "num_heads": heads,
@@ -135,13 +144,21 @@ _MOBILENET_100 = {
 }  # fmt: skip
 
 
-def _convolutional(source, at, family, sizes, preprocessing=IMAGENET, resize=224, **options):
+def _convolutional(
+    source: Literal["hub", "keras", "pypi"],
+    at: str,
+    family: str,
+    sizes: Mapping[str, Any],
+    preprocessing: Mapping[str, Any] = IMAGENET,
+    resize: int = 224,
+    **options: Any,
+) -> Published:
     size = {"size": (224, 224), "resize": resize, "resample": "bicubic"}
     arguments = {"family": family, "sizes": sizes, "preprocessing": {**size, **preprocessing}}
     return Published("convolutional", source, at, arguments | options)
 
 
-def _resnet(blocks, kind):
+def _resnet(blocks: Sequence[int], kind: str) -> dict[str, Any]:
     return {**RESNET, "stackwise_num_blocks": blocks, "block_type": kind}
 
 

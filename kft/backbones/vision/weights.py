@@ -7,13 +7,14 @@ Shapes: `T` tokens that come first, `P` patches, `D` width.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import keras
 import numpy as np
 
-from kft.backbones.checkpoints import Tensors, fill
+from kft.backbones.checkpoints import Origin, Tensors, fill
 from kft.backbones.vision.images import HALF, IMAGENET, RESAMPLING
 from kft.backbones.vision.layouts import origin
 from kft.backbones.vision.models import VisionTransformer
@@ -80,7 +81,9 @@ def from_hugging_face(
     return backbone
 
 
-def _arguments(config, processor, source):
+def _arguments(
+    config: Mapping[str, Any], processor: Mapping[str, Any] | None, source: str
+) -> dict[str, Any]:
     """Return the constructor's arguments that a config.json describes."""
     family = config.get("model_type")
     if family not in _FAMILIES:
@@ -159,7 +162,9 @@ def preprocessing_of(
     return {"size": size, "resize": resize, "resample": resample, "mean": mean, "std": std}
 
 
-def _sizes(given, usual, family, source):
+def _sizes(
+    given: Mapping[str, Any], usual: Mapping[str, Any], family: str, source: str
+) -> tuple[int | tuple[int, int] | None, tuple[int, int]]:
     """Return what images are resized to, None for their final size, and the final size."""
     crops = given.get("do_center_crop", usual["crop"] is not None)
     crop = _pair(given.get("crop_size") or usual["crop"]) if crops else None
@@ -178,13 +183,15 @@ def _sizes(given, usual, family, source):
     return (None if resize == size else resize), size
 
 
-def _pair(size):
+def _pair(size: Any) -> tuple[int, int]:
     if isinstance(size, dict):
         return size["height"], size["width"]
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _tensor_names(arguments, variables, names):
+def _tensor_names(
+    arguments: Mapping[str, Any], variables: Iterable[str], names: Collection[str]
+) -> dict[str, tuple[str, ...]]:
     """Return {path of a weight: names of the tensors that fill it, one after the other}."""
     family = arguments["family"]
     block = modules_of_block(family, arguments["swiglu"])
@@ -207,11 +214,11 @@ def _tensor_names(arguments, variables, names):
     return found
 
 
-def _positions(origin, backbone):
+def _positions(origin: Origin, backbone: keras.Model) -> Origin:
     """Position embeddings (1, T + P, D) of any number of patches, for the grid of the backbone."""
     embedding = backbone.stages[0]
 
-    def convert(array):
+    def convert(array: np.ndarray) -> np.ndarray:
         return interpolated(array, len(embedding.tokens), embedding.grid)
 
     return replace(origin, shape=(1, None, embedding.width), convert=convert)

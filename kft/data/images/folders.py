@@ -184,7 +184,7 @@ def _split(
     split: str | None,
     fractions: Sequence[float],
     seed: int,
-) -> tuple[np.ndarray | None, dict[str, np.ndarray], str]:
+) -> tuple[np.ndarray | None, dict[str, Any], str]:
     """Return groups, {part: positions}, and a sentence on how images were split."""
     groups, targets = content.groups, content.targets
     if split is None:
@@ -193,7 +193,7 @@ def _split(
     if content.parts is not None:
         parts = {part: np.flatnonzero(content.parts == part) for part in PARTS}
         return groups, parts, "Split by the folders train, valid and test."
-    if split != "random":
+    if content.table is not None and split != "random":
         return groups, read_parts(content.table, split, groups), f"Split by column {split!r}."
     how = f"Split at random{'' if groups is None else ' by group'}, seed {seed}."
     groups = _joined(groups, [look.pixels for look in looks])

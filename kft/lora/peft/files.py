@@ -14,13 +14,14 @@ and white for the model, if it takes images and has them.
 
 import hashlib
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from kft.lora.adapting import activate, install
+from kft.lora.layers import Settings
 from kft.lora.owned import (
     FULL,
     adapted,
@@ -31,11 +32,13 @@ from kft.lora.owned import (
     names,
 )
 from kft.lora.peft import matching, value_ranges
-from kft.lora.peft.modules import modules_of
+from kft.lora.peft.modules import Modules, modules_of
 from kft.lora.peft.reading import check_same, read
 from kft.lora.peft.writing import config_of, from_torch, tensors_of, write
 from kft.messages import listed
 from kft.params import digest, layers, weights
+
+Arrays = Mapping[str, Mapping[str, np.ndarray]]  # {path of a layer: {part or weight: array}}
 
 # Saving -------------------------------------------------------------------------------------------
 
@@ -82,13 +85,13 @@ def save_adapter(model: keras.Model, folder: str | Path, name: str | None = None
     return write(Path(folder), config, tensors, about, extra)
 
 
-def _prefix(model, name):
+def _prefix(model: keras.Model, name: str) -> str:
     """Return the prefix of the names of modules in the file that the adapter was read from."""
     known = [x.adapters[name].settings.prefix for _, x in adapted(model) if name in x.adapters]
     return next((prefix for prefix in known if prefix), "")
 
 
-def _in_full(model, name):
+def _in_full(model: keras.Model, name: str) -> set[str]:
     """Return paths of the weights that an adapter has in full."""
     held = {
         id(v)
@@ -99,7 +102,7 @@ def _in_full(model, name):
     return {w.path for w in weights(model) if id(w.variable) in held}
 
 
-def _chosen(model, name):
+def _chosen(model: keras.Model, name: str | None) -> str:
     known = names(model)
     if not known:
         raise ValueError(f"{model.name} has no adapters: kft.add_lora(model) adds them.")
@@ -166,7 +169,9 @@ def load_adapter(
     return paths
 
 
-def _checked(model, folder, check_base):
+def _checked(
+    model: keras.Model, folder: Path, check_base: bool
+) -> tuple[dict[str, Settings], Arrays, Arrays, dict[str, np.ndarray], tuple[float, float] | None]:
     """Read a folder for a model, and check everything before the model is changed.
 
     Returns:
@@ -202,11 +207,13 @@ def _checked(model, folder, check_base):
     return settings, content.parts, values, full, value_range
 
 
-def _paths(values):
+def _paths(values: Arrays) -> set[str]:
     return {f"{path}/{weight}" for path, given in values.items() for weight in given}
 
 
-def _check_base(model, folder, about, without):
+def _check_base(
+    model: keras.Model, folder: Path, about: Mapping[str, str], without: Collection[str]
+) -> None:
     expected = about.get("kft_base")
     if expected and (received := base_digest(model, without)) != expected:
         raise ValueError(
@@ -216,7 +223,9 @@ def _check_base(model, folder, about, without):
         )
 
 
-def _assign(model, name, parts, values, full):
+def _assign(
+    model: keras.Model, name: str, parts: Arrays, values: Arrays, full: Mapping[str, np.ndarray]
+) -> None:
     """Give the only active adapter the values of a file."""
     everything = layers(model)
     for path, arrays in parts.items():
@@ -230,7 +239,9 @@ def _assign(model, name, parts, values, full):
         by_path[path].assign(value)
 
 
-def _that_fit(model, modules, full, folder):
+def _that_fit(
+    model: keras.Model, modules: Modules, full: dict[str, np.ndarray], folder: Path
+) -> dict[str, np.ndarray]:
     """Return the weights in full that the model has; for a backbone, without the head."""
     by_path = {w.path: w.variable for w in weights(model)}
     if full and not head_of(model):
@@ -254,7 +265,9 @@ def _that_fit(model, modules, full, folder):
     return full
 
 
-def _same(model, settings, name, folder):
+def _same(
+    model: keras.Model, settings: Mapping[str, Settings], name: str, folder: Path
+) -> list[str]:
     """Return the paths, if the adapter of this name has the same layers and settings."""
     everything = dict(adapted(model))
     there = {
@@ -275,7 +288,7 @@ def _same(model, settings, name, folder):
     return [path for path, setting in settings.items() if setting.rank]
 
 
-def _above(path):
+def _above(path: str) -> list[str]:
     parts = path.split("/")
     return ["/".join(parts[:i]) for i in range(1, len(parts) + 1)]
 

@@ -8,7 +8,7 @@ Shapes: `I` inputs and `O` outputs of a layer, `r` rank.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,13 @@ class FileContent:
         widths: {path: number of modules whose adapters are side by side in one}.
     """
 
-    parts: dict = field(default_factory=dict)
-    full: dict = field(default_factory=dict)
-    head: dict = field(default_factory=dict)
-    modules: dict = field(default_factory=dict)
-    skipped: list = field(default_factory=list)
-    other_full: set = field(default_factory=set)
-    widths: dict = field(default_factory=dict)
+    parts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    full: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    head: dict[str, np.ndarray] = field(default_factory=dict)
+    modules: dict[str, str | None] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    other_full: set[str] = field(default_factory=set)
+    widths: dict[str, int] = field(default_factory=dict)
 
 
 def placed(
@@ -75,8 +75,9 @@ def placed(
     Raises:
         ValueError: Tensors that belong to no layer.
     """
-    content, unknown = FileContent(), []
-    pieces: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    content = FileContent()
+    pieces: dict[str, dict[str, dict[str, np.ndarray]]] = {}  # by path and module
+    unknown = []
     known = set(layers(model))
     for key, value in tensors.items():
         plain = _plain(key.removeprefix(PREFIX), modules)
@@ -85,11 +86,10 @@ def placed(
         if (path := modules.in_head(plain)) is not None:
             content.head[path] = value.T if path.endswith("kernel") else value
             continue
-        end = next((e for e in _PARTS if plain.endswith(f".{e}")), None)
-        module = plain.removesuffix(f".{end}")
-        part = _PARTS[end] if end else ""
-        path = modules.path(module) if end else None
-        if path in known:
+        end = next((e for e in _PARTS if plain.endswith(f".{e}")), "")
+        part, module = _PARTS.get(end), plain.removesuffix(f".{end}")
+        path = modules.path(module) if part else None
+        if part is not None and path in known:
             pieces.setdefault(path, {}).setdefault(module, {})[part] = value
         elif modules.is_elsewhere(plain):
             if part not in ("bias", "base_bias"):  # with bias="all" PEFT has all of them
@@ -111,7 +111,7 @@ def placed(
     return content
 
 
-def _plain(key, modules):
+def _plain(key: str, modules: Modules) -> str | None:
     """Return a key without what PEFT adds for its wrappers; None for an untrained copy."""
     if ".original_module." in key:
         return None
@@ -124,7 +124,14 @@ def _plain(key, modules):
     return with_name if any(place is not None for place in places) else without
 
 
-def _sort(content, path, by_module, modules, layer, folder):
+def _sort(
+    content: FileContent,
+    path: str,
+    by_module: dict[str, dict[str, np.ndarray]],
+    modules: Modules,
+    layer: keras.Layer,
+    folder: Path,
+) -> None:
     """Add the tensors of one layer to the content."""
     if any("weight" in parts for parts in by_module.values()):
         if len(by_module) > 1 or modules.place(next(iter(by_module)))[1] > 1:
@@ -153,7 +160,7 @@ def _sort(content, path, by_module, modules, layer, folder):
         content.parts[path], content.widths[path] = _side_by_side(joined, path, layer, folder)
 
 
-def _as_matrix(value, part):
+def _as_matrix(value: np.ndarray, part: str) -> np.ndarray:
     """Turn (r, I) or (r, C, h, w) into (I, r), and (O, r) or (O, r, 1, 1) into (r, O)."""
     if value.ndim == 4:
         value = value.transpose(0, 2, 3, 1) if part == "a" else value[:, :, 0, 0]
@@ -161,7 +168,9 @@ def _as_matrix(value, part):
     return value.T
 
 
-def _side_by_side(joined, path, layer, folder):
+def _side_by_side(
+    joined: Sequence[dict[str, np.ndarray]], path: str, layer: keras.Layer, folder: Path
+) -> tuple[dict[str, np.ndarray], int]:
     """Return the parts of a layer that is several modules, and the factor of its rank.
 
     x [W1 W2] + s [x A1 B1, x A2 B2] = x [W1 W2] + s (x [A1 A2]) [[B1, 0], [0, B2]]
@@ -169,7 +178,7 @@ def _side_by_side(joined, path, layer, folder):
     for part in ("bias", "magnitude"):
         if 0 < sum(part in parts for parts in joined) < len(joined):
             raise ValueError(f"{folder}: one half of {path} has a {part}, the other has none.")
-    together = {
+    together: dict[str, np.ndarray] = {
         part: np.concatenate([np.ravel(parts[part]) for parts in joined])
         for part in ("bias", "magnitude")
         if part in joined[0]
@@ -181,11 +190,9 @@ def _side_by_side(joined, path, layer, folder):
         raise ValueError(f"{folder}: the modules that {path} is made of differ in rank.")
     outputs, rank = sizes_of(layer)[1] // len(joined), low[0]["a"].shape[1]
     if all(np.array_equal(parts["a"], low[0]["a"]) for parts in low):
-        b = [
-            parts.get("b", np.zeros((low[0]["a"].shape[1], outputs), "float32")) for parts in joined
-        ]
-        return {**together, "a": low[0]["a"], "b": np.concatenate(b, axis=1)}, 1
-    rank = low[0]["a"].shape[1]
+        none = np.zeros((rank, outputs), "float32")
+        b = np.concatenate([parts.get("b", none) for parts in joined], axis=1)
+        return {**together, "a": low[0]["a"], "b": b}, 1
     b = np.zeros((rank * len(joined), sum(parts["b"].shape[1] for parts in joined)), "float32")
     column = 0
     for i, parts in enumerate(joined):
@@ -261,7 +268,7 @@ def settings_of(
     return Settings(rank, alpha, dropout, rslora, dora, bias, prefix=prefix)
 
 
-def _pattern(patterns, module, default):
+def _pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
     """Return the value of the first pattern that matches the end of a module's name, as PEFT."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
@@ -307,11 +314,12 @@ def check_complete(
             for m, p in named.items()
             if _targeted(config, m) and why_not(everything[p]) is None and p not in content.full
         }
-        also = {p: m for m, p in named.items()} | {p: modules.full(p) for p in named.values()}
+        also = {p: modules.full(p) for p in named.values()}
         extra = {
             m
             for m, p in low.items()
-            if not _targeted(config, m) and not _targeted(config, also.get(p, m))
+            if not _targeted(config, m)
+            and not _targeted(config, m if p is None else also.get(p, m))
         }
         entry = f"target_modules={_short(targets)}"
         _compare(wanted, extra, set(low), "an adapter", entry, folder)
@@ -328,7 +336,7 @@ def check_complete(
     _check_saved(content, config, modules, named, folder)
 
 
-def _targeted(config, module):
+def _targeted(config: Mapping[str, Any], module: str) -> bool:
     """Whether PEFT would adapt a module."""
     excluded = config.get("exclude_modules")
     if isinstance(excluded, str) and excluded:
@@ -353,15 +361,17 @@ def _targeted(config, module):
     return False
 
 
-def _ends(module, names):
+def _ends(module: str, names: Iterable[str]) -> bool:
     return any(f".{module}".endswith(f".{name}") for name in names)
 
 
-def _short(names):
+def _short(names: str | Iterable[str]) -> str:
     return repr(names) if isinstance(names, str) else f"[{listed(map(repr, names), 3)}]"
 
 
-def _compare(wanted, too_many, there, what, entry, folder):
+def _compare(
+    wanted: set[str], too_many: set[str], there: set[str], what: str, entry: str, folder: Path
+) -> None:
     lacking = sorted(wanted - there)
     if lacking:
         raise ValueError(
@@ -376,7 +386,13 @@ def _compare(wanted, too_many, there, what, entry, folder):
         )
 
 
-def _check_saved(content, config, modules, named, folder):
+def _check_saved(
+    content: FileContent,
+    config: Mapping[str, Any],
+    modules: Modules,
+    named: Mapping[str, str],
+    folder: Path,
+) -> None:
     """Check `modules_to_save`."""
     saved = list(dict.fromkeys(config.get("modules_to_save") or ()))
     keys = [modules.head.get(path, path) for path in content.head]
@@ -384,7 +400,7 @@ def _check_saved(content, config, modules, named, folder):
     there |= {m for m, path in modules.as_in(content.modules).items() if path in content.full}
     there |= content.other_full
 
-    def matched(module, name):
+    def matched(module: str, name: str) -> bool:
         return any(x.endswith(name) for x in (*_above(module), module))
 
     empty = [name for name in saved if not any(matched(m, name) for m in there)]
@@ -402,7 +418,7 @@ def _check_saved(content, config, modules, named, folder):
     _compare(wanted, extra, there, "weights in full", f"modules_to_save={_short(saved)}", folder)
 
 
-def _above(module):
+def _above(module: str) -> list[str]:
     parts = module.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
@@ -423,13 +439,13 @@ def weights_of(
     """
     adapted = hasattr(layer, "own_paths")
     own = layer.own_paths() if adapted else [v.name for v in own_weights(layer)]
-    wanted = {name: SUFFIXES.get(name) for name in own}
+    wanted = {name: SUFFIXES.get(name, "") for name in own}  # "" is no key of `by_suffix`
     if set(wanted.values()) != set(by_suffix):
         raise ValueError(
             f"{folder}: {path} has {listed(sorted(by_suffix), 3)} in full, and the layer has "
             f"{listed(own, 3)}."
         )
-    given = {name: by_suffix[suffix] for name, suffix in wanted.items() if suffix}
+    given = {name: by_suffix[suffix] for name, suffix in wanted.items()}
     variables = {v.name: v for v in own_weights(layer)}
     for name, value in given.items():
         shape = tuple(variables[name].shape)

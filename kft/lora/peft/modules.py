@@ -23,7 +23,7 @@ class Modules:
         advice: Which head of kft is the one that files of this architecture have, or None.
     """
 
-    def __init__(self, known: contract.ModuleNames):
+    def __init__(self, known: contract.ModuleNames) -> None:
         self._several = {p: m if isinstance(m, tuple) else (m,) for p, m in known.names.items()}
         self.names = {path: modules[0] for path, modules in self._several.items()}
         self.prefix, self.head = known.prefix, known.head
@@ -49,7 +49,9 @@ class Modules:
     def place(self, module: str) -> tuple[int, int]:
         """Return (i, n): the module is the i-th of n that its layer is."""
         path = self.path(module)
-        modules = () if path is None else self._several[path]
+        if path is None:
+            raise ValueError(f"{module} is no module of the model, which has {self.known()}.")
+        modules = self._several[path]
         matches = [i for i, m in enumerate(modules) if m in (module, self._plain(module))]
         return (matches[0], len(modules)) if matches else (0, 1)  # an older name of the whole
 
@@ -102,11 +104,11 @@ class Modules:
         # A name alone would also mean modules whose names end in it.
         return f"({'|'.join(map(re.escape, sorted(wanted)))})"
 
-    def _plain(self, module):
+    def _plain(self, module: str) -> str:
         prefix = next((p for p in self._prefixes if module.startswith(p)), "")
         return module.removeprefix(prefix)
 
-    def _prefixed(self, module, prefix):
+    def _prefixed(self, module: str, prefix: str) -> str:
         """The language-model head is outside of the model that has the prefix."""
         return module if module.startswith("lm_head") else prefix + module
 

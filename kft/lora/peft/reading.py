@@ -89,7 +89,7 @@ def read(
     return config, tensors, _beside(folder, about), about
 
 
-def _config(folder):
+def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {CONFIG}: give the folder of an adapter.")
@@ -124,17 +124,17 @@ def _config(folder):
     return config
 
 
-def _in_range(config, file):
+def _in_range(config: Mapping[str, Any], file: Path) -> None:
     """Check that numbers are in range; JSON in Python also reads NaN."""
 
-    def rank(value):
+    def rank(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
-    def alpha(value):
+    def alpha(value: Any) -> bool:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and math.isfinite(value) and value > 0
 
-    def dropout(value):
+    def dropout(value: Any) -> bool:
         return 0 <= value < 1
 
     checks = [
@@ -162,7 +162,7 @@ def _in_range(config, file):
             _check_pattern(config[what], what, file)
 
 
-def _check_pattern(pattern, what, file):
+def _check_pattern(pattern: str, what: str, file: Path) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
@@ -171,7 +171,7 @@ def _check_pattern(pattern, what, file):
         ) from None
 
 
-def _numbers(file, dtype="float32"):
+def _numbers(file: Path, dtype: str | None = "float32") -> dict[str, np.ndarray]:
     """Return {key: array} of a file of tensors, which have to be finite floating-point numbers."""
     tensors = read_safetensors(file, dtype)
     if wrong := tensors.no_floats(tensors):
@@ -179,7 +179,7 @@ def _numbers(file, dtype="float32"):
     return dict(tensors)
 
 
-def _beside(folder, about):
+def _beside(folder: Path, about: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Return the content of kft_head.safetensors, if it is of this adapter."""
     file, known = folder / HEAD, about.get("kft_files")
     expected = json.loads(known) if known else {}

@@ -9,7 +9,7 @@ import collections
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from kft.files import atomic_replace
 from kft.lora.kinds import LoRAConv2D, LoRAEinsumDense
-from kft.lora.layers import Settings
+from kft.lora.layers import Adapted, Adapter, Settings
 from kft.lora.owned import adapted, head_paths
 from kft.lora.peft.modules import Modules
 from kft.params import weights
@@ -74,23 +74,23 @@ def tensors_of(
     return tensors, extra, settings
 
 
-def _known_to_peft(layer, modules, path):
+def _known_to_peft(layer: Adapted, modules: Modules, path: str) -> bool:
     return path in modules.names and set(layer.own_paths()) <= set(SUFFIXES)
 
 
-def _paths_by_layer(model):
+def _paths_by_layer(model: keras.Model) -> dict[str, list[str]]:
     """Return {path of a layer: paths of its own weights, without those of adapters}."""
     by_id = {id(w.variable): w.path for w in weights(model)}
     return {path: [by_id[id(v)] for v in x.base_weights()] for path, x in adapted(model)}
 
 
-def _low_rank(layer, adapter, modules):
+def _low_rank(layer: Adapted, adapter: Adapter, modules: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the tensors of one layer's adapter; a layer that is several modules has A in each."""
     parts = {part: keras.ops.convert_to_numpy(v) for part, v in adapter.variables.items()}
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for i, module in enumerate(modules):
 
-        def piece(value, i=i):
+        def piece(value: np.ndarray, i: int = i) -> np.ndarray:
             return np.split(value, len(modules), axis=-1)[i]
 
         cut = {part: value if part == "a" else piece(value) for part, value in parts.items()}
@@ -98,8 +98,11 @@ def _low_rank(layer, adapter, modules):
     return tensors
 
 
-def _written(layer, parts, module):
-    table, tensors = isinstance(layer, keras.layers.Embedding), {}
+def _written(
+    layer: keras.Layer, parts: Mapping[str, np.ndarray], module: str
+) -> dict[str, np.ndarray]:
+    table = isinstance(layer, keras.layers.Embedding)
+    tensors: dict[str, np.ndarray] = {}
     if "a" in parts:
         a, b = parts["a"].T, parts["b"].T  # (r, I), (O, r)
         if isinstance(layer, LoRAConv2D):
@@ -207,7 +210,9 @@ def config_of(
     }
 
 
-def _saved(modules, settings, extra):
+def _saved(
+    modules: Modules, settings: Mapping[str, Settings], extra: Iterable[str]
+) -> list[str] | None:
     """Return the modules that PEFT's file has in full, None for none."""
     inside = {path.rpartition("/")[0] for path in extra} | {
         path.rpartition("/")[0] for path in modules.head
@@ -229,9 +234,9 @@ def digest(tensors: Mapping[str, np.ndarray]) -> str:
 def write(
     folder: Path,
     config: Mapping[str, Any],
-    tensors: Mapping[str, np.ndarray],
+    tensors: dict[str, np.ndarray],
     about: Mapping[str, str],
-    extra: Mapping[str, np.ndarray],
+    extra: dict[str, np.ndarray],
 ) -> Path:
     """Write an adapter's files, which replace those of an earlier one as a whole.
 
@@ -264,10 +269,8 @@ def write(
     if extra:
         digests[HEAD] = digest(extra)
     with atomic_replace(folder, [CONFIG, TENSORS, HEAD]) as aside:
-        save_file(
-            dict(tensors), aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)}
-        )
+        save_file(tensors, aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)})
         if extra:
-            save_file(dict(extra), aside / HEAD, metadata={"format": "np"})
+            save_file(extra, aside / HEAD, metadata={"format": "np"})
         (aside / CONFIG).write_text(text)
     return folder

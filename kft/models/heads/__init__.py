@@ -11,6 +11,7 @@ makes the loss and metrics that suit it:
 from kft.models.heads.base import POOLINGS, Head, Pooling
 from kft.models.heads.choosing import for_data
 from kft.models.heads.hugging_face import Drawn, EsmClassification, EsmTokenClassification
+from kft.models.heads.reading import published
 from kft.models.heads.record import Classification, MultiLabel, Regression
 from kft.models.heads.residue import ResidueClassification, ResidueRegression
 
@@ -27,4 +28,5 @@ __all__ = [
     "ResidueClassification",
     "ResidueRegression",
     "for_data",
+    "published",
 ]

@@ -72,7 +72,11 @@ class Pooling(_OnPositions):
             )
             self.score = self.part(score)
 
-    def build(self, features_shape, position_mask_shape=None):
+    def build(
+        self,
+        features_shape: tuple[int | None, ...],
+        position_mask_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
         """Create the weights, if there are any."""
         rank = len(features_shape)
         if rank not in (2, 3, 4) or (rank == 4 and self.kind == "cls"):
@@ -84,7 +88,7 @@ class Pooling(_OnPositions):
             self.score.build((features_shape[0], None, features_shape[-1]))
         self.built = True
 
-    def call(self, features, position_mask=None):
+    def call(self, features: Any, position_mask: Any = None) -> Any:
         """Pool features (B, L, D) into (B, D)."""
         if len(features.shape) == 2:
             return features
@@ -108,7 +112,7 @@ class Pooling(_OnPositions):
             weights = marked / ops.sum(marked, axis=-1, keepdims=True)  # (B, L)
         return ops.einsum("bl,bld->bd", ops.cast(weights, features.dtype), features)
 
-    def compute_output_spec(self, features, position_mask=None):
+    def compute_output_spec(self, features: Any, position_mask: Any = None) -> Any:
         """Return the shape of the output."""
         shape = features.shape[0], features.shape[-1]
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
@@ -121,16 +125,34 @@ class Pooling(_OnPositions):
 class Head(_OnPositions):
     """Base class of heads: pooling (if any), dropout, then a dense layer.
 
+    A head of your own derives from it, or from the head that is most similar. It states its `task`,
+    makes a loss and metrics, and is registered with `keras.saving.register_keras_serializable`.
+
     Attributes:
-        task: The `kft.data.task.Task` of the predictions.
+        task: The `kft.data.Task` of the predictions, or its name.
+        pools: Whether positions are pooled; False for a head with outputs at each position.
+        activation: Name of the activation of the last layer, None for a linear one.
         units: Number K of outputs per record or residue.
         pooling: The `Pooling` layer, or None.
+
+    Example:
+        >>> import kft
+        >>> @keras.saving.register_keras_serializable("example")
+        ... class Positive(kft.heads.Regression):
+        ...     activation = "softplus"
+        >>> tuple(Positive(targets=2)(np.ones((1, 5, 8))).shape)
+        (1, 2)
     """
 
     task: Task
     pools = True
     activation: str | None = None
     last = "dense"  # the attribute that holds the last layer
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "task" in vars(cls):
+            cls.task = Task.named(cls.task, f"{cls.__name__}.task")
 
     def __init__(
         self,
@@ -159,7 +181,21 @@ class Head(_OnPositions):
         """Whether every position has its own outputs."""
         return self.task.per_residue
 
-    def build(self, features_shape, position_mask_shape=None):
+    @property
+    def is_linear(self) -> bool:
+        """Whether a linear probe can solve for the head: pooling, one dense layer, and no more.
+
+        Classes need a softmax, labels a sigmoid, and numbers no activation.
+        """
+        usual = {"class": "softmax", "labels": "sigmoid", "number": None}[self.task.target]
+        as_here = type(self).call in (Head.call, NumbersHead.call)
+        return as_here and self.last == "dense" and self.activation == usual
+
+    def build(
+        self,
+        features_shape: tuple[int | None, ...],
+        position_mask_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
         """Create the weights."""
         if self.per_residue and len(features_shape) < 3:
             raise ValueError(
@@ -171,14 +207,16 @@ class Head(_OnPositions):
         getattr(self, self.last).build((features_shape[0], features_shape[-1]))
         self.built = True
 
-    def call(self, features, position_mask=None, training=None):
+    def call(self, features: Any, position_mask: Any = None, training: bool | None = None) -> Any:
         """Compute outputs (B, K), or (B, L, K) per residue, from features (B, L, D)."""
         if self.pooling is not None:
             features = self.pooling(features, position_mask)
         features = self.dropout(ops.cast(features, "float32"), training=training)
         return getattr(self, self.last)(features)
 
-    def compute_output_spec(self, features, position_mask=None, training=None):
+    def compute_output_spec(
+        self, features: Any, position_mask: Any = None, training: bool | None = None
+    ) -> Any:
         """Return the shape of the output."""
         kept = features.shape[:-1] if self.per_residue else features.shape[:1]
         return keras.KerasTensor((*kept, self.units), dtype="float32")
@@ -224,13 +262,28 @@ class Head(_OnPositions):
         self._check_values(np.asarray(targets), where)
 
     def _check_values(self, values: np.ndarray, where: str) -> None:
-        """Check that values (n,), or (n, K) per record, are classes or labels."""
+        """Check that values (n,), or (n, K) per record, are classes, labels or K numbers."""
+        if not self.task.has_classes:
+            self._check_width(values, where)
+            return
         highest = self.units - 1 if self.task.target == "class" else 1
         if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > highest:
             raise ValueError(
                 f"{type(self).__name__} with {self.units} {self.task.outputs_are} takes integers "
                 f"from 0 to {highest}; the targets{where} are {values.dtype} from {values.min()} "
                 f"to {values.max()}."
+            )
+
+    def _check_width(self, values: np.ndarray, where: str) -> None:
+        """Check that there are as many numbers per record as the head predicts."""
+        if self.per_residue:
+            return  # `kft.batches` compares shapes
+        width = 1 if values.ndim == 1 else values.shape[1]
+        if width != self.units:
+            argument = f": give targets={width} to the head" if hasattr(self, "targets") else ""
+            raise ValueError(
+                f"{type(self).__name__} predicts {self.units} numbers; the targets{where} have "
+                f"{width} each{argument}."
             )
 
     def get_config(self) -> dict:
@@ -254,15 +307,17 @@ class ClassesHead(Head):
         super().__init__(classes, **kwargs)
         self.classes = classes
 
-    def make_loss(self, class_weight=None, label_smoothing=0.0):
+    def make_loss(
+        self, class_weight: Sequence[float] | None = None, label_smoothing: float = 0.0
+    ) -> keras.losses.Loss:
         """Make a `kft.losses.CrossEntropy`, see `Head.make_loss`."""
         return CrossEntropy(class_weight, label_smoothing)
 
-    def make_metrics(self):
+    def make_metrics(self) -> list[keras.metrics.Metric]:
         """Make the accuracy."""
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         return {**super().get_config(), "classes": self.classes}
 
@@ -286,12 +341,14 @@ class NumbersHead(Head):
         super().__init__(targets, **kwargs)
         self.targets, self.mean, self.std = targets, mean, std
 
-    def call(self, features, position_mask=None, training=None):
+    def call(self, features: Any, position_mask: Any = None, training: bool | None = None) -> Any:
         """Compute numbers in the unit of the targets."""
         mean, std = (ops.convert_to_tensor(x, dtype="float32") for x in (self.mean, self.std))
         return mean + std * super().call(features, position_mask, training)
 
-    def make_loss(self, class_weight=None, label_smoothing=0.0):
+    def make_loss(
+        self, class_weight: Sequence[float] | None = None, label_smoothing: float = 0.0
+    ) -> keras.losses.Loss:
         """Make a `kft.losses.SquaredError` in units of `std`; there are no classes to weight."""
         if class_weight is not None or label_smoothing:
             raise ValueError(
@@ -299,27 +356,19 @@ class NumbersHead(Head):
             )
         return SquaredError(self.std)
 
-    def make_metrics(self):
+    def make_metrics(self) -> list[keras.metrics.Metric]:
         """Make the mean absolute error, in the unit of the targets."""
         return [AbsoluteError()]
 
-    def _check_values(self, values, where):
-        if self.per_residue:
-            return  # `kft.batches` compares shapes
-        width = 1 if values.ndim == 1 else values.shape[1]
-        if width != self.units:
-            raise ValueError(
-                f"{type(self).__name__} predicts {self.units} numbers; the targets{where} have "
-                f"{width} each: give targets={width} to the head."
-            )
-
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         mean, std = (list(x) if isinstance(x, tuple) else x for x in (self.mean, self.std))
         return {**super().get_config(), "targets": self.targets, "mean": mean, "std": std}
 
 
-def _dense(units, name, initializer, activation=None):
+def _dense(
+    units: int, name: str, initializer: Any, activation: str | None = None
+) -> keras.layers.Dense:
     return keras.layers.Dense(
         units, activation, kernel_initializer=initializer, dtype="float32", name=name
     )

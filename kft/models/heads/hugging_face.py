@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -24,7 +25,7 @@ class Drawn(keras.initializers.Initializer):
     def __init__(self, seed: int):
         self.seed = seed
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         values = np.random.default_rng(self.seed).standard_normal(shape) / np.sqrt(shape[0])
         return ops.convert_to_tensor(values, dtype=dtype)
 
@@ -64,14 +65,22 @@ class EsmClassification(ClassesHead):
         super().__init__(classes, dropout=dropout, **kwargs)
         self.seed = seed
 
-    def build(self, features_shape, position_mask_shape=None):
+    def build(
+        self,
+        features_shape: tuple[int | None, ...],
+        position_mask_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
         """Create the weights."""
-        width = features_shape[-1]
+        samples, *_, width = features_shape
+        if width is None:
+            raise ValueError(
+                f"The size of the features is not known: their shape is {features_shape}."
+            )
         self.dense = self.part(_dense(width, "dense", Drawn(self.seed), "tanh"))
-        self.dense.build((features_shape[0], width))
+        self.dense.build((samples, width))
         super().build(features_shape, position_mask_shape)
 
-    def call(self, features, position_mask=None, training=None):
+    def call(self, features: Any, position_mask: Any = None, training: bool | None = None) -> Any:
         """Compute class probabilities from the first token."""
         if len(features.shape) == 3:
             features = features[:, 0]

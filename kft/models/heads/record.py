@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kft.data.task import Task
 from kft.models.heads.base import ClassesHead, Head, NumbersHead
@@ -67,15 +68,17 @@ class MultiLabel(Head):
         super().__init__(labels, pooling=pooling, **kwargs)
         self.labels = labels
 
-    def make_loss(self, class_weight=None, label_smoothing=0.0):
+    def make_loss(
+        self, class_weight: Sequence[float] | None = None, label_smoothing: float = 0.0
+    ) -> keras.losses.Loss:
         """Make a `kft.losses.BinaryCrossEntropy`, see `Head.make_loss`."""
         return BinaryCrossEntropy(class_weight, label_smoothing)
 
-    def make_metrics(self):
+    def make_metrics(self) -> list[keras.metrics.Metric]:
         """Make the accuracy over all labels."""
         return [keras.metrics.BinaryAccuracy(name="accuracy")]
 
-    def _check_values(self, values, where):
+    def _check_values(self, values: np.ndarray, where: str) -> None:
         super()._check_values(values, where)
         width = 1 if values.ndim == 1 else values.shape[1]
         if width != self.units:
@@ -84,7 +87,7 @@ class MultiLabel(Head):
                 f"{width} each: give labels={width} to the head."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         return {**super().get_config(), "labels": self.labels}
 

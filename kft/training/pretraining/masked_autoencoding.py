@@ -29,7 +29,7 @@ from keras import ops
 from kft.backbones import contract, randomised
 from kft.backbones.batch_order import OrderedFit
 from kft.backbones.copies import flags, marked, without_flags
-from kft.keras_internals import set_direction
+from kft.keras_internals import set_direction, set_untracked
 from kft.training.optimizers import OptimizerFactory, adamw
 from kft.training.pretraining.masked_images import (
     MASK_RATIO,
@@ -56,19 +56,19 @@ class VisibleTokens(keras.layers.Layer):
         first: T.
     """
 
-    def __init__(self, first, **kwargs):
+    def __init__(self, first: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.first = first
 
-    def call(self, x, visible):
+    def call(self, x: Any, visible: Any) -> Any:
         patches = ops.take_along_axis(x[:, self.first :], ops.expand_dims(visible, -1), axis=1)
         return ops.concatenate([x[:, : self.first], patches], axis=1)
 
-    def compute_output_spec(self, x, visible):
+    def compute_output_spec(self, x: Any, visible: Any) -> Any:
         length = None if visible.shape[1] is None else self.first + visible.shape[1]
         return keras.KerasTensor((x.shape[0], length, x.shape[2]), dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "first": self.first}
 
 
@@ -84,17 +84,22 @@ class MaskTokens(keras.layers.Layer):
         grid: (rows, columns) of patches.
     """
 
-    def __init__(self, first, grid, **kwargs):
+    def __init__(self, first: int, grid: tuple[int, int], **kwargs: Any):
         super().__init__(**kwargs)
-        self.first, self.grid = first, tuple(grid)
+        self.first, self.grid = first, (grid[0], grid[1])
 
-    def build(self, x_shape, visible_shape, hidden_shape):
-        width = x_shape[-1]
+    def build(
+        self,
+        x_shape: tuple[int | None, ...],
+        visible_shape: tuple[int | None, ...],
+        hidden_shape: tuple[int | None, ...],
+    ) -> None:
+        width: Any = x_shape[-1]
         # Zeros are the same on every backend; hidden patches differ in their positions.
         self.token = self.add_weight(shape=(1, 1, width), initializer="zeros", name="mask_token")
         self.positions = sine_cosine(self.grid, width)
 
-    def call(self, x, visible, hidden):
+    def call(self, x: Any, visible: Any, hidden: Any) -> Any:
         table = ops.cast(ops.convert_to_tensor(self.positions), x.dtype)  # (P, E)
         visible = ops.take(table, visible, axis=0)  # (B, V, E)
         hidden = ops.take(table, hidden, axis=0)  # (B, M, E)
@@ -102,10 +107,10 @@ class MaskTokens(keras.layers.Layer):
         unseen = ops.add(ops.cast(self.token, x.dtype), hidden)
         return ops.concatenate([x[:, : self.first], seen, unseen], axis=1)
 
-    def compute_output_spec(self, x, visible, hidden):
+    def compute_output_spec(self, x: Any, visible: Any, hidden: Any) -> Any:
         return keras.KerasTensor((x.shape[0], None, x.shape[2]), dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "first": self.first, "grid": self.grid}
 
 
@@ -113,14 +118,14 @@ class MaskTokens(keras.layers.Layer):
 class HiddenTokens(keras.layers.Layer):
     """A layer that keeps the last tokens, the hidden patches: (B, T + V + M, E) -> (B, M, E)."""
 
-    def call(self, x, hidden):
+    def call(self, x: Any, hidden: Any) -> Any:
         return x[:, ops.shape(x)[1] - ops.shape(hidden)[1] :]
 
-    def compute_output_spec(self, x, hidden):
+    def compute_output_spec(self, x: Any, hidden: Any) -> Any:
         shape = (x.shape[0], hidden.shape[1], x.shape[2])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def get_config(self):  # Keras's own does not hold a dtype that is a policy
+    def get_config(self) -> dict[str, Any]:  # Keras's own does not hold a dtype that is a policy
         return super().get_config()
 
 
@@ -169,12 +174,12 @@ class MaskedAutoencoder(OrderedFit):
 
     def __init__(
         self,
-        backbone,
-        decoder_blocks=2,
-        decoder_width=128,
-        decoder_heads=4,
-        normalise=True,
-        name="masked_autoencoder",
+        backbone: keras.Model,
+        decoder_blocks: int = 2,
+        decoder_width: int = 128,
+        decoder_heads: int = 4,
+        normalise: bool = True,
+        name: str = "masked_autoencoder",
     ):
         check_backbone(backbone)
         embedding, *rest = backbone.stages
@@ -194,32 +199,37 @@ class MaskedAutoencoder(OrderedFit):
         )
         self.encode, self.patch_size = backbone.encode, embedding.patch_size
         self.normalise = normalise
-        # In `vars`, not to be tracked: the layers are those of this graph already.
-        vars(self)["_features"] = x
-        vars(self)["_serialized"] = lambda: {
-            "backbone": keras.saving.serialize_keras_object(backbone),
-            "normalise": normalise,
-            "name": self.name,
-            "decoder_blocks": decoder_blocks,
-            "decoder_width": decoder_width,
-            "decoder_heads": decoder_heads,
-        }
+        # The layers are those of this graph already.
+        set_untracked(
+            self,
+            _features=x,
+            _serialized=lambda: {
+                "backbone": keras.saving.serialize_keras_object(backbone),
+                "normalise": normalise,
+                "name": self.name,
+                "decoder_blocks": decoder_blocks,
+                "decoder_width": decoder_width,
+                "decoder_heads": decoder_heads,
+            },
+        )
 
     @cached_property
-    def encoder(self):
+    def encoder(self) -> keras.Model:
         inputs = {name: self.input[name] for name in ("images", "visible")}
         return keras.Model(inputs, self._features, name="encoder")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**self._serialized(), **flags(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
         return marked(cls(**{**without_flags(config), "backbone": backbone}), config)
 
 
-def _decoder(backbone, num_blocks, width, num_heads):
+def _decoder(backbone: keras.Model, num_blocks: int, width: int, num_heads: int) -> keras.Model:
     """{"features": (B, T + V, D), "visible", "hidden"} -> float32 (B, M, N)."""
     if num_blocks < 1 or width % 4 or width % num_heads:
         raise ValueError(
@@ -318,17 +328,17 @@ class RelativeError(keras.metrics.Mean):
         dtype: As for keras.metrics.Metric.
     """
 
-    def __init__(self, name="relative_error", dtype=None):
+    def __init__(self, name: str = "relative_error", dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
         set_direction(self, "down")  # less is better, for Keras's callbacks
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
         flat = ops.mean(y_true, axis=-1, keepdims=True)  # (B, M, 1)
         self.total.assign(self.total + ops.sum(ops.square(y_true - y_pred)))
         self.count.assign(self.count + ops.sum(ops.square(y_true - flat)))
 
-    def result(self):
+    def result(self) -> Any:
         return ops.where(self.count > 0, super().result(), float("nan"))
 
 
@@ -496,7 +506,7 @@ def reconstruct(
     return Reconstruction(original, unpatchify(grey, p, encode.size), reconstructed)
 
 
-def _coloured(pixels, encode):
+def _coloured(pixels: np.ndarray, encode: Any) -> np.ndarray:
     """Encoded images -> float32 in [0, 1]."""
     values = pixels * np.float32(encode.std) + np.float32(encode.mean)
     return np.clip(values / 255, 0, 1).astype("float32")

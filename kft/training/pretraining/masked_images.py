@@ -13,8 +13,9 @@ patches, `V` visible and `M` hidden ones, `N` = 3 p^2 numbers of a patch.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -170,7 +171,16 @@ class MaskedImageBatches(Steps):
     """
 
     def __init__(
-        self, images, encode, batch_size, patch_size, mask_ratio, normalise, steps, seed, fresh
+        self,
+        images: Any,
+        encode: Any,
+        batch_size: int,
+        patch_size: int,
+        mask_ratio: float,
+        normalise: bool,
+        steps: int | None,
+        seed: int,
+        fresh: bool,
     ):
         super().__init__(seed, fresh)
         self.images, self.encode = image_list(images), encode
@@ -182,9 +192,9 @@ class MaskedImageBatches(Steps):
         self.batch_size = min(batch_size, len(self.images))
         self.one_pass = -(-len(self.images) // self.batch_size)
         self.steps = steps or self.one_pass
-        self._order = (None, None)
+        self._order: tuple[int | None, np.ndarray] = (None, np.array([]))
 
-    def batch(self, step):
+    def batch(self, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Make the batch of a global step: inputs and targets (B, M, N)."""
         turn, index = divmod(step, self.one_pass)
         if self._order[0] != turn:
@@ -200,7 +210,7 @@ class MaskedImageBatches(Steps):
             targets = normalised(targets)[0]
         return {"images": images, "visible": visible, "hidden": hidden}, targets
 
-    def _mixed(self, turn):
+    def _mixed(self, turn: int) -> np.ndarray:
         """The order of the images in a pass."""
         rng = np.random.default_rng((self.seed, 0, turn))
         order = rng.permutation(len(self.images))
@@ -262,7 +272,7 @@ def masked_image_batches(
     )
 
 
-def _patches_of(size, patch_size):
+def _patches_of(size: Sequence[int], patch_size: int) -> int:
     if any(side % patch_size for side in size):
         raise ValueError(
             f"patch_size must divide both sides of the encoded images, {size}, received "

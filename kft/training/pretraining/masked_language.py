@@ -14,7 +14,7 @@ Shapes: `B` proteins in a batch, `L` tokens.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -118,7 +118,17 @@ class MaskedBatches(Steps):
         residues: Tokens of residues in one pass, of crops those within the crop.
     """
 
-    def __init__(self, sequences, encode, tokens, crop, steps, seed, fresh, mask_ratio):
+    def __init__(
+        self,
+        sequences: Sequence[str],
+        encode: Callable[..., dict[str, np.ndarray]],
+        tokens: int,
+        crop: int,
+        steps: int,
+        seed: int,
+        fresh: bool,
+        mask_ratio: float,
+    ):
         super().__init__(seed, fresh)
         self.tokens, self.crop, self.mask_ratio = tokens, crop, mask_ratio
         self.rows = encoded(sequences, encode)
@@ -131,9 +141,9 @@ class MaskedBatches(Steps):
         self.padded = np.minimum([padded_length(n) for n in cut], crop)
         self.one_pass = len(self._planned(0))
         self.steps = steps or self.one_pass
-        self._plan = (None, None)
+        self._plan: tuple[int | None, list[tuple[int, np.ndarray]]] = (None, [])
 
-    def batch(self, step):
+    def batch(self, step: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Make the batch of a global step: inputs, targets (B, L, 2) and weights (B, L)."""
         before = self._at(step - 1)[0] if step % self.steps == 1 else None
         length, rows = self._at(step)
@@ -153,14 +163,14 @@ class MaskedBatches(Steps):
         targets = np.stack([token_ids, masked], axis=-1).astype("int32")
         return {"token_ids": shown}, targets, chosen.astype("float32")
 
-    def _at(self, step):
+    def _at(self, step: int) -> tuple[int, np.ndarray]:
         """The length and the proteins of the batch of a global step."""
         turn, index = divmod(step, self.one_pass)
         if self._plan[0] != turn:
             self._plan = turn, self._mixed(turn)
         return self._plan[1][index]
 
-    def _planned(self, turn):
+    def _planned(self, turn: int) -> list[tuple[int, np.ndarray]]:
         """The length and the proteins of each batch of a pass."""
         rng = np.random.default_rng((self.seed, 0, turn))
         found, rest = [], np.array([], dtype="int64")
@@ -177,7 +187,7 @@ class MaskedBatches(Steps):
             found.append((int(length), np.concatenate([rest, more])))
         return [found[i] for i in rng.permutation(len(found))]
 
-    def _mixed(self, turn):
+    def _mixed(self, turn: int) -> list[tuple[int, np.ndarray]]:
         """The same, with unequal lengths where an epoch begins, as far as there are enough.
 
         TensorFlow takes a length that the first two batches share for that of all.
@@ -265,14 +275,14 @@ class MaskedCrossEntropy(keras.losses.Loss):
         reduction: As for keras.losses.Loss.
     """
 
-    def __init__(self, name="masked_cross_entropy", reduction=REDUCTION):
+    def __init__(self, name: str = "masked_cross_entropy", reduction: str = REDUCTION):
         super().__init__(name=name, reduction=reduction, dtype="float32")
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         return _losses(y_true, y_pred)
 
 
-def _losses(y_true, y_pred):
+def _losses(y_true: Any, y_pred: Any) -> Any:
     """float32 (B, L)."""
     residues = ops.cast(y_true[..., 0], "int32")
     return ops.sparse_categorical_crossentropy(
@@ -283,13 +293,13 @@ def _losses(y_true, y_pred):
 class _MeanWhereMasked(keras.metrics.Mean):
     """A mean over all <mask>, each of the same weight; NaN without any."""
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         values = ops.cast(self.values(y_true, y_pred), "float32")  # (B, L)
         masked = ops.cast(y_true[..., 1], "float32")
         # Flat: Keras would take the mean of each row, and give less weight to long proteins.
         super().update_state(ops.reshape(values, (-1,)), ops.reshape(masked, (-1,)))
 
-    def result(self):
+    def result(self) -> Any:
         return ops.where(self.count > 0, super().result(), float("nan"))
 
 
@@ -297,13 +307,13 @@ class _MeanWhereMasked(keras.metrics.Mean):
 class Perplexity(_MeanWhereMasked):
     """exp(mean cross-entropy) at <mask>; a blind guess among 20 residues has 20."""
 
-    def __init__(self, name="perplexity", dtype=None):
+    def __init__(self, name: str = "perplexity", dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
         set_direction(self, "down")  # less is better, for Keras's callbacks
 
     values = staticmethod(_losses)
 
-    def result(self):
+    def result(self) -> Any:
         return ops.exp(super().result())
 
 
@@ -311,12 +321,12 @@ class Perplexity(_MeanWhereMasked):
 class MaskedAccuracy(_MeanWhereMasked):
     """Fraction of the <mask> whose residue has the highest logit."""
 
-    def __init__(self, name="accuracy", dtype=None):
+    def __init__(self, name: str = "accuracy", dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
         set_direction(self, "up")
 
     @staticmethod
-    def values(y_true, y_pred):
+    def values(y_true: Any, y_pred: Any) -> Any:
         best = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         return ops.equal(best, ops.cast(y_true[..., 0], "int32"))
 
@@ -442,5 +452,5 @@ def language_model(backbone: keras.Model) -> keras.Model:
     return backbone.masked_lm
 
 
-def _digest(batches):
+def _digest(batches: "MaskedBatches") -> str:
     return hashlib.sha256(np.concatenate(batches.rows).tobytes()).hexdigest()

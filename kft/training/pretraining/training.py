@@ -1,6 +1,6 @@
 """What all pre-training has in common: batches by step, the optimizer, the run."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,10 @@ class Steps(Passes):
             raise ValueError(f"seed must be an integer of at least 0, received {seed!r}.")
         self.seed, self.fresh, self.epoch = seed, fresh, 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         self.asked_for(index)
         return self.batch(self.epoch * self.steps * self.fresh + index)
 
@@ -157,7 +157,13 @@ def run(
     return Pretraining(model, _history(resume.logs, train, steps, schedule, seen))
 
 
-def _history(logs, train, steps, schedule, seen):
+def _history(
+    logs: Sequence[dict[str, Any]],
+    train: Steps,
+    steps: int,
+    schedule: Callable[[Any], Any],
+    seen: tuple[str, int],
+) -> list[dict[str, Any]]:
     history_rows, seconds, (name, in_one_pass) = [], 0.0, seen
     for number, row in enumerate(logs, start=1):
         seconds += row["seconds"]

@@ -3,6 +3,7 @@
 import math
 import numbers
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -99,11 +100,11 @@ class LoRA(Strategy):
         name = "adapters and head"
         return [Phase(name, trainable, self.epochs, self.learning_rate, self.warmup, multipliers)]
 
-    def _settings(self):
+    def _settings(self) -> dict[str, Any]:
         names = ("rank", "alpha", "dropout", "targets", "rslora", "dora", "bias")
         return {name: getattr(self, name) for name in names}
 
-    def _check_ratio(self):
+    def _check_ratio(self) -> None:
         ratio = self.loraplus_lr_ratio
         if not (isinstance(ratio, numbers.Real) and 0 < ratio < math.inf):
             raise ValueError(
@@ -111,7 +112,7 @@ class LoRA(Strategy):
                 f"received {ratio!r}."
             )
 
-    def _check_adapters(self, model):
+    def _check_adapters(self, model: keras.Model) -> None:
         """Raise an error where the active adapters are not those that are asked for."""
         holders = adapted(model)
         if not holders:

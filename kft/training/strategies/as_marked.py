@@ -76,7 +76,7 @@ class AsMarked(Strategy):
         return [PhaseAsMarked("as marked", tuple(paths), *options)]
 
 
-def _most_similar(model):
+def _most_similar(model: keras.Model) -> str:
     """The name of the strategy that trains about as many layers as are marked."""
     all_weights = weights(model)
     if adapter_names(model):

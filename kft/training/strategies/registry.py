@@ -117,7 +117,7 @@ def unregister(name: str) -> None:
     del _STRATEGIES[name]
 
 
-def _full_name(kind):
+def _full_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -200,7 +200,7 @@ def get(name: str, **options: Any) -> Strategy:
     return kind(**options)
 
 
-def _find(name):
+def _find(name: object) -> type:
     if name not in _STRATEGIES:
         close = difflib.get_close_matches(str(name), _STRATEGIES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

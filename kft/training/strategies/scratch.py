@@ -59,7 +59,7 @@ class FromScratch(Strategy):
         return [Phase("all weights", None, self.epochs, self.learning_rate, self.warmup)]
 
 
-def _reinitialised(model, seed):
+def _reinitialised(model: keras.Model, seed: int) -> keras.Model:
     """Copy a model with new weights: for a backbone of kft, those of `kft.load(weights=False)`.
 
     In other models each matrix, unless its initializer sets it to one constant value, is drawn by
