@@ -62,7 +62,7 @@ def test_screen_table_and_figure_say_what_the_record_says(tmp_path):
     assert said in str(found)
     figure, caption = found.figure()
     assert said in caption and "3-mers scores highest" in caption
-    assert "Predictions hardly vary, so their scores say little: lora." in caption
+    assert "Predictions hardly vary, so their scores mean little: lora." in caption
     labels = [text.get_text() for text in figure.axes[0].texts]
     assert any(label.startswith("lora") and "hardly vary" in label for label in labels)
 
@@ -144,4 +144,4 @@ def test_a_figure_of_points_alone():
     points = [Point("lora", "strategy", 1.0, score(0.9, 0.8, 1.0), [0.9]),
               Point("full", "strategy", 9.0, score(0.7, 0.6, 0.8), [0.7])]  # fmt: skip
     _, caption = plots.plot_comparison(points, "Spearman", constant=["lora"])
-    assert "full scores highest" in caption and "say little: lora." in caption
+    assert "full scores highest" in caption and "mean little: lora." in caption

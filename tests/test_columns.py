@@ -60,7 +60,7 @@ ODD = {
                          "write 1500.5, not 1.500,5"),
     "share": ("{:.2f}%", "a percentage: write the number alone"),
     "share after space": ("{:.2f} %", "a percentage"),
-    "error": ("{:.2f}±0.10", "keep the number, and the error in a column of its own"),
+    "error": ("{:.2f}±0.10", "keep the number, and put the error into another column"),
     "error in ASCII": ("{:.2f} +/- 0.10", "a number with its error"),
     "error in brackets": ("{:.2f}(10)", "a number with its error"),
     "unit": ("{:.2f} nM", "a number with its unit"),

@@ -476,7 +476,7 @@ def test_nothing_frozen_nothing_learning_nothing_functional():
         def call(self, x):
             return x
 
-    with pytest.raises(TypeError, match="must be a functional Keras model"):
+    with pytest.raises(TypeError, match="must be a functional or Sequential Keras model"):
         kft.split(Own())
 
 
