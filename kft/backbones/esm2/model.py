@@ -151,7 +151,7 @@ class ESM2(Backbone):
         return Contacts(self)
 
     @property
-    def published_heads(self) -> list[keras.Layer]:  # type: ignore[override]  # built when used
+    def published_heads(self) -> list[keras.Layer]:
         """The heads for tokens and contacts."""
         return [self.masked_lm.get_layer("lm_head"), self.contacts.get_layer("contact_head")]
 

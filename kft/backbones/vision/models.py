@@ -91,7 +91,7 @@ class VisionBackbone(Backbone):
         return ImageClassifier(self)
 
     @property
-    def published_heads(self) -> list[keras.Layer]:  # type: ignore[override]  # built when used
+    def published_heads(self) -> list[keras.Layer]:
         """The layer of the classifier, if there is one."""
         return [self.classifier.get_layer("classifier")] if self.classes else []
 
@@ -330,7 +330,7 @@ class ConvNet(VisionBackbone):
         super().__init__(images, x, stages, config, name or family)
 
     @property
-    def lora_targets(self) -> tuple[str, ...]:  # type: ignore[override]  # the blocks that it has
+    def lora_targets(self) -> tuple[str, ...]:
         return tuple(name for name in self._stages if name.startswith("block_"))
 
 
