@@ -343,7 +343,7 @@ def check_adapter_file(model, again, x, folder):
 
 
 def _has_low_rank(layer):
-    return any(not adapter.settings.full for adapter in layer.adapters.values())
+    return any(adapter.settings.rank for adapter in layer.adapters.values())
 
 
 # Heads --------------------------------------------------------------------------------------------
