@@ -18,7 +18,7 @@ import keras
 from keras import ops
 
 from kft.backbones.vision.positions import patch_rotations
-from kft.keras_internals import to_snake_case
+from kft.keras_internals import change_class, to_snake_case
 
 
 def keras_hub() -> ModuleType:
@@ -132,7 +132,31 @@ class _LaterDINOv3Block(keras.layers.Layer):
 
 @cache
 def _dinov3_block() -> type[keras.Layer]:
-    from keras_hub.src.models.dinov3.dinov3_layers import DINOV3Layer
+    from keras_hub.src.models.dinov3.dinov3_layers import DINOV3Attention, DINOV3Layer
+
+    class DINOv3Attention(DINOV3Attention):
+        """keras-hub's attention; in float64 its softmax is too, which on JAX would be float32."""
+
+        def call(
+            self,
+            inputs: Any,
+            attention_mask: Any = None,
+            position_embeddings: Any = None,
+            num_prefix_tokens: int = 0,
+            training: bool | None = None,
+        ) -> Any:
+            if keras.backend.standardize_dtype(inputs.dtype) != "float64":
+                return super().call(
+                    inputs, attention_mask, position_embeddings, num_prefix_tokens, training
+                )
+            shape = (*ops.shape(inputs)[:2], self.num_heads, self.head_dim)  # (B, L, H, d)
+            layers = (self.query_dense, self.key_dense, self.value_dense)
+            query, key, value = (ops.reshape(layer(inputs), shape) for layer in layers)
+            query, key = self._apply_rotary(query, key, *position_embeddings, num_prefix_tokens)
+            query, key, value = (ops.swapaxes(x, 1, 2) for x in (query, key, value))  # (B, H, L, d)
+            scores = ops.matmul(query, ops.swapaxes(key, 2, 3)) * self.scale  # (B, H, L, L)
+            values = ops.matmul(ops.softmax(scores, axis=-1), value)  # (B, H, L, d)
+            return self.output_dense(ops.reshape(ops.swapaxes(values, 1, 2), ops.shape(inputs)))
 
     @keras.saving.register_keras_serializable("kft")
     class DINOv3Block(DINOV3Layer):
@@ -151,6 +175,7 @@ def _dinov3_block() -> type[keras.Layer]:
             self, grid: tuple[int, int], first: int, rope_theta: float, **kwargs: Any
         ) -> None:
             super().__init__(**kwargs)
+            change_class(self.attention, DINOv3Attention)
             self.grid, self.first, self.rope_theta = (grid[0], grid[1]), first, rope_theta
             head_width = self.hidden_dim // self.num_heads
             self.rotations = patch_rotations(self.grid, head_width, rope_theta)
