@@ -74,10 +74,8 @@ class Model(Learner):
                 f"another name, for example name='new_head'."
             )
         pooling = getattr(head, "pooling", None)
-        if (
-            isinstance(pooling, Pooling)
-            and pooling.kind != "attention"
-            and pooling.name not in names
+        if isinstance(pooling, Pooling) and not (
+            pooling.kind == "attention" or pooling.name in names
         ):
             # A separate node: with the backbone frozen, only vectors are kept for the head.
             inputs = [pooling(*inputs)]

@@ -161,7 +161,10 @@ class Batches(Passes):
             return ()
         if isinstance(self.targets, list):
             if length is None:
-                raise ValueError("length must be a number of tokens: residues have targets.")
+                raise ValueError(
+                    "length must be the tokens of a padded record where residues have targets, "
+                    "received None."
+                )
             return self._at_tokens(chosen, length)
         return (self.targets[chosen],)
 
@@ -209,7 +212,7 @@ class Batches(Passes):
             record: Position of the record, from 0.
         """
         if self.lengths is None:
-            raise ValueError(f"Record {record} is no sequence, and has no residues.")
+            raise ValueError(f"record {record} is not a sequence: only sequences have residues.")
         return self.info.residues(int(self.lengths[record]))
 
     def _measure(self, names: Sequence[str]) -> tuple[np.ndarray, list[int]]:

@@ -109,7 +109,10 @@ def _best_penalty(
             break
         lowest, chosen, best = loss, penalty, candidate
     if chosen is None:
-        raise FloatingPointError("The linear model has an infinite loss: targets are too large.")
+        raise FloatingPointError(
+            "The validation loss of the linear model is infinite: look for huge targets or "
+            "features, or train the head with the strategy 'head_only'."
+        )
     return chosen, best
 
 

@@ -60,6 +60,8 @@ class VisionBackbone(Backbone):
         lora_targets: Patterns of the layers that `kft.add_lora` adapts by default.
     """
 
+    encode: ImageEncoder
+
     def __init__(
         self,
         images: keras.KerasTensor,

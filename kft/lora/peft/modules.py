@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 import keras
 
 from kft.backbones import contract
+from kft.messages import listed
 from kft.params import layers
 
 
@@ -50,7 +51,9 @@ class Modules:
         """Return (i, n): the module is the i-th of n that its layer is."""
         path = self.path(module)
         if path is None:
-            raise ValueError(f"{module} is no module of the model, which has {self.known()}.")
+            raise ValueError(
+                f"module must be one of {listed(self.known(), 3)}, received {module!r}."
+            )
         modules = self._several[path]
         matches = [i for i, m in enumerate(modules) if m in (module, self._plain(module))]
         return (matches[0], len(modules)) if matches else (0, 1)  # an older name of the whole

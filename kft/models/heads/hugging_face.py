@@ -74,7 +74,7 @@ class EsmClassification(ClassesHead):
         samples, *_, width = features_shape
         if width is None:
             raise ValueError(
-                f"The size of the features is not known: their shape is {features_shape}."
+                f"features must have a last axis of known size, received shape {features_shape}."
             )
         self.dense = self.part(_dense(width, "dense", Drawn(self.seed), "tanh"))
         self.dense.build((samples, width))
