@@ -281,7 +281,7 @@ def test_contacts_change_with_blocks_that_learn():
 def test_what_no_longer_fits_its_config_is_told():
     config = rewoken(esm2()).get_config()
     config["frozen_layers"] = [*config["frozen_layers"], "block_7"]
-    with pytest.raises(ValueError, match="freezes block_7, 1 in all"):
+    with pytest.raises(ValueError, match="freezes block_7, 1 in total"):
         type(esm2()).from_config(config)
 
 

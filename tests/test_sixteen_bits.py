@@ -261,7 +261,8 @@ def model_of(name="efficientnet"):
 def test_a_model_keeps_the_range_that_it_learned_in(tmp_path, as_written):
     images, kinds = camera(12)
     model = model_of("vit")
-    with pytest.warns(UserWarning, match=r"computed from the 12 images for training: 128 for black"):
+    message = "computed from the 12 images for training: 128 for black"
+    with pytest.warns(UserWarning, match=message):
         kft.fit(model, (images, kinds), "head_only", 1, verbose=0)
     known = model.backbone.value_range
     assert known == pixels.find_range(images)

@@ -212,7 +212,8 @@ def test_tensors_of_another_kind_carry_no_code_but_are_not_read(tensor, kind, tm
     state = {"first.weight": torch.ones(2), "lm.weight": tensor()}
     for protocol in (2, 4):  # which names what it wants in two ways
         torch.save(state, tmp_path / "model.bin", pickle_protocol=protocol)
-        with pytest.raises(ValueError, match=rf"lm\.weight is not a plain tensor \(torch.*{kind}\)"):
+        message = rf"lm\.weight is not a plain tensor \(torch.*{kind}\)"
+        with pytest.raises(ValueError, match=message):
             read_safetensors(tmp_path / "model.bin")
 
 
