@@ -100,6 +100,7 @@ MODELS = {
     "merged vit": lambda: merged(with_lora(vision("vit"))),
     "classifier": lambda: rewoken(vision("vit", classes=("cat", "dog")).classifier, "block_0/mha"),
     "swiglu": lambda: rewoken(vision("swiglu"), "block_0/mlp"),
+    "lora dinov3": lambda: with_lora(fine_tuned(vision("dinov3"), ["block_1/mlp"])),
     "efficientnet": lambda: fine_tuned(vision("efficientnet"), ["block_0", "block_2"]),
     "lora efficientnet": lambda: with_lora(fine_tuned(vision("efficientnet"), ["block_0"])),
     "mobilenet": lambda: rewoken(vision("mobilenet"), "block_1"),
