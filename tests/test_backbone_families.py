@@ -153,7 +153,7 @@ def test_what_it_cannot_do_is_said(toys, tmp_path):
     with pytest.raises(TypeError, match=r"must be an instance of .*Family, received <class"):
         backbones.register(Toys)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    wrong = r"not an ESM-2, ViT, DeiT, DINOv2 or Toy: .* model_type='bert', expected 'esm', .*'toy'"
+    wrong = r"not an ESM-2, ESM-C, ViT.* or Toy: .* model_type='bert', expected 'esm', .*'toy'"
     with pytest.raises(ValueError, match=wrong):
         kft.load(tmp_path, weights=False)
 

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from kft.backbones.esm2.tokens import ALPHABET, MASK, PAD
+from kft.backbones.residue_tokens import ALPHABET, MASK, PAD
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.evaluation.metrics import Interval, interval

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones.esm2.tokens import ALPHABET, MASK, PAD
+from kft.backbones.residue_tokens import ALPHABET, MASK, PAD
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.keras_internals import set_direction
