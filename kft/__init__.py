@@ -52,7 +52,7 @@ def _keras_json() -> Path:
 def _import_keras() -> None:
     """Import Keras without leaving a new keras.json behind.
 
-    The first import of Keras writes one that names tensorflow, whatever the backend is. The next
+    The first import of Keras writes one that names tensorflow, with any backend. The next
     program would take it for the user's choice.
     """
     if "keras" in sys.modules:

@@ -24,7 +24,7 @@ def check_integer(name: str, value: Any, minimum: int = 1, maximum: int | None =
         The value as an `int`.
 
     Raises:
-        ValueError: The value is no integer or out of range.
+        ValueError: The value is not an integer or is out of range.
 
     Example:
         >>> check_integer("epochs", 3)
@@ -59,7 +59,7 @@ def check_number_above(name: str, value: Any, limit: float = 0) -> float:
         The value as a `float`.
 
     Raises:
-        ValueError: The value is no number, NaN, infinite or not above the limit.
+        ValueError: The value is not a number, is NaN or infinite, or is not above the limit.
 
     Example:
         >>> check_number_above("learning_rate", 1e-3)

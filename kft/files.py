@@ -17,7 +17,7 @@ from typing import BinaryIO
 def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when it is complete and on the disk.
 
-    If the process is killed, `path` stays as it was and the temporary file stays beside it, for
+    If the process is killed, `path` stays as it was and the temporary file stays next to it, for
     `remove_unfinished`. If an error is raised, `path` stays as it was and the temporary file is
     removed.
 

@@ -59,7 +59,7 @@ __all__ = [
 def sublayers_of(
     layer: keras.Layer, recursive: bool = True, include_self: bool = True
 ) -> list[keras.Layer]:
-    """List a layer and the layers inside of it.
+    """List a layer and the layers inside it.
 
     Args:
         layer: Any Keras layer or model.
@@ -83,7 +83,7 @@ def own_non_trainable_weights(layer: keras.Layer) -> list[keras.Variable]:
 
 
 def own_weights(layer: keras.Layer) -> list[keras.Variable]:
-    """List all weights that a layer holds itself, without those of the layers inside of it."""
+    """List the weights of a layer itself, without those of the layers inside it."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
@@ -293,7 +293,7 @@ def autocast(dtype: str) -> AbstractContextManager:
 
 @contextmanager
 def float64_is_kept() -> Iterator[None]:
-    """Let Keras keep float64 meanwhile, of which it makes float32 on JAX and torch."""
+    """Let Keras keep float64 meanwhile, which it converts to float32 on JAX and torch."""
     before = BIT64_TO_BIT32_DTYPE["float64"]
     BIT64_TO_BIT32_DTYPE["float64"] = "float64"
     try:

@@ -18,5 +18,5 @@ def listed(names: Iterable[object], most: int = 5) -> str:
         'a, b and 2 more'
     """
     names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more

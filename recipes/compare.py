@@ -1,11 +1,12 @@
-"""Which strategy, on my data?
+"""Which strategy is best on my data?
 
-Trains them all on the same splits, from several seeds, beside baselines and controls; prints which
-differences are significant, the cost of each and which to use. An interrupted run continues.
+Trains all strategies on the same splits, from several seeds, together with baselines and controls;
+prints which differences are significant, the cost of each, and a recommendation. An interrupted run
+continues.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/compare.py --data amp --seeds 5
-Needs: with --backbone untrained 1.3 GB; 10 minutes a seed on one busy core for amp (torch).
+Needs: with --backbone untrained 1.3 GB; 10 minutes per seed on one busy core for amp (torch).
 Expect: docs/choosing-a-strategy.md
 """
 
@@ -22,8 +23,8 @@ def main():
     add = parser.add_argument
     known = kft.strategies.names()
     add("--strategies", nargs="+", default=STRATEGIES, metavar="NAME", help=names, choices=known)
-    add("--seeds", type=recipe.above_zero(int), default=3, help="trainings of each")
-    add("--again", action="store_true", help="repeat trainings that are kept")
+    add("--seeds", type=recipe.above_zero(int), default=3, help="trainings of each strategy")
+    add("--again", action="store_true", help="repeat trainings of an earlier run")
     args = parser.parse_args()
     data = recipe.data(args)
     # The control has its own settings for these data, as in its recipe.

@@ -1,8 +1,8 @@
 """Can a language model restore missing residues of a protein?
 
-A model fills gaps in insulin, haemoglobin, lysozyme and myoglobin, as in the lecture; or in a
-protein of yours, `--sequence`, at `_` or <mask>. These four have many relatives in every corpus:
-on a protein without any the score may be lower.
+A model fills gaps in insulin, haemoglobin, lysozyme and myoglobin, as in the lecture; or with
+`--sequence` in your own protein, at `_` or <mask>. These four have many relatives in every corpus:
+on a protein without relatives the score may be lower.
 
 Data: UniProt P01308, P69905, P00698 and P02185 (CC BY 4.0).
 Command: KERAS_BACKEND=torch python recipes/fill_mask.py
@@ -45,10 +45,10 @@ def arguments():
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--backbone", default="kft_esm2_tiny", help="name, folder or file")
     add("--every", type=count, default=8, help="distance of gaps, in residues")
-    add("--sequence", help="a protein of yours, with _ or <mask> for its gaps")
-    add("--top", type=count, default=3, help="residues to name for a gap")
-    add("--tiny", action="store_true", help="one protein, to see that it runs")
-    add("--out", type=Path, default=Path("out/fill_mask"), help="folder for what is written")
+    add("--sequence", help="your own protein, with _ or <mask> at the gaps")
+    add("--top", type=count, default=3, help="number of residues to print for a gap")
+    add("--tiny", action="store_true", help="only one protein, to test the recipe")
+    add("--out", type=Path, default=Path("out/fill_mask"), help="folder for results")
     args = parser.parse_args()
     if args.every > 100:
         parser.error(f"--every must be at most 100, received {args.every}")
@@ -63,26 +63,26 @@ def arguments():
     return args
 
 
-def filled(backbone, name, gapped, whole=None):
-    """Fill gaps; a row for each, with all residues from the likeliest on."""
+def filled(backbone, name, gapped, true=None):
+    """Fill gaps; return a row for each, with all residues in order of probability."""
     (gaps,) = scoring.fill(backbone, [gapped.replace("_", "<mask>")], top=20)
     rows = [
         (name, gap.position, "".join(gap.residues), " ".join(f"{p:.3f}" for p in gap.probabilities))
         for gap in gaps
     ]
     table = pd.DataFrame(rows, columns=["protein", "position", "residues", "probabilities"])
-    table.insert(2, "was", [whole[i - 1] if whole else "?" for i in table.position])
+    table.insert(2, "was", [true[i - 1] if true else "?" for i in table.position])
     return table
 
 
-def show(name, gapped, gaps, top, whole=None):
-    """Print a protein with its gaps, as it was filled, and the likeliest residues."""
+def show(name, gapped, gaps, top, true=None):
+    """Print a protein with gaps and filled, and the most likely residues of each gap."""
     row = list(gapped)
     for position, was, best in zip(gaps.position, gaps.was, gaps.residues.str[0], strict=True):
         row[position - 1] = best if was in (best, "?") else best.lower()
-    print(f"\n{name}: {len(gaps)} gaps" + (" (lower case: not what was there)" if whole else ""))
+    print(f"\n{name}: {len(gaps)} gaps" + " (lower case: not the true residue)" * bool(true))
     for start in range(0, len(gapped), 60):
-        for label, line in (("gaps", gapped), ("filled", "".join(row)), ("whole", whole or "")):
+        for label, line in (("gaps", gapped), ("filled", "".join(row)), ("true", true or "")):
             if line:
                 print(f"  {label:<7}{line[start : start + 60]}")
         print()
@@ -97,22 +97,22 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     backbone, tables, step = kft.load(args.backbone), [], args.every
     cases = [("your protein", args.sequence, None)] if args.sequence else []
-    for name, whole in {} if cases else list(PROTEINS.items())[: 1 if args.tiny else None]:
-        gapped = "".join("_" if i % step == step // 2 else x for i, x in enumerate(whole))
-        cases.append((name, gapped, whole))
-    for name, gapped, whole in cases:
-        tables.append(filled(backbone, name, gapped, whole))
-        show(name, gapped, tables[-1], args.top, whole)
-    found = pd.concat(tables)
+    for name, true in {} if cases else list(PROTEINS.items())[: 1 if args.tiny else None]:
+        gapped = "".join("_" if i % step == step // 2 else x for i, x in enumerate(true))
+        cases.append((name, gapped, true))
+    for name, gapped, true in cases:
+        tables.append(filled(backbone, name, gapped, true))
+        show(name, gapped, tables[-1], args.top, true)
+    table = pd.concat(tables)
     if not args.sequence:
-        ranks = pd.Series(map(str.index, found.residues, found.was))
+        ranks = pd.Series(map(str.index, table.residues, table.was))
         print(
             f"\nRight at once {(ranks < 1).mean():.0%}, among the first three "
             f"{(ranks < 3).mean():.0%} of {len(ranks)} gaps. Blind guessing is right in 5% and "
             f"15%; naming always the three commonest residues, L, A and G, in "
-            f"{found.was.isin(list('LAG')).mean():.0%}."
+            f"{table.was.isin(list('LAG')).mean():.0%}."
         )
-    found.to_csv(args.out / "gaps.csv", index=False)
+    table.to_csv(args.out / "gaps.csv", index=False)
     print(f"\nWritten: {args.out}/gaps.csv, the probabilities of all residues at each gap.")
 
 

@@ -1,7 +1,7 @@
 """Did pre-training help at all?
 
-The control: the same architecture is trained on the task from new random weights. What a fine-tuned
-model scores above this is what the pre-trained weights were worth.
+The control: the same architecture is trained on the task from new random weights. The score of a
+fine-tuned model minus this one is the contribution of the pre-trained weights.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/from_scratch.py --data amp

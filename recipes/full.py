@@ -16,7 +16,8 @@ import kft
 
 def main():
     parser = recipe.arguments(__doc__)
-    parser.add_argument("--layer-decay", type=float, default=1.0, help="per block")
+    decay = "ratio of the learning rates of neighbouring blocks"
+    parser.add_argument("--layer-decay", type=float, default=1.0, help=decay)
     parser.add_argument("--find-learning-rate", action="store_true", help="by a range test")
     args = parser.parse_args()
     data = recipe.data(args)

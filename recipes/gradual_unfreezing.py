@@ -1,8 +1,8 @@
 """Does it help to unfreeze the layers one after the other?
 
 The head is trained first, then one more block in each phase, the last ones first (Howard and Ruder
-2018): late blocks settle before early ones move, and each block has a lower learning rate than the
-one above it.
+2018): late blocks are trained before early ones change, and each block has a lower learning rate
+than the one after it.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/gradual_unfreezing.py --data amp
@@ -15,7 +15,8 @@ import recipe
 
 def main():
     parser = recipe.arguments(__doc__)
-    parser.add_argument("--layer-decay", type=float, default=0.9, help="per block")
+    decay = "ratio of the learning rates of neighbouring blocks"
+    parser.add_argument("--layer-decay", type=float, default=0.9, help=decay)
     args = parser.parse_args()
     data = recipe.data(args)
     strategy = recipe.strategy(args, "gradual_unfreezing", layer_decay=args.layer_decay)

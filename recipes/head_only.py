@@ -1,7 +1,7 @@
 """Is a head that is trained by gradient better than a linear probe?
 
 The backbone is frozen and computes features once. The head may have weights without a closed form:
-here attention pooling, which learns the weight of each position. An epoch costs next to nothing.
+here attention pooling, which learns the weight of each position. An epoch takes little time.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/head_only.py --data amp

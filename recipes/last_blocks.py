@@ -1,7 +1,7 @@
 """Is it enough to retrain the late layers?
 
-Early layers hold general features and stay frozen; the last blocks and the head are trained. Frozen
-features are computed once and kept, so that most of the model costs nothing from the second epoch.
+Early layers have general features and stay frozen; the last blocks and the head are trained. Frozen
+features are computed once and kept, so that most of the model takes no time from the second epoch.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/last_blocks.py --data amp --blocks 2
@@ -14,8 +14,10 @@ import recipe
 
 def main():
     parser = recipe.arguments(__doc__)
-    parser.add_argument("--blocks", type=int, default=2, help="number, from the end")
-    parser.add_argument("--layer-decay", type=float, default=1.0, help="per block")
+    blocks = "number of trained blocks, counted from the end"
+    parser.add_argument("--blocks", type=int, default=2, help=blocks)
+    decay = "ratio of the learning rates of neighbouring blocks"
+    parser.add_argument("--layer-decay", type=float, default=1.0, help=decay)
     args = parser.parse_args()
     data = recipe.data(args)
     strategy = recipe.strategy(

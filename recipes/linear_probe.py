@@ -15,7 +15,8 @@ import recipe
 
 def main():
     parser = recipe.arguments(__doc__)
-    parser.add_argument("--rows", type=int, default=200_000, help="most rows to solve with")
+    rows = "largest number of training rows to solve with"
+    parser.add_argument("--rows", type=int, default=200_000, help=rows)
     args = parser.parse_args()
     data = recipe.data(args)
     strategy = recipe.strategy(args, "linear_probe", rows=args.rows)

@@ -1,8 +1,8 @@
 """Does a low-rank correction do what retraining everything does?
 
 The product of two narrow trainable matrices is added to the frozen query and value matrices (Hu et
-al. 2021). The result is a file of kilobytes in PEFT's format, and the backbone stays as it is for
-the next task.
+al. 2021). The result is a file of some hundred kilobytes in PEFT's format, and the backbone is not
+changed.
 
 Data: amp (modlamp, BSD-3-Clause), gb1 (FLIP, AFL-3.0; Wu et al. 2016, CC BY 4.0) or your CSV.
 Command: KERAS_BACKEND=torch python recipes/lora.py --data amp --rank 8

@@ -1,9 +1,9 @@
 """What does a language model learn from protein sequences alone?
 
 Trains an ESM-2 to fill in hidden residues: from random weights, or with `--backbone` from
-pre-trained ones on proteins of your own. A run that is stopped continues when it is started again.
+pre-trained ones on your own proteins. A run that is stopped continues when it is started again.
 
-Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or a FASTA file of yours.
+Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or your own FASTA file.
 Command: KERAS_BACKEND=torch python recipes/pretrain_esm2.py --dtype mixed_bfloat16
 Needs: 2 GB; 80 minutes on two cores that have matrix units for bfloat16 and nothing else to do.
 Expect: kft_esm2_tiny, perplexity 16.2 on heldout_families (one seed); docs/pretraining.md
@@ -25,28 +25,29 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--corpus", type=Path, default=recipe.CORPUS, help="folder or FASTA file")
-    add("--backbone", help="name or folder to go on from; default: random weights")
-    add("--blocks", type=count, default=3, help="of a new one")
-    add("--width", type=count, default=320, help="of a new one")
-    add("--heads", type=count, default=5, help="of a new one")
+    add("--backbone", help="name or folder to start from; default: a new one, random weights")
+    add("--blocks", type=count, default=3, help="blocks of a new backbone")
+    add("--width", type=count, default=320, help="width of a new backbone")
+    add("--heads", type=count, default=5, help="attention heads of a new backbone")
     add("--dtype", help="mixed_bfloat16 is twice as fast on a processor that has it")
-    add("--epochs", type=count, default=54, help="after each it is scored and kept")
-    add("--steps", type=count, default=150, help="of an epoch")
-    add("--tokens", type=count, default=6144, help="of a step")
-    add("--crop", type=count, default=256, help="most tokens of a protein")
-    add("--mask-ratio", type=recipe.fraction, default=0.4, help="of residues; 0.15 in ESM-2")
+    add("--epochs", type=count, default=54, help="number of epochs; after each the model is scored")
+    add("--steps", type=count, default=150, help="steps per epoch")
+    add("--tokens", type=count, default=6144, help="tokens per step")
+    add("--crop", type=count, default=256, help="largest number of tokens of a protein")
+    ratio = "fraction of residues that are chosen; 0.15 in ESM-2"
+    add("--mask-ratio", type=recipe.fraction, default=0.4, help=ratio)
     add("--accumulate", type=count, default=1, help="steps whose gradients are averaged")
     add("--optimizer", choices=recipe.OPTIMIZERS, help="default: muon; with --backbone adamw")
-    rate = "highest; default 2e-3, with --backbone 2e-4"
+    rate = "highest learning rate; default 2e-3, with --backbone 2e-4"
     add("--learning-rate", type=recipe.above_zero(float), help=rate)
-    add("--seed", type=int, default=0, help="of weights, order and masks")
+    add("--seed", type=int, default=0, help="seed of weights, order and masks")
     add("--draw", type=Path, nargs="+", help="only draw these history.csv, of one run or several")
-    add("--score", action="store_true", help="only score --backbone on what was held out")
-    add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
-    add("--out", type=Path, default=Path("out/pretrain_esm2"), help="folder for what is written")
+    add("--score", action="store_true", help="only score --backbone on held-out proteins")
+    add("--tiny", action="store_true", help="a run of a few seconds, to test the recipe")
+    add("--out", type=Path, default=Path("out/pretrain_esm2"), help="folder for results")
     args = parser.parse_args()
     if args.score and not args.backbone:
-        parser.error("--score needs --backbone, the model that is to be scored")
+        parser.error("--score needs --backbone, the model to score")
     if missing := [file for file in args.draw or () if not file.is_file()]:
         parser.error(f"--draw: there is no file {missing[0]}")
     if args.tiny:
@@ -61,7 +62,7 @@ def arguments():
 
 
 def draw(files, out):
-    """Draws the curves of runs whose histories are in files, and prints what they show."""
+    """Draw the curves of runs whose histories are in files, and print the caption."""
     tables = [pd.read_csv(file).assign(file=str(file.parent)) for file in files]
     runs = {
         run: rows.to_dict("records")

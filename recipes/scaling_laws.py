@@ -1,10 +1,10 @@
 """How does the loss fall with parameters, data and compute?
 
 Pre-trains at several sizes and on fractions of the proteins, fits the power laws of Kaplan et al.
-2020 with their irreducible loss, and draws the lecture's three panels. Runs that are done are not
-run again; `--table` draws those of an earlier study.
+2020 with their irreducible loss, and draws the lecture's three panels. Finished runs are not
+repeated; `--table` draws those of an earlier study.
 
-Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or a FASTA file of yours.
+Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or your own FASTA file.
 Command: KERAS_BACKEND=torch python recipes/scaling_laws.py --dtype mixed_bfloat16
 Needs: 2 GB; 32 minutes on one core.
 Expect: exponents 0.59 of compute, 0.20 of parameters; more in docs/pretraining.md.
@@ -34,21 +34,21 @@ def arguments():
     add("--corpus", type=Path, default=recipe.CORPUS, help="folder or FASTA file")
     add("--table", type=Path, help="only draw the scaling_laws.csv of an earlier study")
     add("--dtype", help="mixed_bfloat16 is faster on a processor that has it")
-    add("--epochs", type=count, default=4, help="after each it is scored and kept")
-    add("--steps", type=count, default=128, help="of an epoch")
-    add("--tokens", type=count, default=4096, help="of a step")
+    add("--epochs", type=count, default=4, help="number of epochs; after each the model is scored")
+    add("--steps", type=count, default=128, help="steps per epoch")
+    add("--tokens", type=count, default=4096, help="tokens per step")
     add("--optimizer", choices=recipe.OPTIMIZERS, default="muon", help="muon needs fewer steps")
-    add("--learning-rate", type=recipe.above_zero(float), default=2e-3, help="highest")
-    add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
-    add("--out", type=Path, default=Path("out/scaling_laws"), help="folder for what is written")
+    add("--learning-rate", type=recipe.above_zero(float), default=2e-3, help="highest one")
+    add("--tiny", action="store_true", help="a run of a few seconds, to test the recipe")
+    add("--out", type=Path, default=Path("out/scaling_laws"), help="folder for results")
     args = parser.parse_args()
     if args.table and not args.table.is_file():
-        parser.error(f"--table: there is no {args.table}")
+        parser.error(f"--table: there is no file {args.table}")
     return args
 
 
 def trained(size, fraction, train, followed, args):
-    """Run one pre-training; a row for each epoch."""
+    """Run one pre-training; return a table with a row for each epoch."""
     name = "{}x{}".format(*size) + ("" if fraction == 1 else f", 1/{round(1 / fraction)}")
     print(f"\n{name}")
     some = train[: max(1, round(fraction * len(train)))]
@@ -68,7 +68,7 @@ def study(args):
     train, followed = recipe.corpus(args.corpus, args.tiny)
     if not followed:
         raise SystemExit("Too few families to keep some out: at least 10 are needed.")
-    train = pd.Series(train).sample(frac=1, random_state=0).tolist()  # families may stand together
+    train = pd.Series(train).sample(frac=1, random_state=0).tolist()  # files are sorted by family
     runs = [(size, 1) for size in SIZES] + [(LEARNS_FROM_LESS, part) for part in FRACTIONS]
     if args.tiny:
         runs, args.epochs, args.steps, args.tokens = runs[::4], 2, 2, 256
@@ -82,24 +82,24 @@ def study(args):
 
 def panels(table):
     """The three panels of Kaplan et al. 2020, figure 1, from the rows of all runs."""
-    whole = table[table.share == 1].groupby("run", sort=False)
-    curves = [(run.operations, run.loss) for _, run in whole]
+    on_all_data = table[table.share == 1].groupby("run", sort=False)
+    curves = [(run.operations, run.loss) for _, run in on_all_data]
     ends = table.drop_duplicates("run", keep="last").set_index("run")
-    ends["loss"] = table.groupby("run").loss.min()  # as if stopped when it was best
+    ends["loss"] = table.groupby("run").loss.min()  # as with early stopping
     by_data = ends[ends.parameters.isin(ends[ends.share < 1].parameters)]
     by_size = ends[ends.share == 1]
-    found = {
+    points = {
         "compute (operations)": (*scaling.frontier(*zip(*curves, strict=True)), curves),
         "data (residues)": (by_data[["residues", "seen"]].min(axis=1), by_data.loss, None, ()),
         "parameters": (by_size.parameters, by_size.loss, None, ()),
     }
     fitted = {}
-    for name, (x, losses, runs, behind) in found.items():
+    for name, (x, losses, runs, curves_behind) in points.items():
         try:
             law = scaling.fit_power_law(x, losses, runs=runs)
         except ValueError as error:
             raise SystemExit(f"No power law of {name}: {error}") from error
-        fitted[name] = plots.Panel(x, losses, law, law.exponent, law.floor, behind)
+        fitted[name] = plots.Panel(x, losses, law, law.exponent, law.floor, curves_behind)
     return fitted
 
 
@@ -108,7 +108,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     table = pd.read_csv(args.table) if args.table else study(args)
     if args.tiny:
-        return  # so few steps follow no law
+        return  # too few steps for a power law
     number, millions = table.run.nunique(), table.seen.max() / 1e6
     how = f"{number} runs of {millions:.1f} million residues each; their rate falls to their ends."
     figure, caption = plots.plot_scaling(panels(table), how)

@@ -1,13 +1,14 @@
 """How few images does a network of photographs need, once its head is replaced?
 
 EfficientNet-Lite0 was trained on ImageNet. Its head is replaced, and a new one is trained to
-distinguish gravitational-wave chirps and glitches on frozen features, with few images a class and
-with more; beside it the same network is trained from scratch, and neighbours vote on raw pixels.
+distinguish gravitational-wave chirps and glitches on frozen features, with few images per class and
+with more. For comparison the same network is trained from scratch, and the nearest neighbours in
+raw pixels vote.
 
-Data: simulated by kft; "digits" (UCI, CC BY 4.0), or a folder of yours with a folder a class.
+Data: simulated by kft; "digits" (UCI, CC BY 4.0), or your own folder with a folder per class.
 Command: KERAS_BACKEND=torch python recipes/vision_chop_the_head.py --seeds 1
 Needs: the extras vision and imagenet; 2 GB; 46 minutes of one busy core, most of them from scratch.
-Expect: accuracy 0.865, 0.914, 0.942 with 20, 100, 500 images a class; see docs/vision.md
+Expect: accuracy 0.865, 0.914, 0.942 with 20, 100, 500 images per class; see docs/vision.md
 """
 
 from dataclasses import replace
@@ -26,22 +27,23 @@ def main():
     parser = recipe.image_arguments(__doc__, learning_rate=1e-3)
     add, known = parser.add_argument, kft.strategies.names()
     several = {"nargs": "+", "metavar": "N"}
-    add("--counts", type=number, default=[20, 100, 500], help="training images a class", **several)
-    also = "beside from_scratch"
+    counts = "training images per class"
+    add("--counts", type=number, default=[20, 100, 500], help=counts, **several)
+    also = "in addition to from_scratch"
     add("--strategies", default=["linear_probe"], choices=known, help=also, **several)
-    add("--seeds", type=number, default=3, help="trainings of each")
-    add("--updates", type=number, default=300, help="fewest steps of a training")
+    add("--seeds", type=number, default=3, help="trainings of each strategy")
+    add("--updates", type=number, default=300, help="smallest number of steps of a training")
     args = parser.parse_args()
     counts = sorted({min(n, 4) for n in args.counts}) if args.tiny else sorted(set(args.counts))
-    # 70% of eight classes are for training, and a little more since classes differ by chance.
+    # 70% of the images are for training, of eight classes; a few more since classes vary in size.
     data = recipe.data(args, images=round(12.5 * counts[-1]) + 60)
     backbone, curves, out = recipe.backbone(args), {}, args.out / "vision_chop_the_head"
     for count in counts:
-        print(f"\n{count} images a class")
+        print(f"\n{count} images per class")
         part = replace(
             data,
             train=recipe.few_of_each(data.train, count, args.seed),
-            # With few images there are few to validate on.
+            # With few training images there are few validation images too.
             valid=recipe.few_of_each(data.valid, max(2, count // 4), args.seed),
         )
         steps = -(-len(part.train) // args.batch_size)

@@ -3,7 +3,7 @@
 Trains a small ViT as a masked autoencoder and compares a linear probe on it before and after, on
 the same labels. A run that is stopped continues when it is started again.
 
-Data: simulated by kft; "digits" (UCI, CC BY 4.0), or a folder of yours with a folder a class.
+Data: simulated by kft; "digits" (UCI, CC BY 4.0), or your own folder with a folder per class.
 Command: KERAS_BACKEND=torch python recipes/vision_mae.py --data digits
 Needs: the extra vision; 2 GB, two minutes of one core.
 Expect: relative error of hidden patches 0.34 on the validation split, where the mean patch has 1;
@@ -23,19 +23,17 @@ def arguments():
     defaults = {"backbone": None, "image_size": 32, "epochs": 30, "batch_size": 64}
     parser = recipe.image_arguments(__doc__, learning_rate=2e-3, **defaults)
     add, count = parser.add_argument, recipe.above_zero(int)
-    add("--images", type=count, default=2000, help="to simulate")
-    add("--patch", type=count, default=4, help="pixels of a patch's side")
-    add(
-        "--blocks", type=count, default=4, help="of a new backbone; --backbone goes on from another"
-    )
-    add("--width", type=count, default=64, help="of a new one")
-    add("--heads", type=count, default=4, help="of a new one")
+    add("--images", type=count, default=2000, help="number of images to simulate")
+    add("--patch", type=count, default=4, help="side of a patch in pixels")
+    add("--blocks", type=count, default=4, help="blocks of a new backbone, without --backbone")
+    add("--width", type=count, default=64, help="width of a new backbone")
+    add("--heads", type=count, default=4, help="attention heads of a new backbone")
     add("--mask-ratio", type=recipe.fraction, default=0.75, help="fraction of hidden patches")
     return parser.parse_args()
 
 
 def new_backbone(args):
-    """The backbone that the arguments name."""
+    """Make a new backbone, or load the one of --backbone."""
     if args.backbone:
         return recipe.backbone(args)
     size = {"patch_size": args.patch, "image_size": args.image_size}
@@ -44,7 +42,7 @@ def new_backbone(args):
 
 
 def probe(backbone, data, when):
-    """Solves a linear head on the frozen backbone and prints how it does on the test split."""
+    """Solve for a linear head on the frozen backbone and print its scores on the test split."""
     model = kft.Model(backbone, kft.heads.for_data(data))
     kft.fit(model, data, "linear_probe", seed=0, verbose=0)
     for name, value in kft.evaluate(model, data).items():
@@ -76,9 +74,11 @@ def main():
     print()
     probe(before, data, "before")
     probe(backbone, data, "after")
-    found = pretraining.reconstruct(done.model, data.test.inputs, args.seed, args.mask_ratio)
+    reconstructed = pretraining.reconstruct(
+        done.model, data.test.inputs, args.seed, args.mask_ratio
+    )
     which = f"{data.name}, test split"
-    figure, caption = plots.plot_reconstructions(*found, done.model.patch_size, which)
+    figure, caption = plots.plot_reconstructions(*reconstructed, done.model.patch_size, which)
     plots.save_figure(figure, caption, out / "reconstructions.png")
     backbone.save(out / "backbone.keras")
     print(f"\n{caption}\n\nWritten: {out}, history.csv, backbone.keras and the figure.")

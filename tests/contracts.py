@@ -158,6 +158,18 @@ def check_copy(model, way, folder):
     np.testing.assert_array_equal(outputs(model, x), expected)
 
 
+def check_padded_records(model, inputs):
+    """A record is predicted as if it were alone, also where it is padded for longer ones."""
+    together = kft.predict(model, inputs)
+    for row, x in zip(together, inputs, strict=True):
+        assert_rounds_alike(kft.predict(model, [x])[0], row)
+        arrays = model.encode([x], pad_lengths=(64,))
+        padded = ops.convert_to_numpy(model.predict_on_batch(arrays))
+        before = encoder_info(model.encode, [x]).specials[0]
+        found = padded[0, before : before + len(row)] if model.head.per_residue else padded[0]
+        assert_rounds_alike(found, row)
+
+
 # The frozen frontier ------------------------------------------------------------------------------
 
 
@@ -331,7 +343,7 @@ def check_adapter_file(model, again, x, folder):
 
 
 def _has_low_rank(layer):
-    return any(not adapter.settings.full for adapter in layer.adapters.values())
+    return any(adapter.settings.rank for adapter in layer.adapters.values())
 
 
 # Heads --------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ SEQUENCES = ["MKTAYI", "GSS"]
 class Published(ToyBackbone):
     """The toy backbone with all that is optional: a published head, names and files of its own."""
 
-    lora_targets = ("block_0",)
     objectives = ("guessing",)
 
     def __init__(self, blocks=1, width=8, name="published", dtype=None):

@@ -294,6 +294,15 @@ def test_arrays_are_stacked_without_an_encoder():
 
 
 @pytest.mark.usefixtures("as_written")
+def test_only_sequences_have_residues():
+    batches = kft.batches([np.zeros(3), np.ones(3)], None, batch_size=2)
+    with pytest.raises(ValueError, match="record 1 is not a sequence"):
+        batches.residues(1)
+    batches = kft.batches((["MKT"], [np.zeros(3)]), encode)
+    with pytest.raises(ValueError, match=r"length must be the tokens .* received None"):
+        batches.targets_of(0, None)
+
+
 def test_a_functional_keras_model_is_served():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 3)).astype("float32")

@@ -45,14 +45,14 @@ def test_the_case_of_the_issue():
     assert LORA.scores["RMSE"].value == pytest.approx(MEAN.scores["RMSE"].value, rel=1e-3)
     found = comparison(MEAN, COUNTS, LORA)
     assert found.best is COUNTS and found.recommended is COUNTS
-    assert "no strategy earns its cost" in found.recommendation
+    assert "no strategy is worth its cost" in found.recommendation
     assert "Predictions hardly vary: lora." in found.recommendation
 
 
 def test_screen_table_and_figure_say_what_the_record_says(tmp_path):
     found = comparison(MEAN, COUNTS, LORA)
     record = json.loads((found.save(tmp_path)[3]).read_text())
-    said = "no strategy earns its cost on this test set"
+    said = "no strategy is worth its cost on this test set"
     assert said in record["recommendation"] and record["rows"]["lora"]["constant seeds"] == 2
     lines = {name: next(x for x in str(found).splitlines() if name in x) for name in
              ("lora", "3-mers", "mean")}  # fmt: skip
@@ -62,7 +62,7 @@ def test_screen_table_and_figure_say_what_the_record_says(tmp_path):
     assert said in str(found)
     figure, caption = found.figure()
     assert said in caption and "3-mers scores highest" in caption
-    assert "Predictions hardly vary, so their scores say little: lora." in caption
+    assert "Predictions hardly vary, so their scores mean little: lora." in caption
     labels = [text.get_text() for text in figure.axes[0].texts]
     assert any(label.startswith("lora") and "hardly vary" in label for label in labels)
 
@@ -144,4 +144,4 @@ def test_a_figure_of_points_alone():
     points = [Point("lora", "strategy", 1.0, score(0.9, 0.8, 1.0), [0.9]),
               Point("full", "strategy", 9.0, score(0.7, 0.6, 0.8), [0.7])]  # fmt: skip
     _, caption = plots.plot_comparison(points, "Spearman", constant=["lora"])
-    assert "full scores highest" in caption and "say little: lora." in caption
+    assert "full scores highest" in caption and "mean little: lora." in caption

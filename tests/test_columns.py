@@ -60,7 +60,7 @@ ODD = {
                          "write 1500.5, not 1.500,5"),
     "share": ("{:.2f}%", "a percentage: write the number alone"),
     "share after space": ("{:.2f} %", "a percentage"),
-    "error": ("{:.2f}±0.10", "keep the number, and the error in a column of its own"),
+    "error": ("{:.2f}±0.10", "keep the number, and put the error into another column"),
     "error in ASCII": ("{:.2f} +/- 0.10", "a number with its error"),
     "error in brackets": ("{:.2f}(10)", "a number with its error"),
     "unit": ("{:.2f} nM", "a number with its unit"),
@@ -174,9 +174,9 @@ def test_the_decimal_sign_can_be_stated(read):
 
 
 def test_points_and_commas_together_are_not_guessed_at(read):
-    with pytest.raises(ValueError, match="line 3: column 'y' is '2,5', while other lines hold"):
+    with pytest.raises(ValueError, match="line 3: column 'y' is '2,5', but other lines hold"):
         read(["1.5", "2,5", "3.5"], sep=";")
-    with pytest.raises(ValueError, match="line 3: column 'y' is 'high', while other lines"):
+    with pytest.raises(ValueError, match="line 3: column 'y' is 'high', but other lines"):
         read(["1,5", "high", "3,5"], sep=";")
 
 

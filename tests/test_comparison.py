@@ -99,6 +99,16 @@ def test_the_backbone_stays_as_it_is(compared, backbone):
     assert all(layer.trainable for layer in backbone.layers)
 
 
+@pytest.mark.once
+def test_a_copy_of_an_adapted_backbone_has_no_marks_by_hand():
+    """from_scratch removes its adapters, and warned that it overrides marks."""
+    backbone = esm2()
+    kft.add_lora(backbone, 2)
+    made = runs.fresh(backbone, kft.heads.Regression())
+    assert not any(kft.params.by_hand(made).values())
+    kft.fit(made, (["MKTAYI", "GSS"], [0.0, 1.0]), "from_scratch", 1, verbose=0)
+
+
 @pytest.mark.in_turn("torch")
 def test_a_run_is_that_of_fit(compared, backbone, data):
     copy = ESM2.from_config(backbone.get_config())

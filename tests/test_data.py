@@ -160,7 +160,7 @@ def test_gb1_crop_keeps_the_domain_and_every_difference():
 @needs_flip
 def test_gb1_unknown_split_lists_the_published_ones():
     names = "low_vs_high, one_vs_rest, sampled, three_vs_rest, two_vs_rest"
-    with pytest.raises(ValueError, match=f"one of {names}; got 'four_vs_rest'"):
+    with pytest.raises(ValueError, match=f"one of {names}; received 'four_vs_rest'"):
         data.load("gb1", split="four_vs_rest")
 
 

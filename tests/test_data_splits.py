@@ -160,5 +160,5 @@ def test_too_few_records():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="`stratify` has 2 entries for 30 records"):
         random_split(30, stratify=[0, 1])
-    with pytest.raises(ValueError, match=r"`threshold` in \(0, 1\]; got 4 and 0"):
+    with pytest.raises(ValueError, match=r"`threshold` in \(0, 1\]; received 4 and 0"):
         cluster(["ACDE"], threshold=0)

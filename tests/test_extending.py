@@ -142,6 +142,11 @@ def test_the_head(pooling, tmp_path):
     contracts.check_pooled_features(made, 2)
 
 
+@every_pooling
+def test_padding_changes_no_prediction(pooling):
+    contracts.check_padded_records(make(pooling), ["ACDEG", "K", "LLKKAACDE"])
+
+
 @pytest.mark.once
 def test_what_the_head_is_asked():
     model = make()
@@ -245,6 +250,7 @@ def test_norms_are_trained_alone(tmp_path):
     contracts.check_training(NormsAlone(), make(), DATA, [*FROZEN, "head"], tmp_path)
 
 
+@pytest.mark.in_turn("torch")  # on three backends in the tests of strategies
 @pytest.mark.parametrize("name", ["last_blocks", "gradual_unfreezing", "lora", "full"])
 def test_strategies_of_kft_on_the_toy_backbone(name, tmp_path):
     options = {"last_blocks": {"blocks": 1}}.get(name, {})

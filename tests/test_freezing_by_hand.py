@@ -106,8 +106,9 @@ def test_it_says_what_learns_for_how_long_and_how_fast(capsys):
         layer.trainable = False
     done = kft.fit(model, RECORDS, epochs=1, verbose=2)
     count = len(params.weights(model))
-    said = f"Training what is marked trainable: 2 of {count} weights, in head; for 1 epoch, at a"
-    assert f"{said} learning rate of at most 0.001." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Training the layers that are marked trainable: 2 of {count} weights, in head;" in out
+    assert "for 1 epoch, with a learning rate of at most 0.001." in out
     assert done.phases[0].name == "as marked" and done.phases[0].trainable == 17
 
 
@@ -289,5 +290,5 @@ def test_compare_says_that_marks_of_the_backbone_do_not_count(tmp_path, capsys):
     assert "1 of 19 weights of the backbone are frozen by hand" in capsys.readouterr().out
     assert backbone.stages[0].trainable is False
     for one in (None, AsMarked()):
-        with pytest.raises(ValueError, match="strategies must choose what learns"):
+        with pytest.raises(ValueError, match="strategies must choose the trainable layers"):
             kft.compare(backbone, data, {"mine": one}, **options)

@@ -431,10 +431,10 @@ def test_augmentation_is_never_computed_once():
     x = layers.Flatten()(layers.Conv2D(4, 3, name="conv")(x))
     model = keras.Model(images, layers.Dense(1, name="out")(x))
     params.train_only(model, "out")
-    assert "flip must draw again in every epoch" in frontier.why_not(model)
+    assert "flip must draw new numbers in every epoch" in frontier.why_not(model)
     model.compile("adam", "mean_squared_error")
     train = kft.batches((list(RNG.random((4, 8, 8, 1), "float32")), np.ones(4)), None)
-    with pytest.raises(frontier.FrontierError, match="flip must draw again"):
+    with pytest.raises(frontier.FrontierError, match="flip must draw new"):
         kft.fit_frontier(model, train)
 
 
@@ -476,7 +476,7 @@ def test_nothing_frozen_nothing_learning_nothing_functional():
         def call(self, x):
             return x
 
-    with pytest.raises(TypeError, match="must be a functional Keras model"):
+    with pytest.raises(TypeError, match="must be a functional or Sequential Keras model"):
         kft.split(Own())
 
 

@@ -191,9 +191,9 @@ def loose(root):
 
 WRONG = {
     "a class that is not in train": (new_class, "1 of 3 classes have no images in train: Long"),
-    "two of three": (no_valid, "holds the folders test, train, some .* train, valid and test"),
-    "others beside": (beside, "holds the folders cats, test, train, val, some"),
-    "twice": (twice, "holds the folders test, train, val, valid, some"),
+    "two of three": (no_valid, "holds the folders test, train, and some .* train, valid and test"),
+    "others beside": (beside, "holds the folders cats, test, train, val, and some"),
+    "twice": (twice, "holds the folders test, train, val, valid, and some"),
     "loose": (loose, "test holds files next to the folders of the classes: x.png"),
 }
 

@@ -206,6 +206,16 @@ def touched(path, names, methods):
                     yield f"{path.name}:{part.lineno} overrides {part.name}"
 
 
+def test_an_attribute_that_keras_does_not_track():
+    layer, inside = keras.layers.Dense(2), keras.layers.Dense(3)
+    keras_internals.set_untracked(layer, inside=inside, names=["a"])
+    assert layer.inside is inside and layer.names == ["a"] and type(layer.names) is list
+    assert keras_internals.sublayers_of(layer) == [layer]
+    inside.build((None, 4))
+    layer.build((None, 5))
+    assert len(layer.weights) == 2
+
+
 @pytest.mark.once
 def test_no_other_module_touches_them(tmp_path):
     names, methods = keras_names()

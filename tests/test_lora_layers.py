@@ -10,6 +10,7 @@ from models import perturb_adapters
 from parity import assert_rounds_alike
 
 import kft
+from kft.lora.kinds import sizes_of
 
 
 def layer_kinds():
@@ -173,3 +174,12 @@ def matrix_gradient(kind):
     units = np.eye(shape[0] * shape[1]).reshape(-1, *shape)
     bias = loss(np.zeros(shape))
     return np.reshape([loss(unit) - bias for unit in units], shape)
+
+
+@pytest.mark.once
+def test_the_sizes_of_a_layer_as_a_matrix():
+    dense = keras.layers.Dense(4)
+    dense.build((None, 3))
+    assert sizes_of(dense) == (3, 4)
+    with pytest.raises(TypeError, match="it is a Dropout, and adapters are for Dense"):
+        sizes_of(keras.layers.Dropout(0.1))

@@ -110,7 +110,7 @@ def test_an_empty_cell_is_always_missing(write):
 
 def test_missing_must_be_words(write):
     path = write(["MKT", 1], header="sequence,y")
-    with pytest.raises(TypeError, match="`missing` must hold words .* got -999"):
+    with pytest.raises(TypeError, match="`missing` must hold words .* received -999"):
         read_csv(path, missing=(-999,))
     with pytest.raises(TypeError, match="`missing` must hold words"):
         read_csv(path, missing=-999)

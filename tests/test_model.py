@@ -354,8 +354,8 @@ def test_bad_input(predictor, tmp_path, do):
         (["MK", 3], TypeError, r"inputs\[1\] must be a string"),
         (["MK", "M1"], ValueError, r"inputs\[1\] has '1' at position 2"),
         (empty, ValueError, "empty.fasta holds no FASTA record"),
-        ("MKTAYI", FileNotFoundError, "'MKTAYI', which is no file.* list of raw inputs"),
-        ("MKTAYI" * 100, FileNotFoundError, "which is no file.* list of raw inputs"),
+        ("MKTAYI", FileNotFoundError, "'MKTAYI', which is not a file.* list of raw inputs"),
+        ("MKTAYI" * 100, FileNotFoundError, "which is not a file.* list of raw inputs"),
     ):
         with pytest.raises(error, match=message):
             do(predictor, inputs)
@@ -363,7 +363,7 @@ def test_bad_input(predictor, tmp_path, do):
         do(predictor, PROTEINS, out=tmp_path / "out.txt")
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         do(predictor, PROTEINS, batch_size=0)
-    with pytest.raises(ValueError, match="pooling must be mean or cls, received 'max'"):
+    with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', received 'max'"):
         kft.embed(predictor, PROTEINS, pooling="max")
     assert [p.name for p in tmp_path.iterdir()] == ["empty.fasta"]
 

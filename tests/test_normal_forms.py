@@ -266,7 +266,7 @@ def test_none_is_refused_in_words(call):
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["inputs", "target"])
 def test_no_column_is_refused_in_words(write, name):
-    with pytest.raises(TypeError, match=f"`{name}` must be the name of a column, got None"):
+    with pytest.raises(TypeError, match=f"`{name}` must be the name of a column, received None"):
         read_csv(write(PEPTIDES, range(40)), **{name: None})
 
 

@@ -241,11 +241,15 @@ TABLES = {
         {"target": "area"},
         "`target` is 'area', which is not",
     ),
-    "no split": ([("star/1.png", 1, 0, "")], {"split": "fold"}, "`split` must be .*got 'fold'"),
+    "no split": (
+        [("star/1.png", 1, 0, "")],
+        {"split": "fold"},
+        "`split` must be .*received 'fold'",
+    ),
     "word": (
         [("star/1.png", 1, 0, ""), ("star/2.png", "big", 0, "")],
         {},
-        "line 3: column 'y' is 'big', while other lines hold numbers",
+        "line 3: column 'y' is 'big', but other lines hold numbers",
     ),
     "cluster": ([("star/1.png", 1, 0, "")], {"split": "cluster"}, "which is for sequences"),
     "residues": ([("star/1.png", 1, 0, "")], {"task": "residue_classification"}, "for images"),

@@ -109,7 +109,7 @@ def test_what_cannot_be_chopped():
         def call(self, x):
             return x
 
-    with pytest.raises(TypeError, match="must be a functional Keras model"):
+    with pytest.raises(TypeError, match="must be a functional or Sequential Keras model"):
         kft.replace_head(Own(), kft.heads.Regression())
     x = keras.Input((3,))
     with pytest.raises(ValueError, match="has no layer with weights that could be its head"):

@@ -7,7 +7,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from contracts import check_sequence_encoder
+from contracts import check_padded_records, check_scored, check_sequence_encoder
 from models import esm2
 from parity import assert_rounds_alike
 
@@ -163,6 +163,7 @@ def test_special_tokens_are_where_the_encoder_says(specials):
     table.embeddings.assign(np.tile(np.arange(40.0)[:, None], (1, 4)))
     model.head.dense.kernel.assign(np.full((4, 1), 0.25))
     model.head.dense.bias.assign([60.0])
+    check_padded_records(model, inputs)
     found = kft.predict(model, inputs)
     for rows, target in zip(found, targets, strict=True):
         assert_rounds_alike(rows[:, 0], target)
@@ -260,6 +261,12 @@ def test_labels_are_kept_in_balance_by_every_split():
         for at in parts.values():
             away = np.abs(labels[at].mean(axis=0) - labels.mean(axis=0))
             assert (away < [0.04, 0.02, 0.015]).all()  # two of 100 have the third label
+
+
+@pytest.mark.once
+def test_data_sets_of_tables_are_scored(columns, numbers):
+    check_scored(read_csv(columns, target=list(LABELS)))
+    check_scored(read_csv(numbers))
 
 
 # From end to end ----------------------------------------------------------------------------------

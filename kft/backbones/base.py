@@ -110,7 +110,7 @@ class Backbone(Copied):
         return {"name": self.name, **({"exchanged": found} if found else {}), **flags(self)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Backbone":
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> keras.Model:
         """Rebuild a backbone from its config, with its adapters and frozen layers."""
         arguments = {k: v for k, v in without_flags(config).items() if k != "exchanged"}
         backbone = cls(**arguments)

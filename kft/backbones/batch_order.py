@@ -13,7 +13,7 @@ class OrderedFit(Copied):
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, shuffle: bool | None = None, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Run Keras's `fit`; batches of a `PyDataset` are not shuffled unless `shuffle` says so.
+        """Run Keras's `fit`; batches of a `PyDataset` are not shuffled unless `shuffle` is True.
 
         Keras would shuffle them again, with Python's global random state.
         """

@@ -1,7 +1,7 @@
-"""Layers that are made of other layers, some of which may be frozen or hold adapters.
+"""Layers that contain other layers, which may be frozen or hold adapters.
 
 `kft.add_lora` turns a dense layer into one with adapters. A layer that is rebuilt from its config
-makes its parts again, so the config also holds those with adapters and says which are frozen.
+makes its parts again, so the config also has those with adapters and lists those that are frozen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,8 +57,8 @@ def parts(layer: keras.Layer) -> list[keras.Layer]:
 
 def exchanged(layers: Iterable[keras.Layer]) -> dict[str, dict]:
     """Return {name: config} of those layers that have adapters."""
-    found = [layer for layer in layers if getattr(layer, "adapters", None)]
-    configs = {layer.name: keras.saving.serialize_keras_object(layer) for layer in found}
+    adapted = [layer for layer in layers if getattr(layer, "adapters", None)]
+    configs = {layer.name: keras.saving.serialize_keras_object(layer) for layer in adapted}
     for config in configs.values():
         config.pop("build_config", None)  # the layer that it is a part of builds it
     return configs

@@ -1,7 +1,7 @@
-"""What a backbone states about itself, so that no other package has to know the kinds of backbones.
+"""Attributes of backbones, so that no other package has to distinguish kinds of backbones.
 
-`base.Backbone` lists it. Everything is optional: the functions of this module give the default for
-a model that does not state it, such as a plain Keras model or one of keras-hub.
+`base.Backbone` lists them. Everything is optional: the functions of this module give the default
+for a model without the attribute, such as a plain Keras model or one of keras-hub.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,8 +20,8 @@ class ModuleNames:
         names: {path of a layer: its module without prefix}; a tuple of modules where the layer is
             several of them in one, their outputs side by side.
         older: {module: path} of names that modules had in earlier versions.
-        prefixes: What may stand before the names of modules in files, such as "esm.".
-        prefix: What stands before them in the model with this head.
+        prefixes: Possible prefixes of the names of modules in files, such as "esm.".
+        prefix: Prefix of the names in the model with this head.
         head: {path of a weight of the head: its key} for a head that Hugging Face has too.
         task: PEFT's task type of this head; None if it has no such type.
         advice: For errors: which head of kft is the one that files of this architecture have.
@@ -109,7 +109,7 @@ def default_fan_in(variable: keras.Variable) -> float | None:
     if variable.name != "kernel":
         return None
     if len(shape) == 4:
-        # Convolutions stand before rectifiers, which take away half of the activations (He et al.
+        # After convolutions come rectifiers, which set half of the activations to zero (He et al.
         # 2015); one that looks at each channel alone is (h, w, C, 1).
         depthwise = shape[-1] == 1 and shape[2] > 1
         return float(np.prod(shape[: 2 if depthwise else 3]) / 2)

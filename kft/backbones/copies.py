@@ -20,7 +20,7 @@ from kft.params import Weight, by_hand, layers, sign, weights
 class Copied(GraphModel):
     """A functional model whose clones share nothing with it and are frozen where it is.
 
-    `clone_model` returns a plain functional model where the class has a constructor of its own, as
+    `clone_model` returns a plain functional model where the class has its own constructor, as
     Keras does for any such class; `copy.deepcopy` returns one of the same class.
     """
 
@@ -98,7 +98,7 @@ FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft")
 
 
 def flags(model: keras.Model) -> dict[str, Any]:
-    """Return what a config has to say about frozen layers and weights.
+    """Return the part of a config that lists frozen layers and weights.
 
     Args:
         model: A built model.
@@ -116,10 +116,10 @@ def flags(model: keras.Model) -> dict[str, Any]:
     ]
     frozen = [path for path, layer in everything.items() if not layer.trainable]
     paths = {"frozen_layers": frozen, "frozen_weights": weights_alone}
-    found: dict[str, Any] = {key: some for key, some in paths.items() if some}
-    if found and not any(by_hand(model).values()):
-        found["marked_by_kft"] = True
-    return found
+    config: dict[str, Any] = {key: some for key, some in paths.items() if some}
+    if config and not any(by_hand(model).values()):
+        config["marked_by_kft"] = True
+    return config
 
 
 def _is_frozen_alone(weight: Weight) -> bool:
@@ -144,8 +144,8 @@ def names_of(model: keras.Model) -> dict[str, list[str]]:
 
 
 def _inside(model: keras.Model) -> list[keras.Layer]:
-    own = {id(layer) for layer in model.layers}
-    return [x for x in sublayers_of(model, include_self=False) if id(x) not in own]
+    in_graph = {id(layer) for layer in model.layers}
+    return [x for x in sublayers_of(model, include_self=False) if id(x) not in in_graph]
 
 
 def without_flags(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,12 +182,12 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
     unknown = [*sorted(frozen - everything.keys()), *sorted(weights_alone - owned.keys())]
     if unknown:
         raise ValueError(
-            f"The config of {model.name} freezes {listed(unknown, 3)}, {len(unknown)} in all, "
+            f"The config of {model.name} freezes {listed(unknown, 3)}, {len(unknown)} in total, "
             f"which the model rebuilt from it does not have: it was written by another version of "
             f"kft, Keras or keras-hub. Build the model again and call load_weights."
         )
-    # Each layer comes before those inside of it, whose flags it sets too. A pooling layer is in the
-    # graph and in the head, so that the order of paths would not do.
+    # Each layer comes before the layers inside it, whose flags it also sets. The order of paths is
+    # not enough: a pooling layer is in the graph and in the head.
     outermost_first = sorted(everything.items(), key=lambda item: -len(sublayers_of(item[1])))
     for path, layer in outermost_first:
         layer.trainable = path not in frozen
@@ -204,8 +204,8 @@ def adapters_of(by_path: Mapping[str, keras.Layer]) -> dict[str, dict]:
     Args:
         by_path: {path: layer}; `restore` is given the same paths.
     """
-    found = {path: layer for path, layer in by_path.items() if _adapters(layer)}
-    configs = {path: keras.saving.serialize_keras_object(layer) for path, layer in found.items()}
+    adapted = {path: layer for path, layer in by_path.items() if _adapters(layer)}
+    configs = {path: keras.saving.serialize_keras_object(layer) for path, layer in adapted.items()}
     for config in configs.values():
         config.pop("build_config", None)
     return configs

@@ -15,13 +15,15 @@ from kft.messages import listed
 
 
 class Family:
-    """Backbones that are loaded in the same way; a subclass is registered with `register`.
+    """Base class of families: backbones that are loaded in the same way.
+
+    An instance of a subclass is registered with `register`.
 
     Attributes:
-        name: What messages call the family.
-        options: Names of the arguments of `kft.load` that it takes beyond the usual ones.
-        model_types: {`model_type` in config.json: what messages call it} of the folders it reads.
-        torch_layout: What messages call the torch files it reads; "" if it reads none.
+        name: Name of the family in messages.
+        options: Names of further arguments of `kft.load` that the family takes.
+        model_types: {`model_type` in config.json: its name in messages} of the folders it reads.
+        torch_layout: Name in messages of the torch files it reads; "" if it reads none.
     """
 
     name: str
@@ -30,7 +32,7 @@ class Family:
     torch_layout: str = ""
 
     def names(self) -> list[str]:
-        """Return the names that `kft.load` knows, in the order in which they are listed."""
+        """Return the names that `kft.load` accepts, in the order in which they are listed."""
         raise NotImplementedError
 
     def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> keras.Model:
@@ -40,7 +42,7 @@ class Family:
             name: One of `names`.
             weights: Whether it gets its published weights. Without them nothing may be downloaded;
                 `kft.load` draws random ones.
-            dtype: Keras dtype policy, None for Keras's present one.
+            dtype: Keras dtype policy, None for the current one.
             **options: Those of `options` that were given.
         """
         raise NotImplementedError
@@ -62,14 +64,14 @@ class Family:
         dtype: str | None,
         **options: Any,
     ) -> keras.Model:
-        """Make the backbone that a Hugging Face folder holds.
+        """Make the backbone of a Hugging Face folder.
 
         Args:
             folder: The folder.
             config: Content of its config.json.
             tensors: The tensors by name, None for random weights.
-            source: What errors call the folder.
-            dtype: Keras dtype policy, None for Keras's present one.
+            source: Name of the folder in errors.
+            dtype: Keras dtype policy, None for the current one.
             **options: Those of `options` that were given.
         """
         raise NotImplementedError
@@ -81,12 +83,12 @@ class Family:
     def from_torch(
         self, checkpoint: Any, path: Path, dtype: str | None, **options: Any
     ) -> keras.Model:
-        """Make the backbone that a torch file holds.
+        """Make the backbone of a torch file.
 
         Args:
-            checkpoint: Its content, as `checkpoints.read_torch` returns it.
-            path: Where it lies.
-            dtype: Keras dtype policy, None for Keras's present one.
+            checkpoint: Content of the file, as `checkpoints.read_torch` returns it.
+            path: Path of the file.
+            dtype: Keras dtype policy, None for the current one.
             **options: Those of `options` that were given.
         """
         raise NotImplementedError
@@ -96,7 +98,7 @@ _FAMILIES: list[Family] = []
 
 
 def register(family: Family) -> Family:
-    """Let `kft.load` find the backbones of a family of your own.
+    """Register a family, so that `kft.load` finds its backbones.
 
     Args:
         family: An instance of a subclass of `Family`. It replaces one of the same class.
@@ -105,7 +107,7 @@ def register(family: Family) -> Family:
         The family.
 
     Raises:
-        ValueError: A name or a `model_type` belongs to another family.
+        ValueError: Another family has one of its names or of its `model_types`.
         TypeError: The family is not an instance of a subclass of `Family`.
 
     Example:
@@ -158,10 +160,10 @@ def _full_name(family: Family) -> str:
 
 
 def names() -> list[str]:
-    """List the models that `kft.load` knows by name.
+    """List the names of models that `kft.load` accepts.
 
     Returns:
-        Names of all families, for proteins first.
+        Names of all families; those for proteins come first.
 
     Example:
         >>> names()[:2]
@@ -182,14 +184,15 @@ def read_folder(folder: Path, weights: bool) -> tuple[dict, Tensors | None]:
 
     Raises:
         FileNotFoundError: It has no config.json, or no weights.
-        ValueError: A file is damaged.
+        ValueError: config.json is damaged.
     """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{folder} has no config.json: it is no Hugging Face model folder."
+            f"{folder} has no config.json, so it is not a model folder in Hugging Face's format: "
+            f"give the folder that contains config.json and the weights."
         ) from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Download it again.") from error
@@ -235,21 +238,21 @@ def load(
     Args:
         name: One of `kft.backbones.names()`, whose weights ship with kft or are downloaded once
             and kept in a cache; or the path of a local folder in Hugging Face's format or of a
-            torch file. The docstring of each family in `kft.backbones` says more.
+            torch file. Details are in the docstrings of the packages in `kft.backbones`.
         weights: False gives the architecture with random weights, and never needs the network.
         seed: Int from which random weights are drawn, the same on every backend.
-        dtype: Keras dtype policy, such as "mixed_bfloat16"; None takes Keras's present policy.
+        dtype: Keras dtype policy, such as "mixed_bfloat16"; None takes Keras's current policy.
         image_size: (H, W) or one side in pixels, for backbones of images: position embeddings are
-            interpolated for it. None takes the model's own.
+            interpolated to it. None takes the size that the model was trained with.
 
     Returns:
-        The backbone, a functional keras.Model; its `load_report` lists what became of each tensor
-        of the file.
+        The backbone, a functional keras.Model; its `load_report` lists how each tensor of the file
+        was used.
 
     Raises:
-        ValueError: Unknown name (the message lists the valid ones), a file that is damaged or
-            carries code, another architecture, tensors that do not fit.
-        FileNotFoundError: A folder without weights, or a missing file.
+        ValueError: The name is unknown (the message lists the valid ones), the file is damaged or
+            contains code, the architecture is another, or tensors do not fit.
+        FileNotFoundError: A file is missing, or a folder has no weights.
         ConnectionError: The hub cannot be reached; the message names the local alternatives.
         ImportError: A package that the family needs is not installed.
 
@@ -343,16 +346,17 @@ def save(
 
     Args:
         backbone: A backbone that has a method `to_hugging_face`, such as those for proteins,
-            without adapters (`kft.merge_lora` and `kft.lora.remove` come first).
-        folder: Where to write; the folder is made.
-        dtype: Numpy dtype of the file, "float16" halves it; None keeps float32.
+            without adapters (call `kft.merge_lora` and `kft.lora.remove` first).
+        folder: Folder to write to; it is made if missing.
+        dtype: Numpy dtype of the file; "float16" halves its size; None keeps float32.
         **options: Further arguments of the backbone's `to_hugging_face`.
 
     Returns:
         The folder, with config.json and model.safetensors.
 
     Raises:
-        ValueError: A model of another kind, adapters, or weights that this dtype cannot hold.
+        ValueError: The model is of another kind, has adapters, or has weights that are out of the
+            range of the dtype.
 
     Example:
         >>> import tempfile
@@ -366,13 +370,13 @@ def save(
 
     if not hasattr(backbone, "to_hugging_face"):
         raise ValueError(
-            f"backbone must be one with a method to_hugging_face, received "
-            f"{type(backbone).__name__}: of a kft.Model give model.backbone."
+            f"backbone must have a method to_hugging_face, received a {type(backbone).__name__}: "
+            f"for a kft.Model give model.backbone."
         )
     if "exchanged" in backbone.get_config():
         raise ValueError(
-            "backbone has adapters, which no Hugging Face folder holds: merge and remove them "
-            "first, or keep them by kft.save_adapter."
+            "backbone has adapters, which a model folder of Hugging Face cannot hold: call "
+            "kft.merge_lora and kft.lora.remove first, or save them with kft.save_adapter."
         )
     config, tensors = backbone.to_hugging_face(dtype, **options)
     config["dtype"] = str(next(iter(tensors.values())).dtype)

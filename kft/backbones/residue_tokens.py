@@ -31,14 +31,15 @@ def residue_tokens(sequence: str, name: str = "sequence") -> np.ndarray:
     Args:
         sequence: One-letter residues in upper or lower case, with "<mask>", "-" and "." where
             there are any. Space around it and one stop (*) at its end are left out.
-        name: What errors call the sequence.
+        name: Name of the sequence in errors.
 
     Returns:
         int32 array (N,).
 
     Raises:
         TypeError: Not a string.
-        ValueError: Empty, or a character that is not a residue; the message says which and where.
+        ValueError: The sequence is empty or has a character that is not a residue; the message
+            names it and its position.
 
     Example:
         >>> residue_tokens("MKT").tolist()
@@ -86,7 +87,7 @@ def encode(
         pad_lengths: Ascending token counts. The batch is padded to the first that holds its
             longest protein, so that few shapes occur and little is compiled. None pads to the
             longest.
-        names: What errors call each sequence, None for "sequences[0]" and so on.
+        names: Name of each sequence in errors, None for "sequences[0]" and so on.
 
     Returns:
         {"token_ids": int32 array (B, L)}. A warning says how many sequences had a stop at
@@ -108,9 +109,9 @@ def encode(
     rows = [residue_tokens(s, name) for s, name in zip(sequences, names, strict=True)]
     if not rows:
         raise ValueError("sequences is empty: give at least one protein.")
-    found = forms.changes(sequences)
-    del found["case"]  # both are fine here; the readers of files say how many were lower
-    forms.warn_of_changes(found, len(rows))
+    counts = forms.changes(sequences)
+    del counts["case"]  # lower case is fine here; the readers of files report it
+    forms.warn_of_changes(counts, len(rows))
     if max_length is not None:
         cut = [len(row) - max_length for row in rows if len(row) > max_length]
         if cut:

@@ -31,7 +31,7 @@ class TokenTable(keras.layers.Embedding):
 
 @keras.saving.register_keras_serializable("kft")
 class TokenMask(keras.layers.Layer):
-    """Mask of tokens: bool (B, L), True where the id in int (B, L) is none of `excluded`."""
+    """Mask of tokens: bool (B, L), True where the id in int (B, L) is not in `excluded`."""
 
     def __init__(self, excluded: Sequence[int], **kwargs: Any):
         super().__init__(**kwargs)

@@ -22,7 +22,7 @@ def _sources() -> dict[str, str]:
 
 
 def earlier_settings(about: dict, strategy: Any, seed: int, shuffles: bool) -> dict | None:
-    """Return the settings of which the earlier name of a training was a digest.
+    """Return the settings whose digest was the name of a training in earlier versions.
 
     Args:
         about: Settings that all trainings of a comparison depend on.

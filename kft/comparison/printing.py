@@ -12,46 +12,52 @@ if TYPE_CHECKING:
 WIDTH = 140  # of the text, in characters
 
 
-def table(found: Any) -> Table:
-    """Lay out a comparison as a table of `rich`.
+def table(comparison: Any) -> Table:
+    """Make a table of a comparison.
 
     Args:
-        found: A `kft.comparison.Comparison`.
+        comparison: A `kft.comparison.Comparison`.
+
+    Returns:
+        A table of `rich`, one row per method.
     """
     from rich.table import Table
 
     title = (
-        f"{found.data}: test split of {found.records:,} records, {seeds(found.seeds)}, "
-        f"{found.confidence:.0%} intervals"
+        f"{comparison.data}: test split of {comparison.records:,} records, "
+        f"{seeds(comparison.seeds)}, {comparison.confidence:.0%} intervals"
     )
-    made = Table(title=title, title_justify="left")
-    made.add_column("method")
-    for name in (found.metric, "to the best", "p", "trainable weights", "seconds", "memory"):
-        made.add_column(name, justify="right")
-    kinds = [row.kind for row in found.rows]
-    for i, row in enumerate(found.rows):
+    grid = Table(title=title, title_justify="left")
+    grid.add_column("method")
+    for name in (comparison.metric, "to the best", "p", "trainable weights", "seconds", "memory"):
+        grid.add_column(name, justify="right")
+    kinds = [row.kind for row in comparison.rows]
+    for i, row in enumerate(comparison.rows):
         last = i + 1 == len(kinds) or kinds[i + 1] != row.kind
-        style = "bold" if row is found.recommended else None
-        made.add_row(*_cells(found, row), end_section=last, style=style)
-    return made
+        style = "bold" if row is comparison.recommended else None
+        grid.add_row(*_cells(comparison, row), end_section=last, style=style)
+    return grid
 
 
-def text(found: Any) -> str:
+def text(comparison: Any) -> str:
     """Return a comparison as text: the table, the null hypothesis and the recommendation.
 
     Args:
-        found: A `kft.comparison.Comparison`.
+        comparison: A `kft.comparison.Comparison`.
+
+    Returns:
+        Lines of at most `WIDTH` characters, and below the table two paragraphs.
     """
     from rich.console import Console
 
     console = Console(width=WIDTH, no_color=True)
     with console.capture() as captured:
-        console.print(table(found))
-    return f"{captured.get()}{found.null_hypothesis}\n\n{found.recommendation}"
+        console.print(table(comparison))
+    return f"{captured.get()}{comparison.null_hypothesis}\n\n{comparison.recommendation}"
 
 
 def seeds(found: Sized) -> str:
-    """Return how many seeds there are, in words.
+    """Return the number of seeds with its noun.
 
     Example:
         >>> seeds([0, 1, 2])
@@ -60,7 +66,7 @@ def seeds(found: Sized) -> str:
     return f"{len(found)} seed{'s' * (len(found) > 1)}"
 
 
-def _cells(found: Any, row: Any) -> list[str]:
+def _cells(comparison: Any, row: Any) -> list[str]:
     """Return the cells of a row."""
     cost = [
         "" if row.trainable is None else f"{row.trainable:,}",
@@ -69,11 +75,11 @@ def _cells(found: Any, row: Any) -> list[str]:
     ]
     if not row.scores:
         return [row.name, "failed", "", "", *cost]
-    standing, lost = found.standings.get(row.name), found.lost_seeds(row)
-    some = 0 < lost < len(next(iter(row.scores.values())).seeds)  # for all it is "undefined"
+    standing, lost = comparison.standings.get(row.name), comparison.lost_seeds(row)
+    some = 0 < lost < len(next(iter(row.scores.values())).seeds)  # all lost: score "undefined"
     name = f"{row.name} (without {seeds(range(lost))})" if some else row.name
-    name += " (recommended)" * (row is found.recommended)
-    if row is found.best:
+    name += " (recommended)" * (row is comparison.recommended)
+    if row is comparison.best:
         to_the_best = ["highest", ""]
     elif row.collapsed and row.kind != "baseline":
         to_the_best = ["predictions hardly vary", ""]
@@ -81,7 +87,7 @@ def _cells(found: Any, row: Any) -> list[str]:
         to_the_best = ["", ""]
     else:
         to_the_best = [f"{standing.gap.value:+.3f}", _p(standing.corrected)]
-    return [name, str(found.interval(row)), *to_the_best, *cost]
+    return [name, str(comparison.interval(row)), *to_the_best, *cost]
 
 
 def _p(value: float) -> str:

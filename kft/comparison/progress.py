@@ -1,4 +1,4 @@
-"""Lines that a running comparison prints, one of which is written again on a terminal."""
+"""Lines that a running comparison prints; on a terminal one line shows the progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 
 
 class Log:
-    """Lines on the screen.
+    """Printer of lines.
 
     Args:
         verbose: False prints nothing.
@@ -24,7 +24,7 @@ class Log:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether lines go to a terminal, where one can be written over."""
+        """Whether lines go to a terminal, where a line can be overwritten."""
         return self.console.is_terminal
 
     def say(self, line: str, **options: Any) -> None:
@@ -36,11 +36,11 @@ class Log:
         self.console.print(renderable, highlight=False)
 
     def update(self, line: str) -> None:
-        """Print a line that the next one is written over."""
+        """Print a line that the next line overwrites."""
         self.say(line.ljust(self.console.width - 1), end="\r")
 
     def done(self, line: str) -> None:
-        """Print a line over the one that `update` has printed."""
+        """Print a line that overwrites the one of `update`."""
         self.say(line.ljust(self.console.width - 1) if self.is_terminal else line)
 
 
@@ -48,8 +48,8 @@ class ProgressLine(keras.callbacks.Callback):
     """One line on a terminal with the epoch and batch of a training.
 
     Args:
-        log: Where it is printed.
-        label: What the line begins with.
+        log: The `Log` that prints it.
+        label: Beginning of the line.
     """
 
     def __init__(self, log: Log, label: str):
@@ -69,7 +69,7 @@ class ProgressLine(keras.callbacks.Callback):
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it.
+    """Return a time as text, in seconds, minutes or hours.
 
     Example:
         >>> duration(75), duration(600)

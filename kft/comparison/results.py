@@ -1,4 +1,4 @@
-"""What a comparison found: rows, how they compare, and a recommendation with its reason."""
+"""Results of a comparison: a row per method, tests between methods, and a recommendation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-NO_GAIN = "no strategy earns its cost on this test set"
+NO_GAIN = "no strategy is worth its cost on this test set"
 NULL = (
     "Null hypothesis of each p: over training seeds and test sets like this one, the method and "
     "the best have the same expected score. p is two-sided, paired by test records, and corrected "
@@ -39,21 +39,21 @@ class Row:
     """One method of a comparison.
 
     Attributes:
-        name: As in the table.
+        name: Name of the method in the table.
         kind: "strategy", "control" for from_scratch and shuffled labels, or "baseline".
         scores: Metric name -> `kft.evaluation.significance.Resampled`, the headline metric first;
             empty if every seed failed.
-        trainable: Number of weights that were trained.
-        parameters: Number of all weights.
-        seconds: Time of one training, the median over seeds.
+        trainable: Number of trained parameters.
+        parameters: Number of all parameters.
+        seconds: Time of one training in seconds, the median over seeds.
         memory: Peak memory of the process in the first training, in bytes; None for baselines.
         error: Error of a seed that failed, or None.
-        shuffles: Whether it was trained on shuffled labels, which makes it no candidate.
-        given: Whether its predictions come with the data set; it makes none for new records, and
-            is no candidate.
-        predictions: List over seeds of the predictions for the test split.
+        shuffles: Whether it was trained on shuffled labels; if so, it is never recommended.
+        given: Whether its predictions come with the data set; there are none for new records, so it
+            is never recommended.
+        predictions: List of the predictions for the test split, one array per seed.
         constant: Number of seeds that predict (nearly) the same for every record. Their scores are
-            in the table, but are no reason to choose the method.
+            in the table, but the method is not recommended because of them.
     """
 
     name: str
@@ -77,15 +77,15 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `kft.compare` found.
+    """Result of `kft.compare`.
 
     Attributes:
         data: Name of the data set.
         records: Number of records in its test split.
-        rows: The methods, in the order in which they ran.
-        seeds: Those that each strategy was trained from.
-        confidence: Confidence of the intervals.
-        about: Settings and versions, for the record.
+        rows: A `Row` per method, in the order in which they ran.
+        seeds: Seeds of the trainings of each strategy.
+        confidence: Confidence of the intervals, such as 0.95.
+        about: Dict of settings and versions.
     """
 
     data: str
@@ -113,37 +113,37 @@ class Comparison:
         ]
 
     @cached_property
-    def _whole(self) -> list[Row]:
-        """The candidates of which no seed failed or collapsed, if there are any, else all."""
-        whole = [row for row in self.candidates if not (self.lost_seeds(row) or row.constant)]
-        return whole or self.candidates
+    def _complete(self) -> list[Row]:
+        """The candidates without failed or collapsed seeds, if there are any, else all."""
+        complete = [row for row in self.candidates if not (self.lost_seeds(row) or row.constant)]
+        return complete or self.candidates
 
     @cached_property
     def best(self) -> Row | None:
         """The candidate with the highest score, or None if there is no candidate.
 
-        Candidates of which a seed failed or collapsed are passed over if there are others.
+        Candidates with a failed or collapsed seed are considered only if there are no others.
         """
-        return max(self._whole, key=lambda row: self.score(row).value, default=None)
+        return max(self._complete, key=lambda row: self.score(row).value, default=None)
 
     @cached_property
     def recommended(self) -> Row | None:
         """The cheapest candidate within one standard error of the best."""
         if self.best is None:
             return None
-        scores = [self.score(row) for row in self._whole]
-        return self._whole[within_one_error(scores, [row.seconds for row in self._whole])]
+        scores = [self.score(row) for row in self._complete]
+        return self._complete[within_one_error(scores, [row.seconds for row in self._complete])]
 
     @cached_property
     def standings(self) -> dict[str, Standing | None]:
         """Name of a candidate -> how it compares with the best."""
         if not self.candidates:
             return {}
-        found = against_best([self.score(row) for row in self.candidates], self.confidence)
-        return {row.name: one for row, one in zip(self.candidates, found, strict=True)}
+        standings = against_best([self.score(row) for row in self.candidates], self.confidence)
+        return {row.name: one for row, one in zip(self.candidates, standings, strict=True)}
 
     def score(self, row: Row) -> Resampled:
-        """Return the headline score of a row that has scores."""
+        """Return the headline score of a row, which must have scores."""
         return row.scores[self.metric]
 
     def interval(self, row: Row) -> Interval:
@@ -155,11 +155,11 @@ class Comparison:
         asked = 1 if row.kind == "baseline" else len(self.seeds)
         return max(0, asked - int(np.isfinite(self.score(row).seeds).sum()))
 
-    # In words -----------------------------------------------------------------------------------
+    # Sentences ----------------------------------------------------------------------------------
 
     @cached_property
     def recommendation(self) -> str:
-        """What to use and why, in sentences."""
+        """The recommended method and the reasons, as sentences."""
         return " ".join(
             filter(None, (self._choice(), self._pretraining(), self._leak(), self._caveats()))
         )
@@ -169,19 +169,19 @@ class Comparison:
         if best is None or chosen is None:
             return "Recommended: nothing. No method has a score and predictions that vary."
         error = self.score(best).error
-        said = f"Recommended: {chosen.name}, {metric} {self.interval(chosen)}."
+        text = f"Recommended: {chosen.name}, {metric} {self.interval(chosen)}."
         if chosen is best:
-            said += (
+            text += (
                 f" It scores highest, and nothing cheaper comes within one standard error "
                 f"({error:.3f}) of it."
             )
         else:
-            said += (
+            text += (
                 f" {best.name} scores highest, {self.interval(best)}, and {chosen.name} lies "
                 f"within one standard error ({error:.3f}) of it at {_ratio(chosen, best)} of the "
-                f"time: the rule of one standard error takes the cheaper."
+                f"time: the rule of one standard error takes the cheaper one."
             )
-        return said + (f" So {self.no_gain}: the baseline does as well." if self.no_gain else "")
+        return text + (f" So {self.no_gain}: the baseline does as well." if self.no_gain else "")
 
     @property
     def no_gain(self) -> str | None:
@@ -197,29 +197,29 @@ class Comparison:
             return None
         best = max(tuned, key=lambda row: self.score(row).value)
         gain = difference(self.score(best), self.score(control), self.confidence)
-        said = f"The given weights: {best.name} minus {control.name} is {gain}"
+        text = f"The given weights: {best.name} minus {control.name} is {gain}"
         if gain.low > 0:
-            return f"{said}, above zero: they helped."
+            return f"{text}, above zero: they helped."
         if gain.high < 0:
-            return f"{said}, below zero: new random ones are the better start."
-        return f"{said}: this test cannot see that they helped."
+            return f"{text}, below zero: random weights are a better start."
+        return f"{text}, which contains zero: this test set does not show that they helped."
 
     def _leak(self) -> str | None:
         row = next((row for row in self.rows if row.shuffles and row.scores), None)
         chance = self._chance()
         if row is None or chance is None or math.isnan(self.score(row).value):
             return None
-        found = self.interval(row)
-        said = f"Control: with shuffled labels {self.metric} is {found}; chance is {chance:.3f}."
-        if found.low > chance and len(self.seeds) > 1:
-            said += (
-                " Warning: that is above chance, so something other than the labels gives the "
-                "answers away: look at how the data are read, split and scored."
+        score = self.interval(row)
+        text = f"Control: with shuffled labels {self.metric} is {score}; chance is {chance:.3f}."
+        if score.low > chance and len(self.seeds) > 1:
+            text += (
+                " Warning: that is above chance, although shuffled labels contain no information: "
+                "check how the data are read, split and scored."
             )
-        return said
+        return text
 
     def _chance(self) -> float | None:
-        """Return the score of a random guess, None if that is not known."""
+        """Return the score of a random guess, None if it is not known."""
         if "AUROC" in self.metric:
             return 0.5
         if self.metric in ("Spearman", "Pearson", "MCC"):
@@ -229,29 +229,30 @@ class Comparison:
 
     def _caveats(self) -> str:
         failed = [f"{row.name} ({row.error})" for row in self.rows if row.error]
-        said = [f"Failed: {'; '.join(failed)}."] if failed else []
-        alike = [
+        sentences = [f"Failed: {'; '.join(failed)}."] if failed else []
+        constant = [
             row.name + f" ({row.constant} of {seeds(row.predictions)})" * (not row.collapsed)
             for row in self.rows
             if row.constant and row.kind != "baseline" and not row.shuffles
         ]
-        if alike:
-            said.append(
-                f"Predictions hardly vary: {', '.join(alike)}. Such a training has collapsed, and "
-                f"is not chosen whatever its score: try a lower learning rate or more epochs."
+        if constant:
+            sentences.append(
+                f"Predictions hardly vary: {', '.join(constant)}. Such a training has collapsed "
+                f"and is not recommended, even with a high score: try a lower learning rate or "
+                f"more epochs."
             )
         given = [row.name for row in self.rows if row.given and row.scores]
         if given:
-            said.append(
-                f"{', '.join(given)}: these predictions come with the data set, there are none for "
-                f"new records, so they are shown and not recommended."
+            sentences.append(
+                f"{', '.join(given)}: these predictions come with the data set. There are none for "
+                f"new records, so they are shown but not recommended."
             )
         if len(self.seeds) == 1:
-            said.append(
-                "One seed does not show how much training varies: take at least three before "
-                "believing a small difference."
+            sentences.append(
+                "One seed does not show how much trainings vary: use at least three before you "
+                "trust a small difference."
             )
-        return " ".join(said)
+        return " ".join(sentences)
 
     # As tables ----------------------------------------------------------------------------------
 
@@ -260,10 +261,10 @@ class Comparison:
 
         Returns:
             pandas.DataFrame indexed by method: kind; each metric with its interval; `gap`, the
-            score minus that of the best, with its interval; p and its corrected value; trainable
-            and all parameters; seconds of one training; peak memory in bytes; seeds that
-            finished; seeds whose predictions hardly vary; whether it is recommended; and the error
-            of one that failed.
+            score minus that of the best method, with its interval; p and its corrected value;
+            number of trainable and of all parameters; seconds of one training; peak memory in
+            bytes; number of seeds that finished; number of seeds whose predictions hardly vary;
+            whether the method is recommended; and the error of a seed that failed.
         """
         rows = {}
         for row in self.rows:
@@ -295,21 +296,21 @@ class Comparison:
         return printing.text(self)
 
     def figure(self) -> tuple[Figure, str]:
-        """Draw score against cost: a matplotlib figure, and its caption."""
+        """Draw score against cost; return a matplotlib figure and its caption."""
         return writing.figure(self)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the figure, its caption, the table and the record.
+        """Write the figure, its caption, the table and all settings and results as JSON.
 
         Args:
-            folder: Made if missing; gets DATA.png, DATA.txt, DATA.csv and DATA.json.
+            folder: Folder for DATA.png, DATA.txt, DATA.csv and DATA.json; it is made if missing.
 
         Returns:
-            list of Path: the files.
+            Paths of the files, the figure first.
         """
         return writing.save(self, folder)
 
 
-def _ratio(cheap: Row, dear: Row) -> str:
-    ratio = cheap.seconds / max(dear.seconds, 1e-9)
+def _ratio(cheap: Row, expensive: Row) -> str:
+    ratio = cheap.seconds / max(expensive.seconds, 1e-9)
     return f"{ratio:.0%}" if ratio >= 0.01 else "less than 1%"

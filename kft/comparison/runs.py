@@ -41,8 +41,9 @@ class Run:
 
     Attributes:
         predictions: (N, ...) array, or for residue tasks a list of N arrays (L, K).
-        trainable, parameters: Number of trainable parameters in the last phase, and of all.
-        seconds: Wall-clock time of the training, compilation included.
+        trainable: Number of trainable parameters in the last phase.
+        parameters: Number of all parameters.
+        seconds: Wall-clock time of the training in seconds, compilation included.
         memory: Peak memory of this process during the training, in bytes.
     """
 
@@ -57,8 +58,8 @@ class Run:
 def compiled_once() -> Iterator[None]:
     """Keep compiled programs for all trainings within the `with` block, on JAX.
 
-    Each training has a new model, which JAX would compile again although it is the same program:
-    most of the time of a small comparison. The programs are kept in a temporary folder.
+    Each training has a new model, which JAX would compile again although the program is the same;
+    in a small comparison that takes most of the time. Programs are kept in a temporary folder.
     """
     if keras.backend.backend() != "jax":
         yield
@@ -69,7 +70,7 @@ def compiled_once() -> Iterator[None]:
     if jax.config.jax_compilation_cache_dir:  # the user has set a folder
         yield
         return
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    minimum = jax.config.jax_persistent_cache_min_compile_time_secs
     with tempfile.TemporaryDirectory(prefix="kft-jax-", ignore_cleanup_errors=True) as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -78,7 +79,7 @@ def compiled_once() -> Iterator[None]:
             yield
         finally:
             jax.config.update("jax_compilation_cache_dir", None)
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", minimum)
             compilation_cache.reset_cache()
 
 
@@ -88,7 +89,7 @@ class PeakMemory:
     A thread reads it every hundredth of a second; memory of an accelerator is not included.
 
     Attributes:
-        peak: Bytes.
+        peak: Peak memory in bytes.
     """
 
     def __enter__(self) -> "PeakMemory":
@@ -120,14 +121,14 @@ def _return_freed_memory() -> None:
 
 
 def fresh(backbone: keras.Model, head: keras.layers.Layer) -> Model:
-    """Make a `kft.Model` of a copy of a backbone, with all layers trainable.
+    """Make a `kft.Model` with a copy of a backbone, in which all layers are trainable.
 
     Args:
-        backbone: The pre-trained one; it is not changed.
+        backbone: The pre-trained backbone; it is not changed.
         head: A new head.
 
     Returns:
-        `kft.Model`.
+        The model.
     """
     copy = type(backbone).from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())
@@ -150,11 +151,11 @@ def train(
     """Train a copy of the backbone with a new head, and predict the test split.
 
     Args:
-        backbone: The pre-trained one; it is not changed.
+        backbone: The pre-trained backbone; it is not changed.
         head: A new head.
         data: A `kft.data.Dataset`.
         strategy: As for `kft.fit`.
-        options: Further arguments of `kft.fit`, `batch_size` among them.
+        options: Further arguments of `kft.fit`, including `batch_size`.
         max_length: As for `kft.predict`.
         callbacks: Keras callbacks.
 
@@ -180,7 +181,7 @@ def train(
     predictions = predict(done.model, data.test.inputs, options["batch_size"], max_length)
     if not all(np.isfinite(row).all() for row in predictions):
         raise FloatingPointError(
-            "predictions are NaN or infinity: the training has diverged, lower the learning rate"
+            "predictions are NaN or infinite: the training has diverged, lower the learning rate"
         )
     last = done.phases[-1]
     return Run(predictions, last.trainable, last.parameters, done.seconds, memory.peak)
@@ -248,13 +249,13 @@ def measured_step(
     """Train a copy of the backbone on one batch of median length, and measure the time.
 
     Args:
-        backbone: The pre-trained one; it is not changed.
+        backbone: The pre-trained backbone; it is not changed.
         head: A new head.
         data: A `kft.data.Dataset`.
         batch_size, max_length: As for `kft.batches`.
 
     Returns:
-        `Step`, the fastest of three; one before them compiles.
+        `Step`, the fastest of three after a first one that compiles.
     """
     model = fresh(backbone, head)
     learn_range(model, data)
@@ -268,7 +269,7 @@ def measured_step(
         for _ in range(4):
             inputs, targets, *weight = records[middle]
             started = time.perf_counter()
-            # Reading the loss waits for what the backend still computes.
+            # Reading the loss waits until the backend has computed it.
             float(model.train_on_batch(inputs, targets, weight[0] if weighted else None))
             seconds.append(time.perf_counter() - started)
     info = records.info
@@ -314,9 +315,9 @@ def _fraction_above_frontier(model: Model, phase: Phase) -> float:
     """Fraction of the backbone's weights in its first trainable stage or after it."""
     stages = getattr(model.backbone, "stages", None) or model.backbone.layers
     sizes = [sum(int(np.prod(w.shape)) for w in stage.weights) for stage in stages]
-    found = layers(model)
-    chosen = list(found) if phase.trainable_layers is None else phase.trainable_layers
-    trainable = {id(part) for path in chosen for part in sublayers_of(found[path])}
+    by_path = layers(model)
+    chosen = list(by_path) if phase.trainable_layers is None else phase.trainable_layers
+    trainable = {id(part) for path in chosen for part in sublayers_of(by_path[path])}
     parts = [{id(part) for part in sublayers_of(stage)} for stage in stages]
     first = next((i for i, part in enumerate(parts) if part & trainable), len(stages))
     return sum(sizes[first:]) / max(sum(sizes), 1)
@@ -326,11 +327,12 @@ def _fraction_above_frontier(model: Model, phase: Phase) -> float:
 
 
 class Store:
-    """A folder of runs, each in one file whose name is a digest of all that it depends on.
+    """A folder of runs, each in one file whose name is a digest of its settings.
 
     Args:
-        folder: Path, which is made; None for the cache, the folder KFT_CACHE or ~/.cache/kft.
-        about: Dict of settings that all runs depend on: numbers, strings, lists and dicts.
+        folder: Path of the folder, which is made if missing; None for the cache, the folder
+            KFT_CACHE or ~/.cache/kft.
+        about: Dict of settings that all runs have in common: numbers, strings, lists and dicts.
 
     Raises:
         ValueError: The folder cannot be written to.
@@ -360,11 +362,11 @@ class Store:
         """Read a run.
 
         Args:
-            settings: Settings of the run, beside those of all runs.
-            earlier: All settings of which an earlier version of kft made the name of the file.
+            settings: Settings of the run, in addition to those of all runs.
+            earlier: All settings from which an earlier version of kft made the name of the file.
 
         Returns:
-            `Run`, None if there is none or its file is damaged.
+            The run; None if there is none or its file is damaged.
         """
         file = self._file({**self.about, **settings})
         if earlier is not None and not file.exists():
@@ -378,22 +380,20 @@ class Store:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None  # absent or damaged: it is trained again
 
-    def put(self, found: Run, settings: dict) -> None:
+    def put(self, run: Run, settings: dict) -> None:
         """Write a run.
 
         Args:
-            found: `Run`.
-            settings: Settings of the run, beside those of all runs.
+            run: The run.
+            settings: Settings of the run, in addition to those of all runs.
         """
         names = ("trainable", "parameters", "seconds", "memory")
-        arrays: dict[str, Any] = {
-            "about": json.dumps({name: getattr(found, name) for name in names})
-        }
-        if isinstance(found.predictions, list):
-            arrays["predictions"] = np.concatenate(found.predictions)
-            arrays["ends"] = np.cumsum([len(row) for row in found.predictions])[:-1]
+        arrays: dict[str, Any] = {"about": json.dumps({name: getattr(run, name) for name in names})}
+        if isinstance(run.predictions, list):
+            arrays["predictions"] = np.concatenate(run.predictions)
+            arrays["ends"] = np.cumsum([len(row) for row in run.predictions])[:-1]
         else:
-            arrays["predictions"] = found.predictions
+            arrays["predictions"] = run.predictions
         with atomic_write(self._file({**self.about, **settings})) as stream:
             np.savez(stream, **arrays)
 
@@ -407,16 +407,16 @@ def digest_of_data(data: Dataset) -> str:
     Returns:
         Hexadecimal digest.
     """
-    found = hashlib.sha256(repr(data.value_range).encode())
+    digest = hashlib.sha256(repr(data.value_range).encode())
     for name, part in data.splits.items():
-        found.update(name.encode())
+        digest.update(name.encode())
         for column in (part.inputs, part.targets, part.groups, part.masks):
             for value in [] if column is None else column:
                 if isinstance(value, os.PathLike):  # not its name: the file may be another
                     value = np.fromfile(value, dtype="uint8")
                 array = np.asarray(value)
-                found.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
-    return found.hexdigest()
+                digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def digest_of_model(model: keras.Model) -> str:
@@ -428,5 +428,7 @@ def digest_of_model(model: keras.Model) -> str:
     Returns:
         Hexadecimal digest.
     """
-    found = json.dumps([model.get_config(), digests(model, None)], sort_keys=True, default=repr)
-    return hashlib.sha256(found.encode()).hexdigest()
+    description = json.dumps(
+        [model.get_config(), digests(model, None)], sort_keys=True, default=repr
+    )
+    return hashlib.sha256(description.encode()).hexdigest()

@@ -37,11 +37,11 @@ def evaluate(
             cut are not scored.
 
     Returns:
-        Scores: metric name -> interval, the headline metric of the task first. Only residues that
-        the split's `masks` mark are scored.
+        {metric name: interval}, the headline metric of the task first. Only residues that the
+        split's `masks` mark are scored.
 
     Raises:
-        ValueError: If the split is unknown or absent, or the head predicts another task or another
+        ValueError: The split is unknown or absent, or the head predicts another task or another
             number of classes.
 
     Example:
@@ -62,18 +62,18 @@ def evaluate(
 
 
 def _check_head(model: keras.Model, data: Dataset) -> None:
-    """Raise an error if the model's head predicts something else than the data set holds."""
+    """Raise an error if the model's head does not predict the targets of the data set."""
     head = getattr(model, "head", None)
     task, outputs = getattr(head, "task", None), getattr(head, "units", None)
     if task is None:
-        return  # a head of the user's own: errors come when its predictions are scored
+        return  # a head of the user: errors are raised when its predictions are scored
     wanted = data.task.outputs(data.train.targets, data.classes)
     if task == data.task and outputs in (None, wanted):
         return
     raise ValueError(
         f"model.head must predict {data.name}, {_described(data.task, wanted)}, received "
         f"{type(head).__name__}, which predicts {_described(task, outputs)}: "
-        f"kft.heads.for_data(data) builds the head that fits."
+        f"use a model with the head kft.heads.for_data(data)."
     )
 
 
@@ -87,10 +87,10 @@ def _marked_residues(records: Split, predictions: Any) -> tuple:
     masks = records.masks or [np.ones(n, dtype=bool) for n in lengths]
     kept = [mask[:n] for mask, n in zip(masks, lengths, strict=True)]
     targets = [row[:n][mask] for row, n, mask in zip(records.targets, lengths, kept, strict=True)]
-    found = [rows[mask] for rows, mask in zip(predictions, kept, strict=True)]
+    scored = [rows[mask] for rows, mask in zip(predictions, kept, strict=True)]
     chains = np.arange(len(lengths)) if records.groups is None else records.groups
     groups = np.repeat(chains, [mask.sum() for mask in kept])
-    return np.concatenate(targets), np.concatenate(found), groups
+    return np.concatenate(targets), np.concatenate(scored), groups
 
 
 def baseline_rows(
@@ -109,15 +109,15 @@ def baseline_rows(
             all.
 
     Returns:
-        list of Row: a baseline that fails has its error in its row.
+        A row per baseline; the row of a baseline that fails has its error.
     """
     rows, fits = [], baselines.suited(data)
     for number, (name, fit) in enumerate(fits.items(), start=1):
         if say is not None:
             say(f"baseline {number}/{len(fits)}: {name}")
         try:
-            one = fit(data)
-            predictions = one.predictions
+            fitted = fit(data)
+            predictions = fitted.predictions
             if data.task.per_residue:
                 predictions = [row[:max_length] for row in predictions]
             scores = scores_of(data, [predictions], resamples)
@@ -125,13 +125,13 @@ def baseline_rows(
             rows.append(Row(name, "baseline", error=brief(error)))
             continue
         row = Row(
-            one.name,
+            fitted.name,
             "baseline",
             scores,
-            one.parameters,
-            one.parameters,
-            one.seconds,
-            given=one.given,
+            fitted.parameters,
+            fitted.parameters,
+            fitted.seconds,
+            given=fitted.given,
             predictions=[predictions],
         )
         rows.append(row)
@@ -143,11 +143,11 @@ def scores_of(data: Dataset, predictions: Sequence, resamples: int = 2000) -> di
 
     Args:
         data: A `kft.data.Dataset`.
-        predictions: List over seeds of what `kft.predict` returns.
+        predictions: List of what `kft.predict` returns, one item per seed.
         resamples: As for `resampled`.
 
     Returns:
-        dict: metric name -> `kft.evaluation.significance.Resampled`.
+        {metric name: `kft.evaluation.significance.Resampled`}.
     """
     targets, predictions, groups = _scored(data, predictions)
     return resampled(data.task, targets, predictions, resamples, groups=groups)
@@ -161,23 +161,23 @@ def constant_seeds(data: Dataset, predictions: Sequence) -> int:
         predictions: As for `scores_of`.
 
     Returns:
-        int: see `kft.evaluation.hardly_varies`.
+        Number of seeds, see `kft.evaluation.hardly_varies`.
     """
     targets, predictions, _ = _scored(data, predictions)
     return sum(metrics.hardly_varies(targets, one) for one in predictions)
 
 
 def _scored(data: Dataset, predictions: Sequence) -> tuple:
-    """Return targets, predictions of each seed, and groups of what is scored in the test split."""
+    """Return targets, predictions of each seed, and groups of the scored test records."""
     test = data.splits["test"]
     if not data.task.per_residue:
         return test.targets, predictions, test.groups
-    found = [_marked_residues(test, one) for one in predictions]
-    targets, _, groups = found[0]
-    return targets, [one[1] for one in found], groups
+    parts = [_marked_residues(test, seed_part) for seed_part in predictions]
+    targets, _, groups = parts[0]
+    return targets, [seed_part[1] for seed_part in parts], groups
 
 
 def brief(error: Exception) -> str:
-    """Return the kind of an error and its message, on one line."""
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said if len(said) < 200 else said[:197] + '...'}"
+    """Return the type of an error and its message, on one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message if len(message) < 200 else message[:197] + '...'}"

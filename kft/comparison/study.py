@@ -72,30 +72,32 @@ def compare(
         out: Folder for trainings, table, figure and caption; None keeps the trainings in the
             cache (KFT_CACHE or ~/.cache/kft) and writes no figure.
         again: True repeats trainings that are in the folder already.
-        confidence, resamples: Of the intervals, see `kft.evaluation.significance`.
+        confidence, resamples: Confidence of the intervals and number of resamples, see
+            `kft.evaluation.significance`.
         verbose: False prints nothing.
 
     Returns:
-        Comparison: `print` shows it. A strategy that fails has its error there; the others run on.
+        The results, which `print` shows. If a strategy fails, the others are run all the same, and
+        its error is in the results.
 
     Raises:
-        ValueError: If a strategy is unknown, or there are no seeds, test split or scores.
+        ValueError: A strategy is unknown, or there are no seeds, test split or scores.
 
     Example:
         `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
     """
-    methods, each = _methods(strategies, epochs, controls), _seeds(seeds)
+    methods, seed_list = _methods(strategies, epochs, controls), _seeds(seeds)
     data = load(data) if isinstance(data, str) else data
     _check(data, batch_size, confidence, resamples)
     study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
     study.open(out, again)
-    rows = study.rows(methods, each, resamples)
+    rows = study.rows(methods, seed_list, resamples)
     about = study.store.about | {"strategies": {m.name: repr(m.strategy) for m in methods}}
-    found = Comparison(
-        data.name, len(data.splits["test"]), tuple(rows), tuple(each), confidence, about
+    comparison = Comparison(
+        data.name, len(data.splits["test"]), tuple(rows), tuple(seed_list), confidence, about
     )
-    study.show(found, out)
-    return found
+    study.show(comparison, out)
+    return comparison
 
 
 @dataclass(frozen=True)
@@ -111,39 +113,46 @@ def _methods(chosen: Any, epochs: int | None, controls: bool) -> list[_Method]:
     if chosen is None:
         chosen = [name for name in strategies.names() if name != "from_scratch"]
     if isinstance(chosen, str):
-        raise ValueError(f"strategies must be a list or a dict, received {chosen!r}.")
+        raise ValueError(
+            f"strategies must be a list or a dict, received {chosen!r}: write [{chosen!r}]."
+        )
     named = dict(chosen) if isinstance(chosen, dict) else {}
-    for one in [] if named else chosen:
-        name = one if isinstance(one, str) else _name(one)
+    for strategy_or_name in [] if named else chosen:
+        name = strategy_or_name if isinstance(strategy_or_name, str) else _name(strategy_or_name)
         if name in named:
             raise ValueError(f"strategies names {name!r} twice: give a dict {{name: strategy}}.")
-        named[name] = one
+        named[name] = strategy_or_name
     if not named:
         raise ValueError("strategies is empty: name at least one of kft.strategies.names().")
-    found = []
-    for name, one in named.items():
-        strategy = strategies.get(one) if isinstance(one, str) else one
+    methods = []
+    for name, strategy_or_name in named.items():
+        strategy = (
+            strategies.get(strategy_or_name)
+            if isinstance(strategy_or_name, str)
+            else strategy_or_name
+        )
         if strategy is not None:
             strategies.check_strategy(strategy)
         if strategy is None or isinstance(strategy, strategies.AsMarked):
             raise ValueError(
-                "strategies must choose what learns, received one that trains what is marked: each "
-                "training of a comparison starts from a copy in which all is trainable."
+                "strategies must choose the trainable layers, received one that trains the layers "
+                "that are marked: each training of a comparison starts from a copy in which all "
+                "layers are trainable."
             )
         scratch = isinstance(strategy, strategies.FromScratch)
-        found.append(_Method(name, "control" if scratch else "strategy", strategy))
-    if controls and all(method.kind == "strategy" for method in found):
-        found.append(_Method("from_scratch", "control", strategies.get("from_scratch")))
+        methods.append(_Method(name, "control" if scratch else "strategy", strategy))
+    if controls and all(method.kind == "strategy" for method in methods):
+        methods.append(_Method("from_scratch", "control", strategies.get("from_scratch")))
     if controls:
-        first = next((method for method in found if method.kind == "strategy"), found[0])
-        found.append(_Method(f"{first.name}, shuffled labels", "control", first.strategy, True))
+        first = next((method for method in methods if method.kind == "strategy"), methods[0])
+        methods.append(_Method(f"{first.name}, shuffled labels", "control", first.strategy, True))
     if epochs is not None:
         if not (isinstance(epochs, int) and epochs > 0):
             raise ValueError(f"epochs must be an integer above 0, received {epochs!r}.")
-        for i, method in enumerate(found):
+        for i, method in enumerate(methods):
             if hasattr(method.strategy, "epochs"):
-                found[i] = replace(method, strategy=replace(method.strategy, epochs=epochs))
-    return found
+                methods[i] = replace(method, strategy=replace(method.strategy, epochs=epochs))
+    return methods
 
 
 def _name(strategy: Any) -> str:
@@ -151,24 +160,26 @@ def _name(strategy: Any) -> str:
     name = strategies.name_of(strategy)
     if name not in strategies.names():
         return name
-    plain = strategies.get(name)
+    default = strategies.get(name)
     values = {f.name: getattr(strategy, f.name) for f in fields(strategy)}
-    own = {option: value for option, value in values.items() if value != getattr(plain, option)}
-    options = ", ".join(f"{option}={value!r}" for option, value in own.items())
+    changed = {
+        option: value for option, value in values.items() if value != getattr(default, option)
+    }
+    options = ", ".join(f"{option}={value!r}" for option, value in changed.items())
     return f"{name}({options})" if options else name
 
 
 def _seeds(seeds: Any) -> list[int]:
     try:
         listed = range(seeds) if isinstance(seeds, int | np.integer) else seeds
-        found = [operator.index(seed) for seed in listed]
+        integers = [operator.index(seed) for seed in listed]
     except TypeError:
-        found = []
-    if not found or len(set(found)) < len(found):
+        integers = []
+    if not integers or len(set(integers)) < len(integers):
         raise ValueError(
             f"seeds must be a number above 0 or a list of different integers, received {seeds!r}."
         )
-    return found
+    return integers
 
 
 def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) -> None:
@@ -176,7 +187,7 @@ def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) ->
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to compare on: split it first.")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, received {confidence!r}.")
+        raise ValueError(f"confidence must be between 0 and 1, received {confidence!r}.")
     for name, value in (("batch_size", batch_size), ("resamples", resamples)):
         if not (isinstance(value, int | np.integer) and value > 0):
             raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
@@ -241,7 +252,7 @@ class _Study:
         return rows
 
     def expect(self, methods: Sequence[_Method], seeds: Sequence[int]) -> None:
-        """Print what is to be done, what is there already, and how long the rest will take."""
+        """Print the number of trainings, of those that are kept, and the expected time."""
         count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
         self.log.say(
             f"{self.data.name}: {len(methods)} methods from {count} each, and baselines; "
@@ -265,7 +276,7 @@ class _Study:
         try:
             head = self.make_head(self.data)
             step = measured_step(self.backbone, head, self.data, self.batch_size, self.max_length)
-        except Exception as error:  # a strategy may do what a step of all weights cannot
+        except Exception as error:  # strategies may work where a step of all weights fails
             self.log.say(f"No estimate of time and memory: {brief(error)}")
             return
         for method in methods:
@@ -273,13 +284,15 @@ class _Study:
                 copy = method.strategy.prepare(fresh(self.backbone, self.make_head(self.data)))
                 phases = method.strategy.phases(copy)
                 self.expected[method.name] = expected_seconds(step, copy, phases)
-            except Exception:  # it is reported when its turn comes
+            except Exception:  # the error is reported when the strategy is run
                 self.expected[method.name] = 0.0
-        rest = sum(self.expected[m.name] for m in methods for s in seeds if (m.name, s) not in kept)
+        remaining = sum(
+            self.expected[m.name] for m in methods for s in seeds if (m.name, s) not in kept
+        )
         self.log.say(
-            f"One step of training all weights takes {step.seconds:.2f} s, and with it the "
-            f"process {step.memory / 2**30:.1f} GB: all trainings together should take about "
-            f"{duration(rest)}, without compilation, and hardly more memory than that."
+            f"One step of training all weights takes {step.seconds:.2f} s, and the process uses "
+            f"{step.memory / 2**30:.1f} GB of memory. All trainings together should take about "
+            f"{duration(remaining)} without compilation, and little more memory."
         )
 
     def _say_marks(self) -> None:
@@ -287,31 +300,31 @@ class _Study:
         if frozen:
             self.log.say(
                 f"{frozen} of {len(weights(self.backbone))} weights of the backbone are frozen by "
-                f"hand: this has no effect here, each strategy marks a copy itself."
+                f"hand: this has no effect here, since each strategy sets `trainable` in a copy."
             )
 
     def _say_cuts(self) -> None:
-        most = self.max_length
+        longest = self.max_length
         info = encoder_info(getattr(self.backbone, "encode", None), self.data.train.inputs)
-        if most is None or not info.input_kind.has_length:
+        if longest is None or not info.input_kind.has_length:
             return
         counts = [
-            f"{sum(len(x) > most for x in part.inputs):,} of {len(part):,} {name}"
+            f"{sum(len(x) > longest for x in part.inputs):,} of {len(part):,} {name}"
             for name, part in self.data.splits.items()
         ]
-        self.log.say(f"Of {', '.join(counts)} inputs only the first {most} residues are used.")
+        self.log.say(f"Of {', '.join(counts)} inputs only the first {longest} residues are used.")
 
     def trained(
         self, methods: Sequence[_Method], seeds: Sequence[int], resamples: int
     ) -> list[Row]:
-        """Return a row for each strategy and control; all of one seed run before the next seed."""
+        """Return a row for each strategy and control; a seed is run for all before the next one."""
         runs: dict[str, list[Run]] = {method.name: [] for method in methods}
         errors: dict[str, str] = {}
         plan = [(method, seed) for seed in seeds for method in methods]
         width = max(len(method.name) for method in methods)
         for number, (method, seed) in enumerate(plan, start=1):
             if method.name in errors and not runs[method.name]:
-                continue  # what failed at once fails again, and may take an hour to do so
+                continue  # a method that failed at its first seed would fail again
             label = f"[{number:>2}/{len(plan)}] {method.name:<{width}} seed {seed}"
             try:
                 run = self._run(method, seed, label)
@@ -355,16 +368,16 @@ class _Study:
             )
         return run
 
-    def show(self, found: Comparison, out: Path | str | None) -> None:
+    def show(self, comparison: Comparison, out: Path | str | None) -> None:
         """Print the comparison, and write its files if there is a folder."""
         self.log.say("")
-        self.log.show(found.table())
-        self.log.say(f"{found.null_hypothesis}\n\n{found.recommendation}")
+        self.log.show(comparison.table())
+        self.log.say(f"{comparison.null_hypothesis}\n\n{comparison.recommendation}")
         if out is not None:
-            picture, *_ = found.save(out)
+            picture, *_ = comparison.save(out)
             self.log.say(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
             self.log.say(
-                f"Written: {picture}, its caption, the table and the record next to it.",
+                f"Written: {picture}, and next to it the caption, the table and a JSON file.",
                 soft_wrap=True,
             )
 
@@ -391,15 +404,15 @@ def _row(data: Dataset, method: _Method, runs: list[Run], error: str | None, res
 
 
 def _described(head: keras.Layer) -> dict[str, Any]:
-    """The configuration of a head, without the module of one of kft's."""
-    found = keras.saving.serialize_keras_object(head)
-    if str(found.get("registered_name")).startswith("kft>"):
-        found.pop("module")
-    return found
+    """The configuration of a head, without the module if it is a head of kft."""
+    config = keras.saving.serialize_keras_object(head)
+    if str(config.get("registered_name")).startswith("kft>"):
+        config.pop("module")
+    return config
 
 
 def _key(method: _Method, seed: int) -> dict[str, Any]:
-    """The settings of one training, for `Store`. They name no module of kft, which may move."""
+    """The settings of one training, for `Store`, without names of kft's modules, which may move."""
     return {"strategy": _identity(method.strategy), "seed": seed, "shuffles": method.shuffles}
 
 

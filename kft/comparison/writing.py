@@ -19,79 +19,81 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figure(found: Any) -> tuple[Figure, str]:
+def figure(comparison: Any) -> tuple[Figure, str]:
     """Draw score against cost.
 
     Args:
-        found: A `kft.comparison.Comparison`.
+        comparison: A `kft.comparison.Comparison`.
 
     Returns:
-        tuple: a matplotlib figure, and its caption.
+        A matplotlib figure, and its caption.
     """
     nothing = Interval(math.nan, math.nan, math.nan)
     points = [
-        Point(row.name, row.kind, row.seconds, found.interval(row), found.score(row).seeds)
+        Point(
+            row.name, row.kind, row.seconds, comparison.interval(row), comparison.score(row).seeds
+        )
         if row.scores
         else Point(row.name, row.kind, row.seconds, nothing, [])
-        for row in found.rows
+        for row in comparison.rows
     ]
-    best = found.best
-    made = (
-        f"Strategies were trained on the same splits from {seeds(found.seeds)}; intervals are "
+    best = comparison.best
+    remark = (
+        f"Strategies were trained on the same splits from {seeds(comparison.seeds)}; intervals are "
         f"over resampled test records and seeds."
     )
     return plot_comparison(
         points,
-        found.metric,
-        found.data,
-        found.records,
-        best and found.recommended.name,
+        comparison.metric,
+        comparison.data,
+        comparison.records,
+        best and comparison.recommended.name,
         best and best.name,
-        best and found.score(best).error,
-        found.confidence,
-        made,
-        [row.name for row in found.rows if row.collapsed and row.kind != "baseline"],
-        found.no_gain or "",
+        best and comparison.score(best).error,
+        comparison.confidence,
+        remark,
+        [row.name for row in comparison.rows if row.collapsed and row.kind != "baseline"],
+        comparison.no_gain or "",
     )
 
 
-def record(found: Any) -> dict[str, Any]:
-    """Return everything that is known of a comparison, as JSON can hold it.
+def record(comparison: Any) -> dict[str, Any]:
+    """Return settings, results and scores of each seed, as a dict for JSON.
 
     Args:
-        found: A `kft.comparison.Comparison`.
+        comparison: A `kft.comparison.Comparison`.
     """
     return {
-        "data": found.data,
-        "records": found.records,
-        "seeds": list(found.seeds),
-        **found.about,
-        "null hypothesis": found.null_hypothesis,
-        "recommendation": found.recommendation,
-        "rows": json.loads(found.to_frame().to_json(orient="index")),
+        "data": comparison.data,
+        "records": comparison.records,
+        "seeds": list(comparison.seeds),
+        **comparison.about,
+        "null hypothesis": comparison.null_hypothesis,
+        "recommendation": comparison.recommendation,
+        "rows": json.loads(comparison.to_frame().to_json(orient="index")),
         "each seed": {
             row.name: {
                 name: [None if np.isnan(x) else round(float(x), 6) for x in scores.seeds]
                 for name, scores in row.scores.items()
             }
-            for row in found.rows
+            for row in comparison.rows
         },
     }
 
 
-def save(found: Any, folder: str | Path) -> list[Path]:
-    """Write the figure, its caption, the table and the record of a comparison.
+def save(comparison: Any, folder: str | Path) -> list[Path]:
+    """Write the figure, its caption, the table and the JSON file of a comparison.
 
     Args:
-        found: A `kft.comparison.Comparison`.
-        folder: Made if missing; gets DATA.png, DATA.txt, DATA.csv and DATA.json.
+        comparison: A `kft.comparison.Comparison`.
+        folder: Folder for DATA.png, DATA.txt, DATA.csv and DATA.json; it is made if missing.
 
     Returns:
-        list of Path: the files.
+        Paths of the files, the figure first.
     """
-    name = re.sub(r"[^\w.-]+", "_", found.data).strip(".") or "data"
-    picture = save_figure(*figure(found), Path(folder) / f"{name}.png")
+    name = re.sub(r"[^\w.-]+", "_", comparison.data).strip(".") or "data"
+    picture = save_figure(*figure(comparison), Path(folder) / f"{name}.png")
     caption, table, text = (picture.with_suffix(end) for end in (".txt", ".csv", ".json"))
-    found.to_frame().to_csv(table, index_label="method", float_format="%.6g")
-    text.write_text(json.dumps(record(found), indent=2, default=str) + "\n")
+    comparison.to_frame().to_csv(table, index_label="method", float_format="%.6g")
+    text.write_text(json.dumps(record(comparison), indent=2, default=str) + "\n")
     return [picture, caption, table, text]

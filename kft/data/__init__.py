@@ -41,7 +41,7 @@ __all__ = [
     "unregister",
 ]
 
-_LOADERS: dict[str, Callable[..., Dataset]] = {
+_OWN: dict[str, Callable[..., Dataset]] = {
     "amp": load_amp,
     "chains": load_chains,
     "digits": load_digits,
@@ -49,5 +49,5 @@ _LOADERS: dict[str, Callable[..., Dataset]] = {
     "gravitational_waves": load_gravitational_waves,
     "secondary_structure": load_secondary_structure,
 }
-for _name, _loader in _LOADERS.items():
+for _name, _loader in _OWN.items():
     register(_name)(_loader)

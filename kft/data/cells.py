@@ -22,14 +22,11 @@ class Table:
     """The cells of a file, each with the line it is on.
 
     Args:
-        path: See `read_csv`.
-        sep: See `read_csv`.
-        missing: See `read_csv`.
-        decimal: See `read_csv`.
+        path, sep, missing, decimal: As for `kft.data.read_csv`.
 
     Attributes:
         notes: List of sentences, to which readers of columns add what they changed.
-        stops: Positions of records whose sequence lost a stop.
+        stops: Positions of records from whose sequence a stop was removed.
     """
 
     def __init__(
@@ -42,7 +39,7 @@ class Table:
         self.path = checked_path(path)
         self.missing, self.decimal = _checked_missing(missing), decimal
         if decimal not in (None, ".", ","):
-            raise ValueError(f"`decimal` must be '.', ',' or None; got {decimal!r}.")
+            raise ValueError(f"`decimal` must be '.', ',' or None; received {decimal!r}.")
         self.notes: list[str] = []
         self.stops: set[int] = set()
         content = self.path.read_bytes()
@@ -84,7 +81,7 @@ class Table:
             ]
             for name in dict.fromkeys(columns.values())
         }
-        lacking = {name: found for name, found in lacking.items() if found}
+        lacking = {name: rows for name, rows in lacking.items() if rows}
         if not lacking:
             return
         if not dropna:
@@ -92,7 +89,7 @@ class Table:
         dropped = set().union(*lacking.values())
         if len(dropped) == len(self.rows):
             raise ValueError(f"{self.path}: every line has a missing cell; `dropna` leaves none.")
-        counts = ", ".join(f"{name!r} {len(found):,}" for name, found in lacking.items())
+        counts = ", ".join(f"{name!r} {len(rows):,}" for name, rows in lacking.items())
         self.notes.append(
             f"{len(dropped):,} of {len(self.rows):,} lines with a missing cell were left out "
             f"(column {counts})."
@@ -112,7 +109,7 @@ class Table:
         )
 
     def fail(self, rows: int | Sequence[int], problem: str) -> NoReturn:
-        """Raise an error that names the lines of records; the first one begins the message."""
+        """Raise an error that names the lines of records, the first line at its beginning."""
         rows = [rows] if isinstance(rows, int) else rows
         also = f" (and {self._places(rows[1:])} likewise)" * (len(rows) > 1)
         raise ValueError(f"{self.path}, line {self.lines[rows[0]]}: {problem}{also}.")
@@ -120,8 +117,8 @@ class Table:
     def _check_name(self, name: Any, argument: str) -> None:
         if not isinstance(name, str):
             raise TypeError(
-                f"`{argument}` must be the name of a column, got {name!r}; columns of {self.path} "
-                f"are {', '.join(self.header)}."
+                f"`{argument}` must be the name of a column, received {name!r}; columns of "
+                f"{self.path} are {', '.join(self.header)}."
             )
         if self.header.count(name) != 1:
             problem = "twice" if name in self.header else "not"
@@ -147,10 +144,10 @@ class Table:
                 f"column {other!r}, {self._places(found)}" for other, found in lacking.items()
             )
             more = f" ({total:,} cells are missing: {where})"
-        said = f"set missing=() if {cell!r} is a value, " if cell and self.missing is None else ""
+        remedy = f"set missing=() if {cell!r} is a value, " if cell and self.missing is None else ""
         raise ValueError(
             f"{self.path}, line {self.lines[i]}: column {name!r} is {cell!r}, a missing value"
-            f"{more}; fill them, {said}or dropna=True to leave such lines out."
+            f"{more}; fill them, {remedy}or dropna=True to leave such lines out."
         )
 
     def _places(self, rows: Sequence[int]) -> str:
@@ -200,14 +197,14 @@ class Table:
 
 
 def _checked_missing(missing: Any) -> tuple[str, ...] | None:
-    """Return the words as a tuple, also a single one; None stays None."""
+    """Return a tuple of words, also for a single one; None stays None."""
     if missing is None:
         return None
     words = tuple(missing) if isinstance(missing, list | tuple | set) else (missing,)
     for word in words:
         if not isinstance(word, str):
             raise TypeError(
-                f"`missing` must hold words as the file has them, such as ('NA', '-999'); got "
+                f"`missing` must hold words as the file has them, such as ('NA', '-999'); received "
                 f"{word!r}."
             )
     return tuple(word.strip() for word in words)

@@ -1,7 +1,7 @@
-"""What the cells of a column are: numbers, classes, or one of these for each residue.
+"""Columns of a table: their task, and their targets as numbers, classes, or these per residue.
 
-The readers take a `kft.data.cells.Table`, to name the line that is wrong and to note what they
-changed; `words` are the cells of the column, one per record.
+The readers take a `kft.data.cells.Table`, which names the line of an error and collects notes on
+what they changed, and `cells`, the cells of the column, one per record.
 """
 
 from __future__ import annotations
@@ -24,79 +24,79 @@ INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 TRUTHS = {"true", "false", "yes", "no"}
 
 
-def decimal_of(table: Table, words: Sequence[str]) -> str:
-    """Return the decimal sign of a column: the given one; a comma if semicolons separate cells."""
+def decimal_of(table: Table, cells: Sequence[str]) -> str:
+    """Return the decimal sign: the given one, else a comma if semicolons separate the columns."""
     if table.decimal is not None:
         return table.decimal
-    if table.sep != ";" or any(NUMBER.fullmatch(word) and "." in word for word in words):
+    if table.sep != ";" or any(NUMBER.fullmatch(cell) and "." in cell for cell in cells):
         return "."
-    commas = [word for word in words if "," in word and number(word, ",") is not None]
-    return "," if 2 * len(commas) > len([word for word in words if "," in word]) else "."
+    commas = [cell for cell in cells if "," in cell and number(cell, ",") is not None]
+    return "," if 2 * len(commas) > len([cell for cell in cells if "," in cell]) else "."
 
 
 # The task ---------------------------------------------------------------------------------------
 
 
 def task_of(
-    table: Table, target: str, words: Sequence[str], sequences: Sequence[str] | None = None
+    table: Table, target: str, cells: Sequence[str], sequences: Sequence[str] | None = None
 ) -> Task:
     """Find the task from the cells of a column.
 
     Args:
         table: The `Table`.
         target: Name of the column.
-        words: Its cells.
-        sequences: For proteins, to recognise targets of residues.
+        cells: Cells of the column.
+        sequences: Sequences of the records, for proteins, to recognise targets of residues.
 
     Returns:
-        Task: "regression" if all cells are numbers, a task of residues if each cell has one entry
-        per residue, else "classification".
+        "regression" if all cells are numbers, a task of residues if each cell has one entry per
+        residue, else "classification".
 
     Raises:
-        ValueError: If the cells look like neither numbers nor classes.
+        ValueError: The cells look like neither numbers nor classes.
     """
-    rows = [_entries(word) for word in words]
-    task = None if sequences is None else _residue_task(table, target, words, rows, sequences)
+    rows = [_entries(cell) for cell in cells]
+    task = None if sequences is None else _residue_task(table, target, cells, rows, sequences)
     if task is not None:
         return task
-    decimal = decimal_of(table, words)
-    numeric = [number(w, decimal) is not None or bool(INFINITE.fullmatch(w)) for w in words]
+    decimal = decimal_of(table, cells)
+    numeric = [number(w, decimal) is not None or bool(INFINITE.fullmatch(w)) for w in cells]
     if all(numeric):
         return Task.REGRESSION
-    odd = spellings(words)
+    misspelled = spellings(cells)
     if any(numeric):
         wrong = [i for i, is_number in enumerate(numeric) if not is_number]
-        remedy = odd.get(
-            words[wrong[0]],
+        remedy = misspelled.get(
+            cells[wrong[0]],
             "correct it (decimals take a point), name it in `missing` if it marks a missing value",
         )
         table.fail(
             wrong,
-            f"column {target!r} is {words[wrong[0]]!r}, while other lines hold numbers; {remedy}, "
-            "or say task='classification' if they are names of classes",
+            f"column {target!r} is {cells[wrong[0]]!r}, but other lines hold numbers; {remedy}, "
+            "or set task='classification' if they are names of classes",
         )
-    _refuse_other_spellings(table, target, words, odd)
-    if sequences is not None and 2 * sum(_are_numbers(table, row) for row in rows) > len(words):
-        _rows(table, target, words, sequences, "numbers", _entries)  # too many or too few
-    distinct = len(set(words))
-    if distinct > max(10, len(words) / 2):
+    _refuse_other_spellings(table, target, cells, misspelled)
+    if sequences is not None and 2 * sum(_are_numbers(table, row) for row in rows) > len(cells):
+        _rows(table, target, cells, sequences, "numbers", _entries)  # too many or too few
+    distinct = len(set(cells))
+    if distinct > max(10, len(cells) / 2):
         raise ValueError(
             f"{table.path}: column {target!r} holds {distinct:,} different words in "
-            f"{len(words):,} lines, such as {words[0]!r}, too many to be classes; name another "
-            "column as `target`, or say task='classification' if they are."
+            f"{len(cells):,} lines, such as {cells[0]!r}, too many to be classes; name another "
+            "column as `target`, or set task='classification' if they are classes."
         )
     return Task.CLASSIFICATION
 
 
 def _refuse_other_spellings(
-    table: Table, target: str, words: Sequence[str], odd: Mapping[str, str]
+    table: Table, target: str, cells: Sequence[str], misspelled: Mapping[str, str]
 ) -> None:
     """Raise an error if most cells look like numbers in another spelling, not like classes."""
-    if 2 * len(odd) > len(set(words)):
-        wrong = [i for i, word in enumerate(words) if word in odd]
+    if 2 * len(misspelled) > len(set(cells)):
+        wrong = [i for i, cell in enumerate(cells) if cell in misspelled]
         table.fail(
             wrong,
-            f"column {target!r} is {words[wrong[0]]!r}, {odd[words[wrong[0]]]}; or say "
+            f"column {target!r} is {cells[wrong[0]]!r}, {misspelled[cells[wrong[0]]]}; or set "
             "task='classification' if such cells are names of classes",
         )
 
@@ -104,7 +104,7 @@ def _refuse_other_spellings(
 def _residue_task(
     table: Table,
     target: str,
-    words: Sequence[str],
+    cells: Sequence[str],
     rows: Sequence[Sequence[str]],
     sequences: Sequence[str],
 ) -> Task | None:
@@ -116,20 +116,20 @@ def _residue_task(
     numbers = [
         right and _are_numbers(table, row) for row, right in zip(rows, fit(rows), strict=True)
     ]
-    if 2 * sum(numbers) > len(words):
+    if 2 * sum(numbers) > len(cells):
         table.notes.append(
-            f"Column {target!r} has a number for each residue, read as residue_regression; say "
+            f"Column {target!r} has a number for each residue, read as residue_regression; set "
             "task='residue_classification' if the numbers name classes."
         )
         return Task.RESIDUE_REGRESSION
-    # Words as long as their proteins are no names if there are many lengths or words, or few
-    # letters.
-    lengths, letters = {len(word) for word in words}, set("".join(words))
-    many = (len(words) > 2 and len(lengths) > 1) or len(set(words)) > max(10, len(words) / 2)
+    # Cells as long as their proteins are not names of classes if they have several lengths, if many
+    # of them differ, or if they have few letters.
+    lengths, letters = {len(word) for word in cells}, set("".join(cells))
+    many = (len(cells) > 2 and len(lengths) > 1) or len(set(cells)) > max(10, len(cells) / 2)
     many = many or (min(lengths) >= 10 and len(letters) <= 8)
-    if many and all(fit(words)) and not any(map(str.isdigit, letters)):
+    if many and all(fit(cells)) and not any(map(str.isdigit, letters)):
         table.notes.append(
-            f"Column {target!r} has one letter per residue, read as residue_classification; say "
+            f"Column {target!r} has one letter per residue, read as residue_classification; set "
             "task='classification' if each cell is the name of one class."
         )
         return Task.RESIDUE_CLASSIFICATION
@@ -137,61 +137,63 @@ def _residue_task(
 
 
 def _fits(table: Table, i: int, row: Sequence[str], sequence: str) -> bool:
-    """Return whether there is one entry per residue, or one more for a stop that was left out."""
+    """Return whether there is one entry per residue, or one more for a stop that was removed."""
     return len(row) - len(sequence) in ((0, 1) if i in table.stops else (0,))
 
 
 def _are_numbers(table: Table, row: Sequence[str]) -> bool:
     """Return whether the entries of a cell are several numbers, some of them perhaps missing."""
     decimal = decimal_of(table, row)
-    found = [number(entry, decimal) is not None for entry in row]
-    pairs = zip(found, row, strict=True)
-    return sum(found) > 1 and all(is_it or _is_missing(table, entry) for is_it, entry in pairs)
+    are_numbers = [number(entry, decimal) is not None for entry in row]
+    pairs = zip(are_numbers, row, strict=True)
+    return sum(are_numbers) > 1 and all(
+        is_it or _is_missing(table, entry) for is_it, entry in pairs
+    )
 
 
 def _is_missing(table: Table, entry: str) -> bool:
     return entry == "None" or table.is_missing(entry)
 
 
-def _entries(word: str) -> list[str]:
+def _entries(cell: str) -> list[str]:
     """Return the entries of a cell, separated by spaces, or in brackets by commas: [1, 2]."""
-    inside = re.fullmatch(r"[\[({](.*)[\])}]", word, re.DOTALL)
-    if inside or re.search(r"\s", word):
-        # "0,1 0,2" has decimal commas, "0.1, 0.2" and "0.1,0.2" have none
-        text = (inside[1] if inside else word).strip()
+    inside = re.fullmatch(r"[\[({](.*)[\])}]", cell, re.DOTALL)
+    if inside or re.search(r"\s", cell):
+        # "0,1 0,2" has decimal commas, "0.1, 0.2" and "0.1,0.2" do not
+        text = (inside[1] if inside else cell).strip()
         sign = r"\s+" if re.search(r"\s", text) else r"[,;]"
         return [entry.strip(",;") for entry in re.split(sign, text) if entry.strip(",;")]
-    return word.split(";") if ";" in word else word.split(",")
+    return cell.split(";") if ";" in cell else cell.split(",")
 
 
 # The targets ------------------------------------------------------------------------------------
 
 
 def read_numbers(
-    table: Table, target: str, words: Sequence[str], sequences: Sequence[str]
+    table: Table, target: str, cells: Sequence[str], sequences: Sequence[str]
 ) -> tuple[np.ndarray, None]:
-    """Return the targets as float64 (records,), and None for classes."""
-    decimal = decimal_of(table, words)
-    numbers: list[Any] = [number(word, decimal) for word in words]
+    """Return the targets as float64 (records,), and None, since there are no classes."""
+    decimal = decimal_of(table, cells)
+    numbers: list[Any] = [number(cell, decimal) for cell in cells]
     wrong = [i for i, x in enumerate(numbers) if x is None or not math.isfinite(x)]
     if wrong:
-        word = words[wrong[0]]
-        remedy = spellings(words).get(word)
+        cell = cells[wrong[0]]
+        remedy = spellings(cells).get(cell)
         table.fail(
             wrong,
-            f"column {target!r} is {word!r}, not a finite number" + f": {remedy}" * bool(remedy),
+            f"column {target!r} is {cell!r}, not a finite number" + f": {remedy}" * bool(remedy),
         )
-    _note_decimals(table, target, words, decimal)
+    _note_decimals(table, target, cells, decimal)
     _note_marks(table, target, numbers, "lines")
     return np.array(numbers), None
 
 
-def _note_decimals(table: Table, target: str, words: Iterable[str], decimal: str) -> None:
-    commas = [word for word in words if decimal in word]
+def _note_decimals(table: Table, target: str, cells: Iterable[str], decimal: str) -> None:
+    commas = [cell for cell in cells if decimal in cell]
     if decimal != "." and commas:
         table.notes.append(
             f"Column {target!r} has decimal commas, read as points ({len(commas):,} numbers; "
-            f"{commas[0]!r} is {number(commas[0], decimal):g}); say decimal='.' if they are none."
+            f"{commas[0]!r} is {number(commas[0], decimal):g}); set decimal='.' if they are not."
         )
 
 
@@ -199,45 +201,45 @@ def _note_marks(table: Table, target: str, numbers: Sequence[Any], where: str) -
     for mark, count in marks(numbers).items():
         table.notes.append(
             f"{mark:g} is in {count:,} of {len(numbers):,} {where} of column {target!r} and "
-            "looks like a mark of missing values; it is read as a number. Set "
-            f"missing=('{mark:g}',), and dropna=True to leave these lines out, if it is one."
+            "looks like a mark of missing values; it is read as a number. If it is a mark, set "
+            f"missing=('{mark:g}',), and dropna=True to leave these lines out."
         )
 
 
 def read_classes(
-    table: Table, target: str, words: Sequence[str], sequences: Sequence[str]
+    table: Table, target: str, cells: Sequence[str], sequences: Sequence[str]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the targets as int32 (records,), and the sorted classes."""
-    words = _one_spelling(table, target, words)
-    numeric = all(number(word) is not None for word in words)
-    classes = tuple(sorted(set(words), key=Decimal if numeric else None))
+    cells = _one_spelling(table, target, cells)
+    numeric = all(number(word) is not None for word in cells)
+    classes = tuple(sorted(set(cells), key=Decimal if numeric else None))
     if len(classes) < 2:
         raise ValueError(
             f"`target` column {target!r} of {table.path} holds only {classes[0]!r}; a "
             "classification needs at least two classes."
         )
     if numeric:
-        _note_marks(table, target, [number(word) for word in words], "lines")
+        _note_marks(table, target, [number(word) for word in cells], "lines")
     note_alike(table, target, classes, "classes")
     position = {name: i for i, name in enumerate(classes)}
-    return np.array([position[word] for word in words], dtype=np.int32), classes
+    return np.array([position[word] for word in cells], dtype=np.int32), classes
 
 
-def _one_spelling(table: Table, target: str, words: Sequence[str]) -> list[str]:
+def _one_spelling(table: Table, target: str, cells: Sequence[str]) -> list[str]:
     """Give True, TRUE and true one spelling, and 1 and 1.0; note how many were changed."""
-    counts = Counter(words)
-    numeric = all(number(word) is not None for word in counts)
+    counts = Counter(cells)
+    numeric = all(number(cell) is not None for cell in counts)
     kinds: dict[Any, list[str]] = {}
 
     # The most frequent first, then True before TRUE and 1 before 1.0.
-    def rank(word: str) -> tuple[int, bool, int, str]:
-        return -counts[word], word != word.capitalize(), len(word), word
+    def rank(cell: str) -> tuple[int, bool, int, str]:
+        return -counts[cell], cell != cell.capitalize(), len(cell), cell
 
-    for word in sorted(counts, key=rank):
-        truth = word.lower() if word.lower() in TRUTHS else word
-        kinds.setdefault(Decimal(word) if numeric else truth, []).append(word)
-    chosen = {word: kind[0] for kind in kinds.values() for word in kind}
-    changed = sum(word != chosen[word] for word in words)
+    for cell in sorted(counts, key=rank):
+        truth = cell.lower() if cell.lower() in TRUTHS else cell
+        kinds.setdefault(Decimal(cell) if numeric else truth, []).append(cell)
+    chosen = {cell: kind[0] for kind in kinds.values() for cell in kind}
+    changed = sum(cell != chosen[cell] for cell in cells)
     if changed:
         several = [kind for kind in kinds.values() if len(kind) > 1]
         table.notes.append(
@@ -245,11 +247,11 @@ def _one_spelling(table: Table, target: str, words: Sequence[str]) -> list[str]:
             + "; ".join(f"{', '.join(kind[1:])} is {kind[0]}" for kind in several)
             + "."
         )
-    return [chosen[word] for word in words]
+    return [chosen[cell] for cell in cells]
 
 
 def note_alike(table: Table, column: str, names: Iterable[str], what: str) -> None:
-    """Note names that differ only in case: they may have been meant as one."""
+    """Note names that differ only in case, which may be meant as one name."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(name.casefold(), []).append(name)
@@ -257,7 +259,8 @@ def note_alike(table: Table, column: str, names: Iterable[str], what: str) -> No
     if alike:
         table.notes.append(
             f"{len(alike):,} {what} of column {column!r} are spelled in several ways, such as "
-            f"{' and '.join(map(repr, alike[0]))}, and were kept apart; make them one if they are."
+            f"{' and '.join(map(repr, alike[0]))}, and are kept apart; if they mean the same, give "
+            "them one spelling."
         )
 
 
@@ -265,13 +268,13 @@ def note_alike(table: Table, column: str, names: Iterable[str], what: str) -> No
 
 
 def read_residue_classes(
-    table: Table, target: str, words: Sequence[str], sequences: Sequence[str]
+    table: Table, target: str, cells: Sequence[str], sequences: Sequence[str]
 ) -> tuple[list[np.ndarray], tuple[str, ...], list[np.ndarray] | None]:
-    """Return the targets as int32 (residues,) each, the sorted classes, and masks if some miss.
+    """Return targets as int32 (residues,) each, the sorted classes, and masks if some are missing.
 
     A cell has a letter per residue, or words separated by spaces.
     """
-    rows = _rows(table, target, words, sequences, "letters", list, _entries)
+    rows = _rows(table, target, cells, sequences, "letters", list, _entries)
     named = {e for row in rows for e in row if not _is_missing(table, e)}
     if len(named) < 2:
         raise ValueError(
@@ -290,10 +293,10 @@ def read_residue_classes(
 
 
 def read_residue_numbers(
-    table: Table, target: str, words: Sequence[str], sequences: Sequence[str]
+    table: Table, target: str, cells: Sequence[str], sequences: Sequence[str]
 ) -> tuple[list[np.ndarray], None, list[np.ndarray] | None]:
-    """Return the targets as float64 (residues,) each, None for classes, and masks if some miss."""
-    rows = _rows(table, target, words, sequences, "numbers", _entries)
+    """Return the targets as float64 (residues,) each, None, and masks if some are missing."""
+    rows = _rows(table, target, cells, sequences, "numbers", _entries)
     flat = [entry for row in rows for entry in row]
     decimal = decimal_of(table, flat)
     numbers: list[list[Any]] = [
@@ -318,19 +321,19 @@ def read_residue_numbers(
 def _rows(
     table: Table,
     target: str,
-    words: Sequence[str],
+    cells: Sequence[str],
     sequences: Sequence[str],
     what: str,
     *ways: Callable[[str], Sequence[str]],
 ) -> list[Sequence[str]]:
-    """Return the entries of each cell, one per residue, by the first of the ways that fits."""
+    """Return the entries of each cell, one per residue, split in the first way that fits."""
     rows, wrong = [], []
-    for i, (word, sequence) in enumerate(zip(words, sequences, strict=True)):
-        found = [way(word) for way in ways]
-        row = next((row for row in found if _fits(table, i, row, sequence)), None)
+    for i, (cell, sequence) in enumerate(zip(cells, sequences, strict=True)):
+        splits = [way(cell) for way in ways]
+        row = next((row for row in splits if _fits(table, i, row, sequence)), None)
         if row is None:
             wrong.append(i)
-            row = found[0]
+            row = splits[0]
         rows.append(row if i in wrong[-1:] else row[: len(sequence)])
     if wrong:
         table.fail(
@@ -342,7 +345,7 @@ def _rows(
 
 
 def _refuse_marks(table: Table, target: str, numbers: Iterable[Iterable[float]]) -> None:
-    """Raise an error for 999 among values near 1, which would be learned as a value."""
+    """Raise an error for a mark of missing values, such as 999 among values near 1."""
     if table.missing is not None:
         return  # marks of missing values were given
     flat = np.array([x for row in numbers for x in row])
@@ -352,13 +355,13 @@ def _refuse_marks(table: Table, target: str, numbers: Iterable[Iterable[float]])
         table.fail(
             i,
             f"column {target!r} holds {mark:g}, as do {count:,} of {len(flat):,} residues in all, "
-            "which looks like a mark of missing values and would be learned; say "
+            "which looks like a mark of missing values; set "
             f"missing=('{mark:g}',) to leave these residues out, or missing=() if it is a value",
         )
 
 
 def _noted(table: Table, target: str, masks: list[np.ndarray]) -> list[np.ndarray] | None:
-    """Return the masks and note what they leave out; None if that is nothing."""
+    """Return the masks and note how many residues they leave out; None if they leave out none."""
     left_out = sum(int((~mask).sum()) for mask in masks)
     if not left_out:
         return None if table.missing is None else masks
@@ -369,7 +372,7 @@ def _noted(table: Table, target: str, masks: list[np.ndarray]) -> list[np.ndarra
     return masks
 
 
-# Of each task whose targets are in one column; labels are read by `kft.data.labels`.
+# The reader of each task whose targets are in one column; `kft.data.labels` reads labels.
 READERS = {
     Task.REGRESSION: read_numbers,
     Task.CLASSIFICATION: read_classes,
@@ -386,13 +389,13 @@ def note_conflicts(
     for i, sequence in enumerate(sequences):
         lines.setdefault(compared(sequence), []).append(i)
     values = [np.asarray(x).tobytes() for x in targets]
-    apart = [found for found in lines.values() if len({values[i] for i in found}) > 1]
-    if apart:
-        first = apart[0][0]
-        other = next(i for i in apart[0] if values[i] != values[first])
+    conflicting = [found for found in lines.values() if len({values[i] for i in found}) > 1]
+    if conflicting:
+        first = conflicting[0][0]
+        other = next(i for i in conflicting[0] if values[i] != values[first])
         table.notes.append(
-            f"{len(apart):,} sequences are in several lines with different values of column "
-            f"{target!r}, {sum(map(len, apart)):,} lines in all (the first in lines "
-            f"{table.lines[first]} and {table.lines[other]}); all were kept. Keep one line each, "
-            "or the mean of their values."
+            f"{len(conflicting):,} sequences are in several lines with different values of column "
+            f"{target!r}, {sum(map(len, conflicting)):,} lines in all (the first in lines "
+            f"{table.lines[first]} and {table.lines[other]}); all were kept. Keep one line for "
+            "each, or the mean of their values."
         )

@@ -24,24 +24,24 @@ class Split:
         inputs: List of N inputs: strings are sequences of residues; arrays (height, width) or
             (height, width, channels), paths and PIL images are images. Sequences are kept in
             upper case, without space around them and without a stop (*) at the end; a warning
-            says how many were changed, and how many look like DNA.
+            states how many were changed, and how many look like DNA.
         targets: Array of N targets: integers for classes, floats for measurements, 0 or 1 (N, K)
             for labels; or a list of N arrays with one entry per residue.
-        groups: Array of N group names, or None. Records of a group are near copies or belong
-            together, and no split separates them.
+        groups: Array of N group names, or None. Records of a group, such as near copies, are not
+            separated by any split.
         masks: List of N boolean arrays with one entry per residue, or None. True marks a residue
             whose target is used, for instance one that is resolved in the structure. Where it is
             False the target may be missing (None, NaN, infinite or a negative class): it is kept
             as 0.
-        parameters: Structured array (N,) of whatever else is known of each record, or None;
-            `pandas.DataFrame(split.parameters)` is its table.
-        input_kind: What the inputs are, see `kft.data.inputs.InputKind`; None finds it from their
+        parameters: Structured array (N,) of further properties of each record, or None;
+            `pandas.DataFrame(split.parameters)` makes a table of it.
+        input_kind: Kind of the inputs, see `kft.data.inputs.InputKind`; None finds it from their
             types.
 
     Raises:
-        ValueError: If lengths differ; if a target that is used is missing, NaN or infinite; or if
-            targets of residues without masks hold a number that marks missing ones, such as 999.
-        TypeError: If an input is None or a number.
+        ValueError: Lengths differ; a target that is used is missing, NaN or infinite; or targets
+            of residues without masks contain a mark of missing values, such as 999.
+        TypeError: An input is None or a number.
 
     Example:
         >>> split = Split(["MKTAYI", "GIGKFL"], [0, 1])
@@ -70,7 +70,9 @@ class Split:
             columns["parameters"] = np.asarray(self.parameters)
         for name, column in columns.items():
             if isinstance(column, np.ndarray) and not column.ndim:
-                raise TypeError(f"`{name}` must hold one entry per input, got {column.item()!r}.")
+                raise TypeError(
+                    f"`{name}` must hold one entry per input, received {column.item()!r}."
+                )
             if len(column) != len(inputs):
                 raise ValueError(
                     f"`{name}` has {len(column)} entries but `inputs` has {len(inputs)}; give "
@@ -107,8 +109,8 @@ class Split:
             Split: n records.
 
         Raises:
-            IndexError: If a position is out of range.
-            TypeError: If `indices` are not integers.
+            IndexError: A position is out of range.
+            TypeError: `indices` are not integers.
 
         Example:
             >>> Split(["AC", "DE", "FG"], [1.0, 2.0, 3.0]).take([2, 0]).inputs
@@ -117,7 +119,7 @@ class Split:
         indices = np.asarray(indices)
         if indices.size and indices.dtype.kind not in "iu":
             raise TypeError(
-                f"`indices` must be integers, got {indices.dtype}; turn a boolean mask into "
+                f"`indices` must be integers, received {indices.dtype}; turn a boolean mask into "
                 "positions with numpy.flatnonzero."
             )
 
@@ -155,13 +157,13 @@ class Dataset:
         checksum: sha256 of the file that was read, in hexadecimal.
         classes: Names of the classes in the order of the integer targets, or of the labels in the
             order of their columns; None for regressions.
-        notes: Sentences that say how it was split, and what was removed or changed.
+        notes: Sentences on how it was split, and on what was removed or changed.
         variable_positions: Positions from 0 at which the sequences differ, for a library of
             mutants of one protein; else None.
         value_range: (black, white) of images of 16 bits, as the training part uses them; else None.
 
     Raises:
-        ValueError: If the task is unknown, or targets and task do not fit together.
+        ValueError: The task is unknown, or targets and task do not fit together.
 
     Example:
         >>> part = Split(["MKTAYI", "GIGKFL"], [0, 1])
@@ -281,7 +283,7 @@ def _as_inputs(inputs: Any) -> list:
         return inputs
     if isinstance(inputs, str | bytes) or not np.iterable(inputs):
         received = f"{inputs!r:.40} ({type(inputs).__name__})"
-        raise TypeError(f"`inputs` must be a list of inputs, got {received}.")
+        raise TypeError(f"`inputs` must be a list of inputs, received {received}.")
     inputs = list(inputs)
     for i, x in enumerate(inputs):
         if x is None or isinstance(x, Number):

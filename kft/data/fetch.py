@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from kft.files import atomic_write, cache_folder
 
-TIMEOUT = 30  # seconds without an answer, not for the whole download
+TIMEOUT = 30  # seconds without a response, not for the whole download
 CHUNK = 1 << 16  # bytes
 
 
@@ -43,8 +43,8 @@ def find(relative_path: str, url: str, sha256: str) -> Path:
     for path in (*_in_user_folder(relative_path), cached):
         if path.is_file():
             with path.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-            _check(found, sha256, path, f"Move it away, and the file is downloaded from {url}.")
+                received = hashlib.file_digest(stream, "sha256").hexdigest()
+            _check(received, sha256, path, f"Move it away, and the file is downloaded from {url}.")
             return path
     _download(url, cached, sha256)
     return cached
@@ -68,9 +68,9 @@ def _download(url: str, target: Path, sha256: str) -> None:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(target) as stream:
-                found = _copy(response, stream, target)
+                received = _copy(response, stream, target)
                 advice = "Try again later; if it persists, the publisher has changed the file."
-                _check(found, sha256, url, advice)
+                _check(received, sha256, url, advice)
     except (OSError, HTTPException) as error:
         raise ConnectionError(_all_ways(url, target, error)) from None
 
@@ -93,10 +93,10 @@ def _copy(response: HTTPResponse, stream: BinaryIO, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _check(found: str, expected: str, origin: Path | str, advice: str) -> None:
-    if found != expected:
+def _check(received: str, expected: str, origin: Path | str, advice: str) -> None:
+    if received != expected:
         raise ValueError(
-            f"{origin} is not the published file: its sha256 is {found}, expected {expected}. "
+            f"{origin} is not the published file: its sha256 is {received}, expected {expected}. "
             f"{advice}"
         )
 

@@ -94,7 +94,7 @@ class Encoder(Protocol):
             inputs: List of B inputs.
             max_length: Number of residues to keep of each sequence; None keeps all.
             pad_lengths: Ascending numbers of tokens; a batch is padded to the first that holds it.
-            names: What errors call each input.
+            names: Names of the inputs in errors.
 
         Returns:
             dict of arrays (B, ...); of sequences (B, L), special tokens included.
@@ -103,7 +103,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What an encoder states about itself, see `Encoder`."""
+    """Properties of an encoder, see `Encoder`."""
 
     input_kind: InputKind
     specials: tuple[int, int]
@@ -112,7 +112,7 @@ class EncoderInfo:
     changes: Callable[[Sequence[Any]], Counter] | None
 
     def residues(self, tokens: int) -> slice:
-        """Return where the residues are among the tokens of one sequence.
+        """Return the slice of the residues among the tokens of one sequence.
 
         Args:
             tokens: Number of tokens of the sequence, special ones included and padding not.
@@ -125,20 +125,20 @@ class EncoderInfo:
         return slice(before, tokens - after)
 
 
-# What is assumed of a function that does not state it: the special tokens of ESM-2 and BERT. Where
-# this is wrong, targets of residues do not fit their tokens, which is an error that says so.
+# Default for a function without this attribute: the special tokens of ESM-2 and BERT. Where it is
+# wrong, targets of residues do not fit their tokens, which is an error.
 SPECIALS = (1, 1)
 
 
 def encoder_info(
     encode: Callable[..., dict[str, np.ndarray]] | None, inputs: Sequence[Any] = ()
 ) -> EncoderInfo:
-    """Return what an encoder states about itself, with defaults for what it does not state.
+    """Return the properties of an encoder, with defaults for those that it does not have.
 
     Args:
         encode: An `Encoder`, or a function with the same arguments and some of its attributes or
             none, or None. `encode.specials = (0, 0)` states that there are no special tokens.
-        inputs: What it is to encode; their kind is taken if `encode` does not state one.
+        inputs: Inputs to encode; their kind is taken if `encode` has no `input_kind`.
 
     Example:
         >>> encoder_info(lambda inputs: {"x": np.array(inputs)}, [np.zeros(3)]).input_kind

@@ -15,20 +15,20 @@ SEPARATORS = ";|,"
 
 
 def read_labels(table: Table, target: str | Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read labels, of which any number may be true for a record.
+    """Read labels; any number of them may be true for a record.
 
     Args:
-        table: The `kft.data.cells.Table`; it notes what was found.
+        table: The `kft.data.cells.Table`, to which notes are added.
         target: List of columns that hold 0 or 1 (or true, false, yes, no), one per label; or one
             column whose cells name the labels. These are separated by the first of ; | , that
             occurs in any cell, and an empty cell has none.
 
     Returns:
-        tuple: int32 array (records, labels) of 0 and 1; and the names of the labels, of columns in
-        their order, else in alphabetical order.
+        int32 array (records, labels) of 0 and 1; and the names of the labels, in the order of the
+        columns, else in alphabetical order.
 
     Raises:
-        ValueError: If a cell is neither 0 nor 1, or no cell names a label.
+        ValueError: A cell is neither 0 nor 1, or no cell names a label.
     """
     if isinstance(target, str):
         targets, labels = _from_names(table, target)

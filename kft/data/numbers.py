@@ -1,4 +1,4 @@
-"""How numbers are written in the cells of a table: what is a number, what merely looks like one."""
+"""Numbers in the cells of a table, and other spellings of numbers that are errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPELLINGS = {
     r"[+-]?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+": "a decimal comma: write 1500.5, not 1.500,5",
     rf"{_N}\s*[%‰]": "a percentage: write the number alone, without the sign",
     rf"{_N}\s*(?:±|\+/-|\+-)\s*{_N}|{_N}\([0-9]+\)": (
-        "a number with its error: keep the number, and the error in a column of its own"
+        "a number with its error: keep the number, and put the error into another column"
     ),
     rf"(?:[<>≤≥~≈=]|<=|>=)\s*{_N}": ("a bound: write a number, or leave out lines that have none"),
     rf"[$€£¥]\s*{_N}|{_N}\s*[$€£¥]": "a sum of money: write the number alone",
@@ -37,7 +37,7 @@ PLAIN = {ord("−"): "-", ord("–"): "-", ord("٫"): ".", 0xA0: " ", 0x202F: " 
 
 
 def number(word: str, decimal: str = ".") -> float | None:
-    """Return the number in a cell, or None; `float` takes more than what a CSV file calls one.
+    """Return the number in a cell, or None; unlike `float`, only spellings of CSV files are read.
 
     Example:
         >>> number("1.5e3"), number("1,5", ","), number("1_5"), number("1,5")
@@ -51,7 +51,7 @@ def number(word: str, decimal: str = ".") -> float | None:
 
 
 def spelling(word: str) -> str | None:
-    """Return what to do about a number in another spelling, or None if it is no such number.
+    """Return advice on a number in another spelling, or None for any other word.
 
     Example:
         >>> spelling("15%")
@@ -61,19 +61,19 @@ def spelling(word: str) -> str | None:
     plain = "".join(str(int(c)) if c.isdecimal() else c for c in plain).strip()
     if NUMBER.fullmatch(plain):
         return None if plain == word else OTHER_DIGITS
-    found = (remedy for pattern, remedy in SPELLINGS.items() if re.fullmatch(pattern, plain))
-    return next(found, None)
+    remedies = (remedy for pattern, remedy in SPELLINGS.items() if re.fullmatch(pattern, plain))
+    return next(remedies, None)
 
 
 def spellings(words: Iterable[str]) -> dict[str, str]:
-    """Return {word: what to do about it} for the words that look like numbers."""
-    found = {word: spelling(word) for word in dict.fromkeys(words)}
-    others = [word for word, remedy in found.items() if remedy is None]
+    """Return {word: advice} for the words that are numbers in another spelling."""
+    advice = {word: spelling(word) for word in dict.fromkeys(words)}
+    others = [word for word, remedy in advice.items() if remedy is None]
     units = {word: match[1] for word in others if (match := UNIT.fullmatch(word))}
     if len(set(units.values())) == 1:  # "12 nM" in every line, not "1 leg" beside "2 legs"
         remedy = "a number with its unit: write the number alone, and the unit in the header"
-        found.update(dict.fromkeys(units, remedy))
-    return {word: remedy for word, remedy in found.items() if remedy}
+        advice.update(dict.fromkeys(units, remedy))
+    return {word: remedy for word, remedy in advice.items() if remedy}
 
 
 def marks(values: Any) -> dict[float, int]:
@@ -83,8 +83,8 @@ def marks(values: Any) -> dict[float, int]:
         values: Array of numbers.
 
     Returns:
-        dict: mark -> how often it occurs. A mark is further from all other values than they are
-        from each other, or the only negative number.
+        {mark: number of times it occurs}. A mark is further from all other values than they are
+        from each other, or is the only negative number.
 
     Example:
         >>> marks([0.5, -999, 1.5, -999])
@@ -93,11 +93,11 @@ def marks(values: Any) -> dict[float, int]:
     values = np.asarray(values, dtype="float64")
     candidates = np.isin(values, MARKS)
     others = values[~candidates]
-    found: dict[float, int] = {}
+    counts: dict[float, int] = {}
     if not len(others) or not candidates.any():
-        return found
+        return counts
     for mark in sorted(set(values[candidates].tolist())):
         alone = mark < 0 <= others.min()
         if alone or np.abs(others - mark).min() > np.ptp(others):
-            found[mark] = int((values == mark).sum())
-    return found
+            counts[mark] = int((values == mark).sum())
+    return counts

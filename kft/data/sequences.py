@@ -15,7 +15,7 @@ GAPS = str.maketrans("", "", "-.")
 NUCLEOTIDES = frozenset("ACGTUN")
 SHORTEST = 6  # letters from which DNA is distinguished from a peptide
 
-_SAID = {
+_SENTENCES = {
     "case": "{} of {} sequences held lower-case letters, which are read as upper case.",
     "stop": "{} of {} sequences ended in a stop (*), which was left out.",
     "space": "{} of {} sequences had spaces around them, which were left out.",
@@ -95,39 +95,41 @@ def changes(sequences: Iterable[str]) -> Counter:
         >>> sorted(changes(["mkt", "GSS*", "GIG"]).items())
         [('case', 1), ('stop', 1)]
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     if isinstance(sequences, Sequences):
-        return found
+        return counts
     for sequence in sequences:
         form = normal(sequence)
         if form != sequence:
             text = sequence.strip()
-            found["space"] += text != sequence
-            found["stop"] += text.endswith(STOP)
-            found["case"] += text.removesuffix(STOP).rstrip() != form
-        found["dna"] += is_dna(form)
-    return +found
+            counts["space"] += text != sequence
+            counts["stop"] += text.endswith(STOP)
+            counts["case"] += text.removesuffix(STOP).rstrip() != form
+        counts["dna"] += is_dna(form)
+    return +counts
 
 
-def said(found: Counter, total: int) -> list[str]:
+def sentences(counts: Counter, total: int) -> list[str]:
     """Return a sentence for each kind of `changes`.
 
     Args:
-        found: The `changes`.
+        counts: The `changes`.
         total: Number of sequences.
 
     Example:
-        >>> said(changes(["mkt", "GIG"]), 2)
+        >>> sentences(changes(["mkt", "GIG"]), 2)
         ['1 of 2 sequences held lower-case letters, which are read as upper case.']
     """
-    kinds = [key for key in _SAID if found[key]]
-    return [_SAID[key].format(f"{found[key]:,}", f"{total:,}") for key in kinds]
+    kinds = [key for key in _SENTENCES if counts[key]]
+    return [_SENTENCES[key].format(f"{counts[key]:,}", f"{total:,}") for key in kinds]
 
 
-def warn_of_changes(found: Counter, total: int, stacklevel: int = 2) -> None:
+def warn_of_changes(counts: Counter, total: int, stacklevel: int = 2) -> None:
     """Warn once of all `changes` in `total` sequences."""
-    if found:
-        warnings.warn(" ".join(said(found, total)), SequenceWarning, stacklevel=stacklevel + 1)
+    if counts:
+        warnings.warn(
+            " ".join(sentences(counts, total)), SequenceWarning, stacklevel=stacklevel + 1
+        )
 
 
 def normal_forms(sequences: Any, name: str = "sequences") -> tuple[Sequences, list[str]]:
@@ -135,10 +137,10 @@ def normal_forms(sequences: Any, name: str = "sequences") -> tuple[Sequences, li
 
     Args:
         sequences: List of strings.
-        name: What errors call the list.
+        name: Name of the list in errors.
 
     Returns:
-        tuple: `Sequences`; and sentences that say what was changed, with the counts.
+        tuple: `Sequences`; and sentences on what was changed, with counts.
 
     Raises:
         TypeError: For None, one string in place of a list, or an element that is not a string.
@@ -148,7 +150,7 @@ def normal_forms(sequences: Any, name: str = "sequences") -> tuple[Sequences, li
         (['MKT'], ['1 of 1 sequences ended in a stop (*), which was left out.'])
     """
     sequences = checked(sequences, name)
-    notes = said(changes(sequences), len(sequences))
+    notes = sentences(changes(sequences), len(sequences))
     return Sequences(map(normal, sequences)), notes
 
 
@@ -163,7 +165,7 @@ def checked(sequences: Any, name: str = "sequences") -> list[str]:
     for i, sequence in enumerate(sequences):
         if not isinstance(sequence, str):
             raise TypeError(
-                f"`{name}[{i}]` must be a string of residues, got {sequence!r:.40} "
+                f"`{name}[{i}]` must be a string of residues, received {sequence!r:.40} "
                 f"({type(sequence).__name__})."
             )
     return sequences

@@ -34,8 +34,8 @@ VARIANTS = (
 KMER = 4
 SHARED = 0.3
 
-# Sequences of one length of which so many letters agree with the first are variants of one protein:
-# that is where near copies begin, so they form one cluster.
+# Sequences of one length are variants of one protein if this fraction of their letters agrees with
+# the first; such near copies would form one cluster.
 ALIKE = 0.75
 
 LARGE = 0.05  # fraction of a part above which a group would weigh too much in its score
@@ -61,8 +61,8 @@ def random_split(
         Every record is in exactly one part; sizes are n times the fraction, rounded.
 
     Raises:
-        ValueError: If the fractions are not three of sum 1, or leave a part empty.
-        TypeError: If the seed is not an integer.
+        ValueError: The fractions are not three numbers with sum 1, or leave a part empty.
+        TypeError: The seed is not an integer.
 
     Example:
         >>> {name: len(positions) for name, positions in random_split(100).items()}
@@ -105,7 +105,7 @@ def group_split(
         dict: "train", "valid" and "test" to an int64 array, the sorted positions of its records.
 
     Raises:
-        ValueError: If the fractions are wrong, or groups are too few or too large to fill each
+        ValueError: The fractions are wrong, or groups are too few or too large to fill each
             part.
 
     Example:
@@ -172,7 +172,7 @@ def cluster_split(
 
     Raises:
         ValueError: As `group_split`; variants of one protein form one cluster, and the message
-            says how else to split them.
+            states how else to split them.
         TypeError: As `cluster`.
 
     Example:
@@ -230,8 +230,8 @@ def cluster(sequences: Sequence[str], k: int = KMER, threshold: float = SHARED) 
         int64 (N,): the cluster of each sequence, numbered in order of appearance.
 
     Raises:
-        ValueError: If `k` or `threshold` is out of range.
-        TypeError: If `sequences` is not a list of strings.
+        ValueError: `k` or `threshold` is out of range.
+        TypeError: `sequences` is not a list of strings.
 
     Example:
         >>> cluster(["MKTAYIAK", "GIGKFLHS", "MKTAYIAR"])
@@ -239,7 +239,7 @@ def cluster(sequences: Sequence[str], k: int = KMER, threshold: float = SHARED) 
     """
     if k < 1 or not 0 < threshold <= 1:
         raise ValueError(
-            f"`k` must be at least 1 and `threshold` in (0, 1]; got {k} and {threshold}."
+            f"`k` must be at least 1 and `threshold` in (0, 1]; received {k} and {threshold}."
         )
     words = [kmers(compared(sequence), k) for sequence in checked(sequences)]
     unplaced = defaultdict(set)  # word -> sequences that have it and no cluster yet
@@ -290,7 +290,7 @@ def _check_fractions(fractions: Any) -> np.ndarray:
     if fractions.shape != (3,) or not (fractions > 0).all() or not np.isclose(fractions.sum(), 1):
         raise ValueError(
             "`fractions` must be three positive numbers of sum 1, for train, valid and test, as "
-            f"{FRACTIONS}; got {fractions.tolist()}."
+            f"{FRACTIONS}; received {fractions.tolist()}."
         )
     return fractions
 
@@ -333,7 +333,7 @@ def _named(groups: Any) -> np.ndarray:
     """Return the groups as an array; None is not a name."""
     groups = np.asarray(groups)
     if groups.ndim != 1:
-        raise TypeError(f"`groups` must hold one name per record, got {groups!r:.60}.")
+        raise TypeError(f"`groups` must hold one name per record, received {groups!r:.60}.")
     if groups.dtype == object and any(name is None for name in groups):
         i = next(i for i, name in enumerate(groups) if name is None)
         raise TypeError(f"`groups` of record {i} is None; name the group of each record.")
@@ -343,5 +343,5 @@ def _named(groups: Any) -> np.ndarray:
 def _generator(seed: Any) -> np.random.Generator:
     """Return numpy's generator; None would draw another split in every run."""
     if not isinstance(seed, int | np.integer):
-        raise TypeError(f"`seed` must be an integer, got {seed!r}; 0 will do.")
+        raise TypeError(f"`seed` must be an integer, received {seed!r}; 0 will do.")
     return np.random.default_rng(seed)

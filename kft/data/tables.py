@@ -46,38 +46,40 @@ def read_csv(
     """Read a table with one record per line, plain or gzipped, and split it.
 
     Sequences are compared, split and kept in one normal form: in upper case, without space around
-    them and without one stop (*) at the end. What was changed or guessed is in `notes`, counted.
-    Numbers in another spelling (1,500 or 15% or 12 nM) are an error, never names of classes.
+    them and without one stop (*) at the end. `notes` of the data set state what was changed or
+    guessed, with counts. Numbers in another spelling (1,500 or 15% or 12 nM) are an error, and are
+    not read as names of classes.
 
     Args:
         path: CSV or TSV file in UTF-8 whose first line names the columns.
         inputs: Column of the sequences.
         target: Column of the targets. For tasks of residues it has a letter for each residue, or
-            words or numbers separated by spaces, NA where there is none. For labels it is a list
-            of columns that hold 0 or 1, one per label; or one column, with `task="multilabel"`,
-            whose cells name the labels, separated by ; or | or , and empty if there are none.
+            words or numbers separated by spaces, with NA for a missing one. For labels it is a
+            list of columns that hold 0 or 1, one per label; or one column, with
+            `task="multilabel"`, whose cells name the labels, separated by ; or | or , and are
+            empty if there are none.
         split: "random"; "cluster" (near copies stay together); the name of a column that holds
-            train, valid or test; or None: all in `train`, and `valid` and `test` are None.
+            train, valid or test; or None: all records are in `train`, `valid` and `test` are None.
         groups: Column of groups that a split must not separate, or None.
         task: "classification" (also if numbers name classes), "multilabel", "regression",
-            "residue_classification", "residue_regression", or None: found from the targets.
+            "residue_classification", "residue_regression", or None to find it from the targets.
         fractions: Fractions of train, valid and test for "random" and "cluster".
         seed: Integer, for "random" and "cluster".
-        sep: The character between columns; None finds comma, tab or semicolon.
-        missing: Words that mark a missing value, as ("-999", "?"), () for none but empty cells;
-            None takes NA, N/A, #N/A, NaN and null.
-        dropna: True leaves out lines that lack a value, which are an error otherwise.
+        sep: Character between columns; None finds comma, tab or semicolon.
+        missing: Words that mark a missing value, such as ("-999", "?"); empty cells always do, and
+            () means no words. None takes NA, N/A, #N/A, NaN and null.
+        dropna: True leaves out lines with a missing value, which are an error otherwise.
         decimal: "." or ","; None takes commas only if semicolons separate the columns.
 
     Returns:
-        Dataset: classes are in alphabetical, or for numbers in numerical order; labels in the
-        order of their columns, or in alphabetical order if cells name them.
+        The data set. Classes are in alphabetical order, or in numerical order if they are numbers;
+        labels are in the order of their columns, or in alphabetical order if cells name them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        TypeError: If `path` or a column is None.
-        ValueError: If the file, a line, a column or an argument is wrong; lines are numbered as an
-            editor shows them, so the header is line 1.
+        FileNotFoundError: There is no such file.
+        TypeError: `path` or a column is None.
+        ValueError: The file, a line, a column or an argument is wrong; the message names the line
+            as an editor numbers it, where the header is line 1.
 
     Example:
         >>> data = read_csv("mine.csv", target="activity", split="cluster")  # doctest: +SKIP
@@ -87,12 +89,12 @@ def read_csv(
     table = Table(path, sep, missing, decimal)
     by_column = split not in (None, "random", "cluster") and split in table.header
     settle_columns(table, inputs, target, groups, split if by_column else None, task, dropna)
-    found = _records(table, inputs, target, groups, task)
-    return _parted(found, table, split, fractions, seed)
+    records = _records(table, inputs, target, groups, task)
+    return _parted(records, table, split, fractions, seed)
 
 
 class _Records(NamedTuple):
-    """What the columns of a table hold."""
+    """Content of the columns of a table."""
 
     sequences: Sequences
     task: Task
@@ -144,27 +146,27 @@ def _records(
 
 
 def _parted(
-    found: _Records, table: Table, split: str | None, fractions: Sequence[float], seed: int
+    records: _Records, table: Table, split: str | None, fractions: Sequence[float], seed: int
 ) -> Dataset:
     """Split the records and return their data set."""
-    sequences, targets = found.sequences, found.targets
+    sequences, targets = records.sequences, records.targets
     parts, clusters, how = _split(
-        table, split, sequences, found.groups, found.task, targets, fractions, seed
+        table, split, sequences, records.groups, records.task, targets, fractions, seed
     )
-    groups = found.groups if clusters is None else clusters
-    everything = Split(sequences, targets, groups, found.masks)
+    groups = records.groups if clusters is None else clusters
+    everything = Split(sequences, targets, groups, records.masks)
     splits: dict[str, Any] = dict.fromkeys(PARTS)
     splits |= {part: everything.take(at) for part, at in parts.items()}
     return Dataset(
         name=table.path.name.split(".")[0],
-        task=found.task,
+        task=records.task,
         **splits,
         source=str(table.path),
         licence="not stated (your own file)",
         citation="",
         checksum=table.checksum,
-        classes=found.classes,
-        notes=(how, *table.notes, *_remarks(sequences, splits, found.task, targets)),
+        classes=records.classes,
+        notes=(how, *table.notes, *_remarks(sequences, splits, records.task, targets)),
     )
 
 
@@ -188,13 +190,14 @@ def check_arguments(
     """Raise an error for an unknown task, and for arguments that exclude each other.
 
     Returns:
-        Task: "multilabel" if `target` is a list of columns; None if the targets are to decide.
+        The task: "multilabel" if `target` is a list of columns; None if it is not given.
     """
     task = None if task is None else Task.named(task, "`task`")
     if isinstance(target, list | tuple):
         if task not in (None, Task.MULTILABEL):
             raise ValueError(
-                f"`target` is a list of columns, which is for task='multilabel'; got task={task!r}."
+                f"`target` is a list of columns, which is for task='multilabel'; received "
+                f"task={task!r}."
             )
         if not target:
             raise ValueError("`target` is an empty list; name at least one column of labels.")
@@ -217,7 +220,7 @@ def _split(
     fractions: Sequence[float],
     seed: int,
 ) -> tuple[dict[str, Any], np.ndarray | None, str]:
-    """Return {name: positions}, the clusters if the split made any, and a sentence on how."""
+    """Return {name: positions}, the clusters or None, and a sentence on how records were split."""
     strata = targets if task.has_classes and not task.per_residue else None
     clusters = None
     parts: dict[str, Any]
@@ -227,7 +230,7 @@ def _split(
         parts, clusters = cluster_split(sequences, fractions, seed, strata)
         how = (
             f"Split by cluster, seed {seed}: sequences that share {SHARED:.0%} of the {KMER}-mers "
-            f"of the shorter are on one side ({clusters.max() + 1:,} clusters)."
+            f"of the shorter one are in one split ({clusters.max() + 1:,} clusters)."
         )
     elif split == "random" and groups is not None:
         parts = group_split(groups, fractions, seed, strata)
@@ -245,21 +248,21 @@ def read_parts(table: Table, split: str, groups: np.ndarray | None) -> dict[str,
     if split not in table.header:
         raise ValueError(
             f"`split` must be 'random', 'cluster', None or a column of {table.path}: "
-            f"{', '.join(table.header)}; got {split!r}."
+            f"{', '.join(table.header)}; received {split!r}."
         )
     cells = table.column(split, "split")
     parts: dict[str, list[int]] = {part: [] for part in PARTS}
-    home: dict[Any, str] = {}  # the part of each group
+    part_of_group: dict[Any, str] = {}  # the part of each group
     for i, cell in enumerate(cells):
         part = SPELLINGS.get(cell.lower())
         if part is None:
             table.fail(i, f"column {split!r} is {cell!r}; expected train, valid or test")
         parts[part].append(i)
-        if groups is not None and home.setdefault(groups[i], part) != part:
+        if groups is not None and part_of_group.setdefault(groups[i], part) != part:
             table.fail(
                 i,
-                f"group {str(groups[i])!r} is in {part} here but in {home[groups[i]]} before; "
-                "keep each group on one side",
+                f"group {str(groups[i])!r} is in {part} here but in {part_of_group[groups[i]]} "
+                "before; keep each group in one split",
             )
     for part, positions in parts.items():
         if not positions:
@@ -273,7 +276,7 @@ def read_parts(table: Table, split: str, groups: np.ndarray | None) -> dict[str,
 def _remarks(
     sequences: Sequence[str], splits: Mapping[str, Any], task: Task, targets: Any
 ) -> Iterator[str]:
-    """Yield sentences about what looks odd but may be intended."""
+    """Yield sentences about unusual things that may be intended."""
     gaps = sum("-" in sequence or "." in sequence for sequence in sequences)
     if gaps:
         yield (
@@ -288,8 +291,8 @@ def _remarks(
         leaked = sum(compared(sequence) in known for sequence in splits["test"].inputs)
         if leaked:
             yield (
-                f"{leaked:,} test sequences are also in train or valid, so test scores flatter; "
-                f"{advice(sequences)}."
+                f"{leaked:,} test sequences are also in train or valid, so test scores are too "
+                f"high; {advice(sequences)}."
             )
     values = np.concatenate(targets) if isinstance(targets, list) else np.asarray(targets)
     if task.target == "number" and (values == values.round())[~np.isnan(values)].all():

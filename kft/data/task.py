@@ -1,4 +1,4 @@
-"""What is predicted: `Task` says what a target is, where it is given, and how it is scored."""
+"""Tasks: what a target is, whether it is per record or residue, and how it is scored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Task(StrEnum):
     """A kind of prediction; it compares equal to, and prints as, its name.
 
     Raises:
-        ValueError: If the name is unknown; the message lists the names.
+        ValueError: The name is unknown; the message lists the names.
 
     Example:
         >>> Task("residue_regression").level
@@ -57,7 +57,7 @@ class Task(StrEnum):
             level: As the property.
 
         Raises:
-            ValueError: If there is no such task.
+            ValueError: There is no such task.
 
         Example:
             >>> Task.of("class", "residue")
@@ -78,7 +78,7 @@ class Task(StrEnum):
             allowed: The tasks that are possible here; None for all.
 
         Raises:
-            ValueError: If the name is not one of those allowed.
+            ValueError: The name is not one of those allowed.
 
         Example:
             >>> Task.named("regression", "task")
@@ -93,7 +93,7 @@ class Task(StrEnum):
     def target(self) -> Target:
         """What one target is.
 
-        "class": one of K classes. "labels": K labels, any number of which are true. "number": one
+        "class": one of K classes. "labels": K labels, any number of them true. "number": one
         or several real numbers.
         """
         return KINDS[self][0]
@@ -105,7 +105,7 @@ class Task(StrEnum):
 
     @property
     def per_residue(self) -> bool:
-        """Whether every residue has a target of its own."""
+        """Whether every residue has its own target."""
         return self.level == "residue"
 
     @property

@@ -1,6 +1,6 @@
 """Scores of predictions: metrics with intervals, tests of significance, baselines, scaling laws.
 
-Nothing here knows Keras.
+Nothing here imports Keras.
 """
 
 from kft.evaluation.metrics import (

@@ -78,7 +78,7 @@ def constant(data: Dataset) -> Baseline:
         Baseline: its Spearman correlation is undefined and its AUROC is 0.5.
 
     Raises:
-        ValueError: If there is no test split, or the masks mark no residue.
+        ValueError: There is no test split, or the masks mark no residue.
 
     Example:
         `evaluation.score(data.task, data.test.targets, constant(data).predictions)`
@@ -115,7 +115,7 @@ def composition(data: Dataset) -> Baseline:
         Baseline: of logistic regression (one per label) or ridge regression.
 
     Raises:
-        ValueError: If targets are given per residue, or there is no test split.
+        ValueError: Targets are given per residue, or there is no test split.
 
     Example:
         `composition(kft.data.load("amp")).predictions[:, 1]`
@@ -135,7 +135,7 @@ def kmers(data: Dataset, k: int = 3) -> Baseline:
         Baseline: of logistic regression (one per label) or ridge regression.
 
     Raises:
-        ValueError: If k is below 1 or longer than every training sequence, targets are given per
+        ValueError: `k` is below 1 or longer than every training sequence, targets are given per
             residue, or there is no test split.
 
     Example:
@@ -159,7 +159,7 @@ def one_hot(data: Dataset) -> Baseline:
         Baseline: of logistic regression (one per label) or ridge regression.
 
     Raises:
-        ValueError: If sequences differ in length, training sequences are all the same, targets are
+        ValueError: Sequences differ in length, training sequences are all the same, targets are
             given per residue, or there is no test split.
 
     Example:
@@ -199,7 +199,7 @@ def nearest_neighbours(
         Baseline: its `penalty` is None.
 
     Raises:
-        ValueError: If targets are given per residue, or there is no test split.
+        ValueError: Targets are given per residue, or there is no test split.
 
     Example:
         `nearest_neighbours(kft.data.load("digits")).predictions`
@@ -219,8 +219,8 @@ def nearest_neighbours(
     for k in [k for k in neighbours if k <= min(len(fold[0]) for fold in folds)]:
         losses = []
         for inputs, targets, held_out, held_out_targets in folds:
-            found = fitted(k, inputs, targets).predict(held_out)
-            wrong = np.square(found - held_out_targets)
+            predicted = fitted(k, inputs, targets).predict(held_out)
+            wrong = np.square(predicted - held_out_targets)
             losses.append(np.mean(wrong if task.target == "number" else wrong != 0))
         errors[k] = float(np.mean(losses))
     k = min(errors, key=lambda k: errors[k])
@@ -234,10 +234,10 @@ def nearest_neighbours(
 def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) -> Baseline:
     """Fit a linear model on which amino acid is at each place around a residue.
 
-    This is what local sequence says about secondary structure: windows of 13 and of 17 were used
-    by the networks of Qian and Sejnowski (1988, J. Mol. Biol. 202:865) and of Holley and Karplus
-    (1989, PNAS 86:152). Places beyond the chain's ends, and letters other than the 20 amino acids,
-    are empty.
+    This shows what local sequence predicts of secondary structure: windows of 13 and of 17 were
+    used by the networks of Qian and Sejnowski (1988, J. Mol. Biol. 202:865) and of Holley and
+    Karplus (1989, PNAS 86:152). Places beyond the chain's ends, and letters other than the 20 amino
+    acids, are empty.
 
     Args:
         data: A data set of protein sequences with a class or a number per residue.
@@ -251,7 +251,7 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
         Baseline: with a prediction for every residue of the test split.
 
     Raises:
-        ValueError: If width is even or below 1, rows below 1, targets are not given per residue,
+        ValueError: `width` is even or below 1, `rows` is below 1, targets are not per residue,
             there is no test split, or the masks mark no residue.
 
     Example:
@@ -344,7 +344,7 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         images the constant predictor and the nearest neighbours.
 
     Raises:
-        ValueError: If the task is unknown, there is no test split, or the masks mark no residue.
+        ValueError: The task is unknown, there is no test split, or the masks mark no residue.
 
     Example:
         `[fit(data) for fit in suited(data).values()]`
@@ -481,12 +481,12 @@ class _EachLabel:
 
     def predict_proba(self, features: Any) -> np.ndarray:
         """Return the probability of each label, (N, K)."""
-        found = np.zeros((features.shape[0], len(self.models)))
+        result = np.zeros((features.shape[0], len(self.models)))
         for k, model in enumerate(self.models):
             if 1 in model.classes_:
                 probabilities = np.asarray(model.predict_proba(features))
-                found[:, k] = probabilities[:, list(model.classes_).index(1)]
-        return found
+                result[:, k] = probabilities[:, list(model.classes_).index(1)]
+        return result
 
     def predict(self, features: Any) -> np.ndarray:
         """Return 1 for each label whose probability is above 0.5, (N, K)."""

@@ -1,9 +1,10 @@
 """Scores of predictions with bootstrap intervals.
 
-A resample of the test set is written as counts: how often each record was drawn. Every metric
-here is a function of counts (R, N) and gives all R resamples at once, so that two thousand
-resamples of six thousand records take about a second, and the score itself is the same function
-with every count equal to one. The tests compare each metric with scikit-learn's or scipy's.
+A resample of the test set is represented by counts: how often each record was drawn. Every metric
+here is a function of counts (R, N) and gives its values on all R resamples at once, so that two
+thousand resamples of six thousand records take about a second. The score itself is the same
+function with every count equal to one. The tests compare each metric with scikit-learn's or
+scipy's.
 
 Shapes: `R` resamples, `N` test records (residues, for a per-residue task), `K` classes or labels,
 `U` distinct values.
@@ -88,15 +89,14 @@ def score(
 ) -> Scores:
     """Score predictions, each metric with a percentile bootstrap interval.
 
-    One set of resamples serves all metrics, and it depends on `seed`, `resamples`, the number of
-    records and `groups` alone: two models scored with the same seed are scored on the same
-    resamples.
+    All metrics use the same resamples, which depend only on `seed`, `resamples`, the number of
+    records and `groups`: two models scored with the same seed are scored on the same resamples.
 
-    A score is undefined (NaN, printed "undefined") if its formula is 0/0: AUROC and MCC when
-    the targets hold one class, Spearman and Pearson when targets or predictions are constant, as
-    those of a mean predictor are. MCC of a constant prediction is 0, as in scikit-learn. Macro
-    averages are taken over the classes or labels for which the metric is defined. Resamples in
-    which a metric is undefined are left out of its interval.
+    A score is undefined (NaN, printed as "undefined") if its formula is 0/0: AUROC and MCC if the
+    targets have one class, Spearman and Pearson if targets or predictions are constant, as those of
+    a mean predictor are. MCC of a constant prediction is 0, as in scikit-learn. Macro averages are
+    taken over the classes or labels for which the metric is defined. Resamples in which a metric is
+    undefined are left out of its interval.
 
     Args:
         task: A `kft.data.task.Task` or its name. For tasks of residues, residues of all chains are
@@ -107,17 +107,17 @@ def score(
         confidence: Coverage of the interval, between 0 and 1.
         resamples: Number of bootstrap resamples.
         seed: The only source of randomness.
-        groups: (N,) names; whole groups are drawn instead of records. Near copies (one cluster,
-            one chain) are not independent, and drawing them singly makes intervals too narrow.
+        groups: (N,) names; whole groups are drawn instead of single records. Records of one cluster
+            or chain are not independent; if they were drawn singly, intervals would be too narrow.
 
     Returns:
-        Scores: for two classes AUROC, accuracy, MCC; for more accuracy, MCC, macro F1, macro AUROC
-        (one against the rest); for labels macro AUROC, macro F1 (a label is predicted from a
-        probability of 0.5) and subset accuracy (all labels of a record are right); for numbers
-        Spearman, Pearson, RMSE and MAE (these two in the unit of the targets).
+        For two classes AUROC, accuracy, MCC; for more classes accuracy, MCC, macro F1, macro AUROC
+        (each class against the others); for labels macro AUROC, macro F1 (a label is predicted if
+        its probability is above 0.5) and subset accuracy (all labels of a record are right); for
+        numbers Spearman, Pearson, RMSE and MAE (the last two in the unit of the targets).
 
     Raises:
-        ValueError: If the task is unknown, lengths differ, a value is NaN or not a probability, a
+        ValueError: The task is unknown, lengths differ, a value is NaN or not a probability, a
             class is out of range, or there are fewer than two records or groups.
 
     Example:
@@ -143,7 +143,7 @@ def difference(
     """Score `predictions` minus score of `reference`, with paired bootstrap intervals.
 
     Both are scored on the same resamples, so that what makes a resample hard for both cancels.
-    An interval that holds 0 means that this test set cannot distinguish the two.
+    An interval that contains 0 means that this test set cannot distinguish the two.
 
     Args:
         task: As for `score`.
@@ -156,8 +156,8 @@ def difference(
         groups: As for `score`.
 
     Returns:
-        Scores: the metrics of `score`; positive if `predictions` score higher (which is worse, for
-        RMSE and MAE).
+        Differences of the metrics of `score`; positive if `predictions` score higher (which is
+        worse for RMSE and MAE).
 
     Raises:
         ValueError: As `score`.
@@ -183,10 +183,11 @@ def difference(
 
 
 def hardly_varies(targets: ArrayLike, predictions: ArrayLike) -> bool:
-    """Return whether a model predicts (nearly) the same for every record: it has collapsed.
+    """Return whether a model predicts (nearly) the same for every record, so has collapsed.
 
-    Its predictions deviate by less than a hundredth of what the targets do. A regression then has
-    the RMSE of the mean, to a hundredth, whatever rank correlation is left in so little.
+    This is so if the standard deviation of its predictions is less than a hundredth of that of the
+    targets. A regression then has nearly the RMSE of a constant, even if its rank correlation is
+    high.
 
     Args:
         targets: (N,) classes, integers from 0; (N, K) labels; or (N,) real values.
@@ -205,7 +206,7 @@ def hardly_varies(targets: ArrayLike, predictions: ArrayLike) -> bool:
 
 
 def table(scores: Mapping[str, Scores]) -> pd.DataFrame:
-    """Lay out the scores of several models as text, one row each, one column per metric.
+    """Make a table of the scores of several models, one row per model, one column per metric.
 
     Args:
         scores: Name of the model -> its `Scores`.
@@ -289,13 +290,15 @@ def _classification(targets: np.ndarray, predictions: np.ndarray) -> Measure:
     classes = probabilities.shape[1]
     targets = _check_classes(targets, classes)
     truth = np.eye(classes)[targets]  # (N, K), one-hot
-    called = np.eye(classes)[probabilities.argmax(axis=1)]  # (N, K), one-hot
+    predicted_class = np.eye(classes)[probabilities.argmax(axis=1)]  # (N, K), one-hot
     columns = [1] if classes == 2 else range(classes)  # for two, AUROC of class 0 is the same
     ranks = {column: _midranks(probabilities[:, column]) for column in columns}
 
     def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
         total = counts.sum(axis=1)  # (R,)
-        true, predicted, hit = (counts @ tally for tally in (truth, called, truth * called))
+        true, predicted, hit = (
+            counts @ tally for tally in (truth, predicted_class, truth * predicted_class)
+        )
         auroc = [_auroc(counts, truth[:, k], ranks[k](counts)) for k in columns]
         accuracy = hit.sum(axis=1) / total
         mcc = _mcc(total, true, predicted, hit)
@@ -352,13 +355,15 @@ def _labels(targets: np.ndarray, predictions: np.ndarray) -> Measure:
         raise ValueError(
             f"targets of labels must be 0 or 1, received {truth.min()} and {truth.max()} among them"
         )
-    called = (probabilities > 0.5).astype(np.float64)  # (N, K)
-    exact = (called == truth).all(axis=1).astype(np.float64)  # (N,)
+    predicted_labels = (probabilities > 0.5).astype(np.float64)  # (N, K)
+    exact = (predicted_labels == truth).all(axis=1).astype(np.float64)  # (N,)
     ranks = [_midranks(column) for column in probabilities.T]
 
     def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
         total = counts.sum(axis=1)  # (R,)
-        true, predicted, hit = (counts @ tally for tally in (truth, called, truth * called))
+        true, predicted, hit = (
+            counts @ tally for tally in (truth, predicted_labels, truth * predicted_labels)
+        )
         auroc = [_auroc(counts, truth[:, k], rank(counts)) for k, rank in enumerate(ranks)]
         return {
             "macro AUROC": _mean_where_defined(np.stack(auroc, axis=1)),
@@ -414,7 +419,7 @@ def _correlation(total: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """Pearson correlation (R,) from the sums (5, R) of x, y, x*x, y*y and x*y over n = total."""
     x, y, xx, yy, xy = sums
     spread_x, spread_y = xx - x**2 / total, yy - y**2 / total
-    # Of a constant only rounding error is left, which must not pass for a spread.
+    # The spread of a constant is rounding error, and must become 0.
     spread_x = np.where(spread_x > 1e-12 * xx, spread_x, 0.0)
     spread_y = np.where(spread_y > 1e-12 * yy, spread_y, 0.0)
     return np.clip(_divide(xy - x * y / total, np.sqrt(spread_x * spread_y)), -1.0, 1.0)
@@ -433,7 +438,7 @@ def _mean_where_defined(values: np.ndarray) -> np.ndarray:
 
 def _check_options(confidence: float, resamples: int) -> None:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, such as 0.95; got {confidence}")
+        raise ValueError(f"confidence must be between 0 and 1, such as 0.95; received {confidence}")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, received {resamples}")
 
@@ -474,7 +479,7 @@ def _check_finite(name: str, values: np.ndarray) -> None:
 
 
 def _check_probabilities(predictions: np.ndarray) -> np.ndarray:
-    """Return probabilities (N, K), or raise an error that says what is wrong with them."""
+    """Return probabilities (N, K), or raise an error that describes what is wrong with them."""
     _check_finite("predictions", predictions)
     if predictions.ndim == 1 or predictions.shape[1:] == (1,):
         positive = predictions.reshape(-1)

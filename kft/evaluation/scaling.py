@@ -70,7 +70,7 @@ def fit_power_law(
         x: Array (R,), parameters, residues or operations of each run, above 0.
         losses: Array (R,), losses in nats, above 0.
         runs: Array (R,), the run of each point. Points of one run have related errors, so they
-            count as one in the error of the law. None if each point is a run of its own.
+            count as one in the error of the law. None if each point is a separate run.
         floor: The irreducible loss if it is known; None fits it, from 0 to the lowest loss.
         resamples: Number of bootstrap resamples.
         confidence: Confidence level of the intervals.

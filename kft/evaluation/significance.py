@@ -109,7 +109,7 @@ def resampled(
         Metric name -> `Resampled`, with the task's headline metric first.
 
     Raises:
-        ValueError: There are no predictions, or `evaluation.score` raises.
+        ValueError: There are no predictions, or as for `evaluation.score`.
 
     Example:
         >>> one = resampled("regression", [1.0, 2.0, 3.0, 5.0], [[1.0, 2.0, 4.0, 3.0]])
@@ -119,20 +119,20 @@ def resampled(
     if not len(predictions):
         raise ValueError("predictions must be given for at least one seed, received none.")
     each = [bootstrap(task, targets, one, resamples, seed, groups) for one in predictions]
-    found = {}
+    results = {}
     for name in each[0][0]:
         seeds = np.array([values[name] for values, _ in each])  # (S,)
         defined = ~np.isnan(seeds)
         draws = np.stack([row[name] for _, row in each])[defined]  # (S, R)
         if not defined.any():
             nothing = np.full(resamples, math.nan)
-            found[name] = Resampled(seeds, math.nan, nothing)
+            results[name] = Resampled(seeds, math.nan, nothing)
             continue
         variance = _by_seeds(seeds[defined], draws) / len(draws)
         bounds = _BOUNDS.get(name, (0, 1))
         value = float(seeds[defined].mean())
-        found[name] = Resampled(seeds, value, draws.mean(axis=0), variance, bounds)
-    return found
+        results[name] = Resampled(seeds, value, draws.mean(axis=0), variance, bounds)
+    return results
 
 
 def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:
@@ -149,7 +149,7 @@ def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:
 def _moved(by_records: np.ndarray, parts: list[tuple[float, int]]) -> np.ndarray:
     """Add draws for other seeds to the draws for other records, (R,)."""
     resamples = len(by_records)
-    rng = np.random.default_rng([0, resamples])  # a stream of its own
+    rng = np.random.default_rng([0, resamples])  # an independent stream
     for variance, freedom in parts:
         if variance:
             # R equal slices of Student's distribution, so that its tails do not depend on chance.
@@ -256,7 +256,7 @@ def _spread(method: Resampled) -> float:
 
 
 def within_one_error(methods: Sequence[Resampled], costs: Sequence[float]) -> int:
-    """Choose the cheapest method whose score lies within one standard error of the best's.
+    """Choose the cheapest method whose score is within one standard error of the best's.
 
     Args:
         methods: M methods on one metric where higher is better.

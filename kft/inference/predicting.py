@@ -52,15 +52,15 @@ def predict(
     max_length: int | None = None,
     out: str | Path | None = None,
 ) -> np.ndarray | list[np.ndarray] | Path:
-    """Predict raw inputs, in their order.
+    """Predict from raw inputs; the predictions are in the order of the inputs.
 
-    Sequences are sorted by length internally, so that little of a batch is padding.
+    Sequences are sorted by length internally, so that batches contain little padding.
 
     Args:
         model: A `kft.Model`, or a Keras model; one without `encode` takes arrays as they are.
         inputs: List of raw inputs, for proteins strings of residues; or the path of a FASTA file,
-            plain or gzipped, of which only a part is in memory at a time.
-        batch_size: Largest number of inputs per batch; long proteins come in smaller batches.
+            plain or gzipped, which is read in parts, so that it may be larger than the memory.
+        batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
         max_length: Number of residues to keep of each protein; None keeps all.
         out: Path of a `.csv` (column `name`, then one per output) or `.npz` (`names`, `values`)
             that the predictions are written to; None returns them. For a per-residue head the CSV
@@ -69,13 +69,13 @@ def predict(
 
     Returns:
         float32 array (records, outputs); for a per-residue head a list of float32 arrays
-        (residues, outputs), one per record, without special tokens and without what `max_length`
-        cut; or the path `out`, which exists only when complete.
+        (residues, outputs), one per record, without special tokens and without residues that
+        `max_length` cuts off; or the path `out`. An interrupted call leaves no file there.
 
     Raises:
-        ValueError: If an input cannot be encoded; the message says which.
-        TypeError: If an input is of another kind than the model takes.
-        FileNotFoundError: If there is no such FASTA file.
+        ValueError: An input cannot be encoded; the message names it.
+        TypeError: An input is of another kind than the model takes.
+        FileNotFoundError: There is no such FASTA file.
 
     Example:
         >>> import kft
@@ -122,23 +122,23 @@ def embed(
     max_length: int | None = None,
     out: str | Path | None = None,
 ) -> np.ndarray | Path:
-    """Compute one vector per raw input, in their order: the backbone's output, pooled.
+    """Compute one vector per raw input, in the order of the inputs: the backbone's pooled output.
 
     Args:
         backbone: A kft backbone, or a `kft.Model`, whose backbone is taken.
         inputs: As for `kft.predict`.
-        pooling: "mean" over residues, special tokens left out, or "cls"; see `kft.heads.Pooling`.
+        pooling: "mean" over residues, without special tokens, or "cls"; see `kft.heads.Pooling`.
         batch_size: As for `kft.predict`.
         max_length: As for `kft.predict`.
         out: As for `kft.predict`.
 
     Returns:
-        float32 array (records, D), or the path `out`, which exists only when complete.
+        float32 array (records, D), or the path `out`. An interrupted call leaves no file there.
 
     Raises:
-        ValueError: If an input cannot be encoded, or for another pooling.
-        TypeError: If an input is of another kind than the backbone takes.
-        FileNotFoundError: If there is no such FASTA file.
+        ValueError: An input cannot be encoded, or the pooling is unknown.
+        TypeError: An input is of another kind than the backbone takes.
+        FileNotFoundError: There is no such FASTA file.
 
     Example:
         >>> import kft
@@ -148,7 +148,7 @@ def embed(
     """
     backbone = getattr(backbone, "backbone", backbone)
     if pooling not in ("mean", "cls"):
-        raise ValueError(f"pooling must be mean or cls, received {pooling!r}.")
+        raise ValueError(f"pooling must be 'mean' or 'cls', received {pooling!r}.")
     models = _EMBEDDERS.setdefault(backbone, {})
     if pooling not in models:
         pooled = Pooling(pooling)(backbone.output, getattr(backbone, "position_mask", None))
@@ -203,16 +203,16 @@ def _rows(
     rows: Any = None
     per_residue = per_residue and records.lengths is not None
     for i, chosen in enumerate(records.chosen):
-        found = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
+        outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
         if rows is None:
-            shape = (count, *found.shape[1:])
+            shape = (count, *outputs.shape[1:])
             rows = [None] * count if per_residue else np.empty(shape, dtype="float32")
         if per_residue:
-            for record, tokens in zip(chosen, found, strict=True):
-                # A copy, or the whole batch would be kept.
+            for record, tokens in zip(chosen, outputs, strict=True):
+                # A copy, since a view would keep the whole batch in memory.
                 rows[record] = tokens[records.residues(record)].astype("float32", copy=True)
         else:
-            rows[chosen] = found
+            rows[chosen] = outputs
         bar.advance(task, len(chosen))
     return rows
 
@@ -223,7 +223,7 @@ def _collected(parts: Iterable[Part]) -> np.ndarray | list[np.ndarray]:
 
 
 def _parts(inputs: Any) -> Iterator[tuple[list[str], list[str], Any, int | None]]:
-    """Yield (names, what errors call them, inputs, total number); a FASTA file in chunks."""
+    """Yield (names, names for errors, inputs, total number); a FASTA file in chunks."""
     if not isinstance(inputs, str | Path):
         inputs = listed_inputs(inputs)
         names = [f"inputs[{i}]" for i in range(len(inputs))]
@@ -231,8 +231,8 @@ def _parts(inputs: Any) -> Iterator[tuple[list[str], list[str], Any, int | None]
         return
     if not os.path.isfile(inputs):
         raise FileNotFoundError(
-            f"inputs is {str(inputs)[:60]!r}, which is no file: give the path of a FASTA file, or "
-            f"a list of raw inputs."
+            f"inputs is {str(inputs)[:60]!r}, which is not a file: give the path of a FASTA file, "
+            f"or a list of raw inputs."
         )
     records = read_fasta(inputs)
     while chunk := list(islice(records, _CHUNK)):

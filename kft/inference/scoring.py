@@ -82,7 +82,7 @@ def fill(
     _check("tokens", tokens, 1)
     rows = [row.astype("int32") for row in encoded(sequences, backbone.encode)]
     before, _ = encoder_info(backbone.encode).specials
-    places, found = [np.flatnonzero(row == MASK) for row in rows], []
+    places, gap_lists = [np.flatnonzero(row == MASK) for row in rows], []
     for at, logits in zip(places, _logits(backbone, rows, places, tokens), strict=True):
         probabilities = softmax(logits[:, STANDARD], axis=-1)  # (gaps, 20)
         best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
@@ -90,12 +90,12 @@ def fill(
             Gap(
                 position=int(position) - before + 1,
                 residues=tuple(ALPHABET[STANDARD[k]] for k in ranks),
-                probabilities=tuple(float(own[k]) for k in ranks),
+                probabilities=tuple(float(row_probabilities[k]) for k in ranks),
             )
-            for position, own, ranks in zip(at, probabilities, best, strict=True)
+            for position, row_probabilities, ranks in zip(at, probabilities, best, strict=True)
         ]
-        found.append(gaps)
-    return found
+        gap_lists.append(gaps)
+    return gap_lists
 
 
 def masked_score(
@@ -136,7 +136,7 @@ def _logits(
 ) -> list[np.ndarray]:
     """Return token logits (n, K) at the n places of each row of tokens (L,), in their order."""
     model = language_model(backbone)
-    found: list[Any] = [None] * len(rows)
+    results: list[Any] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     while order:
         length = padded_length(len(rows[order[0]]))
@@ -148,8 +148,8 @@ def _logits(
             token_ids[k, : len(row)] = row
         logits = np.asarray(model.predict_on_batch({"token_ids": token_ids}), dtype="float32")
         for row, i in zip(logits, chosen, strict=False):
-            found[i] = row[places[i]]  # a copy: the batch is not kept
-    return found
+            results[i] = row[places[i]]  # a copy: the batch is not kept
+    return results
 
 
 def reference_scores(
@@ -182,7 +182,7 @@ def reference_scores(
     rows, K = _hidden(sequences, encode, seed, crop), len(ALPHABET)
     triples = np.zeros(K**3)
     for start in range(0, max(len(corpus), 1), 1000):  # none at all is an error of `encoded`
-        with silent_cuts():  # changes are reported once for all
+        with silent_cuts():  # changes are reported once, below
             part = encoded(corpus[start : start + 1000], encode, first=start)
         some = [row.astype("int64") for row in part]
         codes = np.concatenate([(row[:-2] * K + row[1:-1]) * K + row[2:] for row in some])
@@ -196,24 +196,24 @@ def reference_scores(
     methods = {
         "uniform": lambda row: np.full((len(row.at), 20), 1 / 20),
         "residue frequencies": lambda row: np.tile(frequencies, (len(row.at), 1)),
-        "Markov model": lambda row: between[row.whole[row.at - 1], row.whole[row.at + 1]],
+        "Markov model": lambda row: between[row.true[row.at - 1], row.true[row.at + 1]],
     }
-    found = {}
+    scores = {}
     for name, predicted in methods.items():
         logs = []
         for row in rows:
             log = np.full((len(row.at), K), -np.inf)
             log[:, STANDARD] = np.log(predicted(row))
             logs.append(log)
-        found[name] = _score(rows, logs, confidence)
-    return found
+        scores[name] = _score(rows, logs, confidence)
+    return scores
 
 
 class _Hidden(NamedTuple):
     """One protein: tokens as shown and as they are, (L,), and the positions of <mask>."""
 
     shown: np.ndarray
-    whole: np.ndarray
+    true: np.ndarray
     at: np.ndarray
 
 
@@ -226,13 +226,13 @@ def _check(name: str, value: Any, least: float, most: float = math.inf) -> None:
 def _hidden(sequences: Sequence[str], encode: Callable, seed: int, crop: int) -> list[_Hidden]:
     _check("seed", seed, 0)
     _check("crop", crop, 8)
-    found = []
+    hidden = []
     for i, row in enumerate(encoded(sequences, encode)):
-        whole = row[:crop].astype("int32")
-        shown, chosen = hide(whole, np.random.default_rng((seed, i)))
+        true = row[:crop].astype("int32")
+        shown, chosen = hide(true, np.random.default_rng((seed, i)))
         at = np.flatnonzero(chosen & (shown == MASK))  # the user's own <mask> has no known residue
-        found.append(_Hidden(shown, whole, at[at < len(whole) - 1]))  # with both neighbours
-    return found
+        hidden.append(_Hidden(shown, true, at[at < len(true) - 1]))  # with both neighbours
+    return hidden
 
 
 def _score(
@@ -241,10 +241,10 @@ def _score(
     """Compute sums over each protein, and ratios of their sums over resamples of the proteins."""
     sums = []
     for row, log in zip(rows, logs, strict=True):
-        own = np.arange(len(row.at)), row.whole[row.at]
+        true_residues = np.arange(len(row.at)), row.true[row.at]
         best = log == log.max(axis=-1, keepdims=True)
-        hits = best[own] / best.sum(axis=-1)  # ties share the hit
-        sums.append([-log[own].sum(), hits.sum(), len(row.at)])
+        hits = best[true_residues] / best.sum(axis=-1)  # ties share the hit
+        sums.append([-log[true_residues].sum(), hits.sum(), len(row.at)])
     table, equal = np.array(sums), np.full(len(sums), 1 / len(sums))  # (N, 3), (N,)
     rng, total = np.random.default_rng(0), table.sum(axis=0)
     # One by one: all counts of a large corpus would take gigabytes.

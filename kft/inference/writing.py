@@ -23,7 +23,7 @@ def checked_path(out: str | Path) -> Path:
         out: Path that ends in .csv or .npz.
 
     Raises:
-        ValueError: If it ends in anything else.
+        ValueError: It ends in anything else.
 
     Example:
         >>> checked_path("predictions.csv").name
@@ -47,7 +47,7 @@ def write(parts: Iterable[Part], out: str | Path) -> Path:
         Path: `out`.
 
     Raises:
-        ValueError: If `out` ends in anything else.
+        ValueError: `out` ends in anything else.
     """
     out = checked_path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 Each step along the gradient of a piecewise linear network can amplify rounding errors tenfold and
 more, and float32 rounding differs between backends. So everything is computed in float64 here,
-whatever the dtype of the backbone is.
+for any dtype of the backbone.
 
 Shapes: `H` and `W` of the backbone's images, `C` channels of a stage.
 """
@@ -152,11 +152,11 @@ def _gradient_of(
         def gradient(pixels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
             with torch.enable_grad():
                 pixels = ops.convert_to_tensor(pixels).requires_grad_()
-                found = value(pixels, ops.convert_to_tensor(weights))
+                mean_activation = value(pixels, ops.convert_to_tensor(weights))
                 # For the pixels only: the gradients stored with weights stay as they are.
-                (slope,) = torch.autograd.grad(found, pixels, allow_unused=True)
+                (slope,) = torch.autograd.grad(mean_activation, pixels, allow_unused=True)
             slope = torch.zeros_like(pixels) if slope is None else slope
-            return found.detach().cpu().numpy(), slope.cpu().numpy()
+            return mean_activation.detach().cpu().numpy(), slope.cpu().numpy()
 
         return gradient
     if backend == "jax":
@@ -177,9 +177,11 @@ def _gradient_of(
     def of_tensors(pixels: Any, weights: Any) -> tuple[Any, Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(pixels)
-            found = value(pixels, weights)
-        slope = tape.gradient(found, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return found, slope
+            mean_activation = value(pixels, weights)
+        slope = tape.gradient(
+            mean_activation, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return mean_activation, slope
 
     return lambda pixels, weights: tuple(
         x.numpy() for x in of_tensors(tf.constant(pixels), tf.constant(weights))
@@ -195,7 +197,7 @@ def _precision() -> str:
 
 @contextmanager
 def _computed_in(dtype: str, layers: Sequence[keras.layers.Layer]) -> Iterator[None]:
-    """Let Keras compute `layers` in `dtype`, whatever their own dtype is.
+    """Let Keras compute `layers` in `dtype` instead of their own dtype.
 
     Their weights do not change. A lock admits one thread at a time; other threads that use Keras
     meanwhile may also compute in `dtype`.

@@ -85,7 +85,7 @@ def dream(
         Float32 array (h, w, 3) from 0 to 1, of the size of the image.
 
     Raises:
-        TypeError: `image` is no image, or the backbone takes none.
+        TypeError: `image` is not an image, or the backbone does not take images.
         ValueError: The stage or channel is unknown, or does not depend on the image.
         FileNotFoundError: The file does not exist.
 
@@ -178,12 +178,12 @@ class _Ascent:
         detail = np.zeros((*sizes[0], 3), dtype="float32")
         for k, size in enumerate(sizes):
             base = _resized(image, size)
-            found = np.clip(base + _resized(detail, size), 0, 1)
+            result = np.clip(base + _resized(detail, size), 0, 1)
             for step in range(steps):
-                found = self.step(found, weights, first=step == k == 0)
+                result = self.step(result, weights, first=step == k == 0)
                 advance()
-            detail = found - base
-        return found
+            detail = result - base
+        return result
 
     def step(self, image: np.ndarray, weights: np.ndarray, first: bool = False) -> np.ndarray:
         """Take one step. The first raises an error if the activation is constant."""
@@ -213,13 +213,13 @@ class _Ascent:
             for count, (start, size, side) in zip(counts, sides, strict=True)
         ]
         padded = np.pad(image, [*zip(before, after, strict=True), (0, 0)], mode="reflect")
-        found, values = np.empty(padded.shape), []
+        gradient, values = np.empty(padded.shape), []
         for place in np.ndindex(*counts):
             part = tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, self.tile, strict=True))
-            value, found[part] = self.activation(padded[part], weights)
+            value, gradient[part] = self.activation(padded[part], weights)
             values.append(value)
         inner = tuple(slice(start, start + size) for start, size, _ in sides)
-        return float(np.mean(values)), found[inner]
+        return float(np.mean(values)), gradient[inner]
 
 
 class _Constant(ValueError):
@@ -349,7 +349,7 @@ def _grown(
 
 
 def _bar(progress: bool) -> Progress:
-    """Return a progress bar on stderr that disappears at the end; none if that is no terminal."""
+    """Return a progress bar on stderr that disappears at the end; empty if not on a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -49,27 +49,27 @@ def add_lora(
 ) -> list[str]:
     """Add low-rank adapters to layers (Hu et al. 2021) and freeze all but these and the head.
 
-    The outputs do not change: B, or A of an `Embedding`, starts at zero. Layers hold adapters in
-    place; their own weights stay frozen, whatever `trainable` is set to. Several adapters with
-    different names may be added; the last one is active. The head, for a plain Keras model the
-    `Dense` layers that make its outputs, and what `kft.unfreeze` makes trainable belong to the
-    adapter, as PEFT's `modules_to_save` do.
+    The outputs do not change at first: B, or A of an `Embedding`, starts at zero. The layers hold
+    the adapters; their own weights stay frozen even if `trainable` is set to True. Several adapters
+    with different names may be added; the last one is active. The head (of a plain Keras model, the
+    `Dense` layers that make its outputs) and layers that `kft.unfreeze` makes trainable belong to
+    the adapter, as PEFT's `modules_to_save` do.
 
     Args:
         model: A `kft.Model`, a backbone of kft or keras-hub, or any functional Keras model.
-        rank: Rank r, columns of A and rows of B.
+        rank: Rank r: the number of columns of A and of rows of B.
         alpha: The adapter's output is scaled by alpha / r.
         dropout: Fraction of the inputs that are dropped in training; not for an `Embedding`.
-        targets: Patterns of layers, see `kft.freeze`, where a layer stands for all inside of it
-            that can be adapted: `Dense`, `EinsumDense`, `Conv2D`, `Embedding`. None for query and
-            value of a transformer or all blocks of a convolutional network; "all-linear" for every
-            `Dense` and `EinsumDense` outside the head.
+        targets: Patterns of layers, see `kft.freeze`. A layer that contains others selects all
+            layers inside it that can be adapted: `Dense`, `EinsumDense`, `Conv2D`, `Embedding`.
+            None for query and value of a transformer or all blocks of a convolutional network;
+            "all-linear" for every `Dense` and `EinsumDense` outside the head.
         name: Name of the adapter, an identifier.
         rslora: Whether to scale by alpha / sqrt(r) (Kalajdzievski 2023).
         dora: Whether to train the magnitudes of the columns of W + s A B too (Liu et al. 2024).
         bias: "none"; "lora_only" to train copies of the biases of adapted layers; "all" to train
             those of every layer outside the head.
-        ranks, alphas: {pattern: value} for layers that differ.
+        ranks, alphas: {pattern: value}, for targets with another rank or alpha.
         seed: Int from which A is drawn.
 
     Returns:
@@ -148,29 +148,29 @@ def activate(model: keras.Model, name: str) -> None:
         model: A model with adapters.
         name: Name of the adapter.
     """
-    found = adapted(model)
+    holders = adapted(model)
     _use(model, {name: 1.0})
-    # Adapters that are not active stay frozen wherever they are, until `use` makes them active.
-    trainable = {*(path for path, _ in found), *head_of(model)}
+    # Adapters that are not active stay frozen until `use` makes them active.
+    trainable = {*(path for path, _ in holders), *head_of(model)}
     train_only(model, lambda path: path in trainable)
     sign(model)
-    retrace(model, [path for path, _ in found])
+    retrace(model, [path for path, _ in holders])
 
 
 def _use(model: keras.Model, weights: dict[str, float]) -> None:
     """Make adapters active in the model and in the heads of others on the same layers."""
-    found = [layer for _, layer in adapted(model)]
-    for layer in [*found, *(x for x in heads_on(model, found) if isinstance(x, Adapted))]:
+    holders = [layer for _, layer in adapted(model)]
+    for layer in [*holders, *(x for x in heads_on(model, holders) if isinstance(x, Adapted))]:
         layer.use(weights)
 
 
 def use(model: keras.Model, active: str | Mapping[str, float] | None) -> None:
     """Switch adapters: make one active, a weighted sum of several, or none.
 
-    Copies of weights that an adapter has, such as its head, are switched with it; without adapters
-    the outputs are those of the base. Copies of several are combined as their updates are, base +
-    weight (adapter - base), and are not trainable meanwhile, since they would belong to no adapter.
-    If other weights become trainable, the model is not compiled any more, as with `kft.freeze`.
+    An adapter's own copies of weights, such as its head, are switched with it; without adapters the
+    outputs are those of the base. In a sum, copies are combined like updates, base + weight
+    (adapter - base), and are not trainable, since they belong to no single adapter. If other
+    weights become trainable, the model must be compiled again, as with `kft.freeze`.
 
     Args:
         model: A model with adapters.
@@ -180,7 +180,7 @@ def use(model: keras.Model, active: str | Mapping[str, float] | None) -> None:
     Raises:
         ValueError: No adapters, an unknown name, a weight that is not finite, adapters that are
             merged, or magnitudes (DoRA) in a sum.
-        TypeError: `active` of another kind.
+        TypeError: `active` is of another type.
 
     Example:
         >>> import kft
@@ -202,13 +202,13 @@ def use(model: keras.Model, active: str | Mapping[str, float] | None) -> None:
     retrace(model, paths, uncompile=trainable_ids(model) != before)
 
 
-def _check_weights(found: Sequence[tuple[str, Adapted]], weights: Mapping[str, float]) -> None:
+def _check_weights(holders: Sequence[tuple[str, Adapted]], weights: Mapping[str, float]) -> None:
     for name, weight in weights.items():
         if not (isinstance(weight, numbers.Real) and math.isfinite(weight)):
             raise ValueError(f"weight of {name!r} must be a finite number, received {weight!r}.")
     if len(weights) == 1 and set(weights.values()) == {1.0}:
         return
-    for path, layer in found:
+    for path, layer in holders:
         adapters = [layer.adapters[name] for name in weights if name in layer.adapters]
         if any(adapter.magnitude is not None for adapter in adapters):
             raise ValueError(
@@ -218,12 +218,12 @@ def _check_weights(found: Sequence[tuple[str, Adapted]], weights: Mapping[str, f
 
 
 def merge_lora(model: keras.Model) -> None:
-    """Add the active adapters to the kernels, so that they cost no time any more.
+    """Add the active adapters to the kernels, so that they take no time any more.
 
-    Nothing is done where they are merged already. Merged adapters cannot be trained. A copy that is
-    made weight by weight meanwhile (`keras.models.clone_model` or `from_config`, then
-    `set_weights`) is merged too and has the same outputs, but cannot be unmerged or saved;
-    `copy.deepcopy` and files hold both.
+    Adapters that are merged already stay as they are. Merged adapters cannot be trained. A copy
+    that is made weight by weight from a merged model (`keras.models.clone_model` or `from_config`,
+    then `set_weights`) is merged too and has the same outputs, but cannot be unmerged or saved;
+    `copy.deepcopy` and files keep both kernels and adapters.
 
     Args:
         model: A model with adapters.
@@ -237,14 +237,14 @@ def merge_lora(model: keras.Model) -> None:
         >>> _ = kft.add_lora(backbone)
         >>> kft.merge_lora(backbone)
     """
-    found = _checked(model)
-    for _, layer in found:
+    holders = _checked(model)
+    for _, layer in holders:
         layer.merge()
-    retrace_silently(model, [path for path, _ in found])
+    retrace_silently(model, [path for path, _ in holders])
 
 
 def unmerge_lora(model: keras.Model) -> None:
-    """Take merged adapters out of the kernels, which become what they were, bit by bit.
+    """Restore the kernels from before merging, bit by bit.
 
     Args:
         model: A model with adapters, merged or not.
@@ -263,18 +263,18 @@ def unmerge_lora(model: keras.Model) -> None:
         >>> kft.fingerprint(backbone, None) == before
         True
     """
-    found = _checked(model)
-    for _, layer in found:
+    holders = _checked(model)
+    for _, layer in holders:
         layer.unmerge()
-    retrace_silently(model, [path for path, _ in found])
+    retrace_silently(model, [path for path, _ in holders])
 
 
 def remove(model: keras.Model, name: str | None = None) -> None:
-    """Remove adapters; what is merged stays in the kernels, which makes a plain model.
+    """Remove adapters; merged ones stay in the kernels, as a part of a plain model.
 
-    The layers stay frozen, and the model is not compiled any more. Unless the adapters are merged,
-    the copies of weights that they have are removed too: the head is that of the base again. A
-    language-model head that is tied to the table of tokens then reads what was merged into it.
+    The layers stay frozen, and the model must be compiled again. Unless the adapters are merged,
+    their copies of weights are removed too, so the head is that of the base again. If an adapter
+    was merged into the token embedding, a language-model head tied to it uses the merged one.
 
     Args:
         model: A model with adapters.
@@ -291,11 +291,11 @@ def remove(model: keras.Model, name: str | None = None) -> None:
         >>> kft.lora.names(backbone)
         []
     """
-    found = _checked(model, [] if name is None else [name])
+    in_model = _checked(model, [] if name is None else [name])
     if name is not None:
         check_unmerged(model)
-    merged = any(layer.merged for _, layer in found)
-    holders = [layer for _, layer in found]
+    merged = any(layer.merged for _, layer in in_model)
+    holders = [layer for _, layer in in_model]
     holders += [x for x in heads_on(model, holders) if isinstance(x, Adapted) and x not in holders]
     for layer in holders:
         if name in layer.adapters:
@@ -304,17 +304,17 @@ def remove(model: keras.Model, name: str | None = None) -> None:
             layer.detach(merged)
     if not adapted(model):
         unguard_configs(model)
-    retrace_silently(model, [path for path, _ in found], uncompile=True)
+    retrace_silently(model, [path for path, _ in in_model], uncompile=True)
 
 
 def _checked(model: keras.Model, wanted: Iterable[str] = ()) -> list[tuple[str, Adapted]]:
-    """Return `adapted(model)`, which must not be empty and have the adapters that are wanted."""
-    found = adapted(model)
-    if not found:
+    """Return `adapted(model)`, and raise an error if it lacks adapters or those that are wanted."""
+    holders = adapted(model)
+    if not holders:
         raise ValueError(f"{model.name} has no adapters: kft.add_lora(model) adds them.")
     unknown = [name for name in wanted if name not in names(model)]
     if unknown:
         raise ValueError(
             f"{model.name} has no adapter {unknown[0]!r}; it has {', '.join(names(model))}."
         )
-    return found
+    return holders

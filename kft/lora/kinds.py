@@ -46,10 +46,10 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
 
     @classmethod
     def why_not(cls, layer: keras.layers.EinsumDense) -> str | None:
-        """Say why an EinsumDense is not a matrix of inputs x outputs; None if it is one."""
+        """Return why an EinsumDense is not a matrix of inputs x outputs; None if it is one."""
         _, kernel, _, contracted, made = cls._indices(layer)
         if len(contracted + made) < len(kernel):  # an index of the inputs and the outputs
-            return f"its equation {layer.equation!r} is no product of inputs with one matrix"
+            return f"its equation {layer.equation!r} is not a product of inputs with one matrix"
         return None
 
     @classmethod
@@ -114,7 +114,7 @@ class LoRAConv2D(Adapted, keras.layers.Conv2D):
 
     @staticmethod
     def why_not(layer: keras.layers.Conv2D) -> str | None:
-        """Say why a Conv2D cannot hold adapters; None if it can."""
+        """Return why a Conv2D cannot hold adapters; None if it can."""
         return "its channels are in groups" if layer.groups > 1 else None
 
     def _product(self, inputs: Any) -> Any:
@@ -281,13 +281,13 @@ def sizes_of(layer: keras.Layer) -> tuple[int, int]:
 
 
 def bias_size(layer: keras.Layer) -> int:
-    """Return how many numbers the bias of a layer has, 0 if there is none."""
+    """Return the size of the bias of a layer, 0 if it has none."""
     own = [v for v in own_trainable_weights(layer) if v.name in ("bias", "beta")]
     return math.prod(own[0].shape) if own else 0
 
 
 def why_not(layer: keras.Layer) -> str | None:
-    """Say why a layer cannot hold adapters of rank r; None if it can."""
+    """Return why a layer cannot hold adapters of rank r; None if it can."""
     kind = kind_of(layer)
     if kind is None or issubclass(kind, LoRALayerNormalization | LoRAWhole):
         known = ", ".join(k.base_class.__name__ for k in KINDS[:4])

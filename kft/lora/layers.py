@@ -1,21 +1,21 @@
-"""Layers with low-rank adapters: what Hu et al. 2021 add to a weight matrix.
+"""Layers with low-rank adapters (LoRA, Hu et al. 2021).
 
 References: Hu et al. 2021, "LoRA", arXiv:2106.09685, equation 3; Kalajdzievski 2023, "A rank
 stabilization scaling factor", arXiv:2312.03732 (rsLoRA); Liu et al. 2024, "DoRA",
-arXiv:2402.09353, equation 5; and `peft` 0.21, `tuners/lora`, whose numbers these are.
+arXiv:2402.09353, equation 5; and `peft` 0.21, `tuners/lora`, with the same outputs.
 
 A layer computes x W + b. With an adapter it computes x W + s (x A) B + b, s = alpha / r, and does
-not form A B in training. W is treated as a matrix, inputs x outputs: the kernel of an `EinsumDense`
-or `Conv2D` is flattened, and an `Embedding` looks up rows of W.
+not compute A B in training. W is treated as a matrix, inputs x outputs: the kernel of an
+`EinsumDense` or `Conv2D` is flattened, and an `Embedding` looks up rows of W.
 
 For a layer that is trained in full, such as a head, an adapter has a copy of all its weights, as
 PEFT's `modules_to_save` are. The copy of the active adapter is in the layer itself; those of the
 others and of the base are kept as numpy arrays.
 
 Differences from the reference: a bias that an adapter trains is a copy, so that without the adapter
-the layer computes what it did before; the norm of W + s A B that DoRA divides by is found without
-forming A B; where several adapters are active, their copies are combined as their updates are,
-while PEFT takes one of them.
+the layer computes what it did before; the norm of W + s A B that DoRA divides by is computed
+without A B; where several adapters are active, their copies are combined like their updates, while
+PEFT takes one of them.
 
 Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
 """
@@ -55,10 +55,10 @@ class Settings:
         dropout: Fraction of the inputs of A that are dropped in training.
         rslora: Whether the scale is alpha / sqrt(r) instead of alpha / r.
         dora: Whether the columns of W + s A B have trained magnitudes.
-        bias: Whether the adapter has a bias of its own.
+        bias: Whether the adapter has its own bias.
         full: Whether the adapter is a copy of all weights of the layer, as for a head.
-        prefix: What stands before the names of modules in the model that its file was made for;
-            None for an adapter that was not read from a file.
+        prefix: Prefix of the names of modules in the model that its file was made for; None for an
+            adapter that was not read from a file.
     """
 
     rank: int
@@ -107,16 +107,16 @@ class Adapter:
 class Adapted(Mixin):
     """Mixin with which a Keras layer holds adapters; comes before the layer's class.
 
-    The layer's own weights are not trainable, whatever `trainable` is set to; the active adapters
-    are if the layer is. An adapter that is a copy of all weights is in place of them while it is
-    active, and trainable; where several are combined their weights are not, since they would belong
-    to no adapter.
+    The layer's own weights are not trainable, even if `trainable` is set to True; the active
+    adapters are trainable if the layer is. An adapter that is a copy of all weights replaces them
+    while it is active, and is trainable; a sum of several is not trainable, since it belongs to no
+    single adapter.
 
     Args:
         *args: Arguments of the layer's class.
         adapters: {name: settings}, as `get_config` returns them.
         active: {name: weight}, as `get_config` returns it.
-        merged: Whether the weights that follow are merged ones.
+        merged: Whether the weights that are loaded next are merged ones.
         **kwargs: Arguments of the layer's class.
 
     Attributes:
@@ -164,7 +164,7 @@ class Adapted(Mixin):
         Args:
             adapters: {name: settings}.
             active: {name: weight}.
-            merged: Whether the weights that follow are merged ones.
+            merged: Whether the weights that are loaded next are merged ones.
         """
         for name, settings in adapters.items():
             if name not in self.adapters:
@@ -188,7 +188,7 @@ class Adapted(Mixin):
         """Turn the layer back into one of its class without adapters.
 
         Args:
-            merged: Whether what is merged stays in its weights.
+            merged: Whether merged adapters stay in its weights.
         """
         trainable = self.trainable and all(x.settings.full for x in self.adapters.values())
         if merged:
@@ -205,7 +205,7 @@ class Adapted(Mixin):
     # Adapters -----------------------------------------------------------------------------------
 
     def add_adapter(self, name: str, settings: Settings, rng: np.random.Generator) -> None:
-        """Add an adapter that is not active yet and would change nothing.
+        """Add an adapter that is not active yet and does not change the outputs.
 
         Args:
             name: Identifier.
@@ -226,8 +226,8 @@ class Adapted(Mixin):
             norm = np.linalg.norm(self._flat(), axis=0)
             adapter.magnitude = self._variable(f"lora_magnitude_{name}", norm)
         if settings.bias:
-            own = ops.convert_to_numpy(self._bias_variable())
-            adapter.bias = self._variable(f"lora_bias_{name}", own)
+            bias = ops.convert_to_numpy(self._bias_variable())
+            adapter.bias = self._variable(f"lora_bias_{name}", bias)
         if settings.full:
             adapter.full = [value.copy() for value in self._base_arrays()]
         if settings.dropout and not hasattr(self, "_drops"):
@@ -278,7 +278,7 @@ class Adapted(Mixin):
         self._update_trainable()
 
     def _update_trainable(self) -> None:
-        """Freeze the variables that are not trainable, whatever `trainable` says."""
+        """Freeze the variables that must not be trained, even if `trainable` is True."""
         trainable = {id(v) for n in self.active for v in self.adapters[n].variables.values()}
         if self._own_is_trainable():
             trainable |= {id(v) for v in self.base_weights()}
@@ -459,8 +459,8 @@ class Adapted(Mixin):
     def _norm(self, adapter: Adapter) -> Any:
         """Return ||W + s A B|| by columns, (O,), constant for the gradient (section 4.3).
 
-        |w + s A b|^2 = |w|^2 + 2 s (A^T w) b + s^2 b^T (A^T A) b for each column, so that of the
-        size of W only its squares are formed.
+        |w + s A b|^2 = |w|^2 + 2 s (A^T w) b + s^2 b^T (A^T A) b for each column, so that W squared
+        is the only temporary array of the size of W.
         """
         flat = ops.cast(self._flattened(self._matrix_variable()), "float32")
         a, b = (ops.cast(v, "float32") for v in (adapter.a, adapter.b))

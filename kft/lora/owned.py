@@ -81,7 +81,7 @@ def head_of(model: keras.Model) -> list[str]:
 
 
 def head_paths(model: keras.Model) -> set[str]:
-    """Return all paths of the head and of the layers inside of it."""
+    """Return the paths of the head and of all layers inside it."""
     head = head_of(model)
     return {p for p in layers(model) if p in head or set(ancestors(p)) & set(head)}
 
@@ -99,13 +99,13 @@ def _dense_before(output: keras.KerasTensor) -> keras.Layer | None:
 
 
 def head_settings(model: keras.Model) -> dict[str, Settings]:
-    """Return {path: settings} of the layers of the head that have weights of their own."""
+    """Return {path: settings} of the layers of the head that have their own weights."""
     head = head_paths(model)
     return {p: FULL for p, layer in layers(model).items() if p in head and has_weights(layer)}
 
 
 def has_weights(layer: keras.Layer) -> bool:
-    """Return whether a layer holds weights itself, without those of the layers inside of it."""
+    """Return whether a layer itself has weights, not counting the layers inside it."""
     return bool(own_trainable_weights(layer))
 
 
@@ -138,12 +138,12 @@ def heads_on(model: keras.Model, changed: Iterable[keras.Layer]) -> list[keras.L
         model: The model whose layers were changed.
         changed: The changed layers.
     """
-    wanted, found = {id(layer) for layer in changed}, []
+    wanted, in_heads = {id(layer) for layer in changed}, []
     for other in list(_WITH_HEADS):
         if other is not model and any(id(x) in wanted for x in sublayers_of(other)):
             everything = layers(other)
-            found += [everything[path] for path in head_settings(other)]
-    return found
+            in_heads += [everything[path] for path in head_settings(other)]
+    return in_heads
 
 
 _WITH_HEADS: weakref.WeakSet = weakref.WeakSet()  # of `kft.Model`

@@ -88,7 +88,7 @@ def guard_configs(model: keras.Model) -> None:
     if contract.keeps_adapters(model):
         return
     everything = {"": model, **layers(model)}
-    # The config of a `kft.Model` holds adapters in the head, whatever that is made of.
+    # The config of a `kft.Model` holds adapters in the head, whatever layers that has.
     kept = head_paths(model) if getattr(model, "keeps_head", False) else ()
     for path in [path for path, _ in adapted(model) if path not in kept]:
         for parent in ["", *ancestors(path)]:
@@ -105,7 +105,7 @@ def unguard_configs(model: keras.Model) -> None:
 
 
 def _keeps_parts(layer: keras.Layer) -> bool:
-    """Whether a layer's config holds the layers inside of it."""
+    """Whether a layer's config includes the layers inside it."""
     if getattr(layer, "keeps_adapters", False) or hasattr(layer, "adapters"):
         return True
     get_config = type(layer).get_config

@@ -153,7 +153,7 @@ def with_patterns(
             matched = [path for path, _ in find(model, pattern)]
             hits = [p for p in settings if p in matched or set(ancestors(p)) & set(matched)]
             if not hits:
-                raise ValueError(f"{name}s names {pattern!r}, which is none of the targets.")
+                raise ValueError(f"{name}s names {pattern!r}, which is not among the targets.")
             for path in hits:
                 values = {**vars(settings[path]), name: value}
                 check_settings(values["rank"], values["alpha"], 0, "none")

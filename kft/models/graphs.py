@@ -24,9 +24,9 @@ from kft.params.paths import listed
 class Learner(OrderedFit):
     """A functional Keras model whose frozen layers run in inference mode.
 
-    Keras does so only for BatchNormalization. Here a whole layer of the graph that is frozen, see
-    `kft.params.is_frozen`, is called with `training=False`: its dropout is inactive, and its output
-    can be computed once.
+    Keras does so only for BatchNormalization. Here a layer of the graph in which everything is
+    frozen, see `kft.params.is_frozen`, is called with `training=False`: its dropout is inactive,
+    and its output can be computed once.
     """
 
     def run_graph(self, run: Any, inputs: Any, operation_fn: Any, call_fn: Any) -> Any:
@@ -63,22 +63,22 @@ class Learner(OrderedFit):
         return outputs
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
-        """Return None: the layers inside pass on Keras's masks themselves."""
+        """Return None: the layers inside pass Keras's masks to each other."""
         return
 
     keeps_adapters = True  # its config includes the adapters of all its layers
 
     def get_config(self) -> dict[str, Any]:
-        found = adapters_of(layers(self))
-        adapted = {"exchanged": found} if found else {}
+        adapters = adapters_of(layers(self))
+        adapted = {"exchanged": adapters} if adapters else {}
         return {**super().get_config(), **adapted, **flags(self), **names_of(self)}
 
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> keras.Model:
-        about = {k: v for k, v in without_flags(config).items() if k != "exchanged"}
-        model = super().from_config(about, custom_objects)
+        plain = {k: v for k, v in without_flags(config).items() if k != "exchanged"}
+        model = super().from_config(plain, custom_objects)
         model = marked(model, {"inner_names": config.get("inner_names", ())})
         restore(layers(model), config.get("exchanged", {}))
         by_name = {layer.name: layer for layer in model.layers}
@@ -115,16 +115,16 @@ def flat(model: keras.Model) -> Learner:
         model: A functional or Sequential Keras model.
 
     Returns:
-        Learner: it shares the layers, or is the model itself if that is flat already.
+        A model that shares the layers, or the model itself if it is flat already.
 
     Raises:
-        TypeError: If the model is not functional.
+        TypeError: The model is not functional.
     """
     model = _graph(model)
     if model is None:
         raise TypeError(
-            "model must be a functional Keras model that is built: the layers of any other do not "
-            "form a graph that can be cut."
+            "model must be a functional or Sequential Keras model that is built: only these have a "
+            "graph of layers. Build it from keras.Input."
         )
     if isinstance(model, Learner) and not any(_graph(layer) for layer in model.layers):
         return model
@@ -135,14 +135,14 @@ def flat(model: keras.Model) -> Learner:
 
 
 def _graph(layer: keras.Layer) -> keras.Model | None:
-    """Return the layer, or the model inside of a Sequential, if its graph is all that it does."""
+    """Return the layer, or the model inside a Sequential, if it only runs its graph; else None."""
     layer = functional_of(layer)
     runs = getattr(type(layer), "call", None)
     return layer if getattr(runs, "__qualname__", "") == "Functional.call" else None
 
 
 def _run_again(model: keras.Model, tensors: dict[int, Any]) -> None:
-    """Call every layer of the graph once more, symbolically; functional ones are opened."""
+    """Call every layer of the graph once more, symbolically; functional models are flattened."""
     for node in nodes_of(model):
         if node.is_input:
             continue

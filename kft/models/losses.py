@@ -43,7 +43,7 @@ class CrossEntropy(keras.losses.Loss):
     (B, L, K), and sample weights (B,) or (B, L) or None; returns a float32 number, in nats.
 
     Raises:
-        ValueError: If weights are negative or not one per class, the smoothing is outside [0, 1),
+        ValueError: Weights are negative or not one per class, the smoothing is outside [0, 1),
             or targets are not one per prediction.
 
     Example:
@@ -99,7 +99,7 @@ class BinaryCrossEntropy(keras.losses.Loss):
     float32 number, in nats.
 
     Raises:
-        ValueError: If weights are negative or not one per label, the smoothing is outside [0, 1),
+        ValueError: Weights are negative or not one per label, the smoothing is outside [0, 1),
             or targets have another shape than the predictions.
 
     Example:
@@ -141,7 +141,7 @@ class BinaryCrossEntropy(keras.losses.Loss):
 class SquaredError(keras.losses.Loss):
     """Squared error in units of the targets' standard deviation, averaged over the targets.
 
-    In these units a head that predicts the mean has a loss of about 1 whatever was measured, so
+    In these units a head that predicts the mean has a loss of about 1 for any quantity, so
     that one learning rate suits nanomolar and kelvin.
 
     Args:
@@ -153,7 +153,7 @@ class SquaredError(keras.losses.Loss):
     (B, L, K), and sample weights (B,) or (B, L) or None; returns a float32 number.
 
     Raises:
-        ValueError: If a std is not positive or not one per target, or targets have another shape
+        ValueError: A std is not positive or not one per target, or targets have another shape
             than the predictions.
 
     Example:
@@ -230,7 +230,7 @@ def balanced(targets: Any, classes: int, masks: Sequence[np.ndarray] | None = No
         float64 array (K,), for the `class_weight` of `CrossEntropy`.
 
     Raises:
-        ValueError: If a target is not a class, or a class does not occur.
+        ValueError: A target is not a class, or a class does not occur.
 
     Example:
         >>> balanced([0, 0, 0, 1], 2).round(3).tolist()

@@ -27,13 +27,14 @@ from kft.params.paths import listed
 
 @keras.saving.register_keras_serializable("kft")
 class Model(Learner):
-    """Backbone with a head on top; everything else is Keras.
+    """Backbone with a head, as one functional Keras model.
 
     The layers of both are in one flat graph, so that a single block can be frozen, inspected or cut
     off. Frozen layers run in inference mode, see `Learner`.
 
-    `copy.deepcopy(model)` makes another one that shares nothing with it. `clone_model` of Keras
-    does too, with new weights, but a plain functional model without `backbone` and `encode`.
+    `copy.deepcopy(model)` makes a copy that shares nothing with the model.
+    `keras.models.clone_model(model)` makes a plain functional model with new weights, without
+    `backbone` and `encode`.
 
     Args:
         backbone: A kft backbone, for example from `kft.load`, or any functional Keras model. Its
@@ -47,7 +48,7 @@ class Model(Learner):
         head: The head.
 
     Raises:
-        ValueError: If the backbone has a layer with the name of the head.
+        ValueError: The backbone has a layer with the name of the head.
 
     Example:
         >>> import kft
@@ -73,10 +74,8 @@ class Model(Learner):
                 f"another name, for example name='new_head'."
             )
         pooling = getattr(head, "pooling", None)
-        if (
-            isinstance(pooling, Pooling)
-            and pooling.kind != "attention"
-            and pooling.name not in names
+        if isinstance(pooling, Pooling) and not (
+            pooling.kind == "attention" or pooling.name in names
         ):
             # A separate node: with the backbone frozen, only vectors are kept for the head.
             inputs = [pooling(*inputs)]
@@ -86,7 +85,7 @@ class Model(Learner):
         self.head = head
         join(self)  # the backbone may have adapters, each with a head
 
-    keeps_head = True  # its config includes adapters in the head, whatever that is made of
+    keeps_head = True  # its config includes adapters in the head, whatever layers that has
 
     @property
     def encode(self) -> Any:
@@ -101,20 +100,20 @@ class Model(Learner):
         steps: int | None = None,
         callbacks: Sequence[keras.callbacks.Callback] | None = None,
     ) -> Any:
-        """Run Keras's `predict`; for batches of `kft.batches` return the order of the records."""
+        """Run Keras's `predict`; for `kft.batches`, return rows in the order of the records."""
         chosen = getattr(x, "chosen", None)  # of `kft.batches`, which plan the next epoch later
-        found = super().predict(x, batch_size, verbose, steps, callbacks)
+        outputs = super().predict(x, batch_size, verbose, steps, callbacks)
         if chosen is None:
-            return found
+            return outputs
         order = np.argsort(np.concatenate(chosen[:steps]))
-        return keras.tree.map_structure(lambda rows: rows[order], found)
+        return keras.tree.map_structure(lambda rows: rows[order], outputs)
 
     def _in_head(self) -> dict[str, keras.Layer]:
         """Return {path: layer} of the head, with "" for the head itself."""
         return {"": self.head, **layers(self.head)}
 
     def get_config(self) -> dict:
-        """Return what the model is rebuilt from."""
+        """Return the config from which the model is rebuilt."""
         return {
             "name": self.name,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
@@ -125,7 +124,7 @@ class Model(Learner):
         }
 
     def get_compile_config(self) -> dict:
-        """Return what the model is compiled from."""
+        """Return the config from which the model is compiled."""
         config = super().get_compile_config()
         # Keras stores what "auto" means on this backend. On torch, the True of the others would
         # trace for a minute.
@@ -142,8 +141,8 @@ class Model(Learner):
         }
         model = cls(**parts, name=config["name"])
         restore(model._in_head(), config.get("exchanged", {}))
-        # A model is frozen as it was, or the optimizer's state would not fit it.
-        if "frozen" in config:  # an older file, with Keras's paths, which a process may number on
+        # Layers are frozen as they were, since the optimizer's state must fit the model.
+        if "frozen" in config:  # an older file, with Keras's paths, whose numbers may differ
             for layer in sublayers_of(model, include_self=False):
                 layer.trainable = layer.path not in config["frozen"]
         return marked(model, config)
@@ -163,12 +162,12 @@ def replace_head(model: keras.Model, head: keras.layers.Layer, features: Any = N
             follows it. For a `kft.Model` only None is allowed, since its head is known.
 
     Returns:
-        Model: not compiled.
+        The new model, not compiled.
 
     Raises:
-        TypeError: If the model is not functional.
-        ValueError: If the pattern matches no layer or several, or is given with a `kft.Model`; if
-            the model has no layer to remove; or if the backbone has a layer with the head's name.
+        TypeError: The model is not functional.
+        ValueError: The pattern matches no layer or several, or is given with a `kft.Model`; the
+            model has no layer to remove; or the backbone has a layer with the head's name.
 
     Example:
         >>> import kft
@@ -192,14 +191,14 @@ def replace_head(model: keras.Model, head: keras.layers.Layer, features: Any = N
 
 def _features(model: keras.Model, graph: keras.Model, pattern: Pattern | None) -> keras.KerasTensor:
     if pattern is not None:
-        found = [layer for path, layer in find(model, pattern) if layer in graph.layers]
-        if len(found) != 1:
+        matching = [layer for path, layer in find(model, pattern) if layer in graph.layers]
+        if len(matching) != 1:
             raise ValueError(
                 f"features must match one layer of the graph, received {pattern!r}, which matches "
-                f"{len(found)}: {', '.join(layer.name for layer in found)}. The layers are "
+                f"{len(matching)}: {', '.join(layer.name for layer in matching)}. The layers are "
                 f"{', '.join(layer.name for layer in graph.layers)}."
             )
-        return node_of(graph, found[0]).output_tensors[0]
+        return node_of(graph, matching[0]).output_tensors[0]
     weighted = [layer for layer in graph.layers if layer.weights]
     if not weighted:
         raise ValueError(f"{model.name} has no layer with weights that could be its head.")
@@ -207,25 +206,25 @@ def _features(model: keras.Model, graph: keras.Model, pattern: Pattern | None) -
 
 
 def load_saved(path: str | Path) -> keras.Model:
-    """Load what `model.save` wrote, in Keras's safe mode, and check its weights.
+    """Load a model from a `.keras` file, in Keras's safe mode, and check its weights.
 
     Args:
-        path: Path of a `.keras` file.
+        path: Path of a file that `model.save` wrote.
 
     Returns:
-        keras.Model: the model.
+        The model.
 
     Raises:
-        ValueError: If the file was not written by Keras, or a weight is NaN or infinite.
+        ValueError: The file was not written by Keras, or a weight is NaN or infinite.
 
     Example:
-        `load_saved("amp.keras")`
+        >>> model = load_saved("amp.keras")  # doctest: +SKIP
     """
     model = keras.saving.load_model(path)
-    found = [
+    arrays = [
         (weight.path, keras.ops.convert_to_numpy(weight.variable)) for weight in weights(model)
     ]
-    wrong = [name for name, x in found if not np.isfinite(x.astype("float32")).all()]
+    wrong = [name for name, x in arrays if not np.isfinite(x.astype("float32")).all()]
     if wrong:
         raise ValueError(
             f"{path}: {listed(wrong, 3)} hold NaN or infinity: the training that wrote the file "

@@ -94,8 +94,8 @@ def fingerprint(
         >>> fingerprint(model, "out") == before
         False
     """
-    found = sorted(digests(model, pattern, trainable).items())
-    lines = (f"{path} {value}\n" for path, value in found)
+    values = digests(model, pattern, trainable)
+    lines = (f"{path} {values[path]}\n" for path in sorted(values))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

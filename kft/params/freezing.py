@@ -279,12 +279,12 @@ def by_hand(model: keras.Model) -> dict[str, bool]:
         >>> by_hand(model)
         {'hidden/kernel': True, 'hidden/bias': True}
     """
-    found = {}
+    marks = {}
     for weight in weights(model):
         who, frozen = getattr(weight.variable, "_kft_marked", None) or ("nobody", False)
         if who == "the user" or weight.frozen != frozen:
-            found[weight.path] = weight.frozen
-    return found
+            marks[weight.path] = weight.frozen
+    return marks
 
 
 def differences(before: Mapping[str, bool], after: Mapping[str, bool]) -> str:

@@ -70,7 +70,7 @@ def layers(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
             f"model {model.name!r} is not built, so its weights do not exist yet: call it on one "
             f"batch first."
         )
-    found: dict[str, keras.layers.Layer] = {}
+    by_path: dict[str, keras.layers.Layer] = {}
     seen = {id(model)}
 
     def walk(layer: keras.layers.Layer, prefix: str) -> None:
@@ -78,11 +78,11 @@ def layers(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
         for name, sublayer in zip(_names(layer, below), below, strict=True):
             if id(sublayer) not in seen:
                 seen.add(id(sublayer))
-                found[prefix + name] = sublayer
+                by_path[prefix + name] = sublayer
                 walk(sublayer, f"{prefix}{name}/")
 
     walk(model, "")
-    return found
+    return by_path
 
 
 def weights(model: keras.layers.Layer) -> list[Weight]:
@@ -102,7 +102,7 @@ def weights(model: keras.layers.Layer) -> list[Weight]:
         >>> [(weight.path, weight.frozen) for weight in weights(model)]
         [('out/kernel', False), ('out/bias', False)]
     """
-    found: list[Weight] = []
+    result: list[Weight] = []
     seen: set[int] = set()
     for path, layer in {"": model, **layers(model)}.items():
         gradient = {id(variable) for variable in own_trainable_weights(layer)}
@@ -112,8 +112,8 @@ def weights(model: keras.layers.Layer) -> list[Weight]:
                 seen.add(id(variable))
                 by_gradient = id(variable) in gradient
                 moves = model.trainable and variable.trainable if by_gradient else layer.trainable
-                found.append(Weight(f"{path}/{name}".lstrip("/"), variable, layer, not moves))
-    return found
+                result.append(Weight(f"{path}/{name}".lstrip("/"), variable, layer, not moves))
+    return result
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

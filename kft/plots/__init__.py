@@ -1,4 +1,4 @@
-"""Figures, each with a caption that says what it shows, how it was made and what stands out.
+"""Figures, each with a caption: what the figure shows, how it was made and what stands out.
 
 Every function returns (figure, caption). The sentences on what stands out are computed from the
 numbers in the figure, so they are true for any result. Figures are made without pyplot: nothing

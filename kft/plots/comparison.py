@@ -61,7 +61,7 @@ def plot_comparison(
         confidence: Confidence level of the intervals.
         made: How the intervals were made, a sentence for the caption.
         constant: Names of the methods whose predictions hardly vary, for labels and caption.
-        remark: What else stands out, for the caption.
+        remark: Further sentence on what stands out, for the caption.
 
     Returns:
         The figure, 1200 pixels wide when saved, and its caption.
@@ -128,7 +128,7 @@ def _draw(ax: Axes, point: Point, ringed: bool) -> None:
 
 
 def _limits(drawn: Sequence[Point], best: Point) -> tuple[float, float]:
-    """Return limits of the axis: the strategies' range, and what lies no further below."""
+    """Return limits of the axis: the range of the strategies, extended downwards by its width."""
     low = min([p.score.low for p in drawn if p.kind == "strategy"] or [best.score.low])
     high = max(p.score.high for p in drawn)
     near = [p.score.low for p in drawn if p.score.value > 2 * low - high]
@@ -191,7 +191,7 @@ def _findings(
     collapsed: Sequence[Point],
     remark: str,
 ) -> str:
-    """Say what stands out, in one sentence or several."""
+    """Describe what stands out, in one sentence or several."""
     text = f"{best.name} scores highest, {metric} {best.score}, in {_time(best.seconds)}"
     if best in collapsed:
         text = "the predictions of all methods hardly vary"
@@ -205,7 +205,7 @@ def _findings(
         text += f"; {remark}"
     if collapsed and best not in collapsed:
         names = listed([point.name for point in collapsed])
-        text += f". Predictions hardly vary, so their scores say little: {names}"
+        text += f". Predictions hardly vary, so their scores mean little: {names}"
     return f"{text}."
 
 

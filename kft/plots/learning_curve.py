@@ -32,7 +32,7 @@ def plot_learning_curve(
         The figure, 1080 pixels wide when saved, and its caption.
 
     Raises:
-        ValueError: No curve, or no number of records that all curves have.
+        ValueError: There are no curves, or no number of records is common to all.
 
     Example:
         >>> curves = {"pre-trained": {20: Interval(0.8, 0.7, 0.9), 100: Interval(0.9, 0.8, 1.0)},

@@ -48,7 +48,7 @@ def plot_classification(
         The figure, 1200 pixels wide when saved, and its caption.
 
     Raises:
-        ValueError: There are no probabilities or not two classes, or `evaluation.score` raises.
+        ValueError: There are no probabilities, not two classes, or as for `evaluation.score`.
 
     Example:
         >>> figure, caption = plot_classification([0, 0, 1, 1], {"model": [0.2, 0.6, 0.4, 0.9]})
@@ -112,7 +112,7 @@ def plot_regression(
         The figure, 1200 pixels wide when saved, and its caption.
 
     Raises:
-        ValueError: There are no predictions, or `evaluation.score` raises.
+        ValueError: There are no predictions, or as for `evaluation.score`.
 
     Example:
         >>> figure, caption = plot_regression([1.0, 2.0, 3.0], {"model": [1.5, 1.8, 2.9]})
@@ -301,7 +301,7 @@ def _against(
     if math.isnan(own[metric].value):
         return f"the {metric} of {model} is undefined on these records."
     if hardly_varies(targets, predictions[model]):
-        return f"the predictions of {model} hardly vary, so its {metric} says nothing."
+        return f"the predictions of {model} hardly vary, so its {metric} means nothing."
     others = [(name, row) for name, row in others if not math.isnan(row[metric].value)]
     if not others:
         return f"{model} reaches {metric} {own[metric]}, with no baseline to compare with."
@@ -320,7 +320,7 @@ def _against(
 
 
 def _calls(targets: np.ndarray, values: np.ndarray, classes: Sequence[str], model: str) -> str:
-    """Say what the model gets right and wrong at a threshold of 0.5."""
+    """Describe what the model gets right and wrong at a threshold of 0.5."""
     if len(np.unique(targets)) < 2:
         return "All records are of one class."
     found, wrong = (np.mean(values[targets == label] > 0.5) for label in (1, 0))
@@ -331,7 +331,7 @@ def _calls(targets: np.ndarray, values: np.ndarray, classes: Sequence[str], mode
 
 
 def _top_tenth(targets: np.ndarray, predicted: np.ndarray, quantity: str) -> str:
-    """Say how many of the highest records are found among those predicted highest."""
+    """State how many of the highest records are among those predicted highest."""
     if np.ptp(predicted) == 0:
         return "Its predictions are all the same."
     size = max(1, len(targets) // 10)

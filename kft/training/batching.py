@@ -16,13 +16,13 @@ import numpy as np
 from kft.data.inputs import encoder_info
 from kft.data.sequences import Sequences, SequenceWarning, warn_of_changes
 
-# Token counts that batches of sequences are padded to. JAX compiles a model once per shape, so
-# shapes must be few. On proteins of 3 to 1,000 residues steps of a third to a half, and unequal
-# neighbours, make a quarter of the tokens padding.
+# Numbers of tokens that batches of sequences are padded to. JAX compiles a model once per shape, so
+# shapes must be few. With these lengths, which grow by a third to a half per step, a quarter of the
+# tokens is padding, on proteins of 3 to 1,000 residues.
 PAD_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
-# Largest number of tokens of a batch for evaluation, whatever the batch size: the memory of
-# attention grows with the square of the length.
+# Largest number of tokens of a batch for evaluation, for any batch size: the memory of attention
+# grows with the square of the length.
 MOST_TOKENS = 16384
 
 
@@ -31,10 +31,10 @@ class Passes(keras.utils.PyDataset):
 
     Keras ends an "epoch" after `steps_per_epoch` batches, if that is given, and continues the same
     pass in the next one. A pass ends when each of its batches was asked for, or when a `fit`
-    begins: Keras then reads `num_batches` and ends an epoch.
+    begins, at which Keras reads `num_batches` and ends an epoch.
 
-    A subclass has `go_to(epoch)`, which calls `begin_pass`, the attribute `epoch`, and calls
-    `asked_for(index)` in its `__getitem__`.
+    A subclass has an attribute `epoch` and a method `go_to(epoch)`, which calls `begin_pass`; its
+    `__getitem__` calls `asked_for(index)`.
     """
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class Passes(keras.utils.PyDataset):
         self.begin_pass()
 
     def begin_pass(self) -> None:
-        """Start a pass in which no batch was asked for yet."""
+        """Start a pass, of which no batch was asked for yet."""
         self._seen: set[int] = set()
 
     def asked_for(self, index: int) -> None:
-        """Note that batch `index` is asked for."""
+        """Record that batch `index` was asked for."""
         self._counted = False
         self._seen.add(index)
 
@@ -58,7 +58,7 @@ class Passes(keras.utils.PyDataset):
         return len(self)
 
     def on_epoch_begin(self) -> None:
-        """Note that Keras has begun an epoch."""
+        """Record that Keras has begun an epoch."""
         self._within = True
 
     def on_epoch_end(self) -> None:
@@ -76,15 +76,15 @@ class Batches(Passes):
 
     Attributes:
         chosen: List of int arrays, the records of each batch of the current epoch.
-        cut: List of int, how many residues each input longer than `max_length` has lost.
+        cut: List of int, the number of residues cut from each input longer than `max_length`.
         changes: Counter of the inputs that `encode` has brought to normal form, see
             `kft.data.sequences.changes`.
-        info: What the encoder states about itself, see `kft.data.inputs.EncoderInfo`.
-        lengths: int array, the tokens of each record, special tokens included and without what
-            was cut; None if records are images or rows, which do not differ in size.
-        encoded: List of the encoded records without padding, one dict of arrays (L,) each; None
-            where `encode` states no `pad`. Such records are encoded once, when the batches are
-            made, else again in every epoch.
+        info: Description of the encoder, see `kft.data.inputs.EncoderInfo`.
+        lengths: int array, the number of tokens of each record, with special tokens and without
+            residues that were cut; None if records are images or rows, which have one size.
+        encoded: List of the encoded records without padding, one dict of arrays (L,) each, if the
+            encoder has a `pad`: they are encoded once, when the batches are made. Else None:
+            records are encoded again in every epoch.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Batches(Passes):
         self.lengths: np.ndarray | None = None
         self.encoded: list[dict[str, np.ndarray]] | None = None
         self.info, sizes = encoder_info(encode, inputs), None
-        # All inputs are checked now: an error in the third epoch is too late.
+        # All inputs are checked now, since an error in the third epoch would be too late.
         if encode is None:
             _check_arrays(inputs, names)
         elif self.info.input_kind.has_length:
@@ -133,7 +133,7 @@ class Batches(Passes):
         return (encoded, *self.targets_of(index, length))
 
     def inputs_of(self, index: int) -> dict[str, np.ndarray]:
-        """The encoded inputs of batch `index`."""
+        """Return the encoded inputs of batch `index`."""
         chosen = self.chosen[index]
         length = self.padded(index)
         if self.encoded is not None and length is not None:
@@ -145,26 +145,31 @@ class Batches(Passes):
             return self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
 
     def targets_of(self, index: int, length: int | None) -> tuple[np.ndarray, ...]:
-        """The targets of batch `index`, and their weights where residues have targets.
+        """Return the targets of batch `index`, and their weights if residues have targets.
+
+        No inputs are encoded.
 
         Args:
             index: Number of the batch.
-            length: Tokens that each record is padded to.
+            length: Number of tokens that each record is padded to.
 
         Returns:
-            Tuple of arrays, empty where there are no targets; nothing is encoded for it.
+            Tuple of arrays, empty where there are no targets.
         """
         chosen = self.chosen[index]
         if self.targets is None:
             return ()
         if isinstance(self.targets, list):
             if length is None:
-                raise ValueError("length must be a number of tokens: residues have targets.")
+                raise ValueError(
+                    "length must be the tokens of a padded record where residues have targets, "
+                    "received None."
+                )
             return self._at_tokens(chosen, length)
         return (self.targets[chosen],)
 
     def in_order(self) -> Batches:
-        """The same records in one order, by length, without targets; none is encoded for it."""
+        """Return the same records in a fixed order, by length, without targets."""
         other = copy(self)
         other.seed, other.targets, other.epoch = None, None, 0
         other.begin_pass()
@@ -174,7 +179,7 @@ class Batches(Passes):
     def _padded_inputs(
         self, rows: Sequence[dict[str, np.ndarray]], length: int
     ) -> dict[str, np.ndarray]:
-        """Encoded records as one batch: {name: array (B, L)}."""
+        """Return encoded records as one batch: {name: array (B, L)}."""
         batch, pad = {}, self.info.pad or {}
         for name, first in rows[0].items():
             batch[name] = np.full((len(rows), length), pad[name], first.dtype)
@@ -183,7 +188,7 @@ class Batches(Passes):
         return batch
 
     def padded(self, index: int) -> int | None:
-        """Return the tokens that each record of batch `index` is padded to; None without length."""
+        """Return the number of tokens that batch `index` is padded to; None without lengths."""
         if self.lengths is None:
             return None
         return int(padded_length(self.lengths[self.chosen[index]].max()))
@@ -207,11 +212,11 @@ class Batches(Passes):
             record: Position of the record, from 0.
         """
         if self.lengths is None:
-            raise ValueError(f"Record {record} is no sequence, and has no residues.")
+            raise ValueError(f"record {record} is not a sequence: only sequences have residues.")
         return self.info.residues(int(self.lengths[record]))
 
     def _measure(self, names: Sequence[str]) -> tuple[np.ndarray, list[int]]:
-        """Return the tokens of each input, and its residues before any are cut."""
+        """Return the number of tokens of each input, and that of its residues before the cut."""
         lengths, residues = [], []
         kept: list[dict[str, np.ndarray]] | None = None if self.info.pad is None else []
         self.encoded = kept
@@ -231,7 +236,7 @@ class Batches(Passes):
         return np.array(lengths), residues
 
     def go_to(self, epoch: int) -> None:
-        """Make `epoch` the current one, for a training that is continued."""
+        """Make `epoch` the current one, to continue a training."""
         self.epoch = epoch
         self.begin_pass()
         self._plan()
@@ -240,7 +245,7 @@ class Batches(Passes):
         self.chosen = self._by_length() if self.seed is None else self._mixed(self.seed)
         if self.lengths is None:
             return
-        # TensorFlow assumes that all batches have a length that the first two have in common.
+        # If the first two batches have the same length, TensorFlow assumes it for all.
         padded = [padded_length(self.lengths[chosen].max()) for chosen in self.chosen]
         other = next((i for i, length in enumerate(padded) if length != padded[0]), 0)
         if other > 1:
@@ -258,7 +263,7 @@ class Batches(Passes):
         return [cut[i] for i in rng.permutation(len(cut))]
 
     def _by_length(self) -> list[np.ndarray]:
-        """Return the longest first, so that memory runs out at once or never."""
+        """Return batches with the longest first, so that memory runs out at once or never."""
         if self.lengths is None:
             return _cut(np.arange(len(self.inputs)), self.batch_size)
         order = np.argsort(-self.lengths, kind="stable")
@@ -274,7 +279,7 @@ class Batches(Passes):
 def warn_of_cut(
     cut: Sequence[int], total: int, max_length: int | None, stacklevel: int = 2
 ) -> None:
-    """Warn once of how much `max_length` has cut from `total` inputs, see `Batches.cut`."""
+    """Warn once of what `max_length` has cut from `total` inputs, see `Batches.cut`."""
     if cut:
         warnings.warn(
             f"{len(cut)} of {total} inputs were longer than max_length={max_length}: "
@@ -285,7 +290,7 @@ def warn_of_cut(
 
 @contextmanager
 def silent_cuts() -> Iterator[None]:
-    """Silence warnings of what `max_length` cuts or `encode` changes, which are given elsewhere."""
+    """Silence warnings of `max_length` and of changes by `encode`, which are given elsewhere."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SequenceWarning)
         warnings.filterwarnings("ignore", message=".*longer than max_length")
@@ -315,8 +320,8 @@ def batches(
 ) -> Batches:
     """Make batches that `fit`, `evaluate` and `predict` of any Keras model take.
 
-    Sequences are put together with others of similar length, and padded to one of few lengths, so
-    that little work is spent on padding and little is compiled. Every epoch mixes them again.
+    Sequences are batched with others of similar length and padded to one of a few lengths, so that
+    there is little padding and few shapes are compiled. Every epoch has another order.
 
     Args:
         records: An object with `.inputs` and `.targets` (a `kft.data.Split`), a pair
@@ -327,10 +332,10 @@ def batches(
             stacks records that are arrays of one shape, or dicts of such arrays, for any Keras
             model; float64 becomes float32.
         batch_size: Records per batch; the last one may be smaller.
-        seed: Integer from which the order of every epoch follows, on every backend. None keeps one
-            order, by length, for evaluation.
-        max_length: Residues to keep of each sequence; None for all.
-        names: What errors call each input; None for "inputs[0]" and so on.
+        seed: Integer that determines the order of every epoch, the same on every backend. None
+            keeps one order, by length, for evaluation.
+        max_length: Number of residues to keep of each sequence; None keeps all.
+        names: Names of the inputs in errors; None for "inputs[0]" and so on.
 
     Returns:
         keras.utils.PyDataset of (encoded inputs, targets), or of encoded inputs; if residues have
@@ -339,13 +344,13 @@ def batches(
         tokens, padding and masked residues. A plain keras.Model shuffles batches in `fit` with
         Python's `random` unless `shuffle=False`, and predicts in the order of `.chosen`; a
         `kft.Model` does neither. With `steps_per_epoch`, the next epoch continues where the last
-        one ended, and each record comes once before any comes again, as with arrays.
+        one ended, so that each record is used once before any is used again, as with arrays.
 
     Raises:
-        ValueError: If there are no records, targets are not one per input or per residue, a target
-            is missing, an input is empty or has a character that is no residue, or arrays differ
-            in shape.
-        TypeError: If targets are not numbers, or an input is not a string or not an array.
+        ValueError: There are no records, targets are not one per input or per residue, a target
+            is missing, an input is empty or has a character that is not a residue, or arrays
+            differ in shape.
+        TypeError: Targets are not numbers, or an input is not a string or not an array.
 
     Example:
         >>> import kft
@@ -418,17 +423,18 @@ def _check_arrays(inputs: Sequence[Any], names: Sequence[str]) -> None:
             received = repr(x[:20]) if isinstance(x, str) else type(x).__name__
             raise TypeError(
                 f"{name} must be an array of numbers or a dict of such arrays, received "
-                f"{received}: encode=None only stacks; give a backbone's `encode` for raw inputs."
+                f"{received}: with encode=None arrays are only stacked; for raw inputs give a "
+                f"backbone's `encode`."
             )
         shapes.append({key: np.shape(part) for key, part in parts.items()})
         if shapes[-1] != shapes[0]:
             raise ValueError(
-                f"{name} has shape {_said(shapes[-1])}, and {names[0]} {_said(shapes[0])}: bring "
+                f"{name} has shape {_shown(shapes[-1])}, and {names[0]} {_shown(shapes[0])}: bring "
                 f"all records to one shape."
             )
 
 
-def _said(shapes: Mapping[str, Any]) -> Any:
+def _shown(shapes: Mapping[str, Any]) -> Any:
     return shapes.get("", shapes)
 
 

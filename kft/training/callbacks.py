@@ -287,12 +287,12 @@ class Resume(keras.callbacks.Callback):
     def _signature(self) -> dict[str, Any]:
         """The settings that identify the training: weights, optimizer and `about`."""
         optimizer = keras.saving.serialize_keras_object(self.model.optimizer)["config"]
-        found = {
+        settings = {
             "weights": [f"{v.name} {tuple(v.shape)} {v.dtype}" for v in self.model.variables],
             "optimizer": {key: value for key, value in optimizer.items() if key != "name"},
             **self.about,
         }
-        return json.loads(json.dumps(found, default=repr))
+        return json.loads(json.dumps(settings, default=repr))
 
     def _keep(self, path: Path, values: Sequence[np.ndarray]) -> None:
         # numpy's files have no bfloat16; float32 holds it exactly.
@@ -333,17 +333,17 @@ class Resume(keras.callbacks.Callback):
         set_initial_epoch(self.model, self.logs[-1]["epoch"] + 1)
 
 
-def _current(found: Any) -> Any:
+def _current(stored: Any) -> Any:
     """A signature in the names of this version, whatever version has written it."""
-    if isinstance(found, list):
-        return [_current(x) for x in found]
-    if not isinstance(found, dict):
-        return found
-    name = str(found.get("registered_name"))
+    if isinstance(stored, list):
+        return [_current(x) for x in stored]
+    if not isinstance(stored, dict):
+        return stored
+    name = str(stored.get("registered_name"))
     if name.startswith("kft>"):  # a schedule, for example
-        config = keras.saving.deserialize_keras_object(found).get_config()
+        config = keras.saving.deserialize_keras_object(stored).get_config()
         return {"registered_name": name, "config": _current(json.loads(json.dumps(config)))}
-    return {key: _current(value) for key, value in found.items()}
+    return {key: _current(value) for key, value in stored.items()}
 
 
 class OneRun(keras.callbacks.Callback):
@@ -424,10 +424,10 @@ def insist_on_constant_rate(
         >>> insist_on_constant_rate([keras.callbacks.ReduceLROnPlateau()], keras.optimizers.SGD())
     """
     setting = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
-    found = next((type(x).__name__ for x in callbacks if isinstance(x, setting)), None)
-    if found and _follows_schedule(optimizer):
+    name = next((type(x).__name__ for x in callbacks if isinstance(x, setting)), None)
+    if name and _follows_schedule(optimizer):
         raise ValueError(
-            f"{found} sets the learning rate, which follows a schedule here: leave the callback "
+            f"{name} sets the learning rate, which follows a schedule here: leave the callback "
             f"out, or take an optimizer with a constant learning rate; for kft.fit for example "
             f"optimizer=lambda learning_rate, variables: keras.optimizers.AdamW(1e-3)."
         )

@@ -300,9 +300,9 @@ def _keep_pads(features: Features, rows: Sequence[np.ndarray]) -> None:
 
 def _outputs(frozen: keras.Model, encoded: Any) -> list[np.ndarray]:
     """The tensors at the frontier, in the order of the numbers in their names."""
-    found = frozen.predict_on_batch(encoded)
+    outputs = frozen.predict_on_batch(encoded)
     arrays = [
-        keras.ops.convert_to_numpy(found[f"frontier_{i}"]) for i in range(len(frozen.outputs))
+        keras.ops.convert_to_numpy(outputs[f"frontier_{i}"]) for i in range(len(frozen.outputs))
     ]
     # numpy has no bfloat16 of its own; float32 holds the same numbers.
     return [x.astype("float32") if x.dtype.name == "bfloat16" else x for x in arrays]

@@ -31,14 +31,14 @@ from kft.training.range_test import loss_of
 
 @dataclass(frozen=True)
 class PhaseReport:
-    """One phase of a training as it was run.
+    """Report on one phase of a training.
 
     Attributes:
         name: Name of the phase.
         epochs: Number of epochs; 0 where the head was solved for in closed form.
         trainable: Number of trainable parameters.
         parameters: Number of all parameters.
-        seconds: Wall-clock time.
+        seconds: Wall-clock time in seconds.
         why_not_computed_once: Why frozen features were not computed once and kept; None if they
             were.
     """
@@ -58,12 +58,12 @@ class FitResult:
     Attributes:
         model: The trained model: the given one, or the copy of from_scratch.
         strategy: The strategy; without one `kft.strategies.AsMarked`, with the epochs and the
-            learning rate that were taken.
+            learning rate that were used.
         history: List of dicts, one per epoch: phase, epoch, and what Keras logged.
         phases: List of `PhaseReport`.
-        best_epoch: Epoch whose weights the model has now, from 0 over all phases; None where the
-            weights of the last epoch were kept.
-        seconds: Wall-clock time in all.
+        best_epoch: Epoch whose weights the model has, numbered from 0 over all phases; None where
+            the weights of the last epoch were kept.
+        seconds: Wall-clock time of all phases, in seconds.
     """
 
     model: keras.Model = field(repr=False)
@@ -101,29 +101,30 @@ def fit(
 ) -> FitResult:
     """Train the layers that are marked trainable, or fine-tune by a strategy, in phases.
 
-    It runs Keras's `fit`. Without a strategy, the layers that are marked by `layer.trainable` are
-    trained, and the marks stay as they are. A strategy marks the layers itself and leaves the marks
-    of its last phase; a warning names marks made by hand that it overrides. The weights of the best
-    epoch on the validation split are kept.
+    It runs Keras's `fit`. Without a strategy, the layers with `layer.trainable = True` are trained,
+    and `trainable` is not changed. A strategy sets `trainable` in each phase and does not reset it
+    at the end; if it overrides a value that you have set, a warning names the layers. The weights
+    of the best epoch on the validation split are kept.
 
     Args:
         model: A `kft.Model`, or any functional Keras model.
         data: A `kft.data.Dataset`; or a `Split` or pair (inputs, targets), without validation.
-        strategy: None trains the layers that are marked, see `kft.strategies.AsMarked`; or a name
-            of `kft.strategies.names()`, or a `kft.strategies.Strategy`.
+        strategy: None trains the layers that are trainable, see `kft.strategies.AsMarked`; or a
+            name of `kft.strategies.names()`, or a `kft.strategies.Strategy`.
         epochs: Epochs over all phases; None for those of the strategy.
         learning_rate: Highest learning rate; None for that of the strategy.
         batch_size, max_length: As for `kft.batches`.
-        seed: Int that decides the order of the batches, dropout and new weights.
+        seed: Int that determines the order of the batches, dropout and new weights.
         loss, metrics: As for `compile`; None takes those of the kft head or of the last compile.
         class_weight: "balanced", or one weight per class, for a kft head that classifies.
         label_smoothing: Fraction of each label that is spread over all classes.
         optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
         keep_best: False keeps the weights of the last epoch.
-        frontier: "auto" computes frozen features once where that pays; True insists; False never.
+        frontier: "auto" computes the outputs of frozen layers once where that saves time; True
+            raises an error where it cannot be done; False never does it.
         cache, memory_limit, verbose: As for `kft.fit_frontier`.
-        callbacks: Keras callbacks; they see all phases as one run, and stop all. One that sets the
-            learning rate is an error, unless `optimizer` takes a constant one.
+        callbacks: Keras callbacks. They see all phases as one run, and can stop all of it. One that
+            sets the learning rate is an error, unless `optimizer` uses a constant one.
 
     Returns:
         `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.
@@ -147,8 +148,8 @@ def fit(
     strategy = _chosen(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
     if callbacks := list(callbacks):
-        made = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
-        insist_on_constant_rate(callbacks, made)
+        example = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
+        insist_on_constant_rate(callbacks, example)
     class_weight = _class_weight(model, data, class_weight)
     compile_args = _compile_args(model, loss, metrics, class_weight, label_smoothing)
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
@@ -327,7 +328,10 @@ def _chosen(
     given = {"epochs": epochs, "learning_rate": learning_rate}
     given = {name: value for name, value in given.items() if value is not None}
     if unknown := given.keys() - known:
-        raise ValueError(f"{type(strategy).__name__} takes no {' and no '.join(sorted(unknown))}.")
+        raise ValueError(
+            f"{type(strategy).__name__} takes no {' and no '.join(sorted(unknown))}: leave "
+            f"{'it' if len(unknown) == 1 else 'them'} out."
+        )
     if getattr(strategy, "seed", 0) is None:
         given["seed"] = seed
     strategy = replace(strategy, **given)
@@ -342,9 +346,12 @@ def _chosen(
 
 
 def _check_targets(model: keras.Model, data: Any) -> None:
-    """Says what is wrong with targets that the head would learn without a word."""
+    """Raise an error for wrong targets that Keras would train on without an error."""
     if len(model.outputs) > 1:
-        raise ValueError(f"kft.fit trains models with one output, {model.name} has several.")
+        raise ValueError(
+            f"kft.fit trains models with one output, {model.name} has {len(model.outputs)}: use "
+            f"model.compile and model.fit."
+        )
     parts = {"train": data.train, "valid": data.valid} if hasattr(data, "train") else {"": data}
     head: Any = getattr(model, "head", None)
     for name, part in parts.items():
@@ -356,7 +363,7 @@ def _check_targets(model: keras.Model, data: Any) -> None:
         where = f" of the {name} split" * bool(name)
         if targets is None:
             raise ValueError(
-                f"The records{where} have no targets to learn: give (inputs, targets)."
+                f"The records{where} have no targets to train on: give (inputs, targets)."
             )
         if hasattr(head, "check_targets") and len(targets):
             head.check_targets(targets, where)
@@ -369,7 +376,10 @@ def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
         raise ValueError(f"class_weight must be 'balanced' or numbers, received {class_weight!r}.")
     classes = getattr(getattr(model, "head", None), "classes", None)
     if classes is None:
-        raise ValueError("class_weight='balanced' needs a kft head that names one of K classes.")
+        raise ValueError(
+            "class_weight='balanced' needs a kft head with one class per record, such as "
+            "kft.heads.Classification: use such a head, or leave class_weight out."
+        )
     train = getattr(data, "train", data)
     targets = train.targets if hasattr(train, "targets") else train[1]
     return balanced(targets, classes, getattr(train, "masks", None))
@@ -384,7 +394,10 @@ def _compile_args(
         loss = head.make_loss(class_weight, label_smoothing)
         metrics = head.make_metrics() if metrics is None else metrics
     elif class_weight is not None or label_smoothing:
-        raise ValueError("class_weight and label_smoothing need a kft head and no `loss`.")
+        raise ValueError(
+            "class_weight and label_smoothing need a kft head and no `loss`: leave them out, or "
+            "give them to your own loss."
+        )
     kind = "weighted_metrics" if getattr(head, "per_residue", False) else "metrics"
     if loss is None and model.compiled:
         last = compile_arguments(model)
@@ -403,7 +416,7 @@ def _reset_metrics(compile_args: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _silently_uncompiled() -> Iterator[None]:
-    """Ignore the warning that marking un-compiles a model, where it is compiled again at once."""
+    """Ignore the warning that a change of `trainable` undoes `compile`, which is called later."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*was compiled")
         yield
@@ -422,17 +435,18 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 
 def _described_as_marked(model: keras.Model, strategy: strategies.AsMarked) -> str:
     """The trainable layers, epochs and learning rate of a training without a strategy."""
-    _, like = strategy.filled(model)
-    found, hand = weights(model), by_hand(model)
-    trainable = [weight.path for weight in found if weight.trainable]
+    _, similar = strategy.filled(model)
+    all_weights, set_by_hand = weights(model), by_hand(model)
+    trainable = [weight.path for weight in all_weights if weight.trainable]
     parts = list(dict.fromkeys(path.partition("/")[0] for path in trainable))
     text = (
-        f"Training what is marked trainable: {len(trainable)} of {len(found)} weights, in "
-        f"{listed(parts, 4)}; for {strategy.epochs} epoch{'s' * (strategy.epochs != 1)}, at a "
-        f"learning rate of at most {strategy.learning_rate:g}. Values that were not given are "
-        f"those of {like!r}."
+        f"Training the layers that are marked trainable: {len(trainable)} of {len(all_weights)} "
+        f"weights, in {listed(parts, 4)}; for {strategy.epochs} "
+        f"epoch{'s' * (strategy.epochs != 1)}, with a learning rate of at most "
+        f"{strategy.learning_rate:g}. Epochs and learning rate, where not given, are "
+        f"those of the strategy {similar!r}."
     )
-    if any(weight.frozen and not hand.get(weight.path) for weight in found):
+    if any(weight.frozen and not set_by_hand.get(weight.path) for weight in all_weights):
         text += (
             " Some layers were frozen by kft, in an earlier kft.fit or by kft.add_lora: "
             "kft.unfreeze makes them trainable."
@@ -458,8 +472,8 @@ def _warn_of_overridden_marks(
     if changed:
         warnings.warn(
             f"strategy {strategies.name_of(strategy)!r} chooses the trainable layers itself and "
-            f"overrides marks that were made by hand: {changed}. Without a strategy, kft.fit "
-            f"trains what is marked.",
+            f"overrides values of layer.trainable that were set by hand: {changed}. Without a "
+            f"strategy, kft.fit trains the layers that are marked trainable.",
             stacklevel=4,
         )
 
@@ -469,11 +483,11 @@ def _described(
 ) -> str:
     """One line on a phase."""
     epochs = phase.epochs
-    long = f"{epochs} epoch{'s' * (epochs > 1)}" if epochs else "in closed form"
+    length = f"{epochs} epoch{'s' * (epochs > 1)}" if epochs else "in closed form"
     once = "; frozen features are computed once" * (reason is None)
     return (
         f"Phase {number + 1} of {count}, {phase.name}: {table.trainable:,} of {table.total:,} "
-        f"parameters are trainable, {long}{once}."
+        f"parameters are trainable, {length}{once}."
     )
 
 

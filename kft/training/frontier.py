@@ -1,8 +1,8 @@
 """The frozen frontier: frozen features are computed once per record, the rest is trained on them.
 
-Where n blocks are run forward and k of them backward for E epochs, with a backward pass that costs
-two forward ones, training the whole takes E (n + 2k) block passes and training at the frontier
-(n - k) + 3kE: the gain is at most E (n + 2k) / ((n - k) + 3kE).
+Where n blocks are run forward and k of them backward for E epochs, and a backward pass costs two
+forward ones, training the whole model takes E (n + 2k) block passes and training at the frontier
+(n - k) + 3kE: the speed-up is at most E (n + 2k) / ((n - k) + 3kE).
 
 Shapes: `B` records in a batch, `L` tokens, padding included.
 """
@@ -39,9 +39,9 @@ from kft.training.features import MEMORY_LIMIT, FeatureBatches, FrontierError, f
 def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Cut a model at its frozen frontier: `trainable(frozen(x))` is `model(x)`.
 
-    The part that no trainable weight can influence is `frozen`, whose outputs are the tensors at
-    the frontier; a mask that Keras passes from layer to layer goes with its tensor. Both parts
-    share the layers of the model. Functional models inside of it are opened.
+    `frozen` is the part that no trainable weight can influence. Its outputs are the tensors at the
+    frontier, each with its Keras mask. Both parts share the layers of the model. Functional models
+    inside it are flattened.
 
     Args:
         model: A functional Keras model, with its trainable layers marked by `layer.trainable`.
@@ -79,11 +79,11 @@ def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     }
     for node in kept:
         args, kwargs = node.arguments.fill_in(tensors)
-        made = keras.tree.flatten(node.operation(*args, **kwargs))
-        tensors |= zip(map(id, node.outputs), made, strict=True)
+        outputs_of_node = keras.tree.flatten(node.operation(*args, **kwargs))
+        tensors |= zip(map(id, node.outputs), outputs_of_node, strict=True)
     output = keras.tree.map_structure(lambda x: tensors[id(x)], model.output)
     by_name = {names[i]: x for i, x in inputs.items()}
-    return frozen, Learner(by_name, output, name=f"{model.name}_learning")
+    return frozen, Learner(by_name, output, name=f"{model.name}_trainable")
 
 
 def _cut(model: keras.Model) -> tuple[list[Any], list[Any], dict[int, Any]]:
@@ -95,10 +95,10 @@ def _cut(model: keras.Model) -> tuple[list[Any], list[Any], dict[int, Any]]:
     for node in nodes:
         if node.is_input:
             continue
-        steady = {id(x): x for x in node.input_tensors if id(x) not in influenced}
-        if len(steady) < len(node.input_tensors) or _changes(node.operation):
+        unchanged = {id(x): x for x in node.input_tensors if id(x) not in influenced}
+        if len(unchanged) < len(node.input_tensors) or _changes(node.operation):
             influenced |= {id(x) for x in node.outputs}
-            crossing |= steady
+            crossing |= unchanged
             kept.append(node)
     crossing |= {id(x): x for x in model.outputs if id(x) not in influenced}
     return nodes, kept, crossing
@@ -109,15 +109,15 @@ def _changes(operation: keras.Operation) -> bool:
     if not isinstance(operation, keras.Layer):
         return False
     parts = sublayers_of(operation)
-    moves = [seed_generators(p) or own_non_trainable_weights(p) for p in parts if p.trainable]
-    return bool(operation.trainable_variables) or any(moves)
+    changing = [seed_generators(p) or own_non_trainable_weights(p) for p in parts if p.trainable]
+    return bool(operation.trainable_variables) or any(changing)
 
 
 def _check(model: keras.Model, nodes: Sequence[Any], kept: Sequence[Any]) -> None:
     if not kept:
         raise FrontierError(f"No weight of {model.name} is trainable: unfreeze a layer first.")
-    steady = [node.operation for node in nodes if node not in kept]
-    if not any(getattr(operation, "weights", None) for operation in steady):
+    operations_before = [node.operation for node in nodes if node not in kept]
+    if not any(getattr(operation, "weights", None) for operation in operations_before):
         raise FrontierError(
             f"Nothing in {model.name} is frozen before its trainable layers, so there is no "
             f"frontier: freeze early layers, for example with kft.freeze."
@@ -139,16 +139,16 @@ class _WithMask(keras.layers.Layer):
 
 
 def why_not(model: keras.Model) -> str | None:
-    """Explain why a model cannot be trained at its frontier, or gains nothing by it.
+    """Explain why a model cannot be trained at its frontier, or would not be faster.
 
-    It gains something where the frozen part holds at least a twentieth of the weights that tensors
-    are multiplied with: to look up rows of a table costs nothing.
+    It is faster where the frozen part has at least a twentieth of the weights that inputs are
+    multiplied by. Embedding tables are not counted, since looking up rows costs little.
 
     Args:
         model: A Keras model.
 
     Returns:
-        A sentence, or None where it can be trained at its frontier and gains by it.
+        A sentence, or None where training at the frontier is possible and faster.
 
     Example:
         >>> dense = [keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1, name="out")]
@@ -179,7 +179,9 @@ def _augmenting(frozen: keras.Model) -> str | None:
         and any(seed_generators(part) for part in sublayers_of(layer))
     ]
     if random:
-        return f"The frozen part is random: {', '.join(random)} must draw again in every epoch."
+        return (
+            f"The frozen part is random: {', '.join(random)} must draw new numbers in every epoch."
+        )
     return None
 
 
@@ -215,18 +217,18 @@ def fit_frontier(
 
     Each record is encoded once, and its frozen features are computed once, in inference mode and
     without padding; all epochs read the features. Callbacks see the whole model. The weights, the
-    optimizer's state and the history are those that `model.fit` would have left, to rounding; at
-    equal padding bit by bit, unless XLA fuses operations of both parts.
+    optimizer's state and the history are those of `model.fit` up to rounding; with equal padding
+    bit by bit, unless XLA fuses operations of both parts.
 
     Args:
-        model: A compiled functional Keras model, some of it frozen.
+        model: A compiled functional Keras model with frozen layers.
         data: A `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
         validation_data: Records or batches; None takes those of a data set.
         epochs, callbacks, verbose, initial_epoch: As for Keras's `fit`.
         batch_size, max_length, seed: As for `kft.batches`, where batches are not given.
         cache: Folder in which features are kept for the next run with the same frozen weights and
             the same records, None to keep none. It may grow large and can be deleted at any time.
-        memory_limit: Bytes of features above which they are mapped from a file.
+        memory_limit: Size of all features, in bytes, above which they are read from a file.
 
     Returns:
         keras.callbacks.History of the whole model.
@@ -234,9 +236,9 @@ def fit_frontier(
     Raises:
         ValueError: The model is not compiled; records that do not fit; a callback sets a learning
             rate that follows a schedule.
-        RuntimeError: Layers were marked differently since `compile`.
+        RuntimeError: `trainable` of a layer has changed since `compile`.
         FrontierError: Nothing is trainable, nothing is frozen, the frozen part is random, or there
-            is no room for its features; the message says which. Train with `model.fit` then.
+            is no room for its features; the message states which. Train with `model.fit` then.
 
     Example:
         >>> import kft
@@ -305,14 +307,14 @@ def as_batches(
 
 
 def learn_range(model: keras.Model, data: Any) -> None:
-    """Set the values of 16-bit images that are black and white, as in the training data.
+    """Set which values of 16-bit images are black and white, from the training data.
 
-    A model that has a range keeps it: its weights were trained in these units.
+    A model that has a range keeps it, since its weights were trained in these units.
 
     Args:
         model: Model with a backbone that takes images; any other is left as it is.
         data: A `kft.data.Dataset`, whose `value_range` is taken; or records as for `kft.batches`,
-            in which it is found, with a warning that states it.
+            from which it is computed, with a warning that states it.
     """
     encode: Any = getattr(model, "encode", None)
     if not hasattr(encode, "value_range") or isinstance(data, Batches):
@@ -321,9 +323,9 @@ def learn_range(model: keras.Model, data: Any) -> None:
     if encode.value_range is not None:
         if known not in (None, encode.value_range):
             warnings.warn(
-                f"{model.name} takes {_described(encode.value_range)} in images of 16 bits, which "
-                f"is kept, and the data have {_described(known)}: set model.backbone.value_range "
-                f"= data.value_range if the range of the data is to be used.",
+                f"{model.name} keeps its value range for images of 16 bits, "
+                f"{_described(encode.value_range)}, but the data have {_described(known)}: to use "
+                f"the range of the data, set model.backbone.value_range = data.value_range.",
                 stacklevel=4,
             )
         return
@@ -333,9 +335,9 @@ def learn_range(model: keras.Model, data: Any) -> None:
         if known is None:
             return
         warnings.warn(
-            f"The values of black and white in 16-bit images were found in the {len(inputs):,} "
-            f"images for training: {_described(known)}. {model.name} keeps them; to choose others, "
-            f"set model.backbone.value_range = (black, white) before.",
+            f"The values of black and white in 16-bit images were computed from the "
+            f"{len(inputs):,} images for training: {_described(known)}. {model.name} keeps them; "
+            f"to choose others, set model.backbone.value_range = (black, white) before training.",
             stacklevel=4,
         )
     backbone = getattr(model, "backbone", model)
@@ -397,30 +399,30 @@ def train_as(
 
 
 class _Weights(keras.callbacks.Callback):
-    """A callback that shows the weights of each batch to callbacks that are called at batches.
+    """A callback that updates the model's weights after each batch, for callbacks that read them.
 
     On JAX, Keras keeps the weights outside of the model during an epoch.
     """
 
-    def __init__(self, learning: keras.Model, callbacks: Iterable[keras.callbacks.Callback]):
+    def __init__(self, learner: keras.Model, callbacks: Iterable[keras.callbacks.Callback]):
         super().__init__()
-        of_batches = (
+        at_batches = (
             "on_train_batch_begin",
             "on_train_batch_end",
             "on_batch_begin",
             "on_batch_end",
         )
-        hooks = [getattr(callback, hook) for callback in callbacks for hook in of_batches]
+        hooks = [getattr(callback, hook) for callback in callbacks for hook in at_batches]
         if not all(is_default(hook) for hook in hooks):
-            self.on_train_batch_end = lambda batch, logs=None: synchronise(learning)
+            self.on_train_batch_end = lambda batch, logs=None: synchronise(learner)
 
 
 class _Stop(keras.callbacks.Callback):
-    """A callback that stops `learning` where a callback of the whole model has asked to stop."""
+    """A callback that stops `learner` where a callback of the whole model has asked to stop."""
 
-    def __init__(self, learning: keras.Model):
+    def __init__(self, learner: keras.Model):
         super().__init__()
-        self.learning = learning
+        self.learner = learner
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.learning.stop_training |= self.model.stop_training
+        self.learner.stop_training |= self.model.stop_training

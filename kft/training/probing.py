@@ -103,13 +103,16 @@ def _best_penalty(
     """The penalty of the lowest validation loss, and the linear model fitted with it."""
     lowest, chosen, best = np.inf, None, None
     for penalty in PENALTIES:
-        one = fitted_with(penalty, *train)
-        loss = one.loss(*valid)
+        candidate = fitted_with(penalty, *train)
+        loss = candidate.loss(*valid)
         if loss >= lowest:
             break
-        lowest, chosen, best = loss, penalty, one
+        lowest, chosen, best = loss, penalty, candidate
     if chosen is None:
-        raise FloatingPointError("The linear model has an infinite loss: targets are too large.")
+        raise FloatingPointError(
+            "The validation loss of the linear model is infinite: look for huge targets or "
+            "features, or train the head with the strategy 'head_only'."
+        )
     return chosen, best
 
 
@@ -130,17 +133,17 @@ def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]
     nodes = nodes_of(graph, outputs_first=True)
     # From the output back to the dense layer: only one activation may be between them.
     names = [_activation(node.operation) for node in nodes[:2]]
-    found = next((i for i in (0, 1) if isinstance(nodes[i].operation, keras.layers.Dense)), None)
+    position = next((i for i in (0, 1) if isinstance(nodes[i].operation, keras.layers.Dense)), None)
     kinds: dict[str | None, str] = {"softmax": "class", "sigmoid": "labels", "linear": "number"}
-    kind = {name for name in names[: (found or 0) + 1] if name != "linear"} or {"linear"}
-    if found is None or len(graph.outputs) > 1 or len(kind) > 1 or not kind <= kinds.keys():
+    kind = {name for name in names[: (position or 0) + 1] if name != "linear"} or {"linear"}
+    if position is None or len(graph.outputs) > 1 or len(kind) > 1 or not kind <= kinds.keys():
         raise ValueError(
             f"A linear probe needs a model that ends in one Dense layer with a linear, sigmoid or "
             f"softmax activation; {model.name} ends in "
             f"{', '.join(node.operation.name for node in nodes[1::-1])}. Put a head on it with "
             f"kft.replace_head."
         )
-    dense = nodes[found]
+    dense = nodes[position]
     return dense.input_tensors[0], dense.operation, kinds[kind.pop()], 0.0, 1.0
 
 
@@ -158,13 +161,13 @@ def _rows_of(
     body: keras.Model, batches: Batches, most: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (R, D) and targets (R, ...) of the rows of weight above 0, at most `most`."""
-    found = []
+    parts = []
     for i in range(len(batches)):
         inputs, targets, *weights = batches[i]
         features = keras.ops.convert_to_numpy(body.predict_on_batch(inputs))
         kept = weights[0] > 0 if weights else np.ones(len(targets), dtype=bool)
-        found.append((features[kept], targets[kept]))
-    x, y = (np.concatenate(column) for column in zip(*found, strict=True))
+        parts.append((features[kept], targets[kept]))
+    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
     if len(x) > most:
         chosen = rng.choice(len(x), most, replace=False)
         x, y = x[chosen], y[chosen]

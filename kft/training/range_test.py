@@ -87,7 +87,7 @@ def find_learning_rate(
     growth = (largest / smallest) ** (1 / (steps - 1))
     ramp = keras.optimizers.schedules.ExponentialDecay(smallest, 1, growth)
     graph = flat(model)
-    # A model of its own over the same layers, so that the given one stays compiled as it is.
+    # A separate model over the same layers, so that the given one stays compiled as it is.
     learner = Learner(graph.input, graph.output)
     learner.compile(optimizer(ramp, learner.trainable_variables), loss_of(model))
     kept = [(v, ops.convert_to_numpy(v.value)) for v in model.variables]

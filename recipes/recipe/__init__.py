@@ -1,4 +1,4 @@
-"""What all recipes share: arguments, data, backbone and head, training and results."""
+"""Parts that all recipes use: arguments, data, backbone and head, training and results."""
 
 from recipe.arguments import above_zero, arguments, fraction, image_arguments
 from recipe.corpora import CORPUS, OPTIMIZERS, corpus, masked_report, optimizer, proteins

@@ -20,20 +20,21 @@ def arguments(doc, **defaults):
     add, count = parser.add_argument, above_zero(int)
     known = ", ".join(names())
     add("--data", default="amp", help=f"{known}; a CSV file, or a folder with a folder per class")
-    add("--inputs", default="sequence", help="column of a CSV: sequences, or path, of images")
-    add("--target", default="y", help="column of a CSV to predict")
-    add("--split", help="random, a column, or cluster, the default for sequences")
-    add("--backbone", default="kft_esm2_tiny", help="name, folder or file; or untrained")
-    add("--random", action="store_true", help="that architecture, with random weights")
-    add("--dtype", help="mixed_bfloat16 halves the memory")
-    add("--seed", type=int, default=0, help="of the head, the order of batches, dropout")
-    add("--epochs", type=count, help="default: the strategy's own; untrained: 10, gb1 20")
-    rate = "highest learning rate; default: the strategy's own; untrained: 1e-3"
+    add("--inputs", default="sequence", help="column of a CSV file with sequences or image paths")
+    add("--target", default="y", help="column of a CSV file to predict")
+    add("--split", help="random, a column, or cluster (the default for sequences)")
+    untrained = "name, folder or file; or untrained, a small ESM-2 with random weights"
+    add("--backbone", default="kft_esm2_tiny", help=untrained)
+    add("--random", action="store_true", help="random weights in the architecture of --backbone")
+    add("--dtype", help="Keras dtype policy; mixed_bfloat16 halves the memory")
+    add("--seed", type=int, default=0, help="seed of the head, the order of batches and dropout")
+    add("--epochs", type=count, help="default: that of the strategy; if untrained 10, on gb1 20")
+    rate = "highest learning rate; default: that of the strategy; if untrained 1e-3"
     add("--learning-rate", type=above_zero(float), help=rate)
-    add("--batch-size", type=count, default=32, help="records of a step")
-    add("--max-length", type=count, help="residues to keep of each protein")
-    add("--records", type=count, help="train on so many records, drawn at random")
-    add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
+    add("--batch-size", type=count, default=32, help="records per step")
+    add("--max-length", type=count, help="number of residues to keep of each protein")
+    add("--records", type=count, help="number of training records, drawn at random")
+    add("--tiny", action="store_true", help="a run of a few seconds, to test the recipe")
     add("--out", type=Path, default=Path("out"), help="folder for results")
     parser.set_defaults(**defaults)
     return parser
@@ -50,8 +51,8 @@ def image_arguments(doc, **defaults):
     """
     images = {"data": "gravitational_waves", "backbone": "efficientnet_lite0", "inputs": "path"}
     parser = arguments(doc, **images)
-    parser.add_argument("--image-size", type=above_zero(int), help="pixels of a side")
-    # The size of the simulated images: at 224 it would take ten times as long.
+    parser.add_argument("--image-size", type=above_zero(int), help="side of the images in pixels")
+    # The size of the simulated images: with 224 pixels a run would take ten times as long.
     parser.set_defaults(**{"image_size": 64, **defaults})
     return parser
 
@@ -63,7 +64,7 @@ def above_zero(kind):
         kind: int or float.
 
     Returns:
-        Function of a string.
+        Function that converts a string to such a number.
     """
 
     def read(text):
@@ -80,10 +81,10 @@ def fraction(text):
     """Read a float above 0 and below 1, for argparse.
 
     Args:
-        text: String.
+        text: The number as a string.
 
     Returns:
-        float.
+        The number.
     """
     value = above_zero(float)(text)
     if not value < 1:

@@ -24,7 +24,7 @@ def proteins(path):
         path: Path of the file.
 
     Returns:
-        pandas.DataFrame with a column sequence, and a column family where it is known.
+        pandas.DataFrame with a column `sequence` and, where families are known, `family`.
     """
     if path.suffix == ".gz" and ".tsv" in path.suffixes:
         return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
@@ -36,11 +36,11 @@ def corpus(path, tiny):
 
     Args:
         path: A folder of train_*.tsv.gz with columns family and sequence, or a FASTA file.
-        tiny: Whether to read a few of the first file only.
+        tiny: Whether to read only a few proteins of the first file.
 
     Returns:
-        Two lists of strings: training proteins, and one protein each of 400 other families, to
-        validate on.
+        Two lists of strings: training proteins, and validation proteins, one of each of 400 other
+        families.
 
     Raises:
         SystemExit: There is no such folder or file.
@@ -52,7 +52,7 @@ def corpus(path, tiny):
     if "family" not in table:
         table["family"] = np.arange(len(table))
     sizes = table.family.value_counts(sort=False)
-    # Not a large one: a single family holds half of the corpus.
+    # Only small families: the largest one has half of the corpus.
     families = np.random.default_rng(0).permutation(sizes.index[sizes <= 50])
     left_out = families[: min(400, len(families) // 10)]
     out = table.family.isin(left_out)
@@ -60,7 +60,7 @@ def corpus(path, tiny):
     train = table[~out].sequence.tolist()
     print(
         f"{path}: {len(train):,} proteins, {sum(map(len, train)):,} residues to train on; "
-        f"{len(valid)} others to follow it by, that are left out."
+        f"{len(valid)} others for validation."
     )
     return (train[:100], valid[:20]) if tiny else (train, valid)
 
@@ -81,7 +81,7 @@ def optimizer(args):
 
 
 def masked_report(args, backbone, train, valid):
-    """Print scores at <mask> for held-out proteins, beside those of simple statistics.
+    """Print scores at <mask> for held-out proteins, next to those of simple statistics.
 
     Args:
         args: Arguments of the recipe.

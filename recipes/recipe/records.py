@@ -21,9 +21,9 @@ def data(args, **options):
     path = Path(args.data)
     of_images = hasattr(args, "image_size") or args.inputs == "path"
     if path.is_dir() or (of_images and (path.suffix or path.is_file())):
-        found = read_images(path, args.inputs, args.target, args.split or "random")
+        dataset = read_images(path, args.inputs, args.target, args.split or "random")
     elif path.suffix or path.is_file():
-        found = read_csv(path, args.inputs, args.target, args.split or "cluster")
+        dataset = read_csv(path, args.inputs, args.target, args.split or "cluster")
     else:
         if args.data == "gb1":
             options = {"crop": True}
@@ -31,17 +31,17 @@ def data(args, **options):
             options = {}
         elif args.tiny:
             options = {**options, "images": 80}
-        found = load(args.data, **options)
-    print(f"{found}\n")
+        dataset = load(args.data, **options)
+    print(f"{dataset}\n")
     if args.tiny:
-        return replace(found, **{name: _some(found, name, 64) for name in found.splits})
+        return replace(dataset, **{name: _some(dataset, name, 64) for name in dataset.splits})
     if args.records:
-        return replace(found, train=_some(found, "train", args.records))
-    return found
+        return replace(dataset, train=_some(dataset, "train", args.records))
+    return dataset
 
 
-def _some(found, name, count):
-    split = found.splits[name]
+def _some(dataset, name, count):
+    split = dataset.splits[name]
     order = np.random.default_rng(0).permutation(len(split))
     return split.take(order[:count])
 

@@ -1,4 +1,4 @@
-"""Results of a recipe: scores beside baselines, printed and written."""
+"""Results of a recipe: scores next to those of baselines, printed and written to files."""
 
 from rich.console import Console
 
@@ -8,50 +8,52 @@ from kft.comparison.scoring import baseline_rows, constant_seeds, scores_of
 from kft.inference import predict
 
 
-def report(done, found, args, name):
+def report(done, dataset, args, name):
     """Compare a trained model with baselines; print and write the results.
 
     Args:
         done: Result of `run`.
-        found: `kft.data.Dataset`.
+        dataset: `kft.data.Dataset`.
         args: Arguments of the recipe.
         name: Name of the recipe.
     """
-    print("\nBeside baselines, on the test split:")
-    rows = baseline_rows(found, say=lambda line: print(f"  {line}"))
-    predictions = predict(done.model, found.test.inputs, args.batch_size, args.max_length)
+    print("\nCompared with baselines, on the test split:")
+    rows = baseline_rows(dataset, say=lambda line: print(f"  {line}"))
+    predictions = predict(done.model, dataset.test.inputs, args.batch_size, args.max_length)
     last = done.phases[-1]
-    own = Row(
+    row = Row(
         name,
         "strategy",
-        scores_of(found, [predictions]),
+        scores_of(dataset, [predictions]),
         last.trainable,
         last.parameters,
         done.seconds,
         predictions=[predictions],
-        constant=constant_seeds(found, [predictions]),
+        constant=constant_seeds(dataset, [predictions]),
     )
-    rows = [own, *rows]
+    rows = [row, *rows]
     about = {"recipe": name, "strategy": repr(done.strategy), "best epoch": done.best_epoch}
-    result = Comparison(found.name, len(found.test), tuple(rows), (args.seed,), 0.95, about)
+    result = Comparison(dataset.name, len(dataset.test), tuple(rows), (args.seed,), 0.95, about)
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
     console.print(result.table(), highlight=False)
     print(f"{NULL}\n\n{result.recommendation}\n")
     written = result.save(args.out / name)
-    figure = _figure(found, {row.name: row.predictions[0] for row in rows if row.scores})
+    figure = _figure(dataset, {row.name: row.predictions[0] for row in rows if row.scores})
     if figure is not None:
         print(f"{figure[1]}\n")
-        plots.save_figure(*figure, args.out / name / f"{found.name}_predictions.png")
-    print(f"Written: {written[0].parent}, figures with captions, table and record.")
+        plots.save_figure(*figure, args.out / name / f"{dataset.name}_predictions.png")
+    print(f"Written to {written[0].parent}: figures with captions, a table and a JSON file.")
 
 
-def _figure(found, predictions):
-    """Predictions beside targets, where there is a figure for the task."""
-    options = {"data": found.name, "groups": found.test.groups}
-    if found.task == "regression":
-        return plots.plot_regression(found.test.targets, predictions, **options)
-    if found.task == "classification" and len(found.classes) == 2:
-        return plots.plot_classification(found.test.targets, predictions, found.classes, **options)
+def _figure(dataset, predictions):
+    """Draw predictions and targets, if there is a figure for the task; else None."""
+    options = {"data": dataset.name, "groups": dataset.test.groups}
+    if dataset.task == "regression":
+        return plots.plot_regression(dataset.test.targets, predictions, **options)
+    if dataset.task == "classification" and len(dataset.classes) == 2:
+        return plots.plot_classification(
+            dataset.test.targets, predictions, dataset.classes, **options
+        )
     return None

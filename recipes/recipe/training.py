@@ -1,4 +1,4 @@
-"""Backbone, head and strategy that the arguments name, and the training."""
+"""Backbone, head and strategy from the arguments, and the training."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -40,32 +40,32 @@ def backbone(args):
 
 
 def _saved(path, args, size):
-    """The vision backbone that `backbone.save` wrote, as the recipe vision_mae does."""
+    """Load a vision backbone that `backbone.save` wrote, as in the recipe vision_mae."""
     try:
-        found = load_saved(path)
-    except Exception as error:  # Keras has many, by what is wrong with the file
+        model = load_saved(path)
+    except Exception as error:  # Keras raises many types, depending on the fault of the file
         raise SystemExit(f"--backbone: {path} cannot be read as a Keras model: {error}") from error
-    if not hasattr(found, "image_size"):
-        kind = type(found).__name__
-        raise SystemExit(f"--backbone: {path} holds no vision backbone but a {kind}.")
+    if not hasattr(model, "image_size"):
+        kind = type(model).__name__
+        raise SystemExit(f"--backbone: {path} must hold a vision backbone, received a {kind}.")
     if args.dtype:
         raise SystemExit(f"--dtype: {path} keeps the dtype that it was saved with.")
-    found = found.resized(size) if size else found
-    return backbones.randomised(found, 0) if args.random else found
+    model = model.resized(size) if size else model
+    return backbones.randomised(model, 0) if args.random else model
 
 
-def head(found):
+def head(dataset):
     """Make a new head for a data set.
 
     Args:
-        found: `kft.data.Dataset`.
+        dataset: `kft.data.Dataset`.
 
     Returns:
         A kft head.
     """
-    # A few positions of a protein often decide, and have little weight in the mean over all.
-    of_proteins = found.input_kind == "sequence"
-    return heads.for_data(found, pooling="attention" if of_proteins else "mean")
+    # Often a few positions of a protein are decisive, which have little weight in the mean.
+    of_proteins = dataset.input_kind == "sequence"
+    return heads.for_data(dataset, pooling="attention" if of_proteins else "mean")
 
 
 def strategy(args, name, **options):
@@ -90,11 +90,11 @@ def strategy(args, name, **options):
     return strategies.get(name, **given, **options)
 
 
-def run(found, args, chosen):
-    """Train backbone and head by a strategy; print first what is trainable.
+def run(dataset, args, chosen):
+    """Print the table of parameters, and train backbone and head by a strategy.
 
     Args:
-        found: `kft.data.Dataset`.
+        dataset: `kft.data.Dataset`.
         args: Arguments of the recipe.
         chosen: The strategy.
 
@@ -104,13 +104,13 @@ def run(found, args, chosen):
     if hasattr(chosen, "seed"):
         chosen = replace(chosen, seed=args.seed)
     loaded = backbone(args)
-    print(f"{_table(loaded, found, chosen)}\n")
+    print(f"{_table(loaded, dataset, chosen)}\n")
     options = {"batch_size": args.batch_size, "max_length": args.max_length}
-    return fit(Model(loaded, head(found)), found, chosen, seed=args.seed, verbose=2, **options)
+    return fit(Model(loaded, head(dataset)), dataset, chosen, seed=args.seed, verbose=2, **options)
 
 
-def _table(loaded, found, chosen):
-    """The parameters of the first phase, on a copy: the model itself stays as it is."""
-    copy = chosen.prepare(fresh(loaded, head(found)))
+def _table(loaded, dataset, chosen):
+    """The parameters of the first phase, from a copy, so that the model is not changed."""
+    copy = chosen.prepare(fresh(loaded, head(dataset)))
     chosen.phases(copy)[0].mark(copy)
     return parameters(copy)

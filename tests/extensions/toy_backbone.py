@@ -47,7 +47,6 @@ class ToyBackbone(kft.backbones.Backbone):
     """
 
     encode = staticmethod(encode)
-    lora_targets = ("block_0", "block_1")
 
     def __init__(self, blocks=2, width=8, name="toy", dtype=None):
         stages = [keras.layers.Embedding(27, width, name="table", dtype=dtype)]
@@ -59,6 +58,7 @@ class ToyBackbone(kft.backbones.Backbone):
             x = stage(x)
         super().__init__({"letters": letters}, x, stages, name)
         self.blocks, self.dtype_name = blocks, dtype
+        self.lora_targets = tuple(f"block_{i}" for i in range(blocks))
         self.position_mask = ops.not_equal(letters, PADDING)  # heads leave padding out
 
     def get_config(self):

@@ -1,6 +1,6 @@
 """Weights by name from checkpoint files and from the Hugging Face hub.
 
-Nothing here imports a model, Keras or torch: the package of a backbone says which tensor fills
+Nothing here imports a model, Keras or torch: the package of a backbone states which tensor fills
 which weight.
 """
 

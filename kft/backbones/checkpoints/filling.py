@@ -18,11 +18,11 @@ def _unchanged(array: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the values of one weight stand in a checkpoint.
+    """Location of the values of one weight in a checkpoint.
 
     Attributes:
         names: Names of the tensors; several are joined along their first axis.
-        shape: Shape in the checkpoint, after joining; None stands for any size of an axis.
+        shape: Shape in the checkpoint, after joining; None means any size of an axis.
         convert: Function from the array of the checkpoint to the array of the weight.
     """
 
@@ -51,8 +51,8 @@ def fill(
         origins: {path: `Origin`} of all weights.
         tensors: The checkpoint.
         names: {name as in `origins`: name in the checkpoint} of all tensors.
-        source: What errors call the checkpoint.
-        kind: What errors call the model, for example "an ESM-2".
+        source: Name of the checkpoint in errors.
+        kind: Name of the model in errors, for example "an ESM-2".
         skipped: Names of tensors that are left out; every other one has to be used.
         optional: Parts, by the first component of paths, that may be missing as a whole.
         tied: {name: name of the tensor that it has to be equal to}, of copies that are left out.

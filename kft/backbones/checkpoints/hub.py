@@ -28,11 +28,11 @@ def hub_folder(repo_id: str, revision: str | None = None) -> Path:
         The folder, to be given to `read_safetensors`.
 
     Raises:
-        ConnectionError: If the hub cannot be reached and the cache lacks the files; says what
-            works without a network.
-        FileNotFoundError: If there is no such repository or revision.
-        PermissionError: If the repository wants a licence accepted or a token.
-        ValueError: If `repo_id` is not of the form `owner/name`.
+        ConnectionError: The hub cannot be reached and the cache lacks the files; the message
+            states what works without a network.
+        FileNotFoundError: There is no such repository or revision.
+        PermissionError: The repository requires that a licence is accepted, or a token.
+        ValueError: `repo_id` is not of the form `owner/name`.
 
     Source: `huggingface_hub.snapshot_download`.
 
@@ -66,7 +66,7 @@ def _cached(fetch: Callable[..., str]) -> Path | None:
 
 
 def _hub_error(repo_id: str, revision: str | None, error: Exception) -> Exception:
-    """Say in our words why a download failed and what to do."""
+    """Return an error that explains why a download failed and what to do."""
     from huggingface_hub import errors
 
     at = f"{repo_id} at revision {revision}" if revision else repo_id
@@ -82,7 +82,7 @@ def _hub_error(repo_id: str, revision: str | None, error: Exception) -> Exceptio
         )
     network = (ConnectionError, errors.HfHubHTTPError, errors.LocalEntryNotFoundError)
     if isinstance(error, OSError | ValueError) and not isinstance(error, network):
-        return error  # a full disk, an ill-formed name: already said plainly
+        return error  # a full disk, an ill-formed name: the message is clear already
     reason = " ".join(str(error).split()) or "no reason given"
     return ConnectionError(
         f"{at}: could not be downloaded from the Hugging Face hub, and is not in its cache "

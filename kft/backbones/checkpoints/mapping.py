@@ -45,9 +45,9 @@ class Tensors(Mapping[str, np.ndarray]):
 
     Args:
         entries: Shape, stored type and reader of each tensor.
-        dtype: Floating-point tensors come as this type whatever was stored; `None` keeps the
+        dtype: Floating-point tensors are converted to this type; `None` keeps the
             stored one. Integers and booleans are never converted.
-        source: What errors call the checkpoint.
+        source: Name of the checkpoint in errors.
 
     Raises:
         CheckpointError: When a floating-point tensor is asked for that holds NaN, an infinity, or
@@ -79,7 +79,7 @@ class Tensors(Mapping[str, np.ndarray]):
             The same tensors, as `Tensors`.
 
         Raises:
-            CheckpointError: If a value is not an array; names it.
+            CheckpointError: A value is not an array; the message names it.
         """
         for name, array in arrays.items():
             if not isinstance(name, str) or not isinstance(array, np.ndarray):
@@ -98,7 +98,7 @@ class Tensors(Mapping[str, np.ndarray]):
         return self._entries[name].dtype
 
     def no_floats(self, names: Iterable[str]) -> list[str]:
-        """Say which of some tensors hold no floating-point numbers, without reading them.
+        """List those of some tensors that are not of floating-point numbers, without reading them.
 
         Args:
             names: Of tensors that are to be weights.

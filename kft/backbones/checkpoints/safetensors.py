@@ -44,9 +44,9 @@ def read_safetensors(path: str | Path, dtype: str | None = "float32") -> Tensors
         The tensors by name. Names are those in the file.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder, no weights in the folder, or a shard
+        FileNotFoundError: There is no such file or folder, no weights in the folder, or a shard
             is missing.
-        CheckpointError: If a file is empty, truncated, damaged or of another kind, or if the index
+        CheckpointError: A file is empty, truncated, damaged or of another kind, or the index
             names a tensor that its shard lacks.
 
     Source: `safetensors.safe_open`, and `transformers.PreTrainedModel.from_pretrained` for the
@@ -143,7 +143,7 @@ def _entries(file: Path) -> dict[str, Entry]:
 
 
 def _damage(file: Path) -> str:
-    """Say what is wrong with a file that safetensors refused: 8 bytes of length, header, data."""
+    """Describe the fault of a file that safetensors refused: length (8 bytes), header, data."""
     size = file.stat().st_size
     with open(file, "rb") as stream:
         start = stream.read(64)

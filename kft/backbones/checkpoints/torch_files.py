@@ -56,8 +56,8 @@ def read_torch(path: str | Path) -> Any:
         An `argparse.Namespace` is a dict of its attributes; torch types are `np.dtype`.
 
     Raises:
-        OSError: If the file cannot be opened.
-        CheckpointError: If the file is not a torch file, is damaged or truncated, is a TorchScript
+        OSError: The file cannot be opened.
+        CheckpointError: The file is not a torch file, is damaged or truncated, is a TorchScript
             archive, or carries code. Nothing in the file has been run.
 
     Source: `torch.load(path, weights_only=True)`.
@@ -80,7 +80,7 @@ def read_torch(path: str | Path) -> Any:
 
 
 def describe(start: bytes) -> str:
-    """Say what kind of file begins with these bytes, for error messages.
+    """Name the kind of a file that begins with these bytes, for error messages.
 
     Args:
         start: The first bytes of the file (64 are enough).
@@ -118,10 +118,10 @@ def _read(file: BinaryIO) -> Any:
 def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     """Read the zip layout: NAME/data.pkl holds the object, NAME/data/KEY the storages."""
     records = _records(file, mapped)
-    found = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(found) != 1:
+    pickles = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
         raise CheckpointError("not a torch file: it is a zip archive without a data.pkl record")
-    folder = found[0].removesuffix("data.pkl")
+    folder = pickles[0].removesuffix("data.pkl")
 
     def content(record: str) -> bytes:
         start, size = records[folder + record]
@@ -174,7 +174,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
     The object comes before the storages that it views, so it is built on memory filled afterwards.
     """
     for _ in ("magic number", "protocol version", "system"):
-        _run(mapped)  # the raw storages are little-endian whatever the system was
+        _run(mapped)  # the raw storages are little-endian on every system
     storages: dict[str, np.ndarray] = {}
     unclaimed = len(mapped)
 
@@ -294,7 +294,7 @@ def _find(module: str, name: str, stack: list) -> Any:
         # Its name in a dict, if it has one, was read just before it.
         names = [part for part in stack if isinstance(part, str) and part != "storage"]
         raise CheckpointError(
-            f"{names[-1] if names else 'it'} is no plain tensor ({module}.{name}): quantised, "
+            f"{names[-1] if names else 'it'} is not a plain tensor ({module}.{name}): quantised, "
             f"sparse, complex and 8-bit float tensors are not read. Take the checkpoint that it "
             f"was made from, or load it with torch and save each tensor as .dequantize(), "
             f".to_dense() or .float()."
@@ -396,7 +396,7 @@ def _persistent(identifier: Any, storage: _StorageReader) -> _Storage:
 
 
 def _pop_mark(stack: list) -> list:
-    """Take what lies above the last mark, and the mark."""
+    """Take the items above the last mark, and the mark."""
     start = len(stack) - 1
     while stack[start] is not _MARK:
         start -= 1

@@ -132,7 +132,8 @@ class ESM2(Backbone):
             x = block(x, attention_mask)
         super().__init__({"token_ids": token_ids}, stages[-1](x), stages, name, **kwargs)
 
-        set_untracked(self, _exchanged=inside, _config=config)
+        self._config = config
+        set_untracked(self, _exchanged=inside)
         self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
 
     # The two models below are built when they are first used. They are not layers of the

@@ -26,7 +26,7 @@ _SKIPPED = re.compile(
     r"embeddings\.position_ids|embeddings\.position_embeddings\.weight|lm_head\.decoder\.bias"
     r"|pooler\..*|classifier\..*|.*inv_freq"
 )
-# What config.json has to say; a tuple lists what is accepted.
+# Required values in config.json; a tuple lists those accepted.
 _EXPECTED = {
     "model_type": "esm",
     "vocab_size": len(ALPHABET),
@@ -56,7 +56,7 @@ def from_hugging_face(
     Args:
         config: Content of config.json.
         tensors: {name: array}, None for random weights.
-        source: What errors call the checkpoint.
+        source: Name of the checkpoint in errors.
         dtype: Keras dtype policy.
 
     Returns:
@@ -106,7 +106,7 @@ def from_fair(checkpoint: Any, contacts: Any, source: str, dtype: str | None = N
     Args:
         checkpoint: Dict with "cfg" and "model", as `checkpoints.read_torch` returns it.
         contacts: The same for the file "-contact-regression.pt" that belongs to it, or None.
-        source: What errors call the checkpoint.
+        source: Name of the checkpoint in errors.
         dtype: Keras dtype policy.
 
     Returns:

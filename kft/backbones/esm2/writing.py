@@ -14,7 +14,7 @@ from kft.backbones.residue_tokens import ALPHABET, MASK, PAD
 def to_hugging_face(
     backbone: keras.Model, dtype: str | None = None, contacts: bool | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the configuration and tensors by which transformers and `kft.load` know a backbone.
+    """Return configuration and tensors of a backbone as transformers and `kft.load` read them.
 
     Args:
         backbone: An `ESM2` without adapters.

@@ -87,7 +87,7 @@ def efficientnet_lite0(
 
     Args:
         tensors: {name: array}, None for random weights.
-        source: What errors call the file.
+        source: Name of the file in errors.
         dtype: Keras dtype policy.
         image_size: (H, W) or one side in pixels, None for 224.
 

@@ -4,7 +4,7 @@ Reference: `transformers` 5, `image_processing_backends.py` (`PilBackend`), `ima
 Pillow resizes the pixels as they are stored, 8 bits each, and the rest is arithmetic.
 
 Differences from the reference: one channel is repeated to three (the reference refuses it or
-repeats it, depending on the model); a photograph is turned as its EXIF data say; images of 16 bits
+repeats it, depending on the model); a photograph is rotated by its EXIF data; images of 16 bits
 are mapped from the range that is in use to 0 to 255, and like floating-point arrays keep their
 precision, since each channel is then resized in float32 (Pillow opens files of 16-bit colours as
 8).
@@ -39,7 +39,7 @@ class ImageEncoder:
 
     Args:
         size: (H, W) of the model's input in pixels.
-        resize: None resizes to (H, W), whatever the image's shape; a number is the new length of
+        resize: None resizes to (H, W), for any shape of the image; a number is the new length of
             the shorter side, and (height, width) the new size, in pixels: then the middle is cut
             out.
         resample: One of `RESAMPLING`.
@@ -105,7 +105,7 @@ class ImageEncoder:
                 transparent parts become white.
             max_length: None; images have no length.
             pad_lengths: Ignored; images have no length.
-            names: What errors call each image, None for "images[0]" and so on.
+            names: Name of each image in errors, None for "images[0]" and so on.
 
         Returns:
             {"images": float32 array (B, H, W, 3)}.
@@ -137,7 +137,7 @@ class ImageEncoder:
 
         Args:
             images: List of images, as for encoding.
-            names: What errors call each image.
+            names: Name of each image in errors.
 
         Raises:
             ValueError: An image that cannot be encoded.

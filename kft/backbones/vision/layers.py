@@ -88,7 +88,8 @@ class PatchEmbedding(keras.layers.Layer):
 class PatchMask(keras.layers.Layer):
     """Mask of the tokens that are patches: (B, H, W, 3) -> bool (B, L), False for the first T.
 
-    It depends on the size of the batch alone, so that it can be computed once, whatever is trained.
+    It depends only on the size of the batch, so that it can be computed once, with any trainable
+    layers.
 
     Args:
         first: T.

@@ -13,7 +13,7 @@ from kft.backbones.checkpoints import Origin
 
 
 def origin(path: str, names: tuple[str, ...], variable: keras.Variable) -> Origin:
-    """Return where a weight stands in a torch checkpoint.
+    """Return the location of a weight in a torch checkpoint.
 
     Args:
         path: Path of the weight.

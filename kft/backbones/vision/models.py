@@ -6,7 +6,7 @@ and Le 2019, arXiv:1905.11946 (EfficientNet); Howard et al. 2019, arXiv:1905.022
 and the code of `keras-hub` 0.32 and `transformers` 5, whose numbers these are.
 
 keras-hub keeps all blocks of a transformer in one layer, and those of a ResNet in none. Here each
-block is a layer of its own, called as its own node of the graph: the block layers of keras-hub's
+block is a separate layer, called as its own node of the graph: the block layers of keras-hub's
 transformers, and its convolutional graphs cut at the ends of their blocks.
 
 Differences from the reference: no dropout and no stochastic depth. Position embeddings are those
@@ -37,7 +37,7 @@ from kft.backbones.vision.layers import PatchEmbedding, PatchMask, Summary
 from kft.backbones.vision.positions import interpolated
 from kft.keras_internals import set_untracked, sublayers_of
 
-# Tokens that stand before the patches, as Hugging Face calls them.
+# Tokens before the patches, with their names in Hugging Face.
 TOKENS = {
     "vit": ("cls_token",),
     "deit": ("cls_token", "distillation_token"),
@@ -59,6 +59,8 @@ class VisionBackbone(Backbone):
         classes: Names of the classes of `classifier`, empty if there is none.
         lora_targets: Patterns of the layers that `kft.add_lora` adapts by default.
     """
+
+    encode: ImageEncoder
 
     def __init__(
         self,

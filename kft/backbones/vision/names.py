@@ -37,7 +37,7 @@ _DINOV2_BLOCK = {
     "layer_scale2": "layer_scale2",
 }
 SWIGLU = {"mlp/weights_in": "mlp.weights_in", "mlp/weights_out": "mlp.down_proj"}
-GATED = ("gate_proj", "up_proj")  # what "weights_in" is now: their outputs stand side by side
+GATED = ("gate_proj", "up_proj")  # together "weights_in", with their outputs side by side
 REST = {
     "embedding/patches": "embeddings.patch_embeddings.projection",
     "final_norm": "layernorm",

@@ -16,7 +16,7 @@ def interpolated(
 
     Source: `interpolate_pos_encoding` of transformers 5 (ViT, DeiT, DINOv2), which is torch's
     bicubic interpolation: a = -0.75, edges repeated, no antialiasing. In numpy, since bicubic is
-    another function in JAX and TensorFlow (a = -0.5, and what lies beyond the edges is left out).
+    another function in JAX and TensorFlow (a = -0.5, and pixels beyond the edges are left out).
 
     Args:
         positions: Float array (1, first + P, D).

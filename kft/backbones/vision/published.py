@@ -1,4 +1,4 @@
-"""The vision backbones that `kft.load` knows by name: sizes, image sizes, where weights come from.
+"""The vision backbones that `kft.load` finds by name: sizes, image sizes, where weights come from.
 
 With `weights=False` only this table is needed. Names are those of their publishers: a
 repository of the Hugging Face hub without its owner, a preset of keras-hub, or efficientnet_lite0.
@@ -162,7 +162,7 @@ def _resnet(blocks: Sequence[int], kind: str) -> dict[str, Any]:
     return {**RESNET, "stackwise_num_blocks": blocks, "block_type": kind}
 
 
-# A load of a preset reads its own image converter: what stands here is for weights=False alone.
+# A load of a preset reads its own image converter: these values are for weights=False only.
 _KERAS = [
     _convolutional("keras", name, family, sizes)
     for name, family, sizes in (

@@ -42,7 +42,7 @@ def from_hugging_face(
     Args:
         config: Content of config.json.
         tensors: {name: array}, None for random weights.
-        source: What errors call the checkpoint.
+        source: Name of the checkpoint in errors.
         dtype: Keras dtype policy.
         processor: Content of preprocessor_config.json; None for the usual one of the family.
         image_size: (H, W) or one side in pixels, for which position embeddings are interpolated;
@@ -127,7 +127,7 @@ def preprocessing_of(
         processor: Its content, None for the usual one of the family.
         family: "vit", "deit" or "dinov2".
         image_size: Size of config.json, for a processor that names none.
-        source: What errors call the checkpoint.
+        source: Name of the checkpoint in errors.
 
     Raises:
         ValueError: A step that is not known.

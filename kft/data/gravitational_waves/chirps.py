@@ -227,13 +227,13 @@ def _windows(k: int, detector: str, task: str, seed: int, look: Look, count: int
         white = white + _whitened(signal, response, SPAN)
     size, duration, qs = look
     rng = _generator(seed, detector, 3, k)
-    found = []
+    images = []
     for time in (row["time"], *rng.uniform(-SHIFT, SHIFT, count - 1) * duration):
         move = round((row["time"] - time) * RATE)
         moved = _middle(white, CONTEXT, move)
         parameters = tuple((row | {"time": row["time"] - move / RATE}).values())
-        found.append((draw(moved, size, duration, qs), parameters))
-    return found
+        images.append((draw(moved, size, duration, qs), parameters))
+    return images
 
 
 def _whitened(signal: np.ndarray, response: np.ndarray, span: float = CONTEXT) -> np.ndarray:

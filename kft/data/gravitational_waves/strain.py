@@ -83,13 +83,13 @@ def spectrogram(
         begin, end = np.array(sorted(set(whole))).T / rate
         used = " and ".join(f"{b:.3f} to {e:.3f} s" for b, e in zip(begin, end, strict=True))
         warnings.warn(f"{_missing(gaps, rate)}: only {used} is used.", stacklevel=2)
-    strain, found = strain.astype(np.float64), []
+    strain, images = strain.astype(np.float64), []
     white = {(b, e): _whitened(strain[b:e], rate) for b, e in set(whole)}
     for t, (begin, end) in zip(times, whole, strict=True):
         first = round((t - begin / rate - CONTEXT / 2) * RATE)
         context = white[begin, end][first : first + round(CONTEXT * RATE)]
-        found.append(draw(context, size, duration, qs))
-    return found if np.ndim(time) else found[0]
+        images.append(draw(context, size, duration, qs))
+    return images if np.ndim(time) else images[0]
 
 
 def _whitened(strain: np.ndarray, rate: int) -> np.ndarray:
@@ -403,8 +403,8 @@ def _tiles(
         # Shorter rows are padded with windows of zero.
         bins = np.minimum(starts[:, None] + np.arange(longest), round(CONTEXT * RATE / 2))
         windows = np.zeros((len(members), longest), dtype=np.float32)
-        for line, (_, found, window) in zip(windows, members, strict=True):
-            line[: len(found)] = window
+        for line, (_, _, window) in zip(windows, members, strict=True):
+            line[: len(window)] = window
         packed.append((np.array([row for row, _, _ in members]), bins, windows, samples))
     return packed
 
@@ -412,10 +412,10 @@ def _tiles(
 def _check_strain(strain: Any, sample_rate: Any) -> tuple[np.ndarray, int]:
     strain = np.asarray(strain)
     if strain.dtype.kind not in "fiu":
-        raise TypeError(f"`strain` must be an array of real numbers, got {strain.dtype}.")
+        raise TypeError(f"`strain` must be an array of real numbers, received {strain.dtype}.")
     if strain.ndim != 1:
         raise ValueError(
-            f"`strain` must have one dimension, the samples of one detector; got the shape "
+            f"`strain` must have one dimension, the samples of one detector; received the shape "
             f"{strain.shape}. Call spectrogram once per detector."
         )
     if (
@@ -425,7 +425,7 @@ def _check_strain(strain: Any, sample_rate: Any) -> tuple[np.ndarray, int]:
     ):
         raise ValueError(
             f"`sample_rate` must be a whole number of Hz, at least {RATE}, as images reach "
-            f"{HIGHEST:g} Hz; got {sample_rate!r}. Published strain comes at 4096 and 16384 Hz."
+            f"{HIGHEST:g} Hz; received {sample_rate!r}. Published strain has 4096 and 16384 Hz."
         )
     rate = int(float(sample_rate))
     if len(strain) < SHORTEST * rate:
@@ -445,7 +445,7 @@ def _check_times(time: Any, seconds: float) -> list[float]:
     for one in times:
         if not isinstance(one, Real) or not margin <= float(one) <= seconds - margin:
             raise ValueError(
-                f"`time` must lie from {margin:g} to {seconds - margin:g}, in seconds after the "
+                f"`time` must be from {margin:g} to {seconds - margin:g}, in seconds after the "
                 f"first sample, since the strain lasts {seconds:g} s and its ends are lost; "
                 f"received {one!r}. For GPS times subtract that of the first sample, or read a "
                 "longer stretch."
@@ -478,7 +478,7 @@ def check_image(
         )
     if not isinstance(duration, Real) or not 0.1 <= float(duration) <= LONGEST_IMAGE:
         raise ValueError(
-            f"`duration` must lie from 0.1 to {LONGEST_IMAGE:g} seconds, received {duration!r}."
+            f"`duration` must be from 0.1 to {LONGEST_IMAGE:g} seconds, received {duration!r}."
         )
     qs = tuple(q) if isinstance(q, (tuple, list)) else (q,)
     # Below 4 the window of the lowest row would reach zero, and that of the highest Nyquist's rate

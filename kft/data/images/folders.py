@@ -30,9 +30,10 @@ from kft.data.images.pixels import (
 from kft.data.splits import PARTS, group_split, random_split
 from kft.data.tables import SPELLINGS, check_arguments, read_parts
 from kft.data.task import Task
+from kft.messages import listed
 
-LITTER = {"thumbs.db", "desktop.ini", "icon\r"}  # files that file managers create
-DIM = 10  # a 16-bit image should reach at least one in so many of the value range
+IGNORED = {"thumbs.db", "desktop.ini", "icon\r"}  # files that file managers create
+DIM = 10  # 16-bit images that are darker than this fraction, 1/10, of the value range are noted
 PART_FOLDERS = SPELLINGS | {"training": "train", "dev": "valid", "testing": "test"}
 MOST_NAMED = 10  # names that an error lists
 
@@ -67,15 +68,16 @@ def read_images(
         task: "classification" (if numbers name classes), "regression", or None: by the targets.
         fractions: Fractions of train, valid and test for "random", which is stratified by class.
         seed: Seed for "random".
-        value_range: (black, white) for images of 16 bits; None for their percentiles.
-        percentiles: (lower, upper) of all values of the 16-bit images in train, from 0 to 100.
+        value_range: (black, white) for images of 16 bits; None takes the percentiles.
+        percentiles: (lower, upper) percentile, from 0 to 100, of the values of the 16-bit images
+            in train, which are taken for black and white.
         missing: Words for missing values in a CSV file, see `kft.data.read_csv`.
         dropna: Whether to leave out lines of a CSV file with missing values.
         decimal: Decimal separator of a CSV file, see `kft.data.read_csv`.
 
     Returns:
-        The data set. Inputs are `pathlib.Path`, opened when needed. Classes are sorted. Images
-        with equal pixels are on one side of a random split. The notes say what was found.
+        The data set. Inputs are `pathlib.Path`, opened when needed. Classes are sorted. A random
+        split keeps images with equal pixels together. The notes describe what is unusual.
 
     Raises:
         FileNotFoundError: The path or an image of the table does not exist.
@@ -88,28 +90,28 @@ def read_images(
     path = Path(path)
     _check_options(path, split, task, value_range)
     columns = {"inputs": inputs, "target": target} | ({"groups": groups} if groups else {})
-    found = _found(path, columns, task, split, missing, dropna, decimal)
-    return _dataset(path, found, split, fractions, seed, value_range, percentiles)
+    content = _read(path, columns, task, split, missing, dropna, decimal)
+    return _dataset(path, content, split, fractions, seed, value_range, percentiles)
 
 
 def _dataset(
     path: Path,
-    found: _Found,
+    content: _Content,
     split: str | None,
     fractions: Sequence[float],
     seed: int,
     value_range: Sequence[float] | None,
     percentiles: Sequence[float],
 ) -> Dataset:
-    seen, checksum = _verify(found.files, path)
-    group_names, parts, how = _split(found, seen, path, split, fractions, seed)
-    known_range, *notes = _find_range(found.files, seen, parts, value_range, percentiles)
-    notes += _remarks(found, seen, parts, path, split)
-    everything = Split(found.files, found.targets, group_names)
+    looks, checksum = _verify(content.files, path)
+    group_names, parts, how = _split(content, looks, path, split, fractions, seed)
+    known_range, *notes = _find_range(content.files, looks, parts, value_range, percentiles)
+    notes += _remarks(content, looks, parts, path, split)
+    everything = Split(content.files, content.targets, group_names)
     valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
     return Dataset(
         path.stem,
-        Task(found.task),
+        Task(content.task),
         everything.take(parts["train"]),
         valid,
         test,
@@ -117,26 +119,26 @@ def _dataset(
         licence="not stated (your own files)",
         citation="",
         checksum=checksum,
-        classes=found.classes,
+        classes=content.classes,
         notes=(how, *notes),
         value_range=known_range,
     )
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a folder or a table contains."""
+class _Content:
+    """Content of a folder or a table."""
 
     files: list[Path]
     targets: np.ndarray
     classes: tuple[str, ...] | None
     task: str = "classification"
-    homes: np.ndarray | None = None  # train, valid or test for each file, if folders say so
+    parts: np.ndarray | None = None  # train, valid or test for each file, if folders name them
     groups: np.ndarray | None = None
     table: Table | None = None
 
 
-def _found(
+def _read(
     path: Path,
     columns: dict[str, str],
     task: str | None,
@@ -144,7 +146,7 @@ def _found(
     missing: Sequence[str] | None,
     dropna: bool,
     decimal: str | None,
-) -> _Found:
+) -> _Content:
     if path.is_dir():
         of_tables = {"missing": missing, "dropna": dropna or None, "decimal": decimal}
         _check_folder(path, split, columns.get("groups"), task, of_tables)
@@ -165,7 +167,7 @@ def _check_options(
         raise FileNotFoundError(f"`path` is {path}, which is neither a folder nor a file.")
     if task not in (None, "classification", "regression"):
         raise ValueError(
-            f"`task` must be 'classification', 'regression' or None for images; got {task!r}."
+            f"`task` must be 'classification', 'regression' or None for images; received {task!r}."
         )
     if value_range is not None:
         checked_range(value_range)
@@ -176,32 +178,32 @@ def _check_options(
 
 
 def _split(
-    found: _Found,
-    seen: Sequence[_Look],
+    content: _Content,
+    looks: Sequence[_Look],
     path: Path,
     split: str | None,
     fractions: Sequence[float],
     seed: int,
 ) -> tuple[np.ndarray | None, dict[str, Any], str]:
     """Return groups, {part: positions}, and a sentence on how images were split."""
-    groups, targets = found.groups, found.targets
+    groups, targets = content.groups, content.targets
     if split is None:
         parts = {"train": np.arange(len(targets))}
         return groups, parts, "Not split: every image is in train."
-    if found.homes is not None:
-        parts = {part: np.flatnonzero(found.homes == part) for part in PARTS}
+    if content.parts is not None:
+        parts = {part: np.flatnonzero(content.parts == part) for part in PARTS}
         return groups, parts, "Split by the folders train, valid and test."
-    if found.table is not None and split != "random":
-        return groups, read_parts(found.table, split, groups), f"Split by column {split!r}."
+    if content.table is not None and split != "random":
+        return groups, read_parts(content.table, split, groups), f"Split by column {split!r}."
     how = f"Split at random{'' if groups is None else ' by group'}, seed {seed}."
-    groups = _joined(groups, [look.pixels for look in seen])
-    strata = None if found.classes is None else targets
+    groups = _joined(groups, [look.pixels for look in looks])
+    strata = None if content.classes is None else targets
     if groups is None:
         parts = random_split(len(targets), fractions, seed, strata)
     else:
         parts = group_split(groups, fractions, seed, strata)
-    if found.classes is not None:
-        _check_parts(parts, targets, found.classes, path)
+    if content.classes is not None:
+        _check_parts(parts, targets, content.classes, path)
     return groups, parts, how
 
 
@@ -222,9 +224,9 @@ def _check_parts(
         )
 
 
-def _is_litter(path: Path, root: Path) -> bool:
+def _is_ignored(path: Path, root: Path) -> bool:
     parts = path.relative_to(root).parts
-    return path.name.lower() in LITTER or any(part.startswith(".") for part in parts)
+    return path.name.lower() in IGNORED or any(part.startswith(".") for part in parts)
 
 
 def _check_folder(
@@ -234,7 +236,7 @@ def _check_folder(
     task: str | None,
     of_tables: Mapping[str, Any],
 ) -> None:
-    """Check that only what a folder can give is asked for: classes."""
+    """Raise an error for arguments that need a table: a folder gives classes only."""
     given = [name for name, value in of_tables.items() if value is not None]
     if given:
         raise ValueError(
@@ -244,11 +246,11 @@ def _check_folder(
     if split not in ("random", None) or groups is not None or task == "regression":
         raise ValueError(
             f"{root} is a folder, which has no columns: `split` must be 'random' or None, `groups` "
-            "None and `task` no regression. Use a CSV file of paths and targets for these."
+            "None and `task` not 'regression'. Use a CSV file of paths and targets for these."
         )
 
 
-def _read_folder(root: Path) -> _Found:
+def _read_folder(root: Path) -> _Content:
     """Read folders of classes; files are in alphabetical order."""
     folders = _class_folders(root)
     classes = tuple(sorted({name for name, _, _ in folders}))
@@ -260,26 +262,27 @@ def _read_folder(root: Path) -> _Found:
         )
     files: list[Path] = []
     numbers: list[int] = []
-    homes: list[str | None] = []
+    part_of_file: list[str | None] = []
     for name, part, folder in folders:
-        inside = sorted(p for p in folder.rglob("*") if p.is_file() and not _is_litter(p, root))
+        inside = sorted(p for p in folder.rglob("*") if p.is_file() and not _is_ignored(p, root))
         if not inside:
             raise ValueError(f"{folder}, the folder of a class, is empty; fill or remove it.")
         files += inside
         numbers += [classes.index(name)] * len(inside)
-        homes += [part] * len(inside)
+        part_of_file += [part] * len(inside)
     targets = np.array(numbers, dtype=np.int32)
-    if homes[0] is None:
-        return _Found(files, targets, classes)
-    parts = np.array(homes)
+    if part_of_file[0] is None:
+        return _Content(files, targets, classes)
+    parts = np.array(part_of_file)
     in_train = set(targets[parts == "train"])
-    new = [name for number, name in enumerate(classes) if number not in in_train]
-    if new:
+    absent = [name for number, name in enumerate(classes) if number not in in_train]
+    if absent:
         raise ValueError(
-            f"{root}: {len(new)} of {len(classes)} classes have no images in train: {_some(new)}. "
-            "Name each class equally in train, valid and test, and put images of it in train."
+            f"{root}: {len(absent)} of {len(classes)} classes have no images in train: "
+            f"{_some(absent)}. Name each class equally in train, valid and test, and put images "
+            "of it in train."
         )
-    return _Found(files, targets, classes, homes=parts)
+    return _Content(files, targets, classes, parts=parts)
 
 
 def _class_folders(root: Path) -> list[tuple[str, str | None, Path]]:
@@ -297,18 +300,18 @@ def _class_folders(root: Path) -> list[tuple[str, str | None, Path]]:
 
 def _folders_in(folder: Path, root: Path) -> list[Path]:
     """List the folders in a folder, which must hold nothing else."""
-    found, loose = (_inside(folder, root, kind) for kind in (Path.is_dir, Path.is_file))
-    if found and loose:
+    folders, loose = (_inside(folder, root, kind) for kind in (Path.is_dir, Path.is_file))
+    if folders and loose:
         names = [path.name for path in loose]
         raise ValueError(
             f"{folder} holds files next to the folders of the classes: {_some(names)}. Move them "
             "into the folder of a class, or away."
         )
-    return found
+    return folders
 
 
 def _inside(folder: Path, root: Path, kind: Callable[[Path], bool]) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if kind(p) and not _is_litter(p, root))
+    return sorted(p for p in folder.iterdir() if kind(p) and not _is_ignored(p, root))
 
 
 def _part(folder: Path) -> str | None:
@@ -316,26 +319,26 @@ def _part(folder: Path) -> str | None:
 
 
 def _are_parts(root: Path, folders: Collection[Path]) -> bool:
-    """Tell whether folders are train, valid and test; raise an error if only some of them are."""
-    found = sorted({part for part in map(_part, folders) if part})
-    if len(found) < 2:
+    """Return whether folders are train, valid and test; raise an error if only some of them are."""
+    parts = sorted({part for part in map(_part, folders) if part})
+    if len(parts) < 2:
         return False  # a single such name may be the name of a class
     names = ", ".join(sorted(folder.name for folder in folders))
-    if len(found) != len(folders) or len(found) < len(PARTS):
+    if len(parts) != len(folders) or len(parts) < len(PARTS):
         raise ValueError(
-            f"{root} holds the folders {names}, some of which are named as splits: it should hold "
-            "train, valid and test, with a folder per class in each, and nothing else; or one "
+            f"{root} holds the folders {names}, and some of these are named as splits: it should "
+            "hold train, valid and test, with a folder per class in each, and nothing else; or one "
             "folder per class, to be split at random. Add, rename or move folders."
         )
     return True
 
 
-def _read_table(table: Table, columns: Mapping[str, str], task: str | None) -> _Found:
-    cells, words = (table.column(columns[name], name) for name in ("inputs", "target"))
+def _read_table(table: Table, columns: Mapping[str, str], task: str | None) -> _Content:
+    cells, target_cells = (table.column(columns[name], name) for name in ("inputs", "target"))
     target, groups = columns["target"], columns.get("groups")
-    task = task or task_of(table, target, words)
+    task = task or task_of(table, target, target_cells)
     read = read_numbers if task == "regression" else read_classes
-    targets, classes = read(table, target, words, cells)
+    targets, classes = read(table, target, target_cells, cells)
     names = None if groups is None else np.array(table.column(groups, "groups"))
     files = [table.path.parent / cell for cell in cells]
     missing = [str(path) for path in files if not path.is_file()]
@@ -357,12 +360,12 @@ def _read_table(table: Table, columns: Mapping[str, str], task: str | None) -> _
             f"{table.path} names {len(repeated):,} images more than once: {_some(repeated)}. A "
             "copy could be in both train and test; keep one line of each."
         )
-    return _Found(files, targets, classes, task, groups=names, table=table)
+    return _Content(files, targets, classes, task, groups=names, table=table)
 
 
 @dataclass(frozen=True)
 class _Look:
-    """Result of decoding a file: why it is no image, or properties of its pixels."""
+    """Result of decoding a file: what is wrong with it, or properties of its pixels."""
 
     problem: str | None = None
     pixels: str = ""  # digest
@@ -378,18 +381,18 @@ def _verify(files: Sequence[Path], path: Path) -> tuple[list[_Look], str]:
         raise ImportError(
             'reading images needs Pillow; install it with pip install "kft[vision]".'
         ) from None
-    seen, digest = [], hashlib.sha256()
+    looks, digest = [], hashlib.sha256()
     for file in files:
-        seen.append(_look(file))
-        if not seen[-1].problem:
+        looks.append(_look(file))
+        if not looks[-1].problem:
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    offenders = [f"{f} ({x.problem})" for f, x in zip(files, seen, strict=True) if x.problem]
+    offenders = [f"{f} ({x.problem})" for f, x in zip(files, looks, strict=True) if x.problem]
     if offenders:
         raise ValueError(
             f"{path}: {len(offenders):,} of {len(files):,} files are not complete images: "
             f"{_some(offenders)}. Repair them, or remove them and the lines that name them."
         )
-    return seen, digest.hexdigest()
+    return looks, digest.hexdigest()
 
 
 def _look(file: Path) -> _Look:
@@ -432,26 +435,26 @@ def _joined(names: np.ndarray | None, pixels: Sequence[str]) -> np.ndarray | Non
 
 
 def _remarks(
-    found: _Found,
-    seen: Sequence[_Look],
+    content: _Content,
+    looks: Sequence[_Look],
     parts: Mapping[str, np.ndarray],
     path: Path,
     split: str | None,
 ) -> Iterator[str]:
-    """Yield sentences about what looks unusual but may be intended."""
-    yield from found.table.notes if found.table else ()
-    yield from _copies(seen, parts, found.targets)
-    if found.homes is not None or split not in ("random", None):
-        yield from _absent(parts, found.targets, found.classes)
-    if found.table and split == "random":
-        yield from _ignored_folders(found.files, path.parent)
+    """Yield sentences about unusual things that may be intended."""
+    yield from content.table.notes if content.table else ()
+    yield from _copies(looks, parts, content.targets)
+    if content.parts is not None or split not in ("random", None):
+        yield from _absent(parts, content.targets, content.classes)
+    if content.table and split == "random":
+        yield from _ignored_folders(content.files, path.parent)
 
 
 def _copies(
-    seen: Sequence[_Look], parts: Mapping[str, np.ndarray], targets: np.ndarray
+    looks: Sequence[_Look], parts: Mapping[str, np.ndarray], targets: np.ndarray
 ) -> Iterator[str]:
     """Yield sentences about images with equal pixels."""
-    pixels = np.array([look.pixels for look in seen])
+    pixels = np.array([look.pixels for look in looks])
     _, first, copy_of, counts = np.unique(
         pixels, return_index=True, return_inverse=True, return_counts=True
     )
@@ -473,7 +476,7 @@ def _copies(
             if leaked:
                 yield (
                     f"{leaked:,} {part} images are also in {before}, so {part} scores are too "
-                    "high; split='random' keeps copies on one side."
+                    "high; split='random' keeps copies together."
                 )
 
 
@@ -494,14 +497,14 @@ def _absent(
 
 def _find_range(
     files: Sequence[Path],
-    seen: Sequence[_Look],
+    looks: Sequence[_Look],
     parts: Mapping[str, np.ndarray],
     value_range: Sequence[float] | None,
     percentiles: Sequence[float],
 ) -> tuple[Any, ...]:
     """Return (black, white) or None, and a sentence if there are images of 16 bits."""
-    deep = [i for i, look in enumerate(seen) if look.brightest is not None]
-    in_train = [i for i in parts["train"] if seen[i].brightest is not None]
+    deep = [i for i, look in enumerate(looks) if look.brightest is not None]
+    in_train = [i for i in parts["train"] if looks[i].brightest is not None]
     how = "as given"
     if value_range is not None:
         value_range = checked_range(value_range)
@@ -513,37 +516,36 @@ def _find_range(
         return (value_range,)
     if value_range is None:
         return None, (
-            f"{len(deep):,} images have 16 bits, and none of them is in train, so which of their "
-            "values are black and white is not known: give value_range."
+            f"{len(deep):,} images have 16 bits, and none of them is in train, so it is not known "
+            "which of their values are black and white: give value_range."
         )
     black, white = value_range
     note = (
-        f"{len(deep):,} images have 16 bits, of which {black:,g} is black and {white:,g} white "
+        f"{len(deep):,} images have 16 bits, with {black:,g} as black and {white:,g} as white "
         f"({how}; value_range and percentiles change it)"
     )
-    dim = sum((seen[i].brightest or 0) < black + (white - black) / DIM for i in deep)
+    dim = sum((looks[i].brightest or 0) < black + (white - black) / DIM for i in deep)
     if dim:
         note += f"; {dim:,} reach no more than a tenth of that, perhaps from another camera"
-    colours = sum(seen[i].colours for i in deep)
+    colours = sum(looks[i].colours for i in deep)
     if colours:
-        note += f"; {colours:,} have colours, of which Pillow reads only the upper 8 bits"
+        note += f"; {colours:,} have colours, and Pillow reads only their upper 8 bits"
     return value_range, note + "."
 
 
 def _ignored_folders(files: Iterable[Path], root: Path) -> Iterator[str]:
     """Yield a sentence about folders named as splits that a random split ignores."""
-    homes: set[str | None] = set()
+    parts: set[str | None] = set()
     for file in files:
         folders = file.relative_to(root).parent.parts if file.is_relative_to(root) else ()
         names = [name.lower() for name in folders]
-        homes.add(next((PART_FOLDERS[x] for x in names if x in PART_FOLDERS), None))
-    if None not in homes and len(homes) > 1:
+        parts.add(next((PART_FOLDERS[x] for x in names if x in PART_FOLDERS), None))
+    if None not in parts and len(parts) > 1:
         yield (
-            f"The images are in folders named {', '.join(sorted(map(str, homes)))}, which were "
+            f"The images are in folders named {', '.join(sorted(map(str, parts)))}, which were "
             "ignored: to split by them, name a column with these values in `split`."
         )
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return listed(names, MOST_NAMED)

@@ -30,7 +30,7 @@ PERCENTILES = (0.1, 99.9)  # of all values, so that a few hot pixels do not dete
 
 
 def opened(path: str | os.PathLike[str], decode: bool = True) -> Picture:
-    """Open an image file and rotate the image as its EXIF data say.
+    """Open an image file and rotate the image by its EXIF data.
 
     Args:
         path: Path of the file.
@@ -97,7 +97,7 @@ _DEEP = "more than 8 bits"  # key in `info` of PIL images
 
 
 def is_deep(image: Any) -> bool:
-    """Tell whether an image has values of 16 bits, which need a value range.
+    """Return whether an image has values of 16 bits, which need a value range.
 
     Args:
         image: PIL image or numpy array; for a file, the result of `opened`.
@@ -201,7 +201,7 @@ def read_pixels(
     """Read the pixels of an image.
 
     A single channel is repeated to three, transparent pixels are placed over white, and
-    photographs are rotated as their EXIF data say. 16 bits keep their precision in grey images and
+    photographs are rotated by their EXIF data. 16 bits keep their precision in grey images and
     arrays; files of 16-bit colours are opened by Pillow with 8 bits.
 
     Args:
@@ -216,9 +216,9 @@ def read_pixels(
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is no image, is damaged or holds several images; the image has 16 bits
-            and there is no value range; values are out of range, or channels are wrong.
-        TypeError: `image` is no image.
+        ValueError: The file is not an image, is damaged or holds several images; the image has 16
+            bits and there is no value range; values are out of range, or channels are wrong.
+        TypeError: `image` is not an image.
 
     Example:
         >>> read_pixels(np.zeros((8, 8)), "image").shape
@@ -255,7 +255,7 @@ def checked_range(value_range: Sequence[float]) -> tuple[float, float]:
         (black, white) as floats.
 
     Raises:
-        ValueError: It is no such pair.
+        ValueError: It is not such a pair.
     """
     try:
         black, white = (float(value) for value in value_range)
@@ -292,12 +292,12 @@ def find_range(
         (103.0, 3996.0)
     """
     lower, upper = _checked_percentiles(percentiles)
-    counts, found = np.zeros(_DEEPEST + 1, dtype=np.int64), False
+    counts, deep = np.zeros(_DEEPEST + 1, dtype=np.int64), False
     for i, image in enumerate(images):
         if _may_be_deep(image, f"{called}[{i}]"):
-            values, found = _loaded(image, f"{called}[{i}]")
+            values, deep = _loaded(image, f"{called}[{i}]")
             counts += np.bincount(_colours(values).ravel(), minlength=_DEEPEST + 1)
-    if not found:
+    if not deep:
         return None
     below = np.cumsum(counts)
     # The first value with at least this percentage of all values at or below it.
@@ -309,7 +309,7 @@ def find_range(
 
 
 def _may_be_deep(image: ImageLike, name: str) -> bool:
-    """Tell whether an image has 16 bits, without decoding files; False for anything else."""
+    """Return whether an image has 16 bits, without decoding files; False for anything else."""
     if isinstance(image, str | os.PathLike):
         return is_deep(opened_as(name, image, decode=False))
     if isinstance(image, np.ndarray) or hasattr(image, "getbands"):  # as PIL's have
@@ -338,7 +338,7 @@ def looked_into(image: ImageLike, name: str) -> tuple[str, int | None, bool]:
         name: Name of the argument, for errors.
 
     Returns:
-        A digest that is equal for images with equal pixels, whatever their format; the largest
+        A digest that is equal for images with equal pixels, in any file format; the largest
         value of an image of 16 bits, else None; and whether it is a file of 16-bit colours, of
         which Pillow reads the upper 8 bits.
     """
@@ -364,7 +364,7 @@ def _colours(values: np.ndarray) -> np.ndarray:
 def _loaded(image: ImageLike, name: str) -> tuple[np.ndarray, bool]:
     """Return an image as an array, and whether it has 16 bits; then the array is uint16.
 
-    A file of 8 bits gives uint8 (h, w, 3), whatever its mode.
+    A file of 8 bits in any mode gives uint8 (h, w, 3).
     """
     from PIL import Image
 

@@ -73,7 +73,7 @@ def load_amp(fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Dat
 def _note_on_split(clusters: np.ndarray, seed: int) -> str:
     return (
         f"Split by cluster, seed {seed}: peptides that share {SHARED:.0%} of the {KMER}-mers of "
-        f"the shorter one are on one side; {len(clusters):,} peptides form {clusters.max() + 1:,} "
+        f"the shorter one are in one split; {len(clusters):,} peptides form {clusters.max() + 1:,} "
         f"clusters, the largest of {np.bincount(clusters).max():,}."
     )
 

@@ -105,11 +105,11 @@ def _read_package() -> dict[str, bytes]:
         if str(file.parent) in (LISTS, CHAINS):
             files[file.as_posix()] = content = _read_checked(file)
             lines.append(f"{file.as_posix()} {hashlib.sha256(content).hexdigest()}\n")
-    found = hashlib.sha256("".join(lines).encode()).hexdigest()
-    if found != SHA256:
+    received = hashlib.sha256("".join(lines).encode()).hexdigest()
+    if received != SHA256:
         raise ValueError(
             f"the files of cgdms {package.version} are not those of version {VERSION}: the sha256 "
-            f"of their list is {found}, expected {SHA256}; run `{AGAIN}`."
+            f"of their list is {received}, expected {SHA256}; run `{AGAIN}`."
         )
     return files
 
@@ -122,10 +122,10 @@ def _read_checked(file: metadata.PackagePath) -> bytes:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); run `{AGAIN}`.") from None
     # In that list, the hash is in base64 for addresses, without padding.
-    found = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-    if file.hash is not None and file.hash.value != found:
+    received = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    if file.hash is not None and file.hash.value != received:
         raise ValueError(
-            f"{path} is damaged: its sha256 is {found}, expected {file.hash.value} (in base64); "
+            f"{path} is damaged: its sha256 is {received}, expected {file.hash.value} (in base64); "
             f"run `{AGAIN}`."
         )
     return content

@@ -51,7 +51,7 @@ def read_fasta(path: str | os.PathLike[str]) -> Iterator[Record]:
         FileNotFoundError: The file does not exist. Raised at once.
         TypeError: `path` is not a path. Raised at once.
         ValueError: A line is wrong: text before the first `>`, a header without name or sequence,
-            bytes that are no text, a compressed file that ends early, or a file without records.
+            bytes that are not text, a compressed file that ends early, or a file without records.
             Raised when the line is reached.
 
     Source: Pearson and Lipman 1988, PNAS 85:2444.
@@ -80,12 +80,12 @@ def checked_path(path: Any) -> Path:
         >>> checked_path(None)
         Traceback (most recent call last):
         ...
-        TypeError: `path` must be the path of a file, got None.
+        TypeError: `path` must be the path of a file, received None.
     """
     try:
         path = Path(path)
     except TypeError:
-        raise TypeError(f"`path` must be the path of a file, got {path!r:.60}.") from None
+        raise TypeError(f"`path` must be the path of a file, received {path!r:.60}.") from None
     if not path.is_file():
         raise FileNotFoundError(f"`path` is {path}, which is not a file; check the name.")
     return path
@@ -126,7 +126,7 @@ def parse_fasta(lines: Iterable[str], origin: Any) -> Iterator[Record]:
             name, header_line, pieces = line[1:].strip(), number, []
         elif name is None:
             raise ValueError(
-                f"{origin}, line {number}: expected a header that begins with '>', got "
+                f"{origin}, line {number}: expected a header that begins with '>', received "
                 f"{line[:40]!r}; is this a FASTA file?"
             )
         else:

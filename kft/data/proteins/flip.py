@@ -149,7 +149,7 @@ def _read_table(archive: zipfile.ZipFile, split: str) -> list[dict[str, str]]:
     tables = {name[7:-4] for name in archive.namelist() if name.endswith(".csv")}  # splits/X.csv
     if split not in tables:
         raise ValueError(
-            f"`split` of gb1 must be one of {', '.join(sorted(tables))}; got {split!r}."
+            f"`split` of gb1 must be one of {', '.join(sorted(tables))}; received {split!r}."
         )
     with archive.open(f"splits/{split}.csv") as file:
         return list(csv.DictReader(io.TextIOWrapper(file, encoding="utf-8")))

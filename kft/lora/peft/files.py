@@ -182,29 +182,29 @@ def _checked(
     config, tensors, extra, about = read(folder)
     value_range = value_ranges.from_metadata(folder, about)
     modules, everything = modules_of(model), layers(model)
-    found = matching.placed(tensors, modules, model, folder)
-    prefix = modules.prefix_of(list(found.modules))
+    content = matching.placed(tensors, modules, model, folder)
+    prefix = modules.prefix_of(list(content.modules))
     settings = {
-        path: matching.settings_of(path, everything[path], found, config, prefix, folder)
+        path: matching.settings_of(path, everything[path], content, config, prefix, folder)
         for path in everything
-        if path in found.parts
+        if path in content.parts
     }
     values = {
         path: matching.weights_of(everything[path], given, path, folder)
-        for path, given in found.full.items()
+        for path, given in content.full.items()
     }
-    full = _that_fit(model, modules, found.head | extra, folder)
-    matching.check_complete(found, config, modules, model, folder)
+    full = _that_fit(model, modules, content.head | extra, folder)
+    matching.check_complete(content, config, modules, model, folder)
     check_same(folder, about, tensors, extra)
     _check_base(model, folder, about if check_base else {}, {*full, *_paths(values)})
-    if found.skipped:
+    if content.skipped:
         warnings.warn(
-            f"{folder} holds {len(found.skipped)} tensors of parts that {model.name} does not "
-            f"have, and they are skipped: {listed(found.skipped, 3)}.",
+            f"{folder} holds {len(content.skipped)} tensors of parts that {model.name} does not "
+            f"have, and they are skipped: {listed(content.skipped, 3)}.",
             stacklevel=3,
         )
     settings |= dict.fromkeys({*values, *(p.rpartition("/")[0] for p in full)}, FULL)
-    return settings, found.parts, values, full, value_range
+    return settings, content.parts, values, full, value_range
 
 
 def _paths(values: Arrays) -> set[str]:
@@ -228,9 +228,9 @@ def _assign(
 ) -> None:
     """Give the only active adapter the values of a file."""
     everything = layers(model)
-    for path, found in parts.items():
+    for path, arrays in parts.items():
         for part, variable in everything[path].adapters[name].variables.items():
-            variable.assign(np.reshape(found[part], variable.shape))
+            variable.assign(np.reshape(arrays[part], variable.shape))
     for path, given in values.items():
         layer = everything[path]
         layer.set_full(name, [from_torch(layer, x, given[x]) for x in layer.own_paths()])

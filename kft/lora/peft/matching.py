@@ -39,7 +39,7 @@ _LABELS = {"classifier", "score"}  # PEFT lists both, whichever the model has
 
 
 @dataclass
-class Found:
+class FileContent:
     """The tensors of a file, by what they are.
 
     Attributes:
@@ -49,7 +49,7 @@ class Found:
         modules: {module: path} of those with low-rank tensors or a bias, None for skipped ones.
         skipped: Names of tensors of parts that the model does not have.
         other_full: Modules of such parts that were trained in full.
-        widths: {path: number of modules whose adapters stand side by side in one}.
+        widths: {path: number of modules whose adapters are side by side in one}.
     """
 
     parts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -63,19 +63,19 @@ class Found:
 
 def placed(
     tensors: Mapping[str, np.ndarray], modules: Modules, model: keras.Model, folder: Path
-) -> Found:
+) -> FileContent:
     """Find the layer of each tensor.
 
     Args:
         tensors: {key: array}.
         modules: The model's `Modules`.
         model: The model that the adapter is for.
-        folder: What errors call the adapter.
+        folder: Name of the adapter in errors.
 
     Raises:
         ValueError: Tensors that belong to no layer.
     """
-    found = Found()
+    content = FileContent()
     pieces: dict[str, dict[str, dict[str, np.ndarray]]] = {}  # by path and module
     unknown = []
     known = set(layers(model))
@@ -84,7 +84,7 @@ def placed(
         if plain is None:
             continue
         if (path := modules.in_head(plain)) is not None:
-            found.head[path] = value.T if path.endswith("kernel") else value
+            content.head[path] = value.T if path.endswith("kernel") else value
             continue
         end = next((e for e in _PARTS if plain.endswith(f".{e}")), "")
         part, module = _PARTS.get(end), plain.removesuffix(f".{end}")
@@ -93,12 +93,12 @@ def placed(
             pieces.setdefault(path, {}).setdefault(module, {})[part] = value
         elif modules.is_elsewhere(plain):
             if part not in ("bias", "base_bias"):  # with bias="all" PEFT has all of them
-                found.skipped.append(key)
+                content.skipped.append(key)
                 low = part in ("a", "b", "magnitude")
-                found.modules |= {module: None} if low else {}
-                found.other_full |= set() if low else {plain.rpartition(".")[0]}
+                content.modules |= {module: None} if low else {}
+                content.other_full |= set() if low else {plain.rpartition(".")[0]}
         elif plain.split(".")[0] in _LABELS:  # a head that the model does not have
-            found.head[plain] = value
+            content.head[plain] = value
         else:
             unknown.append(key)
     if unknown:
@@ -107,8 +107,8 @@ def placed(
             f"them {listed(unknown, 3)}. Its layers are called {listed(modules.known(), 3)}."
         )
     for path in [path for path in known if path in pieces]:
-        _sort(found, path, pieces[path], modules, layers(model)[path], folder)
-    return found
+        _sort(content, path, pieces[path], modules, layers(model)[path], folder)
+    return content
 
 
 def _plain(key: str, modules: Modules) -> str | None:
@@ -125,25 +125,25 @@ def _plain(key: str, modules: Modules) -> str | None:
 
 
 def _sort(
-    found: Found,
+    content: FileContent,
     path: str,
     by_module: dict[str, dict[str, np.ndarray]],
     modules: Modules,
     layer: keras.Layer,
     folder: Path,
 ) -> None:
-    """Add the tensors of one layer to what was found."""
+    """Add the tensors of one layer to the content."""
     if any("weight" in parts for parts in by_module.values()):
         if len(by_module) > 1 or modules.place(next(iter(by_module)))[1] > 1:
             raise ValueError(
                 f"{folder}: {path} is several modules in one, which kft reads with adapters alone, "
                 f"not in full."
             )
-        found.full[path] = next(iter(by_module.values()))
+        content.full[path] = next(iter(by_module.values()))
         return
     turned = {}
     for module, parts in by_module.items():
-        found.modules[module] = path
+        content.modules[module] = path
         if ("a" in parts) != ("b" in parts):
             raise ValueError(f"{folder}: {path} has only one of lora_A and lora_B.")
         for part in ("a", "b"):
@@ -154,10 +154,10 @@ def _sort(
         turned[modules.place(module)] = parts
     count = next(iter(turned))[1]
     if count == 1:
-        found.parts[path] = next(iter(turned.values()))
+        content.parts[path] = next(iter(turned.values()))
     else:
         joined = [turned.get((i, count), {}) for i in range(count)]
-        found.parts[path], found.widths[path] = _side_by_side(joined, path, layer, folder)
+        content.parts[path], content.widths[path] = _side_by_side(joined, path, layer, folder)
 
 
 def _as_matrix(value: np.ndarray, part: str) -> np.ndarray:
@@ -209,7 +209,7 @@ def _side_by_side(
 def settings_of(
     path: str,
     layer: keras.Layer,
-    found: Found,
+    content: FileContent,
     config: Mapping[str, Any],
     prefix: str,
     folder: Path,
@@ -219,15 +219,15 @@ def settings_of(
     Args:
         path: Path of the layer.
         layer: The layer.
-        found: The tensors of the file.
+        content: The tensors of the file, sorted.
         config: Content of adapter_config.json.
         prefix: What stands before the names of modules in the file.
-        folder: What errors call the adapter.
+        folder: Name of the adapter in errors.
 
     Raises:
         ValueError: Shapes, ranks or kinds of layers that do not fit.
     """
-    parts, width = found.parts[path], found.widths.get(path, 1)
+    parts, width = content.parts[path], content.widths.get(path, 1)
     bias = "bias" in parts
     if bias and np.size(parts["bias"]) != (size := bias_size(layer)):
         raise ValueError(
@@ -241,7 +241,7 @@ def settings_of(
         return Settings(0, 0.0, bias=True, prefix=prefix)
     if (reason := why_not(layer)) is not None:
         raise ValueError(f"{folder}: {path} cannot be adapted: {reason}.")
-    module = next(m for m, p in found.modules.items() if p == path)
+    module = next(m for m, p in content.modules.items() if p == path)
     rank = parts["a"].shape[1]
     expected = _pattern(config.get("rank_pattern"), module, config["r"]) * width
     if rank != expected or parts["b"].shape[0] != expected:
@@ -280,35 +280,39 @@ def _pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> A
 
 
 def check_complete(
-    found: Found, config: Mapping[str, Any], modules: Modules, model: keras.Model, folder: Path
+    content: FileContent,
+    config: Mapping[str, Any],
+    modules: Modules,
+    model: keras.Model,
+    folder: Path,
 ) -> None:
     """Check that the tensors are those of adapter_config.json, no less and no more.
 
     Args:
-        found: The tensors of the file.
+        content: The tensors of the file, sorted.
         config: Content of adapter_config.json.
         modules: The model's `Modules`.
         model: The model that the adapter is for.
-        folder: What errors call the adapter.
+        folder: Name of the adapter in errors.
 
     Raises:
         ValueError: Layers that should have an adapter, a bias or weights and have none, or the
             other way round; no adapter at all.
     """
-    low = {m: p for m, p in found.modules.items() if p is None or "a" in found.parts[p]}
+    low = {m: p for m, p in content.modules.items() if p is None or "a" in content.parts[p]}
     if not low:
         raise ValueError(
             f"{folder}: the file of tensors holds no adapter: there is no lora_A in it."
         )
     everything, head = layers(model), head_paths(model)
-    named = modules.as_in(found.modules)
+    named = modules.as_in(content.modules)
     named = {m: p for m, p in named.items() if p in everything and p not in head}
     targets = config.get("target_modules")
     if targets is not None and targets != "all-linear":
         wanted = {
             m
             for m, p in named.items()
-            if _targeted(config, m) and why_not(everything[p]) is None and p not in found.full
+            if _targeted(config, m) and why_not(everything[p]) is None and p not in content.full
         }
         also = {p: modules.full(p) for p in named.values()}
         extra = {
@@ -319,17 +323,17 @@ def check_complete(
         }
         entry = f"target_modules={_short(targets)}"
         _compare(wanted, extra, set(low), "an adapter", entry, folder)
-    biased = {m for m, p in found.modules.items() if p and "bias" in found.parts[p]}
+    biased = {m for m, p in content.modules.items() if p and "bias" in content.parts[p]}
     kind = config.get("bias", "none")
     of_targets = set(low) if kind == "lora_only" else set(named) if kind == "all" else set()
     wanted = {
         m
         for m in of_targets
         if named.get(m) and bias_size(everything[named[m]])
-        if kind_of(everything[named[m]]) and named[m] not in found.full
+        if kind_of(everything[named[m]]) and named[m] not in content.full
     }
     _compare(wanted, biased - wanted, biased, "a bias", f"bias={kind!r}", folder)
-    _check_saved(found, config, modules, named, folder)
+    _check_saved(content, config, modules, named, folder)
 
 
 def _targeted(config: Mapping[str, Any], module: str) -> bool:
@@ -383,7 +387,7 @@ def _compare(
 
 
 def _check_saved(
-    found: Found,
+    content: FileContent,
     config: Mapping[str, Any],
     modules: Modules,
     named: Mapping[str, str],
@@ -391,10 +395,10 @@ def _check_saved(
 ) -> None:
     """Check `modules_to_save`."""
     saved = list(dict.fromkeys(config.get("modules_to_save") or ()))
-    keys = [modules.head.get(path, path) for path in found.head]
+    keys = [modules.head.get(path, path) for path in content.head]
     there = {key.rpartition(".")[0] for key in keys}
-    there |= {m for m, path in modules.as_in(found.modules).items() if path in found.full}
-    there |= found.other_full
+    there |= {m for m, path in modules.as_in(content.modules).items() if path in content.full}
+    there |= content.other_full
 
     def matched(module: str, name: str) -> bool:
         return any(x.endswith(name) for x in (*_above(module), module))
@@ -428,7 +432,7 @@ def weights_of(
         layer: The layer.
         by_suffix: {"weight" or "bias": array}.
         path: Path of the layer.
-        folder: What errors call the adapter.
+        folder: Name of the adapter in errors.
 
     Raises:
         ValueError: Weights that are missing, too many or of another shape.

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 import keras
 
 from kft.backbones import contract
+from kft.messages import listed
 from kft.params import layers
 
 
@@ -13,7 +14,7 @@ class Modules:
     """The layers of a model and the modules that they are in Hugging Face's model.
 
     Args:
-        known: What the backbone says about its names.
+        known: Names of modules that the backbone states.
 
     Attributes:
         names: {path: module without prefix}, the first of several modules that a layer is.
@@ -50,21 +51,23 @@ class Modules:
         """Return (i, n): the module is the i-th of n that its layer is."""
         path = self.path(module)
         if path is None:
-            raise ValueError(f"{module} is no module of the model, which has {self.known()}.")
+            raise ValueError(
+                f"module must be one of {listed(self.known(), 3)}, received {module!r}."
+            )
         modules = self._several[path]
-        found = [i for i, m in enumerate(modules) if m in (module, self._plain(module))]
-        return (found[0], len(modules)) if found else (0, 1)  # an older name of the whole
+        matches = [i for i, m in enumerate(modules) if m in (module, self._plain(module))]
+        return (matches[0], len(modules)) if matches else (0, 1)  # an older name of the whole
 
     def prefix_of(self, modules: Iterable[str]) -> str:
         """Return the prefix that the names of a file's modules have, "" for none."""
-        found = [
+        matches = [
             prefix
             for module in modules
             if module not in self._now
             for prefix in self._prefixes
             if module.startswith(prefix)
         ]
-        return found[0] if found else ""
+        return matches[0] if matches else ""
 
     def as_in(self, modules: Collection[str]) -> dict[str, str]:
         """Return {module: path} of all layers, with the names and the prefix that a file uses."""
@@ -109,7 +112,7 @@ class Modules:
         return module.removeprefix(prefix)
 
     def _prefixed(self, module: str, prefix: str) -> str:
-        """The language-model head stands outside of the model that has the prefix."""
+        """The language-model head is outside of the model that has the prefix."""
         return module if module.startswith("lm_head") else prefix + module
 
 

@@ -81,7 +81,7 @@ def read(
     file = next((f for f in (folder / TENSORS, folder / _OLDER) if f.exists()), None)
     if file is None:
         raise FileNotFoundError(f"{folder} has no {TENSORS}: copy it next to {CONFIG}.")
-    tensors = _numbers(file)  # says first what is wrong with a damaged file
+    tensors = _numbers(file)  # first, since its errors describe a damaged file
     about: dict[str, str] = {}
     if file.name == TENSORS:
         with safe_open(file, framework="numpy") as opened:
@@ -218,13 +218,13 @@ def check_same(
     Raises:
         ValueError: A file is not the one that the metadata describe.
     """
-    found = {
+    computed = {
         CONFIG: lambda: hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(),
         TENSORS: lambda: digest(tensors),
         HEAD: lambda: digest(extra),
     }
     for name, expected in json.loads(about.get("kft_files", "{}")).items():
-        if name not in found or (received := found[name]()) != expected:
+        if name not in computed or (received := computed[name]()) != expected:
             raise ValueError(
                 f"{folder / name} is not the file that was saved with this adapter: its digest is "
                 f"{received[:16]}, expected {expected[:16]}. Copy all files again, or save the "

@@ -22,7 +22,7 @@ def from_metadata(folder: Path, about: Mapping[str, str]) -> tuple[float, float]
     """Return (black, white) of the metadata, None if they do not have it.
 
     Args:
-        folder: What errors call the adapter.
+        folder: Name of the adapter in errors.
         about: The metadata.
 
     Raises:

@@ -49,12 +49,12 @@ def tensors_of(
         {key of PEFT: array}; {path of a weight: array} of what PEFT has no place for; {path:
         settings} of the layers.
     """
-    found = [(path, x, x.adapters[name]) for path, x in adapted(model) if name in x.adapters]
+    adapters = [(path, x, x.adapters[name]) for path, x in adapted(model) if name in x.adapters]
     tensors: dict[str, np.ndarray] = {}
     extra: dict[str, np.ndarray] = {}
     settings: dict[str, Settings] = {}
     by_layer, head = _paths_by_layer(model), head_paths(model)
-    for path, layer, adapter in found:
+    for path, layer, adapter in adapters:
         settings[path] = adapter.settings
         if not adapter.settings.full:
             tensors |= _low_rank(layer, adapter, modules.all_of(path))
@@ -217,18 +217,18 @@ def _saved(
     inside = {path.rpartition("/")[0] for path in extra} | {
         path.rpartition("/")[0] for path in modules.head
     }
-    found = [modules.full(path) for path, s in settings.items() if s.full and path not in inside]
-    return [*(["classifier"] if modules.head else []), *found] or None
+    in_full = [modules.full(path) for path, s in settings.items() if s.full and path not in inside]
+    return [*(["classifier"] if modules.head else []), *in_full] or None
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:
     """Return the SHA-256 of names, types, shapes and bytes of tensors, 64 hexadecimal digits."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for key in sorted(tensors):
         value = np.ascontiguousarray(tensors[key])
-        found.update(f"{key} {value.dtype} {value.shape}\n".encode())
-        found.update(value.tobytes())
-    return found.hexdigest()
+        hasher.update(f"{key} {value.dtype} {value.shape}\n".encode())
+        hasher.update(value.tobytes())
+    return hasher.hexdigest()
 
 
 def write(

@@ -50,8 +50,8 @@ class Pooling(_OnPositions):
     pooled already and are returned unchanged.
 
     Raises:
-        ValueError: If the kind is unknown, if features have another rank, or for "cls" of pixels,
-            none of which is reserved for the whole image.
+        ValueError: The kind is unknown, features have another rank, or "cls" is used with pixels,
+            since no pixel is reserved for the whole image.
 
     Example:
         >>> features = np.array([[[1.0], [2.0], [6.0]]])
@@ -123,13 +123,13 @@ class Pooling(_OnPositions):
 
 
 class Head(_OnPositions):
-    """Base class of heads: pooling if there is any, dropout, then a dense layer.
+    """Base class of heads: pooling (if any), dropout, then a dense layer.
 
     A head of your own derives from it, or from the head that is most similar. It states its `task`,
     makes a loss and metrics, and is registered with `keras.saving.register_keras_serializable`.
 
     Attributes:
-        task: The `kft.data.Task` that the head predicts, or its name.
+        task: The `kft.data.Task` of the predictions, or its name.
         pools: Whether positions are pooled; False for a head with outputs at each position.
         activation: Name of the activation of the last layer, None for a linear one.
         units: Number K of outputs per record or residue.
@@ -178,7 +178,7 @@ class Head(_OnPositions):
 
     @property
     def per_residue(self) -> bool:
-        """Whether every position has outputs of its own."""
+        """Whether every position has its own outputs."""
         return self.task.per_residue
 
     @property
@@ -231,7 +231,7 @@ class Head(_OnPositions):
             label_smoothing: Fraction of each target that is spread over all classes.
 
         Raises:
-            ValueError: If a value is out of range, or given to a head that predicts numbers.
+            ValueError: A value is out of range, or given to a head that predicts numbers.
         """
         raise NotImplementedError
 
@@ -240,22 +240,22 @@ class Head(_OnPositions):
         raise NotImplementedError
 
     def check_targets(self, targets: Any, where: str = "") -> None:
-        """Raise an error if targets would be learned wrongly without one.
+        """Raise an error if the targets do not fit the head.
 
         Args:
-            targets: Those of a split: an array, or a list of arrays with one entry per residue.
-            where: What the error adds to "the targets", such as " of the valid split".
+            targets: Targets of a split: an array, or a list of arrays with one entry per residue.
+            where: Text that the error adds to "the targets", such as " of the valid split".
 
         Raises:
-            ValueError: If targets are given at another level than the head predicts, are of
-                another number, or are no classes or labels.
+            ValueError: Targets are per record for a head that predicts per residue, have another
+                number of columns, or are not classes or labels.
         """
         rows = isinstance(targets, list) and np.ndim(targets[0]) > 0
         several = hasattr(targets[0], "__len__")  # of one record: residues, or several targets
         if self.per_residue != rows and (self.per_residue or not several):
             raise ValueError(
                 f"{type(self).__name__} takes one target per {self.task.level}; the targets{where} "
-                f"are not."
+                f"have another form: give a list with one array per record."
             )
         if rows:
             targets = np.concatenate([np.ravel(row) for row in targets])
@@ -266,12 +266,12 @@ class Head(_OnPositions):
         if not self.task.has_classes:
             self._check_width(values, where)
             return
-        most = self.units - 1 if self.task.target == "class" else 1
-        if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > most:
+        highest = self.units - 1 if self.task.target == "class" else 1
+        if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > highest:
             raise ValueError(
                 f"{type(self).__name__} with {self.units} {self.task.outputs_are} takes integers "
-                f"from 0 to {most}; the targets{where} are {values.dtype} from {values.min()} to "
-                f"{values.max()}."
+                f"from 0 to {highest}; the targets{where} are {values.dtype} from {values.min()} "
+                f"to {values.max()}."
             )
 
     def _check_width(self, values: np.ndarray, where: str) -> None:
@@ -297,7 +297,7 @@ class Head(_OnPositions):
 
 
 class ClassesHead(Head):
-    """Base of heads that predict probabilities of K classes, one of which is true."""
+    """Base class of heads that predict probabilities of K classes, exactly one of them true."""
 
     activation = "softmax"
 
@@ -323,7 +323,7 @@ class ClassesHead(Head):
 
 
 class NumbersHead(Head):
-    """Base of heads that predict K numbers in the unit of the targets."""
+    """Base class of heads that predict K numbers in the unit of the targets."""
 
     def __init__(
         self,
@@ -335,7 +335,8 @@ class NumbersHead(Head):
         mean, std = _one_or_each("mean", mean, targets), _one_or_each("std", std, targets)
         if targets < 1 or np.min(std) <= 0:
             raise ValueError(
-                f"{type(self).__name__} needs targets >= 1, std > 0; received {targets=}, {std=}."
+                f"targets must be at least 1 and std above 0, received {targets=}, {std=}: take "
+                f"the standard deviation of the training targets."
             )
         super().__init__(targets, **kwargs)
         self.targets, self.mean, self.std = targets, mean, std

@@ -17,16 +17,16 @@ def for_data(data: Any, pooling: str = "mean") -> Head:
     """Build the head that fits a data set.
 
     Args:
-        data: A `kft.data.Dataset`, or an object with its `task`, `classes` and `train`. A
-            regression starts from mean and deviation of those training targets that a mask does
-            not exclude.
+        data: A `kft.data.Dataset`, or an object with its `task`, `classes` and `train`. A head for
+            regression gets the mean and standard deviation of the training targets, without
+            those that a mask excludes.
         pooling: See `Pooling`; for tasks with one target per record.
 
     Returns:
-        Head: a new one, chosen by `data.task`.
+        A new head, chosen by `data.task`.
 
     Raises:
-        ValueError: If there is no such task or pooling, or if all targets are the same.
+        ValueError: The task or pooling is unknown, or all targets are the same.
 
     Example:
         >>> from kft.data import load
@@ -37,7 +37,7 @@ def for_data(data: Any, pooling: str = "mean") -> Head:
 
 
 def _scale(targets: Any) -> dict[str, Any]:
-    """Return how many targets there are, and the mean and deviation of each."""
+    """Return the number of targets, and the mean and standard deviation of each."""
     targets = np.asarray(targets, dtype="float64")
     mean, std = targets.mean(axis=0), targets.std(axis=0)
     return {"targets": np.size(mean), "mean": mean.tolist(), "std": std.tolist()}

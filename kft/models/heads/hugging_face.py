@@ -1,4 +1,4 @@
-"""The heads of transformers' ESM models; weights of those load into these."""
+"""Heads with the layers of transformers' ESM heads, so that their weights can be loaded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kft.models.heads.residue import ResidueClassification
 
 @keras.saving.register_keras_serializable("kft")
 class Drawn(keras.initializers.Initializer):
-    """Normal initializer with deviation 1 / sqrt(inputs), drawn by numpy: equal on all backends.
+    """Normal initializer with standard deviation 1 / sqrt(inputs), the same on all backends.
 
     Args:
-        seed: Integer that the values follow from.
+        seed: Integer from which numpy draws the values.
     """
 
     def __init__(self, seed: int):
@@ -45,12 +45,12 @@ class EsmClassification(ClassesHead):
         classes: Number K of classes, at least 2; targets are integers 0 ... K-1.
         dropout: Fraction of the features that is set to zero in training.
         kernel_initializer: Initializer of `out_proj`.
-        seed: Integer from which `dense` is drawn, normal with deviation 1 / sqrt(D).
+        seed: Integer from which `dense` is drawn, with standard deviation 1 / sqrt(D).
 
     Call with float (B, L, D), whose first position is taken, or (B, D); returns float32 (B, K).
 
     Raises:
-        ValueError: If there are fewer than two classes, or the dropout is outside [0, 1].
+        ValueError: There are fewer than two classes, or the dropout is outside [0, 1].
 
     Example:
         >>> tuple(EsmClassification(3, dropout=0.1)(np.ones((2, 5, 8))).shape)
@@ -74,7 +74,7 @@ class EsmClassification(ClassesHead):
         samples, *_, width = features_shape
         if width is None:
             raise ValueError(
-                f"The size of the features is not known: their shape is {features_shape}."
+                f"features must have a last axis of known size, received shape {features_shape}."
             )
         self.dense = self.part(_dense(width, "dense", Drawn(self.seed), "tanh"))
         self.dense.build((samples, width))

@@ -26,7 +26,7 @@ class Classification(ClassesHead):
     Call with float (B, L, D) and bool (B, L) or None; returns float32 (B, K), rows sum to 1.
 
     Raises:
-        ValueError: If there are fewer than two classes, or the pooling is unknown.
+        ValueError: There are fewer than two classes, or the pooling is unknown.
 
     Example:
         >>> keras.ops.convert_to_numpy(Classification(4)(keras.ops.ones((1, 5, 8)))).tolist()
@@ -41,7 +41,7 @@ class Classification(ClassesHead):
 
 @keras.saving.register_keras_serializable("kft")
 class MultiLabel(Head):
-    """Head that predicts the probabilities of K labels, any number of which may be true.
+    """Head that predicts the probabilities of K labels; any number of them may be true.
 
     Args:
         labels: Number K of labels, at least 1; targets are 0 or 1, (B, K).
@@ -52,7 +52,7 @@ class MultiLabel(Head):
     Call with float (B, L, D) and bool (B, L) or None; returns float32 (B, K), each 0 to 1.
 
     Raises:
-        ValueError: If there is no label, or the pooling is unknown.
+        ValueError: There is no label, or the pooling is unknown.
 
     Example:
         >>> keras.ops.convert_to_numpy(MultiLabel(2)(keras.ops.ones((1, 5, 8)))).tolist()
@@ -109,7 +109,7 @@ class Regression(NumbersHead):
     Call with float (B, L, D) and bool (B, L) or None; returns float32 (B, K).
 
     Raises:
-        ValueError: If there is no target, a `std` is not positive, `mean` or `std` has another
+        ValueError: There is no target, a `std` is not positive, `mean` or `std` has another
             size, or the pooling is unknown.
 
     Example:

@@ -15,12 +15,12 @@ class ResidueClassification(ClassesHead):
         dropout: Fraction of the features that is set to zero in training.
         kernel_initializer: Initializer of the dense layer.
 
-    Call with float (B, L, D) and bool (B, L) or None, which is ignored: the weights of
-    `kft.batches` state which positions have a target. Returns float32 (B, L, K), whose last axis
+    Call with float (B, L, D) and bool (B, L) or None; the mask is ignored, since the weights from
+    `kft.batches` mark the positions that have a target. Returns float32 (B, L, K), whose last axis
     sums to 1.
 
     Raises:
-        ValueError: If there are fewer than two classes, or features without positions.
+        ValueError: There are fewer than two classes, or the features have no positions.
 
     Example:
         >>> tuple(ResidueClassification(3)(keras.ops.ones((2, 5, 8))).shape)
@@ -42,10 +42,11 @@ class ResidueRegression(NumbersHead):
         dropout: Fraction of the features that is set to zero in training.
         kernel_initializer: Initializer of the dense layer.
 
-    Call with float (B, L, D) and bool (B, L) or None, which is ignored; returns float32 (B, L, K).
+    Call with float (B, L, D) and bool (B, L) or None, the mask, which is ignored. Returns float32
+    (B, L, K).
 
     Raises:
-        ValueError: As `Regression`, or if features have no positions.
+        ValueError: As for `Regression`, or the features have no positions.
 
     Example:
         >>> tuple(ResidueRegression(mean=0.5)(keras.ops.ones((2, 5, 8))).shape)

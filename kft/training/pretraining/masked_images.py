@@ -34,7 +34,7 @@ def patchify(images: np.ndarray, patch_size: int) -> np.ndarray:
 
     Args:
         images: Array (B, H, W, 3).
-        patch_size: p, of which H and W are multiples.
+        patch_size: p; H and W are multiples of it.
 
     Returns:
         Array (B, P, N) of the same dtype; a patch is its pixels row by row, three numbers each.
@@ -237,7 +237,7 @@ def masked_image_batches(
         images: List of images of any kind and size, see `kft.backbones.vision.images`; files are
             read again in every epoch.
         encode: The `encode` of a `VisionTransformer`.
-        batch_size: Images of a batch, at most as many as there are.
+        batch_size: Number of images per batch, at most the number of all.
         patch_size: p, of the backbone, `autoencoder.patch_size`.
         mask_ratio: Fraction of the patches that are hidden.
         normalise: Whether the target is each patch with mean 0 and variance 1, or the pixels as
@@ -296,11 +296,11 @@ def digest(images: list) -> str:
         >>> len(digest([np.zeros((4, 4), "uint8")]))
         64
     """
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for image in images:
         if isinstance(image, str | os.PathLike):
-            found.update(f"{Path(image).name} {Path(image).stat().st_size}".encode())
+            hasher.update(f"{Path(image).name} {Path(image).stat().st_size}".encode())
         else:
             array = np.asarray(image)
-            found.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
-    return found.hexdigest()
+            hasher.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
+    return hasher.hexdigest()

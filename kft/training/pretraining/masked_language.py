@@ -5,10 +5,10 @@ language model", Science 379:1123 (2023), section A.2; the objective is that of 
 "BERT", section 3.1: of each protein 15% of the residues are chosen, 80% of those are shown as
 <mask>, 10% as another residue, 10% as they are; the loss is the cross-entropy at the chosen ones.
 
-Differences from the reference: each residue is chosen on its own, so that the fraction varies a
-little from protein to protein; only the 20 standard residues are chosen (an X has no right answer),
-and only they replace others. Scores are computed at <mask> only: where a residue is shown as it is,
-a poor model can copy it.
+Differences from the reference: each residue is chosen independently, so that the fraction varies a
+little from protein to protein; only the 20 standard residues are chosen (the true residue at an X
+is unknown), and only they replace others. Scores are computed at <mask> only: where a residue is
+shown as it is, a poor model can copy it.
 
 Shapes: `B` proteins in a batch, `L` tokens.
 """
@@ -94,7 +94,7 @@ def encoded(sequences: Iterable[str], encode: Callable, first: int = 0) -> list[
     sequences = sequences if isinstance(sequences, str | bytes) else list(sequences)
     if isinstance(sequences, str | bytes) or not sequences:
         raise ValueError(f"sequences must be a list of proteins, received {sequences!r:.40}.")
-    with silent_cuts():  # changes are said once for all
+    with silent_cuts():  # changes are reported once, below
         rows = [
             encode([x], names=[f"sequences[{i}]"])["token_ids"][0].astype("int8")
             for i, x in enumerate(sequences, start=first)
@@ -159,7 +159,7 @@ class MaskedBatches(Steps):
             row = row[first : first + self.crop]
             out[: len(row)] = row
         shown, chosen = hide(token_ids, rng, self.mask_ratio)
-        masked = chosen & (shown == MASK)  # a <mask> in the sequence has no right answer
+        masked = chosen & (shown == MASK)  # the true residue at a <mask> is unknown
         targets = np.stack([token_ids, masked], axis=-1).astype("int32")
         return {"token_ids": shown}, targets, chosen.astype("float32")
 

@@ -27,7 +27,7 @@ class Steps(Passes):
         fresh: False shows the same batches in every epoch.
 
     Attributes:
-        epoch: Present epoch; `batches[i]` is step i of it.
+        epoch: Current epoch; `batches[i]` is its step i.
         steps: Batches of an epoch.
         one_pass: Batches until each record has come once.
         fresh: See above.
@@ -164,7 +164,7 @@ def _history(
     schedule: Callable[[Any], Any],
     seen: tuple[str, int],
 ) -> list[dict[str, Any]]:
-    found, seconds, (name, in_one_pass) = [], 0.0, seen
+    history_rows, seconds, (name, in_one_pass) = [], 0.0, seen
     for number, row in enumerate(logs, start=1):
         seconds += row["seconds"]
         done = {
@@ -172,5 +172,5 @@ def _history(
             name: round(number * train.steps / train.one_pass * in_one_pass),
             "learning_rate": float(schedule(number * train.steps - 1)),
         }
-        found.append({**row, **done, "seconds": seconds})
-    return found
+        history_rows.append({**row, **done, "seconds": seconds})
+    return history_rows

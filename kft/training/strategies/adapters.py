@@ -22,12 +22,12 @@ from kft.training.strategies.registry import Strategy
 class LoRA(Strategy):
     """Train the head and low-rank adapters (Hu et al. 2021); see `kft.add_lora`.
 
-    When: For most tasks that `full` is for, at a fraction of the memory. The result is a file of
-    a few hundred kilobytes, and less is forgotten.
+    When: For the tasks of `full`, with a fraction of its memory. The result is a file of a few
+    hundred kilobytes, and the model forgets less of its pre-training.
 
     Args:
         rank, alpha, dropout, targets, rslora, dora, bias: As for `kft.add_lora`. Adapters that
-            the model has already are kept if they have these settings, else it is an error.
+            the model has already are kept if they have these settings; others are an error.
         epochs, learning_rate, warmup, layer_decay, learning_rate_multipliers: As in `LastBlocks`.
         loraplus_lr_ratio: Learning rate of B divided by that of A, above 0; LoRA+ (Hayou et al.
             2024) takes 16.
@@ -74,7 +74,7 @@ class LoRA(Strategy):
         return model
 
     def phases(self, model: keras.Model) -> list[Phase]:
-        """Compute the one phase.
+        """Return the one phase.
 
         Args:
             model: A model that `prepare` returned.

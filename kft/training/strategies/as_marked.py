@@ -18,9 +18,9 @@ class AsMarked(Strategy):
     When: You have chosen the trainable layers yourself, by `layer.trainable` or `kft.freeze`.
 
     Args:
-        epochs, learning_rate: None takes those of the named strategy that trains about as much:
-            `head_only` where no weight outside of the head is trainable, `full` where all are,
-            `lora` where there are adapters, else `last_blocks`.
+        epochs, learning_rate: None takes those of a similar strategy: `lora` where there are
+            adapters, `full` where all weights are trainable, `head_only` where only weights of the
+            head are, else `last_blocks`.
         warmup: Fraction of the steps in which the learning rate rises.
 
     Example:
@@ -59,7 +59,7 @@ class AsMarked(Strategy):
         return replace(self, **taken), name
 
     def phases(self, model: keras.Model) -> list[Phase]:
-        """Compute the one phase, in which every layer stays marked as it is.
+        """Return the one phase, in which `trainable` of every layer stays as it is.
 
         Args:
             model: A functional Keras model, with its layers marked.
@@ -70,19 +70,21 @@ class AsMarked(Strategy):
         Raises:
             ValueError: No layer is marked trainable.
         """
-        own, _ = self.filled(model)
+        filled, _ = self.filled(model)
         paths = dict.fromkeys(w.path.rpartition("/")[0] for w in weights(model) if w.trainable)
-        numbers: tuple = own.epochs, own.learning_rate, own.warmup
-        return [PhaseAsMarked("as marked", tuple(paths), *numbers)]
+        options: tuple = filled.epochs, filled.learning_rate, filled.warmup
+        return [PhaseAsMarked("as marked", tuple(paths), *options)]
 
 
 def _most_similar(model: keras.Model) -> str:
     """The name of the strategy that trains about as many layers as are marked."""
-    found = weights(model)
+    all_weights = weights(model)
     if adapter_names(model):
         return "lora"
-    if not any(weight.frozen for weight in found):
+    if not any(weight.frozen for weight in all_weights):
         return "full"
-    heads = paths_of(model, stages_and_head(model)[1])
-    in_head = [any(part in heads for part in ancestors(w.path)) for w in found if w.trainable]
+    head_paths = paths_of(model, stages_and_head(model)[1])
+    in_head = [
+        any(part in head_paths for part in ancestors(w.path)) for w in all_weights if w.trainable
+    ]
     return "head_only" if all(in_head) else "last_blocks"

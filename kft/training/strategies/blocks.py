@@ -14,14 +14,14 @@ from kft.training.strategies.registry import Strategy
 class LastBlocks(Strategy):
     """Train the head and the last blocks; early blocks stay frozen.
 
-    When: There are some hundred to some thousand records, and their task is near the one of
-    pre-training: early layers hold general features, late ones those special to a task.
+    When: There are hundreds to thousands of records, and the task is similar to pre-training. Early
+    layers have general features, late layers features that are specific to a task.
 
     Args:
-        blocks: Number of blocks, from the end.
+        blocks: Number of trained blocks, counted from the end.
         epochs, learning_rate, warmup: As in `HeadOnly`.
-        layer_decay: Multiplier of the learning rate of each block, once more for each block from
-            the head on.
+        layer_decay: Ratio of the learning rates of neighbouring blocks: the last block has
+            `layer_decay` times the rate of the head, the one before it `layer_decay` squared.
         learning_rate_multipliers: {pattern of layers: multiplier of their learning rate}.
 
     Example:
@@ -37,7 +37,7 @@ class LastBlocks(Strategy):
     learning_rate_multipliers: dict | None = None
 
     def phases(self, model: keras.Model) -> list[Phase]:
-        """Compute the one phase.
+        """Return the one phase.
 
         Args:
             model: A `kft.Model`, or any functional Keras model.
@@ -72,13 +72,13 @@ class LastBlocks(Strategy):
 class GradualUnfreezing(Strategy):
     """Train the head first and unfreeze one more block per phase (Howard and Ruder 2018).
 
-    When: Full fine-tuning is unstable or forgets: late blocks settle before early ones move.
+    When: Full fine-tuning is unstable or forgets: late blocks are trained before early ones change.
 
     Args:
-        epochs: In all; one per phase and the rest in the last. With fewer epochs than phases,
-            several blocks are unfrozen at once.
+        epochs: Total number of epochs: one per phase, and the remaining ones in the last phase.
+            With fewer epochs than phases, several blocks are unfrozen at once.
         learning_rate, warmup, learning_rate_multipliers: As in `LastBlocks`.
-        layer_decay: As in `LastBlocks`; the paper has 1/2.6 on four layers.
+        layer_decay: As in `LastBlocks`; the paper uses 1/2.6 on four layers.
 
     Example:
         >>> GradualUnfreezing(epochs=4).layer_decay
@@ -92,7 +92,7 @@ class GradualUnfreezing(Strategy):
     learning_rate_multipliers: dict | None = None
 
     def phases(self, model: keras.Model) -> list[Phase]:
-        """Compute the phases, one per block and one for the head.
+        """Return the phases, one for the head and one per block.
 
         Args:
             model: A `kft.Model`, or any functional Keras model.
@@ -101,7 +101,7 @@ class GradualUnfreezing(Strategy):
             List of `Phase`.
 
         Raises:
-            ValueError: There are no epochs.
+            ValueError: `epochs` is less than 1.
         """
         groups, head = blocks_and_head(model)
         steps = [head, *reversed(groups)]
@@ -126,7 +126,7 @@ class GradualUnfreezing(Strategy):
 class Full(Strategy):
     """Train all weights for a few epochs, with a warm-up.
 
-    When: There are thousands of records, or the task is far from the one of pre-training.
+    When: There are thousands of records, or the task is unlike pre-training.
 
     Args:
         epochs, learning_rate, warmup, layer_decay, learning_rate_multipliers: As in `LastBlocks`.
@@ -143,7 +143,7 @@ class Full(Strategy):
     learning_rate_multipliers: dict | None = None
 
     def phases(self, model: keras.Model) -> list[Phase]:
-        """Compute the one phase.
+        """Return the one phase.
 
         Args:
             model: A `kft.Model`, or any functional Keras model, without adapters.

@@ -12,11 +12,12 @@ from kft.training.strategies.registry import Strategy
 class LinearProbe(Strategy):
     """Solve for the head on features of the frozen backbone, in closed form.
 
-    When: First of all. It takes seconds, and shows what the features of the backbone hold and
-    what a more expensive strategy has to exceed.
+    When: First. It takes seconds, and shows how much the features of the backbone contain and which
+    score a more expensive strategy has to exceed.
 
     Args:
-        rows: Most training rows, residues for a per-residue head; more are drawn at random.
+        rows: Largest number of training rows (records, or residues for a per-residue head). If
+            there are more, this many are drawn at random.
 
     Example:
         >>> LinearProbe(rows=1000).rows
@@ -26,7 +27,7 @@ class LinearProbe(Strategy):
     rows: int = 200_000
 
     def phases(self, model: keras.Model) -> list[Phase]:
-        """Compute the one phase, of no epochs.
+        """Return the one phase, which has no epochs.
 
         Args:
             model: A `kft.Model`, or any functional Keras model.
@@ -45,7 +46,7 @@ class HeadOnly(Strategy):
     """Train the head by gradient on a frozen backbone.
 
     When: There are a few hundred records, or the head is more than one linear layer. Frozen
-    features are computed once, so that an epoch costs next to nothing.
+    features are computed once, so that an epoch takes little time.
 
     Args:
         epochs: Number of epochs.
@@ -62,7 +63,7 @@ class HeadOnly(Strategy):
     warmup: float = 0.1
 
     def phases(self, model: keras.Model) -> list[Phase]:
-        """Compute the one phase.
+        """Return the one phase.
 
         Args:
             model: A `kft.Model`, or any functional Keras model.

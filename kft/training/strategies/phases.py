@@ -1,4 +1,4 @@
-"""Phases of a training, and the layers of a model that phases name: its blocks and its head."""
+"""Phases of a training, and the groups of layers that phases use: blocks and head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ class Phase:
 
     Attributes:
         name: Name of the phase, for the log.
-        trainable_layers: Paths of the trainable layers, all that is inside of them included; None
-            for all layers.
+        trainable_layers: Paths of the trainable layers, with all layers inside them; None for all
+            layers.
         epochs: Number of epochs; 0 where the head is solved for in closed form.
         learning_rate: Highest learning rate.
         warmup: Fraction of the steps in which the learning rate rises to it.
         learning_rate_multipliers: {path of a weight: multiplier of its learning rate}, 1 for the
             weights that are not named.
-        rows: Most training rows to solve for the head with, where `epochs` is 0.
+        rows: Largest number of training rows to solve for the head with, where `epochs` is 0.
 
     Example:
         >>> phase = Phase("head", ("head",), epochs=2, learning_rate=1e-3)
@@ -40,7 +40,7 @@ class Phase:
     rows: int = 200_000
 
     def mark(self, model: keras.Model) -> None:
-        """Freeze all layers of a model but those that are trainable in this phase.
+        """Freeze all layers of a model except those that are trainable in this phase.
 
         Args:
             model: The model that the phase was made for.
@@ -55,7 +55,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class PhaseAsMarked(Phase):
-    """A phase in which every layer stays marked as it is."""
+    """A phase in which `trainable` of every layer stays as it is."""
 
     def mark(self, model: keras.Model) -> None:
         """Change nothing.
@@ -140,8 +140,8 @@ def multipliers_of(
 
     Args:
         model: A `kft.Model`, or any functional Keras model.
-        layer_decay: Multiplier of each block, once more for each block from the head on.
-        given: {pattern of layers: multiplier}, on top of the decay.
+        layer_decay: Ratio of the learning rates of neighbouring blocks, see `LastBlocks`.
+        given: {pattern of layers: multiplier}, multiplied with the decay.
 
     Returns:
         {path of a weight: multiplier}, for the weights whose multiplier is not 1.

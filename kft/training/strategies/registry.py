@@ -46,7 +46,7 @@ class Strategy:
         return model
 
     def phases(self, model: keras.Model) -> list[Phase]:
-        """Compute the phases of the training; the model is not changed.
+        """Return the phases of the training; the model is not changed.
 
         Args:
             model: A model that `prepare` returned.
@@ -194,7 +194,9 @@ def get(name: str, **options: Any) -> Strategy:
     known = [f.name for f in fields(kind)]
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known)}.")
+        raise ValueError(
+            f"The strategy {name} has no option {unknown[0]!r}; it has {', '.join(known)}."
+        )
     return kind(**options)
 
 

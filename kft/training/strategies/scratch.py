@@ -18,12 +18,12 @@ from kft.training.strategies.registry import Strategy
 class FromScratch(Strategy):
     """Train all weights of a re-initialised copy; the given model keeps its weights.
 
-    When: To find out whether pre-training helped: what a fine-tuned model scores above this
-    control is what the pre-trained weights were worth.
+    When: To find out whether pre-training helped: the score of a fine-tuned model minus that of
+    this control is the contribution of the pre-trained weights.
 
     Args:
         epochs, learning_rate, warmup: As in `Full`; random weights need more epochs and a higher
-            learning rate.
+            learning rate than pre-trained ones.
         seed: Int from which the weights are drawn, None for the seed of `kft.fit`.
 
     Example:
@@ -48,7 +48,7 @@ class FromScratch(Strategy):
         return _reinitialised(model, self.seed or 0)
 
     def phases(self, model: keras.Model) -> list[Phase]:
-        """Compute the one phase.
+        """Return the one phase.
 
         Args:
             model: The copy that `prepare` returned.
@@ -60,10 +60,10 @@ class FromScratch(Strategy):
 
 
 def _reinitialised(model: keras.Model, seed: int) -> keras.Model:
-    """A copy with new weights: an ESM-2 as `kft.load(..., weights=False)` makes it.
+    """Copy a model with new weights: for a backbone of kft, those of `kft.load(weights=False)`.
 
-    The same is done with other models: each matrix that its initializer does not set to one value
-    is drawn from a normal distribution of deviation 1 / sqrt(inputs), by numpy.
+    In other models each matrix, unless its initializer sets it to one constant value, is drawn by
+    numpy from a normal distribution with standard deviation 1 / sqrt(inputs).
     """
     if isinstance(model, Model):
         copy = Model.from_config(model.get_config())
