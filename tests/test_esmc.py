@@ -396,6 +396,49 @@ def test_adapters_are_trained_and_written(tmp_path):
     assert config["target_modules"] == ["q_proj", "v_proj"]
 
 
+@pytest.mark.once
+def test_a_table_of_tokens_in_peft_files_has_to_be_that_of_the_model(tmp_path):
+    """PEFT writes `embed_tokens` beside its adapter."""
+    model = models.esmc(2)
+    kft.add_lora(model, 2, targets=["embedding", "query"])
+    perturb_adapters(model)
+    kft.save_adapter(model, tmp_path)
+    expected = ops.convert_to_numpy(model(inputs()))
+    file = tmp_path / "adapter_model.safetensors"
+    table = ops.convert_to_numpy(model.stages[0].embeddings)
+    tensors = safetensors.numpy.load_file(file)
+    for key in ("embed_tokens", "lm_head.decoder"):
+        tensors[f"base_model.model.{key}.base_layer.weight"] = table
+    safetensors.numpy.save_file(tensors, file)
+    kft.load_adapter(models.esmc(2), tmp_path)
+    tensors["base_model.model.embed_tokens.base_layer.weight"] = table + 1e-3
+    safetensors.numpy.save_file(tensors, file)
+    again = models.esmc(2)
+    with pytest.raises(ValueError, match="on another base: it holds the weights of embedding"):
+        kft.load_adapter(again, tmp_path)
+    assert kft.load_adapter(again, tmp_path, check_base=False)[0] == "embedding"
+    assert_rounds_alike(ops.convert_to_numpy(again(inputs())), expected)
+
+
+@pytest.mark.parametrize("kind", ["SequenceClassification", "TokenClassification"])
+def test_classifiers_that_were_published(kind, tmp_path):
+    config = references.esmc_config(1, 32, 4, num_labels=3)
+    theirs = getattr(transformers, f"EsmcFor{kind}")(config)
+    theirs = references._perturbed(theirs.eval(), 0.2)
+    theirs.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="no weights for backbone.masked_lm"):
+        backbone = kft.load(tmp_path)
+    head = kft.heads.published(tmp_path)
+    assert head.dropout.rate == 0.1
+    ids = torch.tensor(inputs()["token_ids"]).long()
+    with torch.no_grad():
+        logits = theirs(ids, attention_mask=(ids != PAD).long()).logits
+    expected = torch.softmax(logits, -1).numpy()
+    found = ops.convert_to_numpy(kft.Model(backbone, head)(inputs()))
+    where = inputs()["token_ids"] != PAD if kind.startswith("Token") else slice(None)
+    assert_rounds_alike(found[where], expected[where])
+
+
 @pytest.mark.parametrize("strategy", kft.strategies.names())
 def test_every_strategy(strategy):
     options = {"linear_probe": {}}.get(strategy, {"epochs": 1})

@@ -20,6 +20,13 @@ class ESMCFamily(Family):
 
     name = "ESM-C"
     model_types: ClassVar = {"esmc": "ESM-C"}
+    classifiers: ClassVar = {
+        "EsmcForSequenceClassification": (
+            "kft>EsmClassification",
+            {"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
+        ),
+        "EsmcForTokenClassification": ("kft>EsmTokenClassification", {"dense": "score"}),
+    }
 
     def names(self) -> list[str]:
         return list(PUBLISHED)

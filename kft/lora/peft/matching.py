@@ -224,7 +224,7 @@ def check_base_weights(content: FileContent, model: keras.Model, folder: Path) -
     """
     for path, by_place in content.base.items():
         layer = layers(model)[path]
-        variable = own_weights(layer)[0]
+        variable = next(v for v in own_weights(layer) if SUFFIXES.get(v.name) == "weight")
         value = keras.ops.convert_to_numpy(variable).astype("float32")
         if hasattr(layer, "base_values"):
             value = layer.base_values().get(variable.path, value)
