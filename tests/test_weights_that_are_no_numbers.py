@@ -15,7 +15,7 @@ from models import TINY_EFFICIENTNET, esm2
 from typer.testing import CliRunner
 
 import kft
-from kft.backbones.checkpoints import Tensors, read_safetensors
+from kft.backbones.checkpoints import Tensors, oriented, read_safetensors
 from kft.backbones.esm2 import names as esm2_names
 from kft.backbones.vision import convolutional_weights as vision_weights
 from kft.backbones.vision import layouts
@@ -138,7 +138,7 @@ def test_fair_files(wrong, tmp_path):
     model, state = esm2().masked_lm, {}
     for v in model.weights:
         ours = esm2_names.tensor_names(1, "FAIR")[v.path]
-        tensor = torch.tensor(esm2_names.oriented(v.path, keras.ops.convert_to_numpy(v)).copy())
+        tensor = torch.tensor(oriented(v.path, keras.ops.convert_to_numpy(v)).copy())
         inside = "" if ours.startswith("lm_head") else "sentence_encoder."
         state[f"encoder.{inside}{ours}"] = tensor
     about = {"encoder_layers": 1, "encoder_embed_dim": 16, "encoder_attention_heads": 2,
