@@ -7,6 +7,7 @@ from keras import ops
 import kft
 from kft import params
 from kft.backbones.esm2.model import ESM2
+from kft.backbones.esmc.model import ESMC
 from kft.backbones.vision import published as vision_published
 from kft.backbones.vision.models import ConvNet, VisionTransformer
 from kft.lora.adapting import adapted
@@ -55,6 +56,12 @@ BACKBONES = {
 def esm2(blocks=1, width=16, heads=2, seed=0, **options):
     """A small ESM-2 with random weights, those of published sizes in scale."""
     return kft.backbones.randomised(ESM2(blocks, width, heads, **options), seed)
+
+
+def esmc(blocks=1, width=16, heads=2, seed=0, **options):
+    """A small ESM-C with random weights, those of published sizes in scale."""
+    options = {"hidden_width": 24, **options}
+    return kft.backbones.randomised(ESMC(blocks, width, heads, **options), seed)
 
 
 def values(model):

@@ -8,10 +8,11 @@ import torch
 from esm.data import Alphabet
 from esm.model.esm2 import ESM2 as FairESM2
 from keras import ops
-from transformers import EsmConfig, EsmForMaskedLM
+from transformers import EsmcConfig, EsmcForMaskedLM, EsmConfig, EsmForMaskedLM
 
 from kft.backbones import esm2
 from kft.backbones.esm2 import weights as esm2_weights
+from kft.backbones.esmc import weights as esmc_weights
 
 LENGTHS = (1, 2, 31, 58, 120, 300)
 SHORT = (1, 2, 31, 40, 58, 100)
@@ -50,6 +51,25 @@ def hugging_face(num_blocks, width, num_heads, scale=0.1, seed=0, **changes):
     """transformers' EsmForMaskedLM with weights large enough to matter."""
     torch.manual_seed(seed)
     model = EsmForMaskedLM(esm_config(num_blocks, width, num_heads, **changes)).eval()
+    return _perturbed(model, scale)
+
+
+def esmc_config(num_blocks, width, num_heads, **changes):
+    """The configuration of a published ESM-C, but for its size."""
+    options = {
+        "hidden_size": width,
+        "num_hidden_layers": num_blocks,
+        "num_attention_heads": num_heads,
+        "intermediate_size": 3 * width,
+        "attn_implementation": "eager",
+    }
+    return EsmcConfig(**(options | changes))
+
+
+def esmc(num_blocks, width, num_heads, scale=0.1, seed=0, **changes):
+    """transformers' EsmcForMaskedLM with weights large enough to matter."""
+    torch.manual_seed(seed)
+    model = EsmcForMaskedLM(esmc_config(num_blocks, width, num_heads, **changes)).eval()
     return _perturbed(model, scale)
 
 
@@ -97,13 +117,17 @@ def save_fair(model, path, contacts=True):
 
 
 def outputs(model, token_ids):
-    """Hidden states, logits and contacts of either reference, as numpy arrays."""
+    """Hidden states, logits and, of ESM-2, contacts of a reference, as numpy arrays."""
     ids = torch.tensor(np.ascontiguousarray(token_ids)).long()
     with torch.no_grad():
         if isinstance(model, FairESM2):
             last = model.num_layers
             found = model(ids, repr_layers=[last], return_contacts=True)
             found = found["representations"][last], found["logits"], found["contacts"]
+        elif isinstance(model, EsmcForMaskedLM):
+            mask = (ids != 1).long()
+            hidden = model.esmc(ids, attention_mask=mask).last_hidden_state
+            found = hidden, model(ids, attention_mask=mask).logits
         else:
             mask = (ids != 1).long()
             hidden = model.esm(ids, attention_mask=mask).last_hidden_state
@@ -125,14 +149,19 @@ def alphabet():
 
 def ours(backbone, inputs):
     """What `outputs` gives, of a backbone of ours."""
-    models = backbone, backbone.masked_lm, backbone.contacts
+    models = [backbone, backbone.masked_lm]
+    if hasattr(backbone, "contacts"):
+        models.append(backbone.contacts)
     if keras.backend.backend() == "jax":  # one program in place of one for each operation
         return [np.asarray(model.predict_on_batch(inputs)) for model in models]
     return [ops.convert_to_numpy(model(inputs)) for model in models]
 
 
 def from_reference(model):
-    """Our backbone with the weights of either reference."""
+    """Our backbone with the weights of a reference."""
+    if isinstance(model, EsmcForMaskedLM):
+        state = {name: value.numpy() for name, value in model.state_dict().items()}
+        return esmc_weights.from_hugging_face(model.config.to_dict(), state, "the reference")
     if isinstance(model, EsmForMaskedLM):
         state = {name: value.numpy() for name, value in model.state_dict().items()}
         return esm2_weights.from_hugging_face(model.config.to_dict(), state, "the reference")

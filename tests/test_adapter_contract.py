@@ -21,6 +21,7 @@ from parity import assert_rounds_alike
 
 import kft
 from kft.backbones.esm2 import weights as esm2_weights
+from kft.backbones.esmc import weights as esmc_weights
 from kft.backbones.vision import weights as vision_weights
 from kft.lora import kinds
 from kft.lora.owned import head_paths
@@ -29,7 +30,10 @@ pytestmark = [
     pytest.mark.once,
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),
 ]
-ESM = references.esm_config(1, 16, 2, num_labels=3)
+PROTEINS = {  # transformers' models, their configuration, and the reader of kft
+    "esm2": ("Esm", references.esm_config(1, 16, 2, num_labels=3), esm2_weights),
+    "esmc": ("Esmc", references.esmc_config(1, 16, 2, num_labels=3), esmc_weights),
+}
 IMAGE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 16,
          "image_size": 32, "num_labels": 3}  # fmt: skip
 VISION = {
@@ -64,20 +68,21 @@ FORMS = ("lora", "rslora", "dora", "ranks")
 # What there is ------------------------------------------------------------------------------------
 
 
-def esm_class(head):
-    if head == "language model":
-        return transformers.EsmForMaskedLM
-    if head == "as transformers":
-        return transformers.EsmForSequenceClassification
-    return transformers.EsmForTokenClassification if head == "tokens as transformers" else None
+SAME_HEADS = {
+    "language model": "ForMaskedLM",
+    "as transformers": "ForSequenceClassification",
+    "tokens as transformers": "ForTokenClassification",
+}
 
 
 def reference(backbone, head):
     """The model of transformers for the backbone and, if it has it, the head; else None."""
     torch.manual_seed(0)
-    if backbone == "esm2":
-        kind = esm_class(head)
-        model = kind(ESM) if kind else transformers.EsmModel(ESM, add_pooling_layer=False)
+    if backbone in PROTEINS:
+        name, config, _ = PROTEINS[backbone]
+        plain = backbone == "esm2" and head not in SAME_HEADS
+        options = {"add_pooling_layer": False} if plain else {}
+        model = getattr(transformers, f"{name}{SAME_HEADS.get(head, 'Model')}")(config, **options)
     elif backbone in VISION:
         name, sizes = VISION[backbone]
         config = getattr(transformers, f"{name}Config")(**IMAGE, **sizes)
@@ -101,8 +106,9 @@ def counterpart(backbone, head, theirs):
         state = {name: value.numpy() for name, value in theirs.state_dict().items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of heads that the file has not
-            if backbone == "esm2":
-                ours = esm2_weights.from_hugging_face(theirs.config.to_dict(), state, "it")
+            if backbone in PROTEINS:
+                reader = PROTEINS[backbone][2]
+                ours = reader.from_hugging_face(theirs.config.to_dict(), state, "it")
             else:
                 ours = vision_weights.from_hugging_face(
                     theirs.config.to_dict(), state, "it", image_size=32
@@ -113,7 +119,7 @@ def counterpart(backbone, head, theirs):
 
 
 def inputs_of(backbone):
-    if backbone == "esm2":
+    if backbone in PROTEINS:
         return kft.backbones.esm2.encode(strings((3, 9)))
     size = BACKBONES[backbone]().image_size if backbone in CONVOLUTIONAL else (32, 32)
     return {"images": np.random.default_rng(0).standard_normal((2, *size, 3)).astype("float32")}
@@ -131,8 +137,8 @@ def targets_of(model, kind):
 
 def every_case():
     """(backbone, head, targets, bias, form), whether `add_lora` accepts it or not."""
-    heads = {"esm2": [*HEADS, "language model"]}
-    for backbone in ["esm2", *VISION, *CONVOLUTIONAL]:
+    heads = {name: [*HEADS, "language model"] for name in PROTEINS}
+    for backbone in [*PROTEINS, *VISION, *CONVOLUTIONAL]:
         chosen = heads.get(backbone, [None, *POOLED])
         if backbone in CONVOLUTIONAL:
             chosen = [head for head in chosen if head not in ("cls", "labels by cls")]
@@ -145,7 +151,7 @@ def refused(case):
     backbone, head, targets, bias, _ = case
     if backbone in CONVOLUTIONAL:
         return targets == "all-linear" or bias == "all"  # no Dense; BatchNormalization
-    return head == "language model" and bias == "all"
+    return (backbone, head, bias) == ("esm2", "language model", "all")  # a bias without a layer
 
 
 def pairwise(cases):

@@ -19,7 +19,7 @@ from contracts import (
     weights_file,
 )
 from keras import ops
-from models import BACKBONES, esm2, perturb, same, values
+from models import BACKBONES, esm2, esmc, perturb, same, values
 
 import kft
 from kft.comparison import runs
@@ -94,6 +94,14 @@ MODELS = {
     "dora": lambda: with_lora(fine_tuned(), dora=True),
     "merged": lambda: merged(with_lora(fine_tuned())),
     "merged dora": lambda: merged(with_lora(esm2(), dora=True)),
+    "esmc": lambda: rewoken(esmc()),
+    "esmc model": lambda: fine_tuned(esmc(2), ["block_0/query_norm", "block_1/feedforward_gate"]),
+    "esmc masked_lm": lambda: rewoken(esmc().masked_lm, "lm_head/decoder"),
+    "lora esmc": lambda: with_lora(fine_tuned(esmc())),
+    "lora esmc masked_lm": lambda: with_lora(
+        esmc().masked_lm, targets=["query", "embedding", "lm_head/decoder"]
+    ),
+    "merged esmc": lambda: merged(with_lora(esmc(), dora=True)),
     "vit": lambda: rewoken(vision("vit"), "block_0/mha/query"),
     "vit model": lambda: fine_tuned(vision("vit"), ["block_0/mha/query", "block_1/mlp"]),
     "lora vit": lambda: with_lora(fine_tuned(vision("vit"), ["block_1/mlp"])),
@@ -112,6 +120,7 @@ MODELS = {
     "lora learner": lambda: flat(keras.Model(*ends(with_lora(vision("vit"))))),
     "contacts learner": lambda: flat(keras.Model(*ends(rewoken(esm2().contacts)))),
     "masked_lm learner": lambda: flat(keras.Model(*ends(rewoken(esm2().masked_lm)))),
+    "lora esmc learner": lambda: flat(keras.Model(*ends(with_lora(esmc())))),
     "masked autoencoder": lambda: rewoken(
         masked_autoencoder(vision("vit"), decoder_blocks=1, decoder_width=16, decoder_heads=2),
         "decoder_block_0/mha",
@@ -154,7 +163,9 @@ def test_every_way_for_every_model(name, way, tmp_path):
     check_copy(MODELS[name](), way, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model", "lora", "lora masked_lm", "merged", "learner", "vit"])
+@pytest.mark.parametrize(
+    "name", ["model", "lora", "lora masked_lm", "lora esmc masked_lm", "merged", "learner", "vit"]
+)
 def test_on_every_backend(name, tmp_path):
     model = MODELS[name]()
     for way in (clone_with_function, deepcopy, weights_file):
@@ -282,7 +293,7 @@ def test_contacts_change_with_blocks_that_learn():
 def test_what_no_longer_fits_its_config_is_told():
     config = rewoken(esm2()).get_config()
     config["frozen_layers"] = [*config["frozen_layers"], "block_7"]
-    with pytest.raises(ValueError, match="freezes block_7, 1 in all"):
+    with pytest.raises(ValueError, match="freezes block_7, 1 in total"):
         type(esm2()).from_config(config)
 
 

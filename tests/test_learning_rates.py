@@ -8,7 +8,7 @@ import torch
 from models import esm2
 
 import kft
-from kft.backbones.esm2.tokens import encode
+from kft.backbones.residue_tokens import encode
 from kft.training import pretraining
 from kft.training.optimizers import Muon, Optimizers, muon
 from kft.training.pretraining import STANDARD

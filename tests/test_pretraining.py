@@ -18,7 +18,7 @@ from models import esm2
 from parity import EPSILON, assert_rounds_alike
 
 import kft
-from kft.backbones.esm2.tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
+from kft.backbones.residue_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
 from kft.files import atomic_write
 from kft.inference import scoring
 from kft.training import pretraining

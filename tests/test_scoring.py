@@ -7,7 +7,7 @@ import pytest
 from models import esm2
 
 import kft
-from kft.backbones.esm2.tokens import ALPHABET
+from kft.backbones.residue_tokens import ALPHABET
 from kft.inference import scoring
 
 

@@ -15,7 +15,7 @@ from models import TINY_EFFICIENTNET, esm2
 from typer.testing import CliRunner
 
 import kft
-from kft.backbones.checkpoints import Tensors, read_safetensors
+from kft.backbones.checkpoints import Tensors, oriented, read_safetensors
 from kft.backbones.esm2 import names as esm2_names
 from kft.backbones.vision import convolutional_weights as vision_weights
 from kft.backbones.vision import layouts
@@ -138,7 +138,7 @@ def test_fair_files(wrong, tmp_path):
     model, state = esm2().masked_lm, {}
     for v in model.weights:
         ours = esm2_names.tensor_names(1, "FAIR")[v.path]
-        tensor = torch.tensor(esm2_names.oriented(v.path, keras.ops.convert_to_numpy(v)).copy())
+        tensor = torch.tensor(oriented(v.path, keras.ops.convert_to_numpy(v)).copy())
         inside = "" if ours.startswith("lm_head") else "sentence_encoder."
         state[f"encoder.{inside}{ours}"] = tensor
     about = {"encoder_layers": 1, "encoder_embed_dim": 16, "encoder_attention_heads": 2,
@@ -215,7 +215,8 @@ def test_tensors_of_another_kind_carry_no_code_but_are_not_read(tensor, kind, tm
     state = {"first.weight": torch.ones(2), "lm.weight": tensor()}
     for protocol in (2, 4):  # which names what it wants in two ways
         torch.save(state, tmp_path / "model.bin", pickle_protocol=protocol)
-        with pytest.raises(ValueError, match=rf"lm\.weight is no plain tensor \(torch.*{kind}\)"):
+        message = rf"lm\.weight is not a plain tensor \(torch.*{kind}\)"
+        with pytest.raises(ValueError, match=message):
             read_safetensors(tmp_path / "model.bin")
 
 

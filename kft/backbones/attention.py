@@ -1,4 +1,4 @@
-"""Self-attention with rotary positions, as in ESM-2; functions without weights.
+"""Self-attention with rotary positions, as in ESM-2 and ESM-C; functions without weights.
 
 References: Su et al. 2021, "RoFormer", arXiv:2104.09864, section 3.2.2; Vaswani et al. 2017,
 "Attention is all you need", equation 1.

@@ -24,12 +24,16 @@ class Family:
         options: Names of further arguments of `kft.load` that the family takes.
         model_types: {`model_type` in config.json: its name in messages} of the folders it reads.
         torch_layout: Name in messages of the torch files it reads; "" if it reads none.
+        classifiers: {architecture in config.json: (name of a head's class as Keras registers it,
+            {layer of the head: module in the file})} of classifiers that `kft.heads.published`
+            reads.
     """
 
     name: str
     options: tuple[str, ...] = ()
     model_types: ClassVar[Mapping[str, str]] = {}
     torch_layout: str = ""
+    classifiers: ClassVar[Mapping[str, tuple[str, Mapping[str, str]]]] = {}
 
     def names(self) -> list[str]:
         """Return the names that `kft.load` accepts, in the order in which they are listed."""
@@ -170,6 +174,19 @@ def names() -> list[str]:
         ['kft_esm2_tiny', 'esm2_t6_8M_UR50D']
     """
     return [name for family in _FAMILIES for name in family.names()]
+
+
+def classifiers() -> dict[str, tuple[str, Mapping[str, str]]]:
+    """Return the classifiers that were published with backbones, see `Family`.
+
+    Returns:
+        {architecture in config.json: (name of the head's class, {layer: module in the file})}.
+
+    Example:
+        >>> classifiers()["EsmForTokenClassification"]
+        ('kft>EsmTokenClassification', {'dense': 'classifier'})
+    """
+    return {key: value for family in _FAMILIES for key, value in family.classifiers.items()}
 
 
 def read_folder(folder: Path, weights: bool) -> tuple[dict, Tensors | None]:

@@ -1,5 +1,9 @@
-"""A table of tokens that a language-model head can share."""
+"""Layers that read token ids: a table of embeddings and a mask.
 
+Shapes: `B` sequences in a batch, `L` tokens.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -23,3 +27,24 @@ class TokenTable(keras.layers.Embedding):
 
     def call(self, token_ids: Any) -> Any:
         return ops.cast(ops.take(self.embeddings * 1.0, token_ids, axis=0), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("kft")
+class TokenMask(keras.layers.Layer):
+    """Mask of tokens: bool (B, L), True where the id in int (B, L) is not in `excluded`."""
+
+    def __init__(self, excluded: Sequence[int], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.excluded = tuple(excluded)
+
+    def call(self, token_ids: Any) -> Any:
+        mask = ops.not_equal(token_ids, self.excluded[0])
+        for token in self.excluded[1:]:
+            mask = ops.logical_and(mask, ops.not_equal(token_ids, token))
+        return mask
+
+    def compute_output_spec(self, token_ids: Any) -> Any:
+        return keras.KerasTensor(token_ids.shape, dtype="bool")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "excluded": self.excluded}

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from kft.backbones.esm2.tokens import ALPHABET, MASK, PAD
+from kft.backbones.residue_tokens import ALPHABET, MASK, PAD
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.evaluation.metrics import Interval, interval
@@ -60,7 +60,7 @@ def fill(
     """Predict the residues of proteins at each "<mask>".
 
     Args:
-        backbone: An ESM-2 whose `masked_lm` was trained.
+        backbone: An ESM-2 or ESM-C whose `masked_lm` was trained.
         sequences: List of strings, with "<mask>" in the place of residues that are not known.
         top: Number of residues to return for each.
         tokens: Tokens of a batch; affects only time and memory.
@@ -110,7 +110,7 @@ def masked_score(
     """Score a backbone at each <mask>, on proteins that it was not trained on.
 
     Args:
-        backbone: An ESM-2 whose `masked_lm` was trained.
+        backbone: An ESM-2 or ESM-C whose `masked_lm` was trained.
         sequences: List of strings.
         seed: Seed of the masks.
         crop: Largest number of tokens of a protein, 8 or more; later ones are left out.
@@ -166,7 +166,7 @@ def reference_scores(
     Args:
         sequences: As for `masked_score`.
         corpus: List of strings, whose residues are counted.
-        encode: The `encode` of an ESM-2 backbone.
+        encode: The `encode` of an ESM-2 or ESM-C.
         seed: As for `masked_score`.
         crop: As for `masked_score`.
         confidence: As for `masked_score`.

@@ -4,6 +4,7 @@ Nothing here imports a model, Keras or torch: the package of a backbone states w
 which weight.
 """
 
+from kft.backbones.checkpoints.arrays import oriented, rounded
 from kft.backbones.checkpoints.filling import Origin, fill
 from kft.backbones.checkpoints.hub import hub_folder
 from kft.backbones.checkpoints.mapping import LoadReport, Tensors
@@ -17,6 +18,8 @@ __all__ = [
     "Tensors",
     "fill",
     "hub_folder",
+    "oriented",
     "read_safetensors",
     "read_torch",
+    "rounded",
 ]

@@ -2,7 +2,7 @@
 
 from kft.backbones.esm2 import family
 from kft.backbones.esm2.model import ESM2, PUBLISHED, Contacts, MaskedLM
-from kft.backbones.esm2.tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
+from kft.backbones.residue_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
 
 __all__ = [
     "ALPHABET",

@@ -28,6 +28,13 @@ class ESM2Family(Family):
     name = "ESM-2"
     model_types: ClassVar = {"esm": "ESM-2"}
     torch_layout = "FAIR ESM-2 checkpoint, which has cfg.model and model"
+    classifiers: ClassVar = {
+        "EsmForSequenceClassification": (
+            "kft>EsmClassification",
+            {"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
+        ),
+        "EsmForTokenClassification": ("kft>EsmTokenClassification", {"dense": "classifier"}),
+    }
 
     def names(self) -> list[str]:
         shipped = sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))

@@ -1,4 +1,4 @@
-"""Layers of ESM-2: embedding, encoder block, heads for tokens and contacts, token masks.
+"""Layers of ESM-2: embedding, encoder block, heads for tokens and contacts.
 
 Reference: `fair-esm` 2.0.0 (`esm/model/esm2.py`, `esm/modules.py`). The contact head is Rao et al.
 2021, "Transformer protein language models are unsupervised structure learners".
@@ -16,7 +16,7 @@ from keras import ops
 from kft.backbones.attention import attention, attention_weights, rotate
 from kft.backbones.composite import Composite
 from kft.backbones.copies import lost
-from kft.backbones.esm2.tokens import ALPHABET, EOS, MASK, PAD
+from kft.backbones.residue_tokens import ALPHABET, EOS, MASK, PAD
 from kft.backbones.token_table import TokenTable
 from kft.keras_internals import set_untracked
 
@@ -226,27 +226,6 @@ class ContactHead(keras.layers.Layer):
         batch, length = token_ids.shape
         residues = None if length is None else length - 2
         return keras.KerasTensor((batch, residues, residues), dtype="float32")
-
-
-@keras.saving.register_keras_serializable("kft")
-class TokenMask(keras.layers.Layer):
-    """Mask of tokens: bool (B, L), True where the id in int (B, L) is not in `excluded`."""
-
-    def __init__(self, excluded: Sequence[int], **kwargs: Any):
-        super().__init__(**kwargs)
-        self.excluded = tuple(excluded)
-
-    def call(self, token_ids: Any) -> Any:
-        mask = ops.not_equal(token_ids, self.excluded[0])
-        for token in self.excluded[1:]:
-            mask = ops.logical_and(mask, ops.not_equal(token_ids, token))
-        return mask
-
-    def compute_output_spec(self, token_ids: Any) -> Any:
-        return keras.KerasTensor(token_ids.shape, dtype="bool")
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "excluded": self.excluded}
 
 
 def normal(inputs: int) -> keras.initializers.Initializer:

@@ -21,7 +21,6 @@ import keras
 
 from kft.backbones.attention import rotary_frequencies
 from kft.backbones.base import Backbone
-from kft.backbones.batch_order import OrderedFit
 from kft.backbones.composite import deserialized, exchanged, parts
 from kft.backbones.contract import ModuleNames
 from kft.backbones.copies import flags, marked, without_flags
@@ -31,10 +30,11 @@ from kft.backbones.esm2.layers import (
     EncoderBlock,
     MaskedLMHead,
     TokenEmbedding,
-    TokenMask,
     norm,
 )
-from kft.backbones.esm2.tokens import CLS, EOS, PAD, encode
+from kft.backbones.on_backbone import OnBackbone
+from kft.backbones.residue_tokens import CLS, EOS, PAD, encode
+from kft.backbones.token_table import TokenMask
 from kft.keras_internals import set_untracked
 
 PUBLISHED = {  # name: blocks, width, heads (table S1)
@@ -182,24 +182,8 @@ class ESM2(Backbone):
         return marked(cls(**without_flags(config)), config)
 
 
-class _OnBackbone(OrderedFit):
-    """A functional model that shares the layers of a backbone and is rebuilt from its config."""
-
-    keeps_adapters = True
-
-    def __init__(self, backbone: keras.Model, output: keras.KerasTensor, name: str):
-        super().__init__(backbone.input, output, name=name)
-        self.stages = [stage for stage in backbone.stages if stage in self.layers]
-        # The backbone itself must not be an attribute: it refers to this model, and Keras's loading
-        # follows every circle.
-        self._backbone_config = backbone.get_config
-
-    def get_config(self) -> dict[str, Any]:
-        return {"backbone": self._backbone_config(), **flags(self)}
-
-
 @keras.saving.register_keras_serializable("kft")
-class MaskedLM(_OnBackbone):
+class MaskedLM(OnBackbone):
     """Masked language model: {"token_ids": int (B, L)} -> float (B, L, 33); the table is tied.
 
     Args:
@@ -228,7 +212,7 @@ class MaskedLM(_OnBackbone):
 
 
 @keras.saving.register_keras_serializable("kft")
-class Contacts(_OnBackbone):
+class Contacts(OnBackbone):
     """Contact probabilities: {"token_ids": int (B, L)} -> float32 (B, N, N).
 
     Args:

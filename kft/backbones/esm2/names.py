@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 import keras
-import numpy as np
 
 from kft.backbones.contract import ModuleNames
 
@@ -69,11 +68,6 @@ def tensor_names(num_blocks: int, publisher: Publisher) -> dict[str, str]:
             for weight, suffix in zip(weights, ("weight", "bias"), strict=True):
                 names[f"block_{i}/{layer}/{weight}"] = f"{stem}.{i}.{modules[which]}.{suffix}"
     return names | {path: both[which] for path, both in _REST.items()}
-
-
-def oriented(path: str, array: np.ndarray) -> np.ndarray:
-    """Turn a dense kernel from torch's (out, in) to Keras's (in, out), or back."""
-    return array.T if path.endswith("kernel") else array
 
 
 def module_names(

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from kft.backbones.checkpoints import LoadReport, Origin, Tensors, fill
+from kft.backbones.checkpoints import LoadReport, Origin, Tensors, fill, oriented
 from kft.backbones.esm2.model import ESM2
-from kft.backbones.esm2.names import HEADS, Publisher, oriented, tensor_names
-from kft.backbones.esm2.tokens import ALPHABET
+from kft.backbones.esm2.names import HEADS, Publisher, tensor_names
+from kft.backbones.residue_tokens import ALPHABET
 
 # Copies of the table of tokens, to which they are tied.
 _TIED = {

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.backbones.esm2.names import HEADS, oriented, tensor_names
-from kft.backbones.esm2.tokens import ALPHABET, MASK, PAD
+from kft.backbones.checkpoints import oriented, rounded
+from kft.backbones.esm2.names import HEADS, tensor_names
+from kft.backbones.residue_tokens import ALPHABET, MASK, PAD
 
 
 def to_hugging_face(
@@ -38,12 +39,9 @@ def to_hugging_face(
     tensors = {}
     for path, name in tensor_names(config["num_blocks"], "Hugging Face").items():
         if path in variables:
-            array = keras.ops.convert_to_numpy(variables[path].value)
-            with np.errstate(over="ignore"):  # the next line looks for it
-                rounded = np.ascontiguousarray(oriented(path, array), dtype=dtype)
-            if not np.isfinite(rounded).all():
-                raise ValueError(f"{path} holds numbers that {rounded.dtype} cannot.")
-            tensors[name if name.startswith("lm_head.") else f"esm.{name}"] = rounded
+            array = oriented(path, keras.ops.convert_to_numpy(variables[path].value))
+            full = name if name.startswith("lm_head.") else f"esm.{name}"
+            tensors[full] = rounded(path, array, dtype)
     frequencies = np.array(config["frequencies"], dtype="float32")
     tensors["esm.rotary_embeddings.inv_freq"] = frequencies
     return _config_json(config), tensors

@@ -197,6 +197,8 @@ def _checked(
     matching.check_complete(content, config, modules, model, folder)
     check_same(folder, about, tensors, extra)
     _check_base(model, folder, about if check_base else {}, {*full, *_paths(values)})
+    if check_base:
+        matching.check_base_weights(content, model, folder)
     if content.skipped:
         warnings.warn(
             f"{folder} holds {len(content.skipped)} tensors of parts that {model.name} does not "

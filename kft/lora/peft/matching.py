@@ -32,6 +32,7 @@ _PARTS = {
     "lora_embedding_B": "b",
     "lora_magnitude_vector": "magnitude",
     "base_layer.bias": "base_bias",
+    "base_layer.weight": "base_weight",
     "bias": "bias",
     "weight": "weight",
 }
@@ -49,6 +50,7 @@ class FileContent:
         modules: {module: path} of those with low-rank tensors or a bias, None for skipped ones.
         skipped: Names of tensors of parts that the model does not have.
         other_full: Modules of such parts that were trained in full.
+        base: {path: {(i, n): array}} of weights of the base, of the i-th of n modules of a layer.
         widths: {path: number of modules whose adapters are side by side in one}.
     """
 
@@ -58,6 +60,7 @@ class FileContent:
     modules: dict[str, str | None] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     other_full: set[str] = field(default_factory=set)
+    base: dict[str, dict[tuple[int, int], np.ndarray]] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
 
 
@@ -89,10 +92,13 @@ def placed(
         end = next((e for e in _PARTS if plain.endswith(f".{e}")), "")
         part, module = _PARTS.get(end), plain.removesuffix(f".{end}")
         path = modules.path(module) if part else None
-        if part is not None and path in known:
+        if part == "base_weight" and path in known:
+            content.base.setdefault(path, {})[modules.place(module)] = value
+        elif part is not None and path in known:
             pieces.setdefault(path, {}).setdefault(module, {})[part] = value
         elif modules.is_elsewhere(plain):
-            if part not in ("bias", "base_bias"):  # with bias="all" PEFT has all of them
+            # PEFT has all biases with bias="all", and weights of the base beside some adapters.
+            if part not in ("bias", "base_bias", "base_weight"):
                 content.skipped.append(key)
                 low = part in ("a", "b", "magnitude")
                 content.modules |= {module: None} if low else {}
@@ -201,6 +207,35 @@ def _side_by_side(
         column += width
     a = np.concatenate([parts["a"] for parts in joined], axis=1)
     return {**together, "a": a, "b": b}, len(joined)
+
+
+def check_base_weights(content: FileContent, model: keras.Model, folder: Path) -> None:
+    """Check that weights of the base that are in the file are those of the model.
+
+    PEFT writes them beside the adapters of layers that it takes for a table of tokens.
+
+    Args:
+        content: Content of the file.
+        model: The model that the adapter is for.
+        folder: Name of the adapter in errors.
+
+    Raises:
+        ValueError: One of them differs.
+    """
+    for path, by_place in content.base.items():
+        layer = layers(model)[path]
+        variable = next(v for v in own_weights(layer) if SUFFIXES.get(v.name) == "weight")
+        value = keras.ops.convert_to_numpy(variable).astype("float32")
+        if hasattr(layer, "base_values"):
+            value = layer.base_values().get(variable.path, value)
+        whole = as_torch(layer, variable.name, value)
+        for (i, count), expected in by_place.items():
+            if not np.array_equal(np.split(whole, count)[i], expected):
+                raise ValueError(
+                    f"{folder} was made on another base: it holds the weights of {path}, which "
+                    f"are not those of {model.name}. Load the weights that it was made on, or give "
+                    f"check_base=False if the two differ on purpose."
+                )
 
 
 # Settings -----------------------------------------------------------------------------------------

