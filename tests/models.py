@@ -41,6 +41,9 @@ BACKBONES = {
     "swiglu": lambda **o: VisionTransformer(
         "dinov2", 2, 16, 2, patch_size=8, image_size=32, swiglu=True, **o
     ),
+    "dinov3": lambda **o: VisionTransformer(
+        "dinov3_vit", 2, 16, 2, patch_size=8, image_size=32, num_registers=2, **o
+    ),
     "resnet": lambda **o: ConvNet("resnet", TINY_RESNET, 32, **o),
     "resnet_v2": lambda **o: ConvNet(
         "resnet", {**TINY_RESNET, "use_pre_activation": True}, 32, **o

@@ -41,6 +41,8 @@ VISION = {
     "deit": ("DeiT", {"intermediate_size": 24}),
     "dinov2": ("Dinov2", {"mlp_ratio": 2}),
     "dinov2 with gates": ("Dinov2", {"mlp_ratio": 2, "use_swiglu_ffn": True}),
+    "dinov3": ("DINOv3ViT", {"intermediate_size": 24, "num_register_tokens": 2}),
+    "dinov3 with gates": ("DINOv3ViT", {"intermediate_size": 24, "use_gated_mlp": True}),
 }
 CONVOLUTIONAL = ["resnet", "resnet_v2", "efficientnet", "mobilenet"]
 ONES = {"kernel_initializer": "ones"}
@@ -84,11 +86,11 @@ def reference(backbone, head):
     elif backbone in VISION:
         name, sizes = VISION[backbone]
         config = getattr(transformers, f"{name}Config")(**IMAGE, **sizes)
-        classifies = head in ("cls", "labels by cls") and name != "Dinov2"
+        classifies = head in ("cls", "labels by cls") and name in ("ViT", "DeiT")
         if classifies:
             model = getattr(transformers, f"{name}ForImageClassification")(config)
         else:
-            options = {} if name == "Dinov2" else {"add_pooling_layer": False}
+            options = {"add_pooling_layer": False} if name in ("ViT", "DeiT") else {}
             model = getattr(transformers, f"{name}Model")(config, **options)
     else:
         return None

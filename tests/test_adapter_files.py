@@ -9,7 +9,7 @@ import peft
 import pytest
 import references
 import torch
-from models import perturb
+from models import BACKBONES, perturb
 from parity import assert_parity, assert_rounds_alike
 from safetensors.numpy import load_file, save_file
 from transformers import (
@@ -516,3 +516,23 @@ def test_files_that_contradict_themselves(tmp_path):
     with pytest.raises(ValueError, match="bias of block_0/key has 31 numbers, the layer 32"):
         kft.load_adapter(fresh, tmp_path)
     assert not kft.lora.names(fresh)
+
+
+@pytest.mark.once
+def test_adapter_of_a_dinov3_of_transformers_4(tmp_path):
+    """Its blocks were not in a module of their own."""
+    model, again = (kft.backbones.randomised(BACKBONES["dinov3"](), 0) for _ in range(2))
+    kft.add_lora(model, rank=2)
+    perturb(model, learning=True)
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
+    expected = model.predict_on_batch({"images": images})
+    assert np.abs(expected - again.predict_on_batch({"images": images})).max() > 0.01
+    kft.save_adapter(model, tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    now = "base_model.model.model.layer.0.attention.q_proj.lora_A.weight"
+    tensors = load_file(path)
+    assert now in tensors
+    older = {key.replace("model.model.", "model."): x for key, x in tensors.items()}
+    save_file(older, path)
+    kft.load_adapter(again, tmp_path)
+    assert_rounds_alike(again.predict_on_batch({"images": images}), expected)

@@ -108,6 +108,7 @@ MODELS = {
     "merged vit": lambda: merged(with_lora(vision("vit"))),
     "classifier": lambda: rewoken(vision("vit", classes=("cat", "dog")).classifier, "block_0/mha"),
     "swiglu": lambda: rewoken(vision("swiglu"), "block_0/mlp"),
+    "lora dinov3": lambda: with_lora(fine_tuned(vision("dinov3"), ["block_1/mlp"])),
     "efficientnet": lambda: fine_tuned(vision("efficientnet"), ["block_0", "block_2"]),
     "lora efficientnet": lambda: with_lora(fine_tuned(vision("efficientnet"), ["block_0"])),
     "mobilenet": lambda: rewoken(vision("mobilenet"), "block_1"),
@@ -292,7 +293,7 @@ def test_contacts_change_with_blocks_that_learn():
 def test_what_no_longer_fits_its_config_is_told():
     config = rewoken(esm2()).get_config()
     config["frozen_layers"] = [*config["frozen_layers"], "block_7"]
-    with pytest.raises(ValueError, match="freezes block_7, 1 in all"):
+    with pytest.raises(ValueError, match="freezes block_7, 1 in total"):
         type(esm2()).from_config(config)
 
 

@@ -253,9 +253,9 @@ GAP = np.where(np.arange(16 * RATE) == 5 * RATE, np.nan, NOISE)
 WRONG = {
     "nan": ((GAP, RATE, 8.0), {}, "is missing .* from 5.000 to 5.000 s"),
     "short": ((NOISE[: 5 * RATE], RATE, 2.5), {}, "has 20,480 samples, 5 s at 4096 Hz"),
-    "edge": ((NOISE, RATE, 1.0), {}, "`time` must lie from 4 to 12, in seconds after the first"),
+    "edge": ((NOISE, RATE, 1.0), {}, "`time` must be from 4 to 12, in seconds after the first"),
     "gps": ((NOISE, RATE, 1126259462.4), {}, "For GPS times subtract"),
-    "nan time": ((NOISE, RATE, np.nan), {}, "`time` must lie"),
+    "nan time": ((NOISE, RATE, np.nan), {}, "`time` must be"),
     "shape": ((NOISE.reshape(2, -1), RATE, 8.0), {}, r"one dimension.*\(2, 32768\)"),
     "rate": ((NOISE, 2048, 8.0), {}, "`sample_rate` must be a whole number of Hz, at least 4096"),
     "half rate": ((NOISE, 4096.5, 8.0), {}, "`sample_rate` must be a whole number"),
@@ -263,7 +263,7 @@ WRONG = {
     "constant": ((NOISE * 0 + 1, RATE, 8.0), {}, "is constant"),
     "text": ((["a"], RATE, 8.0), {}, "must be an array of real numbers"),
     "size": ((NOISE, RATE, 8.0), {"size": 4}, "`size` must be an integer or"),
-    "duration": ((NOISE, RATE, 8.0), {"duration": 5}, "`duration` must lie from 0.1 to 3"),
+    "duration": ((NOISE, RATE, 8.0), {"duration": 5}, "`duration` must be from 0.1 to 3"),
     "q": ((NOISE, RATE, 8.0), {"q": (4, 8)}, "`q` must be one number from 4 to 64 or three"),
 }
 

@@ -30,6 +30,22 @@ def test_images_as_transformers_prepares_them():
         np.testing.assert_allclose(encode(images)["images"], expected, atol=1e-5)
 
 
+def test_images_as_transformers_prepares_them_for_dinov3():
+    """Its processor needs torchvision, whose resizing of float images is torch's."""
+    torch = pytest.importorskip("torch")
+    settings = {"resample": 2, "size": {"height": 24, "width": 40}, "do_center_crop": None}
+    arguments = vision_weights.preprocessing_of(settings, "dinov3_vit", 224, "it")
+    encode = vision_images.ImageEncoder(**arguments)
+    for shape in ((50, 70, 3), (10, 90, 3)):
+        image = RNG.integers(0, 256, shape, dtype="uint8")
+        x = torch.tensor(image.transpose(2, 0, 1)[None] / np.float32(255))
+        x = torch.nn.functional.interpolate(x, (24, 40), mode="bilinear", antialias=True)
+        expected = x[0].numpy().transpose(1, 2, 0)
+        expected = (expected - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        np.testing.assert_allclose(encode([image])["images"][0], expected, atol=1e-5)
+    assert vision_images.ImageEncoder(**encode.get_config()) == encode
+
+
 def test_grey_is_repeated(tmp_path):
     encode = vision_images.ImageEncoder((8, 8), mean=(0,) * 3, std=(255,) * 3)
     grey = RNG.integers(0, 256, (8, 8), dtype="uint8")

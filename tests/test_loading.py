@@ -302,7 +302,8 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
     backbone.stages[-1].gamma.assign(np.full(16, 1e6, "float32"))
     with pytest.raises(ValueError, match="final_norm/gamma holds numbers that float16 cannot"):
         kft.backbones.save(backbone, tmp_path, "float16")
-    with pytest.raises(ValueError, match=r"received Model: of a kft\.Model give model\.backbone"):
+    message = r"received a Model: for a kft\.Model give model\.backbone"
+    with pytest.raises(ValueError, match=message):
         kft.backbones.save(kft.Model(backbone, kft.heads.Regression()), tmp_path)
     kft.add_lora(backbone, rank=2)
     with pytest.raises(ValueError, match="has adapters"):

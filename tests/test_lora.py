@@ -316,7 +316,7 @@ BAD = (
     ({"targets": ["quary"]}, "matches none of the .* similar are .*block_0/query"),
     ({"targets": ["head"]}, "belongs to the head"),
     ({"targets": ["attention_norm"]}, "it is a LayerNormalization, and adapters are for Dense"),
-    ({"ranks": {"key": 2}}, "ranks names 'key', which is none of the targets"),
+    ({"ranks": {"key": 2}}, "ranks names 'key', which is not among the targets"),
     ({"ranks": {"query": 0}}, "rank must be an integer above 0"),
 )
 
@@ -366,7 +366,8 @@ def test_misuse():
         kft.add_lora(grouped, 2, targets="g")
     each = keras.layers.EinsumDense("abc,bcd->abd", (4, 3), name="each")
     places = keras.Sequential([keras.Input((4, 5)), each])
-    with pytest.raises(ValueError, match="'abc,bcd->abd' is no product of inputs with one matrix"):
+    message = "'abc,bcd->abd' is not a product of inputs with one matrix"
+    with pytest.raises(ValueError, match=message):
         kft.add_lora(places, 2, targets="each")
 
 

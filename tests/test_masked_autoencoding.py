@@ -414,6 +414,8 @@ def test_bad_models_are_refused(backbone, tmp_path):
             pretraining.pretrain_images(wrong, pictures(2))
         with pytest.raises(ValueError, match="needs patches"):
             pretraining.masked_autoencoder(wrong)
+    with pytest.raises(ValueError, match="not DINOv3.*VisionTransformer 'dinov3_vit'"):
+        pretraining.masked_autoencoder(small("dinov3_vit"))
     for change in ({"epochs": 0}, {"learning_rate": 0.0}, {"warmup": 1}, {"accumulate": 1.5}):
         with pytest.raises(ValueError, match=next(iter(change))):
             pretraining.pretrain_images(backbone, pictures(2), **change)

@@ -221,7 +221,7 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
     corpus.write_text("".join(f">p{i}\n{row}\n" for i, row in enumerate(rows)))
     options = ["--tiny", "--corpus", corpus, "--blocks", 1, "--width", 32, "--heads", 4]
     printed = run("pretrain_esm2", tmp_path, *options)
-    assert "54 proteins" in printed and "6 others to follow" in printed
+    assert "54 proteins" in printed and "6 others for validation" in printed
     assert printed.index("trainable") < printed.index("Epoch 1/2")
     with open(tmp_path / "history.csv") as stream:
         first = list(csv.DictReader(stream))

@@ -209,7 +209,7 @@ def test_a_head_that_does_not_answer_the_data(toy):
         ),
         (
             kft.heads.Regression(),
-            "received Regression, which predicts regression: kft.heads.for_data",
+            "received Regression, which predicts regression: use a model with the head",
         ),
         (kft.heads.ResidueClassification(8), "residue_classification with 8 classes"),
     ):

@@ -209,7 +209,7 @@ def test_it_is_found_in_the_training_part_alone(tmp_path):
     root = folder(tmp_path / "cells", *camera(40))
     data = read(root)
     assert data.value_range == pixels.find_range(data.train.inputs)
-    assert "40 images have 16 bits, of which 12" in data.notes[1]
+    assert "40 images have 16 bits, with 12" in data.notes[1]
     assert "percentiles 0.1 and 99.9 of the 20 in train" in data.notes[1]
     assert "16 bits" in repr(data)
     # What is in the other parts does not count, but what does not reach the range is said.
@@ -231,7 +231,7 @@ def test_it_is_found_in_the_training_part_alone(tmp_path):
         "1 images have 16 bits, and none of them is in train" in read(tmp_path / "eight").notes[1]
     )
     deep_png(eight.train.inputs[0], np.full((8, 8, 3), 900, "uint16"))
-    assert "2 have colours, of which Pillow" in read(tmp_path / "eight").notes[1]
+    assert "2 have colours, and Pillow" in read(tmp_path / "eight").notes[1]
 
 
 def eight_bits(n):
@@ -261,7 +261,8 @@ def model_of(name="efficientnet"):
 def test_a_model_keeps_the_range_that_it_learned_in(tmp_path, as_written):
     images, kinds = camera(12)
     model = model_of("vit")
-    with pytest.warns(UserWarning, match=r"found in the 12 images for training: 128 for black"):
+    message = "computed from the 12 images for training: 128 for black"
+    with pytest.warns(UserWarning, match=message):
         kft.fit(model, (images, kinds), "head_only", 1, verbose=0)
     known = model.backbone.value_range
     assert known == pixels.find_range(images)
@@ -332,7 +333,7 @@ def test_which_range_is_taken(tmp_path):
     frontier.learn_range(model, data)  # what the data know is taken without a word
     assert model.backbone.value_range == (100, 200)
     frontier.learn_range(model, replace(data, value_range=None))
-    with pytest.warns(UserWarning, match="100 for black and 200 for white .* is kept"):
+    with pytest.warns(UserWarning, match="keeps .*100 for black and 200 for white"):
         frontier.learn_range(model, replace(data, value_range=(100, 300)))
     assert model.backbone.value_range == (100, 200)
     model.backbone.value_range = (100, 300)

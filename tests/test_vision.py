@@ -64,7 +64,7 @@ def test_built_again_from_its_config(unchanged, as_written):
     assert np.isfinite(features).all() and 1e-3 < features.std() < 1e3
 
 
-@kinds_of(["vit", "mobilenet"])
+@kinds_of(["vit", "mobilenet"], dinov3="jax")
 def test_save_and_reload(backbone, tmp_path, as_written):
     model = kft.Model(backbone, kft.heads.Regression(2, kernel_initializer="lecun_normal"))
     kft.freeze(model, "block_0")
@@ -105,7 +105,7 @@ def test_image_sizes():
             backbone.resized(size)
 
 
-@kinds_of(["swiglu", "resnet_v2"], efficientnet="torch")
+@kinds_of(["swiglu", "dinov3", "resnet_v2"], efficientnet="torch")
 def test_split_at_every_stage(backbone, as_written):
     model = kft.Model(backbone, kft.heads.Regression(2, kernel_initializer="lecun_normal"))
     x = backbone.encode(pictures(2)[0])
@@ -242,7 +242,12 @@ def test_fit_at_the_frontier_is_fit_of_the_whole(backbone, as_written):
     assert_rounds_alike(*found, roundings=1000)
 
 
-@kinds_of(["swiglu", "efficientnet"], deit="torch", resnet_v2="tensorflow", mobilenet="torch")
+@kinds_of(
+    ["swiglu", "dinov3", "efficientnet"],
+    deit="torch",
+    resnet_v2="tensorflow",
+    mobilenet="torch",
+)
 def test_lora_finds_what_to_adapt_and_survives_saving(backbone, tmp_path, as_written):
     # Not probabilities: random features may be so large that those are 0 and 1 whatever changes.
     model = kft.Model(backbone, kft.heads.Regression(2, kernel_initializer="lecun_normal"))

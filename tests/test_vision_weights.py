@@ -1,6 +1,7 @@
 """Vision checkpoints: the same numbers as transformers, keras-hub and the EfficientNet package."""
 
 import json
+import re
 
 import keras
 import keras_hub
@@ -26,7 +27,7 @@ def transformers_model(family, classes=0, scale=0.1, **changes):
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 8,
              "image_size": 32, **changes}  # fmt: skip
-    kind = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2"}[family]
+    kind = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2", "dinov3_vit": "DINOv3ViT"}[family]
     if family == "dinov2":
         sizes |= {"mlp_ratio": 2}
     else:
@@ -58,6 +59,10 @@ def pixels(n, height=32, width=32):
 
 
 SWIGLU = {"use_swiglu_ffn": True}
+REGISTERS = {"num_register_tokens": 4}
+GATED = {**REGISTERS, "use_gated_mlp": True, "hidden_act": "silu", "query_bias": False,
+         "value_bias": False}  # fmt: skip
+ALL_BIASES = {"key_bias": True, "rope_theta": 10.0}
 
 
 @pytest.mark.parametrize(
@@ -67,10 +72,13 @@ SWIGLU = {"use_swiglu_ffn": True}
         ("deit", {}, False, 0.2),
         ("dinov2", {}, True, 0.1),
         ("dinov2", SWIGLU, False, 0.2),
+        ("dinov3_vit", REGISTERS, True, 0.1),
+        ("dinov3_vit", GATED, False, 0.2),
         turn("torch", "vit", {}, False, 0.2),
         turn("torch", "deit", {}, True, 0.1),
         turn("torch", "dinov2", {}, False, 0.2),
         turn("torch", "dinov2", SWIGLU, True, 0.1),
+        turn("torch", "dinov3_vit", ALL_BIASES, False, 0.1),
     ],
 )
 @pytest.mark.usefixtures("optimised")
@@ -79,7 +87,8 @@ def test_parity_with_transformers(family, changes, original, scale, tmp_path):
     reference = transformers_model(family, scale=scale, **changes)
     reference.save_pretrained(tmp_path, save_original_format=original)
     with safe_open(tmp_path / "model.safetensors", "np") as file:
-        assert original == any("attention.attention.query" in name for name in file.keys())  # noqa: SIM118
+        old = r"layer\." if family == "dinov3_vit" else r".*attention\.attention\.query"
+        assert original == any(re.match(old, name) for name in file.keys())  # noqa: SIM118
     processor = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     backbone = kft.load(tmp_path)
@@ -97,6 +106,7 @@ def test_parity_with_transformers(family, changes, original, scale, tmp_path):
     ("family", "size"),
     [
         ("vit", (24, 40)),
+        ("dinov3_vit", (24, 40)),
         turn("tensorflow", "deit", (32, 64)),
         turn("torch", "dinov2", (48, 48)),
     ],
@@ -104,17 +114,28 @@ def test_parity_with_transformers(family, changes, original, scale, tmp_path):
 @pytest.mark.usefixtures("optimised")
 def test_another_image_size(family, size, tmp_path):
     """Position embeddings as transformers interpolates them, to float32's rounding."""
-    reference = transformers_model(family)
+    reference = transformers_model(family, **(REGISTERS if family == "dinov3_vit" else {}))
     reference.save_pretrained(tmp_path)
     loaded, own = kft.load(tmp_path, image_size=size), kft.load(tmp_path, image_size=32)
     x, theirs = pixels(2, *size)
-    options = {} if family == "dinov2" else {"interpolate_pos_encoding": True}
+    options = {} if "dinov" in family else {"interpolate_pos_encoding": True}
     found = loaded.predict_on_batch({"images": x})
     assert_parity(found, *answers(reference, theirs, **options), family)
     resized = own.resized(size)
     assert resized.output_shape == loaded.output_shape
     for one, two in zip(resized.get_weights(), loaded.get_weights(), strict=True):
         assert_rounds_alike(one, two)
+
+
+@pytest.mark.once
+def test_as_many_patches_in_another_grid():
+    wide = kft.backbones.randomised(BACKBONES["vit"](), 0).resized((16, 64))
+    high = wide.resized((64, 16))
+    positions = [ops.convert_to_numpy(b.stages[0].positions) for b in (wide, high)]
+    np.testing.assert_allclose(
+        positions[1], vision.interpolated(positions[0], 1, (8, 2), (2, 8)), atol=1e-6
+    )
+    assert np.abs(positions[1] - positions[0]).max() > 1e-3
 
 
 @pytest.mark.once
@@ -270,9 +291,43 @@ def test_tensors_that_do_not_fit(tmp_path):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"qkv_bias": False}])
-def test_another_architecture(change, tmp_path):
-    transformers_model("vit").save_pretrained(tmp_path)
+def test_a_dinov3_without_registers_or_with_a_classifier(tmp_path):
+    """transformers writes an empty tensor for no registers, and has no DINOv3 with a classifier."""
+    import safetensors.numpy
+
+    transformers_model("dinov3_vit").save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    assert tensors["embeddings.register_tokens"].size == 0
+    skipped = ("embeddings.mask_token", "embeddings.register_tokens")
+    assert kft.load(tmp_path).load_report.skipped == skipped
+    for change, message in (
+        ({"classifier.weight": np.zeros((2, 32), "float32")}, "unknown classifier.weight"),
+        ({"layer.1.attention.k_proj.bias": np.zeros(32, "float32")}, "unknown layer.1.attention.k"),
+        ({"layer.2.norm1.bias": np.zeros(32, "float32")}, "unknown layer.2.norm1.bias"),
+    ):
+        safetensors.numpy.save_file(tensors | change, path)
+        with pytest.raises(ValueError, match=message):
+            kft.load(tmp_path)
+    tensors.pop("layer.1.layer_scale2.lambda1")
+    safetensors.numpy.save_file(tensors, path)
+    with pytest.raises(ValueError, match=r"missing model\.layer\.1\.layer_scale2\.lambda1"):
+        kft.load(tmp_path)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("vit", {"hidden_act": "relu"}),
+        ("vit", {"qkv_bias": False}),
+        ("dinov3_vit", {"hidden_act": "relu"}),
+        ("dinov3_vit", {"patch_size": [8, 16]}),
+        ("dinov3_vit", {"num_channels": 4}),
+    ],
+)
+def test_another_architecture(family, change, tmp_path):
+    transformers_model(family).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=next(iter(change))):
@@ -284,7 +339,48 @@ def test_another_architecture(change, tmp_path):
 def test_published_names_need_no_network(name, monkeypatch):
     monkeypatch.setattr("kft.backbones.vision.family.hub_folder", None)
     assert name in kft.backbones.names()
-    if any(big in name for big in ("large", "giant", "base", "101")):
+    large = ("large", "giant", "base", "101", "vitb", "vitl", "vith", "vit7b")
+    if any(part in name for part in large):
         return  # too large to build in a test
     backbone = kft.load(name, weights=False)
     assert backbone.image_size == backbone.encode.size
+
+
+@pytest.mark.once
+def test_sizes_of_dinov3():
+    """As keras-hub lists them, in millions of parameters."""
+    counts = {"vits16-": 21.6, "vits16plus-": 29, "vitb16-": 86, "vitl16-": 300, "vith16plus-": 840,
+              "vit7b16-": 6700}  # fmt: skip
+    for part, millions in counts.items():
+        for name, one in vision_published.PUBLISHED.items():
+            if part in name:
+                sizes = one.arguments
+                width, hidden = sizes["width"], sizes["hidden_width"] or 4 * sizes["width"]
+                block = 4 * width**2 + (3 if sizes["swiglu"] else 2) * width * hidden
+                weights = sizes["num_blocks"] * block + 3 * 16**2 * width
+                assert weights / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("family", "change", "message"),
+    [
+        ("dinov2", {"num_registers": 4}, 'num_registers: only a "dinov3_vit" has this'),
+        ("vit", {"biases": ("query",)}, 'biases: only a "dinov3_vit" has this'),
+        ("dinov3_vit", {"num_heads": 16}, "must be a multiple of 4, received 2"),
+        ("dinov3_vit", {"activation": "relu"}, "must be gelu or silu, received 'relu'"),
+        ("dinov3_vit", {"biases": ("query", "out")}, r"query, key, .* received \['out'\]"),
+    ],
+)
+def test_options_of_dinov3(family, change, message):
+    sizes = {"num_blocks": 1, "width": 32, "num_heads": 4, "patch_size": 8, "image_size": 32}
+    with pytest.raises(ValueError, match=message):
+        vision.VisionTransformer(family, **{**sizes, **change})
+
+
+def test_registers_start_apart():
+    """Registers that are equal would stay equal, since they have no positions."""
+    backbone = BACKBONES["dinov3"]()
+    for one in (backbone, kft.backbones.randomised(backbone, 0)):
+        registers = ops.convert_to_numpy(one.stages[0].register_tokens)[0]
+        assert 0.005 < np.abs(registers[0] - registers[1]).mean() < 0.1

@@ -78,12 +78,15 @@ def folder_of(state, config, folder, kind="safetensors", shards=1):
 
 
 def vision_transformer(family):
-    """The tensors and the config of a ViT or DINOv2 of transformers."""
+    """The tensors and the config of a vision transformer of transformers."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "patch_size": 8,
              "image_size": 32}  # fmt: skip
     if family == "vit":
         config = transformers.ViTConfig(**sizes, intermediate_size=64)
         model = transformers.ViTModel(config)
+    elif family == "dinov3_vit":
+        config = transformers.DINOv3ViTConfig(**sizes, intermediate_size=64, num_register_tokens=4)
+        model = transformers.DINOv3ViTModel(config)
     else:
         config = transformers.Dinov2Config(**sizes, mlp_ratio=2)
         model = transformers.Dinov2Model(config)
@@ -152,7 +155,7 @@ def test_fair_files(wrong, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("family", ["vit", "dinov2"])
+@pytest.mark.parametrize("family", ["vit", "dinov2", "dinov3_vit"])
 def test_vision_transformers(family, wrong, tmp_path):
     state, config = vision_transformer(family)
     change, said = WRONG[wrong]
@@ -212,7 +215,8 @@ def test_tensors_of_another_kind_carry_no_code_but_are_not_read(tensor, kind, tm
     state = {"first.weight": torch.ones(2), "lm.weight": tensor()}
     for protocol in (2, 4):  # which names what it wants in two ways
         torch.save(state, tmp_path / "model.bin", pickle_protocol=protocol)
-        with pytest.raises(ValueError, match=rf"lm\.weight is no plain tensor \(torch.*{kind}\)"):
+        message = rf"lm\.weight is not a plain tensor \(torch.*{kind}\)"
+        with pytest.raises(ValueError, match=message):
             read_safetensors(tmp_path / "model.bin")
 
 

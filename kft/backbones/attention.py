@@ -16,17 +16,17 @@ import numpy as np
 from keras import ops
 
 
-def rotary_frequencies(head_width: int, theta: float = 10000.0) -> tuple[float, ...]:
+def rotary_frequencies(head_width: int, base: float = 10000.0) -> tuple[float, ...]:
     """Compute the angle per position of each pair of features.
 
     Source: Su et al. 2021, section 3.2.2.
 
     Args:
         head_width: Number d of features of one head, even.
-        theta: Base of the frequencies.
+        base: Ratio between the largest and the smallest frequency.
 
     Returns:
-        d/2 floats in radians, theta^(-2i/d), rounded to float32 where the reference rounds: far
+        d/2 floats in radians, base^(-2i/d), rounded to float32 where the reference rounds: far
         along a protein the last bit of a frequency changes the angle.
 
     Example:
@@ -34,7 +34,7 @@ def rotary_frequencies(head_width: int, theta: float = 10000.0) -> tuple[float, 
         (1.0,)
     """
     exponent = np.arange(0, head_width, 2, dtype="float32") / np.float32(head_width)
-    return tuple((1 / np.power(theta, exponent.astype("float64")).astype("float32")).tolist())
+    return tuple((1 / np.power(base, exponent.astype("float64")).astype("float32")).tolist())
 
 
 def rotate(x: Any, frequencies: tuple[float, ...]) -> Any:

@@ -1,7 +1,8 @@
 """Vision backbones for `kft.load`: published names and Hugging Face folders.
 
-The weights of ViT, DeiT and DINOv2 are downloaded from the Hugging Face hub, those of keras-hub's
-presets from Kaggle, and those of "efficientnet_lite0" are an installed package, kft[imagenet].
+The weights of ViT, DeiT, DINOv2 and DINOv3 are downloaded from the Hugging Face hub, those of
+keras-hub's presets from Kaggle, and those of "efficientnet_lite0" are an installed package,
+kft[imagenet].
 """
 
 import json
@@ -24,7 +25,12 @@ class VisionFamily(Family):
 
     name = "vision backbones"
     options = ("image_size",)
-    model_types: ClassVar = {"vit": "ViT", "deit": "DeiT", "dinov2": "DINOv2"}
+    model_types: ClassVar = {
+        "vit": "ViT",
+        "deit": "DeiT",
+        "dinov2": "DINOv2",
+        "dinov3_vit": "DINOv3",
+    }
 
     def names(self) -> list[str]:
         return list(PUBLISHED)

@@ -1,7 +1,8 @@
 """Images as a vision backbone takes them: opened, made RGB, resized, cropped, normalised.
 
 Reference: `transformers` 5, `image_processing_backends.py` (`PilBackend`), `image_transforms.py`:
-Pillow resizes the pixels as they are stored, 8 bits each, and the rest is arithmetic.
+Pillow resizes the pixels as they are stored, 8 bits each, and the rest is arithmetic; for DINOv3
+pixels are resized in float32.
 
 Differences from the reference: one channel is repeated to three (the reference refuses it or
 repeats it, depending on the model); a photograph is rotated by its EXIF data; images of 16 bits
@@ -45,6 +46,7 @@ class ImageEncoder:
         resample: One of `RESAMPLING`.
         mean: Three numbers in units of 8-bit pixels, for (x - mean) / std.
         std: Three numbers in units of 8-bit pixels, for (x - mean) / std.
+        in_float32: Whether images of 8 bits are resized in float32, not rounded to 8 bits again.
         value_range: (black, white) of images of 16 bits; None refuses them. `kft.fit` sets it, and
             a model is saved with it, so that new images are read as those that it was trained on.
             See `kft.data.images.pixels.find_range`.
@@ -64,6 +66,7 @@ class ImageEncoder:
     mean: tuple[float, float, float] = IMAGENET["mean"]
     std: tuple[float, float, float] = IMAGENET["std"]
     value_range: tuple[float, float] | None = None
+    in_float32: bool = False
 
     # No fields: what an encoder states about itself, see `kft.data.inputs.Encoder`.
     input_kind = InputKind.IMAGE
@@ -179,6 +182,8 @@ class ImageEncoder:
             was = pixels.shape[:2]
             longer = int(self.resize * max(was) / min(was))
             h, w = (self.resize, longer) if was[0] <= was[1] else (longer, self.resize)
+        if self.in_float32:
+            pixels = pixels.astype("float32")
         pixels = resized_pixels(pixels, h, w, self.resample)
         top, left = (h - height) // 2, (w - width) // 2
         return pixels[top : top + height, left : left + width]

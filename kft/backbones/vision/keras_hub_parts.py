@@ -3,8 +3,8 @@
 keras-hub is imported when a part is used, not with kft: it imports TensorFlow.
 
 References: `keras-hub` 0.32, `models/vit/vit_layers.py`, `models/dinov2/dinov2_layers.py`,
-`models/resnet/resnet_backbone.py`, `models/efficientnet/efficientnet_backbone.py` and
-`models/mobilenet/mobilenet_backbone.py`.
+`models/dinov3/dinov3_layers.py`, `models/resnet/resnet_backbone.py`,
+`models/efficientnet/efficientnet_backbone.py` and `models/mobilenet/mobilenet_backbone.py`.
 """
 
 import re
@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Any
 
 import keras
+from keras import ops
 
+from kft.backbones.vision.positions import patch_rotations
 from kft.keras_internals import to_snake_case
 
 
@@ -43,12 +45,22 @@ def keras_hub() -> ModuleType:
 
 # Transformers -------------------------------------------------------------------------------------
 
+# What only a DINOv3 has, and the defaults.
+DINOV3_OPTIONS: dict[str, Any] = {
+    "num_registers": 0,
+    "rope_theta": 100.0,
+    "activation": "gelu",
+    "biases": ("query", "value", "proj", "mlp"),
+}
+BIASES = ("query", "key", "value", "proj", "mlp")  # as keras-hub and Hugging Face call them
+
 
 def encoder_block(sizes: Mapping[str, Any], name: str, dtype: Any) -> keras.Layer:
     """Return an encoder block, a layer float (B, L, D) -> float (B, L, D).
 
     Args:
-        sizes: family, width, num_heads, hidden_width, epsilon and, for DINOv2, swiglu.
+        sizes: family, width, num_heads, hidden_width, epsilon; for DINOv2 and DINOv3 also swiglu;
+            for DINOv3 also patch_size, image_size and what `DINOV3_OPTIONS` lists.
         name: Name of the layer.
         dtype: Its dtype policy.
     """
@@ -59,6 +71,22 @@ def encoder_block(sizes: Mapping[str, Any], name: str, dtype: Any) -> keras.Laye
 
         return DINOV2Layer(
             width, num_heads, hidden, use_swiglu_ffn=sizes["swiglu"], name=name, dtype=dtype
+        )
+    if sizes["family"] == "dinov3_vit":
+        height, columns = (side // sizes["patch_size"] for side in sizes["image_size"])
+        return _dinov3_block()(
+            (height, columns),
+            1 + sizes["num_registers"],
+            sizes["rope_theta"],
+            hidden_dim=width,
+            num_heads=num_heads,
+            intermediate_dim=hidden,
+            hidden_activation=sizes["activation"],
+            use_gated_mlp=sizes["swiglu"],
+            layer_norm_eps=sizes["epsilon"],
+            **{f"use_{part}_bias": part in sizes["biases"] for part in BIASES},
+            name=name,
+            dtype=dtype,
         )
     # DeiT's block computes the same, but returns a pair with a None, which no node of a graph can.
     return _vit_block()(
@@ -90,6 +118,57 @@ def _vit_block() -> type[keras.Layer]:
             return {key: value for key, value in config.items() if key != "key_dim"}
 
     return ViTEncoderBlock
+
+
+@keras.saving.register_keras_serializable("kft", "DINOv3Block")
+class _LaterDINOv3Block(keras.layers.Layer):
+    """Placeholder in Keras's registry for the class below, until keras-hub is imported."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> keras.Layer:
+        keras_hub()
+        return _dinov3_block().from_config(config)
+
+
+@cache
+def _dinov3_block() -> type[keras.Layer]:
+    from keras_hub.src.models.dinov3.dinov3_layers import DINOV3Layer
+
+    @keras.saving.register_keras_serializable("kft")
+    class DINOv3Block(DINOV3Layer):
+        """keras-hub's block with the positions of its patches: float (B, L, D) -> float (B, L, D).
+
+        keras-hub passes rotations to each call; here a block has one input, as any stage.
+
+        Args:
+            grid: (rows, columns) of patches.
+            first: Number of tokens that come first, which are not rotated.
+            rope_theta: Ratio between the largest and the smallest frequency.
+            **kwargs: Arguments of keras-hub's block.
+        """
+
+        def __init__(
+            self, grid: tuple[int, int], first: int, rope_theta: float, **kwargs: Any
+        ) -> None:
+            super().__init__(**kwargs)
+            self.grid, self.first, self.rope_theta = (grid[0], grid[1]), first, rope_theta
+            head_width = self.hidden_dim // self.num_heads
+            self.rotations = patch_rotations(self.grid, head_width, rope_theta)
+
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            cos, sin = (ops.convert_to_tensor(table, x.dtype) for table in self.rotations)
+            return super().call(
+                x,
+                position_embeddings=(cos, sin),
+                num_prefix_tokens=self.first,
+                training=training,
+            )
+
+        def get_config(self) -> dict[str, Any]:
+            own = {"grid": self.grid, "first": self.first, "rope_theta": self.rope_theta}
+            return {**super().get_config(), **own}
+
+    return DINOv3Block
 
 
 # Convolutional networks ---------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Layers of vision backbones: embedding of patches, mask of patches, what a classifier reads.
 
 Shapes: `B` images in a batch, `H` and `W` their height and width, `p` the side of a patch, `T`
-tokens that come first (class, distillation), `P` = H W / p^2 patches, `L` = T + P, `D` width.
+tokens that come first (class, distillation, registers), `P` = H W / p^2 patches, `L` = T + P, `D`
+width.
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,15 @@ from keras import ops
 class PatchEmbedding(keras.layers.Layer):
     """Embedding of patches, with tokens before them: float (B, H, W, 3) -> float (B, L, D).
 
-    A patch is one step of a convolution. Positions are added to all tokens.
+    A patch is one step of a convolution.
 
     Args:
         width: D.
         patch_size: p in pixels.
         image_size: (H, W) in pixels, multiples of p.
-        tokens: Names of the T tokens that come first.
+        tokens: Names of single tokens that come first.
+        num_registers: Number of register tokens after those, which are one weight.
+        has_positions: Whether trained positions are added to all tokens.
     """
 
     def __init__(
@@ -31,11 +34,14 @@ class PatchEmbedding(keras.layers.Layer):
         patch_size: int,
         image_size: Sequence[int],
         tokens: Sequence[str] = ("cls_token",),
+        num_registers: int = 0,
+        has_positions: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.width, self.patch_size, self.tokens = width, patch_size, tuple(tokens)
         self.image_size = tuple(image_size)
+        self.num_registers, self.has_positions = num_registers, has_positions
         self.patches = keras.layers.Conv2D(
             width,
             patch_size,
@@ -53,34 +59,44 @@ class PatchEmbedding(keras.layers.Layer):
         return height, width
 
     @property
+    def first(self) -> int:
+        """Number T of tokens that come first."""
+        return len(self.tokens) + self.num_registers
+
+    @property
     def length(self) -> int:
         """Number L of tokens."""
-        return len(self.tokens) + int(np.prod(self.grid))
+        return self.first + int(np.prod(self.grid))
 
     def build(self, images_shape: tuple[int | None, ...]) -> None:
         self.patches.build(images_shape)
         for name in self.tokens:
             token = self.add_weight(shape=(1, 1, self.width), initializer="zeros", name=name)
             setattr(self, name, token)
-        self.positions = self.add_weight(
-            shape=(1, self.length, self.width),
-            initializer=keras.initializers.RandomNormal(stddev=0.02),
-            name="positions",
-        )
+        if self.num_registers:
+            self.register_tokens = self._normal("register_tokens", self.num_registers)
+        if self.has_positions:
+            self.positions = self._normal("positions", self.length)
+
+    def _normal(self, name: str, count: int) -> keras.Variable:
+        initializer = keras.initializers.RandomNormal(stddev=0.02)
+        return self.add_weight(shape=(1, count, self.width), initializer=initializer, name=name)
 
     def call(self, images: Any) -> Any:
         x = self.patches(images)  # (B, H/p, W/p, D)
         batch = ops.shape(x)[0]
         x = ops.reshape(x, (batch, -1, self.width))  # (B, P, D)
-        first = [ops.tile(getattr(self, name), (batch, 1, 1)) for name in self.tokens]
-        return ops.add(ops.concatenate([*first, x], axis=1), self.positions)
+        names = [*self.tokens, *(["register_tokens"] if self.num_registers else [])]
+        first = [ops.tile(getattr(self, name), (batch, 1, 1)) for name in names]
+        x = ops.concatenate([*first, x], axis=1)  # (B, L, D)
+        return ops.add(x, self.positions) if self.has_positions else x
 
     def compute_output_spec(self, images: Any) -> Any:
         shape = (images.shape[0], self.length, self.width)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("width", "patch_size", "image_size", "tokens")
+        names = ("width", "patch_size", "image_size", "tokens", "num_registers", "has_positions")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

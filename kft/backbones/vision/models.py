@@ -1,21 +1,24 @@
-"""Vision backbones: ViT, DeiT, DINOv2, ResNet, EfficientNet and MobileNet from keras-hub's layers.
+"""Vision backbones from keras-hub's layers: ViT, DeiT, DINOv2, DINOv3 and convolutional networks.
 
 References: Dosovitskiy et al. 2021, arXiv:2010.11929 (ViT); Touvron et al. 2021, arXiv:2012.12877
-(DeiT); Oquab et al. 2023, arXiv:2304.07193 (DINOv2); He et al. 2016, arXiv:1512.03385 (ResNet); Tan
-and Le 2019, arXiv:1905.11946 (EfficientNet); Howard et al. 2019, arXiv:1905.02244 (MobileNetV3);
-and the code of `keras-hub` 0.32 and `transformers` 5, whose numbers these are.
+(DeiT); Oquab et al. 2023, arXiv:2304.07193 (DINOv2); Siméoni et al. 2025, arXiv:2508.10104
+(DINOv3); He et al. 2016, arXiv:1512.03385 (ResNet); Tan and Le 2019, arXiv:1905.11946
+(EfficientNet); Howard et al. 2019, arXiv:1905.02244 (MobileNetV3); and the code of `keras-hub` 0.32
+and `transformers` 5, whose numbers these are.
 
 keras-hub keeps all blocks of a transformer in one layer, and those of a ResNet in none. Here each
 block is a separate layer, called as its own node of the graph: the block layers of keras-hub's
 transformers, and its convolutional graphs cut at the ends of their blocks.
 
-Differences from the reference: no dropout and no stochastic depth. Position embeddings are those
+Differences from the reference: no dropout and no stochastic depth; DINOv3's coordinates of patches
+are not shifted or rescaled at random in training. Position embeddings are those
 of the model's own image size: another size interpolates them once, when weights are loaded, and
 what is trained then are the interpolated ones. The embedding is written here: keras-hub's ViT has
 no other sizes, and its DINOv2 keeps two tables, of which a saved file may hold the untrained one.
 
 Shapes: `B` images in a batch, `H` and `W` their height and width, `p` the side of a patch, `T`
-tokens that come first (class, distillation), `P` = H W / p^2 patches, `L` = T + P, `D` width.
+tokens that come first (class, distillation, registers), `P` = H W / p^2 patches, `L` = T + P, `D`
+width.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,20 +31,27 @@ import numpy as np
 from keras import ops
 
 from kft.backbones.base import Backbone
-from kft.backbones.contract import ModuleNames
+from kft.backbones.contract import QUERY_AND_VALUE, ModuleNames
 from kft.backbones.copies import Copied, flags, marked
 from kft.backbones.vision import names
 from kft.backbones.vision.images import HALF, IMAGENET, ImageEncoder
-from kft.backbones.vision.keras_hub_parts import FAMILIES, conv_stages, encoder_block
+from kft.backbones.vision.keras_hub_parts import (
+    BIASES,
+    DINOV3_OPTIONS,
+    FAMILIES,
+    conv_stages,
+    encoder_block,
+)
 from kft.backbones.vision.layers import PatchEmbedding, PatchMask, Summary
 from kft.backbones.vision.positions import interpolated
 from kft.keras_internals import set_untracked, sublayers_of
 
-# Tokens before the patches, with their names in Hugging Face.
+# Tokens before the patches, with their names in Hugging Face; registers come after them.
 TOKENS = {
     "vit": ("cls_token",),
     "deit": ("cls_token", "distillation_token"),
     "dinov2": ("cls_token",),
+    "dinov3_vit": ("cls_token",),
 }
 
 
@@ -97,7 +107,7 @@ class VisionBackbone(Backbone):
 
     def fan_in(self, variable: keras.Variable) -> float | None:
         """Return how many numbers one output of a weight is summed over, see `contract.fan_in`."""
-        if variable.name == "positions":
+        if variable.name in ("positions", "register_tokens"):
             return 2500  # a deviation of 0.02
         if variable.path.endswith("patches/kernel"):  # (p, p, 3, D), with no rectifier behind it
             return int(np.prod(variable.shape[:-1]))
@@ -121,9 +131,9 @@ class VisionBackbone(Backbone):
         after, before = (one.classifier if one.classes else one for one in (copy, self))
         for ours, theirs in zip(after.weights, before.weights, strict=True):
             values = ops.convert_to_numpy(theirs)
-            if ours.shape != theirs.shape:  # the position embeddings, and nothing else
+            if ours.name == "positions":
                 new, old = copy.stages[0], self.stages[0]
-                values = interpolated(values, len(new.tokens), new.grid, old.grid)
+                values = interpolated(values, new.first, new.grid, old.grid)
             ours.assign(values)
         return copy
 
@@ -175,10 +185,13 @@ class ImageClassifier(Copied):
 
 @keras.saving.register_keras_serializable("kft")
 class VisionTransformer(VisionBackbone):
-    """ViT, DeiT or DINOv2: {"images": float (B, H, W, 3)} -> float (B, L, D) after the final norm.
+    """Vision transformer: {"images": float (B, H, W, 3)} -> float (B, L, D) after the final norm.
+
+    A DINOv3 has no position embeddings: queries and keys of patches are rotated by their row and
+    column, for any image size.
 
     Args:
-        family: "vit", "deit" or "dinov2"; a DeiT without distillation is a ViT.
+        family: "vit", "deit", "dinov2" or "dinov3_vit"; a DeiT without distillation is a ViT.
         num_blocks: Number of encoder blocks.
         width: D.
         num_heads: Number of attention heads.
@@ -186,8 +199,13 @@ class VisionTransformer(VisionBackbone):
         patch_size: p in pixels.
         image_size: (H, W) or one side in pixels, multiples of p.
         epsilon: Epsilon of the layer norms; that of DINOv2's blocks is always 1e-6.
-        swiglu: Whether feed-forwards are gated, as in some DINOv2; they then have two thirds of
-            `hidden_width`.
+        swiglu: Whether feed-forwards are gated, as in some DINOv2, where they then have two thirds
+            of `hidden_width`, and in some DINOv3.
+        num_registers: Number of register tokens, of a DINOv3 only, as the next three.
+        rope_theta: Ratio between the largest and the smallest frequency of the rotations.
+        activation: "gelu" or "silu", in the feed-forwards.
+        biases: Which layers of a block add a bias, of "query", "key", "value", "proj" (the output
+            of attention) and "mlp".
         classes: Names of the published classes, or empty.
         preprocessing: Arguments of `ImageEncoder`; None resizes to the image size.
         name: Name of the Keras model.
@@ -197,7 +215,7 @@ class VisionTransformer(VisionBackbone):
         position_mask: symbolic bool (B, L), True at patches: what pooling counts.
 
     Raises:
-        ValueError: Sizes that do not fit together.
+        ValueError: Sizes that do not fit together, or an option that the family does not have.
         ImportError: keras-hub is not installed.
 
     Example:
@@ -206,11 +224,11 @@ class VisionTransformer(VisionBackbone):
         (1, 17, 32)
     """
 
-    objectives = ("masked_autoencoding",)
+    objectives: tuple[str, ...] = ("masked_autoencoding",)
 
     def __init__(
         self,
-        family: Literal["vit", "deit", "dinov2"],
+        family: Literal["vit", "deit", "dinov2", "dinov3_vit"],
         num_blocks: int,
         width: int,
         num_heads: int,
@@ -219,6 +237,10 @@ class VisionTransformer(VisionBackbone):
         image_size: int | tuple[int, int] = 224,
         epsilon: float = 1e-6,
         swiglu: bool = False,
+        num_registers: int = 0,
+        rope_theta: float = 100.0,
+        activation: Literal["gelu", "silu"] = "gelu",
+        biases: Sequence[str] = DINOV3_OPTIONS["biases"],
         classes: Sequence[str] = (),
         preprocessing: dict[str, Any] | None = None,
         name: str | None = None,
@@ -226,12 +248,19 @@ class VisionTransformer(VisionBackbone):
     ):
         _check_family(family, TOKENS)
         image_size = sides(image_size)
+        dinov3 = {
+            "num_registers": num_registers,
+            "rope_theta": rope_theta,
+            "activation": activation,
+            "biases": tuple(biases),
+        }
         if num_blocks < 1 or width % num_heads or any(side % patch_size for side in image_size):
             raise ValueError(
                 f"A vision transformer needs num_blocks >= 1, a width that is a multiple of "
                 f"num_heads and an image_size that is one of patch_size, received {num_blocks=}, "
                 f"{width=}, {num_heads=}, {image_size=}, {patch_size=}."
             )
+        _check_dinov3(family, width // num_heads, dinov3)
         dtype = keras.dtype_policies.get(dtype).name
         sizes = {
             "family": family,
@@ -243,9 +272,18 @@ class VisionTransformer(VisionBackbone):
             "image_size": image_size,
             "epsilon": epsilon,
             "swiglu": swiglu,
+            **(dinov3 if family == "dinov3_vit" else {}),
         }
-        options = {"name": "embedding", "dtype": dtype}
-        embedding = PatchEmbedding(width, patch_size, image_size, TOKENS[family], **options)
+        embedding = PatchEmbedding(
+            width,
+            patch_size,
+            image_size,
+            TOKENS[family],
+            num_registers,
+            has_positions=family != "dinov3_vit",
+            name="embedding",
+            dtype=dtype,
+        )
         blocks = [encoder_block(sizes, f"block_{i}", dtype) for i in range(num_blocks)]
         norm = keras.layers.LayerNormalization(epsilon=epsilon, name="final_norm", dtype=dtype)
         stages = [embedding, *blocks, norm]
@@ -256,13 +294,19 @@ class VisionTransformer(VisionBackbone):
         statistics = HALF if family == "vit" else IMAGENET
         config = {**_config(sizes, classes, preprocessing, statistics), "dtype": dtype}
         super().__init__(images, x, stages, config, name or family)
-        mask = PatchMask(len(embedding.tokens), embedding.length, name="position_mask")
+        if not embedding.has_positions:  # its blocks rotate all patches, and cannot take a part
+            self.objectives = ()
+        mask = PatchMask(embedding.first, embedding.length, name="position_mask")
         self.position_mask = mask(images)
 
     @property
     def read_by_classifier(self) -> str:
         """What the published classifier reads, see `Summary`."""
         return "cls_and_mean" if self._config["family"] == "dinov2" else "cls"
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        return ("q_proj", "v_proj") if self._config["family"] == "dinov3_vit" else QUERY_AND_VALUE
 
     def decoder_block(self, width: int, num_heads: int, name: str, dtype: Any) -> keras.Layer:
         """Return a new ViT block of another width, for a decoder behind this backbone."""
@@ -337,6 +381,26 @@ class ConvNet(VisionBackbone):
 def _check_family(family: str, known: Iterable[str]) -> None:
     if family not in known:
         raise ValueError(f"family must be one of {', '.join(known)}, received {family!r}.")
+
+
+def _check_dinov3(family: str, head_width: int, options: Mapping[str, Any]) -> None:
+    """Raise an error for options that a family does not have, or that a DINOv3 cannot have."""
+    changed = [name for name, value in options.items() if value != DINOV3_OPTIONS[name]]
+    if family != "dinov3_vit":
+        if changed:
+            raise ValueError(
+                f'{", ".join(changed)}: only a "dinov3_vit" has this, received {family=}.'
+            )
+        return
+    if head_width % 4:
+        raise ValueError(
+            f"The width of one head of a DINOv3, width / num_heads, must be a multiple of 4, "
+            f"received {head_width}."
+        )
+    if options["activation"] not in ("gelu", "silu"):
+        raise ValueError(f"activation must be gelu or silu, received {options['activation']!r}.")
+    if unknown := set(options["biases"]) - set(BIASES):
+        raise ValueError(f"biases must be of {', '.join(BIASES)}, received {sorted(unknown)}.")
 
 
 def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:

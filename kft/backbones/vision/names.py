@@ -1,6 +1,6 @@
 """What the layers of vision transformers are called here, by Hugging Face and by keras-hub.
 
-References: `transformers` 5, `models/vit`, `models/deit`, `models/dinov2` and
+References: `transformers` 5, `models/vit`, `models/deit`, `models/dinov2`, `models/dinov3_vit` and
 `conversion_mapping.py`, which lists what tensors were called before version 5 (and what
 `save_pretrained` still calls them).
 """
@@ -36,12 +36,29 @@ _DINOV2_BLOCK = {
     "mlp/fc2": "mlp.fc2",
     "layer_scale2": "layer_scale2",
 }
+_DINOV3_BLOCK = {
+    path: path.replace("/", ".")
+    for path in (
+        "norm1",
+        "attention/q_proj",
+        "attention/k_proj",
+        "attention/v_proj",
+        "attention/o_proj",
+        "layer_scale1",
+        "norm2",
+        "mlp/gate_proj",
+        "mlp/up_proj",
+        "mlp/down_proj",
+        "layer_scale2",
+    )
+}
 SWIGLU = {"mlp/weights_in": "mlp.weights_in", "mlp/weights_out": "mlp.down_proj"}
 GATED = ("gate_proj", "up_proj")  # together "weights_in", with their outputs side by side
-REST = {
+_REST = {
     "embedding/patches": "embeddings.patch_embeddings.projection",
     "final_norm": "layernorm",
 }
+_DINOV3_REST = {"embedding/patches": "embeddings.patch_embeddings", "final_norm": "norm"}
 # Before transformers 5, in the order in which they have to be replaced.
 _OLDER = (
     ("attention.attention.query", "attention.q_proj"),
@@ -59,6 +76,8 @@ _PREFIXES = ("vit.", "deit.", "dinov2.")
 
 def modern(name: str, family: str) -> str:
     """Return what transformers 5 calls a tensor, without the prefix of a model with a head."""
+    if family == "dinov3_vit":
+        return re.sub(r"^layer\.", "model.layer.", name)
     name = re.sub(r"^(vit|deit|dinov2)\.", "", name)
     name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
     if family != "dinov2":
@@ -70,11 +89,18 @@ def modern(name: str, family: str) -> str:
 
 def stem(family: str) -> str:
     """Return what Hugging Face calls the list of blocks."""
-    return "encoder.layer" if family == "dinov2" else "layers"
+    return {"dinov2": "encoder.layer", "dinov3_vit": "model.layer"}.get(family, "layers")
+
+
+def modules_outside(family: str) -> dict[str, str]:
+    """Return {layer outside of the blocks: module of Hugging Face's}."""
+    return _DINOV3_REST if family == "dinov3_vit" else _REST
 
 
 def modules_of_block(family: str, swiglu: bool) -> dict[str, str]:
     """Return {layer of a block: module of Hugging Face's}."""
+    if family == "dinov3_vit":  # gated or not
+        return _DINOV3_BLOCK
     block = dict(_DINOV2_BLOCK if family == "dinov2" else VIT_BLOCK)
     if swiglu:
         block = {k: v for k, v in block.items() if not k.startswith("mlp/")} | SWIGLU
@@ -93,18 +119,20 @@ def module_names(
         head_path: Path of the head.
     """
     family = config["family"]
-    block = modules_of_block(family, config["swiglu"])
+    block, outside = modules_of_block(family, config["swiglu"]), modules_outside(family)
     names: dict[str, str | tuple[str, ...]] = {}
     older: dict[str, str] = {}
     for path in paths:
         found = re.fullmatch(r"block_(\d+)/(.*)", path)
-        module = block.get(_COUNTED.get(found[2], found[2])) if found else REST.get(path)
+        module = block.get(_COUNTED.get(found[2], found[2])) if found else outside.get(path)
         if module is None:
             continue
         name = f"{stem(family)}.{found[1]}.{module}" if found else module
         gated = found and module == SWIGLU["mlp/weights_in"]
         names[path] = tuple(name.replace("weights_in", part) for part in GATED) if gated else name
-        if found:
+        if found and family == "dinov3_vit":
+            older[f"layer.{found[1]}.{module}"] = path
+        elif found:
             for old, new in _OLDER:
                 module = module.replace(new, old)
             older[f"encoder.layer.{found[1]}.{module}"] = path
@@ -116,9 +144,11 @@ def module_names(
         prefix=f"{family}." if keys else "",
         head=keys,
         advice=(
-            "kft has no head like the classifier of Hugging Face's DINOv2"
+            'that of Hugging Face is kft.heads.Classification(classes, pooling="cls")'
+            if family in ("vit", "deit")
+            else "kft has no head like the classifier of Hugging Face's DINOv2"
             if family == "dinov2"
-            else 'that of Hugging Face is kft.heads.Classification(classes, pooling="cls")'
+            else "Hugging Face has no DINOv3 with a classifier"
         ),
         other_parts=("pooler",),
     )

@@ -1,9 +1,11 @@
-"""Position embeddings of patches, for images of another size.
+"""Positions of patches: embeddings for images of another size, and the rotations of DINOv3.
 
-Shapes: `P` patches, `D` width.
+Shapes: `P` patches, `D` width, `d` features of one head.
 """
 
 import numpy as np
+
+from kft.backbones.attention import rotary_frequencies
 
 
 def interpolated(
@@ -58,3 +60,31 @@ def _bicubic(before: int, after: int) -> np.ndarray:
             far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
             matrix[i, min(max(k, 0), before - 1)] += near if t <= 1 else far
     return matrix
+
+
+def patch_rotations(grid: tuple[int, int], head_width: int, base: float) -> np.ndarray:
+    """Compute cosines and sines of the angles by which patches rotate queries and keys.
+
+    Source: `DINOv3ViTRopePositionEmbedding` of transformers 5. The centre of a patch has
+    coordinates from -1 to 1 along each axis, whatever the number of patches is. A quarter of the
+    features is rotated by the row, a quarter by the column; the other half is paired with them.
+
+    Args:
+        grid: (rows, columns) of patches.
+        head_width: d, a multiple of 4.
+        base: Ratio between the largest and the smallest frequency.
+
+    Returns:
+        float32 array (2, P, d), cosines and sines. Coordinates and frequencies are rounded to
+        float32, as in the reference.
+
+    Example:
+        >>> patch_rotations((2, 3), 8, 100.0).shape
+        (2, 6, 8)
+    """
+    centres = [2 * ((np.arange(n, dtype="float32") + 0.5) / np.float32(n)) - 1 for n in grid]
+    rows_and_columns = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2)
+    frequencies = 2 * np.pi * np.array(rotary_frequencies(head_width // 2, base))  # (d/4,)
+    angles = rows_and_columns[:, :, None] * frequencies  # (P, 2, d/4)
+    angles = np.tile(angles.reshape(len(angles), -1), 2)  # (P, d)
+    return np.stack([np.cos(angles), np.sin(angles)]).astype("float32")

@@ -36,7 +36,7 @@ class Published:
 
 _SIZES = {  # blocks, width, heads
     "tiny": (12, 192, 3), "small": (12, 384, 6), "base": (12, 768, 12), "large": (24, 1024, 16),
-    "giant": (40, 1536, 24),
+    "giant": (40, 1536, 24), "huge": (32, 1280, 20), "7b": (40, 4096, 32),
 }  # fmt: skip
 
 
@@ -61,6 +61,27 @@ def _transformer(
 _VIT = {"resample": "bilinear", **HALF}
 _DEIT = {"resize": (256, 256), "resample": "bicubic", **IMAGENET}
 _DINOV2 = {"resize": 256, "resample": "bicubic", **IMAGENET}
+_DINOV3 = {"resample": "bilinear", "in_float32": True, **IMAGENET}
+_SATELLITE = {  # statistics of the satellite images, as the README of DINOv3's code gives them
+    **_DINOV3,
+    "mean": (109.65, 104.805, 75.48), "std": (54.315, 39.78, 36.465),
+}  # fmt: skip
+
+
+def _dinov3(
+    at: str,
+    size: str,
+    hidden_width: int | None = None,
+    preprocessing: Mapping[str, Any] = _DINOV3,
+    **options: Any,
+) -> Published:
+    gated = hidden_width is not None
+    options = {"activation": "silu" if gated else "gelu", **options}
+    return _transformer(
+        f"facebook/dinov3-{at}", "dinov3_vit", size, 16, 224, preprocessing, epsilon=1e-5,
+        swiglu=gated, hidden_width=hidden_width, num_registers=4, **options,
+    )  # fmt: skip
+
 
 # A load from the hub reads the repository's own preprocessor_config.json: the numbers above are for
 # weights=False alone.
@@ -83,6 +104,15 @@ _HUB = [
                      swiglu=size == "giant")
         for size in ("small", "base", "large", "giant")
     ),
+    # Under the DINOv3 licence, which users accept on the page of the model.
+    _dinov3("vits16-pretrain-lvd1689m", "small"),
+    _dinov3("vits16plus-pretrain-lvd1689m", "small", 1536),
+    _dinov3("vitb16-pretrain-lvd1689m", "base"),
+    _dinov3("vitl16-pretrain-lvd1689m", "large"),
+    _dinov3("vith16plus-pretrain-lvd1689m", "huge", 5120),
+    _dinov3("vit7b16-pretrain-lvd1689m", "7b", 8192, biases=("proj", "mlp")),
+    _dinov3("vitl16-pretrain-sat493m", "large", preprocessing=_SATELLITE),
+    _dinov3("vit7b16-pretrain-sat493m", "7b", 8192, _SATELLITE, biases=("proj", "mlp")),
 ]  # fmt: skip
 
 # Convolutional networks ---------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Reading checkpoints of vision transformers in Hugging Face's format.
 
-References: `transformers` 5, `models/vit`, `models/deit`, `models/dinov2`. They are read strictly:
-every tensor is used or named in the report as skipped, and every weight is filled.
+References: `transformers` 5, `models/vit`, `models/deit`, `models/dinov2`, `models/dinov3_vit`.
+They are read strictly: every tensor is used or named in the report as skipped, and every weight is
+filled.
 
 Shapes: `T` tokens that come first, `P` patches, `D` width.
 """
@@ -16,17 +17,22 @@ import numpy as np
 
 from kft.backbones.checkpoints import Origin, Tensors, fill
 from kft.backbones.vision.images import HALF, IMAGENET, RESAMPLING
+from kft.backbones.vision.keras_hub_parts import BIASES
 from kft.backbones.vision.layouts import origin
 from kft.backbones.vision.models import VisionTransformer
-from kft.backbones.vision.names import GATED, REST, modern, modules_of_block, stem
+from kft.backbones.vision.names import GATED, modern, modules_of_block, modules_outside, stem
 from kft.backbones.vision.positions import interpolated
 
 # What a backbone does not use: another pooling, masked image modelling, other heads.
 _SKIPPED = re.compile(
     r"pooler\..*|embeddings\.mask_token|decoder\..*|cls_classifier\..*|distillation_classifier\..*"
 )
-_FAMILIES = ("vit", "deit", "dinov2")  # Hugging Face's model_type
+_NO_REGISTERS = re.compile(rf"{_SKIPPED.pattern}|embeddings\.register_tokens")  # an empty tensor
+_FAMILIES = ("vit", "deit", "dinov2", "dinov3_vit")  # Hugging Face's model_type
 _REQUIRED = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
+_EPSILON = {"dinov2": 1e-6, "dinov3_vit": 1e-5}  # what an absent layer_norm_eps means
+# What an absent key means in the config of a DINOv3.
+_DINOV3_BIASES = {"query": True, "key": False, "value": True, "proj": True, "mlp": True}
 
 
 def from_hugging_face(
@@ -57,7 +63,7 @@ def from_hugging_face(
     arguments = _arguments(config, processor, source)
     if tensors is not None:
         tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors, source=source)
-        if "classifier.weight" in tensors:
+        if "classifier.weight" in tensors and arguments["family"] != "dinov3_vit":
             # transformers 4 leaves the labels out where they are the usual names of two classes.
             usual = {i: f"LABEL_{i}" for i in range(tensors.shape("classifier.weight")[0])}
             labels = config.get("id2label") or usual
@@ -74,9 +80,11 @@ def from_hugging_face(
         path: origin(path, tensors_of, variables[path])
         for path, tensors_of in _tensor_names(arguments, variables, names).items()
     }
-    origins["embedding/positions"] = _positions(origins["embedding/positions"], backbone)
+    if backbone.stages[0].has_positions:
+        origins["embedding/positions"] = _positions(origins["embedding/positions"], backbone)
+    skipped = _SKIPPED if arguments.get("num_registers", 1) else _NO_REGISTERS
     backbone.load_report = fill(
-        variables, origins, tensors, names=names, source=source, skipped=_SKIPPED
+        variables, origins, tensors, names=names, source=source, skipped=skipped
     )
     return backbone
 
@@ -91,12 +99,13 @@ def _arguments(
             f"{source} has model_type={family!r} in its config.json, expected one of "
             f"{', '.join(_FAMILIES)}."
         )
-    for key, value in _REQUIRED.items():
+    required = {"num_channels": 3} if family == "dinov3_vit" else _REQUIRED
+    for key, value in required.items():
         if (received := config.get(key, value)) != value:
             raise ValueError(
                 f"{source} has {key}={received!r} in its config.json, expected {value!r}."
             )
-    epsilon = config.get("layer_norm_eps", 1e-6 if family == "dinov2" else 1e-12)
+    epsilon = config.get("layer_norm_eps", _EPSILON.get(family, 1e-12))
     if family == "dinov2" and epsilon != 1e-6:
         raise ValueError(f"{source} has layer_norm_eps={epsilon}, expected 1e-06.")
     width = config["hidden_size"]
@@ -113,6 +122,28 @@ def _arguments(
         "epsilon": epsilon,
         "swiglu": config.get("use_swiglu_ffn", False),
         "preprocessing": preprocessing,
+        **(_of_dinov3(config, source) if family == "dinov3_vit" else {}),
+    }
+
+
+def _of_dinov3(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the arguments that the config.json of a DINOv3 has under other names, or alone."""
+    activation = config.get("hidden_act", "gelu")
+    if activation not in ("gelu", "silu"):
+        raise ValueError(
+            f"{source} has hidden_act={activation!r} in its config.json, expected 'gelu' or 'silu'."
+        )
+    if not isinstance(patch_size := config["patch_size"], int):
+        raise ValueError(
+            f"{source} has patch_size={patch_size!r} in its config.json, expected one integer."
+        )
+    rotations = config.get("rope_parameters") or config
+    return {
+        "swiglu": config.get("use_gated_mlp", False),
+        "num_registers": config.get("num_register_tokens", 0),
+        "rope_theta": rotations.get("rope_theta", 100.0),
+        "activation": activation,
+        "biases": [part for part in BIASES if config.get(f"{part}_bias", _DINOV3_BIASES[part])],
     }
 
 
@@ -121,18 +152,19 @@ def preprocessing_of(
 ) -> dict[str, Any]:
     """Return the arguments of `ImageEncoder` that a preprocessor_config.json describes.
 
-    Source: `ViTImageProcessor`, `DeiTImageProcessor` and `BitImageProcessor` of transformers 5.
+    Source: `ViTImageProcessor`, `DeiTImageProcessor`, `BitImageProcessor` and
+    `DINOv3ViTImageProcessor` of transformers 5.
 
     Args:
         processor: Its content, None for the usual one of the family.
-        family: "vit", "deit" or "dinov2".
+        family: "vit", "deit", "dinov2" or "dinov3_vit".
         image_size: Size of config.json, for a processor that names none.
         source: Name of the checkpoint in errors.
 
     Raises:
         ValueError: A step that is not known.
     """
-    # The defaults of the three classes, for what an old file leaves out.
+    # The defaults of the four classes, for what an old file leaves out.
     usual: dict[str, Any] = {
         "vit": {"size": image_size, "resample": 2, "statistics": HALF, "crop": None},
         "deit": {"size": 256, "resample": 3, "statistics": IMAGENET, "crop": image_size},
@@ -142,6 +174,7 @@ def preprocessing_of(
             "statistics": IMAGENET,
             "crop": 224,
         },
+        "dinov3_vit": {"size": image_size, "resample": 2, "statistics": IMAGENET, "crop": None},
     }[family]
     given = processor or {}
     for key in ("do_resize", "do_rescale"):
@@ -159,7 +192,8 @@ def preprocessing_of(
     if not np.isclose(given.get("rescale_factor", 1 / 255), 1 / 255):
         raise ValueError(f"{source} has rescale_factor={given['rescale_factor']}, expected 1/255.")
     resample = RESAMPLING[given.get("resample", usual["resample"])]
-    return {"size": size, "resize": resize, "resample": resample, "mean": mean, "std": std}
+    found = {"size": size, "resize": resize, "resample": resample, "mean": mean, "std": std}
+    return {**found, "in_float32": True} if family == "dinov3_vit" else found
 
 
 def _sizes(
@@ -194,7 +228,7 @@ def _tensor_names(
 ) -> dict[str, tuple[str, ...]]:
     """Return {path of a weight: names of the tensors that fill it, one after the other}."""
     family = arguments["family"]
-    block = modules_of_block(family, arguments["swiglu"])
+    block, outside = modules_of_block(family, arguments["swiglu"]), modules_outside(family)
     found = {}
     for path in variables:
         layer, _, weight = path.rpartition("/")
@@ -205,8 +239,8 @@ def _tensor_names(
             pair = [module.replace("weights_in", part) for part in GATED]
             both = module.endswith("weights_in") and f"{pair[0]}.{suffix}" in names
             found[path] = tuple(f"{one}.{suffix}" for one in (pair if both else [module]))
-        elif layer in REST:
-            found[path] = (f"{REST[layer]}.{suffix}",)
+        elif layer in outside:
+            found[path] = (f"{outside[layer]}.{suffix}",)
         elif layer == "embedding":
             found[path] = ("embeddings." + weight.replace("positions", "position_embeddings"),)
         else:  # classifier/kernel
@@ -219,6 +253,6 @@ def _positions(origin: Origin, backbone: keras.Model) -> Origin:
     embedding = backbone.stages[0]
 
     def convert(array: np.ndarray) -> np.ndarray:
-        return interpolated(array, len(embedding.tokens), embedding.grid)
+        return interpolated(array, embedding.first, embedding.grid)
 
     return replace(origin, shape=(1, None, embedding.width), convert=convert)

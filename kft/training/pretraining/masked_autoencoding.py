@@ -313,7 +313,8 @@ def check_backbone(backbone: keras.Model) -> None:
     if "masked_autoencoding" not in contract.objectives(backbone):
         raise ValueError(
             f"Masked autoencoding needs patches: backbone must be a vision transformer (ViT, DeiT, "
-            f"DINOv2), received {type(backbone).__name__}. Of a kft.Model give model.backbone."
+            f"DINOv2; not DINOv3), received {type(backbone).__name__} {backbone.name!r}. Of a "
+            f"kft.Model give model.backbone."
         )
 
 
