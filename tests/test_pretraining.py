@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import interrupted
 import keras
@@ -103,6 +104,62 @@ def test_each_protein_comes_once_in_a_pass_in_batches_of_few_shapes():
     assert {row for row in rows if len(row) <= 64} <= set(seen)
     assert len(rows) <= len(seen) < len(rows) + 512 // 64
     assert len(batches) == batches.one_pass
+
+
+def reversed_encode(sequences, max_length=None, pad_lengths=None, names=None):
+    """The same tokens with other ids: 32 minus those of ESM-2."""
+    found = encode(sequences, max_length, pad_lengths, names)["token_ids"]
+    return {"token_ids": 32 - found}
+
+
+def test_an_encoder_states_its_own_alphabet(small):
+    """The same residues are hidden, and the same predictions scored."""
+    encoder = reversed_encode
+    encoder.alphabet = ALPHABET[::-1]
+    encoder.pad = {"token_ids": 32 - PAD}
+    proteins = [protein(np.random.default_rng(i), 20 + i) for i in range(8)]
+    one, two = (pretraining.masked_batches(proteins, e, 64, 32) for e in (encode, encoder))
+    assert not np.array_equal(one.rows[0], two.rows[0])
+    for (x, y, w), (other_x, other_y, other_w) in zip(one, two, strict=True):
+        letters = 32 - other_x["token_ids"]
+        np.testing.assert_array_equal(x["token_ids"], letters)
+        np.testing.assert_array_equal(w, other_w)
+        np.testing.assert_array_equal(y[..., 1], other_y[..., 1])
+    other = esm2(1, 32, 4)
+    other.masked_lm.set_weights(small.masked_lm.get_weights())
+    scores = scoring.masked_score(small, proteins), scoring.fill(small, ["MK<mask>TAY"])
+    x = keras.Input((None,), dtype="int32", name="token_ids")
+    logits = keras.ops.flip(other.masked_lm({"token_ids": 32 - x}), axis=-1)
+    model = keras.Model({"token_ids": x}, logits)
+    mirrored = SimpleNamespace(masked_lm=model, encode=encoder)
+    again = scoring.masked_score(mirrored, proteins), scoring.fill(mirrored, ["MK<mask>TAY"])
+    np.testing.assert_allclose(again[0].perplexity, scores[0].perplexity, rtol=1e-5)
+    assert again[0].masked == scores[0].masked
+    assert again[1][0][0].residues == scores[1][0][0].residues
+    for method in ("uniform", "residue frequencies", "Markov model"):
+        found = (scoring.reference_scores(proteins, proteins, e)[method] for e in (encode, encoder))
+        np.testing.assert_allclose(*(x.perplexity for x in found), rtol=1e-6)
+
+
+@once
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({}, "at most 127 tokens, with <mask> .* received 0 tokens, pad=None, without <mask>"),
+        ({"alphabet": ALPHABET}, "received 33 tokens, pad=None"),
+        ({"alphabet": ALPHABET[:-1], "pad": {"token_ids": 1}}, "received 32 .* without <mask>"),
+        ({"alphabet": [*ALPHABET, *"0" * 99], "pad": {"token_ids": 1}}, "received 132 tokens"),
+    ],
+)
+def test_an_encoder_without_an_alphabet_is_named(stated, message):
+    def other(sequences, max_length=None, pad_lengths=None, names=None):
+        return encode(sequences, max_length, pad_lengths, names)
+
+    vars(other).update(stated)
+    with pytest.raises(ValueError, match=message):
+        pretraining.masked_batches(["MKTAYI"] * 4, other, 64, 32)
+    with pytest.raises(ValueError, match=message):
+        scoring.reference_scores(["MKTAYI"], ["MKTAYI"], other)
 
 
 @once

@@ -136,4 +136,5 @@ vars(encode).update(
     pad={"token_ids": PAD},
     check=None,
     changes=forms.changes,
+    alphabet=tuple(ALPHABET),
 )

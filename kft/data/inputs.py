@@ -73,6 +73,8 @@ class Encoder(Protocol):
             training starts, or None. Sequences are encoded one by one to find out.
         changes: Function of the inputs that counts what encoding changes in them, see
             `kft.data.sequences.changes`; or None.
+        alphabet: Tokens in the order of their ids, which masked language modelling needs, see
+            `kft.pretraining`; or None.
     """
 
     input_kind: str
@@ -80,6 +82,7 @@ class Encoder(Protocol):
     pad: dict[str, float] | None
     check: Callable[[Sequence[Any], Sequence[str]], None] | None
     changes: Callable[[Sequence[Any]], Counter] | None
+    alphabet: Sequence[str] | None
 
     def __call__(
         self,
@@ -110,6 +113,7 @@ class EncoderInfo:
     pad: dict[str, float] | None
     check: Callable[[Sequence[Any], Sequence[str]], None] | None
     changes: Callable[[Sequence[Any]], Counter] | None
+    alphabet: tuple[str, ...] | None
 
     def residues(self, tokens: int) -> slice:
         """Return the slice of the residues among the tokens of one sequence.
@@ -144,10 +148,12 @@ def encoder_info(
         >>> encoder_info(lambda inputs: {"x": np.array(inputs)}, [np.zeros(3)]).input_kind
         'row'
     """
+    alphabet = getattr(encode, "alphabet", None)
     return EncoderInfo(
         input_kind=InputKind(getattr(encode, "input_kind", None) or kind_of(inputs)),
         specials=tuple(getattr(encode, "specials", SPECIALS)),
         pad=getattr(encode, "pad", None),
         check=getattr(encode, "check", None),
         changes=getattr(encode, "changes", None),
+        alphabet=None if alphabet is None else tuple(alphabet),
     )

@@ -17,12 +17,11 @@ import keras
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from kft.backbones.residue_tokens import ALPHABET, MASK, PAD
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.evaluation.metrics import Interval, interval
 from kft.training.batching import padded_length, silent_cuts
-from kft.training.pretraining import STANDARD, encoded, hide, language_model
+from kft.training.pretraining import encoded, hide, language_model, vocabulary_of
 
 
 @dataclass(frozen=True)
@@ -78,18 +77,19 @@ def fill(
         >>> gap.position, len(gap.residues)
         (4, 3)
     """
-    _check("top", top, 1, len(STANDARD))
+    vocab = vocabulary_of(backbone.encode)
+    _check("top", top, 1, len(vocab.standard))
     _check("tokens", tokens, 1)
     rows = [row.astype("int32") for row in encoded(sequences, backbone.encode)]
     before, _ = encoder_info(backbone.encode).specials
-    places, gap_lists = [np.flatnonzero(row == MASK) for row in rows], []
+    places, gap_lists = [np.flatnonzero(row == vocab.mask) for row in rows], []
     for at, logits in zip(places, _logits(backbone, rows, places, tokens), strict=True):
-        probabilities = softmax(logits[:, STANDARD], axis=-1)  # (gaps, 20)
+        probabilities = softmax(logits[:, vocab.standard], axis=-1)  # (gaps, 20)
         best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
         gaps = [
             Gap(
                 position=int(position) - before + 1,
-                residues=tuple(ALPHABET[STANDARD[k]] for k in ranks),
+                residues=tuple(vocab.tokens[vocab.standard[k]] for k in ranks),
                 probabilities=tuple(float(row_probabilities[k]) for k in ranks),
             )
             for position, row_probabilities, ranks in zip(at, probabilities, best, strict=True)
@@ -135,14 +135,14 @@ def _logits(
     backbone: keras.Model, rows: Sequence[np.ndarray], places: Sequence[np.ndarray], tokens: int
 ) -> list[np.ndarray]:
     """Return token logits (n, K) at the n places of each row of tokens (L,), in their order."""
-    model = language_model(backbone)
+    model, pad = language_model(backbone), vocabulary_of(backbone.encode).pad
     results: list[Any] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     while order:
         length = padded_length(len(rows[order[0]]))
         size = min(max(1, tokens // length), len(rows))
         chosen, order = order[:size], order[size:]
-        token_ids = np.full((size, length), PAD, dtype="int32")
+        token_ids = np.full((size, length), pad, dtype="int32")
         for k in range(size):  # filled up with the first, so that shapes are few
             row = rows[chosen[k] if k < len(chosen) else chosen[0]]
             token_ids[k, : len(row)] = row
@@ -179,7 +179,8 @@ def reference_scores(
     Raises:
         ValueError: As for `masked_score`, also for the corpus.
     """
-    rows, K = _hidden(sequences, encode, seed, crop), len(ALPHABET)
+    vocab = vocabulary_of(encode)
+    rows, K = _hidden(sequences, encode, seed, crop), len(vocab.tokens)
     triples = np.zeros(K**3)
     for start in range(0, max(len(corpus), 1), 1000):  # none at all is an error of `encoded`
         with silent_cuts():  # changes are reported once, below
@@ -188,7 +189,7 @@ def reference_scores(
         codes = np.concatenate([(row[:-2] * K + row[1:-1]) * K + row[2:] for row in some])
         triples += np.bincount(codes, minlength=K**3)
     warn_of_changes(changes(corpus), len(corpus))
-    triples = triples.reshape(K, K, K)[:, STANDARD]  # (left, residue, right)
+    triples = triples.reshape(K, K, K)[:, vocab.standard]  # (left, residue, right)
     counts = triples.sum(axis=(0, 2)) + 1  # none of the 20 is impossible
     frequencies = counts / counts.sum()
     between = triples + 20 * frequencies[:, None]
@@ -203,7 +204,7 @@ def reference_scores(
         logs = []
         for row in rows:
             log = np.full((len(row.at), K), -np.inf)
-            log[:, STANDARD] = np.log(predicted(row))
+            log[:, vocab.standard] = np.log(predicted(row))
             logs.append(log)
         scores[name] = _score(rows, logs, confidence)
     return scores
@@ -226,11 +227,13 @@ def _check(name: str, value: Any, least: float, most: float = math.inf) -> None:
 def _hidden(sequences: Sequence[str], encode: Callable, seed: int, crop: int) -> list[_Hidden]:
     _check("seed", seed, 0)
     _check("crop", crop, 8)
+    vocab = vocabulary_of(encode)
     hidden = []
     for i, row in enumerate(encoded(sequences, encode)):
         true = row[:crop].astype("int32")
-        shown, chosen = hide(true, np.random.default_rng((seed, i)))
-        at = np.flatnonzero(chosen & (shown == MASK))  # the user's own <mask> has no known residue
+        shown, chosen = hide(true, np.random.default_rng((seed, i)), vocabulary=vocab)
+        # The user's own <mask> has no known residue.
+        at = np.flatnonzero(chosen & (shown == vocab.mask))
         hidden.append(_Hidden(shown, true, at[at < len(true) - 1]))  # with both neighbours
     return hidden
 

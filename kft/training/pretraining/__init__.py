@@ -36,6 +36,7 @@ from kft.training.pretraining.masked_language import (
     pretrain,
 )
 from kft.training.pretraining.training import Pretraining
+from kft.training.pretraining.vocabulary import Vocabulary, vocabulary_of
 
 __all__ = [
     "ADAMW",
@@ -52,6 +53,7 @@ __all__ = [
     "Pretraining",
     "Reconstruction",
     "RelativeError",
+    "Vocabulary",
     "encoded",
     "hide",
     "hide_patches",
@@ -65,4 +67,5 @@ __all__ = [
     "pretrain_images",
     "reconstruct",
     "unpatchify",
+    "vocabulary_of",
 ]

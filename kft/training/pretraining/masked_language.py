@@ -24,7 +24,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones.residue_tokens import ALPHABET, MASK, PAD
+from kft.backbones.residue_tokens import encode as encode_residues
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.keras_internals import set_direction
@@ -32,18 +32,23 @@ from kft.models.losses import REDUCTION
 from kft.training.batching import padded_length, silent_cuts
 from kft.training.optimizers import OptimizerFactory, adamw
 from kft.training.pretraining.training import Pretraining, Steps, check_settings, run
+from kft.training.pretraining.vocabulary import Vocabulary, vocabulary_of
 
 CHOSEN = 0.15  # of the residues
 AS_MASK, AS_ANOTHER = 0.8, 0.1  # of those; the rest is shown as it is
 ADAMW = partial(adamw, beta_2=0.98)  # as ESM-2 was trained
-STANDARD = np.array([ALPHABET.index(letter) for letter in "LAGVSERTIDPKQNFYMHWC"], dtype="int32")
+OF_ESM = vocabulary_of(encode_residues)
+STANDARD = OF_ESM.standard
 
 
 # What is hidden -----------------------------------------------------------------------------------
 
 
 def hide(
-    token_ids: np.ndarray, rng: np.random.Generator, mask_ratio: float = CHOSEN
+    token_ids: np.ndarray,
+    rng: np.random.Generator,
+    mask_ratio: float = CHOSEN,
+    vocabulary: Vocabulary = OF_ESM,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose residues and hide most of them.
 
@@ -51,6 +56,7 @@ def hide(
         token_ids: int array (B, L), of `encode`.
         rng: Numpy generator.
         mask_ratio: Fraction of the residues that are chosen.
+        vocabulary: Tokens of the model; the default is those of ESM-2 and ESM-C.
 
     Returns:
         shown: int32 (B, L), the input of the model.
@@ -65,9 +71,9 @@ def hide(
     """
     token_ids = np.asarray(token_ids, dtype="int32")
     choice, kind = rng.random((2, *token_ids.shape))
-    another = rng.choice(STANDARD, token_ids.shape)
-    chosen = np.isin(token_ids, STANDARD) & (choice < mask_ratio)
-    shown = np.where(chosen & (kind < AS_MASK), MASK, token_ids)
+    another = rng.choice(vocabulary.standard, token_ids.shape)
+    chosen = np.isin(token_ids, vocabulary.standard) & (choice < mask_ratio)
+    shown = np.where(chosen & (kind < AS_MASK), vocabulary.mask, token_ids)
     shown = np.where(chosen & (kind >= AS_MASK) & (kind < AS_MASK + AS_ANOTHER), another, shown)
     return shown.astype("int32"), chosen
 
@@ -131,8 +137,9 @@ class MaskedBatches(Steps):
     ):
         super().__init__(seed, fresh)
         self.tokens, self.crop, self.mask_ratio = tokens, crop, mask_ratio
+        self.vocabulary = vocabulary_of(encode)
         self.rows = encoded(sequences, encode)
-        if not any(np.isin(row, STANDARD).any() for row in self.rows):
+        if not any(np.isin(row, self.vocabulary.standard).any() for row in self.rows):
             raise ValueError("No sequence has one of the 20 standard residues: nothing to learn.")
         lengths = np.array([len(row) for row in self.rows])
         cut = np.minimum(lengths, crop)
@@ -150,7 +157,7 @@ class MaskedBatches(Steps):
         if length == before and any(other != length for other, _ in self._plan[1]):
             length += 8  # no batch of another length was left to begin this epoch, see `_mixed`
         rng = np.random.default_rng((self.seed, 1, step))
-        token_ids = np.full((len(rows), length), PAD, dtype="int32")
+        token_ids = np.full((len(rows), length), self.vocabulary.pad, dtype="int32")
         for out, i in zip(token_ids, rows, strict=True):
             row = self.rows[i]
             # The window moves over <cls> and <eos> too: they mark the ends of a protein, which
@@ -158,8 +165,8 @@ class MaskedBatches(Steps):
             first = rng.integers(max(len(row) - self.crop, 0) + 1)
             row = row[first : first + self.crop]
             out[: len(row)] = row
-        shown, chosen = hide(token_ids, rng, self.mask_ratio)
-        masked = chosen & (shown == MASK)  # the true residue at a <mask> is unknown
+        shown, chosen = hide(token_ids, rng, self.mask_ratio, self.vocabulary)
+        masked = chosen & (shown == self.vocabulary.mask)  # the true residue at a <mask> is unknown
         targets = np.stack([token_ids, masked], axis=-1).astype("int32")
         return {"token_ids": shown}, targets, chosen.astype("float32")
 
