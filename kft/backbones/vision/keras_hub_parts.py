@@ -131,8 +131,8 @@ class _LaterDINOv3Block(keras.layers.Layer):
 
 
 @cache
-def _dinov3_block() -> type[keras.Layer]:
-    from keras_hub.src.models.dinov3.dinov3_layers import DINOV3Attention, DINOV3Layer
+def _dinov3_attention() -> type[keras.Layer]:
+    from keras_hub.src.models.dinov3.dinov3_layers import DINOV3Attention
 
     class DINOv3Attention(DINOV3Attention):
         """keras-hub's attention; in float64 its softmax is too, which on JAX would be float32."""
@@ -158,6 +158,13 @@ def _dinov3_block() -> type[keras.Layer]:
             values = ops.matmul(ops.softmax(scores, axis=-1), value)  # (B, H, L, d)
             return self.output_dense(ops.reshape(ops.swapaxes(values, 1, 2), ops.shape(inputs)))
 
+    return DINOv3Attention
+
+
+@cache
+def _dinov3_block() -> type[keras.Layer]:
+    from keras_hub.src.models.dinov3.dinov3_layers import DINOV3Layer
+
     @keras.saving.register_keras_serializable("kft")
     class DINOv3Block(DINOV3Layer):
         """keras-hub's block with the positions of its patches: float (B, L, D) -> float (B, L, D).
@@ -175,7 +182,7 @@ def _dinov3_block() -> type[keras.Layer]:
             self, grid: tuple[int, int], first: int, rope_theta: float, **kwargs: Any
         ) -> None:
             super().__init__(**kwargs)
-            change_class(self.attention, DINOv3Attention)
+            change_class(self.attention, _dinov3_attention())
             self.grid, self.first, self.rope_theta = (grid[0], grid[1]), first, rope_theta
             head_width = self.hidden_dim // self.num_heads
             self.rotations = patch_rotations(self.grid, head_width, rope_theta)
