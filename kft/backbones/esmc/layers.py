@@ -62,6 +62,7 @@ class ESMCBlock(Composite):
     def build(
         self, x_shape: tuple[int | None, ...], attention_mask_shape: tuple[int | None, ...]
     ) -> None:
+        """Create the weights."""
         in_attention = (self.attention_norm, self.query, self.key, self.value, self.query_norm)
         in_width = (*in_attention, self.key_norm, self.attention_output, self.feedforward_norm)
         for layer in (*in_width, self.feedforward_gate, self.feedforward_in):
@@ -69,6 +70,7 @@ class ESMCBlock(Composite):
         self.feedforward_out.build((*x_shape[:-1], self.hidden_width))
 
     def call(self, x: Any, attention_mask: Any) -> Any:
+        """Compute the block, see the class."""
         shape = ops.shape(x)
         # Tokens in rows, as in ESM-2: XLA copies less for the gradient of the kernels.
         x = ops.reshape(x, (-1, self.width))  # (BL, D)
@@ -87,9 +89,11 @@ class ESMCBlock(Composite):
         return rotate(query, self.frequencies), rotate(key, self.frequencies), value
 
     def compute_output_spec(self, x: Any, attention_mask: Any) -> Any:
+        """Return shape and dtype of the output."""
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         names = ("width", "num_heads", "hidden_width", "rope_theta", "residual_scale")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
@@ -112,16 +116,20 @@ class ESMCHead(Composite):
         self.decoder = self.part(dense(vocabulary, "decoder", policy, use_bias=True))
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
+        """Create the weights."""
         for layer in (self.dense, self.norm, self.decoder):
             layer.build(x_shape)
 
     def call(self, x: Any) -> Any:
+        """Compute the logits, see the class."""
         return self.decoder(self.norm(ops.gelu(self.dense(x), approximate=False)))
 
     def compute_output_spec(self, x: Any) -> Any:
+        """Return shape and dtype of the output."""
         return keras.KerasTensor((*x.shape[:-1], self.vocabulary), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         return {**super().get_config(), "width": self.width, "vocabulary": self.vocabulary}
 
 
