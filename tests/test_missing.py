@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from models import strings
+from models import esm2, strings
 
+import kft
 from kft.data import Dataset, Split, read_csv
 
 pytestmark = pytest.mark.once
@@ -166,3 +167,11 @@ def test_999_without_a_mask_is_refused(mark):
     split = Split(["MKT", "GS"], rows, masks=[row != mark for row in rows])
     assert len(split) == 2
     Split(["MKT", "GS"], rows, masks=[np.ones(len(row), bool) for row in rows])  # it is meant
+
+
+def test_numbers_that_mark_missing_targets_are_named_by_fit():
+    model = kft.Model(esm2(), kft.heads.Regression())
+    model.backbone.trainable = False
+    records = ["MKTAYI", "GSS", "AKQR", "GIGKF"], [0.1, -999.0, 0.4, 0.3]
+    with pytest.warns(UserWarning, match="targets are -999 for 1 of 4 records"):
+        kft.fit(model, records, epochs=1, verbose=0)

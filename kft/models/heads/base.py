@@ -9,6 +9,7 @@ Shapes: `B` inputs in a batch, `L` positions, `D` width, `K` outputs.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from kft.backbones.composite import Composite
+from kft.data.numbers import marks
 from kft.data.task import Task
 from kft.models.losses import AbsoluteError, CrossEntropy, SquaredError
 
@@ -264,7 +266,7 @@ class Head(_OnPositions):
     def _check_values(self, values: np.ndarray, where: str) -> None:
         """Check that values (n,), or (n, K) per record, are classes, labels or K numbers."""
         if not self.task.has_classes:
-            self._check_width(values, where)
+            self._check_numbers(values, where)
             return
         highest = self.units - 1 if self.task.target == "class" else 1
         if values.dtype.kind not in "biu" or values.min() < 0 or values.max() > highest:
@@ -274,10 +276,10 @@ class Head(_OnPositions):
                 f"to {values.max()}."
             )
 
-    def _check_width(self, values: np.ndarray, where: str) -> None:
-        """Check that there are as many numbers per record as the head predicts."""
+    def _check_numbers(self, values: np.ndarray, where: str) -> None:
+        """Check that there are as many numbers per record as the head predicts, none a mark."""
         if self.per_residue:
-            return  # `kft.batches` compares shapes
+            return  # `kft.batches` compares shapes, `Split` refuses marks
         width = 1 if values.ndim == 1 else values.shape[1]
         if width != self.units:
             argument = f": give targets={width} to the head" if hasattr(self, "targets") else ""
@@ -285,6 +287,13 @@ class Head(_OnPositions):
                 f"{type(self).__name__} predicts {self.units} numbers; the targets{where} have "
                 f"{width} each{argument}."
             )
+        for column in np.reshape(values, (len(values), -1)).T:
+            for mark, count in marks(column).items():
+                warnings.warn(
+                    f"The targets{where} are {mark:g} for {count:,} of {len(values):,} records, "
+                    f"far from all others. If this marks missing values, leave these records out.",
+                    stacklevel=5,
+                )
 
     def get_config(self) -> dict:
         """Return the arguments."""
