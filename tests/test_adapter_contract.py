@@ -5,6 +5,7 @@ whole product, what is refused included, else as few accepted cases as hold all 
 """
 
 import itertools
+import random
 import warnings
 
 import keras
@@ -170,6 +171,8 @@ def pairs(case):
 
 
 EVERY = list(every_case())
+# All 4,529 would take more than an hour.
+MANY = random.Random(0).sample(EVERY, 600)
 SOME = pairwise([case for case in EVERY if not refused(case)])
 
 
@@ -248,6 +251,6 @@ def test_pairs(case, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("case", EVERY, ids=lambda case: ", ".join(map(str, case)))
-def test_all(case, tmp_path):
+@pytest.mark.parametrize("case", MANY, ids=lambda case: ", ".join(map(str, case)))
+def test_many(case, tmp_path):
     check(case, tmp_path)
