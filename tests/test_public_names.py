@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import kft
+from kft.earlier_paths import MOVED
 
 pytestmark = pytest.mark.once
 
@@ -92,6 +93,7 @@ def test_every_public_function_of_the_reference_has_a_docstring():
 # The form of docstrings, and types ----------------------------------------------------------------
 
 # Modules in which not all docstrings are in this form yet; types are everywhere.
+PRETRAINING = "kft.training.pretraining"
 NOT_YET = (
     "kft.backbones.batch_order",
     "kft.backbones.checkpoints.filling",
@@ -172,3 +174,12 @@ def test_a_wrong_form_is_found():
         "the result has no type",
         "Args lists ['first, second'], the signature ['first', 'second']",
     ]
+
+
+def test_earlier_module_paths_are_the_moved_modules():
+    for earlier, now in [*MOVED.items(), ("kft.pretraining.training", f"{PRETRAINING}.training")]:
+        module = importlib.import_module(earlier)
+        assert module is importlib.import_module(now)
+        assert (module.__name__, module.__spec__.name) == (now, now)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("kft.heads.absent")
