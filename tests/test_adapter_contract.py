@@ -1,7 +1,8 @@
 """Whatever `add_lora` accepts can be written and read again, by kft and by PEFT: the same numbers.
 
 Over all backbones, targets, settings of biases, heads and kinds of adapters: with --long 600
-cases of their product, what is refused included, else as few accepted cases as hold all pairs of these.
+cases of their product, what is refused included, else as few accepted cases as hold all pairs of
+these.
 """
 
 import itertools
