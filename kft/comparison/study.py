@@ -51,7 +51,7 @@ def compare(
     again: bool = False,
     confidence: float = 0.95,
     resamples: int = 2000,
-    verbose: bool = True,
+    verbose: bool | Literal["progress"] = True,
 ) -> Comparison:
     """Train strategies on the same splits and compare them with baselines and controls.
 
@@ -73,7 +73,8 @@ def compare(
             cache (KFT_CACHE or ~/.cache/kft) and writes no figure.
         again: True repeats trainings that are in the folder already.
         confidence, resamples: Of the intervals, see `kft.evaluation.significance`.
-        verbose: False prints nothing.
+        verbose: False prints nothing, "progress" a line for each training and what is cut, without
+            the table.
 
     Returns:
         Comparison: `print` shows it. A strategy that fails has its error there; the others run on.
@@ -198,11 +199,13 @@ class _Study:
         make_head: Callable[[Dataset], keras.Layer],
         batch_size: int,
         max_length: int | None,
-        verbose: bool,
+        verbose: bool | Literal["progress"],
     ):
         self.backbone, self.data, self.make_head = backbone, data, make_head
         self.batch_size, self.max_length = batch_size, max_length
-        self.log = Log(verbose)
+        self.everything = bool(verbose) and verbose != "progress"
+        self.log = Log(bool(verbose))  # a line for each training, and what is cut
+        self.notes = Log(self.everything)  # all else
         self.expected: dict[str, float] = {}  # seconds by name of the method
 
     def open(self, out: Path | str | None, again: bool) -> None:
@@ -228,7 +231,7 @@ class _Study:
         with compiled_once(), silent_cuts():  # `expect` reports once what is cut
             self.expect(methods, seeds)
             rows = baseline_rows(
-                self.data, resamples, lambda line: self.log.say(f"  {line}"), self.max_length
+                self.data, resamples, lambda line: self.notes.say(f"  {line}"), self.max_length
             )
             taken = [method.name for method in methods if method.name in [row.name for row in rows]]
             if taken:
@@ -243,7 +246,7 @@ class _Study:
     def expect(self, methods: Sequence[_Method], seeds: Sequence[int]) -> None:
         """Print what is to be done, what is there already, and how long the rest will take."""
         count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
-        self.log.say(
+        self.notes.say(
             f"{self.data.name}: {len(methods)} methods from {count} each, and baselines; "
             f"training on {keras.backend.backend()}."
         )
@@ -256,17 +259,17 @@ class _Study:
             if not self.again and self._kept(method, seed)
         }
         if kept:
-            self.log.say(
+            self.notes.say(
                 f"{len(kept)} of {len(methods) * len(seeds)} trainings are in {self.store.folder}.",
                 soft_wrap=True,
             )
-        if len(kept) == len(methods) * len(seeds):
+        if len(kept) == len(methods) * len(seeds) or not self.everything:
             return
         try:
             head = self.make_head(self.data)
             step = measured_step(self.backbone, head, self.data, self.batch_size, self.max_length)
         except Exception as error:  # a strategy may do what a step of all weights cannot
-            self.log.say(f"No estimate of time and memory: {brief(error)}")
+            self.notes.say(f"No estimate of time and memory: {brief(error)}")
             return
         for method in methods:
             try:
@@ -276,7 +279,7 @@ class _Study:
             except Exception:  # it is reported when its turn comes
                 self.expected[method.name] = 0.0
         rest = sum(self.expected[m.name] for m in methods for s in seeds if (m.name, s) not in kept)
-        self.log.say(
+        self.notes.say(
             f"One step of training all weights takes {step.seconds:.2f} s, and with it the "
             f"process {step.memory / 2**30:.1f} GB: all trainings together should take about "
             f"{duration(rest)}, without compilation, and hardly more memory than that."
@@ -337,7 +340,7 @@ class _Study:
         line = f"{label}  about {duration(expected)} ..." if expected else f"{label} ..."
         callbacks = [ProgressLine(self.log, line)] if self.log.is_terminal else []
         if not callbacks:
-            self.log.say(line)
+            self.notes.say(line)
         run = train(
             self.backbone,
             self.make_head(self.data),
@@ -357,13 +360,13 @@ class _Study:
 
     def show(self, found: Comparison, out: Path | str | None) -> None:
         """Print the comparison, and write its files if there is a folder."""
-        self.log.say("")
-        self.log.show(found.table())
-        self.log.say(f"{found.null_hypothesis}\n\n{found.recommendation}")
+        self.notes.say("")
+        self.notes.show(found.table())
+        self.notes.say(f"{found.null_hypothesis}\n\n{found.recommendation}")
         if out is not None:
             picture, *_ = found.save(out)
-            self.log.say(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
-            self.log.say(
+            self.notes.say(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
+            self.notes.say(
                 f"Written: {picture}, its caption, the table and the record next to it.",
                 soft_wrap=True,
             )
