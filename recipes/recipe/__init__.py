@@ -2,6 +2,7 @@
 
 from recipe.arguments import above_zero, arguments, fraction, image_arguments
 from recipe.corpora import CORPUS, OPTIMIZERS, corpus, masked_report, optimizer, proteins
+from recipe.defaults import REAL, SMALL, default_backbone
 from recipe.records import data, few_of_each
 from recipe.results import report
 from recipe.training import backbone, head, run, strategy
@@ -9,11 +10,14 @@ from recipe.training import backbone, head, run, strategy
 __all__ = [
     "CORPUS",
     "OPTIMIZERS",
+    "REAL",
+    "SMALL",
     "above_zero",
     "arguments",
     "backbone",
     "corpus",
     "data",
+    "default_backbone",
     "few_of_each",
     "fraction",
     "head",

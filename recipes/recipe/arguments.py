@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from kft.data import names
+from recipe.defaults import REAL, SMALL
 
 
 def arguments(doc, **defaults):
@@ -23,7 +24,8 @@ def arguments(doc, **defaults):
     add("--inputs", default="sequence", help="column of a CSV: sequences, or path, of images")
     add("--target", default="y", help="column of a CSV to predict")
     add("--split", help="random, a column, or cluster, the default for sequences")
-    add("--backbone", default="kft_esm2_tiny", help="name, folder or file; or untrained")
+    own = f"default: {REAL} if its package is installed, else {SMALL}"
+    add("--backbone", help=f"name, folder or file; or untrained; {own}")
     add("--random", action="store_true", help="that architecture, with random weights")
     add("--dtype", help="mixed_bfloat16 halves the memory")
     add("--seed", type=int, default=0, help="of the head, the order of batches, dropout")
