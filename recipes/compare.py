@@ -24,7 +24,7 @@ def main():
     known = kft.strategies.names()
     add("--strategies", nargs="+", default=STRATEGIES, metavar="NAME", help=names, choices=known)
     add("--seeds", type=recipe.above_zero(int), default=3, help="trainings of each strategy")
-    add("--again", action="store_true", help="repeat trainings of an earlier run")
+    add("--overwrite", action="store_true", help="repeat trainings of an earlier run")
     args = parser.parse_args()
     data = recipe.data(args)
     # The control has its own settings for these data, as in its recipe.
@@ -38,7 +38,7 @@ def main():
         batch_size=args.batch_size,
         max_length=args.max_length,
         out=args.out / "compare",
-        again=args.again,
+        overwrite=args.overwrite,
     )
 
 

@@ -37,7 +37,7 @@ def arguments():
     add("--channel", type=int, help="maximise only this channel; default: the whole stage")
     add("--steps", type=count, default=10, help="steps of gradient ascent at each size")
     add("--octaves", type=count, default=4, help="number of sizes, each 1.4 times the last")
-    add("--rate", type=above, default=0.01, help="mean change of a pixel per step")
+    add("--step-size", type=above, default=0.01, help="mean change of a pixel per step")
     add("--channels", type=count, default=4, help="columns of the grid of features")
     add("--seed", type=int, default=0, help="seed of shifts and noise")
     add("--tiny", action="store_true", help="a run of a few seconds, to test the recipe")
@@ -73,7 +73,7 @@ def main():
             args.channel,
             steps=args.steps,
             octaves=args.octaves,
-            step_size=args.rate,
+            step_size=args.step_size,
             seed=args.seed,
         )
         name = args.out / f"{Path(args.image).stem}_{stage}.png"

@@ -75,7 +75,7 @@ def hidden_states(args, backbone, frozen, name):
     return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
-def fit(args, head, learning, train, valid):
+def fit(args, head, trainable, train, valid):
     """Fits the head from random weights, and keeps the epoch that is best on valid."""
     keras.utils.set_random_seed(args.seed)  # for the order
     for weight in head.weights:
@@ -86,10 +86,10 @@ def fit(args, head, learning, train, valid):
     schedule = optimizers.WarmupCosine(args.learning_rate, steps, steps // 20)
     optimizer = optimizers.adamw(schedule, head.trainable_variables, weight_decay=args.decay)
     metrics = [pretraining.Perplexity(), pretraining.MaskedAccuracy()]
-    learning.compile(optimizer, pretraining.MaskedCrossEntropy(), metrics=metrics)
+    trainable.compile(optimizer, pretraining.MaskedCrossEntropy(), metrics=metrics)
     stop = [keras.callbacks.EarlyStopping("val_perplexity", patience=1, restore_best_weights=True)]
     options = {"batch_size": args.batch_size, "epochs": epochs, "callbacks": stop, "verbose": 2}
-    learning.fit(*train, validation_data=valid, **options)
+    trainable.fit(*train, validation_data=valid, **options)
 
 
 def main():
@@ -97,16 +97,16 @@ def main():
     backbone = kft.load(args.backbone)
     model, rows = backbone.masked_lm, []
     kft.train_only(model, "lm_head")
-    frozen, learning = kft.split(model)
+    frozen, trainable = kft.split(model)
     sets = [hidden_states(args, backbone, frozen, name) for name in SETS]
-    (key,) = learning.input
+    (key,) = trainable.input
     train, *others = [({key: x[:, None]}, y[:, None]) for x, y in sets]  # (n, 1, D), (n, 1, 2)
     for count in [len(train[1]) >> n for n in range(6, -1, -1)]:  # 1/64, 1/32 ... all of them
         part = keras.tree.map_structure(lambda x, n=count: x[:n], train)
-        fit(args, model.get_layer("lm_head"), learning, part, others[0])
+        fit(args, model.get_layer("lm_head"), trainable, part, others[0])
         rows.append({"positions": count})
         for name, data in zip(SETS[1:], others, strict=True):
-            scores = learning.evaluate(*data, batch_size=4096, verbose=0, return_dict=True)
+            scores = trainable.evaluate(*data, batch_size=4096, verbose=0, return_dict=True)
             rows[-1] |= {f"{name}, {score}": scores[score] for score in ("perplexity", "accuracy")}
         print(rows[-1], flush=True)
     pd.DataFrame(rows).to_csv(args.out / "curve.csv", index=False)

@@ -1,8 +1,7 @@
 """How does the loss fall with parameters, data and compute?
 
-Pre-trains at several sizes and on fractions of the proteins, fits the power laws of Kaplan et al.
-2020 with their irreducible loss, and draws the lecture's three panels. Finished runs are not
-repeated; `--table` draws those of an earlier study.
+Pre-trains several sizes, one also on fractions of the proteins; fits and draws the power laws of
+Kaplan et al. 2020. Finished runs are not repeated; `--table` draws those of an earlier study.
 
 Data: a corpus folder (train_*.tsv.gz, columns family and sequence), or your own FASTA file.
 Command: KERAS_BACKEND=torch python recipes/scaling_laws.py --dtype mixed_bfloat16
@@ -58,8 +57,8 @@ def trained(size, fraction, train, followed, args):
     done = pretraining.pretrain(backbone, some, followed, crop=128, verbose=2, **options)
     parameters = sum(stage.count_params() for stage in backbone.stages[1:])
     history, residues = pd.DataFrame(done.history), sum(map(len, some))
-    fixed = {"run": name, "parameters": parameters, "share": fraction, "residues": residues}
-    table = pd.DataFrame({**fixed, "seen": history.residues})
+    fixed = {"parameters": parameters, "data_fraction": fraction, "residues": residues}
+    table = pd.DataFrame({"run": name, **fixed, "seen": history.residues})
     operations = scaling.compute(parameters, table.seen)
     return table.assign(operations=operations, loss=np.log(history.val_perplexity))
 
@@ -82,24 +81,24 @@ def study(args):
 
 def panels(table):
     """The three panels of Kaplan et al. 2020, figure 1, from the rows of all runs."""
-    on_all_data = table[table.share == 1].groupby("run", sort=False)
+    on_all_data = table[table.data_fraction == 1].groupby("run", sort=False)
     curves = [(run.operations, run.loss) for _, run in on_all_data]
     ends = table.drop_duplicates("run", keep="last").set_index("run")
     ends["loss"] = table.groupby("run").loss.min()  # as with early stopping
-    by_data = ends[ends.parameters.isin(ends[ends.share < 1].parameters)]
-    by_size = ends[ends.share == 1]
+    by_data = ends[ends.parameters.isin(ends[ends.data_fraction < 1].parameters)]
+    by_size = ends[ends.data_fraction == 1]
     points = {
         "compute (operations)": (*scaling.frontier(*zip(*curves, strict=True)), curves),
         "data (residues)": (by_data[["residues", "seen"]].min(axis=1), by_data.loss, None, ()),
         "parameters": (by_size.parameters, by_size.loss, None, ()),
     }
     fitted = {}
-    for name, (x, losses, runs, curves_behind) in points.items():
+    for name, (x, losses, runs, behind) in points.items():
         try:
             law = scaling.fit_power_law(x, losses, runs=runs)
         except ValueError as error:
             raise SystemExit(f"No power law of {name}: {error}") from error
-        fitted[name] = plots.Panel(x, losses, law, law.exponent, law.floor, curves_behind)
+        fitted[name] = plots.Panel(x, losses, law, law.exponent, law.floor, behind)
     return fitted
 
 
@@ -107,6 +106,7 @@ def main():
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     table = pd.read_csv(args.table) if args.table else study(args)
+    table = table.rename(columns={"share": "data_fraction"})  # its name in earlier versions
     if args.tiny:
         return  # too few steps for a power law
     number, millions = table.run.nunique(), table.seen.max() / 1e6

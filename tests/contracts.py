@@ -178,24 +178,24 @@ def leaves(x):
 
 
 def check_split(model, x):
-    """`learning(frozen(x)) == model(x)`, and nothing is frozen too little or too much.
+    """`trainable(frozen(x)) == model(x)`, and nothing is frozen too little or too much.
 
     Args:
         model: Functional model, marked.
         x: Its inputs.
 
     Returns:
-        frozen, learning
+        frozen, trainable
     """
-    frozen, learning = kft.split(model)
-    expected, found = model(x), learning(frozen(x))
+    frozen, trainable = kft.split(model)
+    expected, found = model(x), trainable(frozen(x))
     keras.tree.assert_same_structure(expected, found)
     for one, other in zip(leaves(expected), leaves(found), strict=True):
         assert np.ptp(one) > 1e-5
         np.testing.assert_array_equal(one, other)
     assert not frozen.trainable_weights
-    assert {*map(id, learning.trainable_weights)} == {*map(id, model.trainable_weights)}
-    return frozen, learning
+    assert {*map(id, trainable.trainable_weights)} == {*map(id, model.trainable_weights)}
+    return frozen, trainable
 
 
 # Strategies ---------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def epochs(batches, n=2):
     """The order of the records in n epochs, as `fit` brings them about."""
     orders = []
     for _ in range(n):
-        orders.append(np.concatenate(batches.chosen))
+        orders.append(np.concatenate(batches.record_indices))
         batches.on_epoch_end()
     return orders
 
@@ -66,7 +66,9 @@ def test_neighbours_change_from_epoch_to_epoch(many):
     batches = kft.batches(many * 4, encode, 16)
     pairs = []
     for _ in range(2):
-        pairs.append({frozenset((a, b)) for c in batches.chosen for a in c for b in c if a < b})
+        pairs.append(
+            {frozenset((a, b)) for c in batches.record_indices for a in c for b in c if a < b}
+        )
         batches.on_epoch_end()
     assert len(pairs[0] & pairs[1]) < 0.2 * len(pairs[0])
 
@@ -360,7 +362,7 @@ def test_targets_stand_at_the_tokens_of_their_residues(max_length, dtype, width,
     if not masked:
         records.masks = None
     batches = kft.batches(records, encode, 2, seed=3, max_length=max_length)
-    for i, chosen in enumerate(batches.chosen):
+    for i, chosen in enumerate(batches.record_indices):
         inputs, targets, weights = batches[i]
         length = inputs["token_ids"].shape[1]
         assert batches.padded(i) == length

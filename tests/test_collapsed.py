@@ -25,7 +25,7 @@ def row(name, answers, kind="strategy", seconds=10.0, **options):
     constant = sum(evaluation.hardly_varies(TARGETS, one) for one in answers)
     constant = 0 if kind == "baseline" else constant
     scores = resampled("regression", TARGETS, answers, 200)
-    return Row(name, kind, scores, 10, 100, seconds, predictions=answers, constant=constant,
+    return Row(name, kind, scores, 10, 100, seconds, predictions=answers, constant_seeds=constant,
                **options)  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_controls_that_collapsed_are_no_yardstick():
     scratch = row("from_scratch", [ALIKE, ALIKE], "control")
     found = comparison(COUNTS, FULL, scratch)
     assert "minus from_scratch" not in found.recommendation
-    shuffled = row("full, shuffled labels", [ALIKE, ALIKE], "control", shuffles=True)
+    shuffled = row("full, shuffled labels", [ALIKE, ALIKE], "control", shuffled_labels=True)
     assert "shuffled labels (" not in comparison(COUNTS, FULL, shuffled).recommendation
 
 
@@ -143,5 +143,5 @@ def test_a_figure_of_points_alone():
     score = evaluation.Interval
     points = [Point("lora", "strategy", 1.0, score(0.9, 0.8, 1.0), [0.9]),
               Point("full", "strategy", 9.0, score(0.7, 0.6, 0.8), [0.7])]  # fmt: skip
-    _, caption = plots.plot_comparison(points, "Spearman", constant=["lora"])
+    _, caption = plots.plot_comparison(points, "Spearman", collapsed=["lora"])
     assert "full scores highest" in caption and "mean little: lora." in caption

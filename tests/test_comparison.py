@@ -105,7 +105,7 @@ def test_a_copy_of_an_adapted_backbone_has_no_marks_by_hand():
     backbone = esm2()
     kft.add_lora(backbone, 2)
     made = runs.fresh(backbone, kft.heads.Regression())
-    assert not any(kft.params.by_hand(made).values())
+    assert not any(kft.params.user_marks(made).values())
     kft.fit(made, (["MKTAYI", "GSS"], [0.0, 1.0]), "from_scratch", 1, verbose=0)
 
 

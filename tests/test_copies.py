@@ -230,10 +230,10 @@ def test_a_clone_function_has_the_last_word():
 def test_a_table_that_is_not_in_the_copied_model_is_missed_by_name():
     model = esm2(2).masked_lm
     kft.train_only(model, ["lm_head", "block_1"])
-    _, learning = kft.split(model)
+    _, trainable = kft.split(model)
     for way in (clone, from_config):
         with pytest.raises(ValueError, match="lm_head reads the table of the layer 'embedding'"):
-            way(learning, None)
+            way(trainable, None)
 
 
 @pytest.mark.once
@@ -282,11 +282,11 @@ def test_dropout_that_wakes_in_a_plain_clone_is_told():
 def test_contacts_change_with_blocks_that_learn():
     """A block's attention was a layer of its own, which a frozen frontier took for frozen."""
     model = rewoken(esm2(2).contacts, ["block_1/query", "contact_head"])
-    frozen, learning = kft.split(model)
+    frozen, trainable = kft.split(model)
     x = batch(model)
     query = model.get_layer("block_1").query.kernel
     query.assign(ops.convert_to_numpy(query) + np.random.default_rng(0).normal(size=query.shape))
-    np.testing.assert_allclose(outputs(learning, frozen(x)), outputs(model, x), rtol=1e-5)
+    np.testing.assert_allclose(outputs(trainable, frozen(x)), outputs(model, x), rtol=1e-5)
 
 
 @pytest.mark.once

@@ -250,12 +250,12 @@ def test_the_range_test_restores_every_bit():
     train = kft.batches((SEQUENCES, TARGETS), model.encode, 8, 0)
     model.fit(train, epochs=1, verbose=0)
     before = [ops.convert_to_numpy(v.value).copy() for v in everything(model)]
-    order = [chosen.copy() for chosen in train.chosen]
+    order = [chosen.copy() for chosen in train.record_indices]
     found = kft.find_learning_rate(model, train, steps=20)
     for old, new in zip(before, everything(model), strict=True):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(new.value))
     assert model.compiled and int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 3
-    assert all(np.array_equal(a, b) for a, b in zip(order, train.chosen, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(order, train.record_indices, strict=True))
     assert found.learning_rates[0] == 1e-6 and np.all(np.diff(found.learning_rates) > 0)
     assert 1e-6 <= found.suggestion <= found.learning_rates[int(np.argmin(found.smooth))]
     figure, caption = found.plot()

@@ -208,17 +208,17 @@ def test_marks_of_kft_itself_and_marks_that_agree_are_not_spoken_of():
 @pytest.mark.once
 def test_who_has_marked_it():
     model = make()
-    assert params.by_hand(model) == {}
+    assert params.user_marks(model) == {}
     model.backbone.trainable = False
-    assert set(params.by_hand(model).values()) == {True}
-    params.sign(model)
-    assert params.by_hand(model) == {}
+    assert set(params.user_marks(model).values()) == {True}
+    params.record_marks(model)
+    assert params.user_marks(model) == {}
     kft.unfreeze(model, "final_norm")
-    assert params.by_hand(model) == {"final_norm/gamma": False, "final_norm/beta": False}
+    assert params.user_marks(model) == {"final_norm/gamma": False, "final_norm/beta": False}
     kft.freeze(model, "final_norm")  # asked for, though kft had it so
-    assert set(params.by_hand(model)) == {"final_norm/gamma", "final_norm/beta"}
+    assert set(params.user_marks(model)) == {"final_norm/gamma", "final_norm/beta"}
     kft.unfreeze(model)
-    assert params.by_hand(model) == {}
+    assert params.user_marks(model) == {}
 
 
 def reloaded(model, folder):
@@ -242,7 +242,7 @@ def test_marks_of_kft_itself_are_not_spoken_of_in_a_copy(how, tmp_path):
     other = COPIES[how](model, tmp_path)
     frozen = {path for path, asleep in marks(other).items() if asleep}
     assert any("block_0" in path for path in frozen)
-    assert params.by_hand(other) == {}
+    assert params.user_marks(other) == {}
     if how in ("file", "deepcopy"):  # again, and a strategy that wakes what was frozen is silent
         other = COPIES[how](other, tmp_path)
         with warnings.catch_warnings():
@@ -252,8 +252,8 @@ def test_marks_of_kft_itself_are_not_spoken_of_in_a_copy(how, tmp_path):
     with pytest.warns(UserWarning, match="was compiled"):
         kft.freeze(model, "block_1/query")
     again = COPIES[how](model, tmp_path)
-    by_hand = {path for path, asleep in params.by_hand(again).items() if asleep}
-    assert any("block_1/query" in path for path in by_hand)
+    marked = {path for path, asleep in params.user_marks(again).items() if asleep}
+    assert any("block_1/query" in path for path in marked)
 
 
 # Others that train or look ------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_marks_of_kft_itself_are_not_spoken_of_in_a_copy(how, tmp_path):
 def test_what_only_looks_leaves_marks_as_they_are():
     model = make()
     model.backbone.stages[0].trainable = False
-    before, hand = marks(model), params.by_hand(model)
+    before, hand = marks(model), params.user_marks(model)
     batches = kft.batches(RECORDS, model.encode, 2)
     kft.find_learning_rate(model, batches, steps=10)
     kft.predict(model, SEQUENCES)
@@ -271,7 +271,7 @@ def test_what_only_looks_leaves_marks_as_they_are():
     kft.split(model)
     kft.fingerprint(model)
     kft.parameters(model)
-    assert marks(model) == before and params.by_hand(model) == hand
+    assert marks(model) == before and params.user_marks(model) == hand
     other = kft.replace_head(model, kft.heads.Classification(2))
     assert {path for path, frozen in marks(other).items() if frozen} == {
         path for path, frozen in before.items() if frozen

@@ -110,13 +110,13 @@ def test_both_parts_are_the_model(case):
     model = make()
     params.train_only(model, pattern)
     x = inputs(model)
-    frozen, learning = check_split(model, x)
+    frozen, trainable = check_split(model, x)
     if case in COMPILED:
-        compiled = learning.predict_on_batch(frozen.predict_on_batch(x))
+        compiled = trainable.predict_on_batch(frozen.predict_on_batch(x))
         for one, other in zip(leaves(model.predict_on_batch(x)), leaves(compiled), strict=True):
             assert_rounds_alike(one, other)
     # No layer of the graph is computed on both sides, but those that are shared.
-    doubled = {id(x) for x in frozen.layers} & {id(x) for x in learning.layers}
+    doubled = {id(x) for x in frozen.layers} & {id(x) for x in trainable.layers}
     assert {model.get_layer(name).name for name in names(model, doubled)} <= {"shared"}
 
 
@@ -130,12 +130,12 @@ def test_a_layer_that_is_shared_is_frozen_once_and_computed_where_it_must():
     first = layers.Dense(3, name="first")(twice(x))
     model = randomise(keras.Model(x, layers.Dense(1, name="last")(twice(first))))
     params.train_only(model, "first")
-    frozen, learning = kft.split(model)
+    frozen, trainable = kft.split(model)
     assert "twice" in [layer.name for layer in frozen.layers]
-    assert "twice" in [layer.name for layer in learning.layers]
+    assert "twice" in [layer.name for layer in trainable.layers]
     assert len(params.fingerprint(model)) == 64
     values = RNG.standard_normal((2, 3)).astype("float32")
-    one, other = leaves([model(values), learning(frozen(values))])
+    one, other = leaves([model(values), trainable(frozen(values))])
     np.testing.assert_array_equal(one, other)
     assert [w.path for w in params.weights(model) if w.frozen] == [
         "twice/kernel", "twice/bias", "last/kernel", "last/bias",
@@ -156,9 +156,9 @@ def test_a_keras_hub_backbone_that_kft_has_never_seen():
     features = backbone.output["pooled_output"]
     model = randomise(keras.Model(backbone.input, layers.Dense(2, name="out")(features)))
     params.train_only(model, ["transformer_layer_1", "pooled_dense", "out"])
-    frozen, learning = kft.split(model)
+    frozen, trainable = kft.split(model)
     assert "transformer_layer_0" in [layer.name for layer in frozen.layers]
-    np.testing.assert_array_equal(*leaves([model(x), learning(frozen(x))]))
+    np.testing.assert_array_equal(*leaves([model(x), trainable(frozen(x))]))
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ def test_what_stands_at_padding_is_what_the_frozen_part_answers_there(lengths, k
     options = {"": {}, "mapped": {"memory_limit": 0}, "cached": {"cache": tmp_path}}[kept]
     model = counting()
     params.freeze(model, "known")
-    frozen, learning = kft.split(model)
+    frozen, trainable = kft.split(model)
     sequences = ["ACDEFGHIKLACDEFG"[:n] for n in lengths]
     base = kft.batches((sequences, np.zeros(4)), ESM2.encode, 2)
     for _ in range(2):  # computed, and if there is a cache, opened
@@ -336,7 +336,9 @@ def test_what_stands_at_padding_is_what_the_frozen_part_answers_there(lengths, k
             taken = found.take(chosen, padded)
             for name, expected in frozen.predict_on_batch(inputs).items():
                 np.testing.assert_array_equal(taken[name], leaves(expected)[0], name)
-            answers = [part.predict_on_batch(x) for part, x in ((learning, taken), (model, inputs))]
+            answers = [
+                part.predict_on_batch(x) for part, x in ((trainable, taken), (model, inputs))
+            ]
             assert_rounds_alike(*answers)
 
 
@@ -505,7 +507,7 @@ def test_dropout_and_statistics_rest_in_what_is_frozen_and_work_in_what_learns()
     model = nested()
     network = model.get_layer("network")
     params.train_only(model, ["network/conv_2", "network/norm_2", "network/dropout_2", "out"])
-    frozen, learning = kft.split(model)
+    frozen, trainable = kft.split(model)
     x = RNG.standard_normal((4, 8, 8, 1)).astype("float32")
     still, moved = (
         leaves(network.get_layer(f"norm_{i}").moving_mean.value)[0].copy() for i in (0, 2)
@@ -517,7 +519,7 @@ def test_dropout_and_statistics_rest_in_what_is_frozen_and_work_in_what_learns()
     assert np.abs(leaves(network.get_layer("norm_2").moving_mean.value)[0] - moved).max() > 1e-6
     # With the last dropout at rest too, training mode differs in the last norm alone.
     params.freeze(model, "network/dropout_2")
-    one, other = leaves([whole(x, training=True), learning(frozen(x), training=True)])
+    one, other = leaves([whole(x, training=True), trainable(frozen(x), training=True)])
     np.testing.assert_array_equal(one, other)
 
 
@@ -526,8 +528,8 @@ def test_dropout_that_is_not_frozen_is_drawn_anew():
     hidden = layers.Dropout(0.5, seed=1, name="drop")(layers.Dense(8, name="hidden")(x))
     model = randomise(keras.Model(x, layers.Dense(1, name="out")(hidden)))
     kft.freeze(model, "hidden")
-    frozen, learning = kft.split(model)
-    assert "drop" in [layer.name for layer in learning.layers]
+    frozen, trainable = kft.split(model)
+    assert "drop" in [layer.name for layer in trainable.layers]
     assert "drop" not in [layer.name for layer in frozen.layers]
 
 

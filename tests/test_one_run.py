@@ -159,7 +159,7 @@ def test_other_trainings_refuse_it_too():
     )
     for optimizer in (several, keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(falling))):
         with pytest.raises(ValueError, match="follows a schedule"):
-            callbacks.insist_on_constant_rate([plateau()], optimizer)
+            callbacks.require_constant_learning_rate([plateau()], optimizer)
 
 
 # Passes over the records ----------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_the_order_is_that_of_whole_epochs():
     found = counts(kft.Model, one_each(), 2, 3)
     np.testing.assert_array_equal(
         [set(np.flatnonzero(seen)) for seen in found],
-        [set(np.concatenate(whole.chosen[: 2 * k])) for k in (1, 2, 3)],
+        [set(np.concatenate(whole.record_indices[: 2 * k])) for k in (1, 2, 3)],
     )
 
 

@@ -67,7 +67,7 @@ def test_what_pretraining_was_worth(value, words):
     ("value", "word"), [(0.5, "chance is 0.500."), (0.7, "Warning: that is above")]
 )
 def test_shuffled_labels(value, word):
-    control = row("full, shuffled labels", value, 1.0, "control", shuffles=True)
+    control = row("full, shuffled labels", value, 1.0, "control", shuffled_labels=True)
     found = comparison(FULL, control)
     assert word in found.recommendation
     assert ("Warning" in found.recommendation) == (value > 0.5)
@@ -75,7 +75,7 @@ def test_shuffled_labels(value, word):
 
 
 def test_one_shuffle_is_no_ground_for_a_warning():
-    control = row("full, shuffled labels", 0.7, 1.0, "control", shuffles=True)
+    control = row("full, shuffled labels", 0.7, 1.0, "control", shuffled_labels=True)
     assert "Warning" not in comparison(FULL, control, seeds=(0,)).recommendation
 
 

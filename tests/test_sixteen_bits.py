@@ -330,17 +330,17 @@ def test_which_range_is_taken(tmp_path):
     about = {"source": "", "licence": "", "citation": "", "checksum": "", "classes": ("a", "b")}
     data = Dataset("cells", "classification", part, part, part, **about, value_range=(100, 200))
     model = model_of()
-    frontier.learn_range(model, data)  # what the data know is taken without a word
+    frontier.fit_value_range(model, data)  # what the data know is taken without a word
     assert model.backbone.value_range == (100, 200)
-    frontier.learn_range(model, replace(data, value_range=None))
+    frontier.fit_value_range(model, replace(data, value_range=None))
     with pytest.warns(UserWarning, match="keeps .*100 for black and 200 for white"):
-        frontier.learn_range(model, replace(data, value_range=(100, 300)))
+        frontier.fit_value_range(model, replace(data, value_range=(100, 300)))
     assert model.backbone.value_range == (100, 200)
     model.backbone.value_range = (100, 300)
     assert model.encode.value_range == (100, 300)
     assert len(kft.batches(data.train, model.encode)) == 1
     plain = model_of()
-    frontier.learn_range(plain, ([image.astype("uint8") for image in images], kinds))
+    frontier.fit_value_range(plain, ([image.astype("uint8") for image in images], kinds))
     assert plain.backbone.value_range is None
     kft.dreaming.dream(model.backbone, images[0], "stem", steps=1, octaves=1)
     with pytest.raises(ValueError, match="image has values of 16 bits"):

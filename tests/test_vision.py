@@ -113,8 +113,8 @@ def test_split_at_every_stage(backbone, as_written):
     last = len(backbone.stages) - 1
     for k in (1, last):
         kft.train_only(model, [*(s.name for s in backbone.stages[k:]), "head"])
-        frozen, learning = kft.split(model)
-        found = learning.predict_on_batch(frozen.predict_on_batch(x))
+        frozen, trainable = kft.split(model)
+        found = trainable.predict_on_batch(frozen.predict_on_batch(x))
         assert_rounds_alike(found, expected)
 
 

@@ -14,7 +14,7 @@ import keras
 
 from kft.keras_internals import GraphModel, own_trainable_weights, sublayers_of
 from kft.messages import listed
-from kft.params import Weight, by_hand, layers, sign, weights
+from kft.params import Weight, layers, record_marks, user_marks, weights
 
 
 class Copied(GraphModel):
@@ -117,7 +117,7 @@ def flags(model: keras.Model) -> dict[str, Any]:
     frozen = [path for path, layer in everything.items() if not layer.trainable]
     paths = {"frozen_layers": frozen, "frozen_weights": weights_alone}
     config: dict[str, Any] = {key: some for key, some in paths.items() if some}
-    if config and not any(by_hand(model).values()):
+    if config and not any(user_marks(model).values()):
         config["marked_by_kft"] = True
     return config
 
@@ -194,7 +194,7 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
     for path in weights_alone:
         owned[path].trainable = False
     if config.get("marked_by_kft"):
-        sign(model)
+        record_marks(model)
     return model
 
 

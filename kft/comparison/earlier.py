@@ -21,14 +21,16 @@ def _sources() -> dict[str, str]:
     return json.loads(Path(__file__).with_name("earlier_strategies.json").read_text())
 
 
-def earlier_settings(about: dict, strategy: Any, seed: int, shuffles: bool) -> dict | None:
+def earlier_settings(
+    settings: dict, strategy: Any, seed: int, shuffled_labels: bool
+) -> dict | None:
     """Return the settings whose digest was the name of a training in earlier versions.
 
     Args:
-        about: Settings that all trainings of a comparison depend on.
+        settings: Settings that all trainings of a comparison depend on.
         strategy: Strategy of the training.
         seed: Seed of the training.
-        shuffles: Whether the labels were shuffled.
+        shuffled_labels: Whether the labels were shuffled.
 
     Returns:
         dict, or None for a strategy that kft did not have then.
@@ -39,15 +41,15 @@ def earlier_settings(about: dict, strategy: Any, seed: int, shuffles: bool) -> d
     text = repr(strategy)
     for new, old in RENAMED.items():
         text = text.replace(new, old)
-    head = about["head"]
+    head = settings["head"]
     if head["registered_name"] == f"kft>{head['class_name']}":
         head = {"module": "kft.heads", **head}
     return {
-        **about,
+        **settings,
         "head": head,
         "strategy": text,
         "kind": f"kft.strategies.{kind.__name__}",
         "code": _sources()[kind.__name__],
         "seed": seed,
-        "shuffles": shuffles,
+        "shuffles": shuffled_labels,
     }

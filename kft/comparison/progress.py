@@ -27,7 +27,7 @@ class Log:
         """Whether lines go to a terminal, where a line can be overwritten."""
         return self.console.is_terminal
 
-    def say(self, line: str, **options: Any) -> None:
+    def print(self, line: str, **options: Any) -> None:
         """Print a line as it is, without markup."""
         self.console.print(line, highlight=False, markup=False, **options)
 
@@ -37,11 +37,11 @@ class Log:
 
     def update(self, line: str) -> None:
         """Print a line that the next line overwrites."""
-        self.say(line.ljust(self.console.width - 1), end="\r")
+        self.print(line.ljust(self.console.width - 1), end="\r")
 
     def done(self, line: str) -> None:
         """Print a line that overwrites the one of `update`."""
-        self.say(line.ljust(self.console.width - 1) if self.is_terminal else line)
+        self.print(line.ljust(self.console.width - 1) if self.is_terminal else line)
 
 
 class ProgressLine(keras.callbacks.Callback):

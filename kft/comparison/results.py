@@ -48,12 +48,12 @@ class Row:
         seconds: Time of one training in seconds, the median over seeds.
         memory: Peak memory of the process in the first training, in bytes; None for baselines.
         error: Error of a seed that failed, or None.
-        shuffles: Whether it was trained on shuffled labels; if so, it is never recommended.
+        shuffled_labels: Whether it was trained on shuffled labels; if so, it is never recommended.
         given: Whether its predictions come with the data set; there are none for new records, so it
             is never recommended.
         predictions: List of the predictions for the test split, one array per seed.
-        constant: Number of seeds that predict (nearly) the same for every record. Their scores are
-            in the table, but the method is not recommended because of them.
+        constant_seeds: Number of seeds that predict (nearly) the same for every record. Their
+            scores are in the table, but the method is not recommended because of them.
     """
 
     name: str
@@ -64,15 +64,15 @@ class Row:
     seconds: float = math.nan
     memory: int | None = None
     error: str | None = None
-    shuffles: bool = False
+    shuffled_labels: bool = False
     given: bool = False
     predictions: list = field(default_factory=list, repr=False)
-    constant: int = 0
+    constant_seeds: int = 0
 
     @property
     def collapsed(self) -> bool:
         """Whether every seed predicts (nearly) the same for every record."""
-        return 0 < len(self.predictions) == self.constant
+        return 0 < len(self.predictions) == self.constant_seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class Comparison:
         rows: A `Row` per method, in the order in which they ran.
         seeds: Seeds of the trainings of each strategy.
         confidence: Confidence of the intervals, such as 0.95.
-        about: Dict of settings and versions.
+        settings: Dict of settings and versions.
     """
 
     data: str
@@ -93,7 +93,7 @@ class Comparison:
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
     confidence: float
-    about: dict
+    settings: dict
 
     null_hypothesis = NULL
 
@@ -108,14 +108,16 @@ class Comparison:
         return [
             row
             for row in self.rows
-            if not (row.shuffles or row.given or row.collapsed)
+            if not (row.shuffled_labels or row.given or row.collapsed)
             if row.scores and not math.isnan(self.score(row).value)
         ]
 
     @cached_property
     def _complete(self) -> list[Row]:
         """The candidates without failed or collapsed seeds, if there are any, else all."""
-        complete = [row for row in self.candidates if not (self.lost_seeds(row) or row.constant)]
+        complete = [
+            row for row in self.candidates if not (self.lost_seeds(row) or row.constant_seeds)
+        ]
         return complete or self.candidates
 
     @cached_property
@@ -205,7 +207,7 @@ class Comparison:
         return f"{text}, which contains zero: this test set does not show that they helped."
 
     def _leak(self) -> str | None:
-        row = next((row for row in self.rows if row.shuffles and row.scores), None)
+        row = next((row for row in self.rows if row.shuffled_labels and row.scores), None)
         chance = self._chance()
         if row is None or chance is None or math.isnan(self.score(row).value):
             return None
@@ -231,9 +233,9 @@ class Comparison:
         failed = [f"{row.name} ({row.error})" for row in self.rows if row.error]
         sentences = [f"Failed: {'; '.join(failed)}."] if failed else []
         constant = [
-            row.name + f" ({row.constant} of {seeds(row.predictions)})" * (not row.collapsed)
+            row.name + f" ({row.constant_seeds} of {seeds(row.predictions)})" * (not row.collapsed)
             for row in self.rows
-            if row.constant and row.kind != "baseline" and not row.shuffles
+            if row.constant_seeds and row.kind != "baseline" and not row.shuffled_labels
         ]
         if constant:
             sentences.append(
@@ -282,7 +284,7 @@ class Comparison:
                 "seconds": row.seconds,
                 "peak memory": row.memory,
                 "seeds": int(np.isfinite(self.score(row).seeds).sum()) if row.scores else 0,
-                "constant seeds": row.constant,
+                "constant seeds": row.constant_seeds,
                 "recommended": row is self.recommended,
                 "error": row.error,
             }

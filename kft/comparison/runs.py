@@ -26,10 +26,10 @@ from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
 from kft.keras_internals import sublayers_of
 from kft.models import Model
-from kft.params import digests, layers, sign, unfreeze
+from kft.params import digests, layers, record_marks, unfreeze
 from kft.training.batching import batches
 from kft.training.fitting import fit
-from kft.training.frontier import learn_range
+from kft.training.frontier import fit_value_range
 from kft.training.strategies import Phase, Strategy
 
 # One run --------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def fresh(backbone: keras.Model, head: keras.layers.Layer) -> Model:
     copy = type(backbone).from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())
     unfreeze(copy)
-    sign(copy)  # not by hand: strategies mark it again
+    record_marks(copy)  # not by hand: strategies mark it again
     if not hasattr(copy, "encode") and hasattr(backbone, "encode"):
         copy.encode = backbone.encode  # set on a plain Keras model, which does not copy it
     return Model(copy, head)
@@ -258,7 +258,7 @@ def measured_step(
         `Step`, the fastest of three after a first one that compiles.
     """
     model = fresh(backbone, head)
-    learn_range(model, data)
+    fit_value_range(model, data)
     records = batches(data.train, model.encode, batch_size, 0, max_length)
     lengths = [records.padded(i) or 0 for i in range(len(records))]
     middle = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
@@ -274,7 +274,7 @@ def measured_step(
             seconds.append(time.perf_counter() - started)
     info = records.info
     sizes = {name: _size(part.inputs, info, max_length) for name, part in data.splits.items()}
-    chosen = [data.train.inputs[i] for i in records.chosen[middle]]
+    chosen = [data.train.inputs[i] for i in records.record_indices[middle]]
     parts = [sizes.get(name, 0) for name in ("train", "valid", "test")]
     return Step(min(seconds[1:]), memory.peak, _size(chosen, info, max_length), *parts)
 
@@ -332,13 +332,13 @@ class Store:
     Args:
         folder: Path of the folder, which is made if missing; None for the cache, the folder
             KFT_CACHE or ~/.cache/kft.
-        about: Dict of settings that all runs have in common: numbers, strings, lists and dicts.
+        settings: Dict of settings that all runs have in common: numbers, strings, lists and dicts.
 
     Raises:
         ValueError: The folder cannot be written to.
     """
 
-    def __init__(self, folder: Path | str | None, about: dict):
+    def __init__(self, folder: Path | str | None, settings: dict):
         self.folder = Path(folder) if folder is not None else cache_folder() / "comparisons"
         try:
             ensure_writable(self.folder)
@@ -347,8 +347,8 @@ class Store:
                 f"{self.folder} cannot keep the trainings ({type(error).__name__}): name another "
                 f"folder, as `out` or in KFT_CACHE."
             ) from error
-        self.about = {
-            **about,
+        self.settings = {
+            **settings,
             "kft": version("kft"),
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
@@ -358,34 +358,34 @@ class Store:
         line = json.dumps(settings, sort_keys=True, default=repr)
         return self.folder / f"{hashlib.sha256(line.encode()).hexdigest()[:32]}.npz"
 
-    def get(self, settings: dict, earlier: dict | None = None) -> Run | None:
+    def get(self, run_settings: dict, earlier: dict | None = None) -> Run | None:
         """Read a run.
 
         Args:
-            settings: Settings of the run, in addition to those of all runs.
+            run_settings: Settings of the run, in addition to those of all runs.
             earlier: All settings from which an earlier version of kft made the name of the file.
 
         Returns:
             The run; None if there is none or its file is damaged.
         """
-        file = self._file({**self.about, **settings})
+        file = self._file({**self.settings, **run_settings})
         if earlier is not None and not file.exists():
             file = self._file(earlier)
         try:
             with open(file, "rb") as stream, np.load(stream) as kept:
-                about, predictions = json.loads(str(kept["about"])), kept["predictions"]
+                cost, predictions = json.loads(str(kept["about"])), kept["predictions"]
                 if "ends" in kept:
                     predictions = np.split(predictions, kept["ends"])
-                return Run(predictions, **about)
+                return Run(predictions, **cost)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None  # absent or damaged: it is trained again
 
-    def put(self, run: Run, settings: dict) -> None:
+    def put(self, run: Run, run_settings: dict) -> None:
         """Write a run.
 
         Args:
             run: The run.
-            settings: Settings of the run, in addition to those of all runs.
+            run_settings: Settings of the run, in addition to those of all runs.
         """
         names = ("trainable", "parameters", "seconds", "memory")
         arrays: dict[str, Any] = {"about": json.dumps({name: getattr(run, name) for name in names})}
@@ -394,7 +394,7 @@ class Store:
             arrays["ends"] = np.cumsum([len(row) for row in run.predictions])[:-1]
         else:
             arrays["predictions"] = run.predictions
-        with atomic_write(self._file({**self.about, **settings})) as stream:
+        with atomic_write(self._file({**self.settings, **run_settings})) as stream:
             np.savez(stream, **arrays)
 
 

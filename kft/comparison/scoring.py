@@ -96,7 +96,7 @@ def _marked_residues(records: Split, predictions: Any) -> tuple:
 def baseline_rows(
     data: Dataset,
     resamples: int = 2000,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
     max_length: int | None = None,
 ) -> list[Row]:
     """Fit the baselines of a data set and return their rows, see `kft.baselines`.
@@ -104,7 +104,7 @@ def baseline_rows(
     Args:
         data: A `kft.data.Dataset` with a test split.
         resamples: Number of resamples of the test records.
-        say: Function that is called with one line before each fit, such as `print`.
+        log: Function that is called with one line before each fit, such as `print`.
         max_length: Number of residues of each chain that are scored, as for strategies; None for
             all.
 
@@ -113,8 +113,8 @@ def baseline_rows(
     """
     rows, fits = [], baselines.suited(data)
     for number, (name, fit) in enumerate(fits.items(), start=1):
-        if say is not None:
-            say(f"baseline {number}/{len(fits)}: {name}")
+        if log is not None:
+            log(f"baseline {number}/{len(fits)}: {name}")
         try:
             fitted = fit(data)
             predictions = fitted.predictions

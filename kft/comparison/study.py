@@ -31,7 +31,7 @@ from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_
 from kft.data import Dataset, load
 from kft.data.inputs import encoder_info
 from kft.models import heads
-from kft.params import by_hand, weights
+from kft.params import user_marks, weights
 from kft.training import strategies
 from kft.training.batching import silent_cuts
 
@@ -48,7 +48,7 @@ def compare(
     max_length: int | None = None,
     controls: bool = True,
     out: str | Path | None = None,
-    again: bool = False,
+    overwrite: bool = False,
     confidence: float = 0.95,
     resamples: int = 2000,
     verbose: bool | Literal["progress"] = True,
@@ -71,7 +71,7 @@ def compare(
         controls: False leaves the controls out.
         out: Folder for trainings, table, figure and caption; None keeps the trainings in the
             cache (KFT_CACHE or ~/.cache/kft) and writes no figure.
-        again: True repeats trainings that are in the folder already.
+        overwrite: True repeats trainings that are in the folder already.
         confidence, resamples: Confidence of the intervals and number of resamples, see
             `kft.evaluation.significance`.
         verbose: False prints nothing, "progress" a line for each training and what is cut, without
@@ -91,11 +91,11 @@ def compare(
     data = load(data) if isinstance(data, str) else data
     _check(data, batch_size, confidence, resamples)
     study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
-    study.open(out, again)
+    study.open(out, overwrite)
     rows = study.rows(methods, seed_list, resamples)
-    about = study.store.about | {"strategies": {m.name: repr(m.strategy) for m in methods}}
+    settings = study.store.settings | {"strategies": {m.name: repr(m.strategy) for m in methods}}
     comparison = Comparison(
-        data.name, len(data.splits["test"]), tuple(rows), tuple(seed_list), confidence, about
+        data.name, len(data.splits["test"]), tuple(rows), tuple(seed_list), confidence, settings
     )
     study.show(comparison, out)
     return comparison
@@ -106,7 +106,7 @@ class _Method:
     name: str
     kind: Literal["strategy", "control"]
     strategy: Any
-    shuffles: bool = False
+    shuffled_labels: bool = False
 
 
 def _methods(chosen: Any, epochs: int | None, controls: bool) -> list[_Method]:
@@ -219,10 +219,10 @@ class _Study:
         self.notes = Log(self.everything)  # all else
         self.expected: dict[str, float] = {}  # seconds by name of the method
 
-    def open(self, out: Path | str | None, again: bool) -> None:
+    def open(self, out: Path | str | None, overwrite: bool) -> None:
         """Open the folder of runs, which depend on these settings, on strategy and seed."""
         head = self.make_head(self.data)
-        about = {
+        settings = {
             "data": digest_of_data(self.data),
             "backbone": digest_of_model(self.backbone),
             "head": _described(head),
@@ -230,11 +230,13 @@ class _Study:
             "max_length": self.max_length,
             **_own_code(self.backbone, getattr(self.backbone, "encode", None), head),
         }
-        self.store = Store(None if out is None else Path(out) / "runs", about)
-        self.again = again
+        self.store = Store(None if out is None else Path(out) / "runs", settings)
+        self.overwrite = overwrite
 
     def _kept(self, method: _Method, seed: int) -> Run | None:
-        earlier = earlier_settings(self.store.about, method.strategy, seed, method.shuffles)
+        earlier = earlier_settings(
+            self.store.settings, method.strategy, seed, method.shuffled_labels
+        )
         return self.store.get(_key(method, seed), earlier)
 
     def rows(self, methods: Sequence[_Method], seeds: Sequence[int], resamples: int) -> list[Row]:
@@ -242,7 +244,7 @@ class _Study:
         with compiled_once(), silent_cuts():  # `expect` reports once what is cut
             self.expect(methods, seeds)
             rows = baseline_rows(
-                self.data, resamples, lambda line: self.notes.say(f"  {line}"), self.max_length
+                self.data, resamples, lambda line: self.notes.print(f"  {line}"), self.max_length
             )
             taken = [method.name for method in methods if method.name in [row.name for row in rows]]
             if taken:
@@ -257,20 +259,20 @@ class _Study:
     def expect(self, methods: Sequence[_Method], seeds: Sequence[int]) -> None:
         """Print the number of trainings, of those that are kept, and the expected time."""
         count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
-        self.notes.say(
+        self.notes.print(
             f"{self.data.name}: {len(methods)} methods from {count} each, and baselines; "
             f"training on {keras.backend.backend()}."
         )
-        self._say_marks()
-        self._say_cuts()
+        self._print_marks()
+        self._print_cuts()
         kept = {
             (method.name, seed)
             for method in methods
             for seed in seeds
-            if not self.again and self._kept(method, seed)
+            if not self.overwrite and self._kept(method, seed)
         }
         if kept:
-            self.notes.say(
+            self.notes.print(
                 f"{len(kept)} of {len(methods) * len(seeds)} trainings are in {self.store.folder}.",
                 soft_wrap=True,
             )
@@ -280,7 +282,7 @@ class _Study:
             head = self.make_head(self.data)
             step = measured_step(self.backbone, head, self.data, self.batch_size, self.max_length)
         except Exception as error:  # strategies may work where a step of all weights fails
-            self.notes.say(f"No estimate of time and memory: {brief(error)}")
+            self.notes.print(f"No estimate of time and memory: {brief(error)}")
             return
         for method in methods:
             try:
@@ -292,21 +294,21 @@ class _Study:
         remaining = sum(
             self.expected[m.name] for m in methods for s in seeds if (m.name, s) not in kept
         )
-        self.notes.say(
+        self.notes.print(
             f"One step of training all weights takes {step.seconds:.2f} s, and the process uses "
             f"{step.memory / 2**30:.1f} GB of memory. All trainings together should take about "
             f"{duration(remaining)} without compilation, and little more memory."
         )
 
-    def _say_marks(self) -> None:
-        frozen = sum(by_hand(self.backbone).values())
+    def _print_marks(self) -> None:
+        frozen = sum(user_marks(self.backbone).values())
         if frozen:
-            self.log.say(
+            self.log.print(
                 f"{frozen} of {len(weights(self.backbone))} weights of the backbone are frozen by "
                 f"hand: this has no effect here, since each strategy sets `trainable` in a copy."
             )
 
-    def _say_cuts(self) -> None:
+    def _print_cuts(self) -> None:
         longest = self.max_length
         info = encoder_info(getattr(self.backbone, "encode", None), self.data.train.inputs)
         if longest is None or not info.input_kind.has_length:
@@ -315,7 +317,7 @@ class _Study:
             f"{sum(len(x) > longest for x in part.inputs):,} of {len(part):,} {name}"
             for name, part in self.data.splits.items()
         ]
-        self.log.say(f"Of {', '.join(counts)} inputs only the first {longest} residues are used.")
+        self.log.print(f"Of {', '.join(counts)} inputs only the first {longest} residues are used.")
 
     def trained(
         self, methods: Sequence[_Method], seeds: Sequence[int], resamples: int
@@ -346,14 +348,14 @@ class _Study:
         ]
 
     def _run(self, method: _Method, seed: int, label: str) -> Run:
-        if not self.again and (run := self._kept(method, seed)):
+        if not self.overwrite and (run := self._kept(method, seed)):
             return run
-        data = shuffled(self.data, seed) if method.shuffles else self.data
+        data = shuffled(self.data, seed) if method.shuffled_labels else self.data
         expected = self.expected.get(method.name)
         line = f"{label}  about {duration(expected)} ..." if expected else f"{label} ..."
         callbacks = [ProgressLine(self.log, line)] if self.log.is_terminal else []
         if not callbacks:
-            self.notes.say(line)
+            self.notes.print(line)
         run = train(
             self.backbone,
             self.make_head(self.data),
@@ -366,20 +368,20 @@ class _Study:
         try:
             self.store.put(run, _key(method, seed))
         except OSError as error:
-            self.log.say(
+            self.log.print(
                 f"This training could not be kept ({brief(error)}); the comparison continues."
             )
         return run
 
     def show(self, comparison: Comparison, out: Path | str | None) -> None:
         """Print the comparison, and write its files if there is a folder."""
-        self.notes.say("")
+        self.notes.print("")
         self.notes.show(comparison.table())
-        self.notes.say(f"{comparison.null_hypothesis}\n\n{comparison.recommendation}")
+        self.notes.print(f"{comparison.null_hypothesis}\n\n{comparison.recommendation}")
         if out is not None:
             picture, *_ = comparison.save(out)
-            self.notes.say(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
-            self.notes.say(
+            self.notes.print(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
+            self.notes.print(
                 f"Written: {picture}, and next to it the caption, the table and a JSON file.",
                 soft_wrap=True,
             )
@@ -387,7 +389,7 @@ class _Study:
 
 def _row(data: Dataset, method: _Method, runs: list[Run], error: str | None, resamples: int) -> Row:
     if not runs:
-        return Row(method.name, method.kind, error=error, shuffles=method.shuffles)
+        return Row(method.name, method.kind, error=error, shuffled_labels=method.shuffled_labels)
     predictions = [run.predictions for run in runs]
     scores = scores_of(data, predictions, resamples)
     seconds = float(np.median([run.seconds for run in runs]))
@@ -400,9 +402,9 @@ def _row(data: Dataset, method: _Method, runs: list[Run], error: str | None, res
         seconds=seconds,
         memory=runs[0].memory,
         error=error,
-        shuffles=method.shuffles,
+        shuffled_labels=method.shuffled_labels,
         predictions=predictions,
-        constant=constant_seeds(data, predictions),
+        constant_seeds=constant_seeds(data, predictions),
     )
 
 
@@ -416,7 +418,11 @@ def _described(head: keras.Layer) -> dict[str, Any]:
 
 def _key(method: _Method, seed: int) -> dict[str, Any]:
     """The settings of one training, for `Store`, without names of kft's modules, which may move."""
-    return {"strategy": _identity(method.strategy), "seed": seed, "shuffles": method.shuffles}
+    return {
+        "strategy": _identity(method.strategy),
+        "seed": seed,
+        "shuffles": method.shuffled_labels,
+    }
 
 
 def _identity(strategy: Any) -> Any:

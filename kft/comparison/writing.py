@@ -67,7 +67,7 @@ def record(comparison: Any) -> dict[str, Any]:
         "data": comparison.data,
         "records": comparison.records,
         "seeds": list(comparison.seeds),
-        **comparison.about,
+        **comparison.settings,
         "null hypothesis": comparison.null_hypothesis,
         "recommendation": comparison.recommendation,
         "rows": json.loads(comparison.to_frame().to_json(orient="index")),

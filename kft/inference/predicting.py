@@ -189,7 +189,7 @@ def _predictions(
             bar.update(task, total=total)
             with silent_cuts():  # reported once, at the end
                 records = batches(part, encode, batch_size, None, max_length, called)
-            cut, seen = cut + records.cut, seen + len(part)
+            cut, seen = cut + records.residues_cut, seen + len(part)
             changes += records.changes
             yield names, _rows(model, records, len(part), per_residue, bar, task)
     warn_of_cut(cut, seen, max_length)
@@ -202,7 +202,7 @@ def _rows(
     """Return the predictions of one part in the order of its records."""
     rows: Any = None
     per_residue = per_residue and records.lengths is not None
-    for i, chosen in enumerate(records.chosen):
+    for i, chosen in enumerate(records.record_indices):
         outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
         if rows is None:
             shape = (count, *outputs.shape[1:])

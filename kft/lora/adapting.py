@@ -29,7 +29,7 @@ from kft.lora.sharing import (
 )
 from kft.lora.targets import settings_for
 from kft.messages import listed
-from kft.params import layers, sign, train_only
+from kft.params import layers, record_marks, train_only
 
 
 def add_lora(
@@ -153,7 +153,7 @@ def activate(model: keras.Model, name: str) -> None:
     # Adapters that are not active stay frozen until `use` makes them active.
     trainable = {*(path for path, _ in holders), *head_of(model)}
     train_only(model, lambda path: path in trainable)
-    sign(model)
+    record_marks(model)
     retrace(model, [path for path, _ in holders])
 
 

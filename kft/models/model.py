@@ -101,11 +101,12 @@ class Model(Learner):
         callbacks: Sequence[keras.callbacks.Callback] | None = None,
     ) -> Any:
         """Run Keras's `predict`; for `kft.batches`, return rows in the order of the records."""
-        chosen = getattr(x, "chosen", None)  # of `kft.batches`, which plan the next epoch later
+        # Read now: `kft.batches` plan the next epoch during `predict`.
+        record_indices = getattr(x, "record_indices", None)
         outputs = super().predict(x, batch_size, verbose, steps, callbacks)
-        if chosen is None:
+        if record_indices is None:
             return outputs
-        order = np.argsort(np.concatenate(chosen[:steps]))
+        order = np.argsort(np.concatenate(record_indices[:steps]))
         return keras.tree.map_structure(lambda rows: rows[order], outputs)
 
     def _in_head(self) -> dict[str, keras.Layer]:

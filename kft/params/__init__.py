@@ -13,13 +13,13 @@ a layer sets it for everything inside.
 
 from kft.params.fingerprints import digest, digests, fingerprint
 from kft.params.freezing import (
-    by_hand,
     differences,
     freeze,
     is_frozen,
-    sign,
+    record_marks,
     train_only,
     unfreeze,
+    user_marks,
 )
 from kft.params.paths import Pattern, Weight, find, layers, weights
 from kft.params.table import Parameters, parameters
@@ -28,7 +28,6 @@ __all__ = [
     "Parameters",
     "Pattern",
     "Weight",
-    "by_hand",
     "differences",
     "digest",
     "digests",
@@ -38,8 +37,9 @@ __all__ = [
     "is_frozen",
     "layers",
     "parameters",
-    "sign",
+    "record_marks",
     "train_only",
     "unfreeze",
+    "user_marks",
     "weights",
 ]

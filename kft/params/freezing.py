@@ -128,7 +128,7 @@ def _mark(
     _set_flags(model, *_plan(model, chosen, trainable, others))
     after = _states(model)
     reset = pattern is None and trainable  # as in a new model: that is no choice of the user
-    _sign(model, None if reset else "the user", chosen if others is None else None)
+    _record(model, None if reset else "the user", chosen if others is None else None)
     if before != after and getattr(model, "compiled", False):
         _uncompile(model)
         warnings.warn(
@@ -243,23 +243,23 @@ def _outermost(changed: AbstractSet[str], paths: Iterable[str]) -> list[str]:
 # Who has marked it ---------------------------------------------------------------------------
 
 
-def _sign(model: keras.Model, who: str | None, chosen: AbstractSet[int] | None = None) -> None:
+def _record(model: keras.Model, who: str | None, chosen: AbstractSet[int] | None = None) -> None:
     """Record for each weight, or those of layers chosen by id, who has marked it, and how."""
     for weight in weights(model):
         if chosen is None or id(weight.layer) in chosen:
             weight.variable._kft_marked = None if who is None else (who, weight.frozen)
 
 
-def sign(model: keras.Model) -> None:
-    """Record that kft, not the user, chose which layers are trainable now; see `by_hand`.
+def record_marks(model: keras.Model) -> None:
+    """Record that kft, not the user, chose which layers are trainable now; see `user_marks`.
 
     Args:
         model: Any built Keras model.
     """
-    _sign(model, "kft")
+    _record(model, "kft")
 
 
-def by_hand(model: keras.Model) -> dict[str, bool]:
+def user_marks(model: keras.Model) -> dict[str, bool]:
     """Find the weights that the user marked, with `kft.freeze` and the like or `layer.trainable`.
 
     Weights that a strategy or `kft.add_lora` has marked are left out, and so are weights that are
@@ -276,7 +276,7 @@ def by_hand(model: keras.Model) -> dict[str, bool]:
         >>> dense = [keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1, name="out")]
         >>> model = keras.Sequential([keras.Input((3,)), *dense])
         >>> model.layers[0].trainable = False
-        >>> by_hand(model)
+        >>> user_marks(model)
         {'hidden/kernel': True, 'hidden/bias': True}
     """
     marks = {}

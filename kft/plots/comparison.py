@@ -45,7 +45,7 @@ def plot_comparison(
     error: float | None = None,
     confidence: float = 0.95,
     made: str = "",
-    constant: Sequence[str] = (),
+    collapsed: Sequence[str] = (),
     remark: str = "",
 ) -> tuple[Figure, str]:
     """Draw the score of several methods against the time of one training.
@@ -56,11 +56,11 @@ def plot_comparison(
         data: Name of the data set.
         records: Number of records in its test split, for the caption.
         chosen: Name of the recommended method, which is marked with a ring.
-        best: Name of the best method; None for the highest score of those not in `constant`.
+        best: Name of the best method; None for the highest score of those not in `collapsed`.
         error: Standard error of the best, drawn as a band below it.
         confidence: Confidence level of the intervals.
         made: How the intervals were made, a sentence for the caption.
-        constant: Names of the methods whose predictions hardly vary, for labels and caption.
+        collapsed: Names of the methods whose predictions hardly vary, for labels and caption.
         remark: Further sentence on what stands out, for the caption.
 
     Returns:
@@ -79,13 +79,13 @@ def plot_comparison(
     drawn = [point for point in points if not math.isnan(point.score.value)]
     if not drawn:
         raise ValueError("points must hold at least one method with a score, received none.")
-    collapsed = [p for p in drawn if p.name in constant]
-    first = max(drawn, key=lambda p: (p not in collapsed, p.score.value))
+    flat = [p for p in drawn if p.name in collapsed]
+    first = max(drawn, key=lambda p: (p not in flat, p.score.value))
     top = next((p for p in drawn if p.name == best), first)
     figure, ax = _figure(drawn, top, metric, chosen, error, confidence)
-    _label(ax, drawn, chosen, collapsed)
+    _label(ax, drawn, chosen, flat)
     _legend(ax, drawn, chosen, error)
-    findings = _findings(drawn, top, metric, chosen, collapsed, remark)
+    findings = _findings(drawn, top, metric, chosen, flat, remark)
     return figure, _caption(points, drawn, findings, metric, data, records, error, made)
 
 
@@ -137,9 +137,7 @@ def _limits(drawn: Sequence[Point], best: Point) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _label(
-    ax: Axes, drawn: Sequence[Point], chosen: str | None, collapsed: Sequence[Point]
-) -> None:
+def _label(ax: Axes, drawn: Sequence[Point], chosen: str | None, flat: Sequence[Point]) -> None:
     """Write names to the right, in the order of scores, each with a line to its point."""
     order = sorted(drawn, key=lambda p: p.score.value)
     low, high = ax.get_ylim()
@@ -154,7 +152,7 @@ def _label(
     for place, point in zip(places, order, strict=True):
         colour, hidden = LOOKS[point.kind][0], bool(point.score.value < low)
         text = f"{point.name}  {point.score.value:.3f}{' (below)' * hidden}"
-        text += " (predictions hardly vary)" * (point in collapsed)
+        text += " (predictions hardly vary)" * (point in flat)
         look: dict[str, Any] = {"color": colour, "fontsize": 9, "va": "center"}
         look["annotation_clip"] = False
         look["fontweight"] = "bold" if point.name == chosen else "normal"
@@ -188,12 +186,12 @@ def _findings(
     best: Point,
     metric: str,
     chosen: str | None,
-    collapsed: Sequence[Point],
+    flat: Sequence[Point],
     remark: str,
 ) -> str:
     """Describe what stands out, in one sentence or several."""
     text = f"{best.name} scores highest, {metric} {best.score}, in {_time(best.seconds)}"
-    if best in collapsed:
+    if best in flat:
         text = "the predictions of all methods hardly vary"
     elif chosen and chosen != best.name:
         point = next(p for p in drawn if p.name == chosen)
@@ -203,8 +201,8 @@ def _findings(
         )
     if remark:
         text += f"; {remark}"
-    if collapsed and best not in collapsed:
-        names = listed([point.name for point in collapsed])
+    if flat and best not in flat:
+        names = listed([point.name for point in flat])
         text += f". Predictions hardly vary, so their scores mean little: {names}"
     return f"{text}."
 

@@ -75,8 +75,9 @@ class Batches(Passes):
     if residues have targets (encoded inputs, targets, weights).
 
     Attributes:
-        chosen: List of int arrays, the records of each batch of the current epoch.
-        cut: List of int, the number of residues cut from each input longer than `max_length`.
+        record_indices: List of int arrays, the records of each batch of the current epoch.
+        residues_cut: List of int, the number of residues cut from each input that is longer than
+            `max_length`.
         changes: Counter of the inputs that `encode` has brought to normal form, see
             `kft.data.sequences.changes`.
         info: Description of the encoder, see `kft.data.inputs.EncoderInfo`.
@@ -102,7 +103,7 @@ class Batches(Passes):
         self.inputs, self.targets = inputs, targets
         self.encode: Callable[..., Any] = _stack if encode is None else encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
-        self.cut: list[int] = []
+        self.residues_cut: list[int] = []
         self.changes: Counter[str] = Counter()
         self.lengths: np.ndarray | None = None
         self.encoded: list[dict[str, np.ndarray]] | None = None
@@ -122,7 +123,7 @@ class Batches(Passes):
         self._plan()
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.record_indices)
 
     def __getitem__(self, index: int) -> Any:
         self.asked_for(index)
@@ -134,14 +135,14 @@ class Batches(Passes):
 
     def inputs_of(self, index: int) -> dict[str, np.ndarray]:
         """Return the encoded inputs of batch `index`."""
-        chosen = self.chosen[index]
+        indices = self.record_indices[index]
         length = self.padded(index)
         if self.encoded is not None and length is not None:
-            return self._padded_inputs([self.encoded[i] for i in chosen], length)
-        inputs = [self.inputs[i] for i in chosen]
+            return self._padded_inputs([self.encoded[i] for i in indices], length)
+        inputs = [self.inputs[i] for i in indices]
         if self.lengths is None:
             return self.encode(inputs)
-        with silent_cuts():  # they are counted in `cut` and `changes`
+        with silent_cuts():  # they are counted in `residues_cut` and `changes`
             return self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
 
     def targets_of(self, index: int, length: int | None) -> tuple[np.ndarray, ...]:
@@ -156,7 +157,7 @@ class Batches(Passes):
         Returns:
             Tuple of arrays, empty where there are no targets.
         """
-        chosen = self.chosen[index]
+        indices = self.record_indices[index]
         if self.targets is None:
             return ()
         if isinstance(self.targets, list):
@@ -165,8 +166,8 @@ class Batches(Passes):
                     "length must be the tokens of a padded record where residues have targets, "
                     "received None."
                 )
-            return self._at_tokens(chosen, length)
-        return (self.targets[chosen],)
+            return self._at_tokens(indices, length)
+        return (self.targets[indices],)
 
     def in_order(self) -> Batches:
         """Return the same records in a fixed order, by length, without targets."""
@@ -191,14 +192,14 @@ class Batches(Passes):
         """Return the number of tokens that batch `index` is padded to; None without lengths."""
         if self.lengths is None:
             return None
-        return int(padded_length(self.lengths[self.chosen[index]].max()))
+        return int(padded_length(self.lengths[self.record_indices[index]].max()))
 
-    def _at_tokens(self, chosen: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    def _at_tokens(self, indices: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return targets (B, L) or (B, L, K) and weights (B, L), 0 except at residues."""
         first = self.targets[0]
-        targets = np.zeros((len(chosen), length, *first.shape[1:]), dtype=first.dtype)
-        weights = np.zeros((len(chosen), length), dtype="float32")
-        for row, i in enumerate(chosen):
+        targets = np.zeros((len(indices), length, *first.shape[1:]), dtype=first.dtype)
+        weights = np.zeros((len(indices), length), dtype="float32")
+        for row, i in enumerate(indices):
             at = self.residues(i)
             kept = at.stop - at.start
             targets[row, at] = self.targets[i][:kept]
@@ -228,7 +229,7 @@ class Batches(Passes):
                 if self.max_length is not None and len(x) > self.max_length:
                     encoded = self.encode([x], self.max_length, names=[name])
                     left = _tokens(encoded)
-                    self.cut += [tokens - left] if left < tokens else []
+                    self.residues_cut += [tokens - left] if left < tokens else []
                     tokens = left
                 lengths.append(tokens)
                 if kept is not None:
@@ -242,14 +243,15 @@ class Batches(Passes):
         self._plan()
 
     def _plan(self) -> None:
-        self.chosen = self._by_length() if self.seed is None else self._mixed(self.seed)
+        self.record_indices = self._by_length() if self.seed is None else self._mixed(self.seed)
         if self.lengths is None:
             return
         # If the first two batches have the same length, TensorFlow assumes it for all.
-        padded = [padded_length(self.lengths[chosen].max()) for chosen in self.chosen]
+        order = self.record_indices
+        padded = [padded_length(self.lengths[indices].max()) for indices in order]
         other = next((i for i, length in enumerate(padded) if length != padded[0]), 0)
         if other > 1:
-            self.chosen[1], self.chosen[other] = self.chosen[other], self.chosen[1]
+            order[1], order[other] = order[other], order[1]
 
     def _mixed(self, seed: int) -> list[np.ndarray]:
         rng = np.random.default_rng((seed, self.epoch))
@@ -259,27 +261,27 @@ class Batches(Passes):
             # and still mixed differently in every epoch.
             stretches = _cut(order, 50 * self.batch_size)
             order = np.concatenate([s[np.argsort(self.lengths[s])] for s in stretches])
-        cut = _cut(order, self.batch_size)
-        return [cut[i] for i in rng.permutation(len(cut))]
+        in_batches = _cut(order, self.batch_size)
+        return [in_batches[i] for i in rng.permutation(len(in_batches))]
 
     def _by_length(self) -> list[np.ndarray]:
         """Return batches with the longest first, so that memory runs out at once or never."""
         if self.lengths is None:
             return _cut(np.arange(len(self.inputs)), self.batch_size)
         order = np.argsort(-self.lengths, kind="stable")
-        chosen, start = [], 0
+        in_batches, start = [], 0
         while start < len(order):
             padded = padded_length(self.lengths[order[start]])
             size = max(1, min(self.batch_size, MOST_TOKENS // padded))
-            chosen.append(order[start : start + size])
+            in_batches.append(order[start : start + size])
             start += size
-        return chosen
+        return in_batches
 
 
 def warn_of_cut(
     cut: Sequence[int], total: int, max_length: int | None, stacklevel: int = 2
 ) -> None:
-    """Warn once of what `max_length` has cut from `total` inputs, see `Batches.cut`."""
+    """Warn once of what `max_length` has cut from `total` inputs, see `Batches.residues_cut`."""
     if cut:
         warnings.warn(
             f"{len(cut)} of {total} inputs were longer than max_length={max_length}: "
@@ -342,7 +344,7 @@ def batches(
         targets of (encoded inputs, targets (B, L) or (B, L, K), weights float32 (B, L)), at the
         token of each residue. Weights are 1 at residues whose targets are used, and 0 at special
         tokens, padding and masked residues. A plain keras.Model shuffles batches in `fit` with
-        Python's `random` unless `shuffle=False`, and predicts in the order of `.chosen`; a
+        Python's `random` unless `shuffle=False`, and predicts in the order of `.record_indices`; a
         `kft.Model` does neither. With `steps_per_epoch`, the next epoch continues where the last
         one ended, so that each record is used once before any is used again, as with arrays.
 
@@ -367,7 +369,7 @@ def batches(
         targets = _rows(targets, names) or _checked_targets(targets, len(inputs))
     masks = getattr(records, "masks", None)
     result = Batches(inputs, targets, encode, batch_size, seed, max_length, names, masks)
-    warn_of_cut(result.cut, len(inputs), max_length)
+    warn_of_cut(result.residues_cut, len(inputs), max_length)
     warn_of_changes(result.changes, len(inputs))
     return result
 

@@ -189,8 +189,8 @@ class Resume(keras.callbacks.Callback):
         path: Path of the file; None keeps nothing but the logs.
         batches: Batches that `fit` is given, so that it continues with the right epoch; None where
             every epoch has the same data.
-        about: Dict of settings, numbers and strings, that must be the same when it continues.
-        earlier_names: {name that earlier versions wrote: present name in `about`}.
+        settings: Dict of settings, numbers and strings, that must be the same when it continues.
+        earlier_names: {name that earlier versions wrote: present name in `settings`}.
 
     Attributes:
         logs: List of dicts, one per epoch, those before an interruption included: epoch, seconds
@@ -221,12 +221,12 @@ class Resume(keras.callbacks.Callback):
         self,
         path: Path | str | None,
         batches: keras.utils.PyDataset | None = None,
-        about: dict | None = None,
+        settings: dict | None = None,
         earlier_names: dict[str, str] | None = None,
     ):
         super().__init__()
         self.path = None if path is None else Path(path)
-        self.batches, self.about = batches, about or {}
+        self.batches, self.settings = batches, settings or {}
         self.earlier_names = earlier_names or {}
         self.logs: list[dict] = []
         self.diverged = False
@@ -285,14 +285,14 @@ class Resume(keras.callbacks.Callback):
             )
 
     def _signature(self) -> dict[str, Any]:
-        """The settings that identify the training: weights, optimizer and `about`."""
+        """The settings that identify the training: weights, optimizer and `settings`."""
         optimizer = keras.saving.serialize_keras_object(self.model.optimizer)["config"]
-        settings = {
+        signature = {
             "weights": [f"{v.name} {tuple(v.shape)} {v.dtype}" for v in self.model.variables],
             "optimizer": {key: value for key, value in optimizer.items() if key != "name"},
-            **self.about,
+            **self.settings,
         }
-        return json.loads(json.dumps(settings, default=repr))
+        return json.loads(json.dumps(signature, default=repr))
 
     def _keep(self, path: Path, values: Sequence[np.ndarray]) -> None:
         # numpy's files have no bfloat16; float32 holds it exactly.
@@ -300,18 +300,18 @@ class Resume(keras.callbacks.Callback):
             str(i): x.astype("float32") if x.dtype.name == "bfloat16" else x
             for i, x in enumerate(values)
         }
-        about = {"signature": self.signature, "logs": self.logs}
+        record = {"signature": self.signature, "logs": self.logs}
         with atomic_write(path) as stream:
-            np.savez(stream, about=json.dumps(about), **arrays)
+            np.savez(stream, about=json.dumps(record), **arrays)
 
     def _restore(self, path: Path) -> None:
         variables = self._variables()
         with open(path, "rb") as stream:
             try:
                 with np.load(stream) as kept:
-                    about = json.loads(str(kept["about"]))
+                    record = json.loads(str(kept["about"]))
                     values = [kept[str(i)] for i in range(len(kept.files) - 1)]
-                then, logs = about["signature"], about["logs"]
+                then, logs = record["signature"], record["logs"]
             except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 raise ValueError(
                     f"{path} is damaged ({error}): remove it to begin again."
@@ -406,7 +406,7 @@ class OneRun(keras.callbacks.Callback):
             self._forward("on_train_end", self._logs)
 
 
-def insist_on_constant_rate(
+def require_constant_learning_rate(
     callbacks: Iterable[keras.callbacks.Callback], optimizer: keras.optimizers.Optimizer
 ) -> None:
     """Raise an error for callbacks that set the learning rate where it follows a schedule.
@@ -421,7 +421,8 @@ def insist_on_constant_rate(
         ValueError: There is such a callback; the message names the first.
 
     Example:
-        >>> insist_on_constant_rate([keras.callbacks.ReduceLROnPlateau()], keras.optimizers.SGD())
+        >>> callback = keras.callbacks.ReduceLROnPlateau()
+        >>> require_constant_learning_rate([callback], keras.optimizers.SGD())
     """
     setting = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
     name = next((type(x).__name__ for x in callbacks if isinstance(x, setting)), None)

@@ -163,11 +163,11 @@ def features_of(
 
 
 def _opened(folder: Path, inputs: Batches) -> Features:
-    about = json.loads((folder / "about.json").read_text())
-    count = range(len(about["shapes"]))
+    description = json.loads((folder / "about.json").read_text())
+    count = range(len(description["shapes"]))
     values = [np.load(folder / f"values_{i}.npy", mmap_mode="r") for i in count]
     pads = [np.load(folder / f"pad_{i}.npy") for i in count]
-    return Features(values, list(map(tuple, about["shapes"])), pads, _lengths(inputs))
+    return Features(values, list(map(tuple, description["shapes"])), pads, _lengths(inputs))
 
 
 def _lengths(inputs: Batches) -> np.ndarray:
@@ -177,9 +177,9 @@ def _lengths(inputs: Batches) -> np.ndarray:
 def _key(frozen: keras.Model, inputs: Batches) -> str:
     """A digest of what features depend on, without encoding: weights, graph, records, backend."""
     digest = hashlib.sha256(fingerprint(frozen, trainable=None).encode())
-    about = [keras.backend.backend(), frozen.get_config(), inputs.max_length]
-    digest.update(json.dumps(about, sort_keys=True, default=repr).encode())
-    for chosen in inputs.chosen:
+    settings = [keras.backend.backend(), frozen.get_config(), inputs.max_length]
+    digest.update(json.dumps(settings, sort_keys=True, default=repr).encode())
+    for chosen in inputs.record_indices:
         digest.update(f"{chosen.dtype} {chosen.shape}".encode() + chosen.tobytes())
     for x in inputs.inputs:
         _update_with_record(digest, x)
@@ -193,8 +193,8 @@ def _update_with_record(digest: Any, x: Any) -> None:
             digest.update(f"{name} ".encode())
             _update_with_record(digest, part)
     elif isinstance(x, os.PathLike):
-        about = os.stat(x)
-        digest.update(f"{os.fspath(x)!r} {about.st_size} {about.st_mtime_ns} ".encode())
+        file = os.stat(x)
+        digest.update(f"{os.fspath(x)!r} {file.st_size} {file.st_mtime_ns} ".encode())
     elif isinstance(x, str):
         digest.update(f"{x!r} ".encode())
     else:
@@ -219,14 +219,14 @@ def _still_right(frozen: keras.Model, inputs: Batches, features: Features, folde
         encoded = inputs.inputs_of(step)
         _update_with_encoded(digest, encoded)
         if step == 0:
-            chosen = inputs.chosen[0]
+            chosen = inputs.record_indices[0]
             kept = features.take(chosen, inputs.padded(0))
             before = features.trimmed(list(kept.values()), chosen)
             now = features.trimmed(_outputs(frozen, encoded), chosen)
             if not all(map(np.array_equal, before, now)):
                 return False
-    about = json.loads((folder / "about.json").read_text())
-    return about["encoded"] == digest.hexdigest()
+    description = json.loads((folder / "about.json").read_text())
+    return description["encoded"] == digest.hexdigest()
 
 
 def _computed(
@@ -254,7 +254,9 @@ def _computed(
         if features is None:
             _check_steady(frozen, encoded, outputs)
             features = _empty(frozen, outputs, inputs, folder, memory_limit)
-        padding |= _keep(frozen, features, outputs, inputs.chosen[step], inputs.padded(step))
+        padding |= _keep(
+            frozen, features, outputs, inputs.record_indices[step], inputs.padded(step)
+        )
     if features is None:
         raise ValueError("There are no records to compute features of.")
     if inputs.lengths is not None and not padding and np.ptp(features.lengths):
@@ -264,8 +266,8 @@ def _computed(
             encoded = inputs.encode([inputs.inputs[0]], inputs.max_length, pad_lengths=wider)
         _keep_pads(features, [output[0] for output in _outputs(frozen, encoded)])
     if folder is not None:
-        about = {"shapes": features.shapes, "encoded": digest.hexdigest()}
-        (folder / "about.json").write_text(json.dumps(about))
+        description = {"shapes": features.shapes, "encoded": digest.hexdigest()}
+        (folder / "about.json").write_text(json.dumps(description))
         for i, pad in enumerate(features.pads):
             np.save(folder / f"pad_{i}.npy", pad)
     return features
@@ -391,7 +393,7 @@ class FeatureBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         self.base.asked_for(index)
         padded = self.base.padded(index)
-        x = self.features.take(self.base.chosen[index], padded)
+        x = self.features.take(self.base.record_indices[index], padded)
         return (x, *self.base.targets_of(index, padded))
 
     def on_epoch_begin(self) -> None:

@@ -15,11 +15,11 @@ from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
 from kft.models.losses import balanced
-from kft.params import Parameters, by_hand, differences, parameters, sign, weights
+from kft.params import Parameters, differences, parameters, record_marks, user_marks, weights
 from kft.params.paths import listed
 from kft.training import strategies
 from kft.training.batching import Batches
-from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, insist_on_constant_rate
+from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, require_constant_learning_rate
 from kft.training.features import MEMORY_LIMIT, FrontierError
 from kft.training.frontier import as_batches, fit_frontier, split, train_as, why_not
 from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
@@ -149,7 +149,7 @@ def fit(
     _check_targets(model, data)
     if callbacks := list(callbacks):
         example = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
-        insist_on_constant_rate(callbacks, example)
+        require_constant_learning_rate(callbacks, example)
     class_weight = _class_weight(model, data, class_weight)
     compile_args = _compile_args(model, loss, metrics, class_weight, label_smoothing)
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
@@ -189,7 +189,7 @@ class _Run:
         history: list[dict[str, Any]] = []
         reports: list[PhaseReport] = []
         records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
-        chosen = by_hand(model)
+        chosen = user_marks(model)
         if isinstance(strategy, strategies.AsMarked) and self.options["verbose"]:
             print(_described_as_marked(model, strategy))
         with _silently_uncompiled():
@@ -208,7 +208,7 @@ class _Run:
                 break
         shown.finish()
         if not isinstance(strategy, strategies.AsMarked):
-            sign(model)
+            record_marks(model)
         # The last schedule has reached zero, and the next call of `model.fit` is to train.
         last = self.optimizers.optimizer(
             phases[-1].learning_rate or 1e-3, model.trainable_variables
@@ -436,7 +436,7 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 def _described_as_marked(model: keras.Model, strategy: strategies.AsMarked) -> str:
     """The trainable layers, epochs and learning rate of a training without a strategy."""
     _, similar = strategy.filled(model)
-    all_weights, set_by_hand = weights(model), by_hand(model)
+    all_weights, marks = weights(model), user_marks(model)
     trainable = [weight.path for weight in all_weights if weight.trainable]
     parts = list(dict.fromkeys(path.partition("/")[0] for path in trainable))
     text = (
@@ -446,7 +446,7 @@ def _described_as_marked(model: keras.Model, strategy: strategies.AsMarked) -> s
         f"{strategy.learning_rate:g}. Epochs and learning rate, where not given, are "
         f"those of the strategy {similar!r}."
     )
-    if any(weight.frozen and not set_by_hand.get(weight.path) for weight in all_weights):
+    if any(weight.frozen and not marks.get(weight.path) for weight in all_weights):
         text += (
             " Some layers were frozen by kft, in an earlier kft.fit or by kft.add_lora: "
             "kft.unfreeze makes them trainable."

@@ -30,7 +30,7 @@ from kft.keras_internals import (
 from kft.models.graphs import AUGMENTATION, Learner, flat
 from kft.params.paths import synchronise
 from kft.training.batching import Batches, batches, records_of
-from kft.training.callbacks import FrozenGuard, insist_on_constant_rate
+from kft.training.callbacks import FrozenGuard, require_constant_learning_rate
 from kft.training.features import MEMORY_LIMIT, FeatureBatches, FrontierError, features_of
 
 # Cutting ----------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def fit_frontier(
         raise ValueError("model must be compiled: call model.compile(optimizer, loss) first.")
     FrozenGuard.check_compiled(model)
     callbacks = list(callbacks)
-    insist_on_constant_rate(callbacks, model.optimizer)
+    require_constant_learning_rate(callbacks, model.optimizer)
     train, valid = as_batches(model, data, seed, batch_size, max_length, validation_data)
     frozen, trainable = split(model)
     if augmenting := _augmenting(frozen):
@@ -281,7 +281,8 @@ def as_batches(
 ) -> tuple[Batches, Batches | None]:
     """Make batches to train on and, where there are records for it, batches to validate on.
 
-    For a model that has seen no images of 16 bits yet, the value range is set, see `learn_range`.
+    For a model that has seen no images of 16 bits yet, the value range is set, see
+    `fit_value_range`.
 
     Args:
         model: Its `encode` is used; without one, records are arrays.
@@ -292,7 +293,7 @@ def as_batches(
     Returns:
         Batches to train on, and batches to validate on or None.
     """
-    learn_range(model, data)
+    fit_value_range(model, data)
     if hasattr(data, "train"):
         validation_data = data.valid if validation_data is None else validation_data
         data = data.train
@@ -306,7 +307,7 @@ def as_batches(
     return made(data, seed), None if validation_data is None else made(validation_data, None)
 
 
-def learn_range(model: keras.Model, data: Any) -> None:
+def fit_value_range(model: keras.Model, data: Any) -> None:
     """Set which values of 16-bit images are black and white, from the training data.
 
     A model that has a range keeps it, since its weights were trained in these units.

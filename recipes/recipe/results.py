@@ -18,7 +18,7 @@ def report(done, dataset, args, name):
         name: Name of the recipe.
     """
     print("\nCompared with baselines, on the test split:")
-    rows = baseline_rows(dataset, say=lambda line: print(f"  {line}"))
+    rows = baseline_rows(dataset, log=lambda line: print(f"  {line}"))
     predictions = predict(done.model, dataset.test.inputs, args.batch_size, args.max_length)
     last = done.phases[-1]
     row = Row(
@@ -29,11 +29,11 @@ def report(done, dataset, args, name):
         last.parameters,
         done.seconds,
         predictions=[predictions],
-        constant=constant_seeds(dataset, [predictions]),
+        constant_seeds=constant_seeds(dataset, [predictions]),
     )
     rows = [row, *rows]
-    about = {"recipe": name, "strategy": repr(done.strategy), "best epoch": done.best_epoch}
-    result = Comparison(dataset.name, len(dataset.test), tuple(rows), (args.seed,), 0.95, about)
+    settings = {"recipe": name, "strategy": repr(done.strategy), "best epoch": done.best_epoch}
+    result = Comparison(dataset.name, len(dataset.test), tuple(rows), (args.seed,), 0.95, settings)
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)

@@ -58,7 +58,7 @@ def main():
         random = (kft.load(args.backbone, weights=False, seed=i) for i in range(args.seeds))
         options = data, args.seeds, args.max_length
         rows = (
-            *baseline_rows(data, say=print, max_length=args.max_length),
+            *baseline_rows(data, log=print, max_length=args.max_length),
             probed("linear probe", "strategy", [kft.load(args.backbone)], *options),
             probed("the same, random weights", "control", random, *options),
         )

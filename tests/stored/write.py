@@ -179,8 +179,8 @@ def write_backbones():
     model = keras.Model({"ids": ids}, keras.layers.Dense(1, name="out")(x), name="plain")
     inputs = {"ids": np.array([[1, 2, 3, 0], [4, 8, 0, 0]], "int32")}
     kft.freeze(model, "table")
-    frozen, learning = kft.split(perturbed(model))
-    save("beyond_frontier", learning, frozen(inputs))
+    frozen, trainable = kft.split(perturbed(model))
+    save("beyond_frontier", trainable, frozen(inputs))
     kft.unfreeze(model)
     kft.add_lora(model, 2, targets=["table", "hidden"], bias="all")
     save("lora_plain", with_adapters(model), inputs)

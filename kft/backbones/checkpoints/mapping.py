@@ -124,7 +124,7 @@ class Tensors(Mapping[str, np.ndarray]):
             # One sum is NaN or infinite if any number is; the reverse is looked at below.
             finite = np.isfinite(array.sum(dtype=array.dtype))
         if not finite:
-            _insist_on_numbers(f"{self._source}: {name}".removeprefix(": "), stored, array)
+            _require_numbers(f"{self._source}: {name}".removeprefix(": "), stored, array)
         return array
 
     def __contains__(self, name: object) -> bool:
@@ -140,7 +140,7 @@ class Tensors(Mapping[str, np.ndarray]):
         return f"Tensors({len(self)} tensors)"
 
 
-def _insist_on_numbers(name: str, stored: np.ndarray, array: np.ndarray) -> None:
+def _require_numbers(name: str, stored: np.ndarray, array: np.ndarray) -> None:
     wrong = ~np.isfinite(array)
     if wrong.any():
         first = np.asarray(stored)[wrong][0]

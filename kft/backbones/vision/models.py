@@ -369,8 +369,8 @@ class ConvNet(VisionBackbone):
         images = x = keras.Input((*image_size, 3), name="images")
         for stage in stages:
             x = stage(x)
-        about = {"family": family, "sizes": dict(sizes), "image_size": image_size}
-        config = {**_config(about, classes, preprocessing, IMAGENET), "dtype": dtype}
+        architecture = {"family": family, "sizes": dict(sizes), "image_size": image_size}
+        config = {**_config(architecture, classes, preprocessing, IMAGENET), "dtype": dtype}
         super().__init__(images, x, stages, config, name or family)
 
     @property
@@ -419,15 +419,15 @@ def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _config(
-    about: Mapping[str, Any],
+    architecture: Mapping[str, Any],
     classes: Sequence[str],
     preprocessing: Mapping[str, Any] | None,
     statistics: Mapping[str, Any],
 ) -> dict[str, Any]:
-    encoder = ImageEncoder(**(preprocessing or {"size": about["image_size"], **statistics}))
-    if encoder.size != tuple(about["image_size"]):
+    encoder = ImageEncoder(**(preprocessing or {"size": architecture["image_size"], **statistics}))
+    if encoder.size != tuple(architecture["image_size"]):
         raise ValueError(
             f"preprocessing makes images of {encoder.size}, and image_size is "
-            f"{about['image_size']}."
+            f"{architecture['image_size']}."
         )
-    return {**about, "classes": list(classes), "preprocessing": encoder.get_config()}
+    return {**architecture, "classes": list(classes), "preprocessing": encoder.get_config()}

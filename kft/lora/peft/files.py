@@ -80,9 +80,9 @@ def save_adapter(model: keras.Model, folder: str | Path, name: str | None = None
     modules.prefix = modules.prefix or _prefix(model, name)
     tensors, extra, settings = tensors_of(model, modules, name)
     config = config_of(model, modules, settings, extra)
-    about = {"format": "pt", "kft_base": base_digest(model, _in_full(model, name))}
-    about |= value_ranges.metadata_of(model)
-    return write(Path(folder), config, tensors, about, extra)
+    metadata = {"format": "pt", "kft_base": base_digest(model, _in_full(model, name))}
+    metadata |= value_ranges.metadata_of(model)
+    return write(Path(folder), config, tensors, metadata, extra)
 
 
 def _prefix(model: keras.Model, name: str) -> str:
@@ -179,8 +179,8 @@ def _checked(
         full, as torch has them; {path of a weight: array} of the head and of kft_head.safetensors;
         (black, white) of images of 16 bits, or None.
     """
-    config, tensors, extra, about = read(folder)
-    value_range = value_ranges.from_metadata(folder, about)
+    config, tensors, extra, metadata = read(folder)
+    value_range = value_ranges.from_metadata(folder, metadata)
     modules, everything = modules_of(model), layers(model)
     content = matching.placed(tensors, modules, model, folder)
     prefix = modules.prefix_of(list(content.modules))
@@ -195,8 +195,8 @@ def _checked(
     }
     full = _that_fit(model, modules, content.head | extra, folder)
     matching.check_complete(content, config, modules, model, folder)
-    check_same(folder, about, tensors, extra)
-    _check_base(model, folder, about if check_base else {}, {*full, *_paths(values)})
+    check_same(folder, metadata, tensors, extra)
+    _check_base(model, folder, metadata if check_base else {}, {*full, *_paths(values)})
     if check_base:
         matching.check_base_weights(content, model, folder)
     if content.skipped:
@@ -214,9 +214,9 @@ def _paths(values: Arrays) -> set[str]:
 
 
 def _check_base(
-    model: keras.Model, folder: Path, about: Mapping[str, str], without: Collection[str]
+    model: keras.Model, folder: Path, metadata: Mapping[str, str], without: Collection[str]
 ) -> None:
-    expected = about.get("kft_base")
+    expected = metadata.get("kft_base")
     if expected and (received := base_digest(model, without)) != expected:
         raise ValueError(
             f"{folder} was made on another base: its digest is {expected[:16]}, that of "

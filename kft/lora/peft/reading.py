@@ -82,11 +82,11 @@ def read(
     if file is None:
         raise FileNotFoundError(f"{folder} has no {TENSORS}: copy it next to {CONFIG}.")
     tensors = _numbers(file)  # first, since its errors describe a damaged file
-    about: dict[str, str] = {}
+    metadata: dict[str, str] = {}
     if file.name == TENSORS:
         with safe_open(file, framework="numpy") as opened:
-            about = opened.metadata() or {}
-    return config, tensors, _beside(folder, about), about
+            metadata = opened.metadata() or {}
+    return config, tensors, _beside(folder, metadata), metadata
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -179,9 +179,9 @@ def _numbers(file: Path, dtype: str | None = "float32") -> dict[str, np.ndarray]
     return dict(tensors)
 
 
-def _beside(folder: Path, about: Mapping[str, str]) -> dict[str, np.ndarray]:
+def _beside(folder: Path, metadata: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Return the content of kft_head.safetensors, if it is of this adapter."""
-    file, known = folder / HEAD, about.get("kft_files")
+    file, known = folder / HEAD, metadata.get("kft_files")
     expected = json.loads(known) if known else {}
     lacking = [name for name in expected if not (folder / name).exists()]
     if lacking:
@@ -192,7 +192,7 @@ def _beside(folder: Path, about: Mapping[str, str]) -> dict[str, np.ndarray]:
     if not file.exists():
         return {}
     # Files of earlier versions of kft, which did not note this, have a digest of their base.
-    if HEAD not in expected and (known or "kft_base" not in about):
+    if HEAD not in expected and (known or "kft_base" not in metadata):
         warnings.warn(
             f"{file} belongs to another adapter than the files next to it, and is not loaded.",
             stacklevel=5,
@@ -203,7 +203,7 @@ def _beside(folder: Path, about: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 def check_same(
     folder: Path,
-    about: Mapping[str, str],
+    metadata: Mapping[str, str],
     tensors: Mapping[str, np.ndarray],
     extra: Mapping[str, np.ndarray],
 ) -> None:
@@ -211,7 +211,7 @@ def check_same(
 
     Args:
         folder: The folder.
-        about: The metadata.
+        metadata: The metadata.
         tensors: {key: array} of PEFT's tensors.
         extra: {path: array} of kft_head.safetensors.
 
@@ -223,7 +223,7 @@ def check_same(
         TENSORS: lambda: digest(tensors),
         HEAD: lambda: digest(extra),
     }
-    for name, expected in json.loads(about.get("kft_files", "{}")).items():
+    for name, expected in json.loads(metadata.get("kft_files", "{}")).items():
         if name not in computed or (received := computed[name]()) != expected:
             raise ValueError(
                 f"{folder / name} is not the file that was saved with this adapter: its digest is "

@@ -18,17 +18,17 @@ def metadata_of(model: keras.Model) -> dict[str, str]:
     return {} if value_range is None else {KEY: json.dumps(value_range)}
 
 
-def from_metadata(folder: Path, about: Mapping[str, str]) -> tuple[float, float] | None:
+def from_metadata(folder: Path, metadata: Mapping[str, str]) -> tuple[float, float] | None:
     """Return (black, white) of the metadata, None if they do not have it.
 
     Args:
         folder: Name of the adapter in errors.
-        about: The metadata.
+        metadata: The metadata.
 
     Raises:
         ValueError: The entry is damaged.
     """
-    entry = about.get(KEY)
+    entry = metadata.get(KEY)
     try:
         return None if entry is None else checked_range(json.loads(entry))
     except ValueError:

@@ -236,7 +236,7 @@ def write(
     folder: Path,
     config: Mapping[str, Any],
     tensors: dict[str, np.ndarray],
-    about: Mapping[str, str],
+    metadata: Mapping[str, str],
     extra: dict[str, np.ndarray],
 ) -> Path:
     """Write an adapter's files, which replace those of an earlier one as a whole.
@@ -245,7 +245,7 @@ def write(
         folder: Where to write; the folder is made.
         config: Content of adapter_config.json.
         tensors: {key: array} for adapter_model.safetensors.
-        about: Metadata of adapter_model.safetensors; the digests are added.
+        metadata: Metadata of adapter_model.safetensors; the digests are added.
         extra: {path: array} for kft_head.safetensors; may be empty.
 
     Returns:
@@ -270,7 +270,7 @@ def write(
     if extra:
         digests[HEAD] = digest(extra)
     with atomic_replace(folder, [CONFIG, TENSORS, HEAD]) as aside:
-        save_file(tensors, aside / TENSORS, metadata={**about, "kft_files": json.dumps(digests)})
+        save_file(tensors, aside / TENSORS, metadata={**metadata, "kft_files": json.dumps(digests)})
         if extra:
             save_file(extra, aside / HEAD, metadata={"format": "np"})
         (aside / CONFIG).write_text(text)

@@ -416,12 +416,12 @@ def pretrain_images(
         "decoder_heads": decoder_heads,
     }
     model = masked_autoencoder(backbone, normalise=normalise, seed=seed, **decoder)
-    about = {"images": digest(train.images), "backbone": backbone.get_config(), **decoder}
+    settings = {"images": digest(train.images), "backbone": backbone.get_config(), **decoder}
     return run(
         model,
         train,
         valid,
-        {**about, **options},
+        {**settings, **options},
         ("images", train.one_pass * train.batch_size),
         loss="mse",
         metrics=[RelativeError()],

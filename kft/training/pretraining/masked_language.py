@@ -407,7 +407,7 @@ def pretrain(
     )
     if valid is not None:
         valid = masked_batches(valid, backbone.encode, fresh=False, **options)
-    about = {
+    settings = {
         "proteins": _digest(train),
         "validation": valid and _digest(valid),
         "backbone": backbone.get_config(),
@@ -418,7 +418,7 @@ def pretrain(
         model,
         train,
         valid,
-        about,
+        settings,
         ("residues", train.residues),
         loss=MaskedCrossEntropy(),
         metrics=[Perplexity(), MaskedAccuracy()],

@@ -10,7 +10,7 @@ import numpy as np
 
 from kft.params import fingerprint
 from kft.training.batching import Passes
-from kft.training.callbacks import Resume, insist_on_constant_rate
+from kft.training.callbacks import Resume, require_constant_learning_rate
 from kft.training.optimizers import OptimizerFactory, WarmupCosine
 
 # Settings under the names that version 0.1 wrote to `state.npz`.
@@ -104,7 +104,7 @@ def run(
     model: keras.Model,
     train: Steps,
     valid: Steps | None,
-    about: dict,
+    settings: dict,
     seen: tuple[str, int],
     *,
     loss: Any,
@@ -124,7 +124,7 @@ def run(
         model: A keras.Model.
         train, valid: `Steps`; those of an epoch of `train` are filled up to whole steps of the
             optimizer. `valid` may be None.
-        about: Dict of settings that must be the same when a training continues.
+        settings: Dict of settings that must be the same when a training continues.
         seen: ("residues" or "images", their number in one pass over `train`), for the history.
         loss, metrics: As for `compile`.
         epochs, learning_rate, warmup, accumulate, optimizer, out, callbacks, verbose: As for
@@ -142,11 +142,11 @@ def run(
     schedule = WarmupCosine(learning_rate, total, int(warmup * total), accumulate=accumulate)
     made = optimizer(schedule, model.trainable_variables)
     made.gradient_accumulation_steps = accumulate if accumulate > 1 else None  # not 1
-    insist_on_constant_rate(callbacks, made)
+    require_constant_learning_rate(callbacks, made)
     model.compile(made, loss, metrics=metrics)
-    about = {**about, "first weights": fingerprint(model, None), "steps": train.steps}
+    settings = {**settings, "first weights": fingerprint(model, None), "steps": train.steps}
     state = Path(out) / "state.npz" if out else None
-    resume = Resume(state, train, about, EARLIER_NAMES)
+    resume = Resume(state, train, settings, EARLIER_NAMES)
     callbacks = [*callbacks, keras.callbacks.TerminateOnNaN(), resume]
     model.fit(train, validation_data=valid, epochs=epochs, callbacks=callbacks, verbose=verbose)
     if resume.diverged:

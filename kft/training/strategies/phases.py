@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import keras
 
 from kft.models import flat
-from kft.params import find, layers, sign, train_only, unfreeze, weights
+from kft.params import find, layers, record_marks, train_only, unfreeze, weights
 from kft.params.paths import by_pattern
 
 
@@ -50,7 +50,7 @@ class Phase:
             unfreeze(model)
         else:
             train_only(model, lambda path: path in chosen)
-        sign(model)
+        record_marks(model)
 
 
 @dataclass(frozen=True)
