@@ -155,7 +155,7 @@ def test_another_seed_draws_other_validation_chains_alone(monkeypatch):
     valid = [set(d.valid.parameters["name"]) for d in (one, other)]
     both = [v | set(d.train.parameters["name"]) for v, d in zip(valid, (one, other), strict=True)]
     assert valid[0] != valid[1] and both[0] == both[1] and len(other.valid) == 195
-    with pytest.raises(TypeError, match=r"`seed` must be an integer, received None"):
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, received None"):
         data.load("chains", seed=None)
 
 

@@ -160,5 +160,10 @@ def test_too_few_records():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="`stratify` has 2 entries for 30 records"):
         random_split(30, stratify=[0, 1])
-    with pytest.raises(ValueError, match=r"`threshold` in \(0, 1\]; received 4 and 0"):
+    with pytest.raises(ValueError, match="threshold must be above 0 and at most 1, received 0"):
         cluster(["ACDE"], threshold=0)
+    with pytest.raises(ValueError, match="k must be an integer of at least 1, received 0"):
+        cluster(["ACDE"], k=0)
+    for seed in (None, 1.5, True, -1):
+        with pytest.raises(ValueError, match=f"seed must be an integer of at least 0, .* {seed}"):
+            random_split(30, seed=seed)

@@ -196,7 +196,8 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="class_weight must be 'balanced' or numbers"):
         kft.fit(make(), (SEQUENCES, TARGETS), class_weight="even")
     for epochs, rate, message in (
-        (0, None, "epochs must be at least 1, received 0"),
+        (0, None, "epochs must be an integer of at least 1, received 0"),
+        (2.5, None, "epochs must be an integer of at least 1, received 2.5"),
         (2, -1.0, "learning_rate must be a number above 0, received -1.0"),
         (2, float("nan"), "learning_rate must be a number above 0, received nan"),
     ):
@@ -282,9 +283,10 @@ def test_the_range_test_ends_when_the_loss_has_left_all_bounds():
         optimizer=lambda rate, _: keras.optimizers.SGD(rate),
     )  # fmt: skip
     assert len(found.losses) < 60
-    for options in ({"smallest": 1.0, "largest": 0.1}, {"steps": 3}):
-        with pytest.raises(ValueError, match="needs 0 < smallest < largest and at least 10 steps"):
-            kft.find_learning_rate(model, train, **options)
+    with pytest.raises(ValueError, match="needs 0 < smallest < largest"):
+        kft.find_learning_rate(model, train, smallest=1.0, largest=0.1)
+    with pytest.raises(ValueError, match="steps must be an integer of at least 10, received 3"):
+        kft.find_learning_rate(model, train, steps=3)
     kft.freeze(model)
     with pytest.raises(ValueError, match="No weight of model is trainable"):
         kft.find_learning_rate(model, train)

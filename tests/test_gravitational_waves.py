@@ -262,7 +262,7 @@ WRONG = {
     "nan rate": ((NOISE, np.nan, 8.0), {}, "`sample_rate` must be a whole number"),
     "constant": ((NOISE * 0 + 1, RATE, 8.0), {}, "is constant"),
     "text": ((["a"], RATE, 8.0), {}, "must be an array of real numbers"),
-    "size": ((NOISE, RATE, 8.0), {"size": 4}, "`size` must be an integer or"),
+    "size": ((NOISE, RATE, 8.0), {"size": 4}, "size must be an integer from 8 to 2048, received 4"),
     "duration": ((NOISE, RATE, 8.0), {"duration": 5}, "`duration` must be from 0.1 to 3"),
     "q": ((NOISE, RATE, 8.0), {"q": (4, 8)}, "`q` must be one number from 4 to 64 or three"),
 }

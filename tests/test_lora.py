@@ -304,9 +304,9 @@ def test_keras_hub():
 
 
 BAD = (
-    ({"rank": 0}, "rank must be an integer above 0, received 0"),
-    ({"rank": 2.5}, "rank must be an integer above 0, received 2.5"),
-    ({"rank": True}, "rank must be an integer above 0, received True"),
+    ({"rank": 0}, "rank must be an integer of at least 1, received 0"),
+    ({"rank": 2.5}, "rank must be an integer of at least 1, received 2.5"),
+    ({"rank": True}, "rank must be an integer of at least 1, received True"),
     ({"alpha": 0}, "alpha must be a number above 0, received 0"),
     ({"alpha": True}, "alpha must be a number above 0, received True"),
     ({"alpha": "8"}, "alpha must be a number above 0, received '8'"),
@@ -317,7 +317,7 @@ BAD = (
     ({"targets": ["head"]}, "belongs to the head"),
     ({"targets": ["attention_norm"]}, "it is a LayerNormalization, and adapters are for Dense"),
     ({"ranks": {"key": 2}}, "ranks names 'key', which is not among the targets"),
-    ({"ranks": {"query": 0}}, "rank must be an integer above 0"),
+    ({"ranks": {"query": 0}}, "rank must be an integer of at least 1"),
 )
 
 

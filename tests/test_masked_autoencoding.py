@@ -393,8 +393,8 @@ def test_figure_counts_hidden_patches_and_says_how_well_they_were_filled():
         ({"mask_ratio": float("nan")}, "mask_ratio must be above"),
         ({"mask_ratio": 0.01}, "too few patches, 16"),
         ({"images": [np.zeros((3, 40, 50), "uint8")]}, r"images\[0\] has shape"),
-        ({"batch_size": 0}, "batch_size must be an integer above 0"),
-        ({"steps": 1.5}, "steps must be an integer above 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
+        ({"steps": 1.5}, "steps must be an integer of at least 1"),
         ({"patch_size": 5}, "patch_size must divide both sides"),
     ],
 )

@@ -195,7 +195,7 @@ def test_unknown_names_and_options():
         strategies.get("full", block=2)
     with pytest.raises(ValueError, match="blocks must be 1 to 2 for model, received 3"):
         strategies.get("last_blocks", blocks=3).phases(make())
-    with pytest.raises(ValueError, match="epochs must be at least 1"):
+    with pytest.raises(ValueError, match="epochs must be an integer of at least 1"):
         strategies.get("gradual_unfreezing", epochs=0).phases(make())
     model = make()
     for ratio in (0, -1.0, float("nan"), "16"):

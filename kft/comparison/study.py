@@ -12,6 +12,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from kft.arguments import check_integer
 from kft.comparison.earlier import earlier_settings
 from kft.comparison.progress import Log, ProgressLine, duration
 from kft.comparison.results import Comparison, Row
@@ -148,8 +149,7 @@ def _methods(chosen: Any, epochs: int | None, controls: bool) -> list[_Method]:
         first = next((method for method in methods if method.kind == "strategy"), methods[0])
         methods.append(_Method(f"{first.name}, shuffled labels", "control", first.strategy, True))
     if epochs is not None:
-        if not (isinstance(epochs, int) and epochs > 0):
-            raise ValueError(f"epochs must be an integer above 0, received {epochs!r}.")
+        check_integer("epochs", epochs)
         for i, method in enumerate(methods):
             if hasattr(method.strategy, "epochs"):
                 methods[i] = replace(method, strategy=replace(method.strategy, epochs=epochs))
@@ -189,9 +189,8 @@ def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) ->
         raise ValueError(f"{data.name} has no test split to compare on: split it first.")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, received {confidence!r}.")
-    for name, value in (("batch_size", batch_size), ("resamples", resamples)):
-        if not (isinstance(value, int | np.integer) and value > 0):
-            raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
+    check_integer("batch_size", batch_size)
+    check_integer("resamples", resamples)
     targets = data.test.targets
     values = np.concatenate(targets) if isinstance(targets, list) else targets
     if len(np.unique(values, axis=0)) < 2:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kft.arguments import check_integer
 from kft.data.sequences import checked, compared
 
 PARTS = ("train", "valid", "test")
@@ -62,7 +63,6 @@ def random_split(
 
     Raises:
         ValueError: The fractions are not three numbers with sum 1, or leave a part empty.
-        TypeError: The seed is not an integer.
 
     Example:
         >>> {name: len(positions) for name, positions in random_split(100).items()}
@@ -237,10 +237,9 @@ def cluster(sequences: Sequence[str], k: int = KMER, threshold: float = SHARED) 
         >>> cluster(["MKTAYIAK", "GIGKFLHS", "MKTAYIAR"])
         array([0, 1, 0])
     """
-    if k < 1 or not 0 < threshold <= 1:
-        raise ValueError(
-            f"`k` must be at least 1 and `threshold` in (0, 1]; received {k} and {threshold}."
-        )
+    check_integer("k", k)
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be above 0 and at most 1, received {threshold!r}.")
     words = [kmers(compared(sequence), k) for sequence in checked(sequences)]
     unplaced = defaultdict(set)  # word -> sequences that have it and no cluster yet
     for i, own in enumerate(words):
@@ -342,6 +341,4 @@ def _named(groups: Any) -> np.ndarray:
 
 def _generator(seed: Any) -> np.random.Generator:
     """Return numpy's generator; None would draw another split in every run."""
-    if not isinstance(seed, int | np.integer):
-        raise TypeError(f"`seed` must be an integer, received {seed!r}; 0 will do.")
-    return np.random.default_rng(seed)
+    return np.random.default_rng(check_integer("seed", seed, 0))

@@ -29,6 +29,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from kft.arguments import check_integer
 from kft.data.images.pixels import find_range, read_pixels, resized_pixels
 from kft.data.inputs import kind_of
 from kft.data.task import Task
@@ -263,12 +264,9 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
         [(5, 2), (3, 2)]
     """
     start = time.perf_counter()
-    if width < 1 or width % 2 == 0:
-        raise ValueError(
-            f"width must be odd and at least 1, with the residue in the middle; received {width}"
-        )
-    if rows < 1:
-        raise ValueError(f"rows must be at least 1, received {rows}")
+    if check_integer("width", width) % 2 == 0:
+        raise ValueError(f"width must be odd, with the residue in the middle; received {width}.")
+    check_integer("rows", rows)
     _check(data, RESIDUE_TASKS)
     letters = [ord(letter) for letter in AMINO_ACIDS]
     encoder = OneHotEncoder(categories=[letters] * width, handle_unknown="ignore")

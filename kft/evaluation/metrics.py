@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from kft.arguments import check_integer
 from kft.data.task import Task
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -439,8 +440,7 @@ def _mean_where_defined(values: np.ndarray) -> np.ndarray:
 def _check_options(confidence: float, resamples: int) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, such as 0.95; received {confidence}")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, received {resamples}")
+    check_integer("resamples", resamples)
 
 
 def _check_lengths(

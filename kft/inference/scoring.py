@@ -8,7 +8,6 @@ Shapes: `N` proteins, `L` tokens, `K` tokens of the alphabet.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 from scipy.special import log_softmax, softmax
 
+from kft.arguments import check_integer
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.evaluation.metrics import Interval, interval
@@ -78,8 +78,8 @@ def fill(
         (4, 3)
     """
     vocab = vocabulary_of(backbone.encode)
-    _check("top", top, 1, len(vocab.standard))
-    _check("tokens", tokens, 1)
+    check_integer("top", top, 1, len(vocab.standard))
+    check_integer("tokens", tokens, 1)
     rows = [row.astype("int32") for row in encoded(sequences, backbone.encode)]
     before, _ = encoder_info(backbone.encode).specials
     places, gap_lists = [np.flatnonzero(row == vocab.mask) for row in rows], []
@@ -124,7 +124,7 @@ def masked_score(
         ValueError: As `backbone.encode`, or if `seed` is negative, a size is too small, or no
             residue was hidden.
     """
-    _check("tokens", tokens, 1)
+    check_integer("tokens", tokens, 1)
     rows = _hidden(sequences, backbone.encode, seed, crop)
     shown, places = [row.shown for row in rows], [row.at for row in rows]
     logits = _logits(backbone, shown, places, tokens)
@@ -218,15 +218,9 @@ class _Hidden(NamedTuple):
     at: np.ndarray
 
 
-def _check(name: str, value: Any, least: float, most: float = math.inf) -> None:
-    if not (isinstance(value, int | np.integer) and least <= value <= most):
-        limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
-        raise ValueError(f"{name} must be an integer {limits}, received {value!r}.")
-
-
 def _hidden(sequences: Sequence[str], encode: Callable, seed: int, crop: int) -> list[_Hidden]:
-    _check("seed", seed, 0)
-    _check("crop", crop, 8)
+    check_integer("seed", seed, 0)
+    check_integer("crop", crop, 8)
     vocab = vocabulary_of(encode)
     hidden = []
     for i, row in enumerate(encoded(sequences, encode)):

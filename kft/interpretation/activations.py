@@ -9,7 +9,6 @@ Shapes: `H` and `W` of the backbone's images, `C` channels of a stage.
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.arguments import check_integer
 from kft.keras_internals import (
     attention_settings,
     autocast,
@@ -98,15 +98,7 @@ class Activation:
         """
         if channel is None:
             return np.full(self.channels, 1 / self.channels, self.dtype)
-        try:
-            number = operator.index(channel)
-        except TypeError:
-            number = -1
-        if not 0 <= number < self.channels or isinstance(channel, bool):
-            raise ValueError(
-                f"channel must be an integer from 0 to {self.channels - 1} in stage {self.stage}, "
-                f"received {channel!r}."
-            )
+        number = check_integer(f"channel of stage {self.stage}", channel, 0, self.channels - 1)
         return np.eye(self.channels, dtype=self.dtype)[number]
 
     def __call__(self, tile: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:

@@ -1,13 +1,12 @@
 """Choosing the layers that get an adapter, and its settings for each."""
 
-import math
-import numbers
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import keras
 
+from kft.arguments import check_integer, check_number_above
 from kft.backbones import contract
 from kft.lora.kinds import bias_size, kind_of, why_not
 from kft.lora.layers import Settings
@@ -59,13 +58,8 @@ def check_settings(rank: int, alpha: float, dropout: float, bias: str) -> None:
     Raises:
         ValueError: One of them is out of range.
     """
-    for name, value, number, kind in (
-        ("rank", rank, numbers.Integral, "an integer above 0"),
-        ("alpha", alpha, numbers.Real, "a number above 0"),
-    ):
-        # bool is an Integral
-        if isinstance(value, bool) or not (isinstance(value, number) and 0 < value < math.inf):
-            raise ValueError(f"{name} must be {kind}, received {value!r}.")
+    check_integer("rank", rank)
+    check_number_above("alpha", alpha)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, received {dropout!r}.")
     if bias not in ("none", "lora_only", "all"):

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.arguments import check_integer
 from kft.data.inputs import encoder_info
 from kft.data.sequences import Sequences, SequenceWarning, warn_of_changes
 
@@ -362,8 +363,7 @@ def batches(
         (2, 8)
     """
     inputs, targets = records_of(records)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, received {batch_size}.")
+    check_integer("batch_size", batch_size)
     names = names or [f"inputs[{i}]" for i in range(len(inputs))]
     if targets is not None:
         targets = _rows(targets, names) or _checked_targets(targets, len(inputs))

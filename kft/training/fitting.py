@@ -11,6 +11,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from kft.arguments import check_integer, check_number_above
 from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
@@ -337,11 +338,9 @@ def _chosen(
     strategy = replace(strategy, **given)
     if isinstance(strategy, strategies.AsMarked):
         strategy, _ = strategy.filled(model)
-    for name, least in (("epochs", 1), ("learning_rate", 0)):
-        value = getattr(strategy, name, 1)
-        if not (value >= least and 0 < value < float("inf")):
-            expected = "at least 1" if least else "a number above 0"
-            raise ValueError(f"{name} must be {expected}, received {value!r}.")
+    for name, check in (("epochs", check_integer), ("learning_rate", check_number_above)):
+        if hasattr(strategy, name):
+            check(name, getattr(strategy, name))
     return strategy
 
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.arguments import check_integer
 from kft.keras_internals import compile_arguments
 from kft.models.graphs import Learner, flat
 from kft.training.optimizers import OptimizerFactory, adamw
@@ -77,10 +78,10 @@ def find_learning_rate(
         >>> len(found.learning_rates) <= 10
         True
     """
-    if not 0 < smallest < largest or steps < 10:
+    check_integer("steps", steps, 10)
+    if not 0 < smallest < largest:
         raise ValueError(
-            f"The range test needs 0 < smallest < largest and at least 10 steps, received "
-            f"{smallest=}, {largest=}, {steps=}."
+            f"The range test needs 0 < smallest < largest, received {smallest=}, {largest=}."
         )
     if not model.trainable_variables:
         raise ValueError(f"No weight of {model.name} is trainable: unfreeze a layer first.")

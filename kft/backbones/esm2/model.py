@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 
+from kft.arguments import check_integer
 from kft.backbones.attention import rotary_frequencies
 from kft.backbones.base import Backbone
 from kft.backbones.composite import deserialized, exchanged, parts
@@ -96,10 +97,10 @@ class ESM2(Backbone):
         exchanged: Mapping[str, Mapping[str, dict]] | None = None,
         **kwargs: Any,
     ):
-        if num_blocks < 1 or width % (2 * num_heads):
+        check_integer("num_blocks", num_blocks)
+        if check_integer("width", width) % (2 * check_integer("num_heads", num_heads)):
             raise ValueError(
-                f"An ESM-2 needs num_blocks >= 1 and a width that is an even multiple of "
-                f"num_heads, received {num_blocks=}, {width=}, {num_heads=}."
+                f"width must be an even multiple of num_heads, received {width=}, {num_heads=}."
             )
         hidden_width = hidden_width or 4 * width
         frequencies = tuple(frequencies or rotary_frequencies(width // num_heads))

@@ -17,6 +17,7 @@ from typing import Any
 
 import keras
 
+from kft.arguments import check_integer
 from kft.backbones.base import Backbone
 from kft.backbones.composite import exchanged, parts
 from kft.backbones.contract import ModuleNames
@@ -82,10 +83,10 @@ class ESMC(Backbone):
         lm_head: Mapping[str, dict] | None = None,
         **kwargs: Any,
     ):
-        if num_blocks < 1 or num_heads < 1 or width < 1 or width % (2 * num_heads):
+        check_integer("num_blocks", num_blocks)
+        if check_integer("width", width) % (2 * check_integer("num_heads", num_heads)):
             raise ValueError(
-                f"An ESM-C needs num_blocks >= 1 and a width that is an even multiple of "
-                f"num_heads, received {num_blocks=}, {width=}, {num_heads=}."
+                f"width must be an even multiple of num_heads, received {width=}, {num_heads=}."
             )
         hidden_width = hidden_width or gated_width(width)
         dtype = keras.dtype_policies.get(dtype).name

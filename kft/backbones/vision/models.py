@@ -30,6 +30,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.arguments import check_integer
 from kft.backbones.base import Backbone
 from kft.backbones.contract import QUERY_AND_VALUE, ModuleNames
 from kft.backbones.copies import Copied, flags, marked
@@ -254,10 +255,13 @@ class VisionTransformer(VisionBackbone):
             "activation": activation,
             "biases": tuple(biases),
         }
-        if num_blocks < 1 or width % num_heads or any(side % patch_size for side in image_size):
+        check_integer("num_blocks", num_blocks)
+        check_integer("width", width)
+        check_integer("num_heads", num_heads)
+        check_integer("patch_size", patch_size)
+        if width % num_heads or any(side % patch_size for side in image_size):
             raise ValueError(
-                f"A vision transformer needs num_blocks >= 1, a width that is a multiple of "
-                f"num_heads and an image_size that is one of patch_size, received {num_blocks=}, "
+                f"width must be a multiple of num_heads and image_size one of patch_size, received "
                 f"{width=}, {num_heads=}, {image_size=}, {patch_size=}."
             )
         _check_dinov3(family, width // num_heads, dinov3)
@@ -410,12 +414,9 @@ def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
         ValueError: Neither one integer above 0 nor two.
     """
     pair = tuple(image_size) if hasattr(image_size, "__iter__") else (image_size, image_size)
-    if len(pair) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in pair):
-        raise ValueError(
-            f"image_size must be one or two integers above 0, received {image_size!r}."
-        )
-    height, width = map(int, pair)  # JSON cannot hold numpy's integers
-    return height, width
+    if len(pair) != 2:
+        raise ValueError(f"image_size must be one integer or two, received {image_size!r}.")
+    return check_integer("image_size", pair[0]), check_integer("image_size", pair[1])
 
 
 def _config(

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from kft.arguments import check_integer
+
 RATE = 4096  # Hz, sampling rate of all computations; the images end at a quarter of it
 LOWEST, HIGHEST = 20.0, 1024.0  # Hz, the edges of an image
 CONTEXT = 4.0  # seconds around the centre that are transformed, and whose median is the unit
@@ -472,10 +474,9 @@ def check_image(
         ValueError: An argument is out of range.
     """
     pair = size if isinstance(size, (tuple, list)) else (size, size)
-    if len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and 8 <= n <= 2048 for n in pair):
-        raise ValueError(
-            f"`size` must be an integer or (height, width), each from 8 to 2048; received {size!r}."
-        )
+    if len(pair) != 2:
+        raise ValueError(f"size must be an integer or (height, width), received {size!r}.")
+    height, width = (check_integer("size", side, 8, 2048) for side in pair)
     if not isinstance(duration, Real) or not 0.1 <= float(duration) <= LONGEST_IMAGE:
         raise ValueError(
             f"`duration` must be from 0.1 to {LONGEST_IMAGE:g} seconds, received {duration!r}."
@@ -484,5 +485,4 @@ def check_image(
     # Below 4 the window of the lowest row would reach zero, and that of the highest Nyquist's rate
     if len(qs) not in (1, 3) or not all(isinstance(x, Real) and 4 <= float(x) <= 64 for x in qs):
         raise ValueError(f"`q` must be one number from 4 to 64 or three of them, received {q!r}.")
-    height, width = map(int, pair)
     return (height, width), float(duration), qs

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kft.arguments import check_integer
 from kft.data.dataset import Dataset, Split
 from kft.data.proteins.dssp import bonded, dssp
 from kft.data.splits import cluster, kmers
@@ -165,8 +166,7 @@ def _as_split(chains: Mapping[str, Chain], clusters: np.ndarray) -> Split:
 
 def _choose_valid(clusters: np.ndarray, seed: int) -> np.ndarray:
     """Return positions of a tenth of the chains, whole clusters drawn at random."""
-    if not isinstance(seed, int | np.integer):
-        raise TypeError(f"`seed` must be an integer, received {seed!r}; 0 will do.")
+    check_integer("seed", seed, 0)
     wanted = round(VALID * len(clusters))
     chosen = np.empty(0, dtype=int)
     for number in np.random.default_rng(seed).permutation(np.unique(clusters)):

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.arguments import check_integer
 from kft.backbones.composite import Composite
 from kft.data.numbers import marks
 from kft.data.task import Task
@@ -311,8 +312,7 @@ class ClassesHead(Head):
     activation = "softmax"
 
     def __init__(self, classes: int, **kwargs: Any):
-        if classes < 2:
-            raise ValueError(f"classes must be at least 2, received {classes}.")
+        classes = check_integer("classes", classes, 2)
         super().__init__(classes, **kwargs)
         self.classes = classes
 
@@ -341,11 +341,12 @@ class NumbersHead(Head):
         std: float | Sequence[float] = 1.0,
         **kwargs: Any,
     ):
+        targets = check_integer("targets", targets)
         mean, std = _one_or_each("mean", mean, targets), _one_or_each("std", std, targets)
-        if targets < 1 or np.min(std) <= 0:
+        if np.min(std) <= 0:
             raise ValueError(
-                f"targets must be at least 1 and std above 0, received {targets=}, {std=}: take "
-                f"the standard deviation of the training targets."
+                f"std must be above 0, received {std}: take the standard deviation of the training "
+                f"targets."
             )
         super().__init__(targets, **kwargs)
         self.targets, self.mean, self.std = targets, mean, std

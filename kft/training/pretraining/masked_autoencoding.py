@@ -26,6 +26,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.arguments import check_integer
 from kft.backbones import contract, randomised
 from kft.backbones.batch_order import OrderedFit
 from kft.backbones.copies import flags, marked, without_flags
@@ -231,11 +232,12 @@ class MaskedAutoencoder(OrderedFit):
 
 def _decoder(backbone: keras.Model, num_blocks: int, width: int, num_heads: int) -> keras.Model:
     """{"features": (B, T + V, D), "visible", "hidden"} -> float32 (B, M, N)."""
-    if num_blocks < 1 or width % 4 or width % num_heads:
+    check_integer("decoder_blocks", num_blocks)
+    check_integer("decoder_heads", num_heads)
+    if check_integer("decoder_width", width) % 4 or width % num_heads:
         raise ValueError(
-            f"A decoder needs decoder_blocks >= 1 and a decoder_width that is a multiple of 4 and "
-            f"of decoder_heads, received decoder_blocks={num_blocks}, decoder_width={width}, "
-            f"decoder_heads={num_heads}."
+            f"decoder_width must be a multiple of 4 and of decoder_heads, received "
+            f"decoder_width={width}, decoder_heads={num_heads}."
         )
     embedding = backbone.stages[0]
     options = {"dtype": embedding.dtype_policy}

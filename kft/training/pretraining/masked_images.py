@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from kft.arguments import check_integer
 from kft.data.images.pixels import image_list
 from kft.training.pretraining.training import Steps
 
@@ -263,10 +264,9 @@ def masked_image_batches(
         >>> inputs["visible"].shape, inputs["hidden"].shape, targets.shape, len(batches)
         ((4, 4), (4, 12), (4, 12, 192), 2)
     """
-    for name, value in (("batch_size", batch_size), ("steps", steps)):
-        given = value is not None or name != "steps"
-        if given and not (isinstance(value, int | np.integer) and value > 0):
-            raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
+    check_integer("batch_size", batch_size)
+    if steps is not None:
+        check_integer("steps", steps)
     return MaskedImageBatches(
         images, encode, batch_size, patch_size, mask_ratio, normalise, steps, seed, fresh
     )

@@ -24,6 +24,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.arguments import check_integer
 from kft.backbones.residue_tokens import encode as encode_residues
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
@@ -258,10 +259,9 @@ def masked_batches(
         >>> inputs["token_ids"].shape, targets.shape
         ((4, 16), (4, 16, 2))
     """
-    for name, value, least in (("crop", crop, 8), ("tokens", tokens, crop), ("steps", steps, 2)):
-        given = value is not None or name != "steps"
-        if given and not (isinstance(value, int | np.integer) and value >= least):
-            raise ValueError(f"{name} must be an integer of at least {least}, received {value!r}.")
+    check_integer("tokens", tokens, check_integer("crop", crop, 8))
+    if steps is not None:
+        check_integer("steps", steps, 2)
     if not (isinstance(mask_ratio, Real) and 0 < mask_ratio < 1):
         raise ValueError(f"mask_ratio must be above 0 and below 1, received {mask_ratio!r}.")
     return MaskedBatches(sequences, encode, tokens, crop, steps, seed, fresh, mask_ratio)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
+from kft.arguments import check_integer
 from kft.params import fingerprint
 from kft.training.batching import Passes
 from kft.training.callbacks import Resume, require_constant_learning_rate
@@ -38,8 +38,7 @@ class Steps(Passes):
 
     def __init__(self, seed: int, fresh: bool):
         super().__init__()
-        if not (isinstance(seed, int | np.integer) and seed >= 0):
-            raise ValueError(f"seed must be an integer of at least 0, received {seed!r}.")
+        check_integer("seed", seed, 0)
         self.seed, self.fresh, self.epoch = seed, fresh, 0
 
     def __len__(self) -> int:
@@ -90,8 +89,7 @@ def check_settings(learning_rate: float, warmup: float, **counts: int) -> None:
         >>> check_settings(1e-3, 0.05, epochs=10)
     """
     for name, value in counts.items():
-        if not (isinstance(value, int | np.integer) and value > 0):
-            raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
+        check_integer(name, value)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate must be above 0, received {learning_rate!r}.")
     if not 0 <= warmup < 1:

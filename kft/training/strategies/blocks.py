@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from kft.arguments import check_integer
 from kft.lora import names as adapter_names
 from kft.training.strategies.phases import Phase, blocks_and_head, multipliers_of, paths_of
 from kft.training.strategies.registry import Strategy
@@ -49,7 +50,7 @@ class LastBlocks(Strategy):
             ValueError: The model has too few blocks.
         """
         groups, head = blocks_and_head(model)
-        if not 1 <= self.blocks < len(groups):
+        if check_integer("blocks", self.blocks) >= len(groups):
             raise ValueError(
                 f"blocks must be 1 to {len(groups) - 1} for {model.name}, received "
                 f"{self.blocks!r}: the strategy 'full' trains everything."
@@ -105,8 +106,7 @@ class GradualUnfreezing(Strategy):
         """
         groups, head = blocks_and_head(model)
         steps = [head, *reversed(groups)]
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, received {self.epochs}.")
+        check_integer("epochs", self.epochs)
         parts = np.array_split(np.arange(len(steps)), min(self.epochs, len(steps)))
         multipliers = multipliers_of(model, self.layer_decay, self.learning_rate_multipliers)
         phases: list[Phase] = []
