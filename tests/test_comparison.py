@@ -94,6 +94,7 @@ def test_a_strategy_that_fails_stands_in_its_row(compared):
     assert found.to_frame().loc["broken", "seeds"] == 0
 
 
+@pytest.mark.in_turn("torch")
 def test_the_backbone_stays_as_it_is(compared, backbone):
     assert kft.fingerprint(backbone, None) == compared[2]
     assert all(layer.trainable for layer in backbone.layers)

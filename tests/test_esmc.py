@@ -379,11 +379,13 @@ def test_the_frozen_frontier(trained):
     contracts.check_split(model, inputs())
 
 
+@pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize("options", [{}, {"targets": "all-linear", "bias": "all"}, {"dora": True}])
 def test_the_base_is_kept(options):
     contracts.check_base_is_kept(make(), inputs(), **options)
 
 
+@pytest.mark.usefixtures("as_written")
 def test_adapters_are_trained_and_written(tmp_path):
     model, again = make(), make()
     assert kft.add_lora(model, 2) == [
@@ -439,6 +441,8 @@ def test_classifiers_that_were_published(kind, tmp_path):
     assert_rounds_alike(found[where], expected[where])
 
 
+# Each trains an ESM-2 on every backend, in test_strategies.py.
+@pytest.mark.in_turn("torch")
 @pytest.mark.parametrize("strategy", kft.strategies.names())
 def test_every_strategy(strategy):
     options = {"linear_probe": {}}.get(strategy, {"epochs": 1})

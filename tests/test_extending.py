@@ -267,8 +267,8 @@ def test_from_scratch_is_drawn_again():
 # All in one comparison ----------------------------------------------------------------------------
 
 
-def compared(folder, **options):
-    backbone = kft.load("toy_8", weights=False)
+def compared(folder, backbone=None, **options):
+    backbone = backbone or kft.load("toy_8", weights=False)
     options = {"seeds": 1, "epochs": 2, "resamples": 20, "verbose": False, **options}
     return kft.compare(
         backbone, "toy_counts", ["toy_norms", "lora"], head=lambda data: CountHead(), out=folder,
@@ -277,7 +277,11 @@ def compared(folder, **options):
 
 
 def test_all_in_one_comparison(tmp_path):
-    found = compared(tmp_path)
+    backbone = kft.load("toy_8", weights=False)
+    before = kft.fingerprint(backbone, None)
+    found = compared(tmp_path, backbone)
+    assert kft.fingerprint(backbone, None) == before
+    assert all(layer.trainable for layer in backbone.layers)
     assert found.data == "toy_counts" and found.metric == "Spearman"
     assert [row.name for row in found.rows] == [
         "mean", "composition", "3-mers", "toy_norms", "lora", "from_scratch",

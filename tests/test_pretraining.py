@@ -434,7 +434,7 @@ def test_the_rate_follows_steps_not_batches(as_written):
     for accumulate in (1, 2):
         watch = Watch()
         done = pretraining.pretrain(
-            esm2(1, 32, 4), interrupted.proteins(), epochs=4, steps=2,
+            esm2(1, 32, 4), interrupted.proteins(), epochs=3, steps=2,
             tokens=64, crop=32, learning_rate=1e-2, accumulate=accumulate,
             callbacks=[watch], verbose=0,
         )  # fmt: skip

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models import BACKBONES
 
+import kft
 from kft import data
 from kft.data import Split
 
@@ -160,6 +162,85 @@ def test_a_folder_has_no_cells(folder, told):
         data.read_images(folder, **told)
 
 
+def test_labels_are_read_from_columns_and_from_names(folder):
+    """As `read_csv` reads them; `target` of a table of images with a column per label."""
+    files = [f"{kind}/{i}.png" for kind in ("star", "long") for i in range(20)]
+    labels = [(int("star" in name), i % 2, 0) for i, name in enumerate(files)]
+    names = ("star", "odd", "never")
+    rows = [(name, *row) for name, row in zip(files, labels, strict=True)]
+    by_columns = data.read_images(
+        table(folder / "columns.csv", rows, ("path", *names)), target=names
+    )
+    cells = [";".join(n for n, true in zip(names, row, strict=True) if true) for row in labels]
+    path = table(folder / "names.csv", zip(files, cells, strict=True), ("path", "y"))
+    by_names = data.read_images(path, task="multilabel")
+    for read, classes in ((by_columns, names), (by_names, ("odd", "star"))):
+        assert read.task == "multilabel" and read.classes == classes
+        assert [len(split) for split in read.splits.values()] == [28, 6, 6]
+        for split in read.splits.values():
+            assert split.targets.shape == (len(split), len(classes))
+            for image, row in zip(split.inputs, split.targets, strict=True):
+                found = dict(zip(classes, row.tolist(), strict=True))
+                assert found["star"] == (image.parent.name == "star")
+                assert found["odd"] == int(image.stem) % 2
+    notes = " ".join(by_columns.notes)
+    assert "Label 'never' is false for all 40 records" in notes
+    assert "1 of 3 labels have no images in test: never." in notes
+
+
+def test_labels_of_copies_are_compared(folder):
+    (folder / "star" / "copy.png").write_bytes((folder / "star" / "0.png").read_bytes())
+    rows = [(f"star/{i}.png", i % 2, 1 - i % 2) for i in range(20)] + [("star/copy.png", 0, 0)]
+    path = table(folder / "t.csv", rows, ("path", "a", "b"))
+    notes = " ".join(data.read_images(path, target=["a", "b"]).notes)
+    assert "2 images, copies and originals, have different targets" in notes
+
+
+def test_labels_may_be_missing(folder):
+    rows = [(f"star/{i}.png", i % 2, "" if i == 3 else 1) for i in range(20)]
+    path = table(folder / "t.csv", rows, ("path", "a", "b"))
+    with pytest.raises(ValueError, match="line 5: column 'b' is '', a missing value.*dropna"):
+        data.read_images(path, target=["a", "b"])
+    read = data.read_images(path, target=["a", "b"], dropna=True, split=None)
+    assert len(read.train) == 19 and "1 of 20 lines with a missing cell" in " ".join(read.notes)
+    for options, message in (
+        ({"target": ["a", "c"]}, r"`target\[1\]` is 'c', which is not among"),
+        ({"target": ["a", "a"]}, "names column 'a' twice"),
+        ({"target": []}, "is an empty list"),
+        ({"target": ["a"], "task": "regression"}, "which is for task='multilabel'"),
+        ({"target": ["a", "path"], "missing": ()}, "is 'star/0.png'; expected 0 or 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data.read_images(path, **options)
+
+
+def test_labels_go_through_fit_predict_and_evaluate(tmp_path):
+    """And through what is drawn and compared before and after."""
+    pytest.importorskip("keras_hub")
+    from PIL import Image
+
+    rows = []
+    for i in range(40):
+        left, top = i % 2, i // 2 % 2
+        pixels = np.random.default_rng(i).integers(0, 60, (16, 16))
+        pixels[:, :8] += 120 * left
+        pixels[:8] += 70 * top
+        Image.fromarray(pixels.astype("uint8")).save(tmp_path / f"{i}.png")
+        rows.append((f"{i}.png", left, top))
+    path = table(tmp_path / "t.csv", rows, ("path", "left", "top"))
+    read = data.read_images(path, target=["left", "top"], fractions=(0.5, 0.25, 0.25))
+    model = kft.Model(kft.backbones.randomised(BACKBONES["vit"](), 0), kft.heads.for_data(read))
+    kft.fit(model, read, "linear_probe", verbose=0)
+    assert kft.fit(model, read, "head_only", 1, verbose=0).history[0]["val_loss"] > 0
+    answers = kft.predict(model, read.test.inputs)
+    assert answers.shape == (10, 2) and ((answers > 0) & (answers < 1)).all()
+    scores = kft.evaluate(model, read, resamples=50)
+    assert list(scores) == ["macro AUROC", "macro F1", "subset accuracy"]
+    assert scores["macro AUROC"].value > 0.8
+    baselines = kft.comparison.scoring.baseline_rows(read, resamples=20)
+    assert len(baselines) == 2 and not any(row.error for row in baselines)
+
+
 def test_no_split(folder):
     read = data.read_images(folder, split=None)
     assert len(read.train) == 60 and read.valid is None and read.test is None
@@ -263,8 +344,11 @@ def test_wrong_tables(folder, rows, options, message):
 
 
 def test_a_folder_has_no_columns(folder):
-    for options in ({"groups": "plate"}, {"split": "part"}, {"task": "regression"}):
-        with pytest.raises(ValueError, match="is a folder, which has no columns"):
+    for options in (
+        {"groups": "plate"}, {"split": "part"}, {"task": "regression"}, {"task": "multilabel"},
+        {"target": "area"}, {"target": ["a", "b"]},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"is a folder, which has no columns.* Leave out \w+="):
             data.read_images(folder, **options)
 
 

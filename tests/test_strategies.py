@@ -54,7 +54,7 @@ def test_exactly_what_it_says_changes(name, tmp_path):
     strategy = strategies.get(name, **OPTIONS.get(name, {}))
     options = {} if name == "linear_probe" else {"epochs": 3, "learning_rate": 1e-2}
     data = SEQUENCES, TARGETS
-    done = check_training(strategy, model, data, FROZEN[name], tmp_path, batch_size=8, **options)
+    done = check_training(strategy, model, data, FROZEN[name], tmp_path, batch_size=16, **options)
     assert done.strategy == strategies.get(name, **OPTIONS.get(name, {}), **changed(strategy))
     assert (done.model is model) == (name != "from_scratch")
 

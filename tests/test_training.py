@@ -75,7 +75,7 @@ def test_loss_curve_is_the_references():
     assert_rounds_alike(curve, expected, ROUNDINGS, "the losses")
 
 
-def test_adam_means_the_same_everywhere():
+def test_adam_means_the_same_everywhere(as_written):
     """Its squares tell whether the gradient of a table that is looked up is one table."""
     reference = references.hugging_face(2, 32, 4)
     model = kft.Model(references.from_reference(reference), kft.heads.Classification(2))

@@ -135,9 +135,9 @@ TURNS = {
     ("lora", "efficientnet"): "torch",
     ("gradual_unfreezing", "efficientnet"): "torch",
     ("full", "efficientnet"): "torch",
-    ("head_only", "efficientnet"): "tensorflow",
+    ("head_only", "efficientnet"): "torch",
     ("linear_probe", "efficientnet"): "torch",
-    ("from_scratch", "efficientnet"): "tensorflow",
+    ("from_scratch", "efficientnet"): "torch",
     ("last_blocks", "vit"): "torch",
 }
 STRATEGIES = []

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kft.data.cells import Table
-from kft.data.columns import read_classes, read_numbers, task_of
+from kft.data.columns import READERS, task_of
 from kft.data.dataset import Dataset, Split
 from kft.data.images.pixels import (
     PERCENTILES,
@@ -27,8 +27,9 @@ from kft.data.images.pixels import (
     opened,
     wrong_mode,
 )
+from kft.data.labels import read_labels
 from kft.data.splits import PARTS, group_split, random_split
-from kft.data.tables import SPELLINGS, check_arguments, read_parts
+from kft.data.tables import SPELLINGS, check_arguments, read_parts, settle_columns
 from kft.data.task import Task
 from kft.messages import listed
 
@@ -36,15 +37,16 @@ IGNORED = {"thumbs.db", "desktop.ini", "icon\r"}  # files that file managers cre
 DIM = 10  # 16-bit images that are darker than this fraction, 1/10, of the value range are noted
 PART_FOLDERS = SPELLINGS | {"training": "train", "dev": "valid", "testing": "test"}
 MOST_NAMED = 10  # names that an error lists
+TASKS = (Task.CLASSIFICATION, Task.MULTILABEL, Task.REGRESSION)
 
 
 def read_images(
     path: str | os.PathLike[str],
     inputs: str = "path",
-    target: str = "y",
+    target: str | Sequence[str] = "y",
     split: str | None = "random",
     groups: str | None = None,
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "multilabel", "regression"] | None = None,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     value_range: Sequence[float] | None = None,
@@ -56,17 +58,20 @@ def read_images(
     """Read images with their targets, check that each file is complete, and split them.
 
     A folder holds one folder per class, or train, valid and test with these. A CSV file names an
-    image and a target per line: numbers make a regression, text a classification. Hidden files are
-    skipped. Needs `pip install "kft[vision]"`.
+    image and its target per line: numbers make a regression, text a classification, several columns
+    of 0 and 1 labels. Hidden files are skipped. Needs `pip install "kft[vision]"`.
 
     Args:
         path: The folder, or a CSV or TSV file in UTF-8 whose first line names the columns.
         inputs: Column of the paths, relative to the folder of the table.
-        target: Column of the targets.
+        target: Column of the targets. For labels it is a list of columns that hold 0 or 1, one per
+            label; or one column, with `task="multilabel"`, see `kft.data.read_csv`.
         split: "random" (or by folders, if they are splits), a column that names splits, or None.
         groups: Column of groups that a split must not separate (patients, plates), or None.
-        task: "classification" (if numbers name classes), "regression", or None: by the targets.
-        fractions: Fractions of train, valid and test for "random", which is stratified by class.
+        task: "classification" (if numbers name classes), "multilabel", "regression", or None: by
+            the targets.
+        fractions: Fractions of train, valid and test for "random", which is stratified by class, or
+            by the labels that occur together.
         seed: Seed for "random".
         value_range: (black, white) for images of 16 bits; None takes the percentiles.
         percentiles: (lower, upper) percentile, from 0 to 100, of the values of the 16-bit images
@@ -76,8 +81,9 @@ def read_images(
         decimal: Decimal separator of a CSV file, see `kft.data.read_csv`.
 
     Returns:
-        The data set. Inputs are `pathlib.Path`, opened when needed. Classes are sorted. A random
-        split keeps images with equal pixels together. The notes describe what is unusual.
+        The data set. Inputs are `pathlib.Path`, opened when needed. Classes are sorted; labels are
+        in the order of their columns. A random split keeps images with equal pixels together. The
+        notes describe what is unusual.
 
     Raises:
         FileNotFoundError: The path or an image of the table does not exist.
@@ -86,11 +92,21 @@ def read_images(
 
     Example:
         >>> data = read_images("cells.csv", target="area", groups="plate")  # doctest: +SKIP
+        >>> data = read_images("cells.csv", target=["round", "dividing"])  # doctest: +SKIP
     """
     path = Path(path)
     _check_options(path, split, task, value_range)
-    columns = {"inputs": inputs, "target": target} | ({"groups": groups} if groups else {})
-    content = _read(path, columns, task, split, missing, dropna, decimal)
+    known_task = check_arguments(split, groups, task, target)
+    if path.is_dir():
+        of_tables = {"missing": missing, "dropna": dropna or None, "decimal": decimal}
+        _check_folder(path, target, split, groups, known_task, of_tables)
+        content = _read_folder(path)
+    else:
+        table = Table(path, None, missing, decimal)
+        by_column = split not in (None, "random") and split in table.header
+        used = split if by_column else None
+        settle_columns(table, inputs, target, groups, used, known_task, dropna)
+        content = _read_table(table, inputs, target, groups, known_task)
     return _dataset(path, content, split, fractions, seed, value_range, percentiles)
 
 
@@ -111,7 +127,7 @@ def _dataset(
     valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
     return Dataset(
         path.stem,
-        Task(content.task),
+        content.task,
         everything.take(parts["train"]),
         valid,
         test,
@@ -132,32 +148,10 @@ class _Content:
     files: list[Path]
     targets: np.ndarray
     classes: tuple[str, ...] | None
-    task: str = "classification"
+    task: Task = Task.CLASSIFICATION
     parts: np.ndarray | None = None  # train, valid or test for each file, if folders name them
     groups: np.ndarray | None = None
     table: Table | None = None
-
-
-def _read(
-    path: Path,
-    columns: dict[str, str],
-    task: str | None,
-    split: str | None,
-    missing: Sequence[str] | None,
-    dropna: bool,
-    decimal: str | None,
-) -> _Content:
-    if path.is_dir():
-        of_tables = {"missing": missing, "dropna": dropna or None, "decimal": decimal}
-        _check_folder(path, split, columns.get("groups"), task, of_tables)
-        return _read_folder(path)
-    check_arguments("random", None, task)
-    table = Table(path, None, missing, decimal)
-    used = dict(columns)
-    if split not in (None, "random") and split in table.header:
-        used["split"] = str(split)
-    table.settle(used, dropna)
-    return _read_table(table, columns, task)
 
 
 def _check_options(
@@ -165,9 +159,9 @@ def _check_options(
 ) -> None:
     if not path.exists():
         raise FileNotFoundError(f"`path` is {path}, which is neither a folder nor a file.")
-    if task not in (None, "classification", "regression"):
+    if task not in (None, *TASKS):
         raise ValueError(
-            f"`task` must be 'classification', 'regression' or None for images; received {task!r}."
+            f"`task` must be {', '.join(map(repr, TASKS))} or None for images; received {task!r}."
         )
     if value_range is not None:
         checked_range(value_range)
@@ -202,7 +196,7 @@ def _split(
         parts = random_split(len(targets), fractions, seed, strata)
     else:
         parts = group_split(groups, fractions, seed, strata)
-    if content.classes is not None:
+    if content.task is Task.CLASSIFICATION and content.classes is not None:
         _check_parts(parts, targets, content.classes, path)
     return groups, parts, how
 
@@ -231,9 +225,10 @@ def _is_ignored(path: Path, root: Path) -> bool:
 
 def _check_folder(
     root: Path,
+    target: str | Sequence[str],
     split: str | None,
     groups: str | None,
-    task: str | None,
+    task: Task | None,
     of_tables: Mapping[str, Any],
 ) -> None:
     """Raise an error for arguments that need a table: a folder gives classes only."""
@@ -243,10 +238,17 @@ def _check_folder(
             f"{root} is a folder, which has no cells: `{given[0]}` is for a CSV file, received "
             f"{of_tables[given[0]]!r}; leave it out."
         )
-    if split not in ("random", None) or groups is not None or task == "regression":
+    usual = {
+        "target": (target, ("y",)),
+        "split": (split, ("random", None)),
+        "groups": (groups, (None,)),
+        "task": (task, (None, Task.CLASSIFICATION)),
+    }
+    wrong = [f"{name}={value!r}" for name, (value, known) in usual.items() if value not in known]
+    if wrong:
         raise ValueError(
-            f"{root} is a folder, which has no columns: `split` must be 'random' or None, `groups` "
-            "None and `task` not 'regression'. Use a CSV file of paths and targets for these."
+            f"{root} is a folder, which has no columns; its folders name the classes. Leave out "
+            f"{' and '.join(wrong)}, or give a CSV file of paths and targets."
         )
 
 
@@ -333,12 +335,19 @@ def _are_parts(root: Path, folders: Collection[Path]) -> bool:
     return True
 
 
-def _read_table(table: Table, columns: Mapping[str, str], task: str | None) -> _Content:
-    cells, target_cells = (table.column(columns[name], name) for name in ("inputs", "target"))
-    target, groups = columns["target"], columns.get("groups")
-    task = task or task_of(table, target, target_cells)
-    read = read_numbers if task == "regression" else read_classes
-    targets, classes = read(table, target, target_cells, cells)
+def _read_table(
+    table: Table, inputs: str, target: Any, groups: str | None, task: Task | None
+) -> _Content:
+    """Read a table whose missing cells are settled."""
+    cells = table.cells(inputs)
+    read: tuple[Any, ...]
+    if task is Task.MULTILABEL:
+        read = read_labels(table, target)
+    else:
+        target_cells = table.cells(target)
+        task = task or task_of(table, target, target_cells)
+        read = READERS[task](table, target, target_cells, cells)
+    targets, classes = read
     names = None if groups is None else np.array(table.column(groups, "groups"))
     files = [table.path.parent / cell for cell in cells]
     missing = [str(path) for path in files if not path.is_file()]
@@ -444,8 +453,8 @@ def _remarks(
     """Yield sentences about unusual things that may be intended."""
     yield from content.table.notes if content.table else ()
     yield from _copies(looks, parts, content.targets)
-    if content.parts is not None or split not in ("random", None):
-        yield from _absent(parts, content.targets, content.classes)
+    if content.parts is not None or split not in ("random", None) or content.targets.ndim > 1:
+        yield from _absent(parts, content)
     if content.table and split == "random":
         yield from _ignored_folders(content.files, path.parent)
 
@@ -461,7 +470,8 @@ def _copies(
     if len(first) == len(pixels):
         return
     other = np.zeros(len(first), dtype=bool)
-    other[copy_of[targets != targets[first][copy_of]]] = True
+    differs = (targets != targets[first][copy_of]).reshape(len(targets), -1).any(axis=1)
+    other[copy_of[differs]] = True
     yield f"{len(pixels) - len(first):,} images have the same pixels as another; they were kept."
     if other.any():
         yield (
@@ -480,18 +490,19 @@ def _copies(
                 )
 
 
-def _absent(
-    parts: Mapping[str, np.ndarray], targets: np.ndarray, classes: Sequence[str] | None
-) -> Iterator[str]:
-    """Yield sentences about classes without images in a part of a given split."""
+def _absent(parts: Mapping[str, np.ndarray], content: _Content) -> Iterator[str]:
+    """Yield sentences about classes or labels without images in a part."""
+    targets, classes = content.targets, content.classes
     if classes is None:
         return
     for part, at in parts.items():
-        without = [name for k, name in enumerate(classes) if k not in targets[at]]
+        of_part = targets[at]
+        present = of_part.any(axis=0).nonzero()[0] if of_part.ndim > 1 else of_part
+        without = [name for k, name in enumerate(classes) if k not in present]
         if without:
             yield (
-                f"{len(without)} of {len(classes)} classes have no images in {part}: "
-                f"{_some(without)}."
+                f"{len(without)} of {len(classes)} {content.task.outputs_are} have no images in "
+                f"{part}: {_some(without)}."
             )
 
 
