@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kft.data.inputs import InputKind, kind_of
+from kft.data.inputs import InputKind, kind_of, listed_inputs
 from kft.data.numbers import marks
 from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
 from kft.data.task import Task
@@ -281,10 +281,7 @@ def _as_inputs(inputs: Any) -> list:
     """Return inputs as a list; sequences in normal form, with a warning of what was changed."""
     if isinstance(inputs, Sequences):
         return inputs
-    if isinstance(inputs, str | bytes) or not np.iterable(inputs):
-        received = f"{inputs!r:.40} ({type(inputs).__name__})"
-        raise TypeError(f"`inputs` must be a list of inputs, received {received}.")
-    inputs = list(inputs)
+    inputs = list(listed_inputs(inputs))
     for i, x in enumerate(inputs):
         if x is None or isinstance(x, Number):
             raise TypeError(

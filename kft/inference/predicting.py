@@ -14,12 +14,12 @@ import keras
 import numpy as np
 
 from kft.data import read_fasta
-from kft.data.inputs import InputKind, encoder_info
+from kft.data.inputs import InputKind, encoder_info, listed_inputs
 from kft.data.sequences import warn_of_changes
 from kft.inference import writing
 from kft.inference.writing import Part
 from kft.models.heads import Pooling
-from kft.training.batching import Batches, batches, listed_inputs, silent_cuts, warn_of_cut
+from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
 
 _CHUNK = 8192  # records of a FASTA file that are in memory at a time
 
