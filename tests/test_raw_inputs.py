@@ -1,4 +1,4 @@
-"""Raw inputs: the same containers are taken, and the same ones refused, wherever inputs are given."""
+"""Raw inputs: the same containers are taken, and the same refused, wherever inputs are given."""
 
 import warnings
 

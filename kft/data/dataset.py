@@ -161,6 +161,7 @@ class Dataset:
         variable_positions: Positions from 0 at which the sequences differ, for a library of
             mutants of one protein; else None.
         value_range: (black, white) of images of 16 bits, as the training part uses them; else None.
+        target: Name of what is predicted, such as the column of a table; None if it has none.
 
     Raises:
         ValueError: The task is unknown, or targets and task do not fit together.
@@ -186,6 +187,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     variable_positions: tuple[int, ...] | None = None
     value_range: tuple[float, float] | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         task = Task.named(self.task, "`task`")

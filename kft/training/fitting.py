@@ -14,6 +14,7 @@ import numpy as np
 from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
+from kft.models.model import Model
 from kft.models.losses import balanced
 from kft.params import Parameters, by_hand, differences, parameters, sign, weights
 from kft.params.paths import listed
@@ -189,6 +190,8 @@ class _Run:
         history: list[dict[str, Any]] = []
         reports: list[PhaseReport] = []
         records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
+        if isinstance(model, Model):
+            model.take_names(data)
         chosen = by_hand(model)
         if isinstance(strategy, strategies.AsMarked) and self.options["verbose"]:
             print(_described_as_marked(model, strategy))
