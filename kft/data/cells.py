@@ -116,7 +116,7 @@ class Table:
             may_be_empty: The column whose empty cells are values.
         """
         for argument, name in columns.items():
-            self._check_name(name, argument)
+            self.check_column(name, argument)
         lacking = {
             name: [
                 i
@@ -161,7 +161,8 @@ class Table:
         at = f"{self.place} {self.lines[rows[0]]}"
         raise ValueError(f"{self.path}, {at}: {problem}{also}.")
 
-    def _check_name(self, name: Any, argument: str) -> None:
+    def check_column(self, name: Any, argument: str) -> None:
+        """Raise an error if there is not exactly one column of this name."""
         if not isinstance(name, str):
             raise TypeError(
                 f"`{argument}` must be the name of a column, received {name!r}; columns of "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -21,9 +20,7 @@ from kft.keras_internals import set_untracked, sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
 from kft.models.heads import Pooling
-from kft.params import Pattern, find, layers, weights
-from kft.params.paths import listed
-
+from kft.params import Pattern, find, layers
 
 NAMES = ("class_names", "target_name")  # attributes of a model that its config holds
 
@@ -88,10 +85,16 @@ class Model(Learner):
         # Not a tracked attribute: its layers are in this graph already, and would be listed twice.
         self.__dict__["backbone"] = backbone
         self.head = head
-        self._set_names(None, None)
+        self.set_names(None, None)
         join(self)  # the backbone may have adapters, each with a head
 
-    def _set_names(self, class_names: Sequence[str] | None, target_name: str | None) -> None:
+    def set_names(self, class_names: Sequence[str] | None, target_name: str | None) -> None:
+        """Set the names of classes and target, which files of predictions have as columns.
+
+        Args:
+            class_names: As the attribute.
+            target_name: As the attribute.
+        """
         class_names = None if class_names is None else tuple(class_names)
         set_untracked(self, class_names=class_names, target_name=target_name)
 
@@ -105,7 +108,7 @@ class Model(Learner):
         if classes is not None and len(classes) != self.output_shape[-1]:
             return
         if classes is not None or target is not None:
-            self._set_names(classes, target)
+            self.set_names(classes, target)
 
     keeps_head = True  # its config includes adapters in the head, whatever layers that has
 
@@ -163,7 +166,7 @@ class Model(Learner):
             for part in ("backbone", "head")
         }
         model = cls(**parts, name=config["name"])
-        model._set_names(*map(config.get, NAMES))
+        model.set_names(*map(config.get, NAMES))
         restore(model._in_head(), config.get("exchanged", {}))
         # Layers are frozen as they were, since the optimizer's state must fit the model.
         if "frozen" in config:  # an older file, with Keras's paths, whose numbers may differ
@@ -227,31 +230,3 @@ def _features(model: keras.Model, graph: keras.Model, pattern: Pattern | None) -
     if not weighted:
         raise ValueError(f"{model.name} has no layer with weights that could be its head.")
     return node_of(graph, weighted[-1]).input_tensors[0]
-
-
-def load_saved(path: str | Path) -> keras.Model:
-    """Load a model from a `.keras` file, in Keras's safe mode, and check its weights.
-
-    Args:
-        path: Path of a file that `model.save` wrote.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: The file was not written by Keras, or a weight is NaN or infinite.
-
-    Example:
-        >>> model = load_saved("amp.keras")  # doctest: +SKIP
-    """
-    model = keras.saving.load_model(path)
-    arrays = [
-        (weight.path, keras.ops.convert_to_numpy(weight.variable)) for weight in weights(model)
-    ]
-    wrong = [name for name, x in arrays if not np.isfinite(x.astype("float32")).all()]
-    if wrong:
-        raise ValueError(
-            f"{path}: {listed(wrong, 3)} hold NaN or infinity: the training that wrote the file "
-            f"has diverged. Use an earlier file, or train again with a smaller learning rate."
-        )
-    return model

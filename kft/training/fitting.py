@@ -14,8 +14,8 @@ import numpy as np
 from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
-from kft.models.model import Model
 from kft.models.losses import balanced
+from kft.models.model import Model
 from kft.params import Parameters, by_hand, differences, parameters, sign, weights
 from kft.params.paths import listed
 from kft.training import strategies

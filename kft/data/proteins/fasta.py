@@ -62,9 +62,7 @@ def warn_of_skipped(skipped: Sequence[Skipped], origin: Any, stacklevel: int = 2
         )
 
 
-def read_fasta(
-    path: str | os.PathLike[str], skip_invalid: bool = False
-) -> Iterator[Record]:
+def read_fasta(path: str | os.PathLike[str], skip_invalid: bool = False) -> Iterator[Record]:
     """Read a FASTA file, plain or gzipped, one record at a time.
 
     Blank lines, Windows line ends, spaces in sequences and comment lines that begin with `;` are
