@@ -73,6 +73,7 @@ _import_keras()
 _HOME = {
     "load": "kft.backbones",
     "Model": "kft.models",
+    "load_model": "kft.models",
     "replace_head": "kft.models",
     "predict": "kft.inference",
     "embed": "kft.inference",
@@ -137,6 +138,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.lora import unmerge_lora as unmerge_lora
     from kft.models import Model as Model
     from kft.models import heads as heads
+    from kft.models import load_model as load_model
     from kft.models import losses as losses
     from kft.models import replace_head as replace_head
     from kft.params import fingerprint as fingerprint

@@ -1,5 +1,6 @@
 """The command line `kft VERB`: parses arguments, calls the library and prints."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,44 +15,77 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Fasta = Annotated[Path, typer.Argument(help="FASTA file, plain or gzipped.")]
-Out = Annotated[Path, typer.Argument(help="File to write: .csv or .npz.")]
+Inputs = Annotated[
+    Path,
+    typer.Argument(help="FASTA file or table (.csv, .tsv, .xlsx, .parquet), plain or gzipped."),
+]
+Column = Annotated[
+    str | None, typer.Option(help="Column of a table with the sequences [default: sequence].")
+]
 BatchSize = Annotated[int, typer.Option(help="Largest number of proteins per batch.")]
 Pooling = Annotated[Literal["mean", "cls"], typer.Option(help="How residues are pooled.")]
 MaxLength = Annotated[int | None, typer.Option(help="Residues to keep of each protein.")]
+SkipInvalid = Annotated[
+    bool, typer.Option("--skip-invalid", help="Go on without invalid records, and list them.")
+]
 
 
 @app.command()
 def embed(
-    fasta: Fasta,
-    out: Out,
+    inputs: Inputs,
+    out: Annotated[Path, typer.Argument(help="File to write: .csv or .npz.")],
     backbone: Annotated[str, typer.Option(help="Published name, folder or file.")],
     pooling: Pooling = "mean",
     batch_size: BatchSize = 32,
     max_length: MaxLength = None,
+    column: Column = None,
+    skip_invalid: SkipInvalid = False,
 ) -> None:
-    """Turn every protein of a FASTA file into one vector."""
+    """Turn every protein of a file into one vector."""
     import kft
 
     with _short_errors():
-        kft.embed(kft.load(backbone), fasta, pooling, batch_size, max_length, out=out)
+        kft.embed(
+            kft.load(backbone),
+            inputs,
+            pooling,
+            batch_size,
+            max_length,
+            out=out,
+            column=column,
+            skip_invalid=skip_invalid,
+        )
     typer.echo(f"Written: {out}")
 
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A fine-tuned model, saved as .keras.")],
-    fasta: Fasta,
-    out: Out,
+    model: Annotated[
+        Path, typer.Argument(help="A fine-tuned model: a .keras file, or an adapter's folder.")
+    ],
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .tsv, .xlsx, .parquet or .npz.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone of an adapter, if it is not where it was.")
+    ] = None,
     batch_size: BatchSize = 32,
     max_length: MaxLength = None,
+    column: Column = None,
+    skip_invalid: SkipInvalid = False,
 ) -> None:
-    """Predict with a fine-tuned model for every protein of a FASTA file."""
+    """Predict for every protein of a file; the columns of a table are kept."""
     import kft
-    from kft.models import load_saved
 
     with _short_errors():
-        kft.predict(load_saved(model), fasta, batch_size, max_length, out=out)
+        kft.predict(
+            kft.load_model(model, backbone),
+            inputs,
+            batch_size,
+            max_length,
+            out=out,
+            column=column,
+            skip_invalid=skip_invalid,
+        )
     typer.echo(f"Written: {out}")
 
 
@@ -68,12 +102,18 @@ def data(
 
 @contextmanager
 def _short_errors() -> Iterator[None]:
-    """Print the message of an expected error without its traceback, and exit with status 1."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        typer.echo(f"kft: {error}", err=True)
-        raise typer.Exit(1) from None
+    """Print warnings and the message of an expected error without more, and exit with status 1."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        typer.echo(f"kft: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        try:
+            yield
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            typer.echo(f"kft: {error}", err=True)
+            raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import zipfile
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from models import esm2, perturb
 from parity import assert_rounds_alike
@@ -282,7 +283,7 @@ def test_embed_builds_its_model_once(predictor, monkeypatch):
 
 @pytest.mark.once
 def test_max_length_cuts_and_says_so_once(predictor, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(kft.inference.reading, "CHUNK", 3)
     path = write_fasta(tmp_path / "in.fasta", PROTEINS)
     with pytest.warns(UserWarning) as caught:
         found = kft.predict(predictor, path, max_length=9, batch_size=3)
@@ -302,14 +303,15 @@ def read_csv(path):
 @pytest.mark.once
 @pytest.mark.parametrize("chunk", [3, 8, 100], ids=["chunks", "just one", "less than one"])
 def test_from_fasta_to_csv_and_npz(predictor, answers, fasta, tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(module, "_CHUNK", chunk)
+    monkeypatch.setattr(kft.inference.reading, "CHUNK", chunk)
     found = kft.predict(predictor, fasta, batch_size=3)
     assert_rounds_alike(found, answers)
 
     written = kft.predict(predictor, str(fasta), batch_size=3, out=tmp_path / "new" / "out.csv")
-    header, names, values = read_csv(written)
-    assert (header, names) == (["name", "output_0", "output_1"], NAMES)
-    np.testing.assert_array_equal(values, found)
+    table = pd.read_csv(written, keep_default_na=False)
+    assert table.columns.tolist() == ["id", "description", "prediction_0", "prediction_1"]
+    assert (table.id + " " + table.description).str.strip().tolist() == NAMES
+    np.testing.assert_array_equal(table[["prediction_0", "prediction_1"]], found)
 
     archive = np.load(kft.predict(predictor, fasta, batch_size=3, out=tmp_path / "new" / "out.npz"))
     assert archive["names"].tolist() == NAMES
@@ -331,7 +333,7 @@ def test_embed_to_files(predictor, means, tmp_path):
 @pytest.mark.once
 @pytest.mark.parametrize("suffix", ["csv", "npz"])
 def test_an_error_halfway_leaves_nothing_behind(predictor, tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(kft.inference.reading, "CHUNK", 3)
     path = write_fasta(tmp_path / "in.fasta", [*PROTEINS[:7], "LLJL"])
     out = tmp_path / f"out.{suffix}"
     with pytest.raises(ValueError, match="record P7 has 'J' at position 3"):

@@ -62,7 +62,7 @@ def test_copies_are_found_and_stay_on_one_side(write, kind):
     for x, part in homes(data).items():
         part_of[x.replace("-", "").replace(".", "")].add(part)
     assert len(part_of) == 40 and all(len(parts) == 1 for parts in part_of.values())
-    assert any(note.startswith("40 lines repeat the sequence") for note in data.notes)
+    assert any(note.startswith("40 records repeat the sequence") for note in data.notes)
     at_random = read_csv(write(PEPTIDES + copies, np.arange(80) / 8))
     assert any("test sequences are also in train or valid" in note for note in at_random.notes)
 
@@ -165,7 +165,7 @@ def test_encoded_and_embedded_alike(kind):
 
 @pytest.mark.once
 def test_embedding_a_file_says_it_once_for_all_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(kft.inference.predicting, "_CHUNK", 2)
+    monkeypatch.setattr(kft.inference.reading, "CHUNK", 2)
     path = tmp_path / "in.fasta"
     path.write_text("".join(f">p{i}\n{x.lower()}*\n" for i, x in enumerate(PEPTIDES[:5])))
     with pytest.warns(SequenceWarning) as said:

@@ -151,7 +151,7 @@ def test_repeats_are_kept_and_counted(write):
     sequences = peptides(30) + peptides(30)[:10] * 2
     loaded = read_csv(write(table(sequences, np.arange(50) / 8)))
     assert sum(map(len, loaded.splits.values())) == 50
-    assert any(note.startswith("20 lines repeat") for note in loaded.notes)
+    assert any(note.startswith("20 records repeat") for note in loaded.notes)
     known = {*loaded.train.inputs, *loaded.valid.inputs}
     leaked = sum(x in known for x in loaded.test.inputs)
     assert leaked and any(note.startswith(f"{leaked} test sequences") for note in loaded.notes)

@@ -1,12 +1,12 @@
 """A target for every residue, from records to scores: only residues that count are counted."""
 
-import csv
 import dataclasses
 import os
 from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import ops
 from parity import assert_rounds_alike
@@ -136,18 +136,20 @@ def test_predict_answers_for_each_residue(model, max_length):
 @pytest.mark.once
 @pytest.mark.parametrize("chunk", [2, 100])
 def test_predictions_in_files(model, tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(kft.inference.predicting, "_CHUNK", chunk)
+    monkeypatch.setattr(kft.inference.reading, "CHUNK", chunk)
     fasta = tmp_path / "in.fasta"
     fasta.write_text("".join(f">P{i}, one\n{c}\n" for i, c in enumerate(CHAINS)))
     found = kft.predict(model, fasta, batch_size=2)
     stacked = np.concatenate(found)
 
-    with kft.predict(model, fasta, out=tmp_path / "out.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["name", "position", "output_0", "output_1", "output_2"]
-    expected = [(f"P{i}, one", str(k + 1)) for i, n in enumerate(SIZES) for k in range(n)]
-    assert [(row[0], row[1]) for row in rows] == expected
-    np.testing.assert_allclose(np.array([row[2:] for row in rows], "float32"), stacked, rtol=1e-5)
+    table = pd.read_csv(kft.predict(model, fasta, out=tmp_path / "out.csv"), dtype=str)
+    columns = [f"probability_{k}" for k in range(3)]
+    assert table.columns.tolist() == ["id", "description", "prediction", *columns]
+    assert table.id.tolist() == [f"P{i}," for i in range(5)]
+    for i, rows in enumerate(found):
+        assert table.prediction[i] == "".join(map(str, rows.argmax(axis=1)))
+        numbers = [table[name][i].split() for name in columns]
+        np.testing.assert_allclose(np.array(numbers, "float32").T, rows, rtol=1e-5)
 
     archive = np.load(kft.predict(model, fasta, out=tmp_path / "out.npz"))
     assert sorted(archive) == ["lengths", "names", "values"]

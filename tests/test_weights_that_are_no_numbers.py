@@ -20,7 +20,7 @@ from kft.backbones.esm2 import names as esm2_names
 from kft.backbones.vision import convolutional_weights as vision_weights
 from kft.backbones.vision import layouts
 from kft.cli import app
-from kft.models import load_saved
+from kft.models import load_model
 
 pytestmark = pytest.mark.once
 
@@ -255,15 +255,15 @@ def test_looking_costs_little():
 def test_keras_files(value, tmp_path):
     model = kft.Model(esm2(), kft.heads.Regression())
     model.save(tmp_path / "good.keras")
-    assert isinstance(load_saved(tmp_path / "good.keras"), kft.Model)
+    assert isinstance(load_model(tmp_path / "good.keras"), kft.Model)
     bias = model.backbone.stages[1].query.bias
     bias.assign(np.full(bias.shape, value))
     model.save(tmp_path / "bad.keras")
     with pytest.raises(ValueError, match=r"bad\.keras: block_0/query/bias hold NaN or infinity"):
-        load_saved(tmp_path / "bad.keras")
+        load_model(tmp_path / "bad.keras")
     (tmp_path / "a.fasta").write_text(">one\nMKTAYI\n")
-    files = [str(tmp_path / name) for name in ("bad.keras", "a.fasta", "out.csv")]
-    done = CliRunner().invoke(app, ["predict", *files])
+    model, fasta, out = (str(tmp_path / name) for name in ("bad.keras", "a.fasta", "out.csv"))
+    done = CliRunner().invoke(app, ["predict", model, fasta, "--out", out])
     assert done.exit_code and "block_0/query/bias hold NaN or infinity" in done.output + str(
         done.exception
     )

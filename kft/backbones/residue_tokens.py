@@ -13,7 +13,7 @@ import numpy as np
 
 from kft.arguments import check_integer
 from kft.data import sequences as forms
-from kft.data.inputs import InputKind
+from kft.data.inputs import InputKind, listed_inputs
 
 ALPHABET = (
     "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
@@ -47,9 +47,10 @@ def residue_tokens(sequence: str, name: str = "sequence") -> np.ndarray:
         [20, 15, 11]
     """
     if not isinstance(sequence, str):
+        advice = ": write .decode() for bytes" * isinstance(sequence, bytes)
         raise TypeError(
             f"{name} must be a string of one-letter residues, received {sequence!r:.40} "
-            f"({type(sequence).__name__})."
+            f"({type(sequence).__name__}){advice}."
         )
     text = forms.normal(sequence)
     if not text:
@@ -103,7 +104,7 @@ def encode(
         >>> encode(["MKT", "A"])["token_ids"].tolist()
         [[0, 20, 15, 11, 2], [0, 5, 2, 1, 1]]
     """
-    sequences = forms.listed(sequences)
+    sequences = listed_inputs(sequences, "sequences")
     if max_length is not None:
         check_integer("max_length", max_length)
     names = names or [f"sequences[{i}]" for i in range(len(sequences))]

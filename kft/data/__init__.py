@@ -1,4 +1,4 @@
-"""Data sets and readers: `load` a known one by name, or `read_csv`, `read_fasta`, `read_images`.
+"""Data sets and readers: `load` a known one by name, or `read_table`, `read_fasta`, `read_images`.
 
 `spectrogram` computes an image from a gravitational-wave detector's strain.
 
@@ -21,7 +21,7 @@ from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
 from kft.data.proteins.flip import load_gb1, load_secondary_structure
 from kft.data.registry import load, names, register, unregister
-from kft.data.tables import read_csv
+from kft.data.tables import read_csv, read_table
 from kft.data.task import Task
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "read_csv",
     "read_fasta",
     "read_images",
+    "read_table",
     "register",
     "spectrogram",
     "unregister",

@@ -1,4 +1,4 @@
-"""The cells of a CSV or TSV file, with the lines they are on."""
+"""The cells of a table, with the lines or rows they are on."""
 
 from __future__ import annotations
 
@@ -13,48 +13,92 @@ from typing import Any, NoReturn
 
 from kft.data.numbers import number
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path
+from kft.data.spreadsheets import Cells, cells_of_file, cells_of_frame, is_frame
 
 MISSING = {"na", "n/a", "#n/a", "nan", "null"}
 MOST_NAMED = 10  # lines that an error lists
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+LINES = 20  # from which the separator is found
+
+
+def separator(text: str) -> str:
+    """Find the character between the columns of a table.
+
+    Args:
+        text: Content of the file.
+
+    Returns:
+        The one of comma, tab and semicolon that splits the first lines into the same number of
+        columns, the most if several do; else the most frequent one of the first line.
+
+    Example:
+        >>> separator("sequence;IC50 (mg, 24 h, pH 7)\\nMKT;1,5\\nGSS;2")
+        ';'
+    """
+    lines = [line for line in text.splitlines() if line.strip()][:LINES]
+
+    def rank(sep: str) -> tuple[int, int]:
+        widths = {len(row) for row in csv.reader(lines, delimiter=sep)}
+        return max(widths) if len(widths) == 1 else 1, lines[0].count(sep)
+
+    return max(SEPARATORS, key=rank)
 
 
 class Table:
-    """The cells of a file, each with the line it is on.
+    """The cells of a table, each with the line it is on.
 
     Args:
-        path, sep, missing, decimal: As for `kft.data.read_csv`.
+        source, sep, missing, decimal: As for `kft.data.read_table`.
 
     Attributes:
+        path: Path of the file, "DataFrame" for a DataFrame.
+        place: What `lines` number: "line", or "row" of a sheet or DataFrame.
+        sep: Character between columns; "" where there is none.
         notes: List of sentences, to which readers of columns add what they changed.
         stops: Positions of records from whose sequence a stop was removed.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        source: Any,
         sep: str | None,
         missing: Sequence[str] | str | None = None,
         decimal: str | None = None,
     ):
-        self.path = checked_path(path)
         self.missing, self.decimal = _checked_missing(missing), decimal
         if decimal not in (None, ".", ","):
             raise ValueError(f"`decimal` must be '.', ',' or None; received {decimal!r}.")
         self.notes: list[str] = []
         self.stops: set[int] = set()
-        content = self.path.read_bytes()
-        self.checksum = hashlib.sha256(content).hexdigest()
-        text = self._decode(content)
+        self.place, self.sep = "row", ""
+        cells: Cells | None
+        if is_frame(source):
+            self.path, cells = Path("DataFrame"), cells_of_frame(source)
+            self.checksum = hashlib.sha256(repr(cells).encode()).hexdigest()
+        else:
+            self.path = checked_path(source)
+            content = self.path.read_bytes()
+            self.checksum = hashlib.sha256(content).hexdigest()
+            cells = cells_of_file(self.path, content)
+            if cells is None:
+                cells = self._read_text(self._decode(content), sep)
+        self.header = [name.strip() for name in cells.header]
+        self.rows, self.lines = cells.rows, cells.places
+        self.notes += cells.notes
+        if not self.rows:
+            raise ValueError(f"{self.path} has a header but no records; add at least one line.")
+
+    def _read_text(self, text: str, sep: str | None) -> Cells:
         if not text.strip():
-            raise ValueError(f"{path} is empty; its first line should name the columns.")
-        first = text.splitlines()[0]
-        self.sep = sep or max(",\t;", key=first.count)
+            raise ValueError(f"{self.path} is empty; its first line should name the columns.")
+        self.place, self.sep = "line", sep or separator(text)
         (_, header), *rows = self._rows(text)
-        self.header = [name.strip() for name in header]
-        if not rows:
-            raise ValueError(f"{path} has a header but no records; add at least one line.")
-        self.lines = [line for line, _ in rows]
-        self.rows = [row for _, row in rows]
+        notes = []
+        if sep is None and self.sep != ",":
+            notes = [
+                f"Columns are separated by {SEPARATORS[self.sep]}; set `sep=` if they are not."
+            ]
+        return Cells(header, [row for _, row in rows], [line for line, _ in rows], notes)
 
     def column(self, name: str, argument: str) -> list[str]:
         """Return the cells of a column, without space around them; missing ones are an error."""
@@ -72,7 +116,7 @@ class Table:
             may_be_empty: The column whose empty cells are values.
         """
         for argument, name in columns.items():
-            self._check_name(name, argument)
+            self.check_column(name, argument)
         lacking = {
             name: [
                 i
@@ -88,11 +132,13 @@ class Table:
             self._fail_missing(lacking)
         dropped = set().union(*lacking.values())
         if len(dropped) == len(self.rows):
-            raise ValueError(f"{self.path}: every line has a missing cell; `dropna` leaves none.")
+            raise ValueError(
+                f"{self.path}: every {self.place} has a missing cell; `dropna` leaves none."
+            )
         counts = ", ".join(f"{name!r} {len(rows):,}" for name, rows in lacking.items())
         self.notes.append(
-            f"{len(dropped):,} of {len(self.rows):,} lines with a missing cell were left out "
-            f"(column {counts})."
+            f"{len(dropped):,} of {len(self.rows):,} {self.place}s with a missing cell were left "
+            f"out (column {counts})."
         )
         kept = [i for i in range(len(self.rows)) if i not in dropped]
         self.lines, self.rows = [self.lines[i] for i in kept], [self.rows[i] for i in kept]
@@ -112,9 +158,11 @@ class Table:
         """Raise an error that names the lines of records, the first line at its beginning."""
         rows = [rows] if isinstance(rows, int) else rows
         also = f" (and {self._places(rows[1:])} likewise)" * (len(rows) > 1)
-        raise ValueError(f"{self.path}, line {self.lines[rows[0]]}: {problem}{also}.")
+        at = f"{self.place} {self.lines[rows[0]]}"
+        raise ValueError(f"{self.path}, {at}: {problem}{also}.")
 
-    def _check_name(self, name: Any, argument: str) -> None:
+    def check_column(self, name: Any, argument: str) -> None:
+        """Raise an error if there is not exactly one column of this name."""
         if not isinstance(name, str):
             raise TypeError(
                 f"`{argument}` must be the name of a column, received {name!r}; columns of "
@@ -122,10 +170,15 @@ class Table:
             )
         if self.header.count(name) != 1:
             problem = "twice" if name in self.header else "not"
+            how = ""
+            if self.sep:
+                how = (
+                    f" Columns were taken to be separated by {self.sep!r}; set `sep=` if they are "
+                    "not."
+                )
             raise ValueError(
                 f"`{argument}` is {name!r}, which is {problem} among the columns of {self.path}: "
-                f"{', '.join(self.header)}. Columns were taken to be separated by {self.sep!r}; "
-                "set `sep=` if they are not."
+                f"{', '.join(self.header)}.{how}"
             )
 
     def cells(self, name: str) -> list[str]:
@@ -145,16 +198,17 @@ class Table:
             )
             more = f" ({total:,} cells are missing: {where})"
         remedy = f"set missing=() if {cell!r} is a value, " if cell and self.missing is None else ""
+        at = f"{self.place} {self.lines[i]}"
         raise ValueError(
-            f"{self.path}, line {self.lines[i]}: column {name!r} is {cell!r}, a missing value"
-            f"{more}; fill them, {remedy}or dropna=True to leave such lines out."
+            f"{self.path}, {at}: column {name!r} is {cell!r}, a missing value"
+            f"{more}; fill them, {remedy}or dropna=True to leave such {self.place}s out."
         )
 
     def _places(self, rows: Sequence[int]) -> str:
         """Return the lines of records, the first ten by number."""
         named = ", ".join(str(self.lines[i]) for i in rows[:MOST_NAMED])
         more = f" and {len(rows) - MOST_NAMED:,} more" * (len(rows) > MOST_NAMED)
-        return f"line{'s' * (len(rows) > 1)} {named}{more}"
+        return f"{self.place}{'s' * (len(rows) > 1)} {named}{more}"
 
     def _decode(self, content: bytes) -> str:
         if content[:2] == GZIP_MAGIC:

@@ -21,16 +21,19 @@ from kft.data.sequences import compared
 from kft.data.task import Task
 
 INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
+GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+")  # digits in groups of three
 TRUTHS = {"true", "false", "yes", "no"}
 
 
 def decimal_of(table: Table, cells: Sequence[str]) -> str:
-    """Return the decimal sign: the given one, else a comma if semicolons separate the columns."""
+    """Return the decimal sign: the given one, else that of cells between semicolons or tabs."""
     if table.decimal is not None:
         return table.decimal
-    if table.sep != ";" or any(NUMBER.fullmatch(cell) and "." in cell for cell in cells):
+    if table.sep not in (";", "\t") or any(NUMBER.fullmatch(x) and "." in x for x in cells):
         return "."
     commas = [cell for cell in cells if "," in cell and number(cell, ",") is not None]
+    if table.sep == "\t" and all(map(GROUPED.fullmatch, commas)):
+        return "."  # 1,500 is more often 1500, and between tabs there is no sign of the language
     return "," if 2 * len(commas) > len([cell for cell in cells if "," in cell]) else "."
 
 
@@ -72,8 +75,8 @@ def task_of(
         )
         table.fail(
             wrong,
-            f"column {target!r} is {cells[wrong[0]]!r}, but other lines hold numbers; {remedy}, "
-            "or set task='classification' if they are names of classes",
+            f"column {target!r} is {cells[wrong[0]]!r}, but other {table.place}s hold numbers; "
+            f"{remedy}, or set task='classification' if they are names of classes",
         )
     _refuse_other_spellings(table, target, cells, misspelled)
     if sequences is not None and 2 * sum(_are_numbers(table, row) for row in rows) > len(cells):
@@ -82,8 +85,8 @@ def task_of(
     if distinct > max(10, len(cells) / 2):
         raise ValueError(
             f"{table.path}: column {target!r} holds {distinct:,} different words in "
-            f"{len(cells):,} lines, such as {cells[0]!r}, too many to be classes; name another "
-            "column as `target`, or set task='classification' if they are classes."
+            f"{len(cells):,} {table.place}s, such as {cells[0]!r}, too many to be classes; name "
+            "another column as `target`, or set task='classification' if they are classes."
         )
     return Task.CLASSIFICATION
 
@@ -184,7 +187,7 @@ def read_numbers(
             f"column {target!r} is {cell!r}, not a finite number" + f": {remedy}" * bool(remedy),
         )
     _note_decimals(table, target, cells, decimal)
-    _note_marks(table, target, numbers, "lines")
+    _note_marks(table, target, numbers, f"{table.place}s")
     return np.array(numbers), None
 
 
@@ -202,7 +205,7 @@ def _note_marks(table: Table, target: str, numbers: Sequence[Any], where: str) -
         table.notes.append(
             f"{mark:g} is in {count:,} of {len(numbers):,} {where} of column {target!r} and "
             "looks like a mark of missing values; it is read as a number. If it is a mark, set "
-            f"missing=('{mark:g}',), and dropna=True to leave these lines out."
+            f"missing=('{mark:g}',), and dropna=True to leave these {table.place}s out."
         )
 
 
@@ -219,7 +222,7 @@ def read_classes(
             "classification needs at least two classes."
         )
     if numeric:
-        _note_marks(table, target, [number(word) for word in cells], "lines")
+        _note_marks(table, target, [number(word) for word in cells], f"{table.place}s")
     note_alike(table, target, classes, "classes")
     position = {name: i for i, name in enumerate(classes)}
     return np.array([position[word] for word in cells], dtype=np.int32), classes
@@ -393,9 +396,10 @@ def note_conflicts(
     if conflicting:
         first = conflicting[0][0]
         other = next(i for i in conflicting[0] if values[i] != values[first])
+        places = f"{table.place}s"
         table.notes.append(
-            f"{len(conflicting):,} sequences are in several lines with different values of column "
-            f"{target!r}, {sum(map(len, conflicting)):,} lines in all (the first in lines "
-            f"{table.lines[first]} and {table.lines[other]}); all were kept. Keep one line for "
-            "each, or the mean of their values."
+            f"{len(conflicting):,} sequences are in several {places} with different values of "
+            f"column {target!r}, {sum(map(len, conflicting)):,} {places} in all (the first in "
+            f"{places} {table.lines[first]} and {table.lines[other]}); all were kept. Keep one "
+            f"{table.place} for each, or the mean of their values."
         )

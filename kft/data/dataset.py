@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kft.data.inputs import InputKind, kind_of
+from kft.data.inputs import InputKind, kind_of, listed_inputs
 from kft.data.numbers import marks
 from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
 from kft.data.task import Task
@@ -161,6 +161,7 @@ class Dataset:
         variable_positions: Positions from 0 at which the sequences differ, for a library of
             mutants of one protein; else None.
         value_range: (black, white) of images of 16 bits, as the training part uses them; else None.
+        target: Name of what is predicted, such as the column of a table; None if it has none.
 
     Raises:
         ValueError: The task is unknown, or targets and task do not fit together.
@@ -186,6 +187,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     variable_positions: tuple[int, ...] | None = None
     value_range: tuple[float, float] | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         task = Task.named(self.task, "`task`")
@@ -281,10 +283,7 @@ def _as_inputs(inputs: Any) -> list:
     """Return inputs as a list; sequences in normal form, with a warning of what was changed."""
     if isinstance(inputs, Sequences):
         return inputs
-    if isinstance(inputs, str | bytes) or not np.iterable(inputs):
-        received = f"{inputs!r:.40} ({type(inputs).__name__})"
-        raise TypeError(f"`inputs` must be a list of inputs, received {received}.")
-    inputs = list(inputs)
+    inputs = list(listed_inputs(inputs))
     for i, x in enumerate(inputs):
         if x is None or isinstance(x, Number):
             raise TypeError(

@@ -1,15 +1,17 @@
-"""What an input is, and what encoders state about theirs: `InputKind` and `Encoder`."""
+"""What an input is: lists of raw inputs, their kind, and what encoders state about theirs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from os import PathLike
 from typing import Any, Protocol
 
 import numpy as np
+
+from kft.messages import listed
 
 
 class InputKind(StrEnum):
@@ -55,6 +57,88 @@ def kind_of(inputs: Sequence[Any]) -> InputKind:
     if isinstance(first, dict) or np.ndim(first) == 1 or np.ndim(first) > 3:
         return InputKind.ROW
     return InputKind.IMAGE if np.ndim(first) else InputKind.SEQUENCE
+
+
+SEQUENCE_COLUMN = "sequence"  # the column that is taken of a table with several, if there is one
+
+
+def listed_inputs(inputs: Any, name: str = "inputs") -> list[Any]:
+    """Return raw inputs as a list. Everything in kft that takes raw inputs calls this function.
+
+    Args:
+        inputs: A list, tuple, array, generator or other iterable of inputs; a pandas Series; a
+            DataFrame with one column, or with one named "sequence"; or an object with `inputs`,
+            such as a `kft.data.Split`.
+        name: Name of the argument in errors.
+
+    Returns:
+        list: the inputs; a list is returned unchanged.
+
+    Raises:
+        TypeError: A single string, bytes, a dict, a set, None or a number; or a table with several
+            columns, none of them named "sequence". The message says what to give.
+
+    Example:
+        >>> import pandas as pd
+        >>> listed_inputs(pd.DataFrame({"sequence": ["MKT", "GSS"], "y": [0, 1]}))
+        ['MKT', 'GSS']
+        >>> listed_inputs({"a": "MKT"})
+        Traceback (most recent call last):
+        ...
+        TypeError: inputs must be a list of inputs, received a dict: give list(inputs.values()).
+    """
+    if isinstance(inputs, list):
+        return inputs
+    inputs = getattr(inputs, "inputs", inputs) if hasattr(inputs, "targets") else inputs
+    if hasattr(inputs, "columns") and hasattr(inputs, "__getitem__"):
+        return list(inputs[input_column(list(inputs.columns), name)])
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OUST" and inputs.shape[1:] == (1,):
+        return list(inputs[:, 0])  # of `table[["sequence"]].to_numpy()`
+    remedy = _remedy(inputs, name)
+    if remedy is None:
+        return list(inputs)
+    raise TypeError(f"{name} must be a list of inputs, received {remedy}.")
+
+
+def _remedy(inputs: Any, name: str) -> str | None:
+    """Return what was received and what to give for it; None for what can be made a list."""
+    kind = type(inputs).__name__
+    if isinstance(inputs, str | bytes | bytearray):
+        kind = "string" if isinstance(inputs, str) else kind
+        return f"one {kind}, {inputs[:20]!r}: write [sequence]"
+    if isinstance(inputs, PathLike) or hasattr(inputs, "convert"):  # as PIL's images have
+        return f"one {kind}: write [path] or [image]"
+    if isinstance(inputs, Mapping):
+        return f"a {kind}: give list({name}.values())"
+    if isinstance(inputs, Set):
+        return f"a {kind}, which has no order: give a list"
+    if hasattr(inputs, "train"):
+        return f"a {kind}: give one of its parts, such as data.test"
+    if not np.iterable(inputs):
+        return f"{inputs!r:.60} ({kind}): write [input] for a single one"
+    return None
+
+
+def input_column(columns: Sequence[Any], name: str = "inputs") -> Any:
+    """Return the column of a table that holds the inputs: the only one, or the one "sequence".
+
+    Args:
+        columns: Names of the columns.
+        name: Name of the argument in errors.
+
+    Raises:
+        TypeError: There are several, and none is named "sequence".
+
+    Example:
+        >>> input_column(["id", "sequence"]), input_column(["peptide"])
+        ('sequence', 'peptide')
+    """
+    if len(columns) == 1 or SEQUENCE_COLUMN in columns:
+        return SEQUENCE_COLUMN if SEQUENCE_COLUMN in columns else columns[0]
+    raise TypeError(
+        f"{name} is a table with the columns {listed(columns)}: give the one that holds the "
+        f"inputs, such as table[{columns[0] if columns else 'sequence'!r}]."
+    )
 
 
 class Encoder(Protocol):

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from kft.data.inputs import listed_inputs
+
 STOP = "*"
 GAPS = str.maketrans("", "", "-.")
 
@@ -161,7 +163,7 @@ def checked(sequences: Any, name: str = "sequences") -> list[str]:
         >>> checked(("MKT", "GSS"))
         ['MKT', 'GSS']
     """
-    sequences = listed(sequences, name)
+    sequences = listed_inputs(sequences, name)
     for i, sequence in enumerate(sequences):
         if not isinstance(sequence, str):
             raise TypeError(
@@ -169,23 +171,3 @@ def checked(sequences: Any, name: str = "sequences") -> list[str]:
                 f"({type(sequence).__name__})."
             )
     return sequences
-
-
-def listed(sequences: Any, name: str = "sequences") -> list:
-    """Return a list unchanged and other iterables as a list; raise TypeError for a string or None.
-
-    Example:
-        >>> listed(x for x in ("MKT", "GSS"))
-        ['MKT', 'GSS']
-    """
-    if isinstance(sequences, str | bytes):
-        raise TypeError(f"{name} must be a list of strings, received one string: write [sequence].")
-    if isinstance(sequences, list):
-        return sequences
-    try:
-        return list(sequences)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be a list of strings, received {sequences!r:.40} "
-            f"({type(sequences).__name__})."
-        ) from None

@@ -1,10 +1,9 @@
-"""Read the user's own table (CSV, TSV) into a data set, with errors that name the line."""
+"""Read the user's own table (CSV, Excel, Parquet, DataFrame), with errors that name the line."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,8 +28,8 @@ from kft.data.task import Task
 SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PARTS}
 
 
-def read_csv(
-    path: str | Path,
+def read_table(
+    source: Any,
     inputs: str = "sequence",
     target: str | Sequence[str] = "y",
     split: str | None = "random",
@@ -43,7 +42,7 @@ def read_csv(
     dropna: bool = False,
     decimal: str | None = None,
 ) -> Dataset:
-    """Read a table with one record per line, plain or gzipped, and split it.
+    """Read a table with one record per line or row, from a file or a DataFrame, and split it.
 
     Sequences are compared, split and kept in one normal form: in upper case, without space around
     them and without one stop (*) at the end. `notes` of the data set state what was changed or
@@ -51,7 +50,10 @@ def read_csv(
     not read as names of classes.
 
     Args:
-        path: CSV or TSV file in UTF-8 whose first line names the columns.
+        source: pandas.DataFrame, whose index names the rows in messages; or the path of a CSV or
+            TSV file in UTF-8, plain or gzipped, of an Excel file (.xlsx, its first sheet) or of a
+            Parquet file, with the names of the columns in the first line. Excel and Parquet need
+            `pip install "kft[tables]"`.
         inputs: Column of the sequences.
         target: Column of the targets. For tasks of residues it has a letter for each residue, or
             words or numbers separated by spaces, with NA for a missing one. For labels it is a
@@ -69,7 +71,7 @@ def read_csv(
         missing: Words that mark a missing value, such as ("-999", "?"); empty cells always do, and
             () means no words. None takes NA, N/A, #N/A, NaN and null.
         dropna: True leaves out lines with a missing value, which are an error otherwise.
-        decimal: "." or ","; None takes commas only if semicolons separate the columns.
+        decimal: "." or ","; None takes commas only if semicolons or tabs separate the columns.
 
     Returns:
         The data set. Classes are in alphabetical order, or in numerical order if they are numbers;
@@ -77,20 +79,29 @@ def read_csv(
 
     Raises:
         FileNotFoundError: There is no such file.
-        TypeError: `path` or a column is None.
+        ImportError: The package that reads Excel or Parquet files is not installed.
+        TypeError: `source` or a column is None.
         ValueError: The file, a line, a column or an argument is wrong; the message names the line
             as an editor numbers it, where the header is line 1.
 
     Example:
-        >>> data = read_csv("mine.csv", target="activity", split="cluster")  # doctest: +SKIP
-        >>> data = read_csv("sites.csv", target=["membrane", "nucleus"])  # doctest: +SKIP
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"sequence": ["MKT", "GSS"], "active": ["yes", "no"]})
+        >>> data = read_table(table, target="active", split=None)
+        >>> data.classes, data.train.targets.tolist()
+        (('no', 'yes'), [1, 0])
+        >>> data = read_table("mine.xlsx", target="activity", split="cluster")  # doctest: +SKIP
+        >>> data = read_table("sites.csv", target=["membrane", "nucleus"])  # doctest: +SKIP
     """
     task = check_arguments(split, groups, task, target)
-    table = Table(path, sep, missing, decimal)
+    table = Table(source, sep, missing, decimal)
     by_column = split not in (None, "random", "cluster") and split in table.header
     settle_columns(table, inputs, target, groups, split if by_column else None, task, dropna)
     records = _records(table, inputs, target, groups, task)
     return _parted(records, table, split, fractions, seed)
+
+
+read_csv = read_table  # its name for text files
 
 
 class _Records(NamedTuple):
@@ -102,6 +113,7 @@ class _Records(NamedTuple):
     classes: tuple[str, ...] | None
     masks: list | None
     groups: np.ndarray | None
+    target: str | None
 
 
 def settle_columns(
@@ -142,7 +154,8 @@ def _records(
     if groups is not None:
         names = np.array(table.column(groups, "groups"))
         note_alike(table, groups, dict.fromkeys(names.tolist()), "groups")
-    return _Records(sequences, task, targets, classes, masks[0] if masks else None, names)
+    name = target if isinstance(target, str) else None
+    return _Records(sequences, task, targets, classes, masks[0] if masks else None, names, name)
 
 
 def _parted(
@@ -166,6 +179,7 @@ def _parted(
         citation="",
         checksum=table.checksum,
         classes=records.classes,
+        target=records.target,
         notes=(how, *table.notes, *_remarks(sequences, splits, records.task, targets)),
     )
 
@@ -285,7 +299,7 @@ def _remarks(
         )
     repeats = len(sequences) - len(set(map(compared, sequences)))
     if repeats:
-        yield f"{repeats:,} lines repeat the sequence of an earlier line; they were kept."
+        yield f"{repeats:,} records repeat the sequence of an earlier one; they were kept."
     if splits["test"] is not None:
         known = set(map(compared, splits["train"].inputs + splits["valid"].inputs))
         leaked = sum(compared(sequence) in known for sequence in splits["test"].inputs)

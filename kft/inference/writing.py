@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+
+from kft.data.spreadsheets import INSTALL
+from kft.files import atomic_write
 
 # Names of records, and their predictions: an array (records, outputs), or for residues a list of
 # arrays (residues, outputs).
@@ -98,6 +102,45 @@ def _write_npz(parts: Iterable[Part], path: Path) -> None:
                 np.lib.format.write_array(file, array)
 
 
+def write_tables(
+    tables: Iterable[pd.DataFrame], out: str | Path, sep: str = ",", decimal: str = "."
+) -> Path:
+    """Write tables of the same columns to one file, a text file one after the other.
+
+    Args:
+        tables: Yields pandas.DataFrames.
+        out: Path that ends in one of `TABLES`; missing folders are made. An earlier file is
+            replaced once the new one is complete.
+        sep: Character between the columns of a .csv file; in a .tsv file it is a tab.
+        decimal: Decimal sign of a .csv or .tsv file.
+
+    Returns:
+        Path: `out`.
+
+    Raises:
+        ImportError: The package that writes Excel or Parquet files is not installed.
+    """
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out) as stream:
+        if out.suffix in (".csv", ".tsv"):
+            sep = "\t" if out.suffix == ".tsv" else sep
+            for i, table in enumerate(tables):
+                text = table.to_csv(index=False, header=not i, sep=sep, decimal=decimal)
+                stream.write(text.encode())
+            return out
+        table = pd.concat(list(tables), ignore_index=True)
+        try:
+            if out.suffix == ".xlsx":
+                table.to_excel(stream, index=False, engine="openpyxl")
+            else:
+                table.to_parquet(stream, index=False, engine="pyarrow")
+        except ImportError as error:
+            raise ImportError(f"{out} needs another package: {INSTALL}") from error
+    return out
+
+
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 WRITERS: dict[str, Callable[[Iterable[Part], Path], None]] = {
     ".csv": _write_csv,
     ".npz": _write_npz,

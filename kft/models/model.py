@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,12 +16,13 @@ from kft.backbones.copies import (
     names_of,
     restore,
 )
-from kft.keras_internals import sublayers_of
+from kft.keras_internals import set_untracked, sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
 from kft.models.heads import Pooling
-from kft.params import Pattern, find, layers, weights
-from kft.params.paths import listed
+from kft.params import Pattern, find, layers
+
+NAMES = ("class_names", "target_name")  # attributes of a model that its config holds
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -46,6 +46,8 @@ class Model(Learner):
     Attributes:
         backbone: The backbone.
         head: The head.
+        class_names: Names of the classes or labels, in the order of the outputs; None if unknown.
+        target_name: Name of what is predicted, such as the column of a table; None if unknown.
 
     Raises:
         ValueError: The backbone has a layer with the name of the head.
@@ -83,7 +85,30 @@ class Model(Learner):
         # Not a tracked attribute: its layers are in this graph already, and would be listed twice.
         self.__dict__["backbone"] = backbone
         self.head = head
+        self.set_names(None, None)
         join(self)  # the backbone may have adapters, each with a head
+
+    def set_names(self, class_names: Sequence[str] | None, target_name: str | None) -> None:
+        """Set the names of classes and target, which files of predictions have as columns.
+
+        Args:
+            class_names: As the attribute.
+            target_name: As the attribute.
+        """
+        class_names = None if class_names is None else tuple(class_names)
+        set_untracked(self, class_names=class_names, target_name=target_name)
+
+    def take_names(self, data: Any) -> None:
+        """Take the names of classes and target from a data set, as `kft.fit` does.
+
+        Args:
+            data: A `kft.data.Dataset`. Anything else changes nothing.
+        """
+        classes, target = getattr(data, "classes", None), getattr(data, "target", None)
+        if classes is not None and len(classes) != self.output_shape[-1]:
+            return
+        if classes is not None or target is not None:
+            self.set_names(classes, target)
 
     keeps_head = True  # its config includes adapters in the head, whatever layers that has
 
@@ -122,6 +147,7 @@ class Model(Learner):
             "exchanged": adapters_of(self._in_head()),
             **flags(self),
             **({} if isinstance(self.backbone, Copied) else names_of(self)),
+            **{name: value for name in NAMES if (value := getattr(self, name)) is not None},
         }
 
     def get_compile_config(self) -> dict:
@@ -141,6 +167,7 @@ class Model(Learner):
             for part in ("backbone", "head")
         }
         model = cls(**parts, name=config["name"])
+        model.set_names(*map(config.get, NAMES))
         restore(model._in_head(), config.get("exchanged", {}))
         # Layers are frozen as they were, since the optimizer's state must fit the model.
         if "frozen" in config:  # an older file, with Keras's paths, whose numbers may differ
@@ -204,31 +231,3 @@ def _features(model: keras.Model, graph: keras.Model, pattern: Pattern | None) -
     if not weighted:
         raise ValueError(f"{model.name} has no layer with weights that could be its head.")
     return node_of(graph, weighted[-1]).input_tensors[0]
-
-
-def load_saved(path: str | Path) -> keras.Model:
-    """Load a model from a `.keras` file, in Keras's safe mode, and check its weights.
-
-    Args:
-        path: Path of a file that `model.save` wrote.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: The file was not written by Keras, or a weight is NaN or infinite.
-
-    Example:
-        >>> model = load_saved("amp.keras")  # doctest: +SKIP
-    """
-    model = keras.saving.load_model(path)
-    arrays = [
-        (weight.path, keras.ops.convert_to_numpy(weight.variable)) for weight in weights(model)
-    ]
-    wrong = [name for name, x in arrays if not np.isfinite(x.astype("float32")).all()]
-    if wrong:
-        raise ValueError(
-            f"{path}: {listed(wrong, 3)} hold NaN or infinity: the training that wrote the file "
-            f"has diverged. Use an earlier file, or train again with a smaller learning rate."
-        )
-    return model

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from kft.arguments import check_integer
-from kft.data.inputs import encoder_info
-from kft.data.sequences import Sequences, SequenceWarning, warn_of_changes
+from kft.data.inputs import encoder_info, listed_inputs
+from kft.data.sequences import SequenceWarning, warn_of_changes
 
 # Numbers of tokens that batches of sequences are padded to. JAX compiles a model once per shape, so
 # shapes must be few. With these lengths, which grow by a third to a half per step, a quarter of the
@@ -382,27 +382,10 @@ def records_of(records: Any) -> tuple[list, Any]:
         inputs, targets = records
     else:
         inputs, targets = records, None
-    if isinstance(inputs, str | bytes):
-        raise TypeError(
-            f"inputs must be a list, received one string, {inputs[:20]!r}: write [string]."
-        )
     inputs = listed_inputs(inputs)
     if len(inputs) == 0:
         raise ValueError("records is empty: give at least one input.")
     return inputs, targets
-
-
-def listed_inputs(inputs: Any) -> list:
-    """Return the inputs as a list; `Sequences` are returned unchanged."""
-    if isinstance(inputs, Sequences):
-        return inputs
-    try:
-        return list(inputs)
-    except TypeError:
-        raise TypeError(
-            f"inputs must be a list of records, received {inputs!r:.60} "
-            f"({type(inputs).__name__}): write [record] for a single one."
-        ) from None
 
 
 # Records that are arrays ----------------------------------------------------------------------

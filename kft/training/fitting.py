@@ -16,6 +16,7 @@ from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
 from kft.models.losses import balanced
+from kft.models.model import Model
 from kft.params import Parameters, differences, parameters, record_marks, user_marks, weights
 from kft.params.paths import listed
 from kft.training import strategies
@@ -190,6 +191,8 @@ class _Run:
         history: list[dict[str, Any]] = []
         reports: list[PhaseReport] = []
         records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
+        if isinstance(model, Model):
+            model.take_names(data)
         chosen = user_marks(model)
         if isinstance(strategy, strategies.AsMarked) and self.options["verbose"]:
             print(_described_as_marked(model, strategy))

@@ -6,7 +6,7 @@ from pathlib import Path
 from kft import backbones
 from kft.backbones.esm2.model import ESM2
 from kft.comparison.runs import fresh
-from kft.models import Model, heads, load_saved
+from kft.models import Model, heads, load_model
 from kft.params import parameters
 from kft.training import strategies
 from kft.training.fitting import fit
@@ -44,7 +44,7 @@ def backbone(args):
 def _saved(path, args, size):
     """Load a vision backbone that `backbone.save` wrote, as in the recipe vision_mae."""
     try:
-        model = load_saved(path)
+        model = load_model(path)
     except Exception as error:  # Keras raises many types, depending on the fault of the file
         raise SystemExit(f"--backbone: {path} cannot be read as a Keras model: {error}") from error
     if not hasattr(model, "image_size"):

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from kft.data.inputs import listed_inputs
+
 ImageLike = Any  # a path, a PIL image, or an array
 Picture = Any  # a PIL image; Pillow is an optional package
 
@@ -489,11 +491,8 @@ def image_list(images: Sequence[Any] | np.ndarray) -> list[Any]:
         >>> len(image_list(np.zeros((2, 8, 8, 3))))
         2
     """
-    one = "images must be a list of images, received one: write [image]."
-    if isinstance(images, str | os.PathLike) or hasattr(images, "convert"):  # as PIL's have
-        raise TypeError(one)
     if isinstance(images, np.ndarray) and (
         images.ndim < 3 or (images.ndim == 3 and images.shape[-1] in (1, 3, 4))
     ):
-        raise TypeError(one)
-    return list(images)
+        raise TypeError("images must be a list of images, received one: write [image].")
+    return listed_inputs(images, "images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ class Record(NamedTuple):
 
     Example:
         >>> record = Record("sp|P02699|OPSD_BOVIN Rhodopsin", "MNGTEGPNFY")
-        >>> record.id
-        'sp|P02699|OPSD_BOVIN'
+        >>> record.id, record.description
+        ('sp|P02699|OPSD_BOVIN', 'Rhodopsin')
     """
 
     name: str
@@ -33,8 +34,35 @@ class Record(NamedTuple):
         """First word of the name, by convention the identifier."""
         return self.name.split()[0]
 
+    @property
+    def description(self) -> str:
+        """The name without its first word; "" if there is no more."""
+        return self.name.partition(self.id)[2].strip()
 
-def read_fasta(path: str | os.PathLike[str]) -> Iterator[Record]:
+
+class Skipped(NamedTuple):
+    """A record that was left out.
+
+    Attributes:
+        place: Where it is, such as "line 3".
+        reason: What is wrong with it.
+    """
+
+    place: str
+    reason: str
+
+
+def warn_of_skipped(skipped: Sequence[Skipped], origin: Any, stacklevel: int = 2) -> None:
+    """Warn once of all records that were left out, with the place and reason of each."""
+    if skipped:
+        lines = "".join(f"\n  {place}: {reason}" for place, reason in skipped)
+        warnings.warn(
+            f"{origin}: {len(skipped):,} invalid records were skipped:{lines}",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def read_fasta(path: str | os.PathLike[str], skip_invalid: bool = False) -> Iterator[Record]:
     """Read a FASTA file, plain or gzipped, one record at a time.
 
     Blank lines, Windows line ends, spaces in sequences and comment lines that begin with `;` are
@@ -43,6 +71,8 @@ def read_fasta(path: str | os.PathLike[str]) -> Iterator[Record]:
 
     Args:
         path: Path of the file. Gzip is recognised by content, not by name.
+        skip_invalid: Whether records without a name or a sequence are left out, with a warning at
+            the end that lists them.
 
     Returns:
         Iterator of (name, sequence), in file order.
@@ -60,7 +90,14 @@ def read_fasta(path: str | os.PathLike[str]) -> Iterator[Record]:
         >>> for name, sequence in read_fasta("proteins.fasta.gz"):  # doctest: +SKIP
         ...     print(name, len(sequence))
     """
-    return _stream(checked_path(path))
+    return _records_of(checked_path(path), skip_invalid)
+
+
+def _records_of(path: Path, skip_invalid: bool) -> Iterator[Record]:
+    skipped: list[Skipped] | None = [] if skip_invalid else None
+    for _, record in numbered_records(path, skipped):
+        yield record
+    warn_of_skipped(skipped or (), path)
 
 
 def checked_path(path: Any) -> Path:
@@ -91,12 +128,26 @@ def checked_path(path: Any) -> Path:
     return path
 
 
-def _stream(path: Path) -> Iterator[Record]:
+def numbered_records(
+    path: Path, skipped: list[Skipped] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Read the records of a FASTA file, each with the line of its header.
+
+    Args:
+        path: Path of the file.
+        skipped: List to which records that are wrong are added; None raises an error for them.
+
+    Yields:
+        (line from 1, record).
+
+    Raises:
+        ValueError: As `read_fasta`.
+    """
     with path.open("rb") as file:
         opener = gzip.open if file.read(2) == GZIP_MAGIC else open
     # Undecodable bytes become surrogates, so that an error can name the line.
     with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape") as lines:
-        yield from parse_fasta(lines, path)
+        yield from _numbered_records(lines, path, skipped)
 
 
 def parse_fasta(lines: Iterable[str], origin: Any) -> Iterator[Record]:
@@ -106,8 +157,8 @@ def parse_fasta(lines: Iterable[str], origin: Any) -> Iterator[Record]:
         lines: Lines of text.
         origin: Name of the file, for errors.
 
-    Yields:
-        The records.
+    Returns:
+        Iterator of the records.
 
     Raises:
         ValueError: As `read_fasta`.
@@ -116,24 +167,31 @@ def parse_fasta(lines: Iterable[str], origin: Any) -> Iterator[Record]:
         >>> list(parse_fasta([">a\\n", "MKT\\n", "AYI\\n"], "text"))
         [Record(name='a', sequence='MKTAYI')]
     """
+    return (record for _, record in _numbered_records(lines, origin, None))
+
+
+def _numbered_records(
+    lines: Iterable[str], origin: Any, skipped: list[Skipped] | None
+) -> Iterator[tuple[int, Record]]:
+    """Yield (line of the header, record)."""
     name: str | None = None
-    header_line = 0
+    header_line, before = 0, 0  # before: the first line that is in no record
     pieces: list[str] = []
     for number, line in _numbered(lines, origin):
         if line.startswith(">"):
-            if name is not None:
-                yield _record(name, pieces, origin, header_line)
+            if name is not None and _is_valid(name, pieces, origin, header_line, skipped):
+                yield header_line, Record(name, "".join(pieces))
             name, header_line, pieces = line[1:].strip(), number, []
-        elif name is None:
-            raise ValueError(
-                f"{origin}, line {number}: expected a header that begins with '>', received "
-                f"{line[:40]!r}; is this a FASTA file?"
-            )
-        else:
+        elif name is not None:
             pieces += line.split()
+        elif not before:
+            before = number
+            problem = f"expected a header that begins with '>', received {line[:40]!r}"
+            _refuse(origin, number, f"{problem}; is this a FASTA file?", skipped)
     if name is None:
         raise ValueError(f"{origin} holds no FASTA record; is it the right file?")
-    yield _record(name, pieces, origin, header_line)
+    if _is_valid(name, pieces, origin, header_line, skipped):
+        yield header_line, Record(name, "".join(pieces))
 
 
 def _numbered(lines: Iterable[str], origin: Any) -> Iterator[tuple[int, str]]:
@@ -163,12 +221,21 @@ def _is_text(line: str) -> bool:
     return True
 
 
-def _record(name: str, pieces: Sequence[str], origin: Any, line: int) -> Record:
-    if not name:
-        raise ValueError(f"{origin}, line {line}: the header is empty; give the record a name.")
-    if not pieces:
-        raise ValueError(
-            f"{origin}, line {line}: no sequence follows the header {name[:40]!r}; add the "
-            "sequence or remove the header."
-        )
-    return Record(name, "".join(pieces))
+def _is_valid(
+    name: str, pieces: Sequence[str], origin: Any, line: int, skipped: list[Skipped] | None
+) -> bool:
+    if name and pieces:
+        return True
+    if name:
+        problem = f"no sequence follows the header {name[:40]!r}; add the sequence or remove the"
+        _refuse(origin, line, f"{problem} header", skipped)
+    else:
+        _refuse(origin, line, "the header is empty; give the record a name", skipped)
+    return False
+
+
+def _refuse(origin: Any, line: int, problem: str, skipped: list[Skipped] | None) -> None:
+    """Raise an error for a record, or note that it is skipped."""
+    if skipped is None:
+        raise ValueError(f"{origin}, line {line}: {problem}{'.' * (problem[-1] != '?')}")
+    skipped.append(Skipped(f"line {line}", problem))

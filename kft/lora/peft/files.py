@@ -31,7 +31,7 @@ from kft.lora.owned import (
     hold,
     names,
 )
-from kft.lora.peft import matching, value_ranges
+from kft.lora.peft import matching, model_records, value_ranges
 from kft.lora.peft.modules import Modules, modules_of
 from kft.lora.peft.reading import check_same, read
 from kft.lora.peft.writing import config_of, from_torch, tensors_of, write
@@ -81,7 +81,7 @@ def save_adapter(model: keras.Model, folder: str | Path, name: str | None = None
     tensors, extra, settings = tensors_of(model, modules, name)
     config = config_of(model, modules, settings, extra)
     metadata = {"format": "pt", "kft_base": base_digest(model, _in_full(model, name))}
-    metadata |= value_ranges.metadata_of(model)
+    metadata |= value_ranges.metadata_of(model) | model_records.metadata_of(model)
     return write(Path(folder), config, tensors, metadata, extra)
 
 

@@ -26,7 +26,7 @@ from keras import ops
 
 from kft.arguments import check_integer
 from kft.backbones.residue_tokens import encode as encode_residues
-from kft.data.inputs import encoder_info
+from kft.data.inputs import encoder_info, listed_inputs
 from kft.data.sequences import changes, warn_of_changes
 from kft.keras_internals import set_direction
 from kft.models.losses import REDUCTION
@@ -91,16 +91,17 @@ def encoded(sequences: Iterable[str], encode: Callable, first: int = 0) -> list[
         List of int8 arrays (L,), <cls> and <eos> included.
 
     Raises:
-        ValueError: No sequences, one string in place of a list, or one that is no protein.
+        TypeError: `sequences` is not a list of strings, for example one string.
+        ValueError: No sequences, or one that is no protein.
 
     Example:
         >>> import kft
         >>> encoded(["MK", "GSS"], kft.backbones.esm2.encode)[0].tolist()
         [0, 20, 15, 2]
     """
-    sequences = sequences if isinstance(sequences, str | bytes) else list(sequences)
-    if isinstance(sequences, str | bytes) or not sequences:
-        raise ValueError(f"sequences must be a list of proteins, received {sequences!r:.40}.")
+    sequences = listed_inputs(sequences, "sequences")
+    if not sequences:
+        raise ValueError("sequences is empty: give at least one protein.")
     with silent_cuts():  # changes are reported once, below
         rows = [
             encode([x], names=[f"sequences[{i}]"])["token_ids"][0].astype("int8")

@@ -1,0 +1,135 @@
+"""Tables that are no text: Excel and Parquet files, and DataFrames, as cells that are strings."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+EXCEL, PARQUET, EARLIER_EXCEL = b"PK\x03\x04", b"PAR1", b"\xd0\xcf\x11\xe0"  # how files begin
+INSTALL = 'pip install "kft[tables]"'
+
+
+class Cells(NamedTuple):
+    """The cells of a table.
+
+    Attributes:
+        header: Names of the columns.
+        rows: Cells of each row; "" for what is missing.
+        places: Number or label of each row, for messages.
+        notes: Sentences on what was left out.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    places: list[Any]
+    notes: list[str]
+
+
+def is_frame(source: Any) -> bool:
+    """Return whether an object is a pandas DataFrame, without importing pandas.
+
+    Example:
+        >>> is_frame("mine.csv")
+        False
+    """
+    return hasattr(source, "columns") and hasattr(source, "iloc")
+
+
+def cells_of_frame(frame: Any) -> Cells:
+    """Return the cells of a DataFrame; a row is named by its label in the index.
+
+    Args:
+        frame: pandas.DataFrame. A cell may hold a list or array, with one entry per residue.
+
+    Example:
+        >>> import pandas as pd
+        >>> cells_of_frame(pd.DataFrame({"y": [1.5, None], "z": [[1, 0], "NA"]})).rows
+        [['1.5', '1 0'], ['', 'NA']]
+    """
+    columns = [list(map(_word, frame.iloc[:, k].to_numpy())) for k in range(frame.shape[1])]
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return Cells([str(name) for name in frame.columns], rows, list(frame.index), [])
+
+
+def cells_of_file(path: Path, content: bytes) -> Cells | None:
+    """Return the cells of an Excel or Parquet file, which is recognised by its content.
+
+    Args:
+        path: Path of the file, for messages.
+        content: What it holds.
+
+    Returns:
+        The cells; None for any other file, such as text.
+
+    Raises:
+        ImportError: The package that reads it is not installed; the message has the command.
+        ValueError: It is damaged, or of a version of Excel before 2007.
+    """
+    if content.startswith(EARLIER_EXCEL):
+        raise ValueError(
+            f"{path} is a file of Excel before 2007 (.xls): save it as .xlsx or as CSV (UTF-8)."
+        )
+    if content.startswith(EXCEL):
+        return _excel(path, content)
+    if content.startswith(PARQUET):
+        return _parquet(path, content)
+    return None
+
+
+def _excel(path: Path, content: bytes) -> Cells:
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of openpyxl, on styles
+        try:
+            book = pd.ExcelFile(io.BytesIO(content), engine="openpyxl")
+            first = pd.read_excel(book, header=None, dtype=object, na_filter=False)
+        except ImportError as error:
+            raise ImportError(
+                f"{path} is an Excel file, which openpyxl reads: {INSTALL}"
+            ) from error
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} begins as an Excel file and cannot be read as one ({error}): save it "
+                "again as .xlsx, or as CSV (UTF-8)."
+            ) from error
+    cells = cells_of_frame(first)
+    filled = [i for i, row in enumerate(cells.rows) if any(cell.strip() for cell in row)]
+    if not filled:
+        raise ValueError(
+            f"{path}: the first sheet is empty; its first row should name the columns."
+        )
+    notes = []
+    if len(book.sheet_names) > 1:
+        name, *others = map(str, book.sheet_names)
+        notes = [f"The first sheet, {name!r}, was read; {', '.join(others)} not."]
+    header, *rows = [cells.rows[i] for i in filled]
+    return Cells(header, rows, [i + 1 for i in filled[1:]], notes)
+
+
+def _parquet(path: Path, content: bytes) -> Cells:
+    import pandas as pd
+
+    try:
+        return cells_of_frame(pd.read_parquet(io.BytesIO(content), engine="pyarrow"))
+    except ImportError as error:
+        raise ImportError(f"{path} is a Parquet file, which pyarrow reads: {INSTALL}") from error
+    except (ValueError, OSError) as error:  # as pyarrow's own errors are
+        raise ValueError(
+            f"{path} begins as a Parquet file and cannot be read as one ({error}): write it again."
+        ) from error
+
+
+def _word(value: Any) -> str:
+    """Return a cell as the text that a CSV file would have."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple | np.ndarray):  # one entry per residue
+        return " ".join(_word(entry) or "None" for entry in value)
+    text = str(value)  # pandas has several objects for what is missing
+    return "" if text in ("None", "nan", "<NA>", "NaT") else text.removesuffix(".0")

@@ -1,0 +1,162 @@
+"""What is predicted: lists, DataFrames, tables and FASTA files, some records at a time."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kft.data.cells import Table
+from kft.data.columns import decimal_of
+from kft.data.inputs import input_column, listed_inputs
+from kft.data.proteins.fasta import GZIP_MAGIC, Skipped, numbered_records
+from kft.data.spreadsheets import is_frame
+
+CHUNK = 8192  # records of a FASTA file that are in memory at a time
+TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".parquet")
+NAMES = ("id", "name")  # columns of a table that name its records, in files of embeddings
+
+
+@dataclass(frozen=True)
+class Records:
+    """Some of the records of an input.
+
+    Attributes:
+        inputs: List of raw inputs.
+        names: Names of the records, for files.
+        called: What errors call each record.
+        places: Where each record is, such as "line 3".
+        make_table: Function that returns the columns of the input, one row per record.
+        total: Number of records of the whole input; None if unknown.
+        in_table: Whether each record keeps its row in the result, also if it is invalid.
+        sep: Character between the columns of a text file that the records are from.
+        decimal: Decimal sign of that file.
+    """
+
+    inputs: list[Any]
+    names: list[str]
+    called: list[str]
+    places: list[str]
+    make_table: Callable[[], pd.DataFrame]
+    total: int | None
+    in_table: bool = True
+    sep: str = ","
+    decimal: str = "."
+
+
+def read_records(
+    inputs: Any, column: str | None, skipped: list[Skipped] | None
+) -> Iterator[Records]:
+    """Read raw inputs, a FASTA file in chunks.
+
+    Args:
+        inputs: As for `kft.predict`.
+        column: As for `kft.predict`.
+        skipped: List to which invalid records of a FASTA file are added; None raises an error.
+
+    Yields:
+        `Records`.
+
+    Raises:
+        FileNotFoundError: A path leads to no file.
+        TypeError: `inputs` is no list of inputs, or a table whose column of inputs is not named.
+        ValueError: A file is damaged, or has no such column.
+    """
+    if isinstance(inputs, str | Path):
+        if not os.path.isfile(inputs):
+            raise FileNotFoundError(
+                f"inputs is {str(inputs)[:60]!r}, which is not a file: give the path of a FASTA "
+                "file or a table, or a list of raw inputs."
+            )
+        path = Path(inputs)
+        if _is_table(path):
+            yield _of_table(Table(path, None), column)
+        else:
+            yield from _of_fasta(path, skipped)
+    elif is_frame(inputs):
+        yield _of_frame(inputs, column)
+    else:
+        yield _of_list(inputs)
+
+
+def _is_table(path: Path) -> bool:
+    """Return whether a file is a table: by its name, unless it begins as a FASTA file."""
+    if not path.name.lower().removesuffix(".gz").endswith(TABLES):
+        return False
+    with path.open("rb") as file:
+        opener = gzip.open if file.read(2) == GZIP_MAGIC else open
+    with opener(path, "rb") as content:
+        return not content.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b">")
+
+
+def _of_list(inputs: Any) -> Records:
+    listed = listed_inputs(inputs)
+    index = inputs.index if hasattr(inputs, "iloc") else None
+    names = [f"inputs[{i}]" for i in range(len(listed))]
+
+    def table() -> pd.DataFrame:
+        if not all(isinstance(x, str | os.PathLike) for x in listed):
+            return pd.DataFrame(index=range(len(listed)) if index is None else index)
+        kind = "sequence" if isinstance(listed[0], str) else "path"
+        return pd.DataFrame({kind: list(map(str, listed))}, index=index)
+
+    return Records(listed, names, names, names, table, len(listed))
+
+
+def _of_frame(frame: pd.DataFrame, column: str | None) -> Records:
+    chosen = input_column(list(frame.columns)) if column is None else column
+    if chosen not in frame:
+        raise ValueError(
+            f"`column` is {column!r}, which is not among the columns of the DataFrame: "
+            f"{', '.join(map(str, frame.columns))}."
+        )
+    places = [f"row {label}" for label in frame.index]
+    names = _names(list(map(str, frame.columns)), lambda name: frame[name].astype(str), places)
+    return Records(list(frame[chosen]), names, places, places, frame.copy, len(frame))
+
+
+def _of_table(table: Table, column: str | None) -> Records:
+    chosen = input_column(table.header, str(table.path)) if column is None else column
+    table.check_column(chosen, "column")
+    if table.place == "row" and table.notes:
+        warnings.warn(f"{table.path}: {' '.join(table.notes)}", stacklevel=2)  # sheets not read
+    cells = ["" if table.is_missing(cell) else cell for cell in table.cells(chosen)]
+    places = [f"{table.place} {line}" for line in table.lines]
+    return Records(
+        cells,
+        _names(table.header, table.cells, places),
+        [f"{table.path}, {place}" for place in places],
+        places,
+        lambda: pd.DataFrame(table.rows, columns=table.header),
+        len(cells),
+        sep=table.sep or ",",
+        decimal=decimal_of(table, [cell for row in table.rows for cell in row]),
+    )
+
+
+def _names(header: list[str], cells: Callable[[str], Any], places: list[str]) -> list[str]:
+    known = [name for name in header if name.lower() in NAMES]
+    return list(cells(known[0])) if known else places
+
+
+def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:
+    records = numbered_records(path, skipped)
+    while chunk := list(islice(records, CHUNK)):
+        ids = [record.id for _, record in chunk]
+        about = [record.description for _, record in chunk]
+        yield Records(
+            [record.sequence for _, record in chunk],
+            [record.name for _, record in chunk],
+            [f"record {name}" for name in ids],
+            [f"line {line}" for line, _ in chunk],
+            lambda ids=ids, about=about: pd.DataFrame({"id": ids, "description": about}),
+            None,
+            in_table=False,
+        )
