@@ -103,7 +103,7 @@ def encode(
         >>> encode(["MKT", "A"])["token_ids"].tolist()
         [[0, 20, 15, 11, 2], [0, 5, 2, 1, 1]]
     """
-    sequences = forms.listed(sequences)
+    sequences = forms.as_list(sequences)
     if max_length is not None:
         check_integer("max_length", max_length)
     names = names or [f"sequences[{i}]" for i in range(len(sequences))]

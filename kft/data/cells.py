@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from kft.data.numbers import number
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path
+from kft.messages import listed
 
 MISSING = {"na", "n/a", "#n/a", "nan", "null"}
 MOST_NAMED = 10  # lines that an error lists
@@ -22,7 +23,10 @@ class Table:
     """The cells of a file, each with the line it is on.
 
     Args:
-        path, sep, missing, decimal: As for `kft.data.read_csv`.
+        path: Path of the file, plain or gzipped.
+        sep: Character between columns; None finds comma, tab or semicolon.
+        missing: Words that mark a missing value, besides an empty cell.
+        decimal: "." or ","; None takes commas only if semicolons separate the columns.
 
     Attributes:
         notes: List of sentences, to which readers of columns add what they changed.
@@ -152,9 +156,8 @@ class Table:
 
     def _places(self, rows: Sequence[int]) -> str:
         """Return the lines of records, the first ten by number."""
-        named = ", ".join(str(self.lines[i]) for i in rows[:MOST_NAMED])
-        more = f" and {len(rows) - MOST_NAMED:,} more" * (len(rows) > MOST_NAMED)
-        return f"line{'s' * (len(rows) > 1)} {named}{more}"
+        numbers = listed((self.lines[i] for i in rows), MOST_NAMED)
+        return f"line{'s' * (len(rows) > 1)} {numbers}"
 
     def _decode(self, content: bytes) -> str:
         if content[:2] == GZIP_MAGIC:

@@ -161,7 +161,7 @@ def checked(sequences: Any, name: str = "sequences") -> list[str]:
         >>> checked(("MKT", "GSS"))
         ['MKT', 'GSS']
     """
-    sequences = listed(sequences, name)
+    sequences = as_list(sequences, name)
     for i, sequence in enumerate(sequences):
         if not isinstance(sequence, str):
             raise TypeError(
@@ -171,11 +171,11 @@ def checked(sequences: Any, name: str = "sequences") -> list[str]:
     return sequences
 
 
-def listed(sequences: Any, name: str = "sequences") -> list:
+def as_list(sequences: Any, name: str = "sequences") -> list:
     """Return a list unchanged and other iterables as a list; raise TypeError for a string or None.
 
     Example:
-        >>> listed(x for x in ("MKT", "GSS"))
+        >>> as_list(x for x in ("MKT", "GSS"))
         ['MKT', 'GSS']
     """
     if isinstance(sequences, str | bytes):

@@ -19,7 +19,7 @@ from kft.data.sequences import warn_of_changes
 from kft.inference import writing
 from kft.inference.writing import Part
 from kft.models.heads import Pooling
-from kft.training.batching import Batches, batches, listed_inputs, silent_cuts, warn_of_cut
+from kft.training.batching import Batches, batches, inputs_as_list, silent_cuts, warn_of_cut
 
 _CHUNK = 8192  # records of a FASTA file that are in memory at a time
 
@@ -225,7 +225,7 @@ def _collected(parts: Iterable[Part]) -> np.ndarray | list[np.ndarray]:
 def _parts(inputs: Any) -> Iterator[tuple[list[str], list[str], Any, int | None]]:
     """Yield (names, names for errors, inputs, total number); a FASTA file in chunks."""
     if not isinstance(inputs, str | Path):
-        inputs = listed_inputs(inputs)
+        inputs = inputs_as_list(inputs)
         names = [f"inputs[{i}]" for i in range(len(inputs))]
         yield names, names, inputs, len(inputs)
         return

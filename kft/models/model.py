@@ -19,10 +19,10 @@ from kft.backbones.copies import (
 )
 from kft.keras_internals import sublayers_of
 from kft.lora.owned import join
+from kft.messages import listed
 from kft.models.graphs import Learner, flat, node_of
 from kft.models.heads import Pooling
 from kft.params import Pattern, find, layers, weights
-from kft.params.paths import listed
 
 
 @keras.saving.register_keras_serializable("kft")

@@ -386,13 +386,13 @@ def records_of(records: Any) -> tuple[list, Any]:
         raise TypeError(
             f"inputs must be a list, received one string, {inputs[:20]!r}: write [string]."
         )
-    inputs = listed_inputs(inputs)
+    inputs = inputs_as_list(inputs)
     if len(inputs) == 0:
         raise ValueError("records is empty: give at least one input.")
     return inputs, targets
 
 
-def listed_inputs(inputs: Any) -> list:
+def inputs_as_list(inputs: Any) -> list:
     """Return the inputs as a list; `Sequences` are returned unchanged."""
     if isinstance(inputs, Sequences):
         return inputs
