@@ -91,8 +91,8 @@ def check_choice(name: str, value: Value, choices: Iterable[Value]) -> Value:
     """
     choices = list(choices)
     if value not in choices:
-        listed = ", ".join(map(str, choices))
-        raise ValueError(f"{name} must be one of {listed}; received {value!r}.")
+        expected = ", ".join(map(str, choices))
+        raise ValueError(f"{name} must be one of {expected}; received {value!r}.")
     return value
 
 

@@ -3,20 +3,24 @@
 from collections.abc import Iterable
 
 
-def listed(names: Iterable[object], most: int = 5) -> str:
-    """List names in a message, the first of them and how many more there are.
+def listed(names: Iterable[object], most: int | None = 5) -> str:
+    """List names in a message or a caption: the first of them and how many more there are.
 
     Args:
         names: What to list.
-        most: How many names are written out.
+        most: How many names are written out; None for all, as in a sentence.
 
     Returns:
-        The names, separated by commas.
+        The names, separated by commas, and for all names by "and" before the last.
 
     Example:
         >>> listed(["a", "b", "c", "d"], most=2)
         'a, b and 2 more'
+        >>> listed(["a", "b", "c", "d"], most=None)
+        'a, b, c and d'
     """
-    names = list(names)
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more
+    words = [str(name) for name in names]
+    if most is None:
+        return " and ".join([", ".join(words[:-1]), words[-1]]) if words[1:] else "".join(words)
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more

@@ -92,23 +92,7 @@ def test_every_public_function_of_the_reference_has_a_docstring():
 
 # The form of docstrings, and types ----------------------------------------------------------------
 
-# Modules in which not all docstrings are in this form yet; types are everywhere.
 PRETRAINING = "kft.training.pretraining"
-NOT_YET = (
-    "kft.backbones.batch_order",
-    "kft.backbones.checkpoints.filling",
-    "kft.backbones.composite",
-    "kft.backbones.copies",
-    "kft.backbones.esm2.",
-    "kft.backbones.token_table",
-    "kft.backbones.vision.",
-    "kft.comparison.",
-    "kft.data.inputs",
-    "kft.data.tables",
-    "kft.lora.",
-    "kft.models.",
-    "kft.training.",
-)
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted((ROOT / "kft").rglob("*.py"))
@@ -128,6 +112,14 @@ def public_functions(module):
                     yield f"{name}.{inner}", method
 
 
+def public_classes(module):
+    """(name, class) of the public classes that a module defines."""
+    for name, value in vars(module).items():
+        own = getattr(value, "__module__", None) == module.__name__
+        if inspect.isclass(value) and own and not name.startswith("_"):
+            yield name, value
+
+
 def untyped(function):
     """What has no type in the signature of a function."""
     for name, parameter in inspect.signature(function).parameters.items():
@@ -137,6 +129,12 @@ def untyped(function):
         yield "the result has no type"
 
 
+def entries(doc, section):
+    """The names that a section of a docstring describes; None without the section."""
+    lines = re.search(rf"^{section}:\n((?:    .*\n|\n)*)", doc + "\n", re.M)
+    return lines and re.findall(r"^    \*{0,2}(\w[\w, ]*): \S", lines[1], re.M)
+
+
 def wrong_form(function):
     """What is wrong with the docstring of a function."""
     names = [name for name in inspect.signature(function).parameters if name != "self"]
@@ -144,20 +142,32 @@ def wrong_form(function):
     if not doc:
         yield "no docstring"
         return
-    section = re.search(r"^Args:\n((?:    .*\n|\n)*)", doc + "\n", re.M)
-    documented = re.findall(r"^    \*{0,2}(\w[\w, ]*): \S", section[1] if section else "", re.M)
-    if section and documented != names:
+    documented = entries(doc, "Args")
+    if documented is not None and documented != names:
         yield f"Args lists {documented}, the signature {names}"
+
+
+def wrong_form_of_class(kind):
+    """What is wrong with the docstring of a class."""
+    doc = inspect.getdoc(kind)
+    if not doc:
+        yield "no docstring"
+        return
+    for section in ("Args", "Attributes"):
+        for entry in entries(doc, section) or []:
+            if "," in entry:
+                yield f"{section} describes {entry!r} in one entry"
 
 
 def test_public_functions_are_typed_and_documented():
     found = []
     for name in MODULES:
-        for inner, function in public_functions(importlib.import_module(name)):
-            wrong = list(untyped(function))
-            if not name.startswith(NOT_YET):
-                wrong += wrong_form(function)
+        module = importlib.import_module(name)
+        for inner, function in public_functions(module):
+            wrong = [*untyped(function), *wrong_form(function)]
             found += [f"{name}.{inner}: {problem}" for problem in wrong]
+        for inner, kind in public_classes(module):
+            found += [f"{name}.{inner}: {problem}" for problem in wrong_form_of_class(kind)]
     assert found == []
 
 
@@ -169,6 +179,14 @@ def test_a_wrong_form_is_found():
             first, second: Numbers.
         """
 
+    class Pair:
+        """Two numbers.
+
+        Attributes:
+            first, second: Numbers.
+        """
+
+    assert [*wrong_form_of_class(Pair)] == ["Attributes describes 'first, second' in one entry"]
     assert [*untyped(both), *wrong_form(both)] == [
         "argument first has no type",
         "the result has no type",

@@ -26,6 +26,7 @@ class TokenTable(keras.layers.Embedding):
         return self.embeddings
 
     def call(self, token_ids: Any) -> Any:
+        """Return the rows of the table, (B, L, D)."""
         return ops.cast(ops.take(self.embeddings * 1.0, token_ids, axis=0), self.compute_dtype)
 
 
@@ -38,13 +39,16 @@ class TokenMask(keras.layers.Layer):
         self.excluded = tuple(excluded)
 
     def call(self, token_ids: Any) -> Any:
+        """Compute the mask, see the class."""
         mask = ops.not_equal(token_ids, self.excluded[0])
         for token in self.excluded[1:]:
             mask = ops.logical_and(mask, ops.not_equal(token_ids, token))
         return mask
 
     def compute_output_spec(self, token_ids: Any) -> Any:
+        """Return shape and dtype of the output."""
         return keras.KerasTensor(token_ids.shape, dtype="bool")
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         return {**super().get_config(), "excluded": self.excluded}

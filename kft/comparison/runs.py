@@ -227,8 +227,10 @@ class Step:
     Attributes:
         seconds: Wall-clock time of one batch, forward and backward, without compilation.
         memory: Peak memory of this process, compilation included, in bytes.
-        batch, train, valid, test: Size of the batch and of the splits, in residues for strings,
-            else in records.
+        batch: Size of the batch, in tokens for sequences, else in records.
+        train: Size of the train split, in the same unit.
+        valid: Size of the valid split, 0 if there is none.
+        test: Size of the test split.
     """
 
     seconds: float
@@ -252,7 +254,8 @@ def measured_step(
         backbone: The pre-trained backbone; it is not changed.
         head: A new head.
         data: A `kft.data.Dataset`.
-        batch_size, max_length: As for `kft.batches`.
+        batch_size: Number of records in the batch.
+        max_length: Number of residues to keep of each sequence; None keeps all.
 
     Returns:
         `Step`, the fastest of three after a first one that compiles.

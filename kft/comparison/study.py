@@ -68,12 +68,14 @@ def compare(
         seeds: Number of trainings of each strategy, or the list of their seeds.
         head: Function of `data` that returns a new head; None for `kft.heads.for_data`.
         epochs: Number of epochs of all strategies that take one; None for their own.
-        batch_size, max_length: As for `kft.fit`.
+        batch_size: Number of records per batch.
+        max_length: Number of residues to keep of each sequence; None keeps all.
         controls: False leaves the controls out.
         out: Folder for trainings, table, figure and caption; None keeps the trainings in the
             cache (KFT_CACHE or ~/.cache/kft) and writes no figure.
         overwrite: True repeats trainings that are in the folder already.
-        confidence, resamples: Confidence of the intervals and number of resamples, see
+        confidence: Confidence of the intervals, such as 0.95.
+        resamples: Number of resamples of the test records and seeds, see
             `kft.evaluation.significance`.
         verbose: False prints nothing, "progress" a line for each training and what is cut, without
             the table.
@@ -172,8 +174,8 @@ def _name(strategy: Any) -> str:
 
 def _seeds(seeds: Any) -> list[int]:
     try:
-        listed = range(seeds) if isinstance(seeds, int | np.integer) else seeds
-        integers = [operator.index(seed) for seed in listed]
+        seeds_or_range = range(seeds) if isinstance(seeds, int | np.integer) else seeds
+        integers = [operator.index(seed) for seed in seeds_or_range]
     except TypeError:
         integers = []
     if not integers or len(set(integers)) < len(integers):

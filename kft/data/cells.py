@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from kft.data.numbers import number
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path
 from kft.data.spreadsheets import Cells, cells_of_file, cells_of_frame, is_frame
+from kft.messages import listed
 
 MISSING = {"na", "n/a", "#n/a", "nan", "null"}
 MOST_NAMED = 10  # lines that an error lists
@@ -206,9 +207,8 @@ class Table:
 
     def _places(self, rows: Sequence[int]) -> str:
         """Return the lines of records, the first ten by number."""
-        named = ", ".join(str(self.lines[i]) for i in rows[:MOST_NAMED])
-        more = f" and {len(rows) - MOST_NAMED:,} more" * (len(rows) > MOST_NAMED)
-        return f"{self.place}{'s' * (len(rows) > 1)} {named}{more}"
+        numbers = listed((self.lines[i] for i in rows), MOST_NAMED)
+        return f"{self.place}{'s' * (len(rows) > 1)} {numbers}"
 
     def _decode(self, content: bytes) -> str:
         if content[:2] == GZIP_MAGIC:

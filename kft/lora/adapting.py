@@ -69,7 +69,8 @@ def add_lora(
         dora: Whether to train the magnitudes of the columns of W + s A B too (Liu et al. 2024).
         bias: "none"; "lora_only" to train copies of the biases of adapted layers; "all" to train
             those of every layer outside the head.
-        ranks, alphas: {pattern: value}, for targets with another rank or alpha.
+        ranks: {pattern: rank} of targets with another rank; None for no others.
+        alphas: {pattern: alpha} of targets with another alpha; None for no others.
         seed: Int from which A is drawn.
 
     Returns:

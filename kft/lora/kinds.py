@@ -145,6 +145,7 @@ class _AdaptedTable(Adapted):
         return np.zeros((inputs, rank)), rng.standard_normal((rank, outputs))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Return the rows of the table, with those of the active adapters."""
         self._check_unmerged_in_training(training)
         outputs = super(Adapted, self).call(inputs)
         if not self.merged:
@@ -182,6 +183,7 @@ class LoRALayerNormalization(Adapted, keras.layers.LayerNormalization):
     base_class = keras.layers.LayerNormalization
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Compute the outputs of the layer with the active biases."""
         self._check_unmerged_in_training(training)
         outputs = super(Adapted, self).call(inputs)
         if self.merged or not self._biases():
@@ -221,6 +223,7 @@ class LoRAWhole(Adapted):
         return 0, 0
 
     def get_config(self) -> dict[str, Any]:
+        """Return the config of the layer, and the class that it has without adapters."""
         # Keras's own layers are registered under the names of their classes.
         return {**super().get_config(), "of": keras.saving.get_registered_name(self.base_class)}
 

@@ -153,6 +153,7 @@ class Adapted(Mixin):
         set_untracked(self, _from_config=(adapters or {}, active or {}, merged))
 
     def build(self, input_shape: Any = None) -> None:
+        """Create the layer's weights, and the adapters that its config names."""
         super().build(input_shape)
         self.restore_adapters(*self._from_config)
 
@@ -418,6 +419,7 @@ class Adapted(Mixin):
     # Computing ----------------------------------------------------------------------------------
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Compute the outputs of the layer with the active adapters."""
         self._check_unmerged_in_training(training)
         outputs = self._product(inputs)
         if not self.merged:
@@ -550,6 +552,7 @@ class Adapted(Mixin):
     # Files --------------------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
+        """Return the config of the layer, with the settings of its adapters."""
         return {
             **super().get_config(),
             "adapters": {name: asdict(x.settings) for name, x in self.adapters.items()},
@@ -563,6 +566,7 @@ class Adapted(Mixin):
         return [v for v in own_weights(self) if id(v) not in added]
 
     def save_own_variables(self, store: Any) -> None:
+        """Write the base's weights and those of the adapters to a store of Keras."""
         base = self.base_values()
         for i, variable in enumerate(self.base_weights()):
             store[str(i)] = base[variable.path]
@@ -573,6 +577,7 @@ class Adapted(Mixin):
                 store[f"lora_full_{i}_{name}"] = value
 
     def load_own_variables(self, store: Any) -> None:
+        """Read what `save_own_variables` has written, from a store of Keras."""
         merged = self.merged
         set_untracked(self, _before=None)
         active = dict(self.active)

@@ -35,7 +35,15 @@ def settings_for(
 
     Args:
         model: A built Keras model, with adapters or without.
-        rank, alpha, dropout, targets, rslora, dora, bias, ranks, alphas: As for `kft.add_lora`.
+        rank: Rank r of the adapters.
+        alpha: Numerator of the scale alpha / r.
+        dropout: Fraction of the inputs that are dropped in training.
+        targets: Patterns of layers, see `kft.add_lora`.
+        rslora: Whether the scale is alpha / sqrt(r).
+        dora: Whether the magnitudes of the columns are trained too.
+        bias: Which biases are trained, see `kft.add_lora`.
+        ranks: {pattern: rank} of targets with another rank, or None.
+        alphas: {pattern: alpha} of targets with another alpha, or None.
 
     Returns:
         {path of a layer: `Settings`}, without the head.

@@ -16,8 +16,8 @@ from kft.backbones.copies import (
     without_flags,
 )
 from kft.keras_internals import functional_of, nodes_of, seed_generators, sublayers_of
+from kft.messages import listed
 from kft.params import is_frozen, layers
-from kft.params.paths import listed
 
 
 @keras.saving.register_keras_serializable("kft")

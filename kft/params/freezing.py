@@ -13,12 +13,12 @@ from kft.keras_internals import (
     own_trainable_weights,
     sublayers_of,
 )
+from kft.messages import listed
 from kft.params.paths import (
     Pattern,
     ancestors,
     find,
     layers,
-    listed,
     sublayers,
     synchronise,
     weights,

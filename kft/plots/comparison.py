@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kft.evaluation.metrics import Interval
-from kft.plots.style import GREY, MODEL, OTHERS, listed
+from kft.messages import listed
+from kft.plots.style import GREY, MODEL, OTHERS
 
 # Colour and marker of each kind of method.
 LOOKS = {"strategy": (MODEL, "o"), "baseline": (OTHERS[0], "s"), "control": (GREY, "^")}
@@ -202,7 +203,7 @@ def _findings(
     if remark:
         text += f"; {remark}"
     if flat and best not in flat:
-        names = listed([point.name for point in flat])
+        names = listed((point.name for point in flat), None)
         text += f". Predictions hardly vary, so their scores mean little: {names}"
     return f"{text}."
 
@@ -219,7 +220,7 @@ def _caption(
 ) -> str:
     size = f" (n = {records:,})" if records else ""
     without = [point.name for point in points if point not in drawn]
-    missing = f" Not drawn, without a score: {listed(without)}." if without else ""
+    missing = f" Not drawn, without a score: {listed(without, None)}." if without else ""
     band = " The band reaches one standard error below the best." * bool(error)
     return (
         f"Test {metric} against the time of one training, for {len(drawn)} methods on {data}"

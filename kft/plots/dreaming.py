@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 
-from kft.plots.style import listed
+from kft.messages import listed
 
 
 def plot_features(
@@ -71,7 +71,7 @@ def plot_features(
 def _caption(images: np.ndarray, stages: Sequence[str], how: str) -> str:
     rows, columns = images.shape[:2]
     alike = [_repetition(row) for row in images]
-    shown = listed([f"{value:.2f}" for value in alike])
+    shown = listed([f"{value:.2f}" for value in alike], None)
     most, least = stages[int(np.argmax(alike))], stages[int(np.argmin(alike))]
     grey = int(sum(np.ptp(image) == 0 for row in images for image in row))
     dead = f" {grey} grey: the noise did not activate the channel." if grey else ""

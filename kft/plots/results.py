@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
 from kft.evaluation.metrics import Interval, Scores, difference, hardly_varies, score
-from kft.plots.style import GREY, MODEL, OTHERS, STYLES, LineStyle, listed
+from kft.messages import listed
+from kft.plots.style import GREY, MODEL, OTHERS, STYLES, LineStyle
 
 MANY = 1500  # number of points above which their density is drawn instead
 
@@ -70,7 +71,7 @@ def plot_classification(
 
     sizes = np.bincount(targets, minlength=2)
     caption = (
-        f"Left: ROC curves of {listed(list(positive))} on the {split} split of {data} "
+        f"Left: ROC curves of {listed(positive, None)} on the {split} split of {data} "
         f"(n = {len(targets):,}: {sizes[1]:,} {classes[1]}, {sizes[0]:,} {classes[0]}). "
         f"AUROC is the chance that a random {classes[1]} record scores above a random "
         f"{classes[0]} record. Right: the probability of {classes[1]} that {model} gives to the "
@@ -134,7 +135,7 @@ def plot_regression(
     caption = (
         f"Left: measured and predicted {quantity} of {model} on the {split} split of {data} "
         f"(n = {len(targets):,}); {shown}, and the dashed line is perfect agreement. "
-        f"Right: Spearman rank correlation of {listed(list(predictions))}{_undefined(spearman)}. "
+        f"Right: Spearman rank correlation of {listed(predictions, None)}{_undefined(spearman)}. "
         f"{_how(options)} What stands out: "
         f"{_against('regression', targets, predictions, scores, options)} "
         f"{_top_tenth(targets, predicted, quantity)}"
@@ -276,7 +277,7 @@ def _positive(probabilities: ArrayLike) -> np.ndarray:
 
 def _undefined(intervals: Mapping[str, Interval]) -> str:
     names = [name for name, interval in intervals.items() if math.isnan(interval.value)]
-    return f" (undefined for {listed(names)}: equal values have no order)" if names else ""
+    return f" (undefined for {listed(names, None)}: equal values have no order)" if names else ""
 
 
 def _how(options: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from kft.evaluation.metrics import Interval
+from kft.messages import listed
 from kft.plots.style import GREY, MODEL, OTHERS
 
 
@@ -79,10 +80,10 @@ def _caption(panels: Mapping[str, Panel], how: str) -> str:
     steepest = max(panels, key=lambda name: panels[name].exponent.value)
     least = panels[steepest].exponent.low
     others = [name for name, p in panels.items() if name != steepest and p.exponent.high > least]
-    unclear = f"; the interval overlaps that of {' and '.join(others)}" * bool(others)
+    unclear = f"; the interval overlaps that of {listed(others, None)}" * bool(others)
     unsure = [name for name, panel in panels.items() if panel.floor.low < 0.5 * panel.floor.value]
     doubt = (
-        f" The runs determine the irreducible loss for {' and '.join(unsure)} poorly, and with it "
+        f" The runs determine the irreducible loss for {listed(unsure, None)} poorly, and with it "
         f"the exponent."
         if unsure
         else ""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import ArrayLike
 
-from kft.plots.style import listed
+from kft.messages import listed
 
 STATES = {"C": ("coil", "#E8E8E8"), "E": ("strand", "#56B4E9"), "H": ("helix", "#E69F00")}
 PER_LINE = 50  # residues
@@ -135,14 +135,16 @@ def _caption(
     words = [STATES[letter][0] for letter in classes]
     parts = [f"{np.mean(targets[known] == i):.0%} {word}" for i, word in enumerate(words)]
     right = {key: int((row == targets)[known].sum()) for key, row in predicted.items()}
-    agreement = listed([f"{key} agrees with {n} of {count} residues ({n / count:.0%})"
-                        for key, n in right.items()])  # fmt: skip
+    scores = (
+        f"{key} agrees with {n} of {count} residues ({n / count:.0%})" for key, n in right.items()
+    )
+    agreement = listed(scores, None)
     left_out = int((~known).sum())
     white = f" White: {left_out} of unknown structure." if left_out else ""
     first = next(iter(predicted))
     return (
         f"The sequence of {name}, {len(targets)} residues, coloured by the observed secondary "
-        f"structure ({listed(parts)}) and below by what {listed(list(predicted))} predicted; "
+        f"structure ({listed(parts, None)}) and below by what {listed(predicted, None)} predicted; "
         f"residues predicted otherwise have a frame.{white}{' ' + how if how else ''} What stands "
         f"out: {agreement}. {_errors(targets[known], predicted[first][known], words, first)}"
     )

@@ -6,7 +6,6 @@ can tell apart. Curves differ in line style as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -45,8 +44,3 @@ def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
     figure.savefig(path, format="png", metadata={"Description": caption})
     path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
     return path
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join names as in a sentence: "a, b and c"."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -20,8 +20,8 @@ from kft.keras_internals import (
     optimizer_weights,
     set_initial_epoch,
 )
+from kft.messages import listed
 from kft.params import digest, digests, weights
-from kft.params.paths import listed
 
 
 class FrozenGuard(keras.callbacks.Callback):
@@ -385,10 +385,12 @@ class OneRun(keras.callbacks.Callback):
             getattr(callback, hook)(*args, **kwargs)
 
     def set_model(self, model: keras.Model) -> None:
+        """Give the model to all callbacks."""
         super().set_model(model)
         self._forward("set_model", model)
 
     def set_params(self, params: dict[str, Any]) -> None:
+        """Give the settings of `fit` to all callbacks, with the number of all epochs."""
         super().set_params({**params, "epochs": self.epochs})
         self._forward("set_params", self.params)
 

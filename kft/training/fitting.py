@@ -14,11 +14,11 @@ import numpy as np
 from kft.arguments import check_integer, check_number_above
 from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
+from kft.messages import listed
 from kft.models.graphs import flat
 from kft.models.losses import balanced
 from kft.models.model import Model
 from kft.params import Parameters, differences, parameters, record_marks, user_marks, weights
-from kft.params.paths import listed
 from kft.training import strategies
 from kft.training.batching import Batches
 from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, require_constant_learning_rate
@@ -115,18 +115,24 @@ def fit(
             name of `kft.strategies.names()`, or a `kft.strategies.Strategy`.
         epochs: Epochs over all phases; None for those of the strategy.
         learning_rate: Highest learning rate; None for that of the strategy.
-        batch_size, max_length: As for `kft.batches`.
+        batch_size: Number of records per batch.
+        max_length: Number of residues to keep of each sequence; None keeps all.
         seed: Int that determines the order of the batches, dropout and new weights.
-        loss, metrics: As for `compile`; None takes those of the kft head or of the last compile.
+        loss: As for `compile`; None takes that of the kft head or of the last compile.
+        metrics: As for `compile`; None takes those of the kft head or of the last compile.
         class_weight: "balanced", or one weight per class, for a kft head that classifies.
         label_smoothing: Fraction of each label that is spread over all classes.
         optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
         keep_best: False keeps the weights of the last epoch.
         frontier: "auto" computes the outputs of frozen layers once where that saves time; True
             raises an error where it cannot be done; False never does it.
-        cache, memory_limit, verbose: As for `kft.fit_frontier`.
+        cache: Folder in which outputs of frozen layers are kept for the next run, see
+            `kft.fit_frontier`; None keeps none.
+        memory_limit: Size of all such outputs, in bytes, above which they are read from a file.
         callbacks: Keras callbacks. They see all phases as one run, and can stop all of it. One that
             sets the learning rate is an error, unless `optimizer` uses a constant one.
+        verbose: As for Keras's `fit`: 0 prints nothing, 1 a progress bar, 2 a line per epoch;
+            "auto" prints a bar on a terminal and lines elsewhere.
 
     Returns:
         `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.

@@ -224,11 +224,17 @@ def fit_frontier(
         model: A compiled functional Keras model with frozen layers.
         data: A `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
         validation_data: Records or batches; None takes those of a data set.
-        epochs, callbacks, verbose, initial_epoch: As for Keras's `fit`.
-        batch_size, max_length, seed: As for `kft.batches`, where batches are not given.
+        epochs: Number of epochs, counted from 0, as for Keras's `fit`.
+        batch_size: Number of records per batch, where `data` are not batches.
+        max_length: Number of residues to keep of each sequence, where `data` are not batches; None
+            keeps all.
+        seed: Int that determines the order of the batches, where `data` are not batches.
         cache: Folder in which features are kept for the next run with the same frozen weights and
             the same records, None to keep none. It may grow large and can be deleted at any time.
         memory_limit: Size of all features, in bytes, above which they are read from a file.
+        callbacks: Keras callbacks; they see the whole model.
+        verbose: As for Keras's `fit`.
+        initial_epoch: Epoch at which a training is continued.
 
     Returns:
         keras.callbacks.History of the whole model.
@@ -287,7 +293,9 @@ def as_batches(
     Args:
         model: Its `encode` is used; without one, records are arrays.
         data: A `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
-        seed, batch_size, max_length: As for `kft.batches`.
+        seed: Int that determines the order of the batches.
+        batch_size: Number of records per batch.
+        max_length: Number of residues to keep of each sequence; None keeps all.
         validation_data: Records or batches; None takes those of a data set.
 
     Returns:
@@ -367,8 +375,12 @@ def train_as(
     Args:
         model: A compiled Keras model.
         learner: A model that takes the inputs of the batches; may be `model` itself.
-        train, validation_data: A keras.utils.PyDataset each, or None for the second.
-        epochs, callbacks, verbose, initial_epoch: As for Keras's `fit`.
+        train: Batches to train on.
+        validation_data: Batches to validate on, or None.
+        epochs: As for Keras's `fit`.
+        callbacks: Keras callbacks.
+        verbose: As for Keras's `fit`.
+        initial_epoch: As for Keras's `fit`.
 
     Returns:
         keras.callbacks.History of the model.

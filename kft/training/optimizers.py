@@ -132,6 +132,7 @@ class Muon(keras.optimizers.Muon):
         self.dtype = dtype
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        """Update one weight, with the learning rate in the dtype of the weight."""
         # Keras would multiply half precision by single, which TensorFlow refuses.
         super().update_step(gradient, variable, ops.cast(learning_rate, variable.dtype))
 
@@ -153,6 +154,7 @@ class Muon(keras.optimizers.Muon):
         return ops.transpose(y) if tall else y
 
     def get_config(self) -> dict:
+        """Return the arguments."""
         return {**super().get_config(), "dtype": self.dtype}
 
 

@@ -37,8 +37,9 @@ def solve(
     Args:
         model: A `kft.Model` with a linear head, or a functional Keras model whose last layer with
             weights is Dense.
-        train, valid: Batches of `kft.batches` with targets; without `valid` a fifth of the
-            training rows is used to choose the penalty.
+        train: Batches of `kft.batches` with targets.
+        valid: Batches with targets by which the penalty is chosen; None for a fifth of the training
+            rows.
         class_weight: One weight per class, or None.
         rows: Most training rows; more are drawn at random.
         seed: Int from which rows are drawn.

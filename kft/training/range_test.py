@@ -57,7 +57,8 @@ def find_learning_rate(
         model: A functional Keras model with its trainable layers marked; compiled with a loss, or
             a `kft.Model` whose head has a loss.
         batches: Batches of `kft.batches`, or any indexable batches of (inputs, targets).
-        smallest, largest: First and last learning rate, rising geometrically.
+        smallest: First learning rate; the next ones rise geometrically.
+        largest: Last learning rate.
         steps: Most learning rates; it ends early when the loss has grown fourfold.
         optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
 

@@ -13,6 +13,7 @@ from kft.messages import listed
 
 
 def _unchanged(array: np.ndarray) -> np.ndarray:
+    """Return the array of the checkpoint as it is."""
     return array
 
 

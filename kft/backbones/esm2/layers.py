@@ -46,10 +46,12 @@ class TokenEmbedding(Composite):
         self.tokens = self.part(table)
 
     def build(self, token_ids_shape: tuple[int | None, ...]) -> None:
+        """Create the weights."""
         self.tokens.build(token_ids_shape)
         self.built = True
 
     def call(self, token_ids: Any) -> Any:
+        """Compute the embeddings, see the class."""
         shown = ops.not_equal(token_ids, PAD)
         scale = 1.0
         if self.token_dropout:
@@ -62,9 +64,11 @@ class TokenEmbedding(Composite):
         return self.tokens(token_ids) * ops.cast(scale, self.compute_dtype)
 
     def compute_output_spec(self, token_ids: Any) -> Any:
+        """Return shape and dtype of the output."""
         return keras.KerasTensor((*token_ids.shape, self.width), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         config = {"width": self.width, "token_dropout": self.token_dropout}
         return {**super().get_config(), **config}
 
@@ -108,12 +112,14 @@ class EncoderBlock(Composite):
     def build(
         self, x_shape: tuple[int | None, ...], attention_mask_shape: tuple[int | None, ...]
     ) -> None:
+        """Create the weights."""
         in_width = (self.attention_norm, self.query, self.key, self.value, self.attention_output)
         for layer in (*in_width, self.feedforward_norm, self.feedforward_in):
             layer.build(x_shape)
         self.feedforward_out.build((*x_shape[:-1], self.hidden_width))
 
     def call(self, x: Any, attention_mask: Any, attend_only: bool = False) -> Any:
+        """Compute the block, or the weights of its attention, see the class."""
         if attend_only:
             return self.attention_weights(x, attention_mask)
         shape = ops.shape(x)
@@ -139,12 +145,14 @@ class EncoderBlock(Composite):
         return rotate(query, self.frequencies), rotate(key, self.frequencies), value
 
     def compute_output_spec(self, x: Any, attention_mask: Any, attend_only: bool = False) -> Any:
+        """Return shape and dtype of the output."""
         if attend_only:
             batch, length = attention_mask.shape
             return keras.KerasTensor((batch, self.num_heads, length, length), dtype="float32")
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         names = ("width", "num_heads", "hidden_width", "frequencies")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
@@ -172,11 +180,13 @@ class MaskedLMHead(Composite):
         return self
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
+        """Create the weights."""
         self.dense.build(x_shape)
         self.norm.build(x_shape)
         self.bias = self.add_weight(shape=(len(ALPHABET),), initializer="zeros", name="bias")
 
     def call(self, x: Any) -> Any:
+        """Compute the logits, see the class."""
         if not isinstance(self.lender, TokenEmbedding):
             raise lost(self.name, self.lender, "the model that was copied")
         x = self.norm(ops.gelu(self.dense(x), approximate=False))
@@ -184,9 +194,11 @@ class MaskedLMHead(Composite):
         return ops.matmul(x, ops.transpose(table)) + self.bias
 
     def compute_output_spec(self, x: Any) -> Any:
+        """Return shape and dtype of the output."""
         return keras.KerasTensor((*x.shape[:-1], len(ALPHABET)), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         lender = getattr(self.lender, "name", self.lender)
         return {**super().get_config(), "width": self.width, "lender": lender}
 
@@ -203,6 +215,7 @@ class ContactHead(keras.layers.Layer):
     def build(
         self, attentions_shape: Sequence[Any], token_ids_shape: tuple[int | None, ...]
     ) -> None:
+        """Create the weights."""
         channels = sum(shape[1] for shape in attentions_shape)
         self.kernel = self.add_weight(
             shape=(channels, 1), initializer=normal(channels), name="kernel"
@@ -210,6 +223,7 @@ class ContactHead(keras.layers.Layer):
         self.bias = self.add_weight(shape=(1,), initializer="zeros", name="bias")
 
     def call(self, attentions: Any, token_ids: Any) -> Any:
+        """Compute the probabilities, see the class."""
         keep = ops.logical_and(ops.not_equal(token_ids, PAD), ops.not_equal(token_ids, EOS))
         keep = ops.cast(keep, "float32")
         maps = ops.concatenate(attentions, axis=1)  # (B, nH, L, L)
@@ -223,6 +237,7 @@ class ContactHead(keras.layers.Layer):
         return ops.sigmoid(ops.einsum("bcij,co->bij", maps, self.kernel) + self.bias)
 
     def compute_output_spec(self, attentions: Any, token_ids: Any) -> Any:
+        """Return shape and dtype of the output."""
         batch, length = token_ids.shape
         residues = None if length is None else length - 2
         return keras.KerasTensor((batch, residues, residues), dtype="float32")

@@ -69,6 +69,7 @@ class PatchEmbedding(keras.layers.Layer):
         return self.first + int(np.prod(self.grid))
 
     def build(self, images_shape: tuple[int | None, ...]) -> None:
+        """Create the weights."""
         self.patches.build(images_shape)
         for name in self.tokens:
             token = self.add_weight(shape=(1, 1, self.width), initializer="zeros", name=name)
@@ -83,6 +84,7 @@ class PatchEmbedding(keras.layers.Layer):
         return self.add_weight(shape=(1, count, self.width), initializer=initializer, name=name)
 
     def call(self, images: Any) -> Any:
+        """Compute the embeddings, see the class."""
         x = self.patches(images)  # (B, H/p, W/p, D)
         batch = ops.shape(x)[0]
         x = ops.reshape(x, (batch, -1, self.width))  # (B, P, D)
@@ -92,10 +94,12 @@ class PatchEmbedding(keras.layers.Layer):
         return ops.add(x, self.positions) if self.has_positions else x
 
     def compute_output_spec(self, images: Any) -> Any:
+        """Return shape and dtype of the output."""
         shape = (images.shape[0], self.length, self.width)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         names = ("width", "patch_size", "image_size", "tokens", "num_registers", "has_positions")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
@@ -117,13 +121,16 @@ class PatchMask(keras.layers.Layer):
         self.first, self.length = first, length
 
     def call(self, images: Any) -> Any:
+        """Compute the mask, see the class."""
         mask = ops.greater_equal(ops.arange(self.length), self.first)  # (L,)
         return ops.tile(ops.expand_dims(mask, 0), (ops.shape(images)[0], 1))
 
     def compute_output_spec(self, images: Any) -> Any:
+        """Return shape and dtype of the output."""
         return keras.KerasTensor((images.shape[0], self.length), dtype="bool")
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         return {**super().get_config(), "first": self.first, "length": self.length}
 
 
@@ -141,6 +148,7 @@ class Summary(keras.layers.Layer):
         self.kind = kind
 
     def call(self, features: Any) -> Any:
+        """Compute the features, see the class."""
         if self.kind == "mean":
             return ops.mean(features, axis=(1, 2))
         first = features[:, 0]
@@ -149,4 +157,5 @@ class Summary(keras.layers.Layer):
         return ops.concatenate([first, ops.mean(features[:, 1:], axis=1)], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         return {**super().get_config(), "kind": self.kind}

@@ -341,7 +341,10 @@ class ConvNet(VisionBackbone):
         family: "resnet", "efficientnet" or "mobilenet".
         sizes: Arguments of the constructor of keras-hub's backbone of that family.
         image_size: (H, W) or one side in pixels.
-        classes, preprocessing, name, dtype: See `VisionTransformer`.
+        classes: Names of the classes of the published classifier.
+        preprocessing: Arguments of the `ImageEncoder`; None for the usual one.
+        name: Name of the model.
+        dtype: As for keras.layers.Layer.
 
     Raises:
         ValueError: An unknown family.

@@ -62,14 +62,17 @@ class VisibleTokens(keras.layers.Layer):
         self.first = first
 
     def call(self, x: Any, visible: Any) -> Any:
+        """Return the tokens, see the class."""
         patches = ops.take_along_axis(x[:, self.first :], ops.expand_dims(visible, -1), axis=1)
         return ops.concatenate([x[:, : self.first], patches], axis=1)
 
     def compute_output_spec(self, x: Any, visible: Any) -> Any:
+        """Return shape and dtype of the output."""
         length = None if visible.shape[1] is None else self.first + visible.shape[1]
         return keras.KerasTensor((x.shape[0], length, x.shape[2]), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         return {**super().get_config(), "first": self.first}
 
 
@@ -95,12 +98,14 @@ class MaskTokens(keras.layers.Layer):
         visible_shape: tuple[int | None, ...],
         hidden_shape: tuple[int | None, ...],
     ) -> None:
+        """Create the weights."""
         width: Any = x_shape[-1]
         # Zeros are the same on every backend; hidden patches differ in their positions.
         self.token = self.add_weight(shape=(1, 1, width), initializer="zeros", name="mask_token")
         self.positions = sine_cosine(self.grid, width)
 
     def call(self, x: Any, visible: Any, hidden: Any) -> Any:
+        """Compute the tokens, see the class."""
         table = ops.cast(ops.convert_to_tensor(self.positions), x.dtype)  # (P, E)
         visible = ops.take(table, visible, axis=0)  # (B, V, E)
         hidden = ops.take(table, hidden, axis=0)  # (B, M, E)
@@ -109,9 +114,11 @@ class MaskTokens(keras.layers.Layer):
         return ops.concatenate([x[:, : self.first], seen, unseen], axis=1)
 
     def compute_output_spec(self, x: Any, visible: Any, hidden: Any) -> Any:
+        """Return shape and dtype of the output."""
         return keras.KerasTensor((x.shape[0], None, x.shape[2]), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
         return {**super().get_config(), "first": self.first, "grid": self.grid}
 
 
@@ -120,13 +127,16 @@ class HiddenTokens(keras.layers.Layer):
     """A layer that keeps the last tokens, the hidden patches: (B, T + V + M, E) -> (B, M, E)."""
 
     def call(self, x: Any, hidden: Any) -> Any:
+        """Return the tokens, see the class."""
         return x[:, ops.shape(x)[1] - ops.shape(hidden)[1] :]
 
     def compute_output_spec(self, x: Any, hidden: Any) -> Any:
+        """Return shape and dtype of the output."""
         shape = (x.shape[0], hidden.shape[1], x.shape[2])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:  # Keras's own does not hold a dtype that is a policy
+        """Return the arguments."""
         return super().get_config()
 
 
@@ -161,8 +171,11 @@ class MaskedAutoencoder(OrderedFit):
     """A backbone that gets the visible patches, and a decoder; see `masked_autoencoder`.
 
     Args:
-        backbone, decoder_blocks, decoder_width, decoder_heads, normalise: As for
-            `masked_autoencoder`.
+        backbone: As for `masked_autoencoder`.
+        decoder_blocks: Number of blocks of the decoder.
+        decoder_width: Width of the decoder.
+        decoder_heads: Number of attention heads of the decoder.
+        normalise: Whether to predict patches of mean 0 and variance 1, or pixels.
         name: Name of the model.
 
     Attributes:
@@ -220,6 +233,7 @@ class MaskedAutoencoder(OrderedFit):
         return keras.Model(inputs, self._features, name="encoder")
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments, and which layers are frozen."""
         return {**self._serialized(), **flags(self)}
 
     @classmethod
@@ -271,8 +285,9 @@ def masked_autoencoder(
 
     Args:
         backbone: A `VisionTransformer` (ViT, DeiT, DINOv2), loaded or new; it is trained in place.
-        decoder_blocks, decoder_width, decoder_heads: Sizes of the decoder; a small one is enough
-            (He et al., table 1).
+        decoder_blocks: Number of blocks of the decoder; a small one is enough (He et al., table 1).
+        decoder_width: Width of the decoder, a multiple of 4 and of `decoder_heads`.
+        decoder_heads: Number of attention heads of the decoder.
         normalise: Whether to predict patches of mean 0 and variance 1, or pixels.
         seed: Int from which the decoder's weights are drawn, the same on every backend.
 
@@ -376,11 +391,23 @@ def pretrain_images(
         backbone: A `VisionTransformer` (ViT, DeiT, DINOv2); it is trained in place.
         images: List of images of any kind, see `kft.backbones.vision.images`.
         valid: List of images that are scored after every epoch, always with the same masks.
-        batch_size, mask_ratio, seed: As for `masked_image_batches`.
-        normalise, decoder_blocks, decoder_width, decoder_heads: As for `masked_autoencoder`.
-        epochs, steps, learning_rate, warmup, accumulate, optimizer, out, callbacks, verbose: As
-            for `pretrain`; He et al. train for 800 epochs and more, small data sets need many as
-            well.
+        epochs: Number of epochs; another number is another schedule of the learning rate. He et al.
+            train for 800 and more, and small data sets need many as well.
+        steps: Optimizer steps of an epoch; None for one pass over the images.
+        batch_size: Number of images per batch.
+        mask_ratio: Fraction of the patches that are hidden.
+        learning_rate: Highest learning rate.
+        warmup: Fraction of the steps in which it rises; then it falls along a cosine to zero.
+        accumulate: Batches whose gradients are averaged for one optimizer step.
+        normalise: Whether to predict patches of mean 0 and variance 1, or pixels.
+        decoder_blocks: Number of blocks of the decoder; a small one is enough (He et al., table 1).
+        decoder_width: Width of the decoder, a multiple of 4 and of `decoder_heads`.
+        decoder_heads: Number of attention heads of the decoder.
+        optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
+        seed: Int that determines the order of the images, masks and the decoder's first weights.
+        out: Folder of `state.npz`, from which an interrupted training continues, or None.
+        callbacks: Keras callbacks.
+        verbose: As for Keras's `fit`.
 
     Returns:
         Pretraining; its model is the `MaskedAutoencoder`, for `reconstruct`.
@@ -445,7 +472,9 @@ class Reconstruction(NamedTuple):
     """Images of a masked autoencoder: original, with hidden patches, and reconstructed.
 
     Attributes:
-        original, masked, reconstructed: float32 arrays (B, H, W, 3) in [0, 1].
+        original: float32 array (B, H, W, 3) in [0, 1].
+        masked: The same with hidden patches in grey.
+        reconstructed: The same with what the model has put in their place.
     """
 
     original: np.ndarray

@@ -163,8 +163,15 @@ class MaskedImageBatches(Steps):
     has `steps` batches, and `batches[i]` is step i of the present epoch.
 
     Args:
-        images, encode, batch_size, patch_size, mask_ratio, normalise, steps, seed, fresh: As for
-            `masked_image_batches`.
+        images: List of images.
+        encode: The `encode` of a `VisionTransformer`.
+        batch_size: Number of images per batch, at most the number of all.
+        patch_size: p.
+        mask_ratio: Fraction of the patches that are hidden.
+        normalise: Whether the target is each patch with mean 0 and variance 1, or its pixels.
+        steps: Batches of an epoch; None for one pass over all images.
+        seed: Int that decides order and masks.
+        fresh: False shows the same batches in every epoch.
 
     Attributes:
         epoch: Present epoch.

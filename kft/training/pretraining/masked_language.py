@@ -118,7 +118,14 @@ class MaskedBatches(Steps):
     has `steps` batches, and `batches[i]` is step i of the present epoch.
 
     Args:
-        sequences, encode, tokens, crop, steps, seed, fresh, mask_ratio: As for `masked_batches`.
+        sequences: List of strings.
+        encode: The `encode` of an ESM-2 or ESM-C.
+        tokens: Tokens of a batch, padding included.
+        crop: Most tokens of a protein.
+        steps: Batches of an epoch; None for one pass over all proteins.
+        seed: Int that decides order, crops and masks.
+        fresh: False shows the same batches in every epoch.
+        mask_ratio: Fraction of the residues that are chosen.
 
     Attributes:
         epoch: Present epoch.
@@ -287,6 +294,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype="float32")
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Compute the cross-entropy of each token, (B, L)."""
         return _losses(y_true, y_pred)
 
 
@@ -372,7 +380,8 @@ def pretrain(
         valid: List of strings that are scored after every epoch, always with the same masks.
         epochs: Number of epochs; another number is another schedule of the learning rate.
         steps: Optimizer steps of an epoch; None for one pass over the sequences.
-        tokens, crop, seed: As for `masked_batches`.
+        tokens: Tokens of a batch, padding included.
+        crop: Most tokens of a protein; of a longer one, every pass shows another window.
         learning_rate: Highest learning rate.
         warmup: Fraction of the steps in which it rises; then it falls along a cosine to zero.
         accumulate: Batches whose gradients are averaged for one optimizer step.
@@ -381,9 +390,11 @@ def pretrain(
         mask_ratio: Fraction of the residues that are chosen in training, more than the 15% of
             ESM-2 for more predictions per protein (Wettig et al. 2023); scores are always
             computed at 15%.
+        seed: Int that determines order, crops and masks.
         out: Folder of `state.npz`, from which an interrupted training continues, see
             `kft.callbacks.Resume`; None keeps nothing.
-        callbacks, verbose: As for Keras's `fit`.
+        callbacks: Keras callbacks.
+        verbose: As for Keras's `fit`.
 
     Returns:
         Pretraining.

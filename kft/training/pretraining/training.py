@@ -120,13 +120,20 @@ def run(
 
     Args:
         model: A keras.Model.
-        train, valid: `Steps`; those of an epoch of `train` are filled up to whole steps of the
-            optimizer. `valid` may be None.
+        train: `Steps` to train on; those of an epoch are filled up to whole steps of the optimizer.
+        valid: `Steps` that are scored after every epoch, or None.
         settings: Dict of settings that must be the same when a training continues.
         seen: ("residues" or "images", their number in one pass over `train`), for the history.
-        loss, metrics: As for `compile`.
-        epochs, learning_rate, warmup, accumulate, optimizer, out, callbacks, verbose: As for
-            `pretrain`.
+        loss: As for `compile`.
+        metrics: As for `compile`.
+        epochs: Number of epochs.
+        learning_rate: Highest learning rate.
+        warmup: Fraction of the steps in which it rises.
+        accumulate: Batches whose gradients are averaged for one optimizer step.
+        optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
+        out: Folder of `state.npz`; None keeps nothing.
+        callbacks: Keras callbacks.
+        verbose: As for Keras's `fit`.
 
     Returns:
         Pretraining.

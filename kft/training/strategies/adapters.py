@@ -12,8 +12,8 @@ from kft.lora import names as adapter_names
 from kft.lora.layers import Settings
 from kft.lora.owned import adapted
 from kft.lora.targets import settings_for
+from kft.messages import listed
 from kft.params import weights
-from kft.params.paths import listed
 from kft.training.strategies.phases import Phase, blocks_and_head, multipliers_of, paths_of
 from kft.training.strategies.registry import Strategy
 
@@ -26,9 +26,20 @@ class LoRA(Strategy):
     hundred kilobytes, and the model forgets less of its pre-training.
 
     Args:
-        rank, alpha, dropout, targets, rslora, dora, bias: As for `kft.add_lora`. Adapters that
-            the model has already are kept if they have these settings; others are an error.
-        epochs, learning_rate, warmup, layer_decay, learning_rate_multipliers: As in `LastBlocks`.
+        rank: Rank r of the adapters. Adapters that the model has already are kept if they have
+            this rank and the settings below; others are an error.
+        alpha: The adapter's output is scaled by alpha / r.
+        dropout: Fraction of the inputs that are dropped in training.
+        targets: Patterns of layers, see `kft.add_lora`; None for query and value of a transformer
+            or all blocks of a convolutional network.
+        rslora: Whether to scale by alpha / sqrt(r).
+        dora: Whether to train the magnitudes of the columns of W + s A B too.
+        bias: "none", "lora_only" or "all", see `kft.add_lora`.
+        epochs: Number of epochs.
+        learning_rate: Highest learning rate.
+        warmup: Fraction of the steps in which the learning rate rises.
+        layer_decay: Ratio of the learning rates of neighbouring blocks, see `LastBlocks`.
+        learning_rate_multipliers: {pattern of layers: multiplier of their learning rate}.
         loraplus_lr_ratio: Learning rate of B divided by that of A, above 0; LoRA+ (Hayou et al.
             2024) takes 16.
         seed: Int from which A is drawn, None for the seed of `kft.fit`.

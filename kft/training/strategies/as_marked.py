@@ -18,9 +18,10 @@ class AsMarked(Strategy):
     When: You have chosen the trainable layers yourself, by `layer.trainable` or `kft.freeze`.
 
     Args:
-        epochs, learning_rate: None takes those of a similar strategy: `lora` where there are
+        epochs: Number of epochs; None takes that of a similar strategy: `lora` where there are
             adapters, `full` where all weights are trainable, `head_only` where only weights of the
             head are, else `last_blocks`.
+        learning_rate: Highest learning rate; None takes that of the similar strategy.
         warmup: Fraction of the steps in which the learning rate rises.
 
     Example:

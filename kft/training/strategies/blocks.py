@@ -20,7 +20,9 @@ class LastBlocks(Strategy):
 
     Args:
         blocks: Number of trained blocks, counted from the end.
-        epochs, learning_rate, warmup: As in `HeadOnly`.
+        epochs: Number of epochs.
+        learning_rate: Highest learning rate.
+        warmup: Fraction of the steps in which the learning rate rises.
         layer_decay: Ratio of the learning rates of neighbouring blocks: the last block has
             `layer_decay` times the rate of the head, the one before it `layer_decay` squared.
         learning_rate_multipliers: {pattern of layers: multiplier of their learning rate}.
@@ -78,8 +80,10 @@ class GradualUnfreezing(Strategy):
     Args:
         epochs: Total number of epochs: one per phase, and the remaining ones in the last phase.
             With fewer epochs than phases, several blocks are unfrozen at once.
-        learning_rate, warmup, learning_rate_multipliers: As in `LastBlocks`.
+        learning_rate: Highest learning rate.
+        warmup: Fraction of the steps in which the learning rate rises.
         layer_decay: As in `LastBlocks`; the paper uses 1/2.6 on four layers.
+        learning_rate_multipliers: {pattern of layers: multiplier of their learning rate}.
 
     Example:
         >>> GradualUnfreezing(epochs=4).layer_decay
@@ -129,7 +133,11 @@ class Full(Strategy):
     When: There are thousands of records, or the task is unlike pre-training.
 
     Args:
-        epochs, learning_rate, warmup, layer_decay, learning_rate_multipliers: As in `LastBlocks`.
+        epochs: Number of epochs.
+        learning_rate: Highest learning rate.
+        warmup: Fraction of the steps in which the learning rate rises.
+        layer_decay: Ratio of the learning rates of neighbouring blocks, see `LastBlocks`.
+        learning_rate_multipliers: {pattern of layers: multiplier of their learning rate}.
 
     Example:
         >>> Full(layer_decay=0.8).learning_rate

@@ -22,8 +22,9 @@ class FromScratch(Strategy):
     this control is the contribution of the pre-trained weights.
 
     Args:
-        epochs, learning_rate, warmup: As in `Full`; random weights need more epochs and a higher
-            learning rate than pre-trained ones.
+        epochs: Number of epochs; random weights need more than pre-trained ones.
+        learning_rate: Highest learning rate; random weights need a higher one.
+        warmup: Fraction of the steps in which the learning rate rises.
         seed: Int from which the weights are drawn, None for the seed of `kft.fit`.
 
     Example:
