@@ -164,7 +164,7 @@ def test_every_way_for_every_model(name, way, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["model", "lora", "lora masked_lm", "lora esmc masked_lm", "merged", "learner", "vit"]
+    "name", ["model", "lora", "lora esmc masked_lm", "merged", "learner", "vit"]
 )
 def test_on_every_backend(name, tmp_path):
     model = MODELS[name]()

@@ -50,13 +50,13 @@ def steady(_, variables):
 def test_two_phases_are_one_run_of_the_same_length():
     """Slots and step counts are carried, and so is the order of the batches."""
     runs = []
-    for counts in ((3,), (1, 2)):
+    for counts in ((2,), (1, 1)):
         model = make()
         done = kft.fit(
             model, (SEQUENCES, TARGETS), phases(*counts), batch_size=12, verbose=0, optimizer=steady
         )
         runs.append((values(model), [row["loss"] for row in done.history]))
-        assert [row["epoch"] for row in done.history] == [0, 1, 2]
+        assert [row["epoch"] for row in done.history] == [0, 1]
     assert same(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
 

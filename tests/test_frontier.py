@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from contracts import check_split, leaves
 from keras import layers, ops
-from models import BACKBONES
+from models import BACKBONES, same, values
 from parity import assert_rounds_alike
 
 import kft
 from kft import params
 from kft.backbones.esm2 import PAD
 from kft.backbones.esm2.model import ESM2
+from kft.data.images import pixels
 from kft.training import features, frontier
 
 pytestmark = pytest.mark.usefixtures("as_written")
@@ -183,8 +184,8 @@ def test_training_at_equal_padding_is_bit_by_bit_the_same():
     assert list(logs) == list(other)
     for one, two in zip(params.weights(whole), params.weights(parted), strict=True):
         np.testing.assert_array_equal(*leaves([one.variable.value, two.variable.value]), one.path)
-    for name, values in logs.items():
-        np.testing.assert_array_equal(values, other[name])
+    for name, logged in logs.items():
+        np.testing.assert_array_equal(logged, other[name])
 
 
 @pytest.mark.usefixtures("optimised")
@@ -372,9 +373,9 @@ class Counted:
 def image_files(folder, count):
     from PIL import Image
 
-    paths = [folder / f"{i}.png" for i in range(count)]
+    rng, paths = np.random.default_rng(0), [folder / f"{i}.png" for i in range(count)]
     for path in paths:
-        Image.fromarray(RNG.integers(0, 255, (20, 20, 3), "uint8")).save(path)
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), "uint8")).save(path)
     return paths
 
 
@@ -413,6 +414,68 @@ def test_strategies_encode_each_record_once():
     done = kft.fit(model, data, "head_only", 5, batch_size=2, verbose=0)
     assert done.phases[0].why_not_computed_once is None
     assert counted.counts == dict.fromkeys(EQUAL, 1)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts how often each file is decoded; headers are read apart from that."""
+    counts, real = Counter(), pixels.opened
+
+    def opened(path, decode=True):
+        if decode:
+            counts[str(path)] += 1
+        return real(path, decode)
+
+    monkeypatch.setattr(pixels, "opened", opened)
+    return counts
+
+
+def fit_images(folder, strategy, epochs, **options):
+    """Trains on eight files and validates on four; returns the paths and the weights."""
+    pytest.importorskip("keras_hub")
+    paths, targets = image_files(folder, 12), np.arange(12.0)
+    train, valid = (kft.data.Split(paths[i], targets[i]) for i in (slice(0, 8), slice(8, None)))
+    about = {"source": "", "licence": "", "citation": "", "checksum": ""}
+    data = kft.data.Dataset("toy", "regression", train, valid, None, **about)
+    model = kft.Model(kft.backbones.randomised(BACKBONES["vit"](), 0), kft.heads.Regression())
+    if "encode" in options:
+        model.backbone.encode = options.pop("encode")
+    options = {"batch_size": 4, "verbose": 0, **options}
+    kft.fit(model, data, strategy, epochs, **options)
+    return list(map(str, paths)), values(model)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("strategy", "epochs"), [("gradual_unfreezing", 3), ("full", 2), ("head_only", 2)]
+)
+def test_each_image_is_decoded_once_in_all_phases_and_epochs(strategy, epochs, tmp_path, decoded):
+    paths, _ = fit_images(tmp_path, strategy, epochs)
+    assert decoded == dict.fromkeys(paths, 1)
+
+
+@pytest.mark.once
+def test_images_that_do_not_fit_in_memory_are_encoded_again(tmp_path, decoded, capsys):
+    """With the same weights, and one line in all phases that says so."""
+    size = 12 * 32 * 32 * 3 * 4
+    _, kept = fit_images(tmp_path, "gradual_unfreezing", 3, memory_limit=size)
+    assert set(decoded.values()) == {1}
+    options = {"memory_limit": size - 1, "verbose": 2}
+    _, again = fit_images(tmp_path, "gradual_unfreezing", 3, **options)
+    assert min(decoded.values()) >= 1 + 3
+    said = capsys.readouterr().out
+    assert said.count("Images are opened and resized again in every epoch: all would take") == 1
+    assert same(kept, again)
+
+
+@pytest.mark.once
+def test_what_an_encoder_draws_is_drawn_in_every_epoch(tmp_path):
+    """One that does not state to be deterministic, such as one that augments, is called again."""
+    encode = Counted(BACKBONES["vit"]().encode)
+    encode.deterministic = False
+    paths, _ = fit_images(tmp_path, "full", 2, encode=encode)
+    assert set(encode.counts) == set(paths)
+    assert min(encode.counts.values()) >= 2
 
 
 @pytest.mark.once

@@ -597,12 +597,12 @@ class Interrupt(keras.callbacks.Callback):
 
 
 def test_what_is_stopped_within_an_epoch_runs_it_anew(tmp_path, as_written):
-    size = {"epochs": 3, "steps": 2}
+    size = {"epochs": 2, "steps": 2}
     whole = interrupted.digest(interrupted.train(tmp_path / "whole", **size))
     stopped = interrupted.train(tmp_path / "stopped", [Interrupt(1)], **size)
     assert len(stopped.history) == 1  # a stop that was asked for is no error
     with pytest.raises(KeyboardInterrupt):
-        interrupted.train(tmp_path / "stopped", [Interrupt(2, KeyboardInterrupt)], **size)
+        interrupted.train(tmp_path / "stopped", [Interrupt(1, KeyboardInterrupt)], **size)
     assert interrupted.digest(interrupted.train(tmp_path / "stopped", **size)) == whole
 
 

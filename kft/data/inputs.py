@@ -159,6 +159,8 @@ class Encoder(Protocol):
             `kft.data.sequences.changes`; or None.
         alphabet: Tokens in the order of their ids, which masked language modelling needs, see
             `kft.pretraining`; or None.
+        deterministic: Whether the same input always gives the same arrays, so that `kft.fit` may
+            encode each image once and keep it. Not so for an encoder that augments at random.
     """
 
     input_kind: str
@@ -167,6 +169,7 @@ class Encoder(Protocol):
     check: Callable[[Sequence[Any], Sequence[str]], None] | None
     changes: Callable[[Sequence[Any]], Counter] | None
     alphabet: Sequence[str] | None
+    deterministic: bool
 
     def __call__(
         self,
@@ -198,6 +201,7 @@ class EncoderInfo:
     check: Callable[[Sequence[Any], Sequence[str]], None] | None
     changes: Callable[[Sequence[Any]], Counter] | None
     alphabet: tuple[str, ...] | None
+    deterministic: bool
 
     def residues(self, tokens: int) -> slice:
         """Return the slice of the residues among the tokens of one sequence.
@@ -240,4 +244,5 @@ def encoder_info(
         check=getattr(encode, "check", None),
         changes=getattr(encode, "changes", None),
         alphabet=None if alphabet is None else tuple(alphabet),
+        deterministic=getattr(encode, "deterministic", False),
     )

@@ -18,10 +18,9 @@ from kft.backbones.copies import (
 )
 from kft.keras_internals import set_untracked, sublayers_of
 from kft.lora.owned import join
-from kft.messages import listed
 from kft.models.graphs import Learner, flat, node_of
 from kft.models.heads import Pooling
-from kft.params import Pattern, find, layers, weights
+from kft.params import Pattern, find, layers
 
 NAMES = ("class_names", "target_name")  # attributes of a model that its config holds
 

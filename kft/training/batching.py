@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from kft.arguments import check_integer
-from kft.data.inputs import encoder_info, listed_inputs
+from kft.data.inputs import InputKind, encoder_info, listed_inputs
 from kft.data.sequences import SequenceWarning, warn_of_changes
 
 # Numbers of tokens that batches of sequences are padded to. JAX compiles a model once per shape, so
@@ -86,7 +86,8 @@ class Batches(Passes):
             residues that were cut; None if records are images or rows, which have one size.
         encoded: List of the encoded records without padding, one dict of arrays (L,) each, if the
             encoder has a `pad`: they are encoded once, when the batches are made. Else None:
-            records are encoded again in every epoch.
+            records are encoded again in every epoch, but for images that are kept.
+        kept: `KeptImages`, if images are encoded once, see `keep_images`. Else None.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Batches(Passes):
         self.changes: Counter[str] = Counter()
         self.lengths: np.ndarray | None = None
         self.encoded: list[dict[str, np.ndarray]] | None = None
+        self.kept: KeptImages | None = None
         self.info, sizes = encoder_info(encode, inputs), None
         # All inputs are checked now, since an error in the third epoch would be too late.
         if encode is None:
@@ -140,6 +142,8 @@ class Batches(Passes):
         length = self.padded(index)
         if self.encoded is not None and length is not None:
             return self._padded_inputs([self.encoded[i] for i in indices], length)
+        if self.kept is not None:
+            return self.kept.take(indices)
         inputs = [self.inputs[i] for i in indices]
         if self.lengths is None:
             return self.encode(inputs)
@@ -277,6 +281,72 @@ class Batches(Passes):
             in_batches.append(order[start : start + size])
             start += size
         return in_batches
+
+
+class KeptImages:
+    """Encoded images in memory. Each is encoded when it is first asked for, and then kept.
+
+    Args:
+        images: List of N images.
+        encode: Encoder of images that is deterministic, see `kft.data.inputs.Encoder`.
+    """
+
+    def __init__(self, images: Sequence[Any], encode: Callable[..., dict[str, np.ndarray]]):
+        self.images, self.encode = images, encode
+        self.rows: dict[int, dict[str, np.ndarray]] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that all images take, by the size of the first."""
+        (row,) = self._rows([0])
+        return len(self.images) * sum(array.nbytes for array in row.values())
+
+    def take(self, chosen: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """Return encoded images as one batch: {name: array (B, ...)}.
+
+        Args:
+            chosen: Numbers of the images.
+        """
+        rows = self._rows(chosen)
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _rows(self, chosen: Sequence[int] | np.ndarray) -> list[dict[str, np.ndarray]]:
+        new = [i for i in chosen if i not in self.rows]
+        if new:
+            encoded = self.encode([self.images[i] for i in new])
+            for k, i in enumerate(new):
+                self.rows[i] = {name: array[k] for name, array in encoded.items()}
+        return [self.rows[i] for i in chosen]
+
+
+def keep_images(parts: Sequence[Batches], memory_limit: int) -> str | None:
+    """Keep the images of batches once they are encoded, if all of them fit into memory.
+
+    Records that are not images, and images whose encoder is not stated to be deterministic, are
+    left as they are.
+
+    Args:
+        parts: Batches, such as those to train and to validate on.
+        memory_limit: Most bytes of all their encoded images together.
+
+    Returns:
+        None; or where they would take more, why they are encoded again for each batch.
+    """
+    images = [
+        part
+        for part in parts
+        if part.info.input_kind is InputKind.IMAGE and part.info.deterministic
+    ]
+    kept = [KeptImages(part.inputs, part.encode) for part in images]
+    size = sum(part.size for part in kept)
+    if size > memory_limit:
+        return (
+            f"Images are opened and resized again in every epoch: all would take "
+            f"{size / 2**30:.2g} GiB of memory, above memory_limit={memory_limit / 2**30:.2g} GiB."
+        )
+    for part, its in zip(images, kept, strict=True):
+        part.kept = its
+    return None
 
 
 def warn_of_cut(

@@ -20,7 +20,7 @@ from kft.models.losses import balanced
 from kft.models.model import Model
 from kft.params import Parameters, differences, parameters, record_marks, user_marks, weights
 from kft.training import strategies
-from kft.training.batching import Batches
+from kft.training.batching import Batches, keep_images
 from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, require_constant_learning_rate
 from kft.training.features import MEMORY_LIMIT, FrontierError
 from kft.training.frontier import as_batches, fit_frontier, split, train_as, why_not
@@ -129,6 +129,9 @@ def fit(
         cache: Folder in which outputs of frozen layers are kept for the next run, see
             `kft.fit_frontier`; None keeps none.
         memory_limit: Size of all such outputs, in bytes, above which they are read from a file.
+            Encoded images may take as much again: where they are needed more than once, each is
+            opened and resized once and kept in memory until the end of training. If all of them
+            would take more, none is kept, and a line says so.
         callbacks: Keras callbacks. They see all phases as one run, and can stop all of it. One that
             sets the learning rate is an error, unless `optimizer` uses a constant one.
         verbose: As for Keras's `fit`: 0 prints nothing, 1 a progress bar, 2 a line per epoch;
@@ -175,6 +178,7 @@ class _Run:
         compile_args: Arguments of `compile`, without the optimizer.
         features: `cache` and `memory_limit` of `fit_frontier`.
         options: `callbacks` and `verbose` of Keras's `fit`.
+        images_decided: Whether it is decided if encoded images are kept.
     """
 
     compile_args: dict
@@ -184,6 +188,7 @@ class _Run:
     features: dict
     options: dict
     optimizers: Optimizers
+    images_decided: bool = False
 
     def __call__(
         self,
@@ -210,6 +215,8 @@ class _Run:
         shown = OneRun(self.options["callbacks"], sum(phase.epochs for phase in phases))
         self.options["callbacks"] = [*[shown] * bool(shown.callbacks), FrozenGuard(), *keep]
         _seed_dropout(model, self.seed)
+        if len(phases) > 1:
+            self._keep_images(records)
         for number, phase in enumerate(phases):
             report, logs = self._run_phase(model, phase, (number, len(phases)), records, history)
             reports.append(report)
@@ -228,6 +235,16 @@ class _Run:
         best = _restored(keep[0]) if keep and history else None
         seconds = time.perf_counter() - started
         return FitResult(model, strategy, history, reports, best, seconds)
+
+    def _keep_images(self, records: tuple[Batches, Batches | None]) -> None:
+        """Have each image encoded once, or say once that all of them would take too much memory."""
+        if self.images_decided:
+            return
+        self.images_decided = True
+        parts = [part for part in records if part is not None]
+        reason = keep_images(parts, self.features["memory_limit"])
+        if reason is not None and self.options["verbose"]:
+            print(reason)
 
     def _check_frontier(self, model: keras.Model, phases: Sequence[strategies.Phase]) -> None:
         """Raise an error now where `frontier=True` cannot be done in a later phase."""
@@ -301,6 +318,8 @@ class _Run:
                 if options["verbose"]:
                     print(f"The whole model is trained instead. {error}")
         if logs is None:
+            if phase.epochs > 1:
+                self._keep_images(records)
             logs = train_as(model, flat(model), train, valid, **options)
         self.optimizers.keep()
         return logs, reason

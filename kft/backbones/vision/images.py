@@ -72,6 +72,7 @@ class ImageEncoder:
     input_kind = InputKind.IMAGE
     specials = (0, 0)
     changes = None
+    deterministic = True
 
     def __post_init__(self) -> None:
         for name in ("size", "resize", "mean", "std"):  # lists, where a config came from JSON

@@ -340,7 +340,7 @@ def _read_table(
 ) -> _Content:
     """Read a table whose missing cells are settled."""
     cells = table.cells(inputs)
-    read: tuple[Any, ...]
+    read: Any
     if task is Task.MULTILABEL:
         read = read_labels(table, target)
     else:
