@@ -288,7 +288,7 @@ def _without_invalid(
                 encode([x], names=[called])
             valid.append(i)
         except (ValueError, TypeError, OSError) as error:
-            skipped.append(Skipped(part.places[i], str(error)))
+            skipped.append(Skipped(part.numbers[i], part.places[i], str(error)))
     if len(valid) == len(part.inputs):
         return part, None
     chosen = {

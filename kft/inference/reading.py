@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,7 @@ class Records:
         names: Names of the records, for files.
         called: What errors call each record.
         places: Where each record is, such as "line 3".
+        numbers: By which the places are sorted.
         make_table: Function that returns the columns of the input, one row per record.
         total: Number of records of the whole input; None if unknown.
         in_table: Whether each record keeps its row in the result, also if it is invalid.
@@ -44,6 +45,7 @@ class Records:
     names: list[str]
     called: list[str]
     places: list[str]
+    numbers: Sequence[int]
     make_table: Callable[[], pd.DataFrame]
     total: int | None
     in_table: bool = True
@@ -107,7 +109,8 @@ def _of_list(inputs: Any) -> Records:
         kind = "sequence" if isinstance(listed[0], str) else "path"
         return pd.DataFrame({kind: list(map(str, listed))}, index=index)
 
-    return Records(listed, names, names, names, table, len(listed))
+    count = len(listed)
+    return Records(listed, names, names, names, range(count), table, count)
 
 
 def _of_frame(frame: pd.DataFrame, column: str | None) -> Records:
@@ -119,7 +122,8 @@ def _of_frame(frame: pd.DataFrame, column: str | None) -> Records:
         )
     places = [f"row {label}" for label in frame.index]
     names = _names(list(map(str, frame.columns)), lambda name: frame[name].astype(str), places)
-    return Records(list(frame[chosen]), names, places, places, frame.copy, len(frame))
+    count = len(frame)
+    return Records(list(frame[chosen]), names, places, places, range(count), frame.copy, count)
 
 
 def _of_table(table: Table, column: str | None) -> Records:
@@ -134,6 +138,7 @@ def _of_table(table: Table, column: str | None) -> Records:
         _names(table.header, table.cells, places),
         [f"{table.path}, {place}" for place in places],
         places,
+        range(len(cells)),
         lambda: pd.DataFrame(table.rows, columns=table.header),
         len(cells),
         sep=table.sep or ",",
@@ -156,6 +161,7 @@ def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:
             [record.name for _, record in chunk],
             [f"record {name}" for name in ids],
             [f"line {line}" for line, _ in chunk],
+            [line for line, _ in chunk],
             lambda ids=ids, about=about: pd.DataFrame({"id": ids, "description": about}),
             None,
             in_table=False,
