@@ -39,6 +39,7 @@ def main():
         max_length=args.max_length,
         out=args.out / "compare",
         again=args.again,
+        save_models=True,
     )
 
 
