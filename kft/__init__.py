@@ -74,9 +74,7 @@ def _import_keras() -> None:
             _keras_json().unlink(missing_ok=True)
 
 
-_NATIVE_LOG = re.compile(
-    rb"[IW]\d{4} .*|WARNING: All log messages before absl.*|To enable the foll.*"
-)
+_NATIVE_LOG = re.compile(rb"[IW]\d{4} .*|WARNING: All log messages before absl.*|To enable the f.*")
 
 
 @contextmanager

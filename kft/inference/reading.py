@@ -54,7 +54,7 @@ class Records:
 
 
 def read_records(
-    inputs: Any, column: str | None, skipped: list[Skipped] | None
+    inputs: Any, column: str | None, skipped: list[Skipped] | None, of_images: bool = False
 ) -> Iterator[Records]:
     """Read raw inputs, a FASTA file in chunks.
 
@@ -62,6 +62,7 @@ def read_records(
         inputs: As for `kft.predict`.
         column: As for `kft.predict`.
         skipped: List to which invalid records of a FASTA file are added; None raises an error.
+        of_images: Whether cells of tables are paths of images, relative to the file of the table.
 
     Yields:
         `Records`.
@@ -79,11 +80,16 @@ def read_records(
             )
         path = Path(inputs)
         if _is_table(path):
-            yield _of_table(Table(path, None), column)
+            yield _of_table(Table(path, None), column, of_images)
+        elif of_images:
+            raise TypeError(
+                f"inputs must be a list of images or a table of their paths, received {str(path)!r}"
+                ": write [path]."
+            )
         else:
             yield from _of_fasta(path, skipped)
     elif is_frame(inputs):
-        yield _of_frame(inputs, column)
+        yield _of_frame(inputs, column, of_images)
     else:
         yield _of_list(inputs)
 
@@ -113,8 +119,8 @@ def _of_list(inputs: Any) -> Records:
     return Records(listed, names, names, names, range(count), table, count)
 
 
-def _of_frame(frame: pd.DataFrame, column: str | None) -> Records:
-    chosen = input_column(list(frame.columns)) if column is None else column
+def _of_frame(frame: pd.DataFrame, column: str | None, of_images: bool) -> Records:
+    chosen = _column(list(frame.columns), "inputs", of_images) if column is None else column
     if chosen not in frame:
         raise ValueError(
             f"`column` is {column!r}, which is not among the columns of the DataFrame: "
@@ -126,15 +132,20 @@ def _of_frame(frame: pd.DataFrame, column: str | None) -> Records:
     return Records(list(frame[chosen]), names, places, places, range(count), frame.copy, count)
 
 
-def _of_table(table: Table, column: str | None) -> Records:
-    chosen = input_column(table.header, str(table.path)) if column is None else column
+def _column(columns: list[Any], name: str, of_images: bool) -> Any:
+    return "path" if of_images and "path" in columns else input_column(columns, name)
+
+
+def _of_table(table: Table, column: str | None, of_images: bool) -> Records:
+    chosen = _column(table.header, str(table.path), of_images) if column is None else column
     table.check_column(chosen, "column")
     if table.place == "row" and table.notes:
         warnings.warn(f"{table.path}: {' '.join(table.notes)}", stacklevel=2)  # sheets not read
     cells = ["" if table.is_missing(cell) else cell for cell in table.cells(chosen)]
+    values = [table.path.parent / cell for cell in cells] if of_images else cells
     places = [f"{table.place} {line}" for line in table.lines]
     return Records(
-        cells,
+        values,
         _names(table.header, table.cells, places),
         [f"{table.path}, {place}" for place in places],
         places,
