@@ -17,7 +17,7 @@ app = typer.Typer(
 
 Inputs = Annotated[
     Path,
-    typer.Argument(help="FASTA file or table (.csv, .tsv, .xlsx, .parquet), plain or gzipped."),
+    typer.Argument(help="FASTA file, or table (.csv, .tsv, .xlsx, .parquet)."),
 ]
 Column = Annotated[
     str | None, typer.Option(help="Column of a table with the sequences [default: sequence].")
@@ -108,6 +108,8 @@ def _short_errors() -> Iterator[None]:
         typer.echo(f"kft: {message}", err=True)
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)  # those that are meant for users
         warnings.showwarning = show
         try:
             yield

@@ -39,6 +39,7 @@ def main():
         max_length=args.max_length,
         out=args.out / "compare",
         overwrite=args.overwrite,
+        save_models=True,
     )
 
 

@@ -29,8 +29,6 @@ def main():
     strategy = recipe.strategy(args, "full", layer_decay=args.layer_decay)
     done = recipe.run(data, args, strategy)
     recipe.report(done, data, args, "full")
-    done.model.save(args.out / "full" / f"{data.name}.keras")
-    print(f"The model: {args.out / 'full' / data.name}.keras; kft predict reads it.")
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ def train(
     options: dict,
     max_length: int | None,
     callbacks: Iterable[keras.callbacks.Callback],
+    file: Path | None = None,
 ) -> Run:
     """Train a copy of the backbone with a new head, and predict the test split.
 
@@ -158,6 +159,7 @@ def train(
         options: Further arguments of `kft.fit`, including `batch_size`.
         max_length: As for `kft.predict`.
         callbacks: Keras callbacks.
+        file: Path of a `.keras` file to which the model is written; None writes none.
 
     Returns:
         `Run`.
@@ -183,6 +185,9 @@ def train(
         raise FloatingPointError(
             "predictions are NaN or infinite: the training has diverged, lower the learning rate"
         )
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        done.model.save(file, include_optimizer=False)
     last = done.phases[-1]
     return Run(predictions, last.trainable, last.parameters, done.seconds, memory.peak)
 

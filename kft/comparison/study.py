@@ -29,6 +29,7 @@ from kft.comparison.runs import (
     train,
 )
 from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of
+from kft.comparison.writing import file_name
 from kft.data import Dataset, load
 from kft.data.inputs import encoder_info
 from kft.models import heads
@@ -50,6 +51,7 @@ def compare(
     controls: bool = True,
     out: str | Path | None = None,
     overwrite: bool = False,
+    save_models: bool = False,
     confidence: float = 0.95,
     resamples: int = 2000,
     verbose: bool | Literal["progress"] = True,
@@ -74,6 +76,9 @@ def compare(
         out: Folder for trainings, table, figure and caption; None keeps the trainings in the
             cache (KFT_CACHE or ~/.cache/kft) and writes no figure.
         overwrite: True repeats trainings that are in the folder already.
+        save_models: Whether the model of each strategy, trained from the first seed, is written to
+            `out`/models/STRATEGY.keras, for `kft.load_model` and `kft predict`. A training that
+            was kept without its model is repeated.
         confidence: Confidence of the intervals, such as 0.95.
         resamples: Number of resamples of the test records and seeds, see
             `kft.evaluation.significance`.
@@ -95,6 +100,7 @@ def compare(
     _check(data, batch_size, confidence, resamples)
     study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
     study.open(out, overwrite)
+    study.keep_models(out, seed_list[0] if save_models else None)
     rows = study.rows(methods, seed_list, resamples)
     settings = study.store.settings | {"strategies": {m.name: repr(m.strategy) for m in methods}}
     comparison = Comparison(
@@ -234,7 +240,23 @@ class _Study:
         self.store = Store(None if out is None else Path(out) / "runs", settings)
         self.overwrite = overwrite
 
+    def keep_models(self, out: Path | str | None, seed: int | None) -> None:
+        """Write the models of this seed; None writes none."""
+        if seed is not None and out is None:
+            raise ValueError("save_models needs a folder for the models: give `out`.")
+        self.models = None if out is None or seed is None else Path(out) / "models"
+        self.seed_of_models = seed
+
+    def _model_file(self, method: _Method, seed: int) -> Path | None:
+        """Return where the model of a training is written; None if it is not."""
+        if self.models is None or seed != self.seed_of_models or method.shuffled_labels:
+            return None
+        return self.models / f"{file_name(method.name)}.keras"
+
     def _kept(self, method: _Method, seed: int) -> Run | None:
+        file = self._model_file(method, seed)
+        if file is not None and not file.exists():
+            return None
         earlier = earlier_settings(
             self.store.settings, method.strategy, seed, method.shuffled_labels
         )
@@ -365,6 +387,7 @@ class _Study:
             {"batch_size": self.batch_size, "seed": seed},
             self.max_length,
             callbacks,
+            self._model_file(method, seed),
         )
         try:
             self.store.put(run, _key(method, seed))
@@ -384,6 +407,12 @@ class _Study:
             self.notes.print(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
             self.notes.print(
                 f"Written: {picture}, and next to it the caption, the table and a JSON file.",
+                soft_wrap=True,
+            )
+        if self.models is not None:
+            self.notes.say(
+                f"The models are in {self.models}; kft predict MODEL NEW.csv --out OUT.csv uses "
+                "them.",
                 soft_wrap=True,
             )
 

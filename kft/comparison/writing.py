@@ -81,6 +81,16 @@ def record(comparison: Any) -> dict[str, Any]:
     }
 
 
+def file_name(name: str) -> str:
+    """Return a name with underscores for what not every file system takes.
+
+    Example:
+        >>> file_name("lora(rank=4)")
+        'lora_rank_4_'
+    """
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "data"
+
+
 def save(comparison: Any, folder: str | Path) -> list[Path]:
     """Write the figure, its caption, the table and the JSON file of a comparison.
 
@@ -91,8 +101,7 @@ def save(comparison: Any, folder: str | Path) -> list[Path]:
     Returns:
         Paths of the files, the figure first.
     """
-    name = re.sub(r"[^\w.-]+", "_", comparison.data).strip(".") or "data"
-    picture = save_figure(*figure(comparison), Path(folder) / f"{name}.png")
+    picture = save_figure(*figure(comparison), Path(folder) / f"{file_name(comparison.data)}.png")
     caption, table, text = (picture.with_suffix(end) for end in (".txt", ".csv", ".json"))
     comparison.to_frame().to_csv(table, index_label="method", float_format="%.6g")
     text.write_text(json.dumps(record(comparison), indent=2, default=str) + "\n")

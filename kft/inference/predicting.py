@@ -93,7 +93,8 @@ def predict(
             all residues in one array, with `lengths`, the residues of each record. None returns
             the predictions.
         as_frame: True returns a DataFrame with the columns of the input and of the predictions.
-        column: Column of a table that holds the inputs; None takes the only one, or "sequence".
+        column: Column of a table that holds the inputs; None takes the only one, or "sequence",
+            or for images, whose paths are relative to the table, "path".
         skip_invalid: True goes on where an input cannot be encoded, with one warning that lists
             them. Such a record of a FASTA file is left out; of a list or table it keeps its
             place, and its predictions are NaN, and empty in files.
@@ -242,10 +243,7 @@ def _predictions(
     from rich.progress import Progress
 
     info = None if encode is None else encoder_info(encode)
-    if info and info.input_kind is not InputKind.SEQUENCE and isinstance(inputs, str | Path):
-        raise TypeError(
-            f"inputs must be a list of {info.input_kind}s, received {str(inputs)!r}: write [path]."
-        )
+    of_images = info is not None and info.input_kind is InputKind.IMAGE
     batch_size, max_length = sizes
     per_residue = getattr(getattr(model, "head", None), "per_residue", False)
     console, seen = Console(stderr=True), 0
@@ -254,7 +252,7 @@ def _predictions(
     skipped: list[Skipped] | None = [] if skip_invalid else None
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(verb, total=None)
-        for part in read_records(inputs, column, skipped):
+        for part in read_records(inputs, column, skipped, of_images):
             bar.update(task, total=part.total)
             count, valid = len(part.inputs), None
             if skipped is not None and encode is not None:
@@ -288,7 +286,7 @@ def _without_invalid(
                 encode([x], names=[called])
             valid.append(i)
         except (ValueError, TypeError, OSError) as error:
-            skipped.append(Skipped(part.places[i], str(error)))
+            skipped.append(Skipped(part.numbers[i], part.places[i], str(error)))
     if len(valid) == len(part.inputs):
         return part, None
     chosen = {

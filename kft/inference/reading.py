@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,7 @@ class Records:
         names: Names of the records, for files.
         called: What errors call each record.
         places: Where each record is, such as "line 3".
+        numbers: By which the places are sorted.
         make_table: Function that returns the columns of the input, one row per record.
         total: Number of records of the whole input; None if unknown.
         in_table: Whether each record keeps its row in the result, also if it is invalid.
@@ -44,6 +45,7 @@ class Records:
     names: list[str]
     called: list[str]
     places: list[str]
+    numbers: Sequence[int]
     make_table: Callable[[], pd.DataFrame]
     total: int | None
     in_table: bool = True
@@ -52,7 +54,7 @@ class Records:
 
 
 def read_records(
-    inputs: Any, column: str | None, skipped: list[Skipped] | None
+    inputs: Any, column: str | None, skipped: list[Skipped] | None, of_images: bool = False
 ) -> Iterator[Records]:
     """Read raw inputs, a FASTA file in chunks.
 
@@ -60,6 +62,7 @@ def read_records(
         inputs: As for `kft.predict`.
         column: As for `kft.predict`.
         skipped: List to which invalid records of a FASTA file are added; None raises an error.
+        of_images: Whether cells of tables are paths of images, relative to the file of the table.
 
     Yields:
         `Records`.
@@ -77,11 +80,16 @@ def read_records(
             )
         path = Path(inputs)
         if _is_table(path):
-            yield _of_table(Table(path, None), column)
+            yield _of_table(Table(path, None), column, of_images)
+        elif of_images:
+            raise TypeError(
+                f"inputs must be a list of images or a table of their paths, received {str(path)!r}"
+                ": write [path]."
+            )
         else:
             yield from _of_fasta(path, skipped)
     elif is_frame(inputs):
-        yield _of_frame(inputs, column)
+        yield _of_frame(inputs, column, of_images)
     else:
         yield _of_list(inputs)
 
@@ -107,11 +115,12 @@ def _of_list(inputs: Any) -> Records:
         kind = "sequence" if isinstance(listed[0], str) else "path"
         return pd.DataFrame({kind: list(map(str, listed))}, index=index)
 
-    return Records(listed, names, names, names, table, len(listed))
+    count = len(listed)
+    return Records(listed, names, names, names, range(count), table, count)
 
 
-def _of_frame(frame: pd.DataFrame, column: str | None) -> Records:
-    chosen = input_column(list(frame.columns)) if column is None else column
+def _of_frame(frame: pd.DataFrame, column: str | None, of_images: bool) -> Records:
+    chosen = _column(list(frame.columns), "inputs", of_images) if column is None else column
     if chosen not in frame:
         raise ValueError(
             f"`column` is {column!r}, which is not among the columns of the DataFrame: "
@@ -119,21 +128,28 @@ def _of_frame(frame: pd.DataFrame, column: str | None) -> Records:
         )
     places = [f"row {label}" for label in frame.index]
     names = _names(list(map(str, frame.columns)), lambda name: frame[name].astype(str), places)
-    return Records(list(frame[chosen]), names, places, places, frame.copy, len(frame))
+    count = len(frame)
+    return Records(list(frame[chosen]), names, places, places, range(count), frame.copy, count)
 
 
-def _of_table(table: Table, column: str | None) -> Records:
-    chosen = input_column(table.header, str(table.path)) if column is None else column
+def _column(columns: list[Any], name: str, of_images: bool) -> Any:
+    return "path" if of_images and "path" in columns else input_column(columns, name)
+
+
+def _of_table(table: Table, column: str | None, of_images: bool) -> Records:
+    chosen = _column(table.header, str(table.path), of_images) if column is None else column
     table.check_column(chosen, "column")
     if table.place == "row" and table.notes:
         warnings.warn(f"{table.path}: {' '.join(table.notes)}", stacklevel=2)  # sheets not read
     cells = ["" if table.is_missing(cell) else cell for cell in table.cells(chosen)]
+    values = [table.path.parent / cell for cell in cells] if of_images else cells
     places = [f"{table.place} {line}" for line in table.lines]
     return Records(
-        cells,
+        values,
         _names(table.header, table.cells, places),
         [f"{table.path}, {place}" for place in places],
         places,
+        range(len(cells)),
         lambda: pd.DataFrame(table.rows, columns=table.header),
         len(cells),
         sep=table.sep or ",",
@@ -156,6 +172,7 @@ def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:
             [record.name for _, record in chunk],
             [f"record {name}" for name in ids],
             [f"line {line}" for line, _ in chunk],
+            [line for line, _ in chunk],
             lambda ids=ids, about=about: pd.DataFrame({"id": ids, "description": about}),
             None,
             in_table=False,

@@ -22,6 +22,8 @@ from kft.models.graphs import Learner, flat, node_of
 from kft.models.heads import Pooling
 from kft.params import Pattern, find, layers
 
+# Keras's error for a class that it does not know begins with the config.
+NEEDS = "`import kft` before keras.saving.load_model"
 NAMES = ("class_names", "target_name")  # attributes of a model that its config holds
 
 
@@ -141,6 +143,7 @@ class Model(Learner):
     def get_config(self) -> dict:
         """Return the config from which the model is rebuilt."""
         return {
+            "needs": NEEDS,
             "name": self.name,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "head": keras.saving.serialize_keras_object(self.head),

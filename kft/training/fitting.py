@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from kft.arguments import check_integer, check_number_above
 from kft.data import Dataset, Split
+from kft.data.spreadsheets import is_frame
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.messages import listed
 from kft.models.graphs import flat
@@ -156,6 +158,7 @@ def fit(
     """
     if frontier not in ("auto", True, False):
         raise ValueError(f"frontier must be 'auto', True or False, received {frontier!r}.")
+    _check_data(data)
     strategy = _chosen(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
     if callbacks := list(callbacks):
@@ -370,6 +373,24 @@ def _chosen(
         if hasattr(strategy, name):
             check(name, getattr(strategy, name))
     return strategy
+
+
+def _check_data(data: Any) -> None:
+    """Raise an error for what is not records with targets, which says how to make it that."""
+    if hasattr(data, "train") or hasattr(data, "inputs") or isinstance(data, tuple | Batches):
+        return
+    received, advice = f"a {type(data).__name__}", "give a data set, or a pair (inputs, targets)"
+    if isinstance(data, str | PathLike) or is_frame(data):
+        source = "data" if is_frame(data) else repr(str(data))
+        received += f", {source}" * (not is_frame(data))
+        advice = (
+            f"read it with kft.data.read_table({source}, inputs=COLUMN, target=COLUMN), or "
+            "kft.data.read_images for images, or kft.data.load for a data set of kft"
+        )
+    raise TypeError(
+        "data must be a kft.data.Dataset, a Split or a pair (inputs, targets), received "
+        f"{received}: {advice}."
+    )
 
 
 def _check_targets(model: keras.Model, data: Any) -> None:

@@ -1,6 +1,7 @@
 """Command-line arguments of recipes."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from kft.data import names
@@ -17,6 +18,7 @@ def arguments(doc, **defaults):
     Returns:
         argparse.ArgumentParser, to which a recipe adds its own arguments.
     """
+    sys.excepthook = show_message
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     add, count = parser.add_argument, above_zero(int)
     known = ", ".join(names())
@@ -39,6 +41,18 @@ def arguments(doc, **defaults):
     add("--out", type=Path, default=Path("out"), help="folder for results")
     parser.set_defaults(**defaults)
     return parser
+
+
+def show_message(kind, error, trace):
+    """Print an expected error without its traceback, as `sys.excepthook`; Python exits with 1.
+
+    Args:
+        kind, error, trace: The error's class, the error and its traceback.
+    """
+    if not issubclass(kind, ValueError | TypeError | OSError | ImportError):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
 
 
 def image_arguments(doc, **defaults):

@@ -44,7 +44,10 @@ def report(done, dataset, args, name):
     if figure is not None:
         print(f"{figure[1]}\n")
         plots.save_figure(*figure, args.out / name / f"{dataset.name}_predictions.png")
+    model = args.out / name / f"{dataset.name}.keras"
+    done.model.save(model)
     print(f"Written to {written[0].parent}: figures with captions, a table and a JSON file.")
+    print(f"The model: {model}; kft predict {model} NEW.csv --out OUT.csv uses it.")
 
 
 def _figure(dataset, predictions):

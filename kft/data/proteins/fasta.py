@@ -44,10 +44,12 @@ class Skipped(NamedTuple):
     """A record that was left out.
 
     Attributes:
+        number: Its place among the others: the line in a FASTA file.
         place: Where it is, such as "line 3".
         reason: What is wrong with it.
     """
 
+    number: int
     place: str
     reason: str
 
@@ -55,7 +57,7 @@ class Skipped(NamedTuple):
 def warn_of_skipped(skipped: Sequence[Skipped], origin: Any, stacklevel: int = 2) -> None:
     """Warn once of all records that were left out, with the place and reason of each."""
     if skipped:
-        lines = "".join(f"\n  {place}: {reason}" for place, reason in skipped)
+        lines = "".join(f"\n  {place}: {reason}" for _, place, reason in sorted(skipped))
         warnings.warn(
             f"{origin}: {len(skipped):,} invalid records were skipped:{lines}",
             stacklevel=stacklevel + 1,
@@ -238,4 +240,4 @@ def _refuse(origin: Any, line: int, problem: str, skipped: list[Skipped] | None)
     """Raise an error for a record, or note that it is skipped."""
     if skipped is None:
         raise ValueError(f"{origin}, line {line}: {problem}{'.' * (problem[-1] != '?')}")
-    skipped.append(Skipped(f"line {line}", problem))
+    skipped.append(Skipped(line, f"line {line}", problem))

@@ -134,7 +134,8 @@ def check_strategy(strategy: object) -> None:
     if not (methods and is_dataclass(strategy)):
         raise TypeError(
             f"A strategy must be a name of kft.strategies.names() or a dataclass derived from "
-            f"kft.strategies.Strategy, received {strategy!r:.80}."
+            f"kft.strategies.Strategy, received {strategy!r:.80}: with options, write "
+            "kft.strategies.get('lora', rank=4)."
         )
 
 
