@@ -93,6 +93,7 @@ _HOME = {
     "fit": "kft.training.fitting",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
+    "explore": "kft.exploration",
 }
 _MODULES = {
     "backbones": "kft.backbones",
@@ -102,6 +103,7 @@ _MODULES = {
     "data": "kft.data",
     "dreaming": "kft.interpretation.dreaming",
     "evaluation": "kft.evaluation",
+    "exploration": "kft.exploration",
     "heads": "kft.models.heads",
     "lora": "kft.lora",
     "losses": "kft.models.losses",
@@ -118,6 +120,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import comparison as comparison
     from kft import data as data
     from kft import evaluation as evaluation
+    from kft import exploration as exploration
     from kft import lora as lora
     from kft import params as params
     from kft import plots as plots
@@ -126,6 +129,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.comparison import evaluate as evaluate
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling
+    from kft.exploration import explore as explore
     from kft.inference import embed as embed
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring

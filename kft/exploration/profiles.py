@@ -10,6 +10,9 @@ from scipy.stats import skew
 BINS = 30
 MOST_MARKS = 4  # marks of missing values that one column can have
 LEAST_REPEATS = 3  # how often a mark must occur
+MOST_STEPS = 5  # between 0 and the next value, in steps between the others
+OFTEN, ZERO_APART = 0.2, 0.15  # how often 0 occurs, and how far it is from the others
+FAR = 2  # times the range of the others by which an isolated value is apart from them
 MOST_STEP = 2  # between neighbours that may be ordinary, such as the counts 0, 2 and 3
 
 
@@ -116,7 +119,9 @@ def suspected_sentinels(
 
     - it is further from the nearest other value than the central 98% of these are from each other;
     - it is the only negative value, and a whole number;
-    - it is 0, all others are positive, and hardly any is near 0.
+    - it is 0, all others are positive, and hardly any is near 0: the least (or, if more than 20%
+      are 0, their 5% quantile) is further from 0 than 15% of their central 90%, and by more than
+      five of the steps between them.
 
     Args:
         distinct: Sorted array (D,) of different values.
@@ -168,11 +173,14 @@ def _is_mark(distinct: np.ndarray, repeats: np.ndarray, mirrored: bool = False) 
     if mark != 0 or others[0] <= 0:
         return False
     near = int(total[np.searchsorted(others, low / 2) - 1]) if others[0] < low / 2 else 0
-    return bool(low > 0.1 * (high - low) and repeats[0] > 3 * near)
+    if repeats[0] <= 3 * near or others[0] <= MOST_STEPS * np.median(np.diff(others)):
+        return False
+    often = repeats[0] > OFTEN * (repeats[0] + total[-1])
+    return bool((others[0] if not often else low) > ZERO_APART * (high - low))
 
 
 def _isolated(rest: np.ndarray) -> tuple[float, ...]:
-    """Return the few values, at most 1%, that are apart from the rest by more than its range."""
+    """Return the few values, at most 1%, that are apart from the rest by twice its range."""
     few = max(1, len(rest) // 100)
     if len(rest) < 10:
         return ()
@@ -181,7 +189,7 @@ def _isolated(rest: np.ndarray) -> tuple[float, ...]:
         gaps = np.diff(values)
         cut = int(gaps.argmax())
         others = rest[cut + 1 :] if values is at_low else rest[: len(rest) - cut - 1]
-        if gaps[cut] > np.ptp(others) > 0:
+        if gaps[cut] > FAR * np.ptp(others) > 0:
             apart = values[: cut + 1] if values is at_low else -values[: cut + 1]
             return tuple(float(x) for x in apart)
     return ()

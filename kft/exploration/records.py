@@ -15,6 +15,7 @@ from pandas.api import types
 from kft.data.cells import MISSING
 from kft.data.numbers import number
 from kft.exploration.findings import Finding, warning
+from kft.exploration.looks import Look, looks
 from kft.exploration.profiles import Profile, profile
 
 RESIDUES = frozenset("ACDEFGHIKLMNPQRSTVWYXBZUOJ-.*")
@@ -109,6 +110,12 @@ class Records:
         return found
 
     @cached_property
+    def looks(self) -> list[Look]:
+        """A look at each image."""
+        names = self.of(Kind.IMAGE)
+        return looks(self.inputs[names[0]]) if names else []
+
+    @cached_property
     def drawn(self) -> np.ndarray:
         """Positions of the records that screens use: all with a target, or some of them."""
         known = np.arange(len(self))
@@ -117,6 +124,27 @@ class Records:
         if len(known) <= DRAWN:
             return known
         return np.sort(np.random.default_rng(0).choice(known, DRAWN, replace=False))
+
+
+def counted(values: pd.Series | np.ndarray, most: int = 10) -> dict[str, int]:
+    """Count values, as evidence: the most frequent ones by name, and how many others there are.
+
+    Args:
+        values: Values (N,).
+        most: Number of values that are named.
+
+    Returns:
+        Value -> how often it occurs.
+
+    Example:
+        >>> counted(np.array(["a", "b", "a", "c"], dtype=object), most=1)
+        {'a': 2, 'others (2)': 2}
+    """
+    counts = pd.Series(values).value_counts()
+    named = {str(value): int(n) for value, n in counts.iloc[:most].items()}
+    if len(counts) > most:
+        named[f"others ({len(counts) - most:,})"] = int(counts.iloc[most:].sum())
+    return named
 
 
 def as_floats(column: pd.Series) -> np.ndarray:

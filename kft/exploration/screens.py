@@ -41,6 +41,11 @@ class Screen:
     majority: float = np.nan
     p_accuracy: float = 1.0
 
+    @property
+    def gain(self) -> float:
+        """Share of the errors of always guessing the largest class that it saves; NaN for numbers."""
+        return (self.accuracy - self.majority) / (1 - self.majority) if self.majority < 1 else 0.0
+
     def evidence(self, tests: int) -> dict[str, object]:
         """Return the numbers as evidence of a finding.
 
