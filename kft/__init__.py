@@ -131,6 +131,7 @@ _HOME = {
     "fit": "kft.training.fitting",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
+    "explore": "kft.exploration",
 }
 _MODULES = {
     "backbones": "kft.backbones",
@@ -140,6 +141,7 @@ _MODULES = {
     "data": "kft.data",
     "dreaming": "kft.interpretation.dreaming",
     "evaluation": "kft.evaluation",
+    "exploration": "kft.exploration",
     "heads": "kft.models.heads",
     "lora": "kft.lora",
     "losses": "kft.models.losses",
@@ -156,6 +158,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import comparison as comparison
     from kft import data as data
     from kft import evaluation as evaluation
+    from kft import exploration as exploration
     from kft import lora as lora
     from kft import params as params
     from kft import plots as plots
@@ -164,6 +167,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.comparison import evaluate as evaluate
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling
+    from kft.exploration import explore as explore
     from kft.inference import embed as embed
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring

@@ -24,3 +24,21 @@ def listed(names: Iterable[object], most: int | None = 5) -> str:
         return " and ".join([", ".join(words[:-1]), words[-1]]) if words[1:] else "".join(words)
     more = f" and {len(words) - most:,} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more
+
+
+def harmless(text: str) -> str:
+    r"""Write out the characters of a text that a terminal would obey, such as those of colours.
+
+    Args:
+        text: Text from a file of the user.
+
+    Returns:
+        The text with control characters as \x1b and the like; line ends are kept.
+
+    Example:
+        >>> harmless("a\x1b[31mb")
+        'a\\x1b[31mb'
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -93,7 +93,8 @@ class Table:
         if not text.strip():
             raise ValueError(f"{self.path} is empty; its first line should name the columns.")
         self.place, self.sep = "line", sep or separator(text)
-        (_, header), *rows = self._rows(text)
+        # newline="" leaves line ends inside of quotes to the csv module
+        (_, header), *rows = checked_rows(io.StringIO(text, newline=""), self.sep, self.path)
         notes = []
         if sep is None and self.sep != ",":
             notes = [
@@ -228,26 +229,36 @@ class Table:
                 "as CSV (UTF-8)."
             ) from error
 
-    def _rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
-        """Yield (line on which the row begins, cells), without blank lines."""
-        # newline="" leaves line ends inside of quotes to the csv module
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.sep, strict=True)
-        begin, width = 1, None
-        try:
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    width = width or len(row)
-                    if len(row) != width:
-                        raise ValueError(
-                            f"{self.path}, line {begin}: has {len(row)} columns, the header has "
-                            f"{width}; quote cells that contain {self.sep!r}."
-                        )
-                    yield begin, row
-                begin = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(
-                f"{self.path}, line {begin}: {error}; look for an unclosed quote."
-            ) from error
+
+def checked_rows(lines: Iterable[str], sep: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a table, the header first, without blank lines.
+
+    Args:
+        lines: Lines of the file, with their line ends as they are in the file.
+        sep: Character between columns.
+        path: Path of the file, for errors.
+
+    Returns:
+        Iterator of (line on which the row begins, cells).
+
+    Raises:
+        ValueError: A row has another number of columns than the header, or a quote is not closed.
+    """
+    reader = csv.reader(lines, delimiter=sep, strict=True)
+    begin, width = 1, None
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                width = width or len(row)
+                if len(row) != width:
+                    raise ValueError(
+                        f"{path}, line {begin}: has {len(row)} columns, the header has "
+                        f"{width}; quote cells that contain {sep!r}."
+                    )
+                yield begin, row
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {begin}: {error}; look for an unclosed quote.") from error
 
 
 def _checked_missing(missing: Any) -> tuple[str, ...] | None:

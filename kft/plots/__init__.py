@@ -7,6 +7,12 @@ global changes, and no display is needed.
 
 from kft.plots.comparison import plot_comparison
 from kft.plots.dreaming import plot_features
+from kft.plots.exploration import (
+    plot_balance,
+    plot_correlation,
+    plot_distributions,
+    plot_missing,
+)
 from kft.plots.images import plot_reconstructions
 from kft.plots.learning_curve import plot_learning_curve
 from kft.plots.results import plot_classification, plot_regression
@@ -17,11 +23,15 @@ from kft.plots.training import plot_learning_rates, plot_pretraining
 
 __all__ = [
     "Panel",
+    "plot_balance",
     "plot_classification",
     "plot_comparison",
+    "plot_correlation",
+    "plot_distributions",
     "plot_features",
     "plot_learning_curve",
     "plot_learning_rates",
+    "plot_missing",
     "plot_pretraining",
     "plot_reconstructions",
     "plot_regression",

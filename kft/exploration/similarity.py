@@ -1,0 +1,186 @@
+"""Similar sequences: candidates that share k-mers first, then the exact identity of each pair.
+
+Two sequences with an identity of 70% share (0.7^6 =) 12% of their 6-mers on average. Sequences are
+compared by all their 6-mers if these are few, and else by minimizers, the k-mer with the least
+hash in each window: two sequences with a common stretch of k + window - 1 residues have a common
+minimizer. Roberts et al., "Reducing storage requirements for biological sequence comparison",
+Bioinformatics 20:3363 (2004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from kft.data.sequences import compared
+from kft.exploration.pairs import sharing_pairs
+
+K = 6
+SHARED = 0.05  # share of the k-mers of the shorter sequence from which a pair is a candidate
+IDENTITY = 0.7  # from which two sequences are called similar
+MOST_WORDS = 5_000_000  # k-mers above which minimizers are taken
+MOST_ALIGNED = 3_000  # pairs that are aligned
+_LETTERS = 32  # codes of letters; other characters have the code of X
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # of a multiplicative hash (Knuth)
+
+
+def similar_sequences(
+    sequences: Sequence[str],
+    parts: Sequence | np.ndarray | None = None,
+    identity: float = IDENTITY,
+    most_aligned: int = MOST_ALIGNED,
+) -> pd.DataFrame:
+    """Find pairs of similar sequences, of all, or of those in different parts.
+
+    Each sequence is aligned with the candidate that shares most of its k-mers. Sequences that are
+    equal are not candidates.
+
+    Args:
+        sequences: List of N strings; case, gaps and stops are ignored.
+        parts: N names of splits; then only pairs from two of them are found. None finds all.
+        identity: Least identity of a pair, from 0 to 1: equal residues of the alignment by the
+            length of the shorter sequence.
+        most_aligned: Number of pairs to align, those with most shared k-mers first.
+
+    Returns:
+        Table of pairs: first, second (positions from 0), shared (share of the k-mers of the
+        shorter sequence) and identity, the most similar first. `attrs["candidates"]` and
+        `attrs["aligned"]` count the pairs.
+
+    Raises:
+        ImportError: biotite is missing.
+
+    Example:
+        >>> found = similar_sequences(["MKTAYIAKQRLLGDFF", "MKTAYIAKQRLLGDFW", "GIGKFLHSAKKF"])
+        >>> found[["first", "second", "identity"]].values.tolist()
+        [[0.0, 1.0, 0.9375]]
+    """
+    forms = [compared(sequence) for sequence in sequences]
+    candidates = candidate_pairs(forms, parts)
+    chosen = _best_of_each(candidates).iloc[:most_aligned]
+    found = chosen.assign(
+        identity=[identity_of(forms[a], forms[b]) for a, b in zip(chosen["first"], chosen["second"],
+                                                                  strict=True)]
+    )  # fmt: skip
+    found = found[found["identity"] >= identity].sort_values("identity", ascending=False)
+    found.attrs = {"candidates": len(candidates), "aligned": len(chosen)}
+    return found.reset_index(drop=True)
+
+
+def candidate_pairs(
+    sequences: Sequence[str], parts: Sequence | np.ndarray | None = None, shared: float = SHARED
+) -> pd.DataFrame:
+    """Find pairs of different sequences that share k-mers.
+
+    Args:
+        sequences: List of N strings in the form in which they are compared.
+        parts: N names of splits; then only pairs from two of them are found. None finds all.
+        shared: Least share of the k-mers of the shorter sequence.
+
+    Returns:
+        Table of pairs: first, second (positions from 0) and shared, in no order.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    words, owners = _words(sequences, lengths)
+    sizes = np.bincount(owners, minlength=len(lengths))
+    first, second, common = sharing_pairs(words, owners)
+    share = common / np.maximum(1, np.minimum(sizes[first], sizes[second]))
+    kept = share >= shared
+    if parts is not None:
+        codes = pd.factorize(np.asarray(parts, dtype=object))[0]
+        kept &= codes[first] != codes[second]
+    kept &= (
+        pd.factorize(np.array(sequences, dtype=object))[0][first]
+        != (pd.factorize(np.array(sequences, dtype=object))[0][second])
+    )
+    return pd.DataFrame({"first": first, "second": second, "shared": share})[kept]
+
+
+def _words(sequences: Sequence[str], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct k-mers or minimizers of all sequences, and whose they are."""
+    text = "".join(sequences).encode("ascii", "replace")
+    letters = np.frombuffer(text, dtype=np.uint8).astype(np.uint64)
+    letters = np.where((letters >= 65) & (letters <= 90), letters - np.uint64(64), np.uint64(24))
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    if len(letters) < K:
+        return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
+    n = len(letters) - K + 1
+    words = np.zeros(n, dtype=np.uint64)
+    for i in range(K):
+        words = words * np.uint64(_LETTERS) + letters[i : i + n]
+    inside = owners[:n] == owners[K - 1 :]  # within one sequence
+    words, owners = words[inside] * _MULTIPLIER, owners[:n][inside]
+    window = int(np.ceil(2 * len(words) / MOST_WORDS)) - 1
+    if len(words) > MOST_WORDS and window > 1:
+        words, owners = _minimizers(words, owners, window)
+    order = np.lexsort((words, owners))
+    words, owners = words[order], owners[order]
+    new = np.ones(len(words), dtype=bool)
+    new[1:] = (words[1:] != words[:-1]) | (owners[1:] != owners[:-1])
+    return words[new], owners[new]
+
+
+def _minimizers(
+    words: np.ndarray, owners: np.ndarray, window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least word of each window of consecutive words of a sequence."""
+    n = len(words) - window + 1
+    least = words[:n].copy()
+    for i in range(1, window):
+        np.minimum(least, words[i : i + n], out=least)
+    inside = owners[:n] == owners[window - 1 :]
+    return least[inside], owners[:n][inside]
+
+
+def _best_of_each(candidates: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs that are the best of one of their two sequences, the best first."""
+    ordered = candidates.sort_values("shared", ascending=False, kind="stable")
+    best = ~ordered["first"].duplicated() | ~ordered["second"].duplicated()
+    return ordered[best].reset_index(drop=True)
+
+
+def identity_of(one: str, other: str) -> float:
+    """Return the identity of two proteins in their best alignment.
+
+    Args:
+        one: Sequence in upper case.
+        other: Sequence in upper case.
+
+    Returns:
+        Equal residues by the length of the shorter sequence, from 0 to 1; the alignment is global
+        with BLOSUM62, gaps of 10 and 1, and free ends.
+
+    Raises:
+        ImportError: biotite is missing.
+
+    Example:
+        >>> identity_of("MKTAYIAK", "MKTAYIAR")
+        0.875
+    """
+    align, sequence = _biotite()
+    if one == other:
+        return 1.0
+    proteins = [sequence.ProteinSequence(_readable(x)) for x in (one, other)]
+    matrix = align.SubstitutionMatrix.std_protein_matrix()
+    best = align.align_optimal(
+        *proteins, matrix, gap_penalty=(-10, -1), terminal_penalty=False, max_number=1
+    )[0]
+    return float(align.get_sequence_identity(best, mode="shortest"))
+
+
+def _readable(text: str) -> str:
+    """Replace letters that biotite's proteins lack by X."""
+    return "".join(c if c in "ACDEFGHIKLMNPQRSTVWYBZX*" else "X" for c in text)
+
+
+def _biotite() -> tuple:
+    try:
+        from biotite import sequence
+        from biotite.sequence import align
+    except ImportError as error:
+        raise ImportError(
+            'aligning sequences needs biotite; install it with pip install "kft[structure]".'
+        ) from error
+    return align, sequence

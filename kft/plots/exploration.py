@@ -1,0 +1,219 @@
+"""Figures of a data set: distributions, missing values, correlations, balance of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kft.messages import harmless
+from kft.plots.style import GREY, MODEL, OTHERS, listed
+
+MOST_PANELS = 30  # distributions drawn
+MOST_NAMES = 40  # columns whose names are written at an axis
+ACROSS = 6  # panels in a row
+
+
+def plot_distributions(
+    histograms: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    target: str | None = None,
+    data: str = "the data",
+    records: int | None = None,
+) -> tuple[Figure, str]:
+    """Draw a histogram of every column.
+
+    Args:
+        histograms: Column -> (counts (B,), edges (B + 1,)).
+        target: Name of the target, which is drawn last and in another colour.
+        data: Name of the data, for the caption.
+        records: Number of records, for the caption.
+
+    Returns:
+        The figure, 1200 pixels wide when saved, and its caption.
+
+    Example:
+        >>> figure, caption = plot_distributions({"x": (np.array([1, 3]), np.array([0, 1, 2]))})
+        >>> len(figure.axes)
+        1
+    """
+    names = [name for name in histograms if name != target][: MOST_PANELS - 1]
+    names += [target] if target in histograms else []
+    across = min(ACROSS, len(names))
+    down = -(-len(names) // across)
+    figure = Figure(figsize=(10, 1.6 * down + 0.4), dpi=120, layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for ax, name in zip(axes, names, strict=False):
+        counts, edges = histograms[name]
+        colour = OTHERS[0] if name == target else MODEL
+        ax.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colour)
+        ax.set_title(_name(name), fontsize=8, parse_math=False)
+        ax.tick_params(labelsize=7)
+        ax.set_yticks([])
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.locator_params(axis="x", nbins=3)
+    for ax in axes[len(names) :]:
+        ax.set_visible(False)
+    left_out = len(histograms) - len(names)
+    top = {name: counts.max() / max(1, counts.sum()) for name, (counts, _) in histograms.items()}
+    highest = max(names, key=lambda name: top[name])
+    caption = (
+        f"Distribution of {len(names):,} columns of numbers of {data}{_n(records)}"
+        + (f"; {left_out:,} more are not shown" if left_out else "")
+        + ". Each panel is a histogram of up to 30 bins of equal width between the 0.5% and 99.5% "
+        "quantiles of its column, without missing values and suspected sentinels; heights are not "
+        "comparable between panels."
+        + (f" The target, {target}, is orange." if target in histograms else "")
+        + f" What stands out: {highest} has {top[highest]:.0%} of its values in one bin."
+    )
+    return figure, harmless(caption)
+
+
+def plot_missing(
+    shares: pd.DataFrame, data: str = "the data", records: int | None = None
+) -> tuple[Figure, str]:
+    """Draw the share of missing values of each column, by class if there are classes.
+
+    Args:
+        shares: Share from 0 to 1, one row per column of the data; the first column is the share in
+            all records, the others those in each class.
+        data: Name of the data, for the caption.
+        records: Number of records, for the caption.
+
+    Returns:
+        The figure, 1200 pixels wide when saved, and its caption.
+
+    Example:
+        >>> figure, caption = plot_missing(pd.DataFrame({"all": [0.7]}, index=["mass"]))
+        >>> "mass, 70%" in caption
+        True
+    """
+    ordered = shares.sort_values("all").iloc[-MOST_NAMES:]
+    figure = Figure(figsize=(10, 0.28 * len(ordered) + 1.4), dpi=120, layout="constrained")
+    ax = figure.subplots()
+    places = np.arange(len(ordered))
+    ax.barh(places, ordered["all"], color="#DDDDDD", label="all")
+    for k, name in enumerate(shares.columns[1:]):
+        colour = [MODEL, *OTHERS][k % 7]
+        ax.plot(
+            ordered[name], places, "osD^v<>"[k % 7], color=colour, markersize=5, label=_name(name)
+        )
+    ax.set_yticks(places, [_name(name) for name in ordered.index], fontsize=8, parse_math=False)
+    ax.set(xlabel="share of records without a value", xlim=(0, 1))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8, loc="lower right")
+    most = shares["all"].idxmax()
+    caption = (
+        f"Missing values of {data}{_n(records)}, in the {len(shares):,} columns that have any: NaN, "
+        "empty cells, words such as NA, and suspected sentinels. Bars are shares of all records"
+        + (", points shares of each class" if shares.shape[1] > 1 else "")
+        + f". What stands out: most are missing in {most}, {shares.loc[most, 'all']:.0%} of records"
+        + _widest(shares)
+        + "."
+    )
+    return figure, harmless(caption)
+
+
+def _widest(shares: pd.DataFrame) -> str:
+    """Say which column differs most between classes."""
+    if shares.shape[1] < 3:
+        return ""
+    ranges = shares.iloc[:, 1:].max(axis=1) - shares.iloc[:, 1:].min(axis=1)
+    name = ranges.idxmax()
+    by_class = shares.loc[name].iloc[1:]
+    return (
+        f"; classes differ most in {name}, from {by_class.min():.0%} ({by_class.idxmin()}) to "
+        f"{by_class.max():.0%} ({by_class.idxmax()})"
+    )
+
+
+def plot_correlation(
+    correlations: pd.DataFrame, data: str = "the data", records: int | None = None
+) -> tuple[Figure, str]:
+    """Draw the correlations between columns.
+
+    Args:
+        correlations: Table (columns, columns) of correlations from -1 to 1.
+        data: Name of the data, for the caption.
+        records: Number of records, for the caption.
+
+    Returns:
+        The figure, 960 pixels wide when saved, and its caption.
+
+    Example:
+        >>> table = pd.DataFrame([[1, 0.5], [0.5, 1]], index=["a", "b"], columns=["a", "b"])
+        >>> plot_correlation(table)[1].endswith("a and b correlate most, by 0.50.")
+        True
+    """
+    figure = Figure(figsize=(8, 7), dpi=120, layout="constrained")
+    ax = figure.subplots()
+    drawn = ax.imshow(correlations, cmap="RdBu_r", vmin=-1, vmax=1)
+    figure.colorbar(drawn, ax=ax, label="Pearson's correlation", shrink=0.8)
+    if len(correlations) <= MOST_NAMES:
+        names = [_name(name) for name in correlations]
+        places = np.arange(len(names))
+        ax.set_xticks(places, names, rotation=90, fontsize=7, parse_math=False)
+        ax.set_yticks(places, names, fontsize=7, parse_math=False)
+    pairs = np.abs(np.triu(correlations.to_numpy(), 1))
+    i, j = np.unravel_index(np.nanargmax(pairs), pairs.shape)
+    value = correlations.iloc[int(i), int(j)]
+    caption = (
+        f"Pearson's correlation between {len(correlations):,} columns of numbers of {data}"
+        f"{_n(records)}. Each pair is correlated over the records that have both values, suspected "
+        f"sentinels left out. What stands out: {correlations.index[int(i)]} and "
+        f"{correlations.columns[int(j)]} correlate most, by {value:.2f}."
+    )
+    return figure, harmless(caption)
+
+
+def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, str]:
+    """Draw the number of records by class, and by split or group.
+
+    Args:
+        counts: Number of records, one row per class, one column per split or group.
+        data: Name of the data, for the caption.
+
+    Returns:
+        The figure, 1200 pixels wide when saved, and its caption.
+
+    Example:
+        >>> figure, caption = plot_balance(pd.DataFrame({"all": [9, 1]}, index=["no", "yes"]))
+        >>> "no has 9.0 times as many records as yes" in caption
+        True
+    """
+    figure = Figure(figsize=(10, 0.3 * len(counts) + 1.6), dpi=120, layout="constrained")
+    ax = figure.subplots()
+    places, left = np.arange(len(counts)), np.zeros(len(counts))
+    colours = [MODEL, *OTHERS, GREY]
+    for k, name in enumerate(counts.columns):
+        widths = counts[name].to_numpy()
+        ax.barh(places, widths, left=left, color=colours[k % 8], label=_name(name))
+        left = left + widths
+    for place, total in zip(places, left, strict=True):
+        ax.annotate(f" {int(total):,}", (total, place), va="center", fontsize=8)
+    ax.set_yticks(places, [_name(name) for name in counts.index], fontsize=8, parse_math=False)
+    ax.invert_yaxis()
+    ax.set(xlabel="records", xlim=(0, left.max() * 1.08))
+    ax.spines[["top", "right"]].set_visible(False)
+    if counts.shape[1] > 1:
+        ax.legend(fontsize=8)
+    totals = counts.sum(axis=1)
+    most, least = totals.idxmax(), totals.idxmin()
+    caption = (
+        f"Number of records by class of {data} (n = {int(totals.sum()):,})"
+        + (f", coloured by {listed([str(x) for x in counts.columns])}" * (counts.shape[1] > 1))
+        + ". Counted over all records with a target. What stands out: "
+        + (f"{most} has {totals[most] / totals[least]:.1f} times as many records as {least}."
+           if totals[least] else f"{least} has no record.")
+    )  # fmt: skip
+    return figure, harmless(caption)
+
+
+def _name(name: object) -> str:
+    text = harmless(str(name)).replace("\n", " ")
+    return text if len(text) <= 24 else f"{text[:23]}…"
+
+
+def _n(records: int | None) -> str:
+    return "" if records is None else f" (n = {records:,})"
