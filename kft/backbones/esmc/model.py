@@ -25,6 +25,7 @@ from kft.backbones.esmc import names, writing
 from kft.backbones.esmc.layers import ESMCBlock, ESMCHead, gated_width, norm
 from kft.backbones.esmc.names import VOCABULARY
 from kft.backbones.on_backbone import OnBackbone
+from kft.backbones.quantized import dtype_of
 from kft.backbones.residue_tokens import CLS, EOS, PAD, encode
 from kft.backbones.token_table import TokenMask, TokenTable
 from kft.keras_internals import set_untracked
@@ -78,7 +79,7 @@ class ESMC(Backbone):
         hidden_width: int | None = None,
         rope_theta: float = 10000.0,
         name: str = "esmc",
-        dtype: str | None = None,
+        dtype: Any = None,
         lm_head: Mapping[str, dict] | None = None,
         **kwargs: Any,
     ):
@@ -88,14 +89,14 @@ class ESMC(Backbone):
                 f"num_heads, received {num_blocks=}, {width=}, {num_heads=}."
             )
         hidden_width = hidden_width or gated_width(width)
-        dtype = keras.dtype_policies.get(dtype).name
+        dtype, dtype_config = dtype_of(dtype)
         config: dict[str, Any] = {
             "num_blocks": num_blocks,
             "width": width,
             "num_heads": num_heads,
             "hidden_width": hidden_width,
             "rope_theta": float(rope_theta),
-            "dtype": dtype,
+            "dtype": dtype_config,
         }
         scale = math.sqrt(num_blocks / 36)
         table = keras.initializers.RandomNormal(stddev=width**-0.5)
@@ -136,7 +137,7 @@ class ESMC(Backbone):
         """Return what Hugging Face calls the layers, see `Backbone`."""
         return names.module_names(paths, head, head_path)
 
-    def to_hugging_face(self, dtype: str | None = None) -> tuple[dict[str, Any], dict]:
+    def to_hugging_face(self, dtype: Any = None) -> tuple[dict[str, Any], dict]:
         """Return configuration and tensors in Hugging Face's format, see `writing`."""
         return writing.to_hugging_face(self, dtype)
 
