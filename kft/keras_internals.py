@@ -51,6 +51,7 @@ __all__ = [
     "set_initial_epoch",
     "set_untracked",
     "sublayers_of",
+    "take_own_policy",
     "to_snake_case",
     "torch_device",
     "unlocked",
@@ -139,6 +140,15 @@ def change_class(layer: keras.Layer, cls: type) -> None:
 def is_quantized(layer: keras.Layer) -> bool:
     """Return whether the weights of a layer are quantized."""
     return getattr(layer, "_is_quantized", False)
+
+
+def take_own_policy(layer: keras.Layer) -> None:
+    """Give a built layer its policy of a `DTypePolicyMap` instead of the map.
+
+    Keras's `quantize` derives a policy from the name of the layer's, which a map has not.
+    """
+    if isinstance(layer.dtype_policy, keras.dtype_policies.DTypePolicyMap):
+        layer._dtype_policy = layer.dtype_policy[layer.path]
 
 
 def passes_filters(layer: keras.Layer, filters: Any) -> bool:

@@ -45,6 +45,11 @@ class Copied(GraphModel):
             )
         super().save(filepath, overwrite=overwrite, **kwargs)
 
+    @property
+    def quantization_mode(self) -> None:
+        """None, under an int8 policy too: layers are quantized, and the model runs them."""
+        return None
+
     def quantize(
         self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any
     ) -> None:

@@ -16,6 +16,7 @@ from kft.keras_internals import (
     own_trainable_weights,
     passes_filters,
     sublayers_of,
+    take_own_policy,
 )
 from kft.messages import listed
 
@@ -44,8 +45,11 @@ def quantize_layers(
     # keras-hub's MBConvBlock holds convolutions that it never calls, for which Keras raises.
     wanted = [x for x in sublayers_of(model) if x.built and passes_filters(x, filters)]
     ids = {id(layer) for layer in wanted}
+    for layer in wanted:
+        if layer.path:
+            take_own_policy(layer)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
+        warnings.filterwarnings("ignore", message="(?s).*does not have a `quantize` method")
         quantize(mode, config=config, filters=lambda layer: id(layer) in ids, **kwargs)
     _warn_of_others(model, wanted)
 
@@ -60,8 +64,8 @@ def _warn_of_others(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
     if names:
         warnings.warn(
             f"{len(names)} layers of {model.name} keep their weights as they are "
-            f"({listed(names, 3)}): Keras quantizes Dense, EinsumDense and Embedding, not those with "
-            f"adapters (call kft.merge_lora and kft.lora.remove first) or of other classes.",
+            f"({listed(names, 3)}): Keras quantizes Dense, EinsumDense and Embedding, not those "
+            f"with adapters (call kft.merge_lora and kft.lora.remove first) or of other classes.",
             stacklevel=5,
         )
 
@@ -106,6 +110,7 @@ def restore_quantized(by_path: Mapping[str, keras.Layer], how: Mapping[str, dict
     for path, one in how.items():
         if not is_quantized(by_path[path]):
             config = keras.saving.deserialize_keras_object(one["config"])
+            take_own_policy(by_path[path])
             by_path[path].quantize(one["mode"], config=config)
 
 
@@ -113,7 +118,7 @@ def restore_quantized(by_path: Mapping[str, keras.Layer], how: Mapping[str, dict
 
 
 def dtype_of(dtype: Any) -> tuple[Any, Any]:
-    """Return a dtype for the layers of a backbone, and the same for its config.
+    """Return a dtype for the layers of a backbone before quantization, and for its config.
 
     Args:
         dtype: A dtype, the name of a Keras policy, a policy, a `DTypePolicyMap` by the paths of
@@ -126,7 +131,7 @@ def dtype_of(dtype: Any) -> tuple[Any, Any]:
         >>> dtype_of("mixed_bfloat16")
         ('mixed_bfloat16', 'mixed_bfloat16')
     """
-    policy = keras.dtype_policies.get(dtype)
+    policy = keras.dtype_policies.get(without_quantization(dtype))
     if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
         return policy, keras.dtype_policies.serialize(policy)
     return policy.name, policy.name

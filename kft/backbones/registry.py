@@ -369,6 +369,7 @@ def _from_file(
 ) -> keras.Model:
     if path.suffix == ".keras":
         raise ValueError(f"{path} is a Keras model: open it with keras.saving.load_model.")
+    refuse_h5(path)
     if path.suffix in (".safetensors", ".bin"):
         return _from_folder(path.parent, str(path), weights, dtype, options)
     checkpoint = read_torch(path)
@@ -379,6 +380,22 @@ def _from_file(
         raise ValueError(f"{path} is not a {_either(known)}; it holds {keys}.")
     _check_options(family, options, path)
     return family.from_torch(checkpoint, path, dtype, **options)
+
+
+def refuse_h5(path: Path) -> None:
+    """Check that a file is none that Keras writes and cannot load.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        ValueError: It ends in .h5.
+    """
+    if path.suffix in (".h5", ".hdf5"):
+        raise ValueError(
+            f"{path} cannot be loaded as a model: save the model as a .keras file. Weights alone "
+            f"(.weights.h5) are loaded by the method load_weights of a model that is built already."
+        )
 
 
 def _either(names: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from kft.backbones.copies import (
     names_of,
     restore,
 )
-from kft.backbones.registry import CLASSIFIER_IS_SKIPPED, load
+from kft.backbones.registry import CLASSIFIER_IS_SKIPPED, load, refuse_h5
 from kft.keras_internals import set_untracked, sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
@@ -265,11 +265,12 @@ def load_saved(path: str | Path) -> keras.Model:
         The model.
 
     Raises:
-        ValueError: The file was not written by Keras, or a weight is NaN or infinite.
+        ValueError: The file was not written by Keras, is an .h5, or a weight is NaN or infinite.
 
     Example:
         >>> model = load_saved("amp.keras")  # doctest: +SKIP
     """
+    refuse_h5(Path(path))
     model = keras.saving.load_model(path)
     arrays = [
         (weight.path, keras.ops.convert_to_numpy(weight.variable)) for weight in weights(model)

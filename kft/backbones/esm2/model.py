@@ -33,7 +33,7 @@ from kft.backbones.esm2.layers import (
     norm,
 )
 from kft.backbones.on_backbone import OnBackbone
-from kft.backbones.quantized import dtype_of
+from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.residue_tokens import CLS, EOS, PAD, encode
 from kft.backbones.token_table import TokenMask
 from kft.keras_internals import set_untracked
@@ -104,7 +104,7 @@ class ESM2(Backbone):
             )
         hidden_width = hidden_width or 4 * width
         frequencies = tuple(frequencies or rotary_frequencies(width // num_heads))
-        dtype, dtype_config = dtype_of(dtype)
+        asked, (dtype, dtype_config) = dtype, dtype_of(dtype)
         config: dict[str, Any] = {
             "num_blocks": num_blocks,
             "width": width,
@@ -127,7 +127,7 @@ class ESM2(Backbone):
         stages += [deserialized(inside.get("final_norm", {}), norm("final_norm", dtype))]
 
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        attention_mask = TokenMask([PAD], name="attention_mask")(token_ids)
+        attention_mask = TokenMask([PAD], name="attention_mask", dtype=dtype)(token_ids)
         x = stages[0](token_ids)
         for block in stages[1:-1]:
             x = block(x, attention_mask)
@@ -135,7 +135,9 @@ class ESM2(Backbone):
 
         self._config = config
         set_untracked(self, _exchanged=inside)
-        self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
+        mask = TokenMask([CLS, PAD, EOS], name="position_mask", dtype=dtype)
+        self.position_mask = mask(token_ids)
+        quantize_as(self, asked)
 
     # The two models below are built when they are first used. They are not layers of the
     # backbone: a fine-tuned model must not hold weights that no gradient reaches. Keras's saving

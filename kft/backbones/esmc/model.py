@@ -25,7 +25,7 @@ from kft.backbones.esmc import names, writing
 from kft.backbones.esmc.layers import ESMCBlock, ESMCHead, gated_width, norm
 from kft.backbones.esmc.names import VOCABULARY
 from kft.backbones.on_backbone import OnBackbone
-from kft.backbones.quantized import dtype_of
+from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.residue_tokens import CLS, EOS, PAD, encode
 from kft.backbones.token_table import TokenMask, TokenTable
 from kft.keras_internals import set_untracked
@@ -89,7 +89,7 @@ class ESMC(Backbone):
                 f"num_heads, received {num_blocks=}, {width=}, {num_heads=}."
             )
         hidden_width = hidden_width or gated_width(width)
-        dtype, dtype_config = dtype_of(dtype)
+        asked, (dtype, dtype_config) = dtype, dtype_of(dtype)
         config: dict[str, Any] = {
             "num_blocks": num_blocks,
             "width": width,
@@ -109,14 +109,16 @@ class ESMC(Backbone):
         stages.append(norm("final_norm", dtype, center=False))
 
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        attention_mask = TokenMask([PAD], name="attention_mask")(token_ids)
+        attention_mask = TokenMask([PAD], name="attention_mask", dtype=dtype)(token_ids)
         x = stages[0](token_ids)
         for block in stages[1:-1]:
             x = block(x, attention_mask)
         super().__init__({"token_ids": token_ids}, stages[-1](x), stages, name, **kwargs)
 
         set_untracked(self, _lm_head=lm_head or {}, _config=config)
-        self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
+        mask = TokenMask([CLS, PAD, EOS], name="position_mask", dtype=dtype)
+        self.position_mask = mask(token_ids)
+        quantize_as(self, asked)
 
     # Built when it is first used. It is not a layer of the backbone: a fine-tuned model must not
     # hold weights that no gradient reaches. Keras's saving finds it as an attribute, so that

@@ -33,7 +33,7 @@ from keras import ops
 from kft.backbones.base import Backbone
 from kft.backbones.contract import QUERY_AND_VALUE, ModuleNames
 from kft.backbones.copies import Copied, flags, marked
-from kft.backbones.quantized import dtype_of
+from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.vision import names
 from kft.backbones.vision.images import HALF, IMAGENET, ImageEncoder
 from kft.backbones.vision.keras_hub_parts import (
@@ -262,7 +262,7 @@ class VisionTransformer(VisionBackbone):
                 f"{width=}, {num_heads=}, {image_size=}, {patch_size=}."
             )
         _check_dinov3(family, width // num_heads, dinov3)
-        dtype, dtype_config = dtype_of(dtype)
+        asked, (dtype, dtype_config) = dtype, dtype_of(dtype)
         sizes = {
             "family": family,
             "num_blocks": num_blocks,
@@ -297,8 +297,9 @@ class VisionTransformer(VisionBackbone):
         super().__init__(images, x, stages, config, name or family)
         if not embedding.has_positions:  # its blocks rotate all patches, and cannot take a part
             self.objectives = ()
-        mask = PatchMask(embedding.first, embedding.length, name="position_mask")
+        mask = PatchMask(embedding.first, embedding.length, name="position_mask", dtype=dtype)
         self.position_mask = mask(images)
+        quantize_as(self, asked)
 
     @property
     def read_by_classifier(self) -> str:
@@ -365,7 +366,7 @@ class ConvNet(VisionBackbone):
     ):
         _check_family(family, FAMILIES)
         image_size = sides(image_size)
-        dtype, dtype_config = dtype_of(dtype)
+        asked, (dtype, dtype_config) = dtype, dtype_of(dtype)
         stages = conv_stages(family, sizes, image_size, dtype)
         images = x = keras.Input((*image_size, 3), name="images")
         for stage in stages:
@@ -373,6 +374,7 @@ class ConvNet(VisionBackbone):
         about = {"family": family, "sizes": dict(sizes), "image_size": image_size}
         config = {**_config(about, classes, preprocessing, IMAGENET), "dtype": dtype_config}
         super().__init__(images, x, stages, config, name or family)
+        quantize_as(self, asked)
 
     @property
     def lora_targets(self) -> tuple[str, ...]:
