@@ -17,6 +17,7 @@ from keras.src.backend import AutocastScope
 from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
 from keras.src.callbacks import monitor_callback
 from keras.src.models import Functional
+from keras.src.quantizers.utils import should_quantize_layer
 from keras.src.utils.naming import to_snake_case
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "functional_of",
     "inbound_nodes",
     "is_default",
+    "is_quantized",
     "learning_rate_of",
     "mask_of",
     "models_in_use",
@@ -40,6 +42,7 @@ __all__ = [
     "own_non_trainable_weights",
     "own_trainable_weights",
     "own_weights",
+    "passes_filters",
     "remove_seed_generator",
     "remove_weight",
     "seed_generators",
@@ -48,6 +51,7 @@ __all__ = [
     "set_initial_epoch",
     "set_untracked",
     "sublayers_of",
+    "take_own_policy",
     "to_snake_case",
     "torch_device",
     "unlocked",
@@ -131,6 +135,25 @@ def change_class(layer: keras.Layer, cls: type) -> None:
     layer.call_signature_parameters = list(layer._call_signature.parameters)
     layer._call_has_training_arg = "training" in layer.call_signature_parameters
     layer._call_has_context_arg = {"training": layer._call_has_training_arg}
+
+
+def is_quantized(layer: keras.Layer) -> bool:
+    """Return whether the weights of a layer are quantized."""
+    return getattr(layer, "_is_quantized", False)
+
+
+def take_own_policy(layer: keras.Layer) -> None:
+    """Give a built layer its policy of a `DTypePolicyMap` instead of the map.
+
+    Keras's `quantize` derives a policy from the name of the layer's, which a map has not.
+    """
+    if isinstance(layer.dtype_policy, keras.dtype_policies.DTypePolicyMap):
+        layer._dtype_policy = layer.dtype_policy[layer.path]
+
+
+def passes_filters(layer: keras.Layer, filters: Any) -> bool:
+    """Return whether Keras's `quantize` would quantize a layer with these `filters`."""
+    return should_quantize_layer(layer, filters)
 
 
 def attention_settings(layer: keras.layers.MultiHeadAttention) -> tuple[float, Any]:

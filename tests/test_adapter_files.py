@@ -335,7 +335,7 @@ def test_bad_files(tmp_path):
         ({"rank_pattern": [2]}, r"rank_pattern must be an object, received \[2\]"),
         ({"use_dora": 1}, "use_dora must be true or false, received 1"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3', expected 'LORA'"),
-        ({"lora_bias": True}, "lora_bias=True is not supported"),
+        ({"trainable_token_indices": [3]}, r"trainable_token_indices=\[3\] is not supported"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not supported"),
         ({"r": 8}, "has rank 4 in the tensors and 8 in adapter_config.json"),
     ):

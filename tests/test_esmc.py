@@ -429,14 +429,13 @@ def test_classifiers_that_were_published(kind, tmp_path):
     theirs = references._perturbed(theirs.eval(), 0.2)
     theirs.save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match="no weights for backbone.masked_lm"):
-        backbone = kft.load(tmp_path)
-    head = kft.heads.published(tmp_path)
-    assert head.dropout.rate == 0.1
+        model = kft.Model.from_checkpoint(tmp_path)
+    assert model.head.dropout.rate == 0.1
     ids = torch.tensor(inputs()["token_ids"]).long()
     with torch.no_grad():
         logits = theirs(ids, attention_mask=(ids != PAD).long()).logits
     expected = torch.softmax(logits, -1).numpy()
-    found = ops.convert_to_numpy(kft.Model(backbone, head)(inputs()))
+    found = ops.convert_to_numpy(model(inputs()))
     where = inputs()["token_ids"] != PAD if kind.startswith("Token") else slice(None)
     assert_rounds_alike(found[where], expected[where])
 

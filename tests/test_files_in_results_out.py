@@ -100,9 +100,9 @@ def test_without_names_and_of_lists(table):
 def test_names_are_kept_in_files_and_with_another_head_forgotten(classifier, tmp_path):
     classifier.save(tmp_path / "model.keras")
     loaded = kft.load_model(tmp_path / "model.keras")
-    assert loaded.class_names == tuple(sorted(KINDS)) and loaded.target_name == "kind"
+    assert loaded.classes == tuple(sorted(KINDS)) and loaded.target_name == "kind"
     other = kft.replace_head(loaded, kft.heads.Classification(3))
-    assert other.class_names is None
+    assert other.classes == ()
 
 
 # Files ------------------------------------------------------------------------------------------

@@ -312,7 +312,7 @@ BAD = (
     ({"alpha": "8"}, "alpha must be a number above 0, received '8'"),
     ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
     ({"bias": "some"}, "bias must be none, lora_only or all, received 'some'"),
-    ({"name": "my adapter"}, "name must be an identifier"),
+    ({"name": "my adapter"}, "name must be letters, digits, _ and -"),
     ({"targets": ["quary"]}, "matches none of the .* similar are .*block_0/query"),
     ({"targets": ["head"]}, "belongs to the head"),
     ({"targets": ["attention_norm"]}, "it is a LayerNormalization, and adapters are for Dense"),

@@ -32,6 +32,11 @@ class Composite(keras.layers.Layer):
         super().__init__(**kwargs)
         set_untracked(self, _exchanged=exchanged or {}, _frozen_parts=frozen_parts)
 
+    @property
+    def quantization_mode(self) -> None:
+        """None, under an int8 policy too: its parts are quantized."""
+        return None
+
     def part(self, layer: keras.Layer) -> keras.Layer:
         """Return a part, or the one with adapters that the config has in its place."""
         layer = deserialized(self._exchanged, layer)

@@ -12,6 +12,8 @@ from typing import Any
 
 import keras
 
+from kft.backbones import contract
+from kft.backbones.quantized import quantize_layers, quantized, restore_quantized
 from kft.keras_internals import GraphModel, own_trainable_weights, sublayers_of
 from kft.messages import listed
 from kft.params import Weight, layers, record_marks, user_marks, weights
@@ -23,6 +25,48 @@ class Copied(GraphModel):
     `clone_model` returns a plain functional model where the class has its own constructor, as
     Keras does for any such class; `copy.deepcopy` returns one of the same class.
     """
+
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """Save the model as a `.keras` file, as Keras does.
+
+        Args:
+            filepath: Path of the file.
+            overwrite: Whether an existing file is replaced.
+            **kwargs: Further arguments of Keras's `save`.
+
+        Raises:
+            ValueError: The file is an `.h5`, which cannot be loaded again.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"filepath must end in .keras, received {str(filepath)!r}: Keras cannot rebuild "
+                f"{self.name} from an .h5 file. For the weights alone call save_weights with a "
+                f"name that ends in .weights.h5."
+            )
+        super().save(filepath, overwrite=overwrite, **kwargs)
+
+    @property
+    def quantization_mode(self) -> None:
+        """None, under an int8 policy too: layers are quantized, and the model runs them."""
+        return None
+
+    def quantize(
+        self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any
+    ) -> None:
+        """Quantize the weights, as Keras's `quantize` does, in layers that Keras can quantize.
+
+        Args:
+            mode: "int8", "int4", "float8" and so on, see `keras.Model.quantize`.
+            config: A `keras.quantizers.QuantizationConfig`, or None.
+            filters: Regular expression, a list of them, or a function from a layer to a bool: the
+                layers that are quantized. None for all.
+            **kwargs: Further arguments of Keras's `quantize`.
+
+        Warns:
+            UserWarning: Layers with a kernel or a table keep it as it is, such as those with
+                adapters; says how many.
+        """
+        quantize_layers(self, super().quantize, mode, config, filters, **kwargs)
 
     def run_graph(self, run: Any, inputs: Any, operation_fn: Any, call_fn: Any) -> Any:
         copies = {}
@@ -72,6 +116,10 @@ def _complete(copy: keras.Layer, layer: keras.Layer) -> None:
     for theirs, ours in pairs:
         if _adapters(theirs) and not _adapters(ours):
             _adapt(ours, theirs.get_config(), type(theirs))
+    restore_quantized(
+        {str(i): ours for i, (_, ours) in enumerate(pairs)},
+        quantized({str(i): theirs for i, (theirs, _) in enumerate(pairs)}),
+    )
     for theirs, ours in pairs[1:]:
         ours.name = theirs.name
     if copy.trainable != layer.trainable:
@@ -94,11 +142,11 @@ def _same_class(one: keras.Layer, other: keras.Layer) -> bool:
 # In configs ---------------------------------------------------------------------------------------
 
 
-FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft")
+FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft", "quantized")
 
 
 def flags(model: keras.Model) -> dict[str, Any]:
-    """Return the part of a config that lists frozen layers and weights.
+    """Return the part of a config that lists frozen layers and weights, and quantized layers.
 
     Args:
         model: A built model.
@@ -106,7 +154,8 @@ def flags(model: keras.Model) -> dict[str, Any]:
     Returns:
         {"frozen_layers": paths, "" for the model itself; "frozen_weights": paths of weights that
         are frozen in layers which are not}, each if there are any; {"marked_by_kft": True} if
-        none of these was frozen by hand.
+        none of these was frozen by hand; {"quantized": {path: how}} of layers, also those of heads
+        that were published with the model and exist.
     """
     everything = {"": model, **layers(model)}
     weights_alone = [
@@ -119,6 +168,10 @@ def flags(model: keras.Model) -> dict[str, Any]:
     config: dict[str, Any] = {key: some for key, some in paths.items() if some}
     if config and not any(user_marks(model).values()):
         config["marked_by_kft"] = True
+    heads = [x for x in vars(model).values() if isinstance(x, Copied) and x is not model]
+    in_heads = {path: layer for head in heads for path, layer in layers(head).items()}
+    if rounded := quantized({**in_heads, **everything}):
+        config["quantized"] = rounded
     return config
 
 
@@ -154,7 +207,7 @@ def without_flags(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
-    """Freeze in a rebuilt model what `flags` found in the one that the config is of.
+    """Freeze and quantize in a rebuilt model what `flags` found in the one of the config.
 
     Args:
         model: A model of the same architecture.
@@ -169,6 +222,8 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
     names, inside = config.get("inner_names", ()), _inside(model)
     for name, layer in zip(names, inside, strict=False) if len(names) == len(inside) else ():
         layer.name = name
+    if "quantized" in config:
+        restore_quantized({**_in_heads(model), **layers(model)}, config["quantized"])
     frozen, weights_alone = (set(config.get(key, ())) for key in FLAGS[:2])
     if not frozen | weights_alone:
         return model
@@ -196,6 +251,14 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
     if config.get("marked_by_kft"):
         record_marks(model)
     return model
+
+
+def _in_heads(model: keras.Model) -> dict[str, keras.Layer]:
+    """Return {path: layer} of the heads that were published with a model."""
+    heads = contract.published_heads(model)
+    return {f"{head.name}/{path}": x for head in heads for path, x in layers(head).items()} | {
+        head.name: head for head in heads
+    }
 
 
 def adapters_of(by_path: Mapping[str, keras.Layer]) -> dict[str, dict]:

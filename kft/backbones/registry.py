@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import numpy as np
 
 from kft.backbones.checkpoints import Tensors, read_safetensors, read_torch
 from kft.backbones.initialisation import randomised
+from kft.backbones.quantized import quantize_as, without_quantization
 from kft.messages import listed
 
 
@@ -247,7 +249,7 @@ def load(
     name: str | Path,
     weights: bool = True,
     seed: int = 0,
-    dtype: str | None = None,
+    dtype: Any = None,
     image_size: int | tuple[int, int] | None = None,
 ) -> keras.Model:
     """Load a backbone by its published name, or from a local folder or file.
@@ -258,7 +260,9 @@ def load(
             torch file. Details are in the docstrings of the packages in `kft.backbones`.
         weights: False gives the architecture with random weights, and never needs the network.
         seed: Int from which random weights are drawn, the same on every backend.
-        dtype: Keras dtype policy, such as "mixed_bfloat16"; None takes Keras's current policy.
+        dtype: Keras dtype policy, such as "mixed_bfloat16", or a map of policies by the paths of
+            layers (`keras.dtype_policies.DTypePolicyMap`); None takes Keras's current policy. With
+            "int8_from_float32" the weights are quantized once they are loaded.
         image_size: (H, W) or one side in pixels, for backbones of images: position embeddings are
             interpolated to it. None takes the size that the model was trained with.
 
@@ -279,8 +283,11 @@ def load(
         320
     """
     options = {} if image_size is None else {"image_size": image_size}
-    backbone = _built(name, weights, dtype, options)
-    return backbone if weights else randomised(backbone, seed)
+    backbone = _built(name, weights, without_quantization(dtype), options)
+    if not weights:
+        randomised(backbone, seed)
+    quantize_as(backbone, dtype)
+    return backbone
 
 
 def _built(
@@ -331,7 +338,30 @@ def _from_folder(
             f"model_type={kind!r}, expected {_either(map(repr, known))}."
         )
     _check_options(family, options, source)
-    return family.from_folder(folder, config, tensors, source, dtype, **options)
+    backbone = family.from_folder(folder, config, tensors, source, dtype, **options)
+    if tensors is not None:
+        _warn_of_classifier(config, tensors, source)
+    return backbone
+
+
+# The end of a warning, for those who load the classifier too.
+CLASSIFIER_IS_SKIPPED = ".*and is skipped: kft.Model.from_checkpoint"
+
+
+def _warn_of_classifier(config: Mapping[str, Any], tensors: Iterable[str], source: str) -> None:
+    """Say that a classifier, which a backbone does not have, is in the file."""
+    known = classifiers()
+    kind = next((x for x in config.get("architectures") or [] if x in known), None)
+    if kind is None:
+        return
+    parts = {module.split(".")[0] for module in known[kind][1].values()}
+    count = sum(name.split(".")[0] in parts for name in tensors)
+    if count:
+        warnings.warn(
+            f"{source} holds the classifier of {kind} too ({count} tensors), which is no part of "
+            f"the backbone and is skipped: kft.Model.from_checkpoint({source!r}) gives both.",
+            stacklevel=5,
+        )
 
 
 def _from_file(
@@ -339,6 +369,7 @@ def _from_file(
 ) -> keras.Model:
     if path.suffix == ".keras":
         raise ValueError(f"{path} is a Keras model: open it with keras.saving.load_model.")
+    refuse_h5(path)
     if path.suffix in (".safetensors", ".bin"):
         return _from_folder(path.parent, str(path), weights, dtype, options)
     checkpoint = read_torch(path)
@@ -349,6 +380,22 @@ def _from_file(
         raise ValueError(f"{path} is not a {_either(known)}; it holds {keys}.")
     _check_options(family, options, path)
     return family.from_torch(checkpoint, path, dtype, **options)
+
+
+def refuse_h5(path: Path) -> None:
+    """Check that a file is none that Keras writes and cannot load.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        ValueError: It ends in .h5.
+    """
+    if path.suffix in (".h5", ".hdf5"):
+        raise ValueError(
+            f"{path} cannot be loaded as a model: save the model as a .keras file. Weights alone "
+            f"(.weights.h5) are loaded by the method load_weights of a model that is built already."
+        )
 
 
 def _either(names: Iterable[str]) -> str:

@@ -50,7 +50,7 @@ def _columns(model: Any, rows: Any) -> Iterator[tuple[str, Any]]:
     target = getattr(model, "target_name", None)
     first = f"predicted_{target}" if target else "prediction"
     outputs = rows[0].shape[-1] if isinstance(rows, list) else int(np.prod(rows.shape[1:]))
-    names = getattr(model, "class_names", None) or [str(k) for k in range(outputs)]
+    names = getattr(model, "classes", None) or [str(k) for k in range(outputs)]
     per_residue = isinstance(rows, list)
     by_record = rows if per_residue else rows.reshape(len(rows), outputs)
     if task is None or not task.has_classes:

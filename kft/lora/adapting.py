@@ -2,6 +2,8 @@
 
 import math
 import numbers
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,7 +13,9 @@ import numpy as np
 from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.lora.owned import (
+    active_adapters,
     adapted,
+    check_head,
     check_unmerged,
     claim_unfrozen,
     head_of,
@@ -64,7 +68,7 @@ def add_lora(
             layers inside it that can be adapted: `Dense`, `EinsumDense`, `Conv2D`, `Embedding`.
             None for query and value of a transformer or all blocks of a convolutional network;
             "all-linear" for every `Dense` and `EinsumDense` outside the head.
-        name: Name of the adapter, an identifier.
+        name: Name of the adapter: letters, digits, "_" and "-".
         rslora: Whether to scale by alpha / sqrt(r) (Kalajdzievski 2023).
         dora: Whether to train the magnitudes of the columns of W + s A B too (Liu et al. 2024).
         bias: "none"; "lora_only" to train copies of the biases of adapted layers; "all" to train
@@ -116,12 +120,16 @@ def install(
         Paths of the layers whose rank is not 0.
 
     Raises:
-        ValueError: The name is not an identifier or taken, or adapters are merged.
+        ValueError: The name is not one or is taken, adapters are merged, or the head is quantized.
     """
     claim_unfrozen(model)
     settings = {**settings, **head_settings(model)}
-    if not name.isidentifier():
-        raise ValueError(f"name must be an identifier, received {name!r}.")
+    if not re.fullmatch(r"[^\W\d][\w-]*", name):
+        raise ValueError(
+            f"name must be letters, digits, _ and -, and begin with a letter or _, received "
+            f"{name!r}."
+        )
+    check_head(model)
     everything = layers(model)
     taken = [path for path in settings if name in getattr(everything[path], "adapters", ())]
     if taken:
@@ -230,7 +238,7 @@ def merge_lora(model: keras.Model) -> None:
         model: A model with adapters.
 
     Raises:
-        ValueError: No adapters.
+        ValueError: No adapters, or one with NaN or infinity; then nothing is merged.
 
     Example:
         >>> import kft
@@ -239,6 +247,12 @@ def merge_lora(model: keras.Model) -> None:
         >>> kft.merge_lora(backbone)
     """
     holders = _checked(model)
+    if wrong := [path for path, layer in holders if not layer.is_finite()]:
+        raise ValueError(
+            f"The adapters of {listed(wrong, 3)} hold NaN or infinity, and nothing was merged: "
+            f"their training has diverged. Train again with a smaller learning rate, or load an "
+            f"adapter from before."
+        )
     for _, layer in holders:
         layer.merge()
     retrace_silently(model, [path for path, _ in holders])
@@ -273,6 +287,7 @@ def unmerge_lora(model: keras.Model) -> None:
 def remove(model: keras.Model, name: str | None = None) -> None:
     """Remove adapters; merged ones stay in the kernels, as a part of a plain model.
 
+    If none of the active adapters is left, the first of the others becomes active, as in PEFT.
     The layers stay frozen, and the model must be compiled again. Unless the adapters are merged,
     their copies of weights are removed too, so the head is that of the base again. If an adapter
     was merged into the token embedding, a language-model head tied to it uses the merged one.
@@ -283,6 +298,9 @@ def remove(model: keras.Model, name: str | None = None) -> None:
 
     Raises:
         ValueError: No adapters, an unknown name, or one of several that are merged.
+
+    Warns:
+        UserWarning: Another adapter became active.
 
     Example:
         >>> import kft
@@ -295,6 +313,7 @@ def remove(model: keras.Model, name: str | None = None) -> None:
     in_model = _checked(model, [] if name is None else [name])
     if name is not None:
         check_unmerged(model)
+    was_active = list(active_adapters(model))
     merged = any(layer.merged for _, layer in in_model)
     holders = [layer for _, layer in in_model]
     holders += [x for x in heads_on(model, holders) if isinstance(x, Adapted) and x not in holders]
@@ -305,6 +324,13 @@ def remove(model: keras.Model, name: str | None = None) -> None:
             layer.detach(merged)
     if not adapted(model):
         unguard_configs(model)
+    elif was_active == [name]:
+        _use(model, {(new := names(model)[0]): 1.0})
+        warnings.warn(
+            f"{name!r} was the active adapter of {model.name}, and {new!r} is now: call "
+            f"kft.lora.use for another one or none.",
+            stacklevel=2,
+        )
     retrace_silently(model, [path for path, _ in in_model], uncompile=True)
 
 

@@ -300,5 +300,8 @@ def why_not(layer: keras.Layer) -> str | None:
     if getattr(layer, "lora_enabled", False):
         return "Keras's own enable_lora was called on it"
     if getattr(layer, "quantization_mode", None):
-        return "it is quantized"
+        return (
+            "it is quantized: add adapters before quantizing, which leaves layers with adapters as "
+            "they are, or leave it out with the argument filters of quantize"
+        )
     return kind.why_not(layer) if hasattr(kind, "why_not") else None

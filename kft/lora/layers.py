@@ -23,7 +23,7 @@ Shapes: `I` inputs and `O` outputs of a flattened kernel, `r` rank.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import keras
 import numpy as np
@@ -366,6 +366,23 @@ class Adapted(Mixin):
             self._matrix_variable().assign(matrix)
         if bias is not None:
             self._bias_variable().assign(bias)
+
+    def is_finite(self) -> bool:
+        """Return whether the active adapters hold finite numbers alone."""
+        active = [v for n in self.active for v in self.adapters[n].variables.values()]
+        return all(np.isfinite(ops.convert_to_numpy(v)).all() for v in active)
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse Keras's own adapters beside those of kft.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"{self.path} holds adapters of kft, beside which Keras's enable_lora cannot be used: "
+            f"call kft.add_lora(model, name=...) for another adapter, or kft.lora.remove(model) "
+            f"first."
+        )
 
     def unmerge(self) -> None:
         """Restore W and the bias, bit by bit; do nothing if nothing is merged."""

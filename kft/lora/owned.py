@@ -15,6 +15,7 @@ import numpy as np
 from kft.keras_internals import (
     Functional,
     inbound_nodes,
+    is_quantized,
     origin_of,
     own_trainable_weights,
     sublayers_of,
@@ -104,6 +105,21 @@ def head_settings(model: keras.Model) -> dict[str, Settings]:
     return {p: FULL for p, layer in layers(model).items() if p in head and has_weights(layer)}
 
 
+def check_head(model: keras.Model) -> None:
+    """Check that a head, of which each adapter has a copy, is not quantized.
+
+    Raises:
+        ValueError: It is.
+    """
+    everything = layers(model)
+    if wrong := [path for path in head_settings(model) if is_quantized(everything[path])]:
+        raise ValueError(
+            f"{listed(wrong, 3)} of {model.name} is quantized, and a head is trained in full with "
+            f"an adapter: put a new head on it with kft.replace_head, or leave it out with the "
+            f"argument filters of quantize."
+        )
+
+
 def has_weights(layer: keras.Layer) -> bool:
     """Return whether a layer itself has weights, not counting the layers inside it."""
     return bool(own_trainable_weights(layer))
@@ -119,15 +135,15 @@ def join(model: keras.Model) -> None:
     there = names(model)
     if not there:
         return
-    everything, active = layers(model), _active(model)
+    everything, active = layers(model), active_adapters(model)
     for path in head_settings(model):
         for name in there:
             hold(everything[path], name)
         everything[path].use(active)
 
 
-def _active(model: keras.Model) -> dict[str, float]:
-    """{name: weight} of the active adapters."""
+def active_adapters(model: keras.Model) -> dict[str, float]:
+    """Return {name: weight} of the active adapters of a model."""
     return {n: weight for _, layer in adapted(model) for n, weight in layer.active.items()}
 
 
@@ -167,7 +183,7 @@ def hold(layer: keras.Layer, name: str) -> None:
 
 def only_active(model: keras.Model) -> str | None:
     """Return the name of the one adapter that is active, with weight 1; None if there is none."""
-    active = _active(model)
+    active = active_adapters(model)
     return next(iter(active)) if list(active.values()) == [1.0] else None
 
 

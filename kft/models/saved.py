@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kft.backbones import load
+from kft.backbones.registry import refuse_h5
 from kft.lora import load_adapter
 from kft.lora.peft import model_records, reading, writing
 from kft.models.model import Model
@@ -52,6 +53,7 @@ def load_model(path: str | Path, backbone: keras.Model | str | Path | None = Non
         return _with_adapter(path, backbone)
     if backbone is not None:
         raise ValueError(f"backbone is for the folder of an adapter; {path} has its own.")
+    refuse_h5(path)
     _check_file(path)
     model = keras.saving.load_model(path)
     arrays = [
@@ -112,6 +114,6 @@ def _with_adapter(folder: Path, backbone: Any) -> Model:
                 "Or give the backbone, or where it is, as `backbone`."
             ) from error
     model = Model(backbone, keras.saving.deserialize_keras_object(record["head"]))
-    model.set_names(record["class_names"], record["target_name"])
+    model.set_names(record["classes"], record["target_name"])
     load_adapter(model, folder)
     return model

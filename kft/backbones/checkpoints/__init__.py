@@ -7,6 +7,7 @@ which weight.
 from kft.backbones.checkpoints.arrays import oriented, rounded
 from kft.backbones.checkpoints.filling import Origin, fill
 from kft.backbones.checkpoints.hub import hub_folder
+from kft.backbones.checkpoints.labels import class_names
 from kft.backbones.checkpoints.mapping import LoadReport, Tensors
 from kft.backbones.checkpoints.safetensors import read_safetensors
 from kft.backbones.checkpoints.torch_files import CheckpointError, read_torch
@@ -16,6 +17,7 @@ __all__ = [
     "LoadReport",
     "Origin",
     "Tensors",
+    "class_names",
     "fill",
     "hub_folder",
     "oriented",

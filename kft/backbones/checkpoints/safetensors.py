@@ -1,6 +1,7 @@
 """What transformers writes: a `.safetensors` file, a folder of shards, or `pytorch_model.bin`."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,10 @@ _SAFETENSORS_TYPES = {
     "U8": np.dtype("uint8"),
     "BOOL": np.dtype("bool"),
 }
+# DataParallel, torch.compile, and a model that is an attribute, as in a LightningModule.
+_WRAPPERS = [re.compile(rf"^{prefix}\.") for prefix in ("module", "_orig_mod", "model")]
+# Where a training script has put the state dict, next to its optimizer and the like.
+_STATES = ("state_dict", "model_state_dict", "model", "module")
 _MAX_HEADER = 100_000_000  # bytes; the safetensors format allows no longer one
 
 
@@ -63,7 +68,14 @@ def read_safetensors(path: str | Path, dtype: str | None = "float32") -> Tensors
     elif not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     entries = _shards(path) if path.suffix == ".json" else _entries(path)
-    return Tensors(entries, dtype, path)
+    return Tensors(_without_wrappers(entries), dtype, path)
+
+
+def _without_wrappers(entries: dict[str, Entry]) -> dict[str, Entry]:
+    """Take from all names the prefixes of modules in which the model was wrapped in training."""
+    while prefix := next((p for p in _WRAPPERS if entries and all(map(p.match, entries))), None):
+        entries = {prefix.sub("", name): entry for name, entry in entries.items()}
+    return entries
 
 
 def _weights_in(folder: Path) -> Path:
@@ -113,6 +125,10 @@ def _entries(file: Path) -> dict[str, Entry]:
     """Open one file of weights."""
     if file.suffix != ".safetensors":
         state = read_torch(file)
+        while isinstance(state, dict) and (
+            inner := next((state[x] for x in _STATES if isinstance(state.get(x), dict)), None)
+        ):
+            state = inner
         if not isinstance(state, dict):
             raise CheckpointError(f"{file}: holds a {type(state).__name__}, not tensors by name")
         try:

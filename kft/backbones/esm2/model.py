@@ -34,6 +34,7 @@ from kft.backbones.esm2.layers import (
     norm,
 )
 from kft.backbones.on_backbone import OnBackbone
+from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.residue_tokens import CLS, EOS, PAD, encode
 from kft.backbones.token_table import TokenMask
 from kft.keras_internals import set_untracked
@@ -93,7 +94,7 @@ class ESM2(Backbone):
         token_dropout: bool = True,
         frequencies: Sequence[float] | None = None,
         name: str = "esm2",
-        dtype: str | None = None,
+        dtype: Any = None,
         exchanged: Mapping[str, Mapping[str, dict]] | None = None,
         **kwargs: Any,
     ):
@@ -104,7 +105,7 @@ class ESM2(Backbone):
             )
         hidden_width = hidden_width or 4 * width
         frequencies = tuple(frequencies or rotary_frequencies(width // num_heads))
-        dtype = keras.dtype_policies.get(dtype).name
+        asked, (dtype, dtype_config) = dtype, dtype_of(dtype)
         config: dict[str, Any] = {
             "num_blocks": num_blocks,
             "width": width,
@@ -112,7 +113,7 @@ class ESM2(Backbone):
             "hidden_width": hidden_width,
             "token_dropout": token_dropout,
             "frequencies": frequencies,
-            "dtype": dtype,
+            "dtype": dtype_config,
         }
         inside = exchanged or {}
 
@@ -127,7 +128,7 @@ class ESM2(Backbone):
         stages += [deserialized(inside.get("final_norm", {}), norm("final_norm", dtype))]
 
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        attention_mask = TokenMask([PAD], name="attention_mask")(token_ids)
+        attention_mask = TokenMask([PAD], name="attention_mask", dtype=dtype)(token_ids)
         x = stages[0](token_ids)
         for block in stages[1:-1]:
             x = block(x, attention_mask)
@@ -135,7 +136,9 @@ class ESM2(Backbone):
 
         self._config = config
         set_untracked(self, _exchanged=inside)
-        self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
+        mask = TokenMask([CLS, PAD, EOS], name="position_mask", dtype=dtype)
+        self.position_mask = mask(token_ids)
+        quantize_as(self, asked)
 
     # The two models below are built when they are first used. They are not layers of the
     # backbone: a fine-tuned model must not hold weights that no gradient reaches. Keras's saving
@@ -163,7 +166,7 @@ class ESM2(Backbone):
         return names.module_names(paths, head, head_path)
 
     def to_hugging_face(
-        self, dtype: str | None = None, contacts: bool | None = None
+        self, dtype: Any = None, contacts: bool | None = None
     ) -> tuple[dict[str, Any], dict]:
         """Return configuration and tensors in Hugging Face's format, see `writing`."""
         return writing.to_hugging_face(self, dtype, contacts)

@@ -26,6 +26,7 @@ from kft.backbones.esmc import names, writing
 from kft.backbones.esmc.layers import ESMCBlock, ESMCHead, gated_width, norm
 from kft.backbones.esmc.names import VOCABULARY
 from kft.backbones.on_backbone import OnBackbone
+from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.residue_tokens import CLS, EOS, PAD, encode
 from kft.backbones.token_table import TokenMask, TokenTable
 from kft.keras_internals import set_untracked
@@ -79,7 +80,7 @@ class ESMC(Backbone):
         hidden_width: int | None = None,
         rope_theta: float = 10000.0,
         name: str = "esmc",
-        dtype: str | None = None,
+        dtype: Any = None,
         lm_head: Mapping[str, dict] | None = None,
         **kwargs: Any,
     ):
@@ -89,14 +90,14 @@ class ESMC(Backbone):
                 f"width must be an even multiple of num_heads, received {width=}, {num_heads=}."
             )
         hidden_width = hidden_width or gated_width(width)
-        dtype = keras.dtype_policies.get(dtype).name
+        asked, (dtype, dtype_config) = dtype, dtype_of(dtype)
         config: dict[str, Any] = {
             "num_blocks": num_blocks,
             "width": width,
             "num_heads": num_heads,
             "hidden_width": hidden_width,
             "rope_theta": float(rope_theta),
-            "dtype": dtype,
+            "dtype": dtype_config,
         }
         scale = math.sqrt(num_blocks / 36)
         table = keras.initializers.RandomNormal(stddev=width**-0.5)
@@ -109,14 +110,16 @@ class ESMC(Backbone):
         stages.append(norm("final_norm", dtype, center=False))
 
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        attention_mask = TokenMask([PAD], name="attention_mask")(token_ids)
+        attention_mask = TokenMask([PAD], name="attention_mask", dtype=dtype)(token_ids)
         x = stages[0](token_ids)
         for block in stages[1:-1]:
             x = block(x, attention_mask)
         super().__init__({"token_ids": token_ids}, stages[-1](x), stages, name, **kwargs)
 
         set_untracked(self, _lm_head=lm_head or {}, _config=config)
-        self.position_mask = TokenMask([CLS, PAD, EOS], name="position_mask")(token_ids)
+        mask = TokenMask([CLS, PAD, EOS], name="position_mask", dtype=dtype)
+        self.position_mask = mask(token_ids)
+        quantize_as(self, asked)
 
     # Built when it is first used. It is not a layer of the backbone: a fine-tuned model must not
     # hold weights that no gradient reaches. Keras's saving finds it as an attribute, so that
@@ -137,7 +140,7 @@ class ESMC(Backbone):
         """Return what Hugging Face calls the layers, see `Backbone`."""
         return names.module_names(paths, head, head_path)
 
-    def to_hugging_face(self, dtype: str | None = None) -> tuple[dict[str, Any], dict]:
+    def to_hugging_face(self, dtype: Any = None) -> tuple[dict[str, Any], dict]:
         """Return configuration and tensors in Hugging Face's format, see `writing`."""
         return writing.to_hugging_face(self, dtype)
 

@@ -34,6 +34,7 @@ from kft.arguments import check_integer
 from kft.backbones.base import Backbone
 from kft.backbones.contract import QUERY_AND_VALUE, ModuleNames
 from kft.backbones.copies import Copied, flags, marked
+from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.vision import names
 from kft.backbones.vision.images import HALF, IMAGENET, ImageEncoder
 from kft.backbones.vision.keras_hub_parts import (
@@ -245,7 +246,7 @@ class VisionTransformer(VisionBackbone):
         classes: Sequence[str] = (),
         preprocessing: dict[str, Any] | None = None,
         name: str | None = None,
-        dtype: str | None = None,
+        dtype: Any = None,
     ):
         _check_family(family, TOKENS)
         image_size = sides(image_size)
@@ -265,7 +266,7 @@ class VisionTransformer(VisionBackbone):
                 f"{width=}, {num_heads=}, {image_size=}, {patch_size=}."
             )
         _check_dinov3(family, width // num_heads, dinov3)
-        dtype = keras.dtype_policies.get(dtype).name
+        asked, (dtype, dtype_config) = dtype, dtype_of(dtype)
         sizes = {
             "family": family,
             "num_blocks": num_blocks,
@@ -296,17 +297,18 @@ class VisionTransformer(VisionBackbone):
         for stage in stages:
             x = stage(x)
         statistics = HALF if family == "vit" else IMAGENET
-        config = {**_config(sizes, classes, preprocessing, statistics), "dtype": dtype}
+        config = {**_config(sizes, classes, preprocessing, statistics), "dtype": dtype_config}
         super().__init__(images, x, stages, config, name or family)
         if not embedding.has_positions:  # its blocks rotate all patches, and cannot take a part
             self.objectives = ()
-        mask = PatchMask(embedding.first, embedding.length, name="position_mask")
+        mask = PatchMask(embedding.first, embedding.length, name="position_mask", dtype=dtype)
         self.position_mask = mask(images)
+        quantize_as(self, asked)
 
     @property
     def read_by_classifier(self) -> str:
         """What the published classifier reads, see `Summary`."""
-        return "cls_and_mean" if self._config["family"] == "dinov2" else "cls"
+        return names.READ_BY_CLASSIFIER.get(self._config["family"], "cls")
 
     @property
     def lora_targets(self) -> tuple[str, ...]:
@@ -367,18 +369,22 @@ class ConvNet(VisionBackbone):
         classes: Sequence[str] = (),
         preprocessing: dict[str, Any] | None = None,
         name: str | None = None,
-        dtype: str | None = None,
+        dtype: Any = None,
     ):
         _check_family(family, FAMILIES)
         image_size = sides(image_size)
-        dtype = keras.dtype_policies.get(dtype).name
+        asked, (dtype, dtype_config) = dtype, dtype_of(dtype)
         stages = conv_stages(family, sizes, image_size, dtype)
         images = x = keras.Input((*image_size, 3), name="images")
         for stage in stages:
             x = stage(x)
         architecture = {"family": family, "sizes": dict(sizes), "image_size": image_size}
-        config = {**_config(architecture, classes, preprocessing, IMAGENET), "dtype": dtype}
+        config = {
+            **_config(architecture, classes, preprocessing, IMAGENET),
+            "dtype": dtype_config,
+        }
         super().__init__(images, x, stages, config, name or family)
+        quantize_as(self, asked)
 
     @property
     def lora_targets(self) -> tuple[str, ...]:

@@ -71,6 +71,8 @@ _OLDER = (
 )
 # kft.params counts the dense layers of keras-hub's MLP from 0: "dense", "dense_1".
 _COUNTED = {"mlp/dense": "mlp/dense_1", "mlp/dense_1": "mlp/dense_2"}
+# What the published classifier reads, as kinds of pooling.
+READ_BY_CLASSIFIER = {"vit": "cls", "deit": "cls", "dinov2": "cls_and_mean"}
 _PREFIXES = ("vit.", "deit.", "dinov2.")
 
 
@@ -136,7 +138,7 @@ def module_names(
             for old, new in _OLDER:
                 module = module.replace(new, old)
             older[f"encoder.layer.{found[1]}.{module}"] = path
-    keys = _keys_of_head(head, head_path) if family in ("vit", "deit") else {}
+    keys = _keys_of_head(head, head_path, READ_BY_CLASSIFIER.get(family))
     return ModuleNames(
         names,
         older,
@@ -146,7 +148,7 @@ def module_names(
         advice=(
             'that of Hugging Face is kft.heads.Classification(classes, pooling="cls")'
             if family in ("vit", "deit")
-            else "kft has no head like the classifier of Hugging Face's DINOv2"
+            else 'that of Hugging Face is kft.heads.Classification(classes, pooling="cls_and_mean")'
             if family == "dinov2"
             else "Hugging Face has no DINOv3 with a classifier"
         ),
@@ -154,11 +156,11 @@ def module_names(
     )
 
 
-def _keys_of_head(head: keras.Layer | None, head_path: str) -> dict[str, str]:
-    """The classifier of ViT and DeiT reads the first token, as heads of kft with "cls" do."""
+def _keys_of_head(head: keras.Layer | None, head_path: str, pooling: str | None) -> dict[str, str]:
+    """Return the names of a head that reads what the classifier of Hugging Face reads."""
     kind = getattr(getattr(head, "pooling", None), "kind", None)
     known = type(head).__name__ in ("Classification", "MultiLabel")
-    if head is None or not known or kind != "cls":
+    if head is None or not known or kind != pooling:
         return {}
     path = f"{head_path}/{head.last}"
     return {f"{path}/kernel": "classifier.weight", f"{path}/bias": "classifier.bias"}

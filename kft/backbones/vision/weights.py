@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.backbones.checkpoints import Origin, Tensors, fill
+from kft.backbones.checkpoints import Origin, Tensors, class_names, fill
 from kft.backbones.vision.images import HALF, IMAGENET, RESAMPLING
 from kft.backbones.vision.keras_hub_parts import BIASES
 from kft.backbones.vision.layouts import origin
@@ -64,10 +64,8 @@ def from_hugging_face(
     if tensors is not None:
         tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors, source=source)
         if "classifier.weight" in tensors and arguments["family"] != "dinov3_vit":
-            # transformers 4 leaves the labels out where they are the usual names of two classes.
-            usual = {i: f"LABEL_{i}" for i in range(tensors.shape("classifier.weight")[0])}
-            labels = config.get("id2label") or usual
-            arguments["classes"] = [labels[key] for key in sorted(labels, key=int)]
+            count = tensors.shape("classifier.weight")[0]
+            arguments["classes"] = class_names(config, count)
     backbone = VisionTransformer(**arguments, dtype=dtype)
     if image_size is not None:
         backbone = backbone.resized(image_size)
@@ -164,15 +162,17 @@ def preprocessing_of(
     Raises:
         ValueError: A step that is not known.
     """
-    # The defaults of the four classes, for what an old file leaves out.
+    # The defaults of the four classes, for what an old file leaves out. Without a file, images of
+    # the size in config.json are cut from larger ones, as 224 pixels are from 256.
+    larger = 256 if processor else round(max(_pair(image_size)) * 256 / 224)
     usual: dict[str, Any] = {
         "vit": {"size": image_size, "resample": 2, "statistics": HALF, "crop": None},
-        "deit": {"size": 256, "resample": 3, "statistics": IMAGENET, "crop": image_size},
+        "deit": {"size": larger, "resample": 3, "statistics": IMAGENET, "crop": image_size},
         "dinov2": {
-            "size": {"shortest_edge": 256},
+            "size": {"shortest_edge": larger},
             "resample": 3,
             "statistics": IMAGENET,
-            "crop": 224,
+            "crop": 224 if processor else image_size,
         },
         "dinov3_vit": {"size": image_size, "resample": 2, "statistics": IMAGENET, "crop": None},
     }[family]

@@ -182,7 +182,8 @@ def _checked(
     config, tensors, extra, metadata = read(folder)
     value_range = value_ranges.from_metadata(folder, metadata)
     modules, everything = modules_of(model), layers(model)
-    content = matching.placed(tensors, modules, model, folder)
+    saved = config.get("modules_to_save") or ()
+    content = matching.placed(tensors, modules, model, folder, saved)
     prefix = modules.prefix_of(list(content.modules))
     settings = {
         path: matching.settings_of(path, everything[path], content, config, prefix, folder)
@@ -205,8 +206,12 @@ def _checked(
             f"have, and they are skipped: {listed(content.skipped, 3)}.",
             stacklevel=3,
         )
+    parts = {
+        path: matching.with_bias_of_b(given, settings[path], everything[path])
+        for path, given in content.parts.items()
+    }
     settings |= dict.fromkeys({*values, *(p.rpartition("/")[0] for p in full)}, FULL)
-    return settings, content.parts, values, full, value_range
+    return settings, parts, values, full, value_range
 
 
 def _paths(values: Arrays) -> set[str]:

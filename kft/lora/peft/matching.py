@@ -28,6 +28,7 @@ from kft.params import layers
 _PARTS = {
     "lora_A.weight": "a",
     "lora_B.weight": "b",
+    "lora_B.bias": "b_bias",
     "lora_embedding_A": "a",
     "lora_embedding_B": "b",
     "lora_magnitude_vector": "magnitude",
@@ -65,7 +66,11 @@ class FileContent:
 
 
 def placed(
-    tensors: Mapping[str, np.ndarray], modules: Modules, model: keras.Model, folder: Path
+    tensors: Mapping[str, np.ndarray],
+    modules: Modules,
+    model: keras.Model,
+    folder: Path,
+    saved: Iterable[str] = (),
 ) -> FileContent:
     """Find the layer of each tensor.
 
@@ -74,6 +79,7 @@ def placed(
         modules: The model's `Modules`.
         model: The model that the adapter is for.
         folder: Name of the adapter in errors.
+        saved: `modules_to_save` of adapter_config.json.
 
     Raises:
         ValueError: Tensors that belong to no layer.
@@ -82,8 +88,9 @@ def placed(
     pieces: dict[str, dict[str, dict[str, np.ndarray]]] = {}  # by path and module
     unknown = []
     known = set(layers(model))
+    tables = {p for p, x in layers(model).items() if isinstance(x, keras.layers.Embedding)}
     for key, value in tensors.items():
-        plain = _plain(key.removeprefix(PREFIX), modules)
+        plain = _plain(key.removeprefix(PREFIX).replace("_orig_mod.", ""), modules)
         if plain is None:
             continue
         if (path := modules.in_head(plain)) is not None:
@@ -92,6 +99,8 @@ def placed(
         end = next((e for e in _PARTS if plain.endswith(f".{e}")), "")
         part, module = _PARTS.get(end), plain.removesuffix(f".{end}")
         path = modules.path(module) if part else None
+        if part == "weight" and not _matched(module, saved) and path in tables:
+            part = "base_weight"  # PEFT's save_embedding_layers writes tables that are the base's
         if part == "base_weight" and path in known:
             content.base.setdefault(path, {})[modules.place(module)] = value
         elif part is not None and path in known:
@@ -125,7 +134,7 @@ def _plain(key: str, modules: Modules) -> str | None:
         return key
     # In some keys the adapter's name follows, and that may be the name of a weight.
     with_name = re.sub(r"\.modules_to_save\.", ".", key)
-    without = re.sub(r"\.modules_to_save\.\w+\.", ".", key)
+    without = re.sub(r"\.modules_to_save\.[^.]+\.", ".", key)
     places = (modules.in_head(with_name), modules.path(with_name.rpartition(".")[0]))
     return with_name if any(place is not None for place in places) else without
 
@@ -296,11 +305,53 @@ def settings_of(
             f"{folder}: {path} has {np.size(parts.get('magnitude', ()))} magnitudes, expected "
             f"{sizes[1] * dora} with use_dora={dora}."
         )
+    if "b_bias" in parts:
+        _check_bias_of_b(path, layer, parts, config, width, folder)
+        bias = True
     table = isinstance(layer, keras.layers.Embedding)
     alpha = _pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
     alpha *= math.sqrt(width) if rslora and width > 1 else width  # so that the scale is the same
     dropout = 0.0 if table else config.get("lora_dropout", 0.0)
     return Settings(rank, alpha, dropout, rslora, dora, bias, prefix=prefix)
+
+
+def _check_bias_of_b(
+    path: str,
+    layer: keras.Layer,
+    parts: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    width: int,
+    folder: Path,
+) -> None:
+    """Check that a bias of B (`lora_bias`) can be held: it is added to a copy of the layer's."""
+    size = np.size(parts["b_bias"])
+    if not config.get("lora_bias") or "bias" in parts or width > 1 or size != bias_size(layer):
+        raise ValueError(
+            f"{folder}: {path} has a lora_B.bias of {size} numbers, which kft holds with "
+            f"lora_bias=true and bias='none', in layers that have a bias of that size and are one "
+            f"module; this one has {bias_size(layer)} numbers."
+        )
+
+
+def with_bias_of_b(
+    parts: Mapping[str, np.ndarray], settings: Settings, layer: keras.Layer
+) -> dict[str, np.ndarray]:
+    """Return the parts of an adapter with the bias of B in the bias of the layer.
+
+    x W + b0 + s (x A B + b) = x W + s x A B + (b0 + s b)
+
+    Args:
+        parts: {part: array}, perhaps with "b_bias".
+        settings: Settings of the adapter.
+        layer: The layer.
+    """
+    if "b_bias" not in parts:
+        return dict(parts)
+    variable = next(v for v in own_weights(layer) if v.name == "bias")
+    base = layer.base_values() if hasattr(layer, "base_values") else {}
+    value = np.ravel(base.get(variable.path, keras.ops.convert_to_numpy(variable)))
+    bias = value + settings.scale * parts["b_bias"]
+    return {part: x for part, x in parts.items() if part != "b_bias"} | {"bias": bias}
 
 
 def _pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
@@ -434,11 +485,7 @@ def _check_saved(
     there = {key.rpartition(".")[0] for key in keys}
     there |= {m for m, path in modules.as_in(content.modules).items() if path in content.full}
     there |= content.other_full
-
-    def matched(module: str, name: str) -> bool:
-        return any(x.endswith(name) for x in (*_above(module), module))
-
-    empty = [name for name in saved if not any(matched(m, name) for m in there)]
+    empty = [name for name in saved if not any(_matched(m, [name]) for m in there)]
     if _LABELS & (set(saved) - set(empty)):
         empty = [name for name in empty if name not in _LABELS]
     if empty:
@@ -446,11 +493,17 @@ def _check_saved(
             f"{folder}: modules_to_save of {CONFIG} names {listed(empty, 3)}, which have no "
             f"tensors. The files are incomplete or not of one adapter: copy or save it again."
         )
-    wanted = {m for m in named if any(matched(m, name) for name in saved)}
+    wanted = {m for m in named if _matched(m, saved)}
     of_head = {key.rpartition(".")[0] for key in modules.head.values()}
     wanted |= of_head if there & of_head else set()
-    extra = {m for m in there if not any(matched(m, name) for name in saved)}
+    extra = {m for m in there if not _matched(m, saved)}
     _compare(wanted, extra, there, "weights in full", f"modules_to_save={_short(saved)}", folder)
+
+
+def _matched(module: str, saved: Iterable[str]) -> bool:
+    """Whether PEFT trains a module, or one that it is in, in full."""
+    names = (*_above(module), module)
+    return any(name.endswith(end) for name in names for end in saved)
 
 
 def _above(module: str) -> list[str]:

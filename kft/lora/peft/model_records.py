@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 KEY = "kft_model"
-NAMES = ("class_names", "target_name")
+NAMES = ("classes", "target_name")
 
 
 def metadata_of(model: keras.Model) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from kft.backbones.checkpoints import read_safetensors
 from kft.files import finish_replacing
+from kft.lora.peft.patterns import check_pattern
 from kft.lora.peft.writing import CONFIG, HEAD, TENSORS, digest
 from kft.messages import listed
 
@@ -21,7 +21,6 @@ _OLDER = "adapter_model.bin"
 # Options of PEFT's LoraConfig that change what an adapter computes and that are not supported.
 _UNSUPPORTED = (
     "layer_replication",
-    "lora_bias",
     "megatron_config",
     "trainable_token_indices",
     "target_parameters",
@@ -42,6 +41,7 @@ _READ = {
     "alpha_pattern": ("an object", dict),
     "use_rslora": ("true or false", bool),
     "use_dora": ("true or false", bool),
+    "lora_bias": ("true or false", bool),
     "target_modules": ("a list or a string", list, str),
     "modules_to_save": ("a list", list),
     "bias": ("a string", str),
@@ -112,7 +112,7 @@ def _config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder}: {unsupported[0]}={config[unsupported[0]]!r} is not supported by kft, which "
             f"reads r, lora_alpha, rank_pattern, alpha_pattern, lora_dropout, bias, use_rslora, "
-            f"use_dora and modules_to_save."
+            f"use_dora, lora_bias and modules_to_save."
         )
     for i, (option, (kind, *types)) in enumerate(_READ.items()):
         if type(config.get(option)) not in types and (i < 2 or option in config):
@@ -156,19 +156,13 @@ def _in_range(config: Mapping[str, Any], file: Path) -> None:
         raise ValueError(f"{file}: bias must be none, lora_only or all, received {bias!r}.")
     for what in ("rank_pattern", "alpha_pattern"):
         for pattern in config.get(what, {}):
-            _check_pattern(pattern, what, file)
+            check_pattern(pattern, what, file)
     for what in ("target_modules", "exclude_modules"):
         if isinstance(config.get(what), str):
-            _check_pattern(config[what], what, file)
-
-
-def _check_pattern(pattern: str, what: str, file: Path) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(
-            f"{file}: {what} has {pattern!r}, which is not a regular expression ({error})."
-        ) from None
+            check_pattern(config[what], what, file)
+    layers_pattern = config.get("layers_pattern") or ()
+    for pattern in [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern:
+        check_pattern(pattern, "layers_pattern", file)
 
 
 def _numbers(file: Path, dtype: str | None = "float32") -> dict[str, np.ndarray]:

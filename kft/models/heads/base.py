@@ -23,7 +23,7 @@ from kft.data.numbers import marks
 from kft.data.task import Task
 from kft.models.losses import AbsoluteError, CrossEntropy, SquaredError
 
-POOLINGS = ("mean", "cls", "max", "attention")
+POOLINGS = ("mean", "cls", "max", "attention", "cls_and_mean")
 
 
 class _OnPositions(Composite):
@@ -46,15 +46,17 @@ class Pooling(_OnPositions):
         kind: "mean" over the positions that the mask marks; "max" over them; "cls", the first
             position, which ESM-2 and ViT reserve for the whole input; or "attention", a mean
             weighted by a learned score of each position (Bahdanau et al. 2015 with one layer),
-            which starts as the plain mean.
+            which starts as the plain mean; or "cls_and_mean", the first position and the mean over
+            those marked, side by side, as the classifier of DINOv2 reads them.
 
     Call with float (B, L, D), or (B, height, width, D) whose pixels are the positions, and bool
-    (B, L) or (B, height, width), or None for all positions; returns (B, D). Features (B, D) are
-    pooled already and are returned unchanged.
+    (B, L) or (B, height, width), or None for all positions ("cls_and_mean": all but the first);
+    returns (B, D), or (B, 2 D) of "cls_and_mean". Features (B, D) are pooled already and are
+    returned unchanged.
 
     Raises:
-        ValueError: The kind is unknown, features have another rank, or "cls" is used with pixels,
-            since no pixel is reserved for the whole image.
+        ValueError: The kind is unknown, features have another rank, or "cls" or "cls_and_mean" is
+            used with pixels, since no pixel is reserved for the whole image.
 
     Example:
         >>> features = np.array([[[1.0], [2.0], [6.0]]])
@@ -82,9 +84,9 @@ class Pooling(_OnPositions):
     ) -> None:
         """Create the weights, if there are any."""
         rank = len(features_shape)
-        if rank not in (2, 3, 4) or (rank == 4 and self.kind == "cls"):
+        if rank not in (2, 3, 4) or (rank == 4 and self.kind in ("cls", "cls_and_mean")):
             raise ValueError(
-                f"{self.kind!r} pooling takes features (B, D), (B, L, D) or, unless it is 'cls', "
+                f"{self.kind!r} pooling takes features (B, D), (B, L, D) or, unless it has 'cls', "
                 f"(B, height, width, D), received shape {tuple(features_shape)}."
             )
         if self.kind == "attention" and rank > 2:
@@ -102,6 +104,9 @@ class Pooling(_OnPositions):
                 position_mask = ops.reshape(position_mask, (batch, height * width))
         if self.kind == "cls":
             return features[:, 0]
+        if self.kind == "cls_and_mean" and position_mask is None:
+            mean = ops.mean(features[:, 1:], axis=1)
+            return ops.concatenate([features[:, 0], mean], axis=-1)  # (B, 2 D)
         if position_mask is None:
             position_mask = ops.ones(ops.shape(features)[:2], dtype="bool")
         if self.kind == "max":
@@ -113,11 +118,20 @@ class Pooling(_OnPositions):
         else:
             marked = ops.cast(position_mask, "float32")
             weights = marked / ops.sum(marked, axis=-1, keepdims=True)  # (B, L)
-        return ops.einsum("bl,bld->bd", ops.cast(weights, features.dtype), features)
+        pooled = ops.einsum("bl,bld->bd", ops.cast(weights, features.dtype), features)
+        if self.kind == "cls_and_mean":
+            return ops.concatenate([features[:, 0], pooled], axis=-1)  # (B, 2 D)
+        return pooled
+
+    def width(self, features_shape: tuple[int | None, ...]) -> int | None:
+        """Return the size of the last axis of the output."""
+        width = features_shape[-1]
+        twice = self.kind == "cls_and_mean" and len(features_shape) > 2
+        return 2 * width if twice and width else width
 
     def compute_output_spec(self, features: Any, position_mask: Any = None) -> Any:
         """Return the shape of the output."""
-        shape = features.shape[0], features.shape[-1]
+        shape = features.shape[0], self.width(features.shape)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict:
@@ -207,7 +221,8 @@ class Head(_OnPositions):
             )
         if self.pooling is not None and not self.pooling.built:
             self.pooling.build(features_shape, position_mask_shape)
-        getattr(self, self.last).build((features_shape[0], features_shape[-1]))
+        width = features_shape[-1] if self.pooling is None else self.pooling.width(features_shape)
+        getattr(self, self.last).build((features_shape[0], width))
         self.built = True
 
     def call(self, features: Any, position_mask: Any = None, training: bool | None = None) -> Any:

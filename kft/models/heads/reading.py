@@ -1,14 +1,17 @@
 """Heads that were trained and published with a checkpoint, filled from its file."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from kft.backbones.checkpoints import Origin, fill
-from kft.backbones.registry import classifiers, read_checkpoint
+from kft.backbones.checkpoints import Origin, class_names, fill
+from kft.backbones.registry import classifiers, read_checkpoint, read_folder
 from kft.models.heads.base import Head
+from kft.models.heads.record import Classification
 
 
 def published(source: str | Path, name: str = "head") -> Head:
@@ -35,6 +38,21 @@ def published(source: str | Path, name: str = "head") -> Head:
         >>> kft.predict(model, ["GIGAVLKVLTTGLPALISWIKRKRQQ"])[0, 1] > 0.5  # doctest: +SKIP
         True
     """
+    return read_published(source, name)[0]
+
+
+def read_published(source: str | Path, name: str = "head") -> tuple[Head, list[str]]:
+    """Load the classifier that was published with an ESM-2 or ESM-C, and the names of its classes.
+
+    Args:
+        source, name: As for `published`.
+
+    Returns:
+        The head; the names of the classes, in the order of its outputs.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: As for `published`.
+    """
     config, tensors = read_checkpoint(source)
     architectures = config.get("architectures") or []
     known = classifiers()
@@ -45,6 +63,7 @@ def published(source: str | Path, name: str = "head") -> Head:
             f"whose config.json has architectures={architectures}."
         )
     registered, modules = known[kind]
+    _check_single_label(config, source)
     make = keras.saving.get_registered_object(registered)
     parts = {module.split(".")[0] for module in modules.values()}
     mine = {name: name for name in tensors if name.split(".")[0] in parts}
@@ -69,4 +88,35 @@ def published(source: str | Path, name: str = "head") -> Head:
         kind=f"the classifier of {kind}",
         skipped=re.compile("(?!)"),  # none
     )
+    return head, class_names(config, classes)
+
+
+def of_classifier(backbone: keras.Model, source: str | Path, name: str = "head") -> Head:
+    """Return the classifier of a vision backbone as a head, with the same weights.
+
+    Args:
+        backbone: A vision backbone with classes, see its `classifier`.
+        source: What it was loaded from.
+        name: Name of the head.
+
+    Raises:
+        ValueError: The classifier was trained for something else than one class per image.
+    """
+    if Path(source).is_dir():
+        _check_single_label(read_folder(Path(source), weights=False)[0], source)
+    head = Classification(len(backbone.classes), pooling=backbone.read_by_classifier, name=name)
+    head.build(backbone.output.shape)
+    head.dense.set_weights(backbone.classifier.get_layer("classifier").get_weights())
     return head
+
+
+def _check_single_label(config: Mapping[str, Any], source: str | Path) -> None:
+    kind = config.get("problem_type") or "single_label_classification"
+    one = len(config.get("id2label") or (0, 1)) == 1
+    if kind != "single_label_classification" or one:
+        what = "one label, which is a regression" if one else f"problem_type={kind!r}"
+        raise ValueError(
+            f"source must be a checkpoint whose head predicts one of several classes, received "
+            f"{str(source)!r}, whose config.json has {what}: take the backbone with kft.load and "
+            f"give it a head, for example kft.heads.Regression."
+        )
