@@ -548,6 +548,7 @@ SAVED_IN_FULL = {  # what kft reads as PEFT computes it, with the arguments of P
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*LoRA tensor.* have invalid shape")  # of a bias of B
 @pytest.mark.parametrize("case", SAVED_IN_FULL)
 def test_other_options_of_peft(case, tmp_path):
     form, options, saving = SAVED_IN_FULL[case]
@@ -563,6 +564,7 @@ def test_other_options_of_peft(case, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings")
 @pytest.mark.parametrize(
     ("saved", "message"),
     [

@@ -36,7 +36,9 @@ def quantize_layers(
     Args:
         model: A built model.
         quantize: Keras's method of the model.
-        mode, config, filters: Arguments of Keras's `quantize`.
+        mode: Mode, such as "int8".
+        config: A `keras.quantizers.QuantizationConfig`, or None.
+        filters: Which layers, see `keras.Model.quantize`.
         **kwargs: Further ones.
 
     Warns:
