@@ -536,3 +536,80 @@ def test_adapter_of_a_dinov3_of_transformers_4(tmp_path):
     save_file(older, path)
     kft.load_adapter(again, tmp_path)
     assert_rounds_alike(again.predict_on_batch({"images": images}), expected)
+
+
+SAVED_IN_FULL = {  # what kft reads as PEFT computes it, with the arguments of PEFT's saving
+    "lora_bias": ("backbone", {"lora_bias": True}, {}),
+    "norms": ("backbone", {"modules_to_save": ["LayerNorm"]}, {}),
+    "head's dense layer": ("language model", {"modules_to_save": ["lm_head.dense"]}, {}),
+    "table": ("backbone", {"modules_to_save": ["word_embeddings"]}, {}),
+    "embedding layers": ("language model", {}, {"save_embedding_layers": True}),
+}
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*LoRA tensor.* have invalid shape")  # of a bias of B
+@pytest.mark.parametrize("case", SAVED_IN_FULL)
+def test_other_options_of_peft(case, tmp_path):
+    form, options, saving = SAVED_IN_FULL[case]
+    base = reference(form)
+    ours, other = counterpart(base, form), counterpart(base, form)
+    adapted = with_peft(base, form, {"r": 2, "lora_alpha": 4, **options})
+    adapted.save_pretrained(tmp_path, **saving)
+    kft.load_adapter(ours, tmp_path, name="with-hyphen")
+    close_to(ours, adapted, form)
+    kft.save_adapter(ours, tmp_path / "again")
+    kft.load_adapter(other, tmp_path / "again")
+    assert_rounds_alike(other.predict_on_batch(TOKENS), ours.predict_on_batch(TOKENS))
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings")
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ("lm_head", r"cannot adapt, alone or with modules_to_save=\['lm_head'\]"),
+        ("word_embeddings", "trained apart from the language-model head, which kft ties to it"),
+    ],
+)
+def test_parts_of_the_language_model_that_kft_cannot_hold(saved, message, tmp_path):
+    base = reference("language model")
+    ours = counterpart(base, "language model")
+    options = {"r": 2, "modules_to_save": [saved]}
+    with_peft(base, "language model", options).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        kft.load_adapter(ours, tmp_path)
+    assert not kft.lora.names(ours)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(a+)+$", "repeats what repeats or has alternatives"),
+        ("(a|aa)*b", "repeats what repeats or has alternatives"),
+        (".*.*.*.*.*x", "has 5 repeats without limit"),
+        ("(.*layer.*){5}", "repeats what repeats or has alternatives"),
+        ("(", "is not a regular expression"),
+        ("a" * 100_001, "has 100,001 characters"),
+    ],
+)
+@pytest.mark.parametrize("option", ["rank_pattern", "alpha_pattern", "target_modules"])
+def test_patterns_that_take_for_ever(pattern, message, option, tmp_path):
+    value = pattern if option == "target_modules" else {pattern: 2}
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, option: value}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"{option} has .* which {message}"):
+        kft.load_adapter(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), tmp_path)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^(?:model\.)?layers\.\d+\.(?:self_attn|mlp)\.(?:q_proj|k_proj)$",
+        r"(?:.*?(?:vision|text).*?(?:attn|mlp).*?(?:q|k).*?)|(?:\blayers\.[\d]{1,}\.(?:a)\.(?:b))",
+    ],
+)
+def test_patterns_that_are_in_use(pattern, tmp_path):
+    kft.lora.peft.reading.check_pattern(pattern, "target_modules", tmp_path)

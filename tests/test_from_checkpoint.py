@@ -16,8 +16,8 @@ import kft
 
 NAMES = ["helix", "strand", "coil"]
 LABELS = {"id2label": dict(enumerate(NAMES)), "label2id": {x: i for i, x in enumerate(NAMES)}}
-TOKENS = kft.backbones.esm2.encode([*references.proteins((3, 9, 5, 7)), "MK<mask>AYI"])
-PIXELS = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype("float32")
+TOKENS = kft.backbones.esm2.encode([*references.proteins(range(3, 25)), "MK<mask>AYI"])
+PIXELS = np.random.default_rng(0).standard_normal((22, 3, 32, 32)).astype("float32")
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8,
          "intermediate_size": 32, "image_size": 32, "layer_norm_eps": 1e-6}  # fmt: skip
 PROTEINS = ["EsmForSequenceClassification", "EsmForTokenClassification"]
@@ -55,7 +55,8 @@ def logits(theirs, dtype):
 
 
 def log_probabilities(model):
-    inputs = TOKENS if "token_ids" in model.input else PIXELS.transpose(0, 2, 3, 1)
+    images = {"images": PIXELS.transpose(0, 2, 3, 1)}
+    inputs = TOKENS if "token_ids" in model.input else images
     return np.log(ops.convert_to_numpy(model.predict_on_batch(inputs)))
 
 

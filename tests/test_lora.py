@@ -417,3 +417,24 @@ def test_two_outputs():
     assert kft.add_lora(model, 2, targets="all-linear") == ["h"]
     learns = {w.path.split("/")[0] for w in kft.params.weights(model) if w.trainable}
     assert learns == {"h", "first", "second"}
+
+
+@pytest.mark.once
+def test_adapters_that_diverged_are_not_merged():
+    model = models.esm2()
+    kft.add_lora(model, 2)
+    query, value = model.stages[1].query, model.stages[1].value
+    before = keras.ops.convert_to_numpy(query.kernel)
+    value.adapters["default"].b.assign(np.full((2, 16), np.nan))
+    with pytest.raises(ValueError, match="block_0/value hold NaN or infinity, and nothing was"):
+        kft.merge_lora(model)
+    assert np.array_equal(keras.ops.convert_to_numpy(query.kernel), before)
+    assert not query.merged
+
+
+@pytest.mark.once
+def test_adapters_of_keras_beside_those_of_kft():
+    model = models.esm2()
+    kft.add_lora(model, 2, name="a-b")
+    with pytest.raises(ValueError, match="block_0/query holds adapters of kft, beside which"):
+        model.stages[1].query.enable_lora(2)

@@ -36,7 +36,9 @@ def quantize_layers(
     Args:
         model: A built model.
         quantize: Keras's method of the model.
-        mode, config, filters: Arguments of Keras's `quantize`.
+        mode: Mode, such as "int8".
+        config: A `keras.quantizers.QuantizationConfig`, or None.
+        filters: Which layers, see `keras.Model.quantize`.
         **kwargs: Further ones.
 
     Warns:
@@ -55,12 +57,12 @@ def quantize_layers(
 
 
 def _warn_of_others(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
-    names = [
+    names = sorted(
         layer.path
         for layer in layers
         if not layer.quantization_mode
         and any(v.name in ("kernel", "embeddings") for v in own_trainable_weights(layer))
-    ]
+    )
     if names:
         warnings.warn(
             f"{len(names)} layers of {model.name} keep their weights as they are "

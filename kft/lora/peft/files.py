@@ -195,6 +195,7 @@ def _checked(
         for path, given in content.full.items()
     }
     full = _that_fit(model, modules, content.head | extra, folder)
+    matching.check_untied(content, config, model)
     matching.check_complete(content, config, modules, model, folder)
     check_same(folder, metadata, tensors, extra)
     _check_base(model, folder, metadata if check_base else {}, {*full, *_paths(values)})

@@ -21,7 +21,7 @@ from kft.lora.kinds import bias_size, kind_of, sizes_of, why_not
 from kft.lora.layers import Settings
 from kft.lora.owned import head_paths
 from kft.lora.peft.modules import Modules
-from kft.lora.peft.writing import CONFIG, PREFIX, SUFFIXES, as_torch
+from kft.lora.peft.writing import CONFIG, PREFIX, SUFFIXES, as_torch, tied_tables
 from kft.messages import listed
 from kft.params import layers
 
@@ -99,8 +99,9 @@ def placed(
         end = next((e for e in _PARTS if plain.endswith(f".{e}")), "")
         part, module = _PARTS.get(end), plain.removesuffix(f".{end}")
         path = modules.path(module) if part else None
-        if part == "weight" and not _matched(module, saved) and path in tables:
-            part = "base_weight"  # PEFT's save_embedding_layers writes tables that are the base's
+        of_base = path in tables or module.endswith("lm_head.decoder")
+        if part == "weight" and of_base and not _matched(module, saved):
+            part = "base_weight"  # PEFT's save_embedding_layers writes tables of the base
         if part == "base_weight" and path in known:
             content.base.setdefault(path, {})[modules.place(module)] = value
         elif part is not None and path in known:
@@ -218,6 +219,29 @@ def _side_by_side(
     return {**together, "a": a, "b": b}, len(joined)
 
 
+def check_untied(content: FileContent, config: Mapping[str, Any], model: keras.Model) -> None:
+    """Check that no table is trained in full apart from a head that is tied to it.
+
+    PEFT copies a table of `modules_to_save` and leaves the head with the first one, unless
+    `ensure_weight_tying` is set; kft has one table for both.
+
+    Args:
+        content: Content of the file.
+        config: Content of adapter_config.json.
+        model: The model that the adapter is for.
+
+    Raises:
+        ValueError: There is one.
+    """
+    tied = tied_tables(model) & set(content.full)
+    if tied and not config.get("ensure_weight_tying"):
+        raise ValueError(
+            f"modules_to_save of {CONFIG} has {listed(sorted(tied), 3)} trained apart from the "
+            f"language-model head, which kft ties to it: load it into the backbone alone, or train "
+            f"it with ensure_weight_tying=True."
+        )
+
+
 def check_base_weights(content: FileContent, model: keras.Model, folder: Path) -> None:
     """Check that weights of the base that are in the file are those of the model.
 
@@ -280,7 +304,9 @@ def settings_of(
     if "a" not in parts:
         if kind_of(layer) is None:
             raise ValueError(
-                f"{folder}: {path} is a {type(layer).__name__}, whose bias kft cannot adapt."
+                f"{folder}: {path} is a {type(layer).__name__}, whose bias kft cannot adapt, alone "
+                f"or with modules_to_save={[path]!r}: name the layers inside it that kft has, "
+                f"for example '{path}.dense'."
             )
         return Settings(0, 0.0, bias=True, prefix=prefix)
     if (reason := why_not(layer)) is not None:

@@ -17,11 +17,12 @@ import keras
 import numpy as np
 
 from kft.files import atomic_replace
+from kft.keras_internals import sublayers_of
 from kft.lora.kinds import LoRAConv2D, LoRAEinsumDense
 from kft.lora.layers import Adapted, Adapter, Settings
 from kft.lora.owned import adapted, head_paths
 from kft.lora.peft.modules import Modules
-from kft.params import weights
+from kft.params import layers, weights
 
 CONFIG, TENSORS, HEAD = "adapter_config.json", "adapter_model.safetensors", "kft_head.safetensors"
 PREFIX = "base_model.model."
@@ -189,6 +190,7 @@ def config_of(
     if any(s.bias for s in settings.values()):
         bias = "lora_only" if all(s.rank for s in settings.values() if s.bias) else "all"
     first = next(iter(low_rank.values()))
+    full = {path for path, s in settings.items() if s.full}
     report = getattr(getattr(model, "backbone", model), "load_report", None)
     return {
         "peft_type": "LORA",
@@ -204,10 +206,21 @@ def config_of(
         "use_rslora": first.rslora,
         "use_dora": first.dora,
         "modules_to_save": _saved(modules, settings, extra),
+        **({"ensure_weight_tying": True} if full & tied_tables(model) else {}),
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "inference_mode": True,
     }
+
+
+def tied_tables(model: keras.Model) -> set[str]:
+    """Return paths of the tables of tokens that a head of the model reads too."""
+    everything = layers(model)
+    lenders = [getattr(layer, "lender", None) for layer in everything.values()]
+    inside = {
+        id(x) for lender in lenders if isinstance(lender, keras.Layer) for x in sublayers_of(lender)
+    }
+    return {p for p, x in everything.items() if id(x) in inside and hasattr(x, "tied")}
 
 
 def _saved(
