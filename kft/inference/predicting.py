@@ -185,10 +185,10 @@ def _predictions(
     changes: Counter[str] = Counter()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(verb, total=None)
-        for names, called, part, total in _parts(inputs):
+        for names, error_names, part, total in _parts(inputs):
             bar.update(task, total=total)
             with silent_cuts():  # reported once, at the end
-                records = batches(part, encode, batch_size, None, max_length, called)
+                records = batches(part, encode, batch_size, None, max_length, error_names)
             cut, seen = cut + records.residues_cut, seen + len(part)
             changes += records.changes
             yield names, _rows(model, records, len(part), per_residue, bar, task)
@@ -202,18 +202,18 @@ def _rows(
     """Return the predictions of one part in the order of its records."""
     rows: Any = None
     per_residue = per_residue and records.lengths is not None
-    for i, chosen in enumerate(records.record_indices):
+    for i, indices in enumerate(records.record_indices):
         outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
         if rows is None:
             shape = (count, *outputs.shape[1:])
             rows = [None] * count if per_residue else np.empty(shape, dtype="float32")
         if per_residue:
-            for record, tokens in zip(chosen, outputs, strict=True):
+            for record, tokens in zip(indices, outputs, strict=True):
                 # A copy, since a view would keep the whole batch in memory.
                 rows[record] = tokens[records.residues(record)].astype("float32", copy=True)
         else:
-            rows[chosen] = outputs
-        bar.advance(task, len(chosen))
+            rows[indices] = outputs
+        bar.advance(task, len(indices))
     return rows
 
 
