@@ -105,7 +105,7 @@ def test_a_copy_of_an_adapted_backbone_has_no_marks_by_hand():
     """from_scratch removes its adapters, and warned that it overrides marks."""
     backbone = esm2()
     kft.add_lora(backbone, 2)
-    made = runs.fresh(backbone, kft.heads.Regression())
+    made = runs.new_model(backbone, kft.heads.Regression())
     assert not any(kft.params.user_marks(made).values())
     kft.fit(made, (["MKTAYI", "GSS"], [0.0, 1.0]), "from_scratch", 1, verbose=0)
 
@@ -242,7 +242,7 @@ def test_a_plain_backbone_keeps_its_encoder(backbone):
     inputs = keras.Input((3,))
     plain = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     plain.encode = lambda inputs: np.zeros((len(inputs), 3))
-    assert runs.fresh(plain, kft.heads.Regression()).encode is plain.encode
+    assert runs.new_model(plain, kft.heads.Regression()).encode is plain.encode
 
 
 @pytest.mark.once
@@ -314,7 +314,7 @@ def test_what_is_expected(backbone, data):
 
     def expected(name, **options):
         strategy = kft.strategies.get(name, **options)
-        model = strategy.prepare(runs.fresh(deep, kft.heads.for_data(data)))
+        model = strategy.prepare(runs.new_model(deep, kft.heads.for_data(data)))
         before = [(w.path, w.frozen) for w in kft.params.weights(model)]
         seconds = runs.expected_seconds(step, model, strategy.phases(model))
         assert [(w.path, w.frozen) for w in kft.params.weights(model)] == before

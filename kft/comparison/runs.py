@@ -120,7 +120,7 @@ def _return_freed_memory() -> None:
         return  # another system
 
 
-def fresh(backbone: keras.Model, head: keras.layers.Layer) -> Model:
+def new_model(backbone: keras.Model, head: keras.layers.Layer) -> Model:
     """Make a `kft.Model` with a copy of a backbone, in which all layers are trainable.
 
     Args:
@@ -170,7 +170,7 @@ def train(
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to predict: split it first.")
     with PeakMemory() as memory:
-        model = fresh(backbone, head)
+        model = new_model(backbone, head)
         done = fit(
             model,
             data,
@@ -265,7 +265,7 @@ def measured_step(
     Returns:
         `Step`, the fastest of three after a first one that compiles.
     """
-    model = fresh(backbone, head)
+    model = new_model(backbone, head)
     fit_value_range(model, data)
     records = batches(data.train, model.encode, batch_size, 0, max_length)
     lengths = [records.padded(i) or 0 for i in range(len(records))]
@@ -282,9 +282,9 @@ def measured_step(
             seconds.append(time.perf_counter() - started)
     info = records.info
     sizes = {name: _size(part.inputs, info, max_length) for name, part in data.splits.items()}
-    chosen = [data.train.inputs[i] for i in records.record_indices[middle]]
+    in_batch = [data.train.inputs[i] for i in records.record_indices[middle]]
     parts = [sizes.get(name, 0) for name in ("train", "valid", "test")]
-    return Step(min(seconds[1:]), memory.peak, _size(chosen, info, max_length), *parts)
+    return Step(min(seconds[1:]), memory.peak, _size(in_batch, info, max_length), *parts)
 
 
 def _size(inputs: Sequence[Any], info: EncoderInfo, max_length: int | None) -> int:

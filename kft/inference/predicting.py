@@ -317,18 +317,18 @@ def _rows(
     """Return the predictions of one part in the order of its records."""
     rows: Any = None
     per_residue = per_residue and records.lengths is not None
-    for i, chosen in enumerate(records.record_indices):
+    for i, indices in enumerate(records.record_indices):
         outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
         if rows is None:
             shape = (count, *outputs.shape[1:])
             rows = [None] * count if per_residue else np.empty(shape, dtype="float32")
         if per_residue:
-            for record, tokens in zip(chosen, outputs, strict=True):
+            for record, tokens in zip(indices, outputs, strict=True):
                 # A copy, since a view would keep the whole batch in memory.
                 rows[record] = tokens[records.residues(record)].astype("float32", copy=True)
         else:
-            rows[chosen] = outputs
-        bar.advance(task, len(chosen))
+            rows[indices] = outputs
+        bar.advance(task, len(indices))
     return rows
 
 
