@@ -88,8 +88,8 @@ def predict(
         batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
         max_length: Number of residues to keep of each protein; None keeps all.
         out: Path of a .csv, .tsv, .xlsx or .parquet file, to which the columns of the input
-            and of the predictions are written (a text file with the separator and decimal sign of
-            the input); or of an .npz file with `names` and `values`, and for a per-residue head
+            and of the predictions are written (with semicolons and decimal commas if the input has
+            them); or of an .npz file with `names` and `values`, and for a per-residue head
             all residues in one array, with `lengths`, the residues of each record. None returns
             the predictions.
         as_frame: True returns a DataFrame with the columns of the input and of the predictions.

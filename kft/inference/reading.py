@@ -37,8 +37,8 @@ class Records:
         make_table: Function that returns the columns of the input, one row per record.
         total: Number of records of the whole input; None if unknown.
         in_table: Whether each record keeps its row in the result, also if it is invalid.
-        sep: Character between the columns of a text file that the records are from.
-        decimal: Decimal sign of that file.
+        sep: Character between the columns of a .csv file of results, ";" if it was so in theirs.
+        decimal: Decimal sign of the file that the records are from.
     """
 
     inputs: list[Any]
@@ -128,8 +128,10 @@ def _of_frame(frame: pd.DataFrame, column: str | None, of_images: bool) -> Recor
         )
     places = [f"row {label}" for label in frame.index]
     names = _names(list(map(str, frame.columns)), lambda name: frame[name].astype(str), places)
-    count = len(frame)
-    return Records(list(frame[chosen]), names, places, places, range(count), frame.copy, count)
+    values, count = list(frame[chosen]), len(frame)
+    if of_images:
+        values = [Path(x) if isinstance(x, str) else x for x in values]
+    return Records(values, names, places, places, range(count), frame.copy, count)
 
 
 def _column(columns: list[Any], name: str, of_images: bool) -> Any:
@@ -152,7 +154,7 @@ def _of_table(table: Table, column: str | None, of_images: bool) -> Records:
         range(len(cells)),
         lambda: pd.DataFrame(table.rows, columns=table.header),
         len(cells),
-        sep=table.sep or ",",
+        sep=";" if table.sep == ";" else ",",
         decimal=decimal_of(table, [cell for row in table.rows for cell in row]),
     )
 
