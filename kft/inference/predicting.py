@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -289,14 +288,7 @@ def _without_invalid(
             skipped.append(Skipped(part.numbers[i], part.places[i], str(error)))
     if len(valid) == len(part.inputs):
         return part, None
-    chosen = {
-        name: [getattr(part, name)[i] for i in valid]
-        for name in ("inputs", "names", "called", "places")
-    }
-    if part.in_table:
-        return replace(part, inputs=chosen["inputs"], called=chosen["called"]), valid
-    table = part.make_table
-    return replace(part, **chosen, make_table=lambda: table().iloc[valid]), None
+    return part.take(valid), valid if part.in_table else None
 
 
 def _in_places(rows: Any, valid: Sequence[int], count: int) -> Any:

@@ -6,7 +6,8 @@ import gzip
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,21 @@ class Records:
     in_table: bool = True
     sep: str = ","
     decimal: str = "."
+
+    def take(self, at: Sequence[int]) -> Records:
+        """Return the records at these positions; those of a table keep all its rows.
+
+        Args:
+            at: Positions from 0, in order.
+        """
+        table = self.make_table
+        return replace(
+            self,
+            inputs=[self.inputs[i] for i in at],
+            called=[self.called[i] for i in at],
+            names=self.names if self.in_table else [self.names[i] for i in at],
+            make_table=table if self.in_table else lambda: table().iloc[at],
+        )
 
 
 def read_records(
@@ -175,7 +191,7 @@ def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:
             [f"record {name}" for name in ids],
             [f"line {line}" for line, _ in chunk],
             [line for line, _ in chunk],
-            lambda ids=ids, about=about: pd.DataFrame({"id": ids, "description": about}),
+            partial(pd.DataFrame, {"id": ids, "description": about}),
             None,
             in_table=False,
         )
