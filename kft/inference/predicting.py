@@ -193,7 +193,8 @@ def embed(
         max_length: As for `kft.predict`.
         out: Path of a `.csv` (column `name`, then one per number) or `.npz` (`names`, `values`)
             that the vectors are written to; None returns them.
-        column, skip_invalid: As for `kft.predict`.
+        column: As for `kft.predict`.
+        skip_invalid: As for `kft.predict`.
 
     Returns:
         float32 array (records, D), or the path `out`. An interrupted call leaves no file there.

@@ -53,7 +53,7 @@ class Records:
     sep: str = ","
     decimal: str = "."
 
-    def take(self, at: Sequence[int]) -> Records:
+    def take(self, at: list[int]) -> Records:
         """Return the records at these positions; those of a table keep all its rows.
 
         Args:
