@@ -246,6 +246,37 @@ def test_a_plain_backbone_keeps_its_encoder(backbone):
 
 
 @pytest.mark.once
+def test_models_are_saved_and_used_again(backbone, data, tmp_path, monkeypatch):
+    options = {"seeds": 1, "controls": False, "resamples": 20, "verbose": False, "out": tmp_path}
+    kft.compare(backbone, data, ["linear_probe"], **options)
+    assert not (tmp_path / "models").exists()
+    found = kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)
+    row = next(row for row in found.rows if row.name == "linear_probe")
+    model = kft.load_model(tmp_path / "models" / "linear_probe.keras")
+    assert model.class_names == ("E", "K")
+    assert_rounds_alike(kft.predict(model, data.test.inputs), row.predictions[0])
+    monkeypatch.setattr(study, "train", None)  # all is kept
+    kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)
+    with pytest.raises(ValueError, match="save_models needs a folder"):
+        kft.compare(backbone, data, ["linear_probe"], save_models=True)
+
+
+@pytest.mark.once
+def test_a_model_that_cannot_be_saved_loses_nothing(backbone, data, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(kft.Model, "save", full)
+    with pytest.warns(UserWarning, match="could not be written .*no space left"):
+        found = kft.compare(
+            backbone, data, ["linear_probe"], 1, controls=False, resamples=20, verbose=False,
+            out=tmp_path, save_models=True,
+        )  # fmt: skip
+    assert next(row for row in found.rows if row.name == "linear_probe").scores
+    assert not list((tmp_path / "models").iterdir())
+
+
+@pytest.mark.once
 def test_controls_are_known_by_their_kind():
     methods = study._methods({"scratch": "from_scratch", "lora": "lora"}, 2, True)
     assert [(m.name, m.kind) for m in methods] == [

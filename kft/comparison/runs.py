@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -186,10 +187,21 @@ def train(
             "predictions are NaN or infinite: the training has diverged, lower the learning rate"
         )
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        done.model.save(file, include_optimizer=False)
+        _save(done.model, file)
     last = done.phases[-1]
     return Run(predictions, last.trainable, last.parameters, done.seconds, memory.peak)
+
+
+def _save(model: keras.Model, file: Path) -> None:
+    """Write a model, whole or not at all; a training is not lost where that fails."""
+    unfinished = file.with_name(f".{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        model.save(unfinished, include_optimizer=False)
+        unfinished.replace(file)
+    except (OSError, ValueError, TypeError) as error:
+        unfinished.unlink(missing_ok=True)
+        warnings.warn(f"The model could not be written to {file}: {error}", stacklevel=2)
 
 
 def shuffled(data: Dataset, seed: int) -> Dataset:
