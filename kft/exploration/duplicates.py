@@ -98,9 +98,7 @@ def keys_of(records: Records) -> np.ndarray | pd.Series | None:
     """
     sequences, images = records.of(Kind.SEQUENCE), records.of(Kind.IMAGE)
     if sequences:
-        columns = [
-            records.inputs[name].map(compared, na_action="ignore") for name in sequences
-        ]
+        columns = [records.inputs[name].map(compared, na_action="ignore") for name in sequences]
         return columns[0] if len(columns) == 1 else pd.Series(list(zip(*columns, strict=True)))
     if images:
         return pd.Series([look.digest for look in records.looks], dtype=object)

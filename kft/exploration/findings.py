@@ -147,7 +147,9 @@ class Findings(Sequence[Finding]):
         ['column-tells-target', 'duplicate-rows']
     """
 
-    def __init__(self, found: Iterable[Finding], name: str = "data", summary: Summary | None = None):
+    def __init__(
+        self, found: Iterable[Finding], name: str = "data", summary: Summary | None = None
+    ):
         self._found = sorted(found, key=lambda finding: -finding.severity)  # keeps the order else
         self.name = name
         self.summary = summary or Summary()
@@ -301,7 +303,7 @@ def _written(value: Any, most: int = 4) -> str:
     elif isinstance(value, list | tuple | np.ndarray):
         parts = [_written(x) for x in list(value)[:most]]
     elif isinstance(value, float | np.floating):
-        return f"{value:.3g}" if abs(value) < 1e5 else f"{value:.4g}"
+        return f"{value:.3g}" if abs(float(value)) < 1e5 else f"{value:.4g}"
     elif isinstance(value, int | np.integer) and not isinstance(value, bool):
         return f"{value:,}"
     else:

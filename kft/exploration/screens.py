@@ -43,7 +43,7 @@ class Screen:
 
     @property
     def gain(self) -> float:
-        """Share of the errors of always guessing the largest class that it saves; NaN for numbers."""
+        """Share of the errors of guessing the largest class that it saves; NaN for numbers."""
         return (self.accuracy - self.majority) / (1 - self.majority) if self.majority < 1 else 0.0
 
     def evidence(self, tests: int) -> dict[str, object]:
@@ -103,9 +103,7 @@ def screen(records: Records, feature: np.ndarray) -> Screen | None:
             best, p, told = value, chance, int(k)
     p = min(1.0, p * (len(tested) if len(tested) > 2 else 1))
     accuracy, majority, p_accuracy = held_out_accuracy(feature, codes)
-    return Screen(
-        max(best, 1 - best), p, str(names[told]), accuracy, majority, p_accuracy
-    )
+    return Screen(max(best, 1 - best), p, str(names[told]), accuracy, majority, p_accuracy)
 
 
 def auroc(values: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
@@ -156,7 +154,8 @@ def spearman(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     value = float(abs(np.corrcoef(rankdata(one), rankdata(other))[0, 1]))
     value = min(round(value, 12), 1.0)
-    return value, float(2 * norm.sf(np.arctanh(min(value, 1 - 1e-15)) * np.sqrt(max(len(one) - 3, 0))))
+    z = np.arctanh(min(value, 1 - 1e-15)) * np.sqrt(max(len(one) - 3, 0))  # Fisher's
+    return value, float(2 * norm.sf(z))
 
 
 def held_out_accuracy(feature: np.ndarray, codes: np.ndarray) -> tuple[float, float, float]:

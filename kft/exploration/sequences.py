@@ -12,8 +12,7 @@ from kft.data.sequences import STOP, compared, is_dna
 from kft.data.splits import are_variants
 from kft.exploration.findings import Finding, error, info, warning
 from kft.exploration.records import Kind, Records
-from kft.exploration.similarity import IDENTITY, K, MOST_ALIGNED, similar_sequences
-from kft.messages import listed
+from kft.exploration.similarity import IDENTITY, MOST_ALIGNED, K, similar_sequences
 
 STANDARD = "ACDEFGHIKLMNPQRSTVWY"
 LONG = 1022  # residues that ESM-2 was trained with
