@@ -45,6 +45,7 @@ CHECKS: list[Check] = [
 MOST_CLASSES = 20  # classes in the tables of missing values and balance
 
 
+@np.errstate(over="ignore", invalid="ignore")  # sums of values near the largest float
 def explore(
     data: Dataset | pd.DataFrame | str | os.PathLike[str],
     target: str | None = None,
@@ -124,7 +125,8 @@ def _columns(records: Records) -> pd.DataFrame:
     rows: dict[str, dict[str, Any]] = {}
     for name, kind in records.kinds.items():
         values = records.inputs[name]
-        rows[name] = row = {"kind": str(kind), "dtype": str(values.dtype)}
+        row: dict[str, Any] = {"kind": str(kind), "dtype": str(values.dtype)}
+        rows[name] = row
         if kind is Kind.IMAGE:
             continue
         row["missing"] = int(values.isna().sum())

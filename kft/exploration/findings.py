@@ -144,7 +144,7 @@ class Findings(Sequence[Finding]):
         >>> from kft.exploration import explore
         >>> found = explore(pd.DataFrame({"x": [1, 2, 3] * 20, "y": [0, 1, 1] * 20}), target="y")
         >>> [finding.code for finding in found.at_least("warning")]
-        ['column-tells-target', 'duplicate-rows']
+        ['column-tells-target']
     """
 
     def __init__(

@@ -63,7 +63,6 @@ class Profile:
         return self.records - self.missing - self.infinite
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of values near the largest float
 def profile(values: np.ndarray) -> Profile:
     """Return the profile of a column.
 

@@ -83,7 +83,7 @@ def screen(records: Records, feature: np.ndarray) -> Screen | None:
     if records.target is None or len(at) < 2 * LEAST:
         return None
     known = np.isfinite(feature)
-    if known.sum() < 2 * LEAST or np.ptp(feature[known]) == 0:
+    if known.sum() < 2 * LEAST or feature[known].min() == feature[known].max():
         return None
     if not records.has_classes:
         goal = as_floats(records.target.iloc[at])

@@ -39,7 +39,7 @@ def plot_distributions(
         1
     """
     names = [name for name in histograms if name != target][: MOST_PANELS - 1]
-    names += [target] if target in histograms else []
+    names += [target] if target is not None and target in histograms else []
     across = min(ACROSS, len(names))
     down = -(-len(names) // across)
     figure = Figure(figsize=(10, 1.6 * down + 0.4), dpi=120, layout="constrained")
@@ -106,9 +106,9 @@ def plot_missing(
     most = str(shares["all"].idxmax())
     caption = (
         f"Missing values of {data}{_n(records)}, in the {len(shares):,} columns that have any: "
-        "NaN, empty cells, words such as NA, and suspected sentinels. Bars are shares of all records"
+        "NaN, empty cells, words such as NA, suspected sentinels. Bars are shares of all records"
         + (", points shares of each class" if shares.shape[1] > 1 else "")
-        + f". What stands out: most are missing in {most}, {shares.loc[most, 'all']:.0%} of records"
+        + f". What stands out: most are missing in {most}, {shares['all'].max():.0%} of records"
         + _widest(shares)
         + "."
     )
@@ -157,7 +157,7 @@ def plot_correlation(
         ax.set_yticks(places, names, fontsize=7, parse_math=False)
     pairs = np.abs(np.triu(correlations.to_numpy(), 1))
     i, j = np.unravel_index(np.nanargmax(pairs), pairs.shape)
-    value = correlations.iloc[int(i), int(j)]
+    value = float(correlations.to_numpy()[i, j])
     caption = (
         f"Pearson's correlation between {len(correlations):,} columns of numbers of {data}"
         f"{_n(records)}. Each pair is correlated over the records that have both values, suspected "
@@ -199,7 +199,7 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
     if counts.shape[1] > 1:
         ax.legend(fontsize=8)
     totals = counts.sum(axis=1)
-    most, least = totals.index[totals.argmax()], totals.index[totals.argmin()]
+    most, least = str(totals.idxmax()), str(totals.idxmin())
     ratio = totals.max() / max(1, totals.min())
     caption = (
         f"Number of records by class of {data} (n = {int(totals.sum()):,})"
