@@ -410,7 +410,7 @@ class _Study:
                 soft_wrap=True,
             )
         if self.models is not None:
-            self.notes.say(
+            self.notes.print(
                 f"The models are in {self.models}; kft predict MODEL NEW.csv --out OUT.csv uses "
                 "them.",
                 soft_wrap=True,

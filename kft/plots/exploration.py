@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kft.messages import harmless
-from kft.plots.style import GREY, MODEL, OTHERS, listed
+from kft.messages import harmless, listed
+from kft.plots.style import GREY, MODEL, OTHERS
 
 MOST_PANELS = 30  # distributions drawn
 MOST_NAMES = 40  # columns whose names are written at an axis
@@ -203,7 +203,7 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
     ratio = totals.max() / max(1, totals.min())
     caption = (
         f"Number of records by class of {data} (n = {int(totals.sum()):,})"
-        + (f", coloured by {listed([str(x) for x in counts.columns])}" * (counts.shape[1] > 1))
+        + (f", coloured by {listed(counts.columns, None)}" * (counts.shape[1] > 1))
         + ". Counted over all records with a target. What stands out: "
         + (f"{most} has {ratio:.1f} times as many records as {least}."
            if totals.min() else f"{least} has no record.")
