@@ -18,6 +18,7 @@ from kft.data.inputs import InputKind, encoder_info
 from kft.data.sequences import warn_of_changes
 from kft.inference import writing
 from kft.inference.writing import Part
+from kft.models import per_residue
 from kft.models.heads import Pooling
 from kft.training.batching import Batches, batches, listed_inputs, silent_cuts, warn_of_cut
 
@@ -31,6 +32,7 @@ def predict(
     batch_size: int = 32,
     max_length: int | None = None,
     out: None = None,
+    encode: Callable | None = None,
 ) -> np.ndarray | list[np.ndarray]: ...
 
 
@@ -42,6 +44,7 @@ def predict(
     max_length: int | None = None,
     *,
     out: str | Path,
+    encode: Callable | None = None,
 ) -> Path: ...
 
 
@@ -51,13 +54,14 @@ def predict(
     batch_size: int = 32,
     max_length: int | None = None,
     out: str | Path | None = None,
+    encode: Callable | None = None,
 ) -> np.ndarray | list[np.ndarray] | Path:
     """Predict from raw inputs; the predictions are in the order of the inputs.
 
     Sequences are sorted by length internally, so that batches contain little padding.
 
     Args:
-        model: A `kft.Model`, or a Keras model; one without `encode` takes arrays as they are.
+        model: A `kft.Model`, or any Keras model with one output.
         inputs: List of raw inputs, for proteins strings of residues; or the path of a FASTA file,
             plain or gzipped, which is read in parts, so that it may be larger than the memory.
         batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
@@ -66,6 +70,9 @@ def predict(
             that the predictions are written to; None returns them. For a per-residue head the CSV
             has a row per residue, with its `position` from 1 after the name, and the npz file all
             residues in one array, with `lengths`, the number of residues of each record.
+        encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
+            that was built on `backbone.input`; None takes `model.encode`. Without either the
+            inputs are arrays.
 
     Returns:
         float32 array (records, outputs); for a per-residue head a list of float32 arrays
@@ -86,7 +93,7 @@ def predict(
         >>> [rows.shape for rows in kft.predict(residues, ["MKTAYI", "GSS"])]
         [(6, 3), (3, 3)]
     """
-    encode = getattr(model, "encode", None)
+    encode = getattr(model, "encode", None) if encode is None else encode
     parts = _predictions(model, encode, inputs, batch_size, max_length, "predicting")
     return _collected(parts) if out is None else writing.write(parts, out)
 
@@ -179,7 +186,6 @@ def _predictions(
         raise TypeError(
             f"inputs must be a list of {info.input_kind}s, received {str(inputs)!r}: write [path]."
         )
-    per_residue = getattr(getattr(model, "head", None), "per_residue", False)
     console, seen = Console(stderr=True), 0
     cut: list[int] = []
     changes: Counter[str] = Counter()
@@ -191,23 +197,23 @@ def _predictions(
                 records = batches(part, encode, batch_size, None, max_length, called)
             cut, seen = cut + records.cut, seen + len(part)
             changes += records.changes
-            yield names, _rows(model, records, len(part), per_residue, bar, task)
+            yield names, _rows(model, records, len(part), per_residue(model), bar, task)
     warn_of_cut(cut, seen, max_length)
     warn_of_changes(changes, seen)
 
 
 def _rows(
-    model: keras.Model, records: Batches, count: int, per_residue: bool, bar: Any, task: Any
+    model: keras.Model, records: Batches, count: int, at_residues: bool, bar: Any, task: Any
 ) -> Any:
     """Return the predictions of one part in the order of its records."""
     rows: Any = None
-    per_residue = per_residue and records.lengths is not None
+    at_residues = at_residues and records.lengths is not None
     for i, chosen in enumerate(records.chosen):
         outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
         if rows is None:
             shape = (count, *outputs.shape[1:])
-            rows = [None] * count if per_residue else np.empty(shape, dtype="float32")
-        if per_residue:
+            rows = [None] * count if at_residues else np.empty(shape, dtype="float32")
+        if at_residues:
             for record, tokens in zip(chosen, outputs, strict=True):
                 # A copy, since a view would keep the whole batch in memory.
                 rows[record] = tokens[records.residues(record)].astype("float32", copy=True)

@@ -108,6 +108,20 @@ def _has_dropout(layer: keras.Layer) -> bool:
 AUGMENTATION = keras.layers.RandomBrightness.__base__
 
 
+@keras.saving.register_keras_serializable("kft", name="_WithMask")  # its name in earlier files
+class WithMask(keras.layers.Layer):
+    """A layer that gives features a Keras mask: [features, mask] -> features."""
+
+    def call(self, pair: Any) -> Any:
+        return pair[0]
+
+    def compute_mask(self, pair: Any, previous_mask: Any) -> Any:
+        return pair[1]
+
+    def compute_output_spec(self, pair: Any) -> Any:
+        return keras.KerasTensor(pair[0].shape, dtype=pair[0].dtype)
+
+
 def flat(model: keras.Model) -> Learner:
     """Return a functional model as a `Learner` in which no functional model is a layer.
 

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,12 +13,13 @@ import numpy as np
 
 from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
+from kft.models import per_residue
 from kft.models.graphs import flat
 from kft.models.losses import balanced
 from kft.params import Parameters, by_hand, differences, parameters, sign, weights
 from kft.params.paths import listed
 from kft.training import strategies
-from kft.training.batching import Batches
+from kft.training.batching import Batches, records_of
 from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, insist_on_constant_rate
 from kft.training.features import MEMORY_LIMIT, FrontierError
 from kft.training.frontier import as_batches, fit_frontier, split, train_as, why_not
@@ -98,6 +99,7 @@ def fit(
     memory_limit: int = MEMORY_LIMIT,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     verbose: Any = "auto",
+    encode: Callable | None = None,
 ) -> FitResult:
     """Train the layers that are marked trainable, or fine-tune by a strategy, in phases.
 
@@ -108,7 +110,9 @@ def fit(
 
     Args:
         model: A `kft.Model`, or any functional Keras model.
-        data: A `kft.data.Dataset`; or a `Split` or pair (inputs, targets), without validation.
+        data: A `kft.data.Dataset`; or, without validation, a `Split` or a tuple (inputs, targets)
+            or (inputs, targets, weights). Weights multiply the loss of each record, as Keras's
+            `sample_weight` does.
         strategy: None trains the layers that are trainable, see `kft.strategies.AsMarked`; or a
             name of `kft.strategies.names()`, or a `kft.strategies.Strategy`.
         epochs: Epochs over all phases; None for those of the strategy.
@@ -116,6 +120,7 @@ def fit(
         batch_size, max_length: As for `kft.batches`.
         seed: Int that determines the order of the batches, dropout and new weights.
         loss, metrics: As for `compile`; None takes those of the kft head or of the last compile.
+            Metrics are weighted where the data have weights or targets for each residue.
         class_weight: "balanced", or one weight per class, for a kft head that classifies.
         label_smoothing: Fraction of each label that is spread over all classes.
         optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
@@ -123,6 +128,9 @@ def fit(
         frontier: "auto" computes the outputs of frozen layers once where that saves time; True
             raises an error where it cannot be done; False never does it.
         cache, memory_limit, verbose: As for `kft.fit_frontier`.
+        encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
+            that was built on `backbone.input`; None takes `model.encode`. Without either the
+            inputs are arrays.
         callbacks: Keras callbacks. They see all phases as one run, and can stop all of it. One that
             sets the learning rate is an error, unless `optimizer` uses a constant one.
 
@@ -151,12 +159,13 @@ def fit(
         example = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
         insist_on_constant_rate(callbacks, example)
     class_weight = _class_weight(model, data, class_weight)
-    compile_args = _compile_args(model, loss, metrics, class_weight, label_smoothing)
+    compile_args = _compile_args(model, data, loss, metrics, class_weight, label_smoothing)
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
     options = {"callbacks": callbacks, "verbose": verbose}
     features = {"cache": cache, "memory_limit": memory_limit}
     run = _Run(compile_args, class_weight, seed, frontier, features, options, Optimizers(optimizer))
-    return run(model, data, strategy, (batch_size, max_length), keep)
+    batching = {"batch_size": batch_size, "max_length": max_length, "encode": encode}
+    return run(model, data, strategy, batching, keep)
 
 
 @dataclass
@@ -182,13 +191,13 @@ class _Run:
         model: keras.Model,
         data: Any,
         strategy: strategies.Strategy,
-        sizes: Any,
+        batching: Mapping[str, Any],
         keep: list[KeepBest],
     ) -> FitResult:
         started = time.perf_counter()
         history: list[dict[str, Any]] = []
         reports: list[PhaseReport] = []
-        records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
+        records = as_batches(model, data, self.seed, **batching)  # before anything is changed
         chosen = by_hand(model)
         if isinstance(strategy, strategies.AsMarked) and self.options["verbose"]:
             print(_described_as_marked(model, strategy))
@@ -357,9 +366,7 @@ def _check_targets(model: keras.Model, data: Any) -> None:
     for name, part in parts.items():
         if part is None:
             continue
-        targets = part.targets if hasattr(part, "targets") else None
-        if isinstance(part, tuple) and len(part) == 2:
-            targets = part[1]
+        targets = records_of(part)[1]
         where = f" of the {name} split" * bool(name)
         if targets is None:
             raise ValueError(
@@ -367,6 +374,12 @@ def _check_targets(model: keras.Model, data: Any) -> None:
             )
         if hasattr(head, "check_targets") and len(targets):
             head.check_targets(targets, where)
+        elif per_residue(model) and np.ndim(next(iter(targets), ())) == 0:
+            raise ValueError(
+                f"{model.name} has outputs for every position, of shape {model.output_shape}, and "
+                f"the targets{where} are one per record: pool the positions, for example with "
+                f"kft.Model(backbone, head, pooling='mean')."
+            )
 
 
 def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
@@ -381,12 +394,16 @@ def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
             "kft.heads.Classification: use such a head, or leave class_weight out."
         )
     train = getattr(data, "train", data)
-    targets = train.targets if hasattr(train, "targets") else train[1]
-    return balanced(targets, classes, getattr(train, "masks", None))
+    return balanced(records_of(train)[1], classes, getattr(train, "masks", None))
 
 
 def _compile_args(
-    model: keras.Model, loss: Any, metrics: Any, class_weight: Any, label_smoothing: float
+    model: keras.Model,
+    data: Any,
+    loss: Any,
+    metrics: Any,
+    class_weight: Any,
+    label_smoothing: float,
 ) -> dict[str, Any]:
     """The arguments of `compile`, without the optimizer."""
     head: Any = getattr(model, "head", None)
@@ -398,7 +415,8 @@ def _compile_args(
             "class_weight and label_smoothing need a kft head and no `loss`: leave them out, or "
             "give them to your own loss."
         )
-    kind = "weighted_metrics" if getattr(head, "per_residue", False) else "metrics"
+    weighted = per_residue(model) or records_of(getattr(data, "train", data))[2] is not None
+    kind = "weighted_metrics" if weighted else "metrics"
     if loss is None and model.compiled:
         last = compile_arguments(model)
         metrics = last["metrics"] if metrics is None else metrics

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kft.data.cells import Table
-from kft.data.columns import read_classes, read_numbers, task_of
+from kft.data.columns import read_classes, read_numbers, read_weights, task_of
 from kft.data.dataset import Dataset, Split
 from kft.data.images.pixels import (
     PERCENTILES,
@@ -52,6 +52,7 @@ def read_images(
     missing: Sequence[str] | None = None,
     dropna: bool = False,
     decimal: str | None = None,
+    weights: str | None = None,
 ) -> Dataset:
     """Read images with their targets, check that each file is complete, and split them.
 
@@ -74,6 +75,7 @@ def read_images(
         missing: Words for missing values in a CSV file, see `kft.data.read_csv`.
         dropna: Whether to leave out lines of a CSV file with missing values.
         decimal: Decimal separator of a CSV file, see `kft.data.read_csv`.
+        weights: Column of weights of a CSV file, see `kft.data.read_csv`.
 
     Returns:
         The data set. Inputs are `pathlib.Path`, opened when needed. Classes are sorted. A random
@@ -89,7 +91,9 @@ def read_images(
     """
     path = Path(path)
     _check_options(path, split, task, value_range)
-    columns = {"inputs": inputs, "target": target} | ({"groups": groups} if groups else {})
+    columns = {"inputs": inputs, "target": target}
+    columns |= {"groups": groups} if groups else {}
+    columns |= {"weights": weights} if weights else {}
     content = _read(path, columns, task, split, missing, dropna, decimal)
     return _dataset(path, content, split, fractions, seed, value_range, percentiles)
 
@@ -107,7 +111,7 @@ def _dataset(
     group_names, parts, how = _split(content, looks, path, split, fractions, seed)
     known_range, *notes = _find_range(content.files, looks, parts, value_range, percentiles)
     notes += _remarks(content, looks, parts, path, split)
-    everything = Split(content.files, content.targets, group_names)
+    everything = Split(content.files, content.targets, group_names, weights=content.weights)
     valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
     return Dataset(
         path.stem,
@@ -135,6 +139,7 @@ class _Content:
     task: str = "classification"
     parts: np.ndarray | None = None  # train, valid or test for each file, if folders name them
     groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
     table: Table | None = None
 
 
@@ -149,6 +154,7 @@ def _read(
 ) -> _Content:
     if path.is_dir():
         of_tables = {"missing": missing, "dropna": dropna or None, "decimal": decimal}
+        of_tables["weights"] = columns.get("weights")
         _check_folder(path, split, columns.get("groups"), task, of_tables)
         return _read_folder(path)
     check_arguments("random", None, task)
@@ -360,7 +366,8 @@ def _read_table(table: Table, columns: Mapping[str, str], task: str | None) -> _
             f"{table.path} names {len(repeated):,} images more than once: {_some(repeated)}. A "
             "copy could be in both train and test; keep one line of each."
         )
-    return _Content(files, targets, classes, task, groups=names, table=table)
+    weights = read_weights(table, columns["weights"]) if "weights" in columns else None
+    return _Content(files, targets, classes, task, groups=names, weights=weights, table=table)
 
 
 @dataclass(frozen=True)
