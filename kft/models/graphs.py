@@ -1,5 +1,6 @@
 """Functional graphs of layers: `Learner`, whose frozen layers run in inference mode; flattening."""
 
+import os
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ from kft.backbones.copies import (
     without_flags,
 )
 from kft.keras_internals import functional_of, nodes_of, seed_generators, sublayers_of
+from kft.models.exporting import export
 from kft.params import is_frozen, layers
 from kft.params.paths import listed
 
@@ -61,6 +63,17 @@ class Learner(OrderedFit):
                 stacklevel=4,
             )
         return outputs
+
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the model as a file that runs without Keras, see `kft.models.export`."""
+        export(self, filepath, format, verbose, input_signature, **kwargs)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         """Return None: the layers inside pass Keras's masks to each other."""

@@ -71,7 +71,8 @@ def solve(
     if kind == "number":  # the head multiplies by std and adds mean
         y = (y - mean) / std
         y_valid = None if y_valid is None else (y_valid - mean) / std
-    centre, scale = x.mean(axis=0), x.std(axis=0)
+    centre = np.average(x, axis=0, weights=w)
+    scale = np.sqrt(np.average((x - centre) ** 2, axis=0, weights=w))
     scale[scale < 1e-6 * scale.max()] = 1.0  # a constant feature holds nothing
     x = (x - centre) / scale
     if x_valid is None:
