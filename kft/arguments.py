@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any, TypeVar
 
+import numpy as np
+
 Value = TypeVar("Value")
 
 
@@ -69,6 +71,42 @@ def check_number_above(name: str, value: Any, limit: float = 0) -> float:
     if not limit < number < math.inf:
         raise ValueError(f"{name} must be a number above {limit}, received {value!r}.")
     return number
+
+
+def check_weights(name: str, values: Any, count: int) -> np.ndarray:
+    """Check that an argument holds one weight for each record.
+
+    Args:
+        name: Name of the argument, for the error.
+        values: What was given.
+        count: Number N of records.
+
+    Returns:
+        The weights as a float64 array (N,).
+
+    Raises:
+        ValueError: There are more or fewer than N, or one is no number, NaN, infinite or negative.
+
+    Example:
+        >>> check_weights("weights", [1, 0.5], 2)
+        array([1. , 0.5])
+    """
+    try:
+        weights = np.asarray(values, dtype="float64")
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be numbers, received {values!r:.60}.") from None
+    if weights.shape != (count,):
+        raise ValueError(
+            f"{name} must be one number for each of the {count} records, received shape "
+            f"{weights.shape}."
+        )
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        raise ValueError(
+            f"{name} must be finite numbers of at least 0, received {weights[wrong[0]]:g} for "
+            f"record {wrong[0]} ({len(wrong)} of {count} records are wrong)."
+        )
+    return weights
 
 
 def check_choice(name: str, value: Value, choices: Iterable[Value]) -> Value:

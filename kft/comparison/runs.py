@@ -282,7 +282,6 @@ def measured_step(
     records = batches(data.train, model.encode, batch_size, 0, max_length)
     lengths = [records.padded(i) or 0 for i in range(len(records))]
     middle = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
-    weighted = getattr(head, "per_residue", False)
     model.compile("adam", head.make_loss() if hasattr(head, "make_loss") else "mse")
     with PeakMemory() as memory:
         seconds = []
@@ -290,7 +289,7 @@ def measured_step(
             inputs, targets, *weight = records[middle]
             started = time.perf_counter()
             # Reading the loss waits until the backend has computed it.
-            float(model.train_on_batch(inputs, targets, weight[0] if weighted else None))
+            float(model.train_on_batch(inputs, targets, *weight))
             seconds.append(time.perf_counter() - started)
     info = records.info
     sizes = {name: _size(part.inputs, info, max_length) for name, part in data.splits.items()}
@@ -419,7 +418,7 @@ class Store:
 
 
 def digest_of_data(data: Dataset) -> str:
-    """Compute a digest of inputs, targets, groups and masks of all splits.
+    """Compute a digest of inputs, targets, groups, masks and weights of all splits.
 
     Args:
         data: A `kft.data.Dataset`.
@@ -430,7 +429,7 @@ def digest_of_data(data: Dataset) -> str:
     digest = hashlib.sha256(repr(data.value_range).encode())
     for name, part in data.splits.items():
         digest.update(name.encode())
-        for column in (part.inputs, part.targets, part.groups, part.masks):
+        for column in (part.inputs, part.targets, part.groups, part.masks, part.weights):
             for value in [] if column is None else column:
                 if isinstance(value, os.PathLike):  # not its name: the file may be another
                     value = np.fromfile(value, dtype="uint8")

@@ -23,11 +23,13 @@ def evaluate(
     batch_size: int = 32,
     resamples: int = 1000,
     max_length: int | None = None,
+    encode: Callable | None = None,
 ) -> Scores:
     """Score a model on one split of a data set, with 95% bootstrap intervals.
 
     Args:
-        model: A `kft.Model` whose head predicts the data set's task.
+        model: A `kft.Model` whose head predicts the data set's task, or any Keras model that does:
+            probabilities of classes or labels, or numbers.
         data: A `kft.data.Dataset`, or a name of `kft.data.names()`.
         split: "train", "valid" or "test".
         batch_size: Largest number of records per batch.
@@ -35,10 +37,11 @@ def evaluate(
             and whole chains if residues are scored.
         max_length: Number of residues to keep of each protein; None keeps all. Residues that are
             cut are not scored.
+        encode: As for `kft.predict`.
 
     Returns:
         {metric name: interval}, the headline metric of the task first. Only residues that the
-        split's `masks` mark are scored.
+        split's `masks` mark are scored, and records count by the split's `weights`.
 
     Raises:
         ValueError: The split is unknown or absent, or the head predicts another task or another
@@ -54,11 +57,13 @@ def evaluate(
         )
     _check_head(model, data)
     records = data.splits[split]
-    targets, groups = records.targets, records.groups
-    predictions: Any = predict(model, records.inputs, batch_size, max_length)
+    targets, groups, weights = records.targets, records.groups, records.weights
+    predictions: Any = predict(model, records.inputs, batch_size, max_length, encode=encode)
     if data.task.per_residue:
-        targets, predictions, groups = _marked_residues(records, predictions)
-    return metrics.score(data.task, targets, predictions, groups=groups, resamples=resamples)
+        targets, predictions, groups, weights = _marked_residues(records, predictions)
+    return metrics.score(
+        data.task, targets, predictions, groups=groups, resamples=resamples, weights=weights
+    )
 
 
 def _check_head(model: keras.Model, data: Dataset) -> None:
@@ -82,15 +87,16 @@ def _described(task: Any, outputs: int | None) -> str:
 
 
 def _marked_residues(records: Split, predictions: Any) -> tuple:
-    """Return targets, predictions and group of each marked residue that was not cut."""
+    """Return targets, predictions, group and weight of each marked residue that was not cut."""
     lengths = [len(rows) for rows in predictions]
     masks = records.masks or [np.ones(n, dtype=bool) for n in lengths]
     kept = [mask[:n] for mask, n in zip(masks, lengths, strict=True)]
     targets = [row[:n][mask] for row, n, mask in zip(records.targets, lengths, kept, strict=True)]
     scored = [rows[mask] for rows, mask in zip(predictions, kept, strict=True)]
     chains = np.arange(len(lengths)) if records.groups is None else records.groups
-    groups = np.repeat(chains, [mask.sum() for mask in kept])
-    return np.concatenate(targets), np.concatenate(scored), groups
+    counts = [mask.sum() for mask in kept]
+    weights = None if records.weights is None else np.repeat(records.weights, counts)
+    return np.concatenate(targets), np.concatenate(scored), np.repeat(chains, counts), weights
 
 
 def baseline_rows(
@@ -149,8 +155,8 @@ def scores_of(data: Dataset, predictions: Sequence, resamples: int = 2000) -> di
     Returns:
         {metric name: `kft.evaluation.significance.Resampled`}.
     """
-    targets, predictions, groups = _scored(data, predictions)
-    return resampled(data.task, targets, predictions, resamples, groups=groups)
+    targets, predictions, groups, weights = _scored(data, predictions)
+    return resampled(data.task, targets, predictions, resamples, groups=groups, weights=weights)
 
 
 def constant_seeds(data: Dataset, predictions: Sequence) -> int:
@@ -163,18 +169,18 @@ def constant_seeds(data: Dataset, predictions: Sequence) -> int:
     Returns:
         Number of seeds, see `kft.evaluation.hardly_varies`.
     """
-    targets, predictions, _ = _scored(data, predictions)
+    targets, predictions, *_ = _scored(data, predictions)
     return sum(metrics.hardly_varies(targets, one) for one in predictions)
 
 
 def _scored(data: Dataset, predictions: Sequence) -> tuple:
-    """Return targets, predictions of each seed, and groups of the scored test records."""
+    """Return targets, predictions of each seed, groups and weights of scored test records."""
     test = data.splits["test"]
     if not data.task.per_residue:
-        return test.targets, predictions, test.groups
+        return test.targets, predictions, test.groups, test.weights
     parts = [_marked_residues(test, seed_part) for seed_part in predictions]
-    targets, _, groups = parts[0]
-    return targets, [seed_part[1] for seed_part in parts], groups
+    targets, _, groups, weights = parts[0]
+    return targets, [seed_part[1] for seed_part in parts], groups, weights
 
 
 def brief(error: Exception) -> str:

@@ -191,6 +191,16 @@ def read_numbers(
     return np.array(numbers), None
 
 
+def read_weights(table: Table, column: str) -> np.ndarray:
+    """Return the weights of the records as float64 (records,); negative ones are an error."""
+    cells = table.cells(column)
+    weights, _ = read_numbers(table, column, cells, ())
+    wrong = np.flatnonzero(weights < 0).tolist()
+    if wrong:
+        table.fail(wrong, f"column {column!r} is {cells[wrong[0]]!r}; a weight must be at least 0")
+    return weights
+
+
 def _note_decimals(table: Table, target: str, cells: Iterable[str], decimal: str) -> None:
     commas = [cell for cell in cells if decimal in cell]
     if decimal != "." and commas:

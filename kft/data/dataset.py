@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kft.arguments import check_weights
 from kft.data.inputs import InputKind, kind_of, listed_inputs
 from kft.data.numbers import marks
 from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
@@ -37,10 +38,13 @@ class Split:
             `pandas.DataFrame(split.parameters)` makes a table of it.
         input_kind: Kind of the inputs, see `kft.data.inputs.InputKind`; None finds it from their
             types.
+        weights: Array of N numbers of at least 0, or None: how much each record counts in the
+            loss and in scores.
 
     Raises:
-        ValueError: Lengths differ; a target that is used is missing, NaN or infinite; or targets
-            of residues without masks contain a mark of missing values, such as 999.
+        ValueError: Lengths differ; a weight is negative or NaN; a target that is used is missing,
+            NaN or infinite; or targets of residues without masks contain a mark of missing values,
+            such as 999.
         TypeError: An input is None or a number.
 
     Example:
@@ -55,6 +59,7 @@ class Split:
     masks: list[np.ndarray] | None = None
     parameters: np.ndarray | None = None
     input_kind: InputKind = None  # type: ignore[assignment]  # found in __post_init__
+    weights: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         inputs = _as_inputs(self.inputs)
@@ -68,6 +73,8 @@ class Split:
             columns["masks"] = [np.asarray(mask, dtype=bool) for mask in self.masks]
         if self.parameters is not None:
             columns["parameters"] = np.asarray(self.parameters)
+        if self.weights is not None:
+            columns["weights"] = check_weights("`weights`", self.weights, len(inputs))
         for name, column in columns.items():
             if isinstance(column, np.ndarray) and not column.ndim:
                 raise TypeError(
@@ -135,6 +142,7 @@ class Split:
             masks=pick(self.masks),
             parameters=pick(self.parameters),
             input_kind=self.input_kind,
+            weights=pick(self.weights),
         )
 
 

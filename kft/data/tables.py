@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kft.data.cells import Table
-from kft.data.columns import READERS, note_alike, note_conflicts, task_of
+from kft.data.columns import READERS, note_alike, note_conflicts, read_weights, task_of
 from kft.data.dataset import Dataset, Split
 from kft.data.labels import read_labels
 from kft.data.sequences import STOP, Sequences, SequenceWarning, compared, is_dna, normal_forms
@@ -41,6 +41,7 @@ def read_table(
     missing: Sequence[str] | str | None = None,
     dropna: bool = False,
     decimal: str | None = None,
+    weights: str | None = None,
 ) -> Dataset:
     """Read a table with one record per line or row, from a file or a DataFrame, and split it.
 
@@ -72,6 +73,8 @@ def read_table(
             () means no words. None takes NA, N/A, #N/A, NaN and null.
         dropna: True leaves out lines with a missing value, which are an error otherwise.
         decimal: "." or ","; None takes commas only if semicolons or tabs separate the columns.
+        weights: Column of numbers of at least 0, or None: how much each record counts in the loss
+            and in scores.
 
     Returns:
         The data set. Classes are in alphabetical order, or in numerical order if they are numbers;
@@ -96,8 +99,10 @@ def read_table(
     task = check_arguments(split, groups, task, target)
     table = Table(source, sep, missing, decimal)
     by_column = split not in (None, "random", "cluster") and split in table.header
-    settle_columns(table, inputs, target, groups, split if by_column else None, task, dropna)
-    records = _records(table, inputs, target, groups, task)
+    settle_columns(
+        table, inputs, target, groups, split if by_column else None, task, dropna, weights
+    )
+    records = _records(table, inputs, target, groups, task, weights)
     return _parted(records, table, split, fractions, seed)
 
 
@@ -114,6 +119,7 @@ class _Records(NamedTuple):
     masks: list | None
     groups: np.ndarray | None
     target: str | None
+    weights: np.ndarray | None
 
 
 def settle_columns(
@@ -124,12 +130,14 @@ def settle_columns(
     split: str | None,
     task: Task | None,
     dropna: bool,
+    weights: str | None = None,
 ) -> None:
     """Find missing cells in all columns that are used, see `Table.settle`."""
     columns: dict[str, Any] = {"inputs": inputs}
     columns |= dict.fromkeys(["target"], target) if isinstance(target, str) else {}
     columns |= {"groups": groups} if groups is not None else {}
     columns |= {"split": split} if split is not None else {}
+    columns |= {"weights": weights} if weights is not None else {}
     if isinstance(target, list | tuple):
         columns |= {f"target[{i}]": name for i, name in enumerate(target)}
     elif not isinstance(target, str):
@@ -139,7 +147,12 @@ def settle_columns(
 
 
 def _records(
-    table: Table, inputs: str, target: Any, groups: str | None, task: Task | None
+    table: Table,
+    inputs: str,
+    target: Any,
+    groups: str | None,
+    task: Task | None,
+    weights: str | None,
 ) -> _Records:
     sequences = _sequences(table, inputs)
     if task is Task.MULTILABEL:
@@ -155,7 +168,9 @@ def _records(
         names = np.array(table.column(groups, "groups"))
         note_alike(table, groups, dict.fromkeys(names.tolist()), "groups")
     name = target if isinstance(target, str) else None
-    return _Records(sequences, task, targets, classes, masks[0] if masks else None, names, name)
+    mask = masks[0] if masks else None
+    each = None if weights is None else read_weights(table, weights)
+    return _Records(sequences, task, targets, classes, mask, names, name, each)
 
 
 def _parted(
@@ -167,7 +182,7 @@ def _parted(
         table, split, sequences, records.groups, records.task, targets, fractions, seed
     )
     groups = records.groups if clusters is None else clusters
-    everything = Split(sequences, targets, groups, records.masks)
+    everything = Split(sequences, targets, groups, records.masks, weights=records.weights)
     splits: dict[str, Any] = dict.fromkeys(PARTS)
     splits |= {part: everything.take(at) for part, at in parts.items()}
     return Dataset(

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from kft.arguments import check_integer
+from kft.arguments import check_integer, check_weights
 from kft.data.task import Task
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -87,6 +87,7 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
     groups: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> Scores:
     """Score predictions, each metric with a percentile bootstrap interval.
 
@@ -110,6 +111,8 @@ def score(
         seed: The only source of randomness.
         groups: (N,) names; whole groups are drawn instead of single records. Records of one cluster
             or chain are not independent; if they were drawn singly, intervals would be too narrow.
+        weights: (N,) numbers of at least 0, how much each record counts, as `sample_weight` of
+            scikit-learn; None for all alike.
 
     Returns:
         For two classes AUROC, accuracy, MCC; for more classes accuracy, MCC, macro F1, macro AUROC
@@ -119,7 +122,8 @@ def score(
 
     Raises:
         ValueError: The task is unknown, lengths differ, a value is NaN or not a probability, a
-            class is out of range, or there are fewer than two records or groups.
+            class is out of range, a weight is negative or NaN, or there are fewer than two records
+            or groups, or two with a weight above 0.
 
     Example:
         >>> scores = score("classification", [0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9])
@@ -127,7 +131,7 @@ def score(
         (0.75, 0.5)
     """
     _check_options(confidence, resamples)
-    values, draws = bootstrap(task, targets, predictions, resamples, seed, groups)
+    values, draws = bootstrap(task, targets, predictions, resamples, seed, groups, weights)
     return Scores({name: interval(values[name], draws[name], confidence) for name in values})
 
 
@@ -140,6 +144,7 @@ def difference(
     resamples: int = 1000,
     seed: int = 0,
     groups: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> Scores:
     """Score `predictions` minus score of `reference`, with paired bootstrap intervals.
 
@@ -155,6 +160,7 @@ def difference(
         resamples: As for `score`.
         seed: As for `score`.
         groups: As for `score`.
+        weights: As for `score`.
 
     Returns:
         Differences of the metrics of `score`; positive if `predictions` score higher (which is
@@ -169,8 +175,9 @@ def difference(
         2.0
     """
     _check_options(confidence, resamples)
-    values, draws = bootstrap(task, targets, predictions, resamples, seed, groups)
-    other_values, other_draws = bootstrap(task, targets, reference, resamples, seed, groups)
+    options: Any = (resamples, seed, groups, weights)
+    values, draws = bootstrap(task, targets, predictions, *options)
+    other_values, other_draws = bootstrap(task, targets, reference, *options)
     if values.keys() != other_values.keys():
         raise ValueError("predictions and reference must have the same number of classes")
     return Scores(
@@ -231,6 +238,7 @@ def bootstrap(
     resamples: int,
     seed: int,
     groups: ArrayLike | None,
+    weights: ArrayLike | None = None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return each metric's value on the test set and its (R,) values on the resamples.
 
@@ -241,6 +249,7 @@ def bootstrap(
         resamples: As for `score`.
         seed: As for `score`.
         groups: As for `score`.
+        weights: As for `score`.
 
     Raises:
         ValueError: As `score`.
@@ -253,9 +262,17 @@ def bootstrap(
         )
     targets, predictions = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
     _check_lengths(task, targets, predictions, groups)
+    each = np.ones(len(targets))
+    if weights is not None:
+        each = check_weights("weights", weights, len(targets))
+        # A resample of records without weight would have no score.
+        used = np.flatnonzero(each)
+        targets, predictions, each = targets[used], predictions[used], each[used]
+        groups = None if groups is None else np.asarray(groups)[used]
+        _check_lengths(task, targets, predictions, groups)
     measure = _MEASURES[task.target](targets, predictions)
-    values = {name: float(x[0]) for name, x in measure(np.ones((1, len(targets)))).items()}
-    blocks = [measure(counts) for counts in _resample(len(targets), groups, resamples, seed)]
+    values = {name: float(x[0]) for name, x in measure(each[None]).items()}
+    blocks = [measure(counts * each) for counts in _resample(len(each), groups, resamples, seed)]
     return values, {name: np.concatenate([block[name] for block in blocks]) for name in values}
 
 

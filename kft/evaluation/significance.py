@@ -90,6 +90,7 @@ def resampled(
     resamples: int = 2000,
     seed: int = 0,
     groups: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> dict[str, Resampled]:
     """Score a method trained with several seeds, on resamples of test records and seeds.
 
@@ -104,6 +105,7 @@ def resampled(
         resamples: Number of resamples R.
         seed: Seed of the resamples. Methods with the same seed get the same resamples.
         groups: Groups of the records, as for `evaluation.score`.
+        weights: Weights of the records, as for `evaluation.score`.
 
     Returns:
         Metric name -> `Resampled`, with the task's headline metric first.
@@ -118,7 +120,7 @@ def resampled(
     """
     if not len(predictions):
         raise ValueError("predictions must be given for at least one seed, received none.")
-    each = [bootstrap(task, targets, one, resamples, seed, groups) for one in predictions]
+    each = [bootstrap(task, targets, one, resamples, seed, groups, weights) for one in predictions]
     results = {}
     for name in each[0][0]:
         seeds = np.array([values[name] for values, _ in each])  # (S,)

@@ -20,6 +20,7 @@ from kft.data.sequences import warn_of_changes
 from kft.inference import writing
 from kft.inference.naming import with_predictions
 from kft.inference.reading import Records, read_records
+from kft.models import per_residue
 from kft.models.heads import Pooling
 from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
 
@@ -31,6 +32,7 @@ def predict(
     batch_size: int = 32,
     max_length: int | None = None,
     out: None = None,
+    encode: Callable | None = None,
     *,
     as_frame: Literal[False] = False,
     column: str | None = None,
@@ -48,6 +50,7 @@ def predict(
     out: str | Path,
     column: str | None = None,
     skip_invalid: bool = False,
+    encode: Callable | None = None,
 ) -> Path: ...
 
 
@@ -70,6 +73,7 @@ def predict(
     batch_size: int = 32,
     max_length: int | None = None,
     out: str | Path | None = None,
+    encode: Callable | None = None,
     *,
     as_frame: bool = False,
     column: str | None = None,
@@ -80,7 +84,7 @@ def predict(
     Sequences are sorted by length internally, so that batches contain little padding.
 
     Args:
-        model: A `kft.Model`, or a Keras model; one without `encode` takes arrays as they are.
+        model: A `kft.Model`, or any Keras model with one output.
         inputs: List of raw inputs, for proteins strings of residues; a pandas Series or DataFrame;
             or the path of a table (.csv, .tsv, .xlsx, .parquet) or of a FASTA file, plain or
             gzipped, which is read in parts, so that it may be larger than the memory.
@@ -91,6 +95,9 @@ def predict(
             them); or of an .npz file with `names` and `values`, and for a per-residue head
             all residues in one array, with `lengths`, the residues of each record. None returns
             the predictions.
+        encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
+            that was built on `backbone.input`; None takes `model.encode`. Without either the
+            inputs are arrays.
         as_frame: True returns a DataFrame with the columns of the input and of the predictions.
         column: Column of a table that holds the inputs; None takes the only one, or "sequence",
             or for images, whose paths are relative to the table, "path".
@@ -126,7 +133,7 @@ def predict(
     """
     if out is not None:
         check_choice("the ending of `out`", Path(out).suffix, [*writing.TABLES, ".npz"])
-    encode = getattr(model, "encode", None)
+    encode = getattr(model, "encode", None) if encode is None else encode
     sizes = (batch_size, max_length)
     parts = _predictions(model, encode, inputs, sizes, "predicting", column, skip_invalid)
     if out is not None and Path(out).suffix == ".npz":
@@ -243,9 +250,16 @@ def _predictions(
     from rich.progress import Progress
 
     info = None if encode is None else encoder_info(encode)
+    if (
+        info
+        and info.input_kind not in (InputKind.SEQUENCE, InputKind.IMAGE)
+        and isinstance(inputs, str | Path)
+    ):
+        raise TypeError(
+            f"inputs must be a list of {info.input_kind}s, received {str(inputs)!r}: write [path]."
+        )
     of_images = info is not None and info.input_kind is InputKind.IMAGE
     batch_size, max_length = sizes
-    per_residue = getattr(getattr(model, "head", None), "per_residue", False)
     console, seen = Console(stderr=True), 0
     cut: list[int] = []
     changes: Counter[str] = Counter()
@@ -263,7 +277,7 @@ def _predictions(
                 records = batches(part.inputs, encode, batch_size, None, max_length, part.called)
             cut, seen = cut + records.residues_cut, seen + len(part.inputs)
             changes += records.changes
-            rows = _rows(model, records, len(part.inputs), per_residue, bar, task)
+            rows = _rows(model, records, len(part.inputs), per_residue(model), bar, task)
             yield part, rows if valid is None else _in_places(rows, valid, count)
     if skipped:
         if not seen:
@@ -305,17 +319,17 @@ def _in_places(rows: Any, valid: Sequence[int], count: int) -> Any:
 
 
 def _rows(
-    model: keras.Model, records: Batches, count: int, per_residue: bool, bar: Any, task: Any
+    model: keras.Model, records: Batches, count: int, at_residues: bool, bar: Any, task: Any
 ) -> Any:
     """Return the predictions of one part in the order of its records."""
     rows: Any = None
-    per_residue = per_residue and records.lengths is not None
+    at_residues = at_residues and records.lengths is not None
     for i, indices in enumerate(records.record_indices):
         outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
         if rows is None:
             shape = (count, *outputs.shape[1:])
-            rows = [None] * count if per_residue else np.empty(shape, dtype="float32")
-        if per_residue:
+            rows = [None] * count if at_residues else np.empty(shape, dtype="float32")
+        if at_residues:
             for record, tokens in zip(indices, outputs, strict=True):
                 # A copy, since a view would keep the whole batch in memory.
                 rows[record] = tokens[records.residues(record)].astype("float32", copy=True)

@@ -1,7 +1,8 @@
 """Models: a backbone with a head, and the losses they learn by."""
 
+from kft.models.exporting import export
 from kft.models.graphs import Learner, flat
-from kft.models.model import Model, replace_head
+from kft.models.model import Model, per_residue, replace_head
 from kft.models.saved import load_model
 
-__all__ = ["Learner", "Model", "flat", "load_model", "replace_head"]
+__all__ = ["Learner", "Model", "export", "flat", "load_model", "per_residue", "replace_head"]

@@ -1,5 +1,6 @@
 """Functional graphs of layers: `Learner`, whose frozen layers run in inference mode; flattening."""
 
+import os
 import warnings
 from typing import Any
 
@@ -17,6 +18,7 @@ from kft.backbones.copies import (
 )
 from kft.keras_internals import functional_of, nodes_of, seed_generators, sublayers_of
 from kft.messages import listed
+from kft.models.exporting import export
 from kft.params import is_frozen, layers
 
 
@@ -62,6 +64,17 @@ class Learner(OrderedFit):
             )
         return outputs
 
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the model as a file that runs without Keras, see `kft.models.export`."""
+        export(self, filepath, format, verbose, input_signature, **kwargs)
+
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         """Return None: the layers inside pass Keras's masks to each other."""
         return
@@ -106,6 +119,20 @@ def _has_dropout(layer: keras.Layer) -> bool:
 
 # The base class of Keras's augmentation layers, which Keras does not export.
 AUGMENTATION = keras.layers.RandomBrightness.__base__
+
+
+@keras.saving.register_keras_serializable("kft", name="_WithMask")  # its name in earlier files
+class WithMask(keras.layers.Layer):
+    """A layer that gives features a Keras mask: [features, mask] -> features."""
+
+    def call(self, pair: Any) -> Any:
+        return pair[0]
+
+    def compute_mask(self, pair: Any, previous_mask: Any) -> Any:
+        return pair[1]
+
+    def compute_output_spec(self, pair: Any) -> Any:
+        return keras.KerasTensor(pair[0].shape, dtype=pair[0].dtype)
 
 
 def flat(model: keras.Model) -> Learner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from kft.keras_internals import set_untracked, sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
 from kft.models.heads import Pooling
+from kft.models.heads.own import as_head
 from kft.models.heads.reading import of_classifier, read_published
 from kft.params import Pattern, find, layers
 
@@ -44,9 +45,16 @@ class Model(Learner):
     Args:
         backbone: A kft backbone, for example from `kft.load`, or any functional Keras model. Its
             layers are shared, not copied.
-        head: A layer that is called with the backbone's output and, if the backbone has one, its
-            `position_mask`, for example `kft.heads.Regression()`.
+        head: One of `kft.heads`; or any Keras layer or model; or a function that connects layers
+            to the features, which becomes a functional model named "head". A head whose `call`
+            has an argument `position_mask` is called with the output of the backbone and, if it
+            has one, its `position_mask`.
         name: Name of the Keras model.
+        pooling: What any other head is called with: "mean", "max" or "cls" for features pooled
+            into one vector (B, D) per input, see `kft.heads.Pooling`; None for those of all
+            positions, with `position_mask` as their Keras mask. "auto" takes None for a head that
+            turns all positions into one answer per input, as one that begins with
+            `GlobalAveragePooling1D` or `LSTM`, and "mean" for others, such as `Dense`.
 
     Attributes:
         backbone: The backbone.
@@ -55,7 +63,9 @@ class Model(Learner):
         target_name: Name of what is predicted, such as the column of a table; None if unknown.
 
     Raises:
-        ValueError: The backbone has a layer with the name of the head.
+        TypeError: The head is no layer and no function.
+        ValueError: The backbone has a layer with the name of the head; the pooling is unknown, or
+            given for a head that pools by itself; or the head cannot be called with the features.
 
     Example:
         >>> import kft
@@ -63,32 +73,34 @@ class Model(Learner):
         >>> model = kft.Model(backbone, kft.heads.Classification(2))
         >>> kft.predict(model, ["MKTAYI", "GSS"]).shape
         (2, 2)
+        >>> model = kft.Model(backbone, keras.layers.Dense(1))
+        >>> kft.predict(model, ["MKTAYI", "GSS"]).shape
+        (2, 1)
     """
 
     def __init__(
         self,
         backbone: keras.Model,
-        head: keras.layers.Layer,
+        head: keras.layers.Layer | Callable,
         name: str = "model",
+        pooling: str | None = "auto",
         **kwargs: Any,
     ):
         mask = getattr(backbone, "position_mask", None)
-        inputs = [backbone.output] if mask is None else [backbone.output, mask]
+        head, inputs, pooling = as_head(head, backbone.output, mask, pooling)
         names = {layer.name for layer in backbone.layers}
         if getattr(head, "name", None) in names:
             raise ValueError(
                 f"The backbone has a layer named {head.name!r}, as the head has: give the head "
                 f"another name, for example name='new_head'."
             )
-        pooling = getattr(head, "pooling", None)
-        if isinstance(pooling, Pooling) and not (
-            pooling.kind == "attention" or pooling.name in names
-        ):
+        own = getattr(head, "pooling", None)
+        if isinstance(own, Pooling) and not (own.kind == "attention" or own.name in names):
             # A separate node: with the backbone frozen, only vectors are kept for the head.
-            inputs = [pooling(*inputs)]
-        super().__init__(backbone.input, head(*inputs), name=name, **kwargs)
+            inputs = [own(*inputs)]
+        super().__init__(backbone.input, _called(head, inputs, pooling), name=name, **kwargs)
         # Not a tracked attribute: its layers are in this graph already, and would be listed twice.
-        self.__dict__["backbone"] = backbone
+        set_untracked(self, backbone=backbone, _pooling=pooling)
         self.head = head
         self.set_names()
         join(self)  # the backbone may have adapters, each with a head
@@ -195,6 +207,7 @@ class Model(Learner):
             "name": self.name,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "head": keras.saving.serialize_keras_object(self.head),
+            **({} if self._pooling is None else {"pooling": self._pooling}),
             "exchanged": adapters_of(self._in_head()),
             **({"classes": list(self.classes)} if self.classes else {}),
             **flags(self),
@@ -218,7 +231,7 @@ class Model(Learner):
             part: keras.saving.deserialize_keras_object(config[part], custom_objects)
             for part in ("backbone", "head")
         }
-        model = cls(**parts, name=config["name"])
+        model = cls(**parts, name=config["name"], pooling=config.get("pooling"))
         model.set_names(config.get("classes", ()), config.get("target_name"))
         restore(model._in_head(), config.get("exchanged", {}))
         # Layers are frozen as they were, since the optimizer's state must fit the model.
@@ -228,7 +241,26 @@ class Model(Learner):
         return marked(model, config)
 
 
-def replace_head(model: keras.Model, head: keras.layers.Layer, features: Any = None) -> Model:
+def _called(head: keras.Layer, inputs: Sequence[Any], pooling: str | None) -> Any:
+    """Call a head; where it cannot take pooled features, tell what to do."""
+    if pooling is None:
+        return head(*inputs)
+    try:
+        return head(*inputs)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"The head {head.name!r} cannot be called with the {pooling} of the features over all "
+            f"positions, of shape {tuple(inputs[0].shape)}. pooling=None calls it with the "
+            f"features of all positions. Keras's error: {error}"
+        ) from error
+
+
+def replace_head(
+    model: keras.Model,
+    head: keras.layers.Layer | Callable,
+    features: Any = None,
+    pooling: str | None = "auto",
+) -> Model:
     """Remove a model's head and put another one on its backbone.
 
     Layers are shared, so the backbone keeps its trained weights, and frozen layers stay frozen.
@@ -236,16 +268,17 @@ def replace_head(model: keras.Model, head: keras.layers.Layer, features: Any = N
 
     Args:
         model: A `kft.Model`, or any functional Keras model.
-        head: A layer that is called with the features, for example `kft.heads.Classification(10)`.
+        head: As for `kft.Model`, for example `kft.heads.Classification(10)`.
         features: Pattern of the one layer whose output the head is called with, see `kft.freeze`.
             None takes the input of the last layer with weights, which is removed with all that
             follows it. For a `kft.Model` only None is allowed, since its head is known.
+        pooling: As for `kft.Model`.
 
     Returns:
         The new model, not compiled.
 
     Raises:
-        TypeError: The model is not functional.
+        TypeError: The model is not functional, or the head is no layer and no function.
         ValueError: The pattern matches no layer or several, or is given with a `kft.Model`; the
             model has no layer to remove; or the backbone has a layer with the head's name.
 
@@ -262,11 +295,11 @@ def replace_head(model: keras.Model, head: keras.layers.Layer, features: Any = N
                 f"features is for plain Keras models, received {features!r} with a kft.Model, "
                 f"whose heads take the output of its backbone."
             )
-        return Model(model.backbone, head, name=model.name)
+        return Model(model.backbone, head, name=model.name, pooling=pooling)
     graph = flat(model)
     tensor = _features(model, graph, features)
     backbone = keras.Model(graph.input, tensor, name=f"{model.name}_backbone")
-    return Model(backbone, head, name=model.name)
+    return Model(backbone, head, name=model.name, pooling=pooling)
 
 
 def _features(model: keras.Model, graph: keras.Model, pattern: Pattern | None) -> keras.KerasTensor:
@@ -283,3 +316,17 @@ def _features(model: keras.Model, graph: keras.Model, pattern: Pattern | None) -
     if not weighted:
         raise ValueError(f"{model.name} has no layer with weights that could be its head.")
     return node_of(graph, weighted[-1]).input_tensors[0]
+
+
+def per_residue(model: keras.Model) -> bool:
+    """Return whether a model has outputs for every position of a sequence.
+
+    Args:
+        model: A `kft.Model`, whose head states it; or any Keras model, whose output then has an
+            axis of open size for the positions.
+    """
+    stated = getattr(getattr(model, "head", None), "per_residue", None)
+    if stated is not None:
+        return stated
+    shape: Any = getattr(getattr(model, "output", None), "shape", ())
+    return len(shape) == 3 and shape[1] is None

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.arguments import check_integer
+from kft.arguments import check_integer, check_weights
 from kft.data.inputs import InputKind, encoder_info, listed_inputs
 from kft.data.sequences import SequenceWarning, warn_of_changes
 
@@ -73,7 +73,7 @@ class Batches(Passes):
     """Encoded batches of records, see `kft.batches`.
 
     `batches[i]` is batch i of the current epoch: encoded inputs, or (encoded inputs, targets), or
-    if residues have targets (encoded inputs, targets, weights).
+    if records have weights or residues have targets (encoded inputs, targets, weights).
 
     Attributes:
         record_indices: List of int arrays, the records of each batch of the current epoch.
@@ -100,9 +100,10 @@ class Batches(Passes):
         max_length: int | None,
         names: Sequence[str],
         masks: Sequence[np.ndarray] | None = None,
+        weights: np.ndarray | None = None,
     ):
         super().__init__()
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets, self.weights = inputs, targets, weights
         self.encode: Callable[..., Any] = _stack if encode is None else encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
         self.residues_cut: list[int] = []
@@ -151,7 +152,7 @@ class Batches(Passes):
             return self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
 
     def targets_of(self, index: int, length: int | None) -> tuple[np.ndarray, ...]:
-        """Return the targets of batch `index`, and their weights if residues have targets.
+        """Return the targets of batch `index`, and their weights if they have any.
 
         No inputs are encoded.
 
@@ -172,7 +173,9 @@ class Batches(Passes):
                     "received None."
                 )
             return self._at_tokens(indices, length)
-        return (self.targets[indices],)
+        if self.weights is None:
+            return (self.targets[indices],)
+        return self.targets[indices], self.weights[indices]
 
     def in_order(self) -> Batches:
         """Return the same records in a fixed order, by length, without targets."""
@@ -209,6 +212,8 @@ class Batches(Passes):
             kept = at.stop - at.start
             targets[row, at] = self.targets[i][:kept]
             weights[row, at] = self.masks[i][:kept]
+        if self.weights is not None:
+            weights *= self.weights[indices, None]
         return targets, weights
 
     def residues(self, record: int) -> slice:
@@ -397,10 +402,12 @@ def batches(
     there is little padding and few shapes are compiled. Every epoch has another order.
 
     Args:
-        records: An object with `.inputs` and `.targets` (a `kft.data.Split`), a pair
-            (inputs, targets), or inputs alone. Targets are numbers (N,) or (N, K); or, if every
-            residue has its own, a list of N arrays with one entry (or K) per residue. `.masks`, if
-            there are any, are N bool arrays that mark the residues whose targets are used.
+        records: An object with `.inputs` and `.targets` (a `kft.data.Split`), a tuple
+            (inputs, targets) or (inputs, targets, weights), or inputs alone. Targets are numbers
+            (N,) or (N, K); or, if every residue has its own, a list of N arrays with one entry (or
+            K) per residue. `.masks`, if there are any, are N bool arrays that mark the residues
+            whose targets are used. Weights are N numbers of at least 0, by which the loss of each
+            record is multiplied.
         encode: The backbone's `encode`, or a function like it, see `kft.data.inputs.Encoder`. None
             stacks records that are arrays of one shape, or dicts of such arrays, for any Keras
             model; float64 becomes float32.
@@ -411,18 +418,20 @@ def batches(
         names: Names of the inputs in errors; None for "inputs[0]" and so on.
 
     Returns:
-        keras.utils.PyDataset of (encoded inputs, targets), or of encoded inputs; if residues have
-        targets of (encoded inputs, targets (B, L) or (B, L, K), weights float32 (B, L)), at the
-        token of each residue. Weights are 1 at residues whose targets are used, and 0 at special
-        tokens, padding and masked residues. A plain keras.Model shuffles batches in `fit` with
-        Python's `random` unless `shuffle=False`, and predicts in the order of `.record_indices`; a
+        keras.utils.PyDataset of (encoded inputs, targets), or of encoded inputs; with weights of
+        (encoded inputs, targets, weights float32 (B,)). If residues have targets, it is of (encoded
+        inputs, targets (B, L) or (B, L, K), weights float32 (B, L)), at the token of each residue.
+        These weights are 1, or that of the record, at residues whose targets are used, and 0 at
+        special tokens, padding and masked residues. A plain keras.Model shuffles batches in `fit`
+        with Python's `random` unless `shuffle=False`, and predicts in the order of
+        `.record_indices`; a
         `kft.Model` does neither. With `steps_per_epoch`, the next epoch continues where the last
         one ended, so that each record is used once before any is used again, as with arrays.
 
     Raises:
         ValueError: There are no records, targets are not one per input or per residue, a target
-            is missing, an input is empty or has a character that is not a residue, or arrays
-            differ in shape.
+            is missing, weights are not one per input, one is negative or NaN or all are 0, an input
+            is empty or has a character that is not a residue, or arrays differ in shape.
         TypeError: Targets are not numbers, or an input is not a string or not an array.
 
     Example:
@@ -432,30 +441,35 @@ def batches(
         >>> train[0][0]["token_ids"].shape
         (2, 8)
     """
-    inputs, targets = records_of(records)
+    inputs, targets, weights = records_of(records)
     check_integer("batch_size", batch_size)
     names = names or [f"inputs[{i}]" for i in range(len(inputs))]
     if targets is not None:
         targets = _rows(targets, names) or _checked_targets(targets, len(inputs))
+    if weights is not None:
+        weights = _checked_weights(weights, targets, len(inputs))
     masks = getattr(records, "masks", None)
-    result = Batches(inputs, targets, encode, batch_size, seed, max_length, names, masks)
+    result = Batches(inputs, targets, encode, batch_size, seed, max_length, names, masks, weights)
     warn_of_cut(result.residues_cut, len(inputs), max_length)
     warn_of_changes(result.changes, len(inputs))
     return result
 
 
-def records_of(records: Any) -> tuple[list, Any]:
-    """Return inputs and targets of a `Split` or of a pair; targets of inputs alone are None."""
+def records_of(records: Any) -> tuple[list, Any, Any]:
+    """Return inputs, targets and weights of a `Split` or a tuple; None for what there is not."""
+    inputs, targets, weights = records, None, None
     if hasattr(records, "inputs"):
         inputs, targets = records.inputs, records.targets
+        weights = getattr(records, "weights", None)
     elif isinstance(records, tuple) and len(records) == 2:
         inputs, targets = records
-    else:
-        inputs, targets = records, None
+    # Three strings in a tuple are inputs alone.
+    elif isinstance(records, tuple) and len(records) == 3 and not isinstance(records[0], str):
+        inputs, targets, weights = records
     inputs = listed_inputs(inputs)
     if len(inputs) == 0:
         raise ValueError("records is empty: give at least one input.")
-    return inputs, targets
+    return inputs, targets, weights
 
 
 # Records that are arrays ----------------------------------------------------------------------
@@ -577,6 +591,15 @@ def _checked_targets(targets: Any, n: int) -> np.ndarray:
             f"targets[{int(np.argmax(missing))}]: leave those records out."
         )
     return array.astype("float32" if array.dtype.kind == "f" else "int32")
+
+
+def _checked_weights(weights: Any, targets: Any, n: int) -> np.ndarray:
+    if targets is None:
+        raise ValueError("weights are for records with targets, received targets=None.")
+    weights = check_weights("weights", weights, n)
+    if not weights.any():
+        raise ValueError(f"weights must hold a number above 0, received 0 for all {n} records.")
+    return weights.astype("float32")
 
 
 def _as_numbers(array: np.ndarray) -> np.ndarray:

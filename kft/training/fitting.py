@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from os import PathLike
@@ -17,12 +17,13 @@ from kft.data import Dataset, Split
 from kft.data.spreadsheets import is_frame
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.messages import listed
+from kft.models import per_residue
 from kft.models.graphs import flat
 from kft.models.losses import balanced
 from kft.models.model import Model
 from kft.params import Parameters, differences, parameters, record_marks, user_marks, weights
 from kft.training import strategies
-from kft.training.batching import Batches, keep_images
+from kft.training.batching import Batches, keep_images, records_of
 from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, require_constant_learning_rate
 from kft.training.features import MEMORY_LIMIT, FrontierError
 from kft.training.frontier import as_batches, fit_frontier, split, train_as, why_not
@@ -102,6 +103,7 @@ def fit(
     memory_limit: int = MEMORY_LIMIT,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     verbose: Any = "auto",
+    encode: Callable | None = None,
 ) -> FitResult:
     """Train the layers that are marked trainable, or fine-tune by a strategy, in phases.
 
@@ -112,7 +114,9 @@ def fit(
 
     Args:
         model: A `kft.Model`, or any functional Keras model.
-        data: A `kft.data.Dataset`; or a `Split` or pair (inputs, targets), without validation.
+        data: A `kft.data.Dataset`; or, without validation, a `Split` or a tuple (inputs, targets)
+            or (inputs, targets, weights). Weights multiply the loss of each record, as Keras's
+            `sample_weight` does.
         strategy: None trains the layers that are trainable, see `kft.strategies.AsMarked`; or a
             name of `kft.strategies.names()`, or a `kft.strategies.Strategy`.
         epochs: Epochs over all phases; None for those of the strategy.
@@ -121,7 +125,8 @@ def fit(
         max_length: Number of residues to keep of each sequence; None keeps all.
         seed: Int that determines the order of the batches, dropout and new weights.
         loss: As for `compile`; None takes that of the kft head or of the last compile.
-        metrics: As for `compile`; None takes those of the kft head or of the last compile.
+        metrics: As for `compile`; None takes those of the kft head or of the last compile. They are
+            weighted where the data have weights or targets for each residue.
         class_weight: "balanced", or one weight per class, for a kft head that classifies.
         label_smoothing: Fraction of each label that is spread over all classes.
         optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
@@ -134,6 +139,9 @@ def fit(
             Encoded images may take as much again: where they are needed more than once, each is
             opened and resized once and kept in memory until the end of training. If all of them
             would take more, none is kept, and a line says so.
+        encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
+            that was built on `backbone.input`; None takes `model.encode`. Without either the
+            inputs are arrays.
         callbacks: Keras callbacks. They see all phases as one run, and can stop all of it. One that
             sets the learning rate is an error, unless `optimizer` uses a constant one.
         verbose: As for Keras's `fit`: 0 prints nothing, 1 a progress bar, 2 a line per epoch;
@@ -165,12 +173,13 @@ def fit(
         example = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
         require_constant_learning_rate(callbacks, example)
     class_weight = _class_weight(model, data, class_weight)
-    compile_args = _compile_args(model, loss, metrics, class_weight, label_smoothing)
+    compile_args = _compile_args(model, data, loss, metrics, class_weight, label_smoothing)
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
     options = {"callbacks": callbacks, "verbose": verbose}
     features = {"cache": cache, "memory_limit": memory_limit}
     run = _Run(compile_args, class_weight, seed, frontier, features, options, Optimizers(optimizer))
-    return run(model, data, strategy, batch_size, max_length, keep)
+    batching = {"batch_size": batch_size, "max_length": max_length, "encode": encode}
+    return run(model, data, strategy, batching, keep)
 
 
 @dataclass
@@ -198,15 +207,14 @@ class _Run:
         model: keras.Model,
         data: Any,
         strategy: strategies.Strategy,
-        batch_size: int,
-        max_length: int | None,
+        batching: Mapping[str, Any],
         keep: list[KeepBest],
     ) -> FitResult:
         started = time.perf_counter()
         history: list[dict[str, Any]] = []
         reports: list[PhaseReport] = []
         # Before anything is changed: records that do not fit raise an error.
-        records = as_batches(model, data, self.seed, batch_size, max_length)
+        records = as_batches(model, data, self.seed, **batching)
         if isinstance(model, Model):
             model.take_names(data)
         marks = user_marks(model)
@@ -412,9 +420,7 @@ def _check_targets(model: keras.Model, data: Any) -> None:
     for name, part in parts.items():
         if part is None:
             continue
-        targets = part.targets if hasattr(part, "targets") else None
-        if isinstance(part, tuple) and len(part) == 2:
-            targets = part[1]
+        targets = records_of(part)[1]
         where = f" of the {name} split" * bool(name)
         if targets is None:
             raise ValueError(
@@ -422,6 +428,12 @@ def _check_targets(model: keras.Model, data: Any) -> None:
             )
         if hasattr(head, "check_targets") and len(targets):
             head.check_targets(targets, where)
+        elif per_residue(model) and np.ndim(next(iter(targets), ())) == 0:
+            raise ValueError(
+                f"{model.name} has outputs for every position, of shape {model.output_shape}, and "
+                f"the targets{where} are one per record: pool the positions, for example with "
+                f"kft.Model(backbone, head, pooling='mean')."
+            )
 
 
 def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
@@ -436,12 +448,16 @@ def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
             "kft.heads.Classification: use such a head, or leave class_weight out."
         )
     train = getattr(data, "train", data)
-    targets = train.targets if hasattr(train, "targets") else train[1]
-    return balanced(targets, classes, getattr(train, "masks", None))
+    return balanced(records_of(train)[1], classes, getattr(train, "masks", None))
 
 
 def _compile_args(
-    model: keras.Model, loss: Any, metrics: Any, class_weight: Any, label_smoothing: float
+    model: keras.Model,
+    data: Any,
+    loss: Any,
+    metrics: Any,
+    class_weight: Any,
+    label_smoothing: float,
 ) -> dict[str, Any]:
     """The arguments of `compile`, without the optimizer."""
     head: Any = getattr(model, "head", None)
@@ -453,7 +469,8 @@ def _compile_args(
             "class_weight and label_smoothing need a kft head and no `loss`: leave them out, or "
             "give them to your own loss."
         )
-    kind = "weighted_metrics" if getattr(head, "per_residue", False) else "metrics"
+    weighted = per_residue(model) or records_of(getattr(data, "train", data))[2] is not None
+    kind = "weighted_metrics" if weighted else "metrics"
     if loss is None and model.compiled:
         last = compile_arguments(model)
         metrics = last["metrics"] if metrics is None else metrics

@@ -9,7 +9,7 @@ Shapes: `B` records in a batch, `L` tokens, padding included.
 
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from kft.keras_internals import (
     seed_generators,
     sublayers_of,
 )
-from kft.models.graphs import AUGMENTATION, Learner, flat
+from kft.models.graphs import AUGMENTATION, Learner, WithMask, flat
 from kft.params.paths import synchronise
 from kft.training.batching import Batches, batches, records_of
 from kft.training.callbacks import FrozenGuard, require_constant_learning_rate
@@ -74,7 +74,7 @@ def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         i: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=names[i]) for i, x in ends.items()
     }
     tensors = {
-        i: inputs[i] if i not in masks else _WithMask()([inputs[i], inputs[id(masks[i])]])
+        i: inputs[i] if i not in masks else WithMask()([inputs[i], inputs[id(masks[i])]])
         for i in crossing
     }
     for node in kept:
@@ -122,20 +122,6 @@ def _check(model: keras.Model, nodes: Sequence[Any], kept: Sequence[Any]) -> Non
             f"Nothing in {model.name} is frozen before its trainable layers, so there is no "
             f"frontier: freeze early layers, for example with kft.freeze."
         )
-
-
-@keras.saving.register_keras_serializable("kft")
-class _WithMask(keras.layers.Layer):
-    """A layer that gives a tensor its mask again: [x, mask] -> x."""
-
-    def call(self, pair: Any) -> Any:
-        return pair[0]
-
-    def compute_mask(self, pair: Any, previous_mask: Any) -> Any:
-        return pair[1]
-
-    def compute_output_spec(self, pair: Any) -> Any:
-        return keras.KerasTensor(pair[0].shape, dtype=pair[0].dtype)
 
 
 def why_not(model: keras.Model) -> str | None:
@@ -212,6 +198,7 @@ def fit_frontier(
     callbacks: Iterable[keras.callbacks.Callback] = (),
     verbose: Any = "auto",
     initial_epoch: int = 0,
+    encode: Callable | None = None,
 ) -> keras.callbacks.History:
     """Train a compiled model at its frozen frontier: Keras's `fit` on frozen features.
 
@@ -235,6 +222,7 @@ def fit_frontier(
         callbacks: Keras callbacks; they see the whole model.
         verbose: As for Keras's `fit`.
         initial_epoch: Epoch at which a training is continued.
+        encode: As for `kft.fit`.
 
     Returns:
         keras.callbacks.History of the whole model.
@@ -262,7 +250,9 @@ def fit_frontier(
     FrozenGuard.check_compiled(model)
     callbacks = list(callbacks)
     require_constant_learning_rate(callbacks, model.optimizer)
-    train, valid = as_batches(model, data, seed, batch_size, max_length, validation_data)
+    train, valid = as_batches(
+        model, data, seed, batch_size, max_length, validation_data, encode=encode
+    )
     frozen, trainable = split(model)
     if augmenting := _augmenting(frozen):
         raise FrontierError(augmenting)
@@ -284,6 +274,7 @@ def as_batches(
     batch_size: int,
     max_length: int | None,
     validation_data: Any = None,
+    encode: Callable | None = None,
 ) -> tuple[Batches, Batches | None]:
     """Make batches to train on and, where there are records for it, batches to validate on.
 
@@ -291,21 +282,23 @@ def as_batches(
     `fit_value_range`.
 
     Args:
-        model: Its `encode` is used; without one, records are arrays.
+        model: A Keras model.
         data: A `kft.data.Dataset`, records as for `kft.batches`, or batches made by it.
         seed: Int that determines the order of the batches.
         batch_size: Number of records per batch.
         max_length: Number of residues to keep of each sequence; None keeps all.
         validation_data: Records or batches; None takes those of a data set.
+        encode: As for `kft.fit`.
 
     Returns:
         Batches to train on, and batches to validate on or None.
     """
-    fit_value_range(model, data)
+    if encode is None:
+        fit_value_range(model, data)
+        encode = getattr(model, "encode", None)
     if hasattr(data, "train"):
         validation_data = data.valid if validation_data is None else validation_data
         data = data.train
-    encode = getattr(model, "encode", None)
 
     def made(records: Any, order: int | None) -> Batches:
         if isinstance(records, Batches):

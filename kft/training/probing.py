@@ -61,9 +61,9 @@ def solve(
     features, dense, kind, mean, std = _linear(model)
     body = keras.Model(flat(model).input, features)
     rng = np.random.default_rng(seed)
-    x, y = _rows_of(body, train, rows, rng)
-    held: tuple[Any, Any] = (None, None) if valid is None else _rows_of(body, valid, rows, rng)
-    x_valid, y_valid = held
+    x, y, w = _rows_of(body, train, rows, rng)
+    held: Any = (None, None, None) if valid is None else _rows_of(body, valid, rows, rng)
+    x_valid, y_valid, w_valid = held
     if kind == "number" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
         raise ValueError(
             f"The last layer has {dense.units} linear units and the targets are classes: whether "
@@ -72,24 +72,27 @@ def solve(
     if kind == "number":  # the head multiplies by std and adds mean
         y = (y - mean) / std
         y_valid = None if y_valid is None else (y_valid - mean) / std
-    centre, scale = x.mean(axis=0), x.std(axis=0)
+    centre = np.average(x, axis=0, weights=w)
+    scale = np.sqrt(np.average((x - centre) ** 2, axis=0, weights=w))
     scale[scale < 1e-6 * scale.max()] = 1.0  # a constant feature holds nothing
     x = (x - centre) / scale
     if x_valid is None:
         order = rng.permutation(len(x))
         part = order[: max(1, len(x) // 5)]
         fitted = np.delete(np.arange(len(x)), part)
-        x_fit, y_fit, x_valid, y_valid = x[fitted], y[fitted], x[part], y[part]
+        x_fit, y_fit, w_fit = x[fitted], y[fitted], w[fitted]
+        x_valid, y_valid, w_valid = x[part], y[part], w[part]
     else:
-        x_fit, y_fit, x_valid = x, y, (x_valid - centre) / scale
+        x_fit, y_fit, w_fit, x_valid = x, y, w, (x_valid - centre) / scale
     solver: Callable[..., Any] = {"number": _Ridge, "class": _Logistic, "labels": _EachLabel}[kind]
 
-    def fitted_with(penalty: float, x: np.ndarray, y: np.ndarray) -> Any:
-        return solver(penalty, class_weight, dense.units).fit(x, y)
+    def fitted_with(penalty: float, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Any:
+        return solver(penalty, class_weight, dense.units).fit(x, y, w)
 
-    penalty, best = _best_penalty(fitted_with, (x_fit, y_fit), (x_valid, y_valid))
+    parts = (x_fit, y_fit, w_fit), (x_valid, y_valid, w_valid)
+    penalty, best = _best_penalty(fitted_with, *parts)
     if len(x_fit) < len(x):
-        best = fitted_with(penalty, x, y)
+        best = fitted_with(penalty, x, y, w)
     kernel = best.kernel / scale[:, None]  # (D, K)
     dense.kernel.assign(kernel.astype("float32"))
     dense.bias.assign((best.bias - centre @ kernel).astype("float32"))
@@ -98,8 +101,8 @@ def solve(
 
 def _best_penalty(
     fitted_with: Callable,
-    train: tuple[np.ndarray, np.ndarray],
-    valid: tuple[np.ndarray, np.ndarray],
+    train: tuple[np.ndarray, np.ndarray, np.ndarray],
+    valid: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> tuple[float, Any]:
     """The penalty of the lowest validation loss, and the linear model fitted with it."""
     lowest, chosen, best = np.inf, None, None
@@ -145,6 +148,16 @@ def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]
             f"kft.replace_head."
         )
     dense = nodes[position]
+    if head is not None and len(head.weights) > len(dense.operation.weights):
+        raise ValueError(
+            f"A linear probe solves for one Dense layer, and the head {head.name!r} has more "
+            f"weights: train it with the strategy 'head_only'."
+        )
+    if dense.operation.bias is None:
+        raise ValueError(
+            f"A linear probe sets a bias, which {dense.operation.name!r} lacks: leave out "
+            f"use_bias=False, or train it with the strategy 'head_only'."
+        )
     return dense.input_tensors[0], dense.operation, kinds[kind.pop()], 0.0, 1.0
 
 
@@ -160,19 +173,19 @@ def _scale(head: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
 
 def _rows_of(
     body: keras.Model, batches: Batches, most: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features (R, D) and targets (R, ...) of the rows of weight above 0, at most `most`."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (R, D), targets (R, ...) and weights (R,) above 0 of at most `most` rows."""
     parts = []
     for i in range(len(batches)):
         inputs, targets, *weights = batches[i]
         features = keras.ops.convert_to_numpy(body.predict_on_batch(inputs))
-        kept = weights[0] > 0 if weights else np.ones(len(targets), dtype=bool)
-        parts.append((features[kept], targets[kept]))
-    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+        each = weights[0] if weights else np.ones(len(targets))
+        parts.append((features[each > 0], targets[each > 0], each[each > 0]))
+    x, y, w = (np.concatenate(column) for column in zip(*parts, strict=True))
     if len(x) > most:
         chosen = rng.choice(len(x), most, replace=False)
-        x, y = x[chosen], y[chosen]
-    return x.astype("float64"), y
+        x, y, w = x[chosen], y[chosen], w[chosen]
+    return x.astype("float64"), y, w.astype("float64") / w.mean(dtype="float64")
 
 
 class _Ridge:
@@ -183,14 +196,15 @@ class _Ridge:
             raise ValueError("class_weight is for heads that classify.")
         self.penalty, self.outputs = penalty, outputs
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> "_Ridge":
-        model = Ridge(alpha=self.penalty * len(x)).fit(x, y.reshape(len(y), self.outputs))
+    def fit(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> "_Ridge":
+        model = Ridge(alpha=self.penalty * len(x)).fit(x, y.reshape(len(y), self.outputs), w)
         self.kernel, self.bias = model.coef_.reshape(self.outputs, -1).T, model.intercept_
         return self
 
-    def loss(self, x: np.ndarray, y: np.ndarray) -> float:
+    def loss(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
         outputs = x @ self.kernel + self.bias
-        return float(np.mean((outputs - y.reshape(outputs.shape)) ** 2))
+        squares = (outputs - y.reshape(outputs.shape)) ** 2
+        return float(np.average(squares.mean(axis=1), weights=w))
 
 
 class _Logistic:
@@ -200,7 +214,7 @@ class _Logistic:
         self.penalty, self.outputs = penalty, outputs
         self.class_weight = None if class_weight is None else dict(enumerate(class_weight))
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> "_Logistic":
+    def fit(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> "_Logistic":
         y = y.reshape(-1).astype("int64")
         self.kernel = np.zeros((x.shape[1], self.outputs))
         # As if half a row were of it: its probability is small, and its logarithm finite.
@@ -212,7 +226,7 @@ class _Logistic:
         weight = self.class_weight and {k: self.class_weight[k] for k in seen}
         model = LogisticRegression(
             C=1 / (self.penalty * len(x)), max_iter=1000, class_weight=weight
-        ).fit(x, y)
+        ).fit(x, y, w)
         kernel, bias = model.coef_, model.intercept_
         if len(seen) == 2:  # scikit-learn keeps the difference of the two
             kernel, bias = np.concatenate([-kernel, kernel]) / 2, np.concatenate([-bias, bias]) / 2
@@ -220,12 +234,12 @@ class _Logistic:
         self.bias[seen] = bias
         return self
 
-    def loss(self, x: np.ndarray, y: np.ndarray) -> float:
+    def loss(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
         logits = x @ self.kernel + self.bias
         log = logits - logsumexp(logits, axis=1, keepdims=True)
         y = y.reshape(-1).astype("int64")
         weights = np.array([(self.class_weight or {}).get(k, 1.0) for k in y])
-        return float(np.average(-log[np.arange(len(y)), y], weights=weights))
+        return float(np.average(-log[np.arange(len(y)), y], weights=w * weights))
 
 
 class _EachLabel:
@@ -237,14 +251,14 @@ class _EachLabel:
             weights = [[1.0, weight] for weight in class_weight]
         self.labels = [_Logistic(penalty, weight, 2) for weight in weights]
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> "_EachLabel":
+    def fit(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> "_EachLabel":
         for label, column in zip(self.labels, y.reshape(len(y), -1).T, strict=True):
-            label.fit(x, column)
+            label.fit(x, column, w)
         # The logit of one is the difference of the two.
         self.kernel = np.stack([m.kernel[:, 1] - m.kernel[:, 0] for m in self.labels], axis=1)
         self.bias = np.array([m.bias[1] - m.bias[0] for m in self.labels])
         return self
 
-    def loss(self, x: np.ndarray, y: np.ndarray) -> float:
+    def loss(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
         columns = zip(self.labels, y.reshape(len(y), -1).T, strict=True)
-        return float(np.mean([label.loss(x, column) for label, column in columns]))
+        return float(np.mean([label.loss(x, column, w) for label, column in columns]))

@@ -128,7 +128,10 @@ def loss_of(model: keras.Model) -> Any:
     if hasattr(getattr(model, "head", None), "make_loss"):
         return model.head.make_loss()
     raise ValueError(
-        f"{model.name} has no loss: compile it with one, give `loss`, or use a kft head."
+        f"{model.name} has no loss: give `loss`, for example 'mean_squared_error' for numbers, "
+        f"'sparse_categorical_crossentropy' for probabilities of classes or 'binary_crossentropy' "
+        f"for those of labels; or compile the model with a loss, or use a head of kft.heads, which "
+        f"have one."
     )
 
 

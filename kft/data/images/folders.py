@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kft.data.cells import Table
-from kft.data.columns import READERS, task_of
+from kft.data.columns import READERS, read_weights, task_of
 from kft.data.dataset import Dataset, Split
 from kft.data.images.pixels import (
     PERCENTILES,
@@ -54,6 +54,7 @@ def read_images(
     missing: Sequence[str] | None = None,
     dropna: bool = False,
     decimal: str | None = None,
+    weights: str | None = None,
 ) -> Dataset:
     """Read images with their targets, check that each file is complete, and split them.
 
@@ -79,6 +80,7 @@ def read_images(
         missing: Words for missing values in a CSV file, see `kft.data.read_csv`.
         dropna: Whether to leave out lines of a CSV file with missing values.
         decimal: Decimal separator of a CSV file, see `kft.data.read_csv`.
+        weights: Column of weights of a CSV file, see `kft.data.read_csv`.
 
     Returns:
         The data set. Inputs are `pathlib.Path`, opened when needed. Classes are sorted; labels are
@@ -99,14 +101,15 @@ def read_images(
     known_task = check_arguments(split, groups, task, target)
     if path.is_dir():
         of_tables = {"missing": missing, "dropna": dropna or None, "decimal": decimal}
+        of_tables["weights"] = weights
         _check_folder(path, target, split, groups, known_task, of_tables)
         content = _read_folder(path)
     else:
         table = Table(path, None, missing, decimal)
         by_column = split not in (None, "random") and split in table.header
         used = split if by_column else None
-        settle_columns(table, inputs, target, groups, used, known_task, dropna)
-        content = _read_table(table, inputs, target, groups, known_task)
+        settle_columns(table, inputs, target, groups, used, known_task, dropna, weights)
+        content = _read_table(table, inputs, target, groups, known_task, weights)
     return _dataset(path, content, split, fractions, seed, value_range, percentiles)
 
 
@@ -123,7 +126,7 @@ def _dataset(
     group_names, parts, how = _split(content, looks, path, split, fractions, seed)
     known_range, *notes = _find_range(content.files, looks, parts, value_range, percentiles)
     notes += _remarks(content, looks, parts, path, split)
-    everything = Split(content.files, content.targets, group_names)
+    everything = Split(content.files, content.targets, group_names, weights=content.weights)
     valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
     return Dataset(
         path.stem,
@@ -151,6 +154,7 @@ class _Content:
     task: Task = Task.CLASSIFICATION
     parts: np.ndarray | None = None  # train, valid or test for each file, if folders name them
     groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
     table: Table | None = None
 
 
@@ -336,7 +340,12 @@ def _are_parts(root: Path, folders: Collection[Path]) -> bool:
 
 
 def _read_table(
-    table: Table, inputs: str, target: Any, groups: str | None, task: Task | None
+    table: Table,
+    inputs: str,
+    target: Any,
+    groups: str | None,
+    task: Task | None,
+    weights: str | None,
 ) -> _Content:
     """Read a table whose missing cells are settled."""
     cells = table.cells(inputs)
@@ -369,7 +378,8 @@ def _read_table(
             f"{table.path} names {len(repeated):,} images more than once: {_some(repeated)}. A "
             "copy could be in both train and test; keep one line of each."
         )
-    return _Content(files, targets, classes, task, groups=names, table=table)
+    each = None if weights is None else read_weights(table, weights)
+    return _Content(files, targets, classes, task, groups=names, weights=each, table=table)
 
 
 @dataclass(frozen=True)
