@@ -87,7 +87,7 @@ def test_a_linear_probe_counts_a_record_of_weight_two_twice(kind):
 def test_residues_have_the_weight_of_their_record():
     targets = [np.zeros(len(x), int) for x in SEQUENCES]
     batches = kft.batches((SEQUENCES, targets, WEIGHTS), esm2().encode, seed=None)
-    order, weights = np.concatenate(batches.chosen), batches[0][2]
+    order, weights = np.concatenate(batches.record_indices), batches[0][2]
     for record, row in zip(order, weights, strict=False):
         assert row.max() == WEIGHTS[record] and (row > 0).sum() in (0, len(SEQUENCES[record]))
 
