@@ -165,8 +165,8 @@ def test_folder_without_weights(tmp_path):
     torch.save([torch.ones(2)], tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="holds a list, not tensors by name"):
         read_safetensors(tmp_path)
-    torch.save({"model": {"x": torch.ones(2)}}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: 'model' is a dict"):
+    torch.save({"other": {"x": torch.ones(2)}}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: 'other' is a dict"):
         read_safetensors(tmp_path)
 
 

@@ -291,7 +291,10 @@ def test_cls_pooling_is_the_first_position(features, mask):
 
 def without_a_mask(pooling, features):
     """What each pooling is over axis 1, where all positions count."""
-    return {"cls": features[:, 0], "max": features.max(axis=1)}.get(pooling, features.mean(axis=1))
+    first, mean = features[:, 0], features.mean(axis=1)
+    both = np.concatenate([first, mean], axis=1)
+    known = {"cls": first, "max": features.max(axis=1), "cls_and_mean": both}
+    return known.get(pooling, mean)
 
 
 @every_pooling

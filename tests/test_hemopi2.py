@@ -202,9 +202,8 @@ def test_the_classifier_of_a_folder(tmp_path):
     theirs = EsmForSequenceClassification(references.esm_config(2, 32, 4, num_labels=5)).eval()
     references._perturbed(theirs, 0.2).save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match="masked_lm"):
-        backbone = kft.load(tmp_path)
-    model = kft.Model(backbone, kft.heads.published(tmp_path))
-    tokens = backbone.encode(PEPTIDES * 2)["token_ids"]
+        model = kft.Model.from_checkpoint(tmp_path)
+    tokens = model.encode(PEPTIDES * 2)["token_ids"]
     exact, single = (log_probabilities(theirs, tokens, kind) for kind in ("double", "float"))
     assert_parity(np.log(model.predict_on_batch({"token_ids": tokens})), single, exact)
 

@@ -50,7 +50,7 @@ class Pooling(_OnPositions):
             those marked, side by side, as the classifier of DINOv2 reads them.
 
     Call with float (B, L, D), or (B, height, width, D) whose pixels are the positions, and bool
-    (B, L) or (B, height, width), or None for all positions ("cls_and_mean": all but the first);
+    (B, L) or (B, height, width), or None for all positions;
     returns (B, D), or (B, 2 D) of "cls_and_mean". Features (B, D) are pooled already and are
     returned unchanged.
 
@@ -104,9 +104,6 @@ class Pooling(_OnPositions):
                 position_mask = ops.reshape(position_mask, (batch, height * width))
         if self.kind == "cls":
             return features[:, 0]
-        if self.kind == "cls_and_mean" and position_mask is None:
-            mean = ops.mean(features[:, 1:], axis=1)
-            return ops.concatenate([features[:, 0], mean], axis=-1)  # (B, 2 D)
         if position_mask is None:
             position_mask = ops.ones(ops.shape(features)[:2], dtype="bool")
         if self.kind == "max":
