@@ -84,6 +84,7 @@ def test_as_in_transformers(kind, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 def test_adapters_with_the_classifier_of_dinov2(tmp_path):
     """PEFT's file holds the classifier too, in both directions."""
     theirs = reference(VISION[2])

@@ -63,8 +63,7 @@ class Copied(GraphModel):
             **kwargs: Further arguments of Keras's `quantize`.
 
         Warns:
-            UserWarning: Layers with a kernel or a table keep it as it is, such as those with
-                adapters; says how many.
+            UserWarning: Layers with adapters keep their weights; says how many.
         """
         quantize_layers(self, super().quantize, mode, config, filters, **kwargs)
 

@@ -13,7 +13,6 @@ import keras
 
 from kft.keras_internals import (
     is_quantized,
-    own_trainable_weights,
     passes_filters,
     sublayers_of,
     take_own_policy,
@@ -31,7 +30,9 @@ def quantize_layers(
     filters: Any,
     **kwargs: Any,
 ) -> None:
-    """Run Keras's `quantize` on those layers that it can quantize, with one warning for the others.
+    """Run Keras's `quantize` on those layers that it can quantize.
+
+    These are `Dense`, `EinsumDense` and `Embedding`, no subclasses of them and no convolutions.
 
     Args:
         model: A built model.
@@ -42,7 +43,7 @@ def quantize_layers(
         **kwargs: Further ones.
 
     Warns:
-        UserWarning: Layers with a kernel or a table keep it as it is.
+        UserWarning: Layers with adapters are left out; says how many.
     """
     # keras-hub's MBConvBlock holds convolutions that it never calls, for which Keras raises.
     wanted = [x for x in sublayers_of(model) if x.built and passes_filters(x, filters)]
@@ -53,21 +54,16 @@ def quantize_layers(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*does not have a `quantize` method")
         quantize(mode, config=config, filters=lambda layer: id(layer) in ids, **kwargs)
-    _warn_of_others(model, wanted)
+    _warn_of_adapted(model, wanted)
 
 
-def _warn_of_others(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
-    names = sorted(
-        layer.path
-        for layer in layers
-        if not layer.quantization_mode
-        and any(v.name in ("kernel", "embeddings") for v in own_trainable_weights(layer))
-    )
+def _warn_of_adapted(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
+    names = sorted(layer.path for layer in layers if getattr(layer, "adapters", None))
     if names:
         warnings.warn(
-            f"{len(names)} layers of {model.name} keep their weights as they are "
-            f"({listed(names, 3)}): Keras quantizes Dense, EinsumDense and Embedding, not those "
-            f"with adapters (call kft.merge_lora and kft.lora.remove first) or of other classes.",
+            f"{len(names)} layers of {model.name} hold adapters and keep their weights as they are "
+            f"({listed(names, 3)}): to quantize them too, call kft.merge_lora and kft.lora.remove "
+            f"first.",
             stacklevel=5,
         )
 
