@@ -386,5 +386,5 @@ def test_progress_is_for_terminals(predictor, capfd, monkeypatch):
 def test_inputs_that_are_no_list(inputs):
     model = make_model()
     for call in (lambda: kft.predict(model, inputs), lambda: kft.batches(inputs, model.encode)):
-        with pytest.raises(TypeError, match="inputs must be a list of records, received"):
+        with pytest.raises(TypeError, match="inputs must be a list of inputs, received"):
             call()
