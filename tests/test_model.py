@@ -311,7 +311,8 @@ def test_from_fasta_to_csv_and_npz(predictor, answers, fasta, tmp_path, monkeypa
     table = pd.read_csv(written, keep_default_na=False)
     assert table.columns.tolist() == ["id", "description", "prediction_0", "prediction_1"]
     assert (table.id + " " + table.description).str.strip().tolist() == NAMES
-    np.testing.assert_array_equal(table[["prediction_0", "prediction_1"]], found)
+    values = table[["prediction_0", "prediction_1"]].astype("float32")
+    np.testing.assert_array_equal(values, found)
 
     archive = np.load(kft.predict(predictor, fasta, batch_size=3, out=tmp_path / "new" / "out.npz"))
     assert archive["names"].tolist() == NAMES
