@@ -311,7 +311,8 @@ def test_from_fasta_to_csv_and_npz(predictor, answers, fasta, tmp_path, monkeypa
     table = pd.read_csv(written, keep_default_na=False)
     assert table.columns.tolist() == ["id", "description", "prediction_0", "prediction_1"]
     assert (table.id + " " + table.description).str.strip().tolist() == NAMES
-    np.testing.assert_array_equal(table[["prediction_0", "prediction_1"]], found)
+    values = table[["prediction_0", "prediction_1"]].astype("float32")
+    np.testing.assert_array_equal(values, found)
 
     archive = np.load(kft.predict(predictor, fasta, batch_size=3, out=tmp_path / "new" / "out.npz"))
     assert archive["names"].tolist() == NAMES
@@ -361,7 +362,7 @@ def test_bad_input(predictor, tmp_path, do):
     ):
         with pytest.raises(error, match=message):
             do(predictor, inputs)
-    with pytest.raises(ValueError, match=r"must end in .csv or .npz, received .*out.txt"):
+    with pytest.raises(ValueError, match=r"must end in .csv.* or .npz, received .*out.txt"):
         do(predictor, PROTEINS, out=tmp_path / "out.txt")
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         do(predictor, PROTEINS, batch_size=0)
@@ -386,5 +387,5 @@ def test_progress_is_for_terminals(predictor, capfd, monkeypatch):
 def test_inputs_that_are_no_list(inputs):
     model = make_model()
     for call in (lambda: kft.predict(model, inputs), lambda: kft.batches(inputs, model.encode)):
-        with pytest.raises(TypeError, match="inputs must be a list of records, received"):
+        with pytest.raises(TypeError, match="inputs must be a list of inputs, received"):
             call()

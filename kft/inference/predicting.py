@@ -13,7 +13,6 @@ import keras
 import numpy as np
 import pandas as pd
 
-from kft.arguments import check_choice
 from kft.data.inputs import InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
@@ -132,7 +131,7 @@ def predict(
         [(6, 3), (3, 3)]
     """
     if out is not None:
-        check_choice("the ending of `out`", Path(out).suffix, [*writing.TABLES, ".npz"])
+        writing.checked_path(out, [*writing.TABLES, ".npz"])
     encode = getattr(model, "encode", None) if encode is None else encode
     sizes = (batch_size, max_length)
     parts = _predictions(model, encode, inputs, sizes, "predicting", column, skip_invalid)

@@ -20,11 +20,12 @@ from kft.files import atomic_write
 Part = tuple[list[str], np.ndarray | list[np.ndarray]]
 
 
-def checked_path(out: str | Path) -> Path:
+def checked_path(out: str | Path, endings: Iterable[str] = (".csv", ".npz")) -> Path:
     """Return the path of a file that can be written, or raise an error for another ending.
 
     Args:
-        out: Path that ends in .csv or .npz.
+        out: Path of the file.
+        endings: Endings that are allowed.
 
     Raises:
         ValueError: It ends in anything else.
@@ -34,8 +35,9 @@ def checked_path(out: str | Path) -> Path:
         'predictions.csv'
     """
     out = Path(out)
-    if out.suffix not in WRITERS:
-        raise ValueError(f"out must end in .csv or .npz, received {str(out)!r}.")
+    *first, last = endings
+    if out.suffix not in (*first, last):
+        raise ValueError(f"out must end in {', '.join(first)} or {last}, received {str(out)!r}.")
     return out
 
 
