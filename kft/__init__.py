@@ -76,6 +76,7 @@ _HOME = {
     "replace_head": "kft.models",
     "predict": "kft.inference",
     "embed": "kft.inference",
+    "load_embeddings": "kft.inference",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -127,6 +128,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling
     from kft.inference import embed as embed
+    from kft.inference import load_embeddings as load_embeddings
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring
     from kft.interpretation import dreaming as dreaming

@@ -293,6 +293,8 @@ def _taken(unfinished: Path) -> int | None:
                 lock, free = os.open(path, os.O_RDWR), False
             except FileNotFoundError:
                 continue  # it was removed just now
+            except PermissionError:
+                return None  # it belongs to another user
         held = _lock(lock)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), os.stat(path)):

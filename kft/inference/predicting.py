@@ -1,27 +1,18 @@
-"""Predictions and embeddings of raw inputs, in the order of the inputs."""
+"""Predictions of raw inputs, in the order of the inputs."""
 
 from __future__ import annotations
 
-import os
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import keras
 import numpy as np
 
-from kft.data import read_fasta
-from kft.data.inputs import InputKind, encoder_info
-from kft.data.sequences import warn_of_changes
 from kft.inference import writing
-from kft.inference.writing import Part
-from kft.models.heads import Pooling
-from kft.training.batching import Batches, batches, listed_inputs, silent_cuts, warn_of_cut
-
-_CHUNK = 8192  # records of a FASTA file that are in memory at a time
+from kft.inference.stream import Stream
+from kft.training.features import Source, identity_of
 
 
 @overload
@@ -62,10 +53,11 @@ def predict(
             plain or gzipped, which is read in parts, so that it may be larger than the memory.
         batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
         max_length: Number of residues to keep of each protein; None keeps all.
-        out: Path of a `.csv` (column `name`, then one per output) or `.npz` (`names`, `values`)
-            that the predictions are written to; None returns them. For a per-residue head the CSV
-            has a row per residue, with its `position` from 1 after the name, and the npz file all
-            residues in one array, with `lengths`, the number of residues of each record.
+        out: Path of a `.csv` (column `name`, then one per output), `.npz`, `.h5` or `.parquet` file
+            that the predictions are written to, read it with `kft.load_embeddings`; None returns
+            them. For a per-residue head the CSV has a row per residue, with its `position` from 1
+            after the name. What an interrupted call has computed is kept next to `out`, and the
+            same call continues from it.
 
     Returns:
         float32 array (records, outputs); for a per-residue head a list of float32 arrays
@@ -86,155 +78,38 @@ def predict(
         >>> [rows.shape for rows in kft.predict(residues, ["MKTAYI", "GSS"])]
         [(6, 3), (3, 3)]
     """
+    per_residue = getattr(getattr(model, "head", None), "per_residue", False)
+
+    def run(encoded: Any) -> list[np.ndarray]:
+        outputs = keras.ops.convert_to_numpy(model.predict_on_batch(encoded))
+        return [outputs.astype("float32")]
+
+    identity = None if out is None else _identity(model)
+    source = Source(run, [model.output.shape[1:]] if per_residue else None, identity, False)
     encode = getattr(model, "encode", None)
-    parts = _predictions(model, encode, inputs, batch_size, max_length, "predicting")
-    return _collected(parts) if out is None else writing.write(parts, out)
+    columns = {"values": per_residue}
+    stream = Stream(source, columns, encode, inputs, batch_size, max_length, "predicting")
+    if out is not None:
+        return writing.write(stream.parts, out, identity)
+    return collected(rows["values"] for _, rows in stream.parts())
 
 
-@overload
-def embed(
-    backbone: keras.Model,
-    inputs: Any,
-    pooling: Literal["mean", "cls"] = "mean",
-    batch_size: int = 32,
-    max_length: int | None = None,
-    out: None = None,
-) -> np.ndarray: ...
+def _identity(model: keras.Model) -> str | None:
+    """Return the digest of a model, None if it has no config: then nothing is kept for later."""
+    try:
+        return identity_of(model)
+    except NotImplementedError:
+        return None
 
 
-@overload
-def embed(
-    backbone: keras.Model,
-    inputs: Any,
-    pooling: Literal["mean", "cls"] = "mean",
-    batch_size: int = 32,
-    max_length: int | None = None,
-    *,
-    out: str | Path,
-) -> Path: ...
-
-
-def embed(
-    backbone: keras.Model,
-    inputs: Any,
-    pooling: Literal["mean", "cls"] = "mean",
-    batch_size: int = 32,
-    max_length: int | None = None,
-    out: str | Path | None = None,
-) -> np.ndarray | Path:
-    """Compute one vector per raw input, in the order of the inputs: the backbone's pooled output.
+def collected(parts: Iterable[writing.Rows]) -> np.ndarray | list[np.ndarray]:
+    """Join the rows of all parts: an array, or for residues a list of arrays.
 
     Args:
-        backbone: A kft backbone, or a `kft.Model`, whose backbone is taken.
-        inputs: As for `kft.predict`.
-        pooling: "mean" over residues, without special tokens, or "cls"; see `kft.heads.Pooling`.
-        batch_size: As for `kft.predict`.
-        max_length: As for `kft.predict`.
-        out: As for `kft.predict`.
-
-    Returns:
-        float32 array (records, D), or the path `out`. An interrupted call leaves no file there.
-
-    Raises:
-        ValueError: An input cannot be encoded, or the pooling is unknown.
-        TypeError: An input is of another kind than the backbone takes.
-        FileNotFoundError: There is no such FASTA file.
-
-    Example:
-        >>> import kft
-        >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
-        >>> kft.embed(backbone, ["MKTAYI", "GSS"]).shape
-        (2, 320)
+        parts: Rows of one part after the other.
     """
-    backbone = getattr(backbone, "backbone", backbone)
-    if pooling not in ("mean", "cls"):
-        raise ValueError(f"pooling must be 'mean' or 'cls', received {pooling!r}.")
-    models = _EMBEDDERS.setdefault(backbone, {})
-    if pooling not in models:
-        pooled = Pooling(pooling)(backbone.output, getattr(backbone, "position_mask", None))
-        models[pooling] = keras.Model(backbone.input, pooled, name=f"{backbone.name}_{pooling}")
-    encode, model = getattr(backbone, "encode", None), models[pooling]
-    parts = _predictions(model, encode, inputs, batch_size, max_length, "embedding")
-    return np.asarray(_collected(parts)) if out is None else writing.write(parts, out)
-
-
-# One model per backbone and pooling: a new one would be compiled again at every call.
-_EMBEDDERS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-def _predictions(
-    model: keras.Model,
-    encode: Callable | None,
-    inputs: Any,
-    batch_size: int,
-    max_length: int | None,
-    verb: str,
-) -> Iterator[Part]:
-    """Yield names and predictions of one part of the inputs after the other."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    info = None if encode is None else encoder_info(encode)
-    if info and info.input_kind is not InputKind.SEQUENCE and isinstance(inputs, str | Path):
-        raise TypeError(
-            f"inputs must be a list of {info.input_kind}s, received {str(inputs)!r}: write [path]."
-        )
-    per_residue = getattr(getattr(model, "head", None), "per_residue", False)
-    console, seen = Console(stderr=True), 0
-    cut: list[int] = []
-    changes: Counter[str] = Counter()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(verb, total=None)
-        for names, called, part, total in _parts(inputs):
-            bar.update(task, total=total)
-            with silent_cuts():  # reported once, at the end
-                records = batches(part, encode, batch_size, None, max_length, called)
-            cut, seen = cut + records.cut, seen + len(part)
-            changes += records.changes
-            yield names, _rows(model, records, len(part), per_residue, bar, task)
-    warn_of_cut(cut, seen, max_length)
-    warn_of_changes(changes, seen)
-
-
-def _rows(
-    model: keras.Model, records: Batches, count: int, per_residue: bool, bar: Any, task: Any
-) -> Any:
-    """Return the predictions of one part in the order of its records."""
-    rows: Any = None
-    per_residue = per_residue and records.lengths is not None
-    for i, chosen in enumerate(records.chosen):
-        outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
-        if rows is None:
-            shape = (count, *outputs.shape[1:])
-            rows = [None] * count if per_residue else np.empty(shape, dtype="float32")
-        if per_residue:
-            for record, tokens in zip(chosen, outputs, strict=True):
-                # A copy, since a view would keep the whole batch in memory.
-                rows[record] = tokens[records.residues(record)].astype("float32", copy=True)
-        else:
-            rows[chosen] = outputs
-        bar.advance(task, len(chosen))
-    return rows
-
-
-def _collected(parts: Iterable[Part]) -> np.ndarray | list[np.ndarray]:
-    rows = [rows for _, rows in parts]
-    return list(chain(*rows)) if isinstance(rows[0], list) else np.concatenate(rows)
-
-
-def _parts(inputs: Any) -> Iterator[tuple[list[str], list[str], Any, int | None]]:
-    """Yield (names, names for errors, inputs, total number); a FASTA file in chunks."""
-    if not isinstance(inputs, str | Path):
-        inputs = listed_inputs(inputs)
-        names = [f"inputs[{i}]" for i in range(len(inputs))]
-        yield names, names, inputs, len(inputs)
-        return
-    if not os.path.isfile(inputs):
-        raise FileNotFoundError(
-            f"inputs is {str(inputs)[:60]!r}, which is not a file: give the path of a FASTA file, "
-            f"or a list of raw inputs."
-        )
-    records = read_fasta(inputs)
-    while chunk := list(islice(records, _CHUNK)):
-        names, sequences = map(list, zip(*chunk, strict=True))
-        yield names, [f"record {record.id}" for record in chunk], sequences, None
+    rows = list(parts)
+    if isinstance(rows[0], list):
+        # Copies, since one view would keep the residues of all records in memory.
+        return [residues.copy() for residues in chain(*rows)]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)

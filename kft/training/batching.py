@@ -15,6 +15,7 @@ import numpy as np
 
 from kft.data.inputs import encoder_info
 from kft.data.sequences import Sequences, SequenceWarning, warn_of_changes
+from kft.messages import warn
 
 # Numbers of tokens that batches of sequences are padded to. JAX compiles a model once per shape, so
 # shapes must be few. With these lengths, which grow by a third to a half per step, a quarter of the
@@ -276,15 +277,12 @@ class Batches(Passes):
         return chosen
 
 
-def warn_of_cut(
-    cut: Sequence[int], total: int, max_length: int | None, stacklevel: int = 2
-) -> None:
+def warn_of_cut(cut: Sequence[int], total: int, max_length: int | None) -> None:
     """Warn once of what `max_length` has cut from `total` inputs, see `Batches.cut`."""
     if cut:
-        warnings.warn(
+        warn(
             f"{len(cut)} of {total} inputs were longer than max_length={max_length}: "
-            f"{sum(cut)} residues were cut from their ends.",
-            stacklevel=stacklevel + 1,
+            f"{sum(cut)} residues were cut from their ends."
         )
 
 

@@ -8,6 +8,7 @@ Shapes: `R` rows (records, or residues for a per-residue head), `D` width, `K` o
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from kft.keras_internals import nodes_of
 from kft.models.graphs import flat
 from kft.training.batching import Batches
+from kft.training.features import MEMORY_LIMIT, FeatureBatches, features_of
 
 # L2 penalties on features of deviation 1, per row. From strong to weak: the search ends when a
 # weaker one has a higher validation loss.
@@ -31,6 +33,8 @@ def solve(
     class_weight: Sequence[float] | None = None,
     rows: int = 200_000,
     seed: int = 0,
+    cache: Path | str | None = None,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> float:
     """Set the last dense layer of a model to the linear model that fits its inputs best.
 
@@ -42,6 +46,7 @@ def solve(
         class_weight: One weight per class, or None.
         rows: Most training rows; more are drawn at random.
         seed: Int from which rows are drawn.
+        cache, memory_limit: As for `kft.fit_frontier`.
 
     Returns:
         The chosen penalty, per row of features of deviation 1.
@@ -58,10 +63,15 @@ def solve(
         True
     """
     features, dense, kind, mean, std = _linear(model)
-    body = keras.Model(flat(model).input, features)
+    body = keras.Model(flat(model).input, {"frontier_0": features})
+
+    def rows_of(records: Batches) -> tuple[np.ndarray, np.ndarray]:
+        kept = features_of(body, records, cache, memory_limit)
+        return _rows_of(FeatureBatches(records, kept), rows, rng)
+
     rng = np.random.default_rng(seed)
-    x, y = _rows_of(body, train, rows, rng)
-    held: tuple[Any, Any] = (None, None) if valid is None else _rows_of(body, valid, rows, rng)
+    x, y = rows_of(train)
+    held: tuple[Any, Any] = (None, None) if valid is None else rows_of(valid)
     x_valid, y_valid = held
     if kind == "number" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
         raise ValueError(
@@ -158,13 +168,13 @@ def _scale(head: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows_of(
-    body: keras.Model, batches: Batches, most: int, rng: np.random.Generator
+    batches: FeatureBatches, most: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (R, D) and targets (R, ...) of the rows of weight above 0, at most `most`."""
     parts = []
     for i in range(len(batches)):
         inputs, targets, *weights = batches[i]
-        features = keras.ops.convert_to_numpy(body.predict_on_batch(inputs))
+        features = inputs["frontier_0"]
         kept = weights[0] > 0 if weights else np.ones(len(targets), dtype=bool)
         parts.append((features[kept], targets[kept]))
     x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
