@@ -17,7 +17,6 @@ from kft.inference.stream import Stream
 from kft.keras_internals import nodes_of
 from kft.models.heads import Pooling
 from kft.training.features import Source, identity_of, outputs_of
-from kft.training.strategies.phases import blocks_and_head
 
 Vectors = np.ndarray | list[np.ndarray]  # (records, D), or for residues (residues, D) per record
 
@@ -169,19 +168,28 @@ def _embedder(
 
 def _state(backbone: keras.Model, layer: int | None) -> keras.KerasTensor:
     """Return the symbolic output of a layer."""
-    blocks = blocks_and_head(backbone)[0]
-    if layer is None or layer == len(blocks) - 1:
+    if layer is None or layer == len(ends := _ends(backbone)) - 1:
         return backbone.output
-    last = blocks[layer][-1]
-    node = next(node for node in nodes_of(backbone) if node.operation is last)
+    node = next(node for node in nodes_of(backbone) if node.operation is ends[layer])
     return node.output_tensors[0]
+
+
+def _ends(backbone: keras.Model) -> list[keras.Layer]:
+    """Return the last stage of each layer: one without a matrix, as a norm, belongs to a block."""
+    ends: list[keras.Layer] = []
+    for stage in backbone.stages:
+        if ends and all(len(weight.shape) < 2 for weight in stage.weights):
+            ends[-1] = stage
+        else:
+            ends.append(stage)
+    return ends
 
 
 def _checked_layers(backbone: keras.Model, layers: Sequence[int]) -> tuple[int, ...]:
     """Return the numbers of layers from 0 on."""
     if not hasattr(backbone, "stages"):
         raise ValueError(f"layers needs a backbone of kft, received {backbone.name}: leave it out.")
-    most = len(blocks_and_head(backbone)[0]) - 1
+    most = len(_ends(backbone)) - 1
     listed = [layers] if isinstance(layers, int) else list(layers)
     wrong = [x for x in listed if isinstance(x, bool) or x not in range(-most - 1, most + 1)]
     numbers = tuple(range(most + 1)[x] for x in listed if x not in wrong)
