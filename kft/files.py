@@ -123,6 +123,26 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         aside.close()
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file in UTF-8 that replaces `path` when it is complete, see `atomic_write`.
+
+    Args:
+        path: Path of the file. Its folder must exist.
+        text: Its content.
+
+    Raises:
+        OSError: The file cannot be written; `path` is as it was.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(f"{folder}/a", "whole")
+        ...     Path(folder, "a").read_text()
+        'whole'
+    """
+    with atomic_write(path) as stream:
+        stream.write(text.encode())
+
+
 def move_into_place(file: Path, path: Path | str) -> None:
     """Rename a complete file to `path`, once its content is on the disk.
 
