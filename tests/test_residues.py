@@ -136,7 +136,7 @@ def test_predict_answers_for_each_residue(model, max_length):
 @pytest.mark.once
 @pytest.mark.parametrize("chunk", [2, 100])
 def test_predictions_in_files(model, tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(kft.inference.predicting, "_CHUNK", chunk)
+    monkeypatch.setattr(kft.inference.stream, "CHUNK", chunk)
     fasta = tmp_path / "in.fasta"
     fasta.write_text("".join(f">P{i}, one\n{c}\n" for i, c in enumerate(CHAINS)))
     found = kft.predict(model, fasta, batch_size=2)
@@ -149,11 +149,11 @@ def test_predictions_in_files(model, tmp_path, monkeypatch, chunk):
     assert [(row[0], row[1]) for row in rows] == expected
     np.testing.assert_allclose(np.array([row[2:] for row in rows], "float32"), stacked, rtol=1e-5)
 
-    archive = np.load(kft.predict(model, fasta, out=tmp_path / "out.npz"))
-    assert sorted(archive) == ["lengths", "names", "values"]
-    assert archive["lengths"].tolist() == list(SIZES)
-    assert archive["names"].tolist() == [f"P{i}, one" for i in range(5)]
-    np.testing.assert_allclose(archive["values"], stacked, rtol=1e-5)
+    for suffix in ("npz", "h5", "parquet"):
+        archive = kft.load_embeddings(kft.predict(model, fasta, out=tmp_path / f"out.{suffix}"))
+        assert list(map(len, archive.values)) == list(SIZES)
+        assert archive.names == [f"P{i}, one" for i in range(5)]
+        np.testing.assert_allclose(np.concatenate(archive.values[:]), stacked, rtol=1e-5)
 
 
 # Scores -----------------------------------------------------------------------------------------
