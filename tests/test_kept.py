@@ -108,8 +108,9 @@ def test_an_interrupted_embedding_goes_on(backbone, tmp_path, monkeypatch, suffi
             kft.embed(backbone, PROTEINS, out=out, **options)
     assert not out.exists() and hidden(tmp_path)
     again = Interrupted(features.outputs_of, after=2)  # the first of three, and the last of four
-    monkeypatch.setattr(embedding, "outputs_of", again)
-    kft.embed(backbone, PROTEINS, out=out, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "outputs_of", again)
+        kft.embed(backbone, PROTEINS, out=out, **options)
     assert again.calls == 2 and hidden(tmp_path) == []
     if suffix == "csv":
         assert out.read_text() == whole.read_text()
@@ -218,7 +219,7 @@ def test_warnings_of_cut_proteins_point_at_the_call(backbone, tmp_path):
 @pytest.mark.parametrize("strategy", ["linear_probe", "head_only"])
 def test_interrupted_features_go_on(strategy, tmp_path, monkeypatch):
     def fitted():
-        model = esm2(kft.heads.Regression(), blocks=1)
+        model = kft.Model(esm2(), kft.heads.Regression())
         records = (PROTEINS, np.arange(8.0))
         kft.fit(model, records, strategy, batch_size=2, verbose=0, cache=tmp_path)
         return kft.predict(model, PROTEINS)
@@ -248,7 +249,7 @@ def test_interrupted_features_go_on(strategy, tmp_path, monkeypatch):
 @pytest.mark.once
 @pytest.mark.parametrize("damage", ["changed", "truncated", "missing", "log"])
 def test_damaged_features_are_computed_again(damage, tmp_path):
-    model = esm2(blocks=1)
+    model = kft.Model(esm2(), kft.heads.Regression())
     params.train_only(model, "head")
     frozen, _ = kft.split(model)
     base = kft.batches((PROTEINS, np.arange(8.0)), model.encode, 2)

@@ -370,9 +370,7 @@ def test_bad_input(predictor, tmp_path, do):
     ):
         with pytest.raises(error, match=message):
             do(predictor, inputs)
-    with pytest.raises(
-        ValueError, match=r"must end in .csv, .npz, .h5 or .parquet, received .*out.txt"
-    ):
+    with pytest.raises(ValueError, match=r"end in .csv, .npz, .h5 or .parquet, received .*out.txt"):
         do(predictor, PROTEINS, out=tmp_path / "out.txt")
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         do(predictor, PROTEINS, batch_size=0)
