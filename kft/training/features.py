@@ -461,6 +461,8 @@ def _empty(
     types = [output.dtype for output in outputs]
     total = sum(size * dtype.itemsize for size, dtype in zip(sizes, types, strict=True))
     temporary = None
+    if folder is not None or total > memory_limit:
+        _check_room(folder or Path(tempfile.gettempdir()), total)
     if folder is None and total > memory_limit:
         temporary = Aside(Path(tempfile.gettempdir()) / "kft-features")
         folder = temporary.path
@@ -468,7 +470,6 @@ def _empty(
     if folder is None:
         values = [np.empty(size, dtype) for size, dtype in zip(sizes, types, strict=True)]
     else:
-        _check_room(folder, total)
         values = [
             _mapped(folder / f"values_{i}.npy", size, dtype)
             for i, (size, dtype) in enumerate(zip(sizes, types, strict=True))

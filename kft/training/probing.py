@@ -63,7 +63,8 @@ def solve(
         True
     """
     features, dense, kind, mean, std = _linear(model)
-    body = keras.Model(flat(model).input, {"frontier_0": features})
+    outputs = {"frontier_0": features}
+    body = keras.Model(flat(model).input, outputs, name=f"{model.name}_features")
 
     def rows_of(records: Batches) -> tuple[np.ndarray, np.ndarray]:
         kept = features_of(body, records, cache, memory_limit)
