@@ -165,7 +165,7 @@ def test_encoded_and_embedded_alike(kind):
 
 @pytest.mark.once
 def test_embedding_a_file_says_it_once_for_all_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(kft.inference.predicting, "_CHUNK", 2)
+    monkeypatch.setattr(kft.inference.stream, "CHUNK", 2)
     path = tmp_path / "in.fasta"
     path.write_text("".join(f">p{i}\n{x.lower()}*\n" for i, x in enumerate(PEPTIDES[:5])))
     with pytest.warns(SequenceWarning) as said:
