@@ -7,7 +7,7 @@ import pytest
 from models import esm2, strings
 
 import kft
-import kft.inference.predicting
+import kft.inference.stream
 from kft.data import Split, read_csv
 from kft.data.sequences import SequenceWarning, normal
 from kft.data.splits import cluster, cluster_split

@@ -12,7 +12,7 @@ from keras import ops
 from parity import assert_rounds_alike
 
 import kft
-import kft.inference.predicting
+import kft.inference.stream
 from kft.backbones.esm2.model import ESM2, encode
 
 CHAINS = ["MKTAYIAKQR", "GA", "AC<mask>D", "WWWWWWWWWWWWWWWWWWWWWW", "KLMAAA"]
