@@ -1,6 +1,18 @@
-"""Parts of messages that many modules write."""
+"""Parts of messages that many modules write, and bars of progress."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def listed(names: Iterable[object], most: int | None = 5) -> str:
@@ -42,3 +54,72 @@ def harmless(text: str) -> str:
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside of kft and Keras from which this was called, however deep.
+
+    Args:
+        message: The message.
+        category: Class of the warning.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_inside(frame.f_code):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+_INSIDE = (str(Path(__file__).parent) + os.sep, f"{os.sep}site-packages{os.sep}keras{os.sep}")
+
+
+def _is_inside(code: CodeType) -> bool:
+    """Whether code is of kft or Keras, or the constructor that `dataclass` makes."""
+    made = code.co_filename == "<string>" and code.co_name == "__init__"
+    return made or any(part in code.co_filename for part in _INSIDE)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Show how much of some work is done, how fast it goes and how long it takes still.
+
+    Nothing is shown where stderr is not a terminal.
+
+    Yields:
+        A `rich.progress.Progress`, which is given tasks.
+
+    Example:
+        >>> with progress() as bar:
+        ...     task = bar.add_task("embedding", total=3)
+        ...     bar.advance(task)
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(TextColumn):
+        def render(self, task: Task) -> Any:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.1f} records/s")
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(""),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        yield bar

@@ -32,6 +32,7 @@ from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_
 from kft.comparison.writing import file_name
 from kft.data import Dataset, load
 from kft.data.inputs import encoder_info
+from kft.messages import warn
 from kft.models import heads
 from kft.params import user_marks, weights
 from kft.training import strategies
@@ -87,7 +88,8 @@ def compare(
 
     Returns:
         The results, which `print` shows. If a strategy fails, the others are run all the same, and
-        its error is in the results.
+        its error is in the results. A file that cannot be written, on a full disk for example, is
+        a warning.
 
     Raises:
         ValueError: A strategy is unknown, or there are no seeds, test split or scores.
@@ -403,7 +405,14 @@ class _Study:
         self.notes.show(comparison.table())
         self.notes.print(f"{comparison.null_hypothesis}\n\n{comparison.recommendation}")
         if out is not None:
-            picture, *_ = comparison.save(out)
+            try:
+                picture, *_ = comparison.save(out)
+            except OSError as error:
+                warn(
+                    f"Not all files of the comparison could be written ({brief(error)}). The "
+                    f"result is complete: make room, and call save({str(out)!r}) of it."
+                )
+                return
             self.notes.print(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
             self.notes.print(
                 f"Written: {picture}, and next to it the caption, the table and a JSON file.",

@@ -301,7 +301,7 @@ def _as_inputs(inputs: Any) -> list:
     if kind_of(inputs) is not InputKind.SEQUENCE:
         return inputs
     inputs = checked(inputs, "inputs")
-    warn_of_changes(changes(inputs), len(inputs), stacklevel=4)
+    warn_of_changes(changes(inputs), len(inputs))
     return Sequences(map(normal, inputs))
 
 

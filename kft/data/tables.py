@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from kft.data.splits import (
     random_split,
 )
 from kft.data.task import Task
+from kft.messages import warn
 
 SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PARTS}
 
@@ -208,7 +208,7 @@ def _sequences(table: Table, inputs: str) -> Sequences:
     if empty:
         table.fail(empty, f"column {inputs!r} is {cells[empty[0]]!r}, which holds no residue")
     if any(map(is_dna, sequences)):
-        warnings.warn(f"{table.path}: {notes[-1]}", SequenceWarning, stacklevel=4)
+        warn(f"{table.path}: {notes[-1]}", SequenceWarning)
     table.notes += notes
     return sequences
 

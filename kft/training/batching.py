@@ -16,6 +16,7 @@ import numpy as np
 from kft.arguments import check_integer, check_weights
 from kft.data.inputs import InputKind, encoder_info, listed_inputs
 from kft.data.sequences import SequenceWarning, warn_of_changes
+from kft.messages import warn
 
 # Numbers of tokens that batches of sequences are padded to. JAX compiles a model once per shape, so
 # shapes must be few. With these lengths, which grow by a third to a half per step, a quarter of the
@@ -354,15 +355,12 @@ def keep_images(parts: Sequence[Batches], memory_limit: int) -> str | None:
     return None
 
 
-def warn_of_cut(
-    cut: Sequence[int], total: int, max_length: int | None, stacklevel: int = 2
-) -> None:
+def warn_of_cut(cut: Sequence[int], total: int, max_length: int | None) -> None:
     """Warn once of what `max_length` has cut from `total` inputs, see `Batches.residues_cut`."""
     if cut:
-        warnings.warn(
+        warn(
             f"{len(cut)} of {total} inputs were longer than max_length={max_length}: "
-            f"{sum(cut)} residues were cut from their ends.",
-            stacklevel=stacklevel + 1,
+            f"{sum(cut)} residues were cut from their ends."
         )
 
 

@@ -291,7 +291,8 @@ class _Run:
             logs, reason = self._train(model, phase, number, records, reason, len(history))
             rows = _rows(logs, number, len(history))
         else:
-            solve(model, *records, self.class_weight, phase.rows, self.seed)
+            limits = phase.rows, self.seed, *self.features.values()
+            solve(model, *records, self.class_weight, *limits)
         seconds = time.perf_counter() - began
         report = PhaseReport(
             phase.name, phase.epochs, table.trainable, table.total, seconds, reason

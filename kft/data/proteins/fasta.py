@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import os
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from kft.messages import warn
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -54,14 +55,11 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def warn_of_skipped(skipped: Sequence[Skipped], origin: Any, stacklevel: int = 2) -> None:
+def warn_of_skipped(skipped: Sequence[Skipped], origin: Any) -> None:
     """Warn once of all records that were left out, with the place and reason of each."""
     if skipped:
         lines = "".join(f"\n  {place}: {reason}" for _, place, reason in sorted(skipped))
-        warnings.warn(
-            f"{origin}: {len(skipped):,} invalid records were skipped:{lines}",
-            stacklevel=stacklevel + 1,
-        )
+        warn(f"{origin}: {len(skipped):,} invalid records were skipped:{lines}")
 
 
 def read_fasta(path: str | os.PathLike[str], skip_invalid: bool = False) -> Iterator[Record]:
