@@ -94,11 +94,11 @@ def _same_class(one: keras.Layer, other: keras.Layer) -> bool:
 # In configs ---------------------------------------------------------------------------------------
 
 
-FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft")
+FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft", "revision")
 
 
 def flags(model: keras.Model) -> dict[str, Any]:
-    """Return the part of a config that lists frozen layers and weights.
+    """Return the part of a config that lists frozen layers and weights, and the revision.
 
     Args:
         model: A built model.
@@ -106,7 +106,7 @@ def flags(model: keras.Model) -> dict[str, Any]:
     Returns:
         {"frozen_layers": paths, "" for the model itself; "frozen_weights": paths of weights that
         are frozen in layers which are not}, each if there are any; {"marked_by_kft": True} if
-        none of these was frozen by hand.
+        none of these was frozen by hand; {"revision": commit} of a downloaded backbone.
     """
     everything = {"": model, **layers(model)}
     weights_alone = [
@@ -119,6 +119,8 @@ def flags(model: keras.Model) -> dict[str, Any]:
     config: dict[str, Any] = {key: some for key, some in paths.items() if some}
     if config and not any(by_hand(model).values()):
         config["marked_by_kft"] = True
+    if revision := getattr(model, "revision", None):
+        config["revision"] = revision
     return config
 
 
@@ -166,6 +168,8 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
     Raises:
         ValueError: A layer or weight that is frozen in the config is not in the model.
     """
+    if "revision" in config:
+        model.revision = config["revision"]
     names, inside = config.get("inner_names", ()), _inside(model)
     for name, layer in zip(names, inside, strict=False) if len(names) == len(inside) else ():
         layer.name = name

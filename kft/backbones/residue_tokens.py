@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kft.arguments import check_optional_integer
 from kft.data import sequences as forms
 from kft.data.inputs import InputKind
 
@@ -103,8 +104,7 @@ def encode(
         [[0, 20, 15, 11, 2], [0, 5, 2, 1, 1]]
     """
     sequences = forms.listed(sequences)
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"max_length must be at least 1 residue, received {max_length}.")
+    check_optional_integer("max_length", max_length)
     names = names or [f"sequences[{i}]" for i in range(len(sequences))]
     rows = [residue_tokens(s, name) for s, name in zip(sequences, names, strict=True)]
     if not rows:

@@ -12,6 +12,13 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from kft.arguments import (
+    check_flag,
+    check_instance,
+    check_integer,
+    check_number_above,
+    check_optional_integer,
+)
 from kft.comparison.earlier import earlier_settings
 from kft.comparison.progress import Log, ProgressLine, duration
 from kft.comparison.results import Comparison, Row
@@ -30,8 +37,10 @@ from kft.comparison.runs import (
 from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of
 from kft.data import Dataset, load
 from kft.data.inputs import encoder_info
+from kft.messages import shown
 from kft.models import heads
 from kft.params import by_hand, weights
+from kft.params.paths import check_model
 from kft.training import strategies
 from kft.training.batching import silent_cuts
 
@@ -87,8 +96,13 @@ def compare(
     Example:
         `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
     """
+    check_model(backbone, "backbone")
+    check_optional_integer("max_length", max_length)
+    check_flag("controls", controls)
+    check_flag("again", again)
     methods, seed_list = _methods(strategies, epochs, controls), _seeds(seeds)
     data = load(data) if isinstance(data, str) else data
+    check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
     _check(data, batch_size, confidence, resamples)
     study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
     study.open(out, again)
@@ -148,8 +162,7 @@ def _methods(chosen: Any, epochs: int | None, controls: bool) -> list[_Method]:
         first = next((method for method in methods if method.kind == "strategy"), methods[0])
         methods.append(_Method(f"{first.name}, shuffled labels", "control", first.strategy, True))
     if epochs is not None:
-        if not (isinstance(epochs, int) and epochs > 0):
-            raise ValueError(f"epochs must be an integer above 0, received {epochs!r}.")
+        check_integer("epochs", epochs)
         for i, method in enumerate(methods):
             if hasattr(method.strategy, "epochs"):
                 methods[i] = replace(method, strategy=replace(method.strategy, epochs=epochs))
@@ -176,9 +189,10 @@ def _seeds(seeds: Any) -> list[int]:
         integers = [operator.index(seed) for seed in listed]
     except TypeError:
         integers = []
-    if not integers or len(set(integers)) < len(integers):
+    if not integers or len(set(integers)) < len(integers) or min(integers) < 0:
         raise ValueError(
-            f"seeds must be a number above 0 or a list of different integers, received {seeds!r}."
+            f"seeds must be a number above 0 or a list of different integers from 0, received "
+            f"{shown(seeds)}."
         )
     return integers
 
@@ -187,11 +201,10 @@ def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) ->
     """Raise errors now that would otherwise come after hours of training."""
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to compare on: split it first.")
-    if not 0 < confidence < 1:
+    if check_number_above("confidence", confidence) >= 1:
         raise ValueError(f"confidence must be between 0 and 1, received {confidence!r}.")
-    for name, value in (("batch_size", batch_size), ("resamples", resamples)):
-        if not (isinstance(value, int | np.integer) and value > 0):
-            raise ValueError(f"{name} must be an integer above 0, received {value!r}.")
+    check_integer("batch_size", batch_size)
+    check_integer("resamples", resamples)
     targets = data.test.targets
     values = np.concatenate(targets) if isinstance(targets, list) else targets
     if len(np.unique(values, axis=0)) < 2:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kft.comparison.printing import seeds
 from kft.evaluation.metrics import Interval
+from kft.messages import harmless_cell
 from kft.plots import plot_comparison, save_figure
 from kft.plots.comparison import Point
 
@@ -94,6 +95,7 @@ def save(comparison: Any, folder: str | Path) -> list[Path]:
     name = re.sub(r"[^\w.-]+", "_", comparison.data).strip(".") or "data"
     picture = save_figure(*figure(comparison), Path(folder) / f"{name}.png")
     caption, table, text = (picture.with_suffix(end) for end in (".txt", ".csv", ".json"))
-    comparison.to_frame().to_csv(table, index_label="method", float_format="%.6g")
+    frame = comparison.to_frame().rename(index=harmless_cell)
+    frame.to_csv(table, index_label="method", float_format="%.6g")
     text.write_text(json.dumps(record(comparison), indent=2, default=str) + "\n")
     return [picture, caption, table, text]

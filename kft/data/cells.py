@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from kft.arguments import check_choice
 from kft.data.numbers import number
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path
+from kft.messages import listed, shown
 
 MISSING = {"na", "n/a", "#n/a", "nan", "null"}
 MOST_NAMED = 10  # lines that an error lists
@@ -38,8 +40,9 @@ class Table:
     ):
         self.path = checked_path(path)
         self.missing, self.decimal = _checked_missing(missing), decimal
-        if decimal not in (None, ".", ","):
-            raise ValueError(f"`decimal` must be '.', ',' or None; received {decimal!r}.")
+        check_choice("`decimal`", decimal, (None, ".", ","))
+        if sep is not None and (not isinstance(sep, str) or len(sep) != 1 or sep in '\r\n"'):
+            raise ValueError(f"`sep` must be a single character or None; received {shown(sep)}.")
         self.notes: list[str] = []
         self.stops: set[int] = set()
         content = self.path.read_bytes()
@@ -118,13 +121,13 @@ class Table:
         if not isinstance(name, str):
             raise TypeError(
                 f"`{argument}` must be the name of a column, received {name!r}; columns of "
-                f"{self.path} are {', '.join(self.header)}."
+                f"{self.path} are {listed(self.header, 20)}."
             )
         if self.header.count(name) != 1:
             problem = "twice" if name in self.header else "not"
             raise ValueError(
                 f"`{argument}` is {name!r}, which is {problem} among the columns of {self.path}: "
-                f"{', '.join(self.header)}. Columns were taken to be separated by {self.sep!r}; "
+                f"{listed(self.header, 20)}. Columns were taken to be separated by {self.sep!r}; "
                 "set `sep=` if they are not."
             )
 
@@ -179,6 +182,8 @@ class Table:
         # newline="" leaves line ends inside of quotes to the csv module
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.sep, strict=True)
         begin, width = 1, None
+        # A row of numbers per residue may be longer than the module's usual limit, 131,072.
+        usual = csv.field_size_limit(max(len(text), csv.field_size_limit()))
         try:
             for row in reader:
                 if any(cell.strip() for cell in row):
@@ -194,6 +199,8 @@ class Table:
             raise ValueError(
                 f"{self.path}, line {begin}: {error}; look for an unclosed quote."
             ) from error
+        finally:
+            csv.field_size_limit(usual)
 
 
 def _checked_missing(missing: Any) -> tuple[str, ...] | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kft.arguments import check_flag, check_seed
 from kft.data.cells import Table
 from kft.data.columns import READERS, note_alike, note_conflicts, task_of
 from kft.data.dataset import Dataset, Split
@@ -86,6 +87,8 @@ def read_csv(
         >>> data = read_csv("sites.csv", target=["membrane", "nucleus"])  # doctest: +SKIP
     """
     task = check_arguments(split, groups, task, target)
+    check_seed("`seed`", seed)
+    check_flag("`dropna`", dropna)
     table = Table(path, sep, missing, decimal)
     by_column = split not in (None, "random", "cluster") and split in table.header
     settle_columns(table, inputs, target, groups, split if by_column else None, task, dropna)

@@ -13,13 +13,17 @@ from typing import Any, Literal, overload
 import keras
 import numpy as np
 
+from kft.arguments import check_choice, check_integer, check_optional_integer
 from kft.data import read_fasta
 from kft.data.inputs import InputKind, encoder_info
 from kft.data.sequences import warn_of_changes
 from kft.inference import writing
 from kft.inference.writing import Part
+from kft.messages import harmless
 from kft.models.heads import Pooling
+from kft.params.paths import check_model
 from kft.training.batching import Batches, batches, listed_inputs, silent_cuts, warn_of_cut
+from kft.training.memory import check_memory, explained
 
 _CHUNK = 8192  # records of a FASTA file that are in memory at a time
 
@@ -86,6 +90,8 @@ def predict(
         >>> [rows.shape for rows in kft.predict(residues, ["MKTAYI", "GSS"])]
         [(6, 3), (3, 3)]
     """
+    check_model(model)
+    _check_sizes(batch_size, max_length, out)
     encode = getattr(model, "encode", None)
     parts = _predictions(model, encode, inputs, batch_size, max_length, "predicting")
     return _collected(parts) if out is None else writing.write(parts, out)
@@ -146,9 +152,10 @@ def embed(
         >>> kft.embed(backbone, ["MKTAYI", "GSS"]).shape
         (2, 320)
     """
+    check_model(backbone, "backbone")
+    _check_sizes(batch_size, max_length, out)
     backbone = getattr(backbone, "backbone", backbone)
-    if pooling not in ("mean", "cls"):
-        raise ValueError(f"pooling must be 'mean' or 'cls', received {pooling!r}.")
+    check_choice("pooling", pooling, ("mean", "cls"))
     models = _EMBEDDERS.setdefault(backbone, {})
     if pooling not in models:
         pooled = Pooling(pooling)(backbone.output, getattr(backbone, "position_mask", None))
@@ -156,6 +163,14 @@ def embed(
     encode, model = getattr(backbone, "encode", None), models[pooling]
     parts = _predictions(model, encode, inputs, batch_size, max_length, "embedding")
     return np.asarray(_collected(parts)) if out is None else writing.write(parts, out)
+
+
+def _check_sizes(batch_size: int, max_length: int | None, out: Any) -> None:
+    """Raise an error for wrong arguments before anything is computed."""
+    check_integer("batch_size", batch_size)
+    check_optional_integer("max_length", max_length)
+    if out is not None:
+        writing.checked_path(out)
 
 
 # One model per backbone and pooling: a new one would be compiled again at every call.
@@ -189,6 +204,7 @@ def _predictions(
             bar.update(task, total=total)
             with silent_cuts():  # reported once, at the end
                 records = batches(part, encode, batch_size, None, max_length, called)
+            check_memory(model, records)
             cut, seen = cut + records.cut, seen + len(part)
             changes += records.changes
             yield names, _rows(model, records, len(part), per_residue, bar, task)
@@ -203,7 +219,8 @@ def _rows(
     rows: Any = None
     per_residue = per_residue and records.lengths is not None
     for i, chosen in enumerate(records.chosen):
-        outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
+        with explained(records):
+            outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
         if rows is None:
             shape = (count, *outputs.shape[1:])
             rows = [None] * count if per_residue else np.empty(shape, dtype="float32")
@@ -237,4 +254,4 @@ def _parts(inputs: Any) -> Iterator[tuple[list[str], list[str], Any, int | None]
     records = read_fasta(inputs)
     while chunk := list(islice(records, _CHUNK)):
         names, sequences = map(list, zip(*chunk, strict=True))
-        yield names, [f"record {record.id}" for record in chunk], sequences, None
+        yield names, [f"record {harmless(record.id)}" for record in chunk], sequences, None

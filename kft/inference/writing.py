@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kft.arguments import check_path
+from kft.messages import harmless_cell
+
 # Names of records, and their predictions: an array (records, outputs), or for residues a list of
 # arrays (residues, outputs).
 Part = tuple[list[str], np.ndarray | list[np.ndarray]]
@@ -29,7 +32,7 @@ def checked_path(out: str | Path) -> Path:
         >>> checked_path("predictions.csv").name
         'predictions.csv'
     """
-    out = Path(out)
+    out = check_path("out", out)
     if out.suffix not in WRITERS:
         raise ValueError(f"out must end in .csv or .npz, received {str(out)!r}.")
     return out
@@ -41,7 +44,8 @@ def write(parts: Iterable[Part], out: str | Path) -> Path:
     Args:
         parts: Yields names and predictions of some records at a time.
         out: Path that ends in .csv or .npz; missing folders are made. An earlier file is replaced
-            once the new one is complete.
+            once the new one is complete. In a CSV file, names that a spreadsheet would take for
+            formulas begin with an apostrophe, see `kft.messages.harmless_cell`.
 
     Returns:
         Path: `out`.
@@ -67,6 +71,7 @@ def _write_csv(parts: Iterable[Part], path: Path) -> None:
                 outputs = [f"output_{k}" for k in range(rows[0].shape[-1])]
                 writer.writerow(["name", *["position"] * per_residue, *outputs])
             for name, row in zip(names, rows, strict=True):
+                name = harmless_cell(name)
                 if per_residue:
                     writer.writerows([name, k, *x] for k, x in enumerate(row.tolist(), start=1))
                 else:

@@ -1,16 +1,21 @@
 """Choosing the layers that get an adapter, and its settings for each."""
 
-import math
-import numbers
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import keras
 
+from kft.arguments import (
+    check_choice,
+    check_flag,
+    check_fraction,
+    check_integer,
+    check_number_above,
+)
 from kft.backbones import contract
 from kft.lora.kinds import bias_size, kind_of, why_not
-from kft.lora.layers import Settings
+from kft.lora.layers import MOST_RANK, Settings
 from kft.lora.owned import head_paths
 from kft.messages import listed
 from kft.params import find, layers
@@ -45,6 +50,8 @@ def settings_for(
         ValueError: As `kft.add_lora`.
     """
     check_settings(rank, alpha, dropout, bias)
+    check_flag("rslora", rslora)
+    check_flag("dora", dora)
     chosen = chosen_layers(model, targets)
     setting = Settings(rank, alpha, dropout, rslora, dora, bias != "none")
     settings = with_patterns(model, for_layers(setting, chosen), ranks, alphas)
@@ -59,17 +66,10 @@ def check_settings(rank: int, alpha: float, dropout: float, bias: str) -> None:
     Raises:
         ValueError: One of them is out of range.
     """
-    for name, value, number, kind in (
-        ("rank", rank, numbers.Integral, "an integer above 0"),
-        ("alpha", alpha, numbers.Real, "a number above 0"),
-    ):
-        # bool is an Integral
-        if isinstance(value, bool) or not (isinstance(value, number) and 0 < value < math.inf):
-            raise ValueError(f"{name} must be {kind}, received {value!r}.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, received {dropout!r}.")
-    if bias not in ("none", "lora_only", "all"):
-        raise ValueError(f"bias must be none, lora_only or all, received {bias!r}.")
+    check_integer("rank", rank, 1, MOST_RANK)
+    check_number_above("alpha", alpha)
+    check_fraction("dropout", dropout)
+    check_choice("bias", bias, ("none", "lora_only", "all"))
 
 
 def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:

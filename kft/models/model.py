@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.arguments import check_instance, check_path
 from kft.backbones.copies import (
     Copied,
     adapters_of,
@@ -17,12 +18,13 @@ from kft.backbones.copies import (
     names_of,
     restore,
 )
+from kft.files import check_file
 from kft.keras_internals import sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
 from kft.models.heads import Pooling
 from kft.params import Pattern, find, layers, weights
-from kft.params.paths import listed
+from kft.params.paths import check_model, listed
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -65,6 +67,9 @@ class Model(Learner):
         name: str = "model",
         **kwargs: Any,
     ):
+        check_instance("backbone", backbone, keras.Model, "a Keras model, such as from kft.load")
+        check_instance("head", head, keras.layers.Layer, "a Keras layer, such as of kft.heads")
+        check_instance("name", name, str, "a string")
         mask = getattr(backbone, "position_mask", None)
         inputs = [backbone.output] if mask is None else [backbone.output, mask]
         names = {layer.name for layer in backbone.layers}
@@ -176,6 +181,7 @@ def replace_head(model: keras.Model, head: keras.layers.Layer, features: Any = N
         >>> kft.replace_head(model, kft.heads.Classification(10)).output_shape
         (None, 10)
     """
+    check_model(model)
     if isinstance(model, Model):
         if features is not None:
             raise ValueError(
@@ -220,7 +226,11 @@ def load_saved(path: str | Path) -> keras.Model:
     Example:
         >>> model = load_saved("amp.keras")  # doctest: +SKIP
     """
-    model = keras.saving.load_model(path)
+    check_file(check_path("path", path), "path")
+    try:
+        model = keras.saving.load_model(path)
+    except RecursionError:
+        raise ValueError(f"{path} is damaged: its configuration is nested too deeply.") from None
     arrays = [
         (weight.path, keras.ops.convert_to_numpy(weight.variable)) for weight in weights(model)
     ]

@@ -13,8 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.arguments import check_integer, check_optional_integer, check_seed
 from kft.data.inputs import encoder_info
 from kft.data.sequences import Sequences, SequenceWarning, warn_of_changes
+from kft.messages import shown
 
 # Numbers of tokens that batches of sequences are padded to. JAX compiles a model once per shape, so
 # shapes must be few. With these lengths, which grow by a third to a half per step, a quarter of the
@@ -76,6 +78,7 @@ class Batches(Passes):
 
     Attributes:
         chosen: List of int arrays, the records of each batch of the current epoch.
+        names: Names of the records in errors.
         cut: List of int, the number of residues cut from each input longer than `max_length`.
         changes: Counter of the inputs that `encode` has brought to normal form, see
             `kft.data.sequences.changes`.
@@ -99,7 +102,7 @@ class Batches(Passes):
         masks: Sequence[np.ndarray] | None = None,
     ):
         super().__init__()
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets, self.names = inputs, targets, names
         self.encode: Callable[..., Any] = _stack if encode is None else encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
         self.cut: list[int] = []
@@ -359,9 +362,13 @@ def batches(
         >>> train[0][0]["token_ids"].shape
         (2, 8)
     """
+    check_integer("batch_size", batch_size)
+    check_optional_integer("max_length", max_length)
+    if seed is not None:
+        check_seed("seed", seed)
+    if encode is not None and not callable(encode):
+        raise TypeError(f"encode must be a function or None, received {shown(encode)}.")
     inputs, targets = records_of(records)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, received {batch_size}.")
     names = names or [f"inputs[{i}]" for i in range(len(inputs))]
     if targets is not None:
         targets = _rows(targets, names) or _checked_targets(targets, len(inputs))
@@ -491,7 +498,7 @@ def _per_residue(
                 f"{mask.shape}: expected {(n, *width)} and {(n,)}, one per residue. Several "
                 f"targets per record, and none per residue, are one array (N, K)."
             )
-        row = _as_numbers(row)
+        row = _in_range(_as_numbers(row), f"targets of {name}")
         missing = mask & ~np.isfinite(row.reshape(n, -1)).all(axis=1)
         if missing.any():
             raise ValueError(
@@ -521,7 +528,23 @@ def _checked_targets(targets: Any, n: int) -> np.ndarray:
             f"{missing.sum()} of {n} targets are missing (NaN or infinite), the first is "
             f"targets[{int(np.argmax(missing))}]: leave those records out."
         )
-    return array.astype("float32" if array.dtype.kind == "f" else "int32")
+    return _in_range(array, "targets").astype("float32" if array.dtype.kind == "f" else "int32")
+
+
+_LARGEST = 1e18  # whose square, in a loss, is still far from the largest float32
+
+
+def _in_range(array: np.ndarray, name: str) -> np.ndarray:
+    """Return an array whose numbers can be trained on; raise an error for others."""
+    most = _LARGEST if array.dtype.kind == "f" else 2**31 - 1
+    finite = array[np.isfinite(array)]
+    if finite.size and max(abs(float(finite.min())), abs(float(finite.max()))) > most:
+        worst = finite[np.argmax(np.abs(finite.astype("float64")))]
+        raise ValueError(
+            f"{name} must be numbers from -{most:,g} to {most:,g}, received {worst:g}: give them "
+            f"in another unit, or mark missing values."
+        )
+    return array
 
 
 def _as_numbers(array: np.ndarray) -> np.ndarray:

@@ -194,7 +194,7 @@ def _update_with_record(digest: Any, x: Any) -> None:
             _update_with_record(digest, part)
     elif isinstance(x, os.PathLike):
         about = os.stat(x)
-        digest.update(f"{os.fspath(x)!r} {about.st_size} {about.st_mtime_ns} ".encode())
+        digest.update(f"{str(x)!r} {about.st_size} {about.st_mtime_ns} ".encode())
     elif isinstance(x, str):
         digest.update(f"{x!r} ".encode())
     else:

@@ -11,17 +11,25 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from kft.arguments import check_choice, check_flag, check_integer, check_number_above
 from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
 from kft.models.losses import balanced
 from kft.params import Parameters, by_hand, differences, parameters, sign, weights
-from kft.params.paths import listed
+from kft.params.paths import check_model, listed
 from kft.training import strategies
 from kft.training.batching import Batches
-from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, insist_on_constant_rate
+from kft.training.callbacks import (
+    FrozenGuard,
+    KeepBest,
+    OneRun,
+    check_callbacks,
+    insist_on_constant_rate,
+)
 from kft.training.features import MEMORY_LIMIT, FrontierError
-from kft.training.frontier import as_batches, fit_frontier, split, train_as, why_not
+from kft.training.frontier import as_batches, check_sizes, fit_frontier, split, train_as, why_not
+from kft.training.memory import explained
 from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
 from kft.training.probing import solve
 from kft.training.range_test import loss_of
@@ -143,11 +151,14 @@ def fit(
         >>> done.phases[0].trainable
         321
     """
-    if frontier not in ("auto", True, False):
-        raise ValueError(f"frontier must be 'auto', True or False, received {frontier!r}.")
+    check_choice("frontier", frontier, ("auto", True, False))
+    check_model(model)
+    check_sizes(batch_size, max_length, seed)
+    check_flag("keep_best", keep_best)
+    callbacks = check_callbacks(callbacks)
     strategy = _chosen(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
-    if callbacks := list(callbacks):
+    if callbacks:
         example = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
         insist_on_constant_rate(callbacks, example)
     class_weight = _class_weight(model, data, class_weight)
@@ -243,7 +254,8 @@ class _Run:
         began, rows = time.perf_counter(), []
         if phase.epochs:
             records[0].go_to(len(history))  # Keras also ends an epoch before each fit
-            logs, reason = self._train(model, phase, place[0], records, reason, len(history))
+            with explained(records[0]):
+                logs, reason = self._train(model, phase, place[0], records, reason, len(history))
             rows = _rows(logs, place[0], len(history))
         else:
             solve(model, *records, self.class_weight, phase.rows, self.seed)
@@ -337,11 +349,8 @@ def _chosen(
     strategy = replace(strategy, **given)
     if isinstance(strategy, strategies.AsMarked):
         strategy, _ = strategy.filled(model)
-    for name, least in (("epochs", 1), ("learning_rate", 0)):
-        value = getattr(strategy, name, 1)
-        if not (value >= least and 0 < value < float("inf")):
-            expected = "at least 1" if least else "a number above 0"
-            raise ValueError(f"{name} must be {expected}, received {value!r}.")
+    check_integer("epochs", getattr(strategy, "epochs", 1))
+    check_number_above("learning_rate", getattr(strategy, "learning_rate", 1.0))
     return strategy
 
 

@@ -7,8 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.arguments import check_integer, check_number_above
 from kft.keras_internals import compile_arguments
 from kft.models.graphs import Learner, flat
+from kft.params.paths import check_model
 from kft.training.optimizers import OptimizerFactory, adamw
 
 
@@ -77,11 +79,9 @@ def find_learning_rate(
         >>> len(found.learning_rates) <= 10
         True
     """
-    if not 0 < smallest < largest or steps < 10:
-        raise ValueError(
-            f"The range test needs 0 < smallest < largest and at least 10 steps, received "
-            f"{smallest=}, {largest=}, {steps=}."
-        )
+    check_model(model)
+    check_number_above("largest", largest, check_number_above("smallest", smallest))
+    check_integer("steps", steps, 10)
     if not model.trainable_variables:
         raise ValueError(f"No weight of {model.name} is trainable: unfreeze a layer first.")
     growth = (largest / smallest) ** (1 / (steps - 1))

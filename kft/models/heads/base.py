@@ -17,11 +17,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.arguments import check_fraction, check_integer
 from kft.backbones.composite import Composite
 from kft.data.numbers import marks
 from kft.data.task import Task
 from kft.models.losses import AbsoluteError, CrossEntropy, SquaredError
 
+MOST_OUTPUTS = 1_000_000
 POOLINGS = ("mean", "cls", "max", "attention")
 
 
@@ -166,7 +168,8 @@ class Head(_OnPositions):
         **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
-        self.units = units
+        self.units = check_integer("the number of outputs", units, 1, MOST_OUTPUTS)
+        check_fraction("dropout", dropout)
         if pooling is not None and not self.pools:
             raise ValueError(f"{type(self).__name__} has no pooling, received {pooling!r}.")
         if self.pools:
@@ -311,8 +314,7 @@ class ClassesHead(Head):
     activation = "softmax"
 
     def __init__(self, classes: int, **kwargs: Any):
-        if classes < 2:
-            raise ValueError(f"classes must be at least 2, received {classes}.")
+        check_integer("classes", classes, 2, MOST_OUTPUTS)
         super().__init__(classes, **kwargs)
         self.classes = classes
 

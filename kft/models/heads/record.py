@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.arguments import check_integer
 from kft.data.task import Task
 from kft.models.heads.base import ClassesHead, Head, NumbersHead
 from kft.models.losses import BinaryCrossEntropy
@@ -63,8 +64,7 @@ class MultiLabel(Head):
     activation = "sigmoid"
 
     def __init__(self, labels: int, pooling: str = "mean", **kwargs: Any):
-        if labels < 1:
-            raise ValueError(f"labels must be at least 1, received {labels}.")
+        check_integer("labels", labels)
         super().__init__(labels, pooling=pooling, **kwargs)
         self.labels = labels
 
