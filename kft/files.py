@@ -208,7 +208,9 @@ def check_file(path: Path | str, called: str) -> Path:
         mode = path.stat().st_mode
     except OSError as error:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise type(error)(f"{called} is {path}, which cannot be read ({error}).") from None
+            raise type(error)(
+                f"{called} is {str(path)[:200]!r}, which cannot be read ({error.strerror})."
+            ) from None
         kind = "a link to a file that does not exist" if path.is_symlink() else "not a file"
         raise FileNotFoundError(
             f"{called} is {path}, which is {kind}; check the name (from {Path.cwd()})."

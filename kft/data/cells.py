@@ -147,9 +147,11 @@ class Table:
                 f"column {other!r}, {self._places(found)}" for other, found in lacking.items()
             )
             more = f" ({total:,} cells are missing: {where})"
-        remedy = f"set missing=() if {cell!r} is a value, " if cell and self.missing is None else ""
+        remedy = (
+            f"set missing=() if {shown(cell)} is a value, " if cell and self.missing is None else ""
+        )
         raise ValueError(
-            f"{self.path}, line {self.lines[i]}: column {name!r} is {cell!r}, a missing value"
+            f"{self.path}, line {self.lines[i]}: column {name!r} is {shown(cell)}, a missing value"
             f"{more}; fill them, {remedy}or dropna=True to leave such lines out."
         )
 
@@ -212,6 +214,6 @@ def _checked_missing(missing: Any) -> tuple[str, ...] | None:
         if not isinstance(word, str):
             raise TypeError(
                 f"`missing` must hold words as the file has them, such as ('NA', '-999'); received "
-                f"{word!r}."
+                f"{shown(word)}."
             )
     return tuple(word.strip() for word in words)

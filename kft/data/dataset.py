@@ -248,7 +248,7 @@ class Dataset:
         rows += [("source", self.source), ("licence", self.licence), ("cite", self.citation)]
         rows += [("note", note) for note in self.notes]
         lines = [f"  {key:<10}{value}" for key, value in rows if value]
-        return "\n".join([f"Dataset {self.name}", *lines])
+        return harmless("\n".join([f"Dataset {self.name}", *lines]), keep="\n")
 
 
 def _check_labels(name: str, targets: np.ndarray, labels: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ from kft.data.splits import (
     random_split,
 )
 from kft.data.task import Task
+from kft.messages import shown
 
 SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PARTS}
 
@@ -180,7 +181,7 @@ def _sequences(table: Table, inputs: str) -> Sequences:
     table.stops = {i for i, cell in enumerate(cells) if cell.endswith(STOP)}
     empty = [i for i, sequence in enumerate(sequences) if not sequence]
     if empty:
-        table.fail(empty, f"column {inputs!r} is {cells[empty[0]]!r}, which holds no residue")
+        table.fail(empty, f"column {inputs!r} is {shown(cells[empty[0]])}, which holds no residue")
     if any(map(is_dna, sequences)):
         warnings.warn(f"{table.path}: {notes[-1]}", SequenceWarning, stacklevel=4)
     table.notes += notes
@@ -259,7 +260,7 @@ def read_parts(table: Table, split: str, groups: np.ndarray | None) -> dict[str,
     for i, cell in enumerate(cells):
         part = SPELLINGS.get(cell.lower())
         if part is None:
-            table.fail(i, f"column {split!r} is {cell!r}; expected train, valid or test")
+            table.fail(i, f"column {split!r} is {shown(cell)}; expected train, valid or test")
         parts[part].append(i)
         if groups is not None and part_of_group.setdefault(groups[i], part) != part:
             table.fail(

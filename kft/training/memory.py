@@ -59,7 +59,8 @@ _FULL = (  # in the name of an error's class, or in its message
 def check_memory(model: keras.Model, records: Batches, training: bool = False) -> None:
     """Raise an error if the longest record needs more memory than there is, on a processor.
 
-    On a graphics card nothing is estimated: `explained` says what was too long there.
+    On a graphics card nothing is estimated: `explained` says what was too long there. Nor on torch,
+    whose attention does without its (L, L) weights.
 
     Args:
         model: A model whose backbone has attention; others are not checked.
@@ -78,9 +79,8 @@ def check_memory(model: keras.Model, records: Batches, training: bool = False) -
             f"{name} has {tokens:,} tokens, and kft runs at most {MOST_TOKENS_OF_ONE:,}, three "
             f"times the longest known protein: {_REMEDY}."
         )
-    device = keras.distribution.list_devices()[:1]
     available = available_memory()
-    if available is None or not str(next(iter(device), "cpu")).startswith("cpu"):
+    if available is None or keras.backend.backend() == "torch" or _on_graphics_card():
         return
     needed = _estimate(config, tokens, size, training)
     if needed > available:
@@ -90,6 +90,10 @@ def check_memory(model: keras.Model, records: Batches, training: bool = False) -
             f"{needed / 2**30:,.1f} GB{batch} {_REMEDY}), and {available / 2**30:,.1f} GB of "
             f"memory are available."
         )
+
+
+def _on_graphics_card() -> bool:
+    return not str(keras.distribution.list_devices()[0]).lower().startswith("cpu")
 
 
 @contextmanager
@@ -140,10 +144,10 @@ def _sizes(model: keras.Model) -> dict[str, int] | None:
 def _estimate(sizes: dict[str, int], tokens: int, batch: int, training: bool) -> int:
     """Return bytes of float32 that are needed at least.
 
-    torch computes attention without its weights (L, L); JAX has those of one protein, and
-    TensorFlow of the whole batch, in three copies: scores, weights, and a mask or a gradient.
+    JAX has the weights of attention (L, L) of one protein, and TensorFlow of the whole batch, in
+    three copies: scores, weights, and a mask or a gradient.
     """
-    proteins = {"torch": 0, "jax": 1, "tensorflow": batch}[keras.backend.backend()]
+    proteins = 1 if keras.backend.backend() == "jax" else batch
     blocks = sizes["num_blocks"] if training else 1
     hidden = batch * tokens * sizes["width"] * 8 * blocks
     kept = blocks if keras.backend.backend() == "tensorflow" else 1
