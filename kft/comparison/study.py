@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -131,6 +131,8 @@ def _methods(chosen: Any, epochs: int | None, controls: bool) -> list[_Method]:
         raise ValueError(
             f"strategies must be a list or a dict, received {chosen!r}: write [{chosen!r}]."
         )
+    expected = "a list of strategies or a dict {name: strategy}"
+    check_instance("strategies", chosen, Iterable, expected)
     named = dict(chosen) if isinstance(chosen, dict) else {}
     for strategy_or_name in [] if named else chosen:
         name = strategy_or_name if isinstance(strategy_or_name, str) else _name(strategy_or_name)
@@ -185,6 +187,7 @@ def _name(strategy: Any) -> str:
 
 def _seeds(seeds: Any) -> list[int]:
     try:
+        seeds = None if isinstance(seeds, bool) else seeds
         listed = range(seeds) if isinstance(seeds, int | np.integer) else seeds
         integers = [operator.index(seed) for seed in listed]
     except TypeError:

@@ -96,7 +96,7 @@ def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:
         inside = []
     else:
         wanted = list(targets) if isinstance(targets, tuple) else targets
-        matched = [path for path, _ in find(model, wanted)]
+        matched = [path for path, _ in find(model, wanted, "targets")]
         inside = [p for p in everything if set(ancestors(p)) & set(matched)]
     outside = [path for path in matched if path not in head]
     if not outside:
@@ -150,7 +150,7 @@ def with_patterns(
     settings = dict(settings)
     for name, patterns in (("rank", ranks), ("alpha", alphas)):
         for pattern, value in by_pattern(f"{name}s", patterns):
-            matched = [path for path, _ in find(model, pattern)]
+            matched = [path for path, _ in find(model, pattern, f"{name}s")]
             hits = [p for p in settings if p in matched or set(ancestors(p)) & set(matched)]
             if not hits:
                 raise ValueError(f"{name}s names {pattern!r}, which is not among the targets.")

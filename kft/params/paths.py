@@ -184,7 +184,9 @@ def synchronise(model: keras.Model) -> None:
 # Patterns -------------------------------------------------------------------------------------
 
 
-def find(model: keras.layers.Layer, pattern: Pattern) -> list[tuple[str, keras.layers.Layer]]:
+def find(
+    model: keras.layers.Layer, pattern: Pattern, called: str | None = None
+) -> list[tuple[str, keras.layers.Layer]]:
     """Find the layers that match a pattern.
 
     Args:
@@ -193,6 +195,7 @@ def find(model: keras.layers.Layer, pattern: Pattern) -> list[tuple[str, keras.l
             compared with the end of each layer's path, so "block_1" does not match "block_10"; or
             a compiled `re`, searched in each layer's path; or a callable, path -> bool; or a list
             of those, each of which must match.
+        called: Name of the argument, which begins the message of an error.
 
     Returns:
         Pairs (path, layer) in the order of `layers`. Layers inside of a layer that matches are not
@@ -207,6 +210,15 @@ def find(model: keras.layers.Layer, pattern: Pattern) -> list[tuple[str, keras.l
         >>> [path for path, layer in find(model, re.compile("^o"))]
         ['out']
     """
+    try:
+        return _found(model, pattern)
+    except (TypeError, ValueError) as error:
+        if called is None:
+            raise
+        raise type(error)(f"{called}: {error}") from None
+
+
+def _found(model: keras.layers.Layer, pattern: Pattern) -> list[tuple[str, keras.layers.Layer]]:
     everything = layers(model)
     matched: set[str] = set()
     patterns = list(pattern) if isinstance(pattern, list | tuple | set) else [pattern]

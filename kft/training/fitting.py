@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -11,7 +11,13 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kft.arguments import check_choice, check_flag, check_integer, check_number_above
+from kft.arguments import (
+    check_choice,
+    check_flag,
+    check_instance,
+    check_integer,
+    check_number_above,
+)
 from kft.data import Dataset, Split
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
 from kft.models.graphs import flat
@@ -28,7 +34,15 @@ from kft.training.callbacks import (
     insist_on_constant_rate,
 )
 from kft.training.features import MEMORY_LIMIT, FrontierError
-from kft.training.frontier import as_batches, check_sizes, fit_frontier, split, train_as, why_not
+from kft.training.frontier import (
+    as_batches,
+    check_cache,
+    check_sizes,
+    fit_frontier,
+    split,
+    train_as,
+    why_not,
+)
 from kft.training.memory import explained
 from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
 from kft.training.probing import solve
@@ -155,6 +169,8 @@ def fit(
     check_model(model)
     check_sizes(batch_size, max_length, seed)
     check_flag("keep_best", keep_best)
+    check_instance("optimizer", optimizer, Callable, "a function that makes an optimizer")
+    check_cache(cache, memory_limit)
     callbacks = check_callbacks(callbacks)
     strategy = _chosen(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)

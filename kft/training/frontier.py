@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.arguments import check_integer, check_optional_integer, check_seed
+from kft.arguments import check_integer, check_optional_integer, check_path, check_seed
 from kft.data.images.pixels import find_range
 from kft.keras_internals import (
     compile_arguments,
@@ -256,6 +256,7 @@ def fit_frontier(
     """
     check_model(model)
     check_sizes(batch_size, max_length, seed)
+    check_cache(cache, memory_limit)
     check_integer("epochs", epochs)
     check_integer("initial_epoch", initial_epoch, 0)
     callbacks = check_callbacks(callbacks)
@@ -292,6 +293,22 @@ def check_sizes(batch_size: int, max_length: int | None, seed: int) -> None:
     check_integer("batch_size", batch_size)
     check_optional_integer("max_length", max_length)
     check_seed("seed", seed)
+
+
+def check_cache(cache: Path | str | None, memory_limit: int) -> None:
+    """Check the arguments that say where features are kept.
+
+    Args:
+        cache: As for `fit_frontier`.
+        memory_limit: As for `fit_frontier`.
+
+    Raises:
+        TypeError: `cache` is not a path.
+        ValueError: `memory_limit` is no number of bytes.
+    """
+    if cache is not None:
+        check_path("cache", cache)
+    check_integer("memory_limit", memory_limit, 0)
 
 
 def as_batches(

@@ -1,5 +1,6 @@
 """The learning-rate range test (Smith 2017, "Cyclical learning rates", section 3.3)."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.arguments import check_integer, check_number_above
+from kft.arguments import check_instance, check_integer, check_number_above
 from kft.keras_internals import compile_arguments
 from kft.models.graphs import Learner, flat
 from kft.params.paths import check_model
@@ -82,6 +83,10 @@ def find_learning_rate(
     check_model(model)
     check_number_above("largest", largest, check_number_above("smallest", smallest))
     check_integer("steps", steps, 10)
+    check_instance("optimizer", optimizer, Callable, "a function that makes an optimizer")
+    check_instance("batches", batches, (keras.utils.PyDataset, Sequence), "batches of kft.batches")
+    if not len(batches):
+        raise ValueError("batches is empty: give at least one batch.")
     if not model.trainable_variables:
         raise ValueError(f"No weight of {model.name} is trainable: unfreeze a layer first.")
     growth = (largest / smallest) ** (1 / (steps - 1))

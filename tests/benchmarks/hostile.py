@@ -10,20 +10,19 @@ import argparse
 import json
 import os
 import random
-import re
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from pathlib import Path
 
 SECONDS, WAITING, MEMORY = 10, 90, 2 * 2**30  # processor time; wall-clock time; bytes
 ROOT = Path(__file__).resolve().parents[2]
 FINE = ("refused", "read")
+KINDS = ("FASTA", "CSV", "images", "checkpoints", "adapters", "caches", "arguments", "command line")
 
 
 def main():
@@ -32,11 +31,10 @@ def main():
     parser.add_argument("--kind", help="one kind of input")
     parser.add_argument("--run", help=argparse.SUPPRESS)  # a kind, in this process
     given = parser.parse_args()
-    kinds = all_kinds()
     if given.run:
         run(given.run, given.most)
         return
-    chosen = [given.kind] if given.kind else list(kinds)
+    chosen = [given.kind] if given.kind else KINDS
     most = given.most and -(-given.most // len(chosen))
     results = {kind: in_process(kind, most) for kind in chosen}
     show(results)
@@ -45,10 +43,22 @@ def main():
 
 
 def all_kinds():
-    import hostile_arguments
-    import hostile_inputs
+    """{name: function that makes its cases}, imported only by processes that run them."""
+    sys.path[:0] = [str(ROOT / "tests")]
+    import hostile_files
+    import hostile_models
+    import wrong_arguments
 
-    return {**hostile_inputs.KINDS, **hostile_arguments.KINDS}
+    return {
+        "FASTA": hostile_files.fasta,
+        "CSV": hostile_files.csv,
+        "images": hostile_files.images,
+        "checkpoints": hostile_models.checkpoints,
+        "adapters": hostile_models.adapters,
+        "caches": hostile_models.caches,
+        "arguments": wrong_arguments.arguments,
+        "command line": hostile_models.command_lines,
+    }
 
 
 def in_process(kind, most):
@@ -96,11 +106,13 @@ def too_long(*_):
 
 
 def result(case):
+    from hostile_cases import judged
+
     before, began = peak(), time.process_time()
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, WAITING)
     try:
-        outcome, detail = judged(case)
+        outcome, detail = judged(case, TooLong)
     except TooLong:
         outcome, detail = "too slow", ""
     finally:
@@ -110,37 +122,6 @@ def result(case):
         outcome = "too much memory"
     seconds = round(time.process_time() - began, 2)
     return {"outcome": outcome, "detail": detail[:300], "seconds": seconds}
-
-
-def judged(case):
-    try:
-        answer = case.call()
-    except TooLong:
-        raise
-    except BaseException as error:
-        return why_not_named(error, case)
-    if case.refused:
-        return "silent", f"answered {answer!r:.80}"
-    return ("read", "") if answer is not False else ("wrong answer", "")
-
-
-def why_not_named(error, case):
-    message = f"{type(error).__name__}: {error}"
-    if case.refused is False:
-        return "refused wrongly", message
-    if not isinstance(error, ValueError | TypeError | OSError):
-        return "raw error", message
-    place = traceback.extract_tb(error.__traceback__)[-1].filename
-    ours = str(ROOT / "kft") in place or (ROOT / "tests").as_posix() in place
-    if not ours:
-        return "raw error", f"{message} (from {place})"
-    if "\x1b" in str(error):
-        return "control characters", message
-    if len(str(error)) > 5000:
-        return "endless message", message
-    if case.named and not re.search(case.named, str(error)):
-        return "not named", message
-    return "refused", message
 
 
 def peak():

@@ -21,6 +21,7 @@ from kft.arguments import check_fraction, check_integer
 from kft.backbones.composite import Composite
 from kft.data.numbers import marks
 from kft.data.task import Task
+from kft.messages import shown
 from kft.models.losses import AbsoluteError, CrossEntropy, SquaredError
 
 MOST_OUTPUTS = 1_000_000
@@ -252,6 +253,7 @@ class Head(_OnPositions):
             where: Text that the error adds to "the targets", such as " of the valid split".
 
         Raises:
+            TypeError: Targets are text.
             ValueError: Targets are per record for a head that predicts per residue, have another
                 number of columns, or are not classes or labels.
         """
@@ -264,7 +266,14 @@ class Head(_OnPositions):
             )
         if rows:
             targets = np.concatenate([np.ravel(row) for row in targets])
-        self._check_values(np.asarray(targets), where)
+        values = np.asarray(targets)
+        if values.dtype.kind in "US":
+            raise TypeError(
+                f"the targets{where} must be numbers, received text such as "
+                f"{shown(str(values.flat[0]))}: number the classes 0, 1, ... "
+                f"(numpy.unique(labels, return_inverse=True) does)."
+            )
+        self._check_values(values, where)
 
     def _check_values(self, values: np.ndarray, where: str) -> None:
         """Check that values (n,), or (n, K) per record, are classes, labels or K numbers."""

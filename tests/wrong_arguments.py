@@ -1,11 +1,14 @@
-"""The arguments and command lines of `hostile.py`, see `hostile_inputs.py`."""
+"""Each argument of each public function of kft, with wrong values."""
 
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import models
 import numpy as np
-from hostile_inputs import Case, file, folder, strange_paths
+from hostile_cases import Case, folder
+
+import kft
 
 INTEGERS = (0, -1, 1.5, "3", None, True, [1], float("nan"))
 SEEDS = (-1, 1.5, "3", None, True, [1], 2**40)
@@ -21,16 +24,15 @@ def without(values: tuple, *some: object) -> tuple:
 
 def arguments() -> Iterator[Case]:
     """Each argument of each public function, one wrong value at a time."""
-    import models
-
-    import kft
-
     backbone = models.esm2()
     records = ["MKTAYI", "GSSGSSG", "MKV", "MKTA"], [0.0, 1.0, 0.5, 0.2]
 
     def new():
         return kft.Model(models.esm2(), kft.heads.Regression())
 
+    parts = [kft.data.Split(*records) for _ in range(3)]
+    about = {"source": "", "licence": "", "citation": "", "checksum": ""}
+    data = kft.data.Dataset("toy", "regression", *parts, **about)
     model = new()
     compiled = new()
     compiled.backbone.trainable = False
@@ -116,9 +118,9 @@ def arguments() -> Iterator[Case]:
             "callbacks": (None, 5, [None], [5], ["x"], [type]), "optimizer": (5, "adam", None),
             "memory_limit": ("3", None, -1), "cache": (5,)}),
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
-        ("evaluate", kft.evaluate, (), {"model": model, "data": "amp"}, {
+        ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
             "model": NO_MODEL, "data": (None, 5, "nothing", [])}),
-        ("compare", kft.compare, (), {"backbone": backbone, "data": "amp",
+        ("compare", kft.compare, (), {"backbone": backbone, "data": data,
                                       "strategies": ["head_only"]}, {
             "backbone": NO_MODEL, "data": (None, 5, "nothing"),
             "strategies": (5, "lora", [], [5], ["nothing"]),
@@ -147,12 +149,23 @@ def arguments() -> Iterator[Case]:
                 )
 
 
+# Arguments that are tried elsewhere, or that take anything.
+ELSEWHERE = {
+    ("batches", "names"), ("fit", "loss"), ("fit", "metrics"), ("fit", "verbose"),
+    ("fit_frontier", "verbose"), ("fit_frontier", "cache"), ("fit_frontier", "validation_data"),
+    ("evaluate", "split"), ("evaluate", "resamples"), ("compare", "head"), ("compare", "out"),
+    ("compare", "verbose"), ("embed", "backbone"), ("predict", "model"),
+    ("find_learning_rate", "model"), ("save_adapter", "model"), ("load_adapter", "model"),
+    ("Model", "trainable"), ("Model", "dtype"),
+}  # fmt: skip
+
 # What messages call an argument where it is not its name: of an input, its position; of a pattern,
 # the pattern.
 NAMES = {
     ("predict", "inputs"): "inputs|record|sequences",
     ("embed", "inputs"): "inputs|record|sequences",
     ("batches", "records"): "records|inputs|targets",
+    ("compare", "strategies"): "strateg",
     ("fit", "data"): "data|records|inputs|targets",
     ("fit_frontier", "data"): "data|records|inputs|targets",
     ("load", "name"): "name|model|file",
@@ -168,70 +181,3 @@ NAMES = {
     ("split", "model"): "model|trainable|frozen",
     ("replace_head", "features"): "features",
 }
-
-
-def command_lines() -> Iterator[Case]:
-    """`kft VERB ...` in this process: an error is one line on stderr and status 1 or 2."""
-    import models
-    from typer.testing import CliRunner
-
-    import kft
-    from kft.cli import app
-
-    saved = folder() / "model.keras"
-    kft.Model(models.esm2(), kft.heads.Regression()).save(saved)
-    good = file("x.fasta", ">=cmd\nMKTAYI\n>\x1b[31mred\nGSS\n")
-
-    def run(*words, check=lambda ran: True):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ran = CliRunner().invoke(app, [str(word) for word in words])
-        text = ran.output + (ran.stderr if ran.stderr_bytes else "")
-        if ran.exit_code == 0:
-            return check(ran)
-        if ran.exception is not None and not isinstance(ran.exception, SystemExit):
-            raise ran.exception
-        if "\x1b[31m" in text or "Traceback" in text or not text.strip():
-            raise RuntimeError(f"not one plain message: {text[:100]!r}")
-        raise ValueError(f"kft: {text}")  # as the user sees it
-
-    out = folder() / "out.csv"
-
-    def harmless(ran):
-        lines = out.read_text().splitlines()
-        return lines[1].startswith("'=cmd") and len(lines) == 3
-
-    yield Case("kft predict", partial(run, "predict", saved, good, out, check=harmless), False)
-    yield Case("kft embed", partial(run, "embed", good, folder() / "e.npz", "--backbone",
-                                    "kft_esm2_tiny"), False)  # fmt: skip
-    yield Case("kft params", partial(run, "params", "kft_esm2_tiny"), False)
-    bad = file("bad.fasta", ">\x1b[31mred\nMK1T\n")
-    lines: list[tuple] = [
-        ("nothing",), ("--nothing",), ("embed",), ("predict",), ("data",), ("params",),
-        ("data", "nothing"), ("data", "\x1b[31mred"), ("data", ""), ("data", "amp", "more"),
-        ("params", "nothing"), ("params", ""), ("params", "\x1b[31mred"),
-        ("params", "kft_esm2_tiny", "--revision", "main"), ("params", folder()),
-        ("embed", good, out), ("embed", good, out, "--backbone", "nothing"),
-        ("embed", good, "x.txt", "--backbone", "kft_esm2_tiny"),
-        ("embed", good, out, "--backbone", "kft_esm2_tiny", "--batch-size", "0"),
-        ("embed", good, out, "--backbone", "kft_esm2_tiny", "--batch-size", "x"),
-        ("embed", good, out, "--backbone", "kft_esm2_tiny", "--max-length", "0"),
-        ("embed", good, out, "--backbone", "kft_esm2_tiny", "--pooling", "x"),
-        ("embed", bad, out, "--backbone", "kft_esm2_tiny"),
-        ("embed", "absent", out, "--backbone", "kft_esm2_tiny"),
-        ("embed", good, "/proc/x.csv", "--backbone", "kft_esm2_tiny"),
-        ("predict", "absent.keras", good, out), ("predict", good, good, out),
-        ("predict", saved, "absent", out), ("predict", saved, bad, out),
-        ("predict", saved, good, "x.txt"), ("predict", saved, good, out, "--batch-size", "-1"),
-        ("predict", folder(), good, out), ("predict", saved, folder(), out),
-    ]  # fmt: skip
-    for line in lines:
-        shown = " ".join(str(word) for word in line)
-        yield Case(f"kft {shown!r:.70}", partial(run, *line))
-    for name, path in strange_paths().items():
-        if isinstance(path, str) and "\0" in path:
-            continue  # no command line has one
-        yield Case(f"kft predict of: {name}", partial(run, "predict", saved, path, out))
-
-
-KINDS = {"arguments": arguments, "command line": command_lines}
