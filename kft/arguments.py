@@ -185,6 +185,30 @@ def check_instance(name: str, value: Any, kind: type | tuple[type, ...], expecte
     return value
 
 
+def check_callable(name: str, value: Any, expected: str) -> Any:
+    """Check that an argument can be called.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What was given.
+        expected: What the error says is expected, for example "a function of the data".
+
+    Returns:
+        The value.
+
+    Raises:
+        TypeError: The value cannot be called.
+
+    Example:
+        >>> check_callable("encode", len, "a function")
+        <built-in function len>
+    """
+    if not callable(value):
+        received = f"{shown(value)} ({type(value).__name__})"
+        raise TypeError(f"{name} must be {expected}, received {received}.")
+    return value
+
+
 def check_path(name: str, value: Any) -> Path:
     """Check that an argument is a path.
 

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from kft.arguments import (
+    check_callable,
     check_choice,
     check_flag,
-    check_instance,
     check_integer,
     check_number_above,
 )
@@ -169,7 +169,7 @@ def fit(
     check_model(model)
     check_sizes(batch_size, max_length, seed)
     check_flag("keep_best", keep_best)
-    check_instance("optimizer", optimizer, Callable, "a function that makes an optimizer")
+    check_callable("optimizer", optimizer, "a function that makes an optimizer")
     check_cache(cache, memory_limit)
     callbacks = check_callbacks(callbacks)
     strategy = _chosen(strategy, model, epochs, learning_rate, seed)

@@ -1,6 +1,6 @@
 """The learning-rate range test (Smith 2017, "Cyclical learning rates", section 3.3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.arguments import check_instance, check_integer, check_number_above
+from kft.arguments import check_callable, check_instance, check_integer, check_number_above
 from kft.keras_internals import compile_arguments
 from kft.models.graphs import Learner, flat
 from kft.params.paths import check_model
@@ -83,7 +83,7 @@ def find_learning_rate(
     check_model(model)
     check_number_above("largest", largest, check_number_above("smallest", smallest))
     check_integer("steps", steps, 10)
-    check_instance("optimizer", optimizer, Callable, "a function that makes an optimizer")
+    check_callable("optimizer", optimizer, "a function that makes an optimizer")
     check_instance("batches", batches, (keras.utils.PyDataset, Sequence), "batches of kft.batches")
     if not len(batches):
         raise ValueError("batches is empty: give at least one batch.")
