@@ -195,8 +195,7 @@ def check_file(path: Path | str, called: str) -> Path:
         The path.
 
     Raises:
-        FileNotFoundError: There is nothing, or a link to nothing.
-        IsADirectoryError: It is a folder.
+        FileNotFoundError: There is nothing, a link to nothing, or a folder.
         ValueError: It is a pipe, a socket or a device.
 
     Example:
@@ -216,7 +215,7 @@ def check_file(path: Path | str, called: str) -> Path:
             f"{called} is {path}, which is {kind}; check the name (from {Path.cwd()})."
         ) from None
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"{called} is {path}, which is a folder, not a file.")
+        raise FileNotFoundError(f"{called} is {path}, which is not a file, but a folder.")
     if not stat.S_ISREG(mode):
         raise ValueError(
             f"{called} is {path}, which is a pipe, a socket or a device: copy its content to a "

@@ -87,8 +87,10 @@ def shown(value: Any) -> str:
         >>> shown("3"), shown(list(range(1000)))
         ("'3'", '[0, 1, 2, 3, 4, 5, ...]')
     """
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+_LONGEST = 200
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 60, 60, 40

@@ -88,7 +88,7 @@ def _named(error: BaseException, case: Case) -> tuple[str, str]:
     if not isinstance(error, ValueError | TypeError | OSError):
         return "raw error", message
     place = traceback.extract_tb(error.__traceback__)[-1].filename
-    if not place.startswith((str(ROOT / "kft"), str(ROOT / "tests"))):
+    if not place.startswith(str(ROOT / "kft")) and not str(error).startswith("kft: "):
         return "raw error", f"{message} (from {place})"
     if "\x1b" in str(error):
         return "control characters", message

@@ -458,9 +458,9 @@ def test_residue_targets_and_masks_of_the_wrong_type():
 
 @pytest.mark.once
 def test_bad_sizes():
-    with pytest.raises(ValueError, match="batch_size must be at least 1, received 0"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, received 0"):
         kft.batches(["MK"], encode, batch_size=0)
-    with pytest.raises(ValueError, match="max_length must be at least 1 residue, received 0"):
+    with pytest.raises(ValueError, match="max_length must be an integer of at least 1, received 0"):
         kft.batches(["MK"], encode, max_length=0)
     with pytest.raises(ValueError, match="P12345 has '7' at position 2"):
         kft.batches(["M7"], encode, names=["P12345"])

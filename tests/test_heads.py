@@ -388,10 +388,10 @@ def test_poolings_that_cannot_be():
 @pytest.mark.parametrize("classes", [1, 0, -3])
 def test_too_few_classes(classes):
     for head in (Classification, heads.ResidueClassification, heads.EsmClassification):
-        with pytest.raises(ValueError, match=f"classes must be at least 2, received {classes}"):
+        with pytest.raises(ValueError, match=f"classes must be an integer .*, received {classes}"):
             head(classes)
     if classes < 1:
-        with pytest.raises(ValueError, match=f"labels must be at least 1, received {classes}"):
+        with pytest.raises(ValueError, match=f"labels must be an integer .*, received {classes}"):
             heads.MultiLabel(classes)
 
 

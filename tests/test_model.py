@@ -361,9 +361,9 @@ def test_bad_input(predictor, tmp_path, do):
             do(predictor, inputs)
     with pytest.raises(ValueError, match=r"must end in .csv or .npz, received .*out.txt"):
         do(predictor, PROTEINS, out=tmp_path / "out.txt")
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         do(predictor, PROTEINS, batch_size=0)
-    with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', received 'max'"):
+    with pytest.raises(ValueError, match="pooling must be one of mean, cls; received 'max'"):
         kft.embed(predictor, PROTEINS, pooling="max")
     assert [p.name for p in tmp_path.iterdir()] == ["empty.fasta"]
 

@@ -119,7 +119,8 @@ def arguments() -> Iterator[Case]:
             "memory_limit": ("3", None, -1), "cache": (5,)}),
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
         ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
-            "model": NO_MODEL, "data": (None, 5, "nothing", [])}),
+            "model": NO_MODEL, "data": (None, 5, "nothing", []),
+            "batch_size": INTEGERS, "max_length": without(INTEGERS, None)}),
         ("compare", kft.compare, (), {"backbone": backbone, "data": data,
                                       "strategies": ["head_only"]}, {
             "backbone": NO_MODEL, "data": (None, 5, "nothing"),

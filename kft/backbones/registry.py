@@ -9,13 +9,11 @@ from typing import Any, ClassVar, NoReturn
 import keras
 import numpy as np
 
-from kft.arguments import check_flag, check_instance, check_integer, check_path, check_seed
+from kft.arguments import check_flag, check_instance, check_path, check_seed
 from kft.backbones.checkpoints import Tensors, read_safetensors, read_torch
 from kft.backbones.initialisation import randomised
 from kft.files import read_json
 from kft.messages import listed, shown
-
-_MOST_SIDE = 16_384  # pixels
 
 
 class Family:
@@ -285,9 +283,7 @@ def load(
     check_path("name", name)
     check_flag("weights", weights)
     check_seed("seed", seed)
-    options: dict[str, Any] = {}
-    if image_size is not None:
-        options["image_size"] = _sides("image_size", image_size)
+    options: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
     if revision is not None:
         options["revision"] = check_instance("revision", revision, str, "a string")
         if not weights:
@@ -296,16 +292,6 @@ def load(
             )
     backbone = _built(name, weights, dtype, options)
     return backbone if weights else randomised(backbone, seed)
-
-
-def _sides(name: str, value: Any) -> int | tuple[int, int]:
-    """Return the size of an image: one side or (height, width), in pixels."""
-    if not isinstance(value, tuple | list):
-        return check_integer(name, value, 1, _MOST_SIDE)
-    if len(value) != 2:
-        raise ValueError(f"{name} must be one side or (height, width), received {shown(value)}.")
-    height, width = (check_integer(name, side, 1, _MOST_SIDE) for side in value)
-    return height, width
 
 
 def _built(

@@ -37,12 +37,12 @@ def checkpoints() -> Iterator[Case]:
             (place / "model.safetensors").read_bytes(),
         )
 
-    def load(config, weights=b"", name="model.safetensors", **options):
+    def load(config, data=b"", name="model.safetensors", **options):
         place = folder()
         text = config if isinstance(config, str | bytes) else json.dumps(config)
         (place / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-        if weights:
-            (place / name).write_bytes(weights)
+        if data:
+            (place / name).write_bytes(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             kft.load(place, **options)

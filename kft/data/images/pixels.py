@@ -113,12 +113,12 @@ class _Unusable(Exception):
 
 def _go_to(picture: Any, number: int) -> None:
     """Go to one image of a file of several."""
+    count = getattr(picture, "n_frames", 1)
     try:
         picture.seek(number)
     except EOFError:
-        count = getattr(picture, "n_frames", 1)
         raise _Unusable(
-            f"a file of {count:,} images, from 0 to {count - 1}, without {number}"
+            f"a file of {count:,} images, from 0 to {count - 1}, without number {number}"
         ) from None
 
 
@@ -188,7 +188,7 @@ def opened_as(name: str, path: str | os.PathLike[str], decode: bool = True) -> P
     """
     try:
         return opened(path, decode)
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"{name} is {str(path)!r}, which is not a file (in {Path.cwd()})."
         ) from None

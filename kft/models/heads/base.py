@@ -352,11 +352,12 @@ class NumbersHead(Head):
         std: float | Sequence[float] = 1.0,
         **kwargs: Any,
     ):
+        check_integer("targets", targets, 1, MOST_OUTPUTS)
         mean, std = _one_or_each("mean", mean, targets), _one_or_each("std", std, targets)
-        if targets < 1 or np.min(std) <= 0:
+        if np.min(std) <= 0:
             raise ValueError(
-                f"targets must be at least 1 and std above 0, received {targets=}, {std=}: take "
-                f"the standard deviation of the training targets."
+                f"std must be above 0, received {std}: take the standard deviation of the training "
+                f"targets."
             )
         super().__init__(targets, **kwargs)
         self.targets, self.mean, self.std = targets, mean, std
@@ -396,10 +397,13 @@ def _dense(
 
 def _one_or_each(name: str, value: Any, targets: int) -> float | tuple[float, ...]:
     """Return a float, or a tuple of one float for each target."""
-    array = np.asarray(value, dtype="float64")
+    try:
+        array = np.asarray(value, dtype="float64")
+    except (TypeError, ValueError):  # text, or lists of different lengths
+        array = np.full(0, np.nan)
     if array.shape not in ((), (targets,)) or not np.isfinite(array).all():
         raise ValueError(
             f"{name} must be one finite number, or {targets}, one for each target, received "
-            f"{name}={value}."
+            f"{shown(value)}."
         )
     return tuple(array.tolist()) if array.ndim else float(array)
