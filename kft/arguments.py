@@ -209,6 +209,9 @@ def check_callable(name: str, value: Any, expected: str) -> Any:
     return value
 
 
+_LONGEST_PATH = 4096  # as on Linux
+
+
 def check_path(name: str, value: Any) -> Path:
     """Check that an argument is a path.
 
@@ -221,7 +224,7 @@ def check_path(name: str, value: Any) -> Path:
 
     Raises:
         TypeError: The value is something else.
-        ValueError: It is empty, or has a character that no path has.
+        ValueError: It is empty, too long, or has a character that no path has.
 
     Example:
         >>> check_path("folder", "models").name
@@ -229,7 +232,7 @@ def check_path(name: str, value: Any) -> Path:
     """
     check_instance(name, value, (str, os.PathLike), "a path")
     path = os.fspath(value)
-    if not isinstance(path, str) or not path or "\0" in path:
+    if not isinstance(path, str) or not path or "\0" in path or len(path) > _LONGEST_PATH:
         raise ValueError(f"{name} must be a path, received {shown(path)}.")
     return Path(path)
 

@@ -311,7 +311,7 @@ BAD = (
     ({"alpha": True}, "alpha must be a number above 0, received True"),
     ({"alpha": "8"}, "alpha must be a number above 0, received '8'"),
     ({"dropout": 1.0}, "dropout must be a number from 0 to below 1"),
-    ({"bias": "some"}, "bias must be none, lora_only or all, received 'some'"),
+    ({"bias": "some"}, "bias must be one of none, lora_only, all; received 'some'"),
     ({"name": "my adapter"}, "name must be an identifier"),
     ({"targets": ["quary"]}, "matches none of the .* similar are .*block_0/query"),
     ({"targets": ["head"]}, "belongs to the head"),

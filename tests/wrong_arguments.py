@@ -15,6 +15,8 @@ SEEDS = (-1, 1.5, "3", None, True, [1], 2**40)
 NUMBERS = (0, -1, "3", True, [1], float("nan"), float("inf"))
 FLAGS = ("yes", 1, None, [])
 NO_MODEL = (None, "esm2", 5, [], object())
+# Name of a function, function, positional arguments, others, {argument: wrong values}.
+Row = tuple[str, Callable, tuple, dict, dict]
 
 
 def without(values: tuple, *some: object) -> tuple:
@@ -22,37 +24,9 @@ def without(values: tuple, *some: object) -> tuple:
     return tuple(x for x in values if not any(x is y for y in some))
 
 
-def arguments() -> Iterator[Case]:
-    """Each argument of each public function, one wrong value at a time."""
-    backbone = models.esm2()
-    records = ["MKTAYI", "GSSGSSG", "MKV", "MKTA"], [0.0, 1.0, 0.5, 0.2]
-
-    def new():
-        return kft.Model(models.esm2(), kft.heads.Regression())
-
-    parts = [kft.data.Split(*records) for _ in range(3)]
-    about = {"source": "", "licence": "", "citation": "", "checksum": ""}
-    data = kft.data.Dataset("toy", "regression", *parts, **about)
-    model = new()
-    compiled = new()
-    compiled.backbone.trainable = False
-    compiled.compile("sgd", "mean_squared_error")
-    train = kft.batches(records, model.encode)
-
-    def adapted():
-        made = new()
-        kft.add_lora(made, 2)
-        return made
-
-    def call(function: Callable, given: dict, positional: tuple, option: str, value: object):
-        values = [make() if callable(make) and make in (new, adapted) else make
-                  for make in positional]  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return function(*values, **{**given, option: value})
-
-    # function: positional arguments, other arguments, {argument: wrong values}
-    tables: list[tuple[str, Callable, tuple, dict, dict]] = [
+def of_models(backbone, model, records) -> list[Row]:
+    """Loading, predicting and choosing layers."""
+    return [
         ("load", kft.load, (), {"name": "kft_esm2_tiny"}, {
             "name": (None, 5, "", [], "esm2_t6", b"esm2"), "weights": FLAGS,
             "seed": SEEDS, "image_size": (0, -1, "3", (1,), 1.5),
@@ -85,6 +59,12 @@ def arguments() -> Iterator[Case]:
         ("parameters", kft.parameters, (), {}, {"model": NO_MODEL}),
         ("fingerprint", kft.fingerprint, (), {"model": model}, {
             "model": NO_MODEL, "pattern": (5, "nothing"), "trainable": ("yes", 5)}),
+    ]  # fmt: skip
+
+
+def of_adapters(model, new, adapted) -> list[Row]:
+    """Adapters."""
+    return [
         ("add_lora", kft.add_lora, (new,), {}, {
             "rank": (*INTEGERS, 10**9), "alpha": (*NUMBERS, None), "seed": SEEDS,
             "dropout": (1, -0.1, "3", None, float("nan"), 2), "rslora": FLAGS, "dora": FLAGS,
@@ -98,6 +78,12 @@ def arguments() -> Iterator[Case]:
             "folder": (None, 5, "", "a\0b", __file__), "name": ("nothing", 5)}),
         ("load_adapter", kft.load_adapter, (new,), {"folder": folder()}, {
             "folder": (None, 5, "", "nothing"), "name": (5, None), "check_base": FLAGS}),
+    ]  # fmt: skip
+
+
+def of_training(backbone, model, compiled, new, data, train, records) -> list[Row]:
+    """Training and comparing."""
+    return [
         ("split", kft.split, (), {}, {"model": (*NO_MODEL, backbone)}),
         ("fit_frontier", kft.fit_frontier, (), {"model": compiled, "data": records, "verbose": 0}, {
             "model": (*NO_MODEL, model), "data": (None, 5, [], "MKT"), "epochs": INTEGERS,
@@ -129,6 +115,12 @@ def arguments() -> Iterator[Case]:
             "epochs": without(INTEGERS, None), "batch_size": INTEGERS, "controls": FLAGS,
             "again": FLAGS, "confidence": (0, 1, 2, "3", None), "resamples": INTEGERS,
             "max_length": without(INTEGERS, None)}),
+    ]  # fmt: skip
+
+
+def of_others(model) -> list[Row]:
+    """Names, heads and encoders."""
+    return [
         ("data.load", kft.data.load, (), {}, {"name": (None, 5, "nothing", "", [])}),
         ("strategies.get", kft.strategies.get, (), {}, {"name": (None, 5, "nothing", "", [])}),
         ("Regression", kft.heads.Regression, (), {}, {
@@ -140,6 +132,43 @@ def arguments() -> Iterator[Case]:
             "sequences": (None, 5, "MKT", [], [None], [5], [""], ["M1"]),
             "max_length": without(INTEGERS, None)}),
     ]  # fmt: skip
+
+
+def arguments() -> Iterator[Case]:
+    """Each argument of each public function, one wrong value at a time."""
+    backbone = models.esm2()
+    records = ["MKTAYI", "GSSGSSG", "MKV", "MKTA"], [0.0, 1.0, 0.5, 0.2]
+
+    def new():
+        return kft.Model(models.esm2(), kft.heads.Regression())
+
+    parts = [kft.data.Split(*records) for _ in range(3)]
+    about = {"source": "", "licence": "", "citation": "", "checksum": ""}
+    data = kft.data.Dataset("toy", "regression", *parts, **about)
+    model = new()
+    compiled = new()
+    compiled.backbone.trainable = False
+    compiled.compile("sgd", "mean_squared_error")
+    train = kft.batches(records, model.encode)
+
+    def adapted():
+        made = new()
+        kft.add_lora(made, 2)
+        return made
+
+    def call(function: Callable, given: dict, positional: tuple, option: str, value: object):
+        values = [make() if callable(make) and make in (new, adapted) else make
+                  for make in positional]  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return function(*values, **{**given, option: value})
+
+    tables = [
+        *of_models(backbone, model, records),
+        *of_adapters(model, new, adapted),
+        *of_training(backbone, model, compiled, new, data, train, records),
+        *of_others(model),
+    ]
     for name, function, positional, given, wrong in tables:
         for option, values in wrong.items():
             for value in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,11 @@ def load_saved(path: str | Path) -> keras.Model:
     Example:
         >>> model = load_saved("amp.keras")  # doctest: +SKIP
     """
-    check_file(check_path("path", path), "path")
+    if not zipfile.is_zipfile(check_file(check_path("path", path), "path")):
+        raise ValueError(
+            f"{path} is not a .keras file, which model.save writes: it is damaged, cut off, or of "
+            f"another kind."
+        )
     try:
         model = keras.saving.load_model(path)
     except RecursionError:

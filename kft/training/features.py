@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.files import read_json
 from kft.params import fingerprint
 from kft.training.batching import Batches, silent_cuts
 
@@ -147,8 +149,8 @@ def features_of(
         return _computed(frozen, inputs, None, memory_limit)
     folder = Path(cache) / _key(frozen, inputs)
     if folder.is_dir():
-        features = _opened(folder, inputs)
-        if _still_right(frozen, inputs, features, folder):
+        features = _kept(frozen, inputs, folder)
+        if features is not None:
             return features
         shutil.rmtree(folder)
     Path(cache).mkdir(parents=True, exist_ok=True)
@@ -162,8 +164,22 @@ def features_of(
     return _opened(folder, inputs)
 
 
+def _kept(frozen: keras.Model, inputs: Batches, folder: Path) -> Features | None:
+    """Return the features in a folder, None if they are damaged or no longer right."""
+    try:
+        features = _opened(folder, inputs)
+        return features if _still_right(frozen, inputs, features, folder) else None
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        warnings.warn(
+            f"The features in {folder} are damaged ({type(error).__name__}: {error!s:.200}), and "
+            f"are computed again.",
+            stacklevel=4,
+        )
+        return None
+
+
 def _opened(folder: Path, inputs: Batches) -> Features:
-    about = json.loads((folder / "about.json").read_text())
+    about = read_json(folder / "about.json")
     count = range(len(about["shapes"]))
     values = [np.load(folder / f"values_{i}.npy", mmap_mode="r") for i in count]
     pads = [np.load(folder / f"pad_{i}.npy") for i in count]
@@ -225,7 +241,7 @@ def _still_right(frozen: keras.Model, inputs: Batches, features: Features, folde
             now = features.trimmed(_outputs(frozen, encoded), chosen)
             if not all(map(np.array_equal, before, now)):
                 return False
-    about = json.loads((folder / "about.json").read_text())
+    about = read_json(folder / "about.json")
     return about["encoded"] == digest.hexdigest()
 
 

@@ -304,10 +304,11 @@ def check_cache(cache: Path | str | None, memory_limit: int) -> None:
 
     Raises:
         TypeError: `cache` is not a path.
+        NotADirectoryError: `cache` is a file.
         ValueError: `memory_limit` is no number of bytes.
     """
-    if cache is not None:
-        check_path("cache", cache)
+    if cache is not None and check_path("cache", cache).is_file():
+        raise NotADirectoryError(f"cache must be a folder or a new name, and {cache} is a file.")
     check_integer("memory_limit", memory_limit, 0)
 
 

@@ -12,6 +12,7 @@ from functools import partial
 import models
 import numpy as np
 from hostile_cases import Case, file, folder, strange_paths
+from PIL import Image
 
 import kft
 
@@ -20,15 +21,8 @@ import kft
 GOOD = b">a one\nMKTAYIAK\n>b\nGSSGSSG\n"
 
 
-def fasta() -> Iterator[Case]:
-    model = kft.Model(models.esm2(), kft.heads.Regression())
-
-    def read(content, name="x.fasta", rows=None):
-        path = file(name, content)
-        predicted = kft.predict(model, path)
-        return rows is None or predicted.shape == (rows, 1)
-
-    wrong = {
+def wrong_fasta() -> dict:
+    return {
         "empty": b"",
         "blank lines": b"\n\n \n",
         "comment alone": b"; nothing\n",
@@ -67,12 +61,10 @@ def fasta() -> Iterator[Case]:
         "escape code as residue": b">a\nMK\x1b[31mT\n",
         "a million residues": b">a\n" + b"MKTAYIAKQR" * 100_000 + b"\n",
     }
-    for name, content in wrong.items():
-        yield Case(f"FASTA: {name}", partial(read, content))
-        packed = content if content[:2] == b"\x1f\x8b" else gzip.compress(content)
-        if packed != content:
-            yield Case(f"FASTA, gzipped: {name}", partial(read, packed, "x.fasta.gz"))
-    right = {
+
+
+def right_fasta() -> dict:
+    return {
         "Windows line ends": (GOOD.replace(b"\n", b"\r\n"), 2),
         "old Mac line ends": (GOOD.replace(b"\n", b"\r"), 2),
         "byte order mark": (b"\xef\xbb\xbf" + GOOD, 2),
@@ -92,6 +84,23 @@ def fasta() -> Iterator[Case]:
         "gzipped": (gzip.compress(GOOD), 2),
         "two gzip members": (gzip.compress(GOOD) + gzip.compress(b">c\nMKT\n"), 3),
     }
+
+
+def fasta() -> Iterator[Case]:
+    model = kft.Model(models.esm2(), kft.heads.Regression())
+
+    def read(content, name="x.fasta", rows=None):
+        path = file(name, content)
+        predicted = kft.predict(model, path)
+        return rows is None or predicted.shape == (rows, 1)
+
+    wrong = wrong_fasta()
+    for name, content in wrong.items():
+        yield Case(f"FASTA: {name}", partial(read, content))
+        packed = content if content[:2] == b"\x1f\x8b" else gzip.compress(content)
+        if packed != content:
+            yield Case(f"FASTA, gzipped: {name}", partial(read, packed, "x.fasta.gz"))
+    right = right_fasta()
     for name, (content, rows) in right.items():
         yield Case(f"FASTA: {name}", partial(read, content, rows=rows), refused=False)
     for name, path in strange_paths().items():
@@ -108,24 +117,8 @@ def table(rows: int = 30, y: Callable[[int], object] = lambda i: i / 10, header=
     return header + "\n" + "".join(f"{name},{y(i)}\n" for i, name in enumerate(names))
 
 
-def csv() -> Iterator[Case]:
-    good = table()
-    encode = models.esm2().encode
-
-    def read(content, check=lambda data: True, **options):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return check(kft.data.read_csv(file("x.csv", content), **options))
-
-    def encoded(data):
-        """A letter that is no residue is found when sequences are encoded, before training."""
-        kft.batches(data.train, encode, batch_size=4)
-        return True
-
-    def once(old, new):
-        return good.replace(old, new, 1)
-
-    wrong = {
+def wrong_tables(good, once) -> dict:
+    return {
         "empty": "",
         "header alone": "sequence,y\n",
         "no header": good.partition("\n")[2],
@@ -159,21 +152,10 @@ def csv() -> Iterator[Case]:
         "web page": "<!doctype html><html><body>404</body></html>",
         "Excel": b"PK\x03\x04" + bytes(200),
     }
-    for name, content in wrong.items():
-        yield Case(f"CSV: {name}", partial(read, content, encoded))
-        if isinstance(content, str):
-            yield Case(
-                f"CSV with semicolons: {name}",
-                partial(read, content.replace(",", ";"), encoded),
-                refused=None if "comma" in name else True,
-            )
-    long = "MKTAYIAKQR" * 20_000
-    numbers = " ".join(["0.25"] * 40_000)
 
-    def classes(count):
-        return lambda data: len(data.classes) == count
 
-    right = {
+def right_tables(good, once, long, classes) -> dict:
+    return {
         "plain": (good, lambda data: len(data.train) == 24, {}),
         "Windows line ends": (good.replace("\n", "\r\n"), lambda data: len(data.train) == 24, {}),
         "byte order mark": (b"\xef\xbb\xbf" + good.encode(), lambda data: True, {}),
@@ -191,13 +173,10 @@ def csv() -> Iterator[Case]:
         "a column with an escape code": (table(header="sequence,\x1b[31my"), lambda data: True,
                                          {"target": "\x1b[31my"}),
     }  # fmt: skip
-    for name, (content, check, options) in right.items():
-        yield Case(f"CSV: {name}", partial(read, content, check, **options), refused=False)
-    yield Case(
-        "CSV: a cell of numbers beyond the usual limit",
-        partial(read, once("MAKAYIAK,0.0", f"MAKAYIAK,{numbers}")),
-    )
-    options = {
+
+
+def table_options() -> dict:
+    return {
         "inputs": ("nothing", None, 3, ["sequence"]),
         "target": ("nothing", None, 3, [], ["y", "y"], ["nothing"]),
         "split": ("nothing", 3, "cluster2"),
@@ -210,6 +189,48 @@ def csv() -> Iterator[Case]:
         "dropna": ("no", 1, None),
         "decimal": (";", 3, ""),
     }
+
+
+def csv() -> Iterator[Case]:
+    good = table()
+    encode = models.esm2().encode
+
+    def read(content, check=lambda data: True, **options):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return check(kft.data.read_csv(file("x.csv", content), **options))
+
+    def encoded(data):
+        """A letter that is no residue is found when sequences are encoded, before training."""
+        kft.batches(data.train, encode, batch_size=4)
+        return True
+
+    def once(old, new):
+        return good.replace(old, new, 1)
+
+    wrong = wrong_tables(good, once)
+    for name, content in wrong.items():
+        yield Case(f"CSV: {name}", partial(read, content, encoded))
+        if isinstance(content, str):
+            yield Case(
+                f"CSV with semicolons: {name}",
+                partial(read, content.replace(",", ";"), encoded),
+                refused=None if "comma" in name else True,
+            )
+    long = "MKTAYIAKQR" * 20_000
+    numbers = " ".join(["0.25"] * 40_000)
+
+    def classes(count):
+        return lambda data: len(data.classes) == count
+
+    right = right_tables(good, once, long, classes)
+    for name, (content, check, options) in right.items():
+        yield Case(f"CSV: {name}", partial(read, content, check, **options), refused=False)
+    yield Case(
+        "CSV: a cell of numbers beyond the usual limit",
+        partial(read, once("MAKAYIAK,0.0", f"MAKAYIAK,{numbers}")),
+    )
+    options = table_options()
     for option, values in options.items():
         for value in values:
             yield Case(f"read_csv({option}={value!r})", partial(read, good, **{option: value}),
@@ -221,42 +242,49 @@ def csv() -> Iterator[Case]:
 # Images -------------------------------------------------------------------------------------------
 
 
-def images() -> Iterator[Case]:
-    from PIL import Image
+def saved(picture, kind, **options):
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
 
-    def saved(picture, kind, **options):
-        stream = io.BytesIO()
-        picture.save(stream, kind, **options)
-        return stream.getvalue()
 
-    def picture(i=0, size=(12, 12), mode="RGB"):
-        values = np.random.default_rng(i).integers(0, 256, (size[1], size[0], 3), dtype="uint8")
-        return Image.fromarray(values).convert(mode)
+def picture(i=0, size=(12, 12), mode="RGB"):
+    values = np.random.default_rng(i).integers(0, 256, (size[1], size[0], 3), dtype="uint8")
+    return Image.fromarray(values).convert(mode)
 
-    def classes(extra: dict[str, bytes], make=None, count=8):
-        root = folder()
-        for name in "ab":
-            (root / name).mkdir()
-            for i in range(count):
-                Image.Image.save(picture(i + 100 * (name == "b")), root / name / f"{i}.png")
-        for name, content in extra.items():
-            (root / "a" / name).write_bytes(content)
-        if make is not None:
-            make(root / "a")
-        return root
 
-    def read(extra=None, make=None, check=lambda data: True, **options):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return check(kft.data.read_images(classes(extra or {}, make), **options))
+def classes(extra: dict[str, bytes], make=None, count=8):
+    root = folder()
+    for name in "ab":
+        (root / name).mkdir()
+        for i in range(count):
+            Image.Image.save(picture(i + 100 * (name == "b")), root / name / f"{i}.png")
+    for name, content in extra.items():
+        (root / "a" / name).write_bytes(content)
+    if make is not None:
+        make(root / "a")
+    return root
 
+
+def image_options() -> dict:
+    return {
+        "seed": (-1, "3", None, 1.5),
+        "split": ("nothing", "cluster", 3),
+        "task": ("residue_regression", 3),
+        "value_range": ((1,), (5, 2), "ab", (0, 1e9), 3),
+        "percentiles": ((99, 1), (1,), "ab"),
+        "fractions": ((1, 1, 1), None, (0.5, 0.5)),
+    }
+
+
+def wrong_images() -> dict:
     png, jpeg = saved(picture(), "PNG"), saved(picture(), "JPEG")
     tiff = saved(picture(), "TIFF", save_all=True, append_images=[picture(1), picture(2)])
     gif = saved(picture(), "GIF", save_all=True, append_images=[picture(1), picture(2)])
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     huge = png[:16] + header + png[29:]
     wide = saved(Image.new("1", (12_000, 9_000)), "PNG")
-    wrong = {
+    return {
         "empty": b"",
         "text": b"not an image",
         "web page": b"<html></html>",
@@ -280,28 +308,10 @@ def images() -> Iterator[Case]:
         "NPY": b"\x93NUMPY\x01\x00" + bytes(60),
         "git LFS": b"version https://git-lfs.github.com/spec/v1\n",
     }
-    for name, content in wrong.items():
-        for end in ("png", "tif", "jpg"):
-            yield Case(f"image, .{end}: {name}", partial(read, {f"x.{end}": content}),
-                       named=f"x.{end}")  # fmt: skip
-    for name, make in {
-        "pipe": lambda a: os.mkfifo(a / "x.png"),
-        "link to nothing": lambda a: (a / "x.png").symlink_to(a / "gone"),
-        "link to itself": lambda a: (a / "x.png").symlink_to(a / "x.png"),
-    }.items():
-        yield Case(f"image: {name}", partial(read, make=make), named=r"x\.png")
-    for name, extra in {
-        "palette": {"x.png": saved(picture(mode="P"), "PNG")},
-        "grey": {"x.png": saved(picture(mode="L"), "PNG")},
-        "opacity": {"x.png": saved(picture(mode="RGBA"), "PNG")},
-        "CMYK": {"x.jpg": saved(picture(mode="CMYK"), "JPEG")},
-        "one pixel": {"x.png": saved(picture(size=(1, 1)), "PNG")},
-        "16 bits": {"x.png": saved(Image.fromarray(np.full((9, 9), 900, "uint16")), "PNG")},
-        "wrong ending": {"x.jpg": png},
-        "hidden file": {".hidden": b"x"},
-        "escape code in the name": {"\x1b[31m.png": png},
-    }.items():
-        yield Case(f"image: {name}", partial(read, extra), refused=False)
+
+
+def stacks() -> Iterator[Case]:
+    """One frame of files of several."""
     for kind in ("tif", "gif"):
         root = folder()
         for name in "ab":
@@ -320,14 +330,39 @@ def images() -> Iterator[Case]:
         for frames in (3, -1, 1.5, "all", True):
             yield Case(f"frames={frames!r} of .{kind}",
                        partial(kft.data.read_images, root, frames=frames))  # fmt: skip
-    options = {
-        "seed": (-1, "3", None, 1.5),
-        "split": ("nothing", "cluster", 3),
-        "task": ("residue_regression", 3),
-        "value_range": ((1,), (5, 2), "ab", (0, 1e9), 3),
-        "percentiles": ((99, 1), (1,), "ab"),
-        "fractions": ((1, 1, 1), None, (0.5, 0.5)),
-    }
+
+
+def images() -> Iterator[Case]:
+    def read(extra=None, make=None, check=lambda data: True, **options):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return check(kft.data.read_images(classes(extra or {}, make), **options))
+
+    wrong = wrong_images()
+    for name, content in wrong.items():
+        for end in ("png", "tif", "jpg"):
+            yield Case(f"image, .{end}: {name}", partial(read, {f"x.{end}": content}),
+                       named=f"x.{end}")  # fmt: skip
+    for name, make in {
+        "pipe": lambda a: os.mkfifo(a / "x.png"),
+        "link to nothing": lambda a: (a / "x.png").symlink_to(a / "gone"),
+        "link to itself": lambda a: (a / "x.png").symlink_to(a / "x.png"),
+    }.items():
+        yield Case(f"image: {name}", partial(read, make=make), named=r"x\.png")
+    for name, extra in {
+        "palette": {"x.png": saved(picture(mode="P"), "PNG")},
+        "grey": {"x.png": saved(picture(mode="L"), "PNG")},
+        "opacity": {"x.png": saved(picture(mode="RGBA"), "PNG")},
+        "CMYK": {"x.jpg": saved(picture(mode="CMYK"), "JPEG")},
+        "one pixel": {"x.png": saved(picture(size=(1, 1)), "PNG")},
+        "16 bits": {"x.png": saved(Image.fromarray(np.full((9, 9), 900, "uint16")), "PNG")},
+        "wrong ending": {"x.jpg": saved(picture(), "PNG")},
+        "hidden file": {".hidden": b"x"},
+        "escape code in the name": {"\x1b[31m.png": saved(picture(), "PNG")},
+    }.items():
+        yield Case(f"image: {name}", partial(read, extra), refused=False)
+    yield from stacks()
+    options = image_options()
     for option, values in options.items():
         for value in values:
             deep = {"x.png": saved(Image.fromarray(np.full((9, 9), 900, "uint16")), "PNG")}

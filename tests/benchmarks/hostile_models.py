@@ -27,6 +27,79 @@ from kft.models import load_saved
 NESTED = "[" * 100_000 + "]" * 100_000
 
 
+def damaged_safetensors(weights: bytes) -> dict:
+    size = struct.unpack("<Q", weights[:8])[0]
+    head = json.loads(weights[8 : 8 + size])
+
+    def with_header(text):
+        raw = text if isinstance(text, bytes) else text.encode()
+        return struct.pack("<Q", len(raw)) + raw + weights[8 + size :]
+
+    first = next(key for key in head if key != "__metadata__")
+    return {
+        "truncated": weights[:-7],
+        "longer": weights + b"1234",
+        "half": weights[: len(weights) // 2],
+        "empty": b" ",
+        "header cut": weights[: 8 + size // 2],
+        "length of 2**60": struct.pack("<Q", 2**60) + weights[8:],
+        "length 0": struct.pack("<Q", 0) + weights[8:],
+        "header nested": with_header(NESTED),
+        "header a list": with_header("[]"),
+        "header a string": with_header('"x"'),
+        "header not JSON": with_header("{" * 10),
+        "header not UTF-8": with_header(b"\xff" * 40),
+        "tensor a list": with_header(json.dumps({**head, first: []})),
+        "no shape": with_header(json.dumps({**head, first: {"dtype": "F32"}})),
+        "negative shape": with_header(json.dumps({**head, first: {**head[first], "shape": [-1]}})),
+        "huge shape": with_header(json.dumps({**head, first: {**head[first], "shape": [2**62]}})),
+        "unknown type": with_header(json.dumps({**head, first: {**head[first], "dtype": "X"}})),
+        "offsets swapped": with_header(
+            json.dumps({**head, first: {**head[first], "data_offsets": [9, 1]}})
+        ),
+        "offsets far away": with_header(
+            json.dumps({**head, first: {**head[first], "data_offsets": [0, 2**60]}})
+        ),
+        "git LFS": b"version https://git-lfs.github.com/spec/v1\n",
+        "web page": b"<!doctype html>",
+        "random bytes": random.Random(3).randbytes(5000),
+    }
+
+
+def json_files(load: Callable, config: dict, weights: bytes) -> Iterator[Case]:
+    """Damaged config.json, and indices of shards."""
+    for what, text in {
+        "empty": "",
+        "not JSON": "{",
+        "a list": "[]",
+        "a number": "3",
+        "null": "null",
+        "nested lists": NESTED,
+        "nested objects": '{"a":' * 100_000 + "1" + "}" * 100_000,
+        "40 levels": '{"a":' * 40 + "1" + "}" * 40,
+        "20 MB": json.dumps({**config, "x": "y" * 20_000_000}),
+        "not UTF-8": b"\xff\xfe\x00",
+        "a number of a million digits": '{"model_type": "esm", "x": ' + "9" * 1_000_000 + "}",
+        "model_type a list": json.dumps({**config, "model_type": ["esm"]}),
+        "model_type an object": json.dumps({**config, "model_type": {}}),
+        "layer_norm_eps a list": json.dumps({**config, "layer_norm_eps": [1]}),
+        "token_dropout a string": json.dumps({**config, "token_dropout": "yes"}),
+    }.items():
+        yield Case(f"config.json: {what}", partial(load, text, weights))
+    for what, text in {
+        "a list": "[]",
+        "nested": NESTED,
+        "map a list": '{"weight_map": []}',
+        "map of numbers": '{"weight_map": {"a": 3}}',
+        "map to another folder": '{"weight_map": {"a": "../x.safetensors"}}',
+        "map to nothing": '{"weight_map": {"a": ""}}',
+        "map to an absent file": '{"weight_map": {"a": "b.safetensors"}}',
+        "empty map": '{"weight_map": {}}',
+    }.items():
+        yield Case(f"index: {what}", partial(
+            load, config, text.encode(), "model.safetensors.index.json"))  # fmt: skip
+
+
 def checkpoints() -> Iterator[Case]:
     kept = {}
     for name, made in {"ESM-2": models.esm2(2), "ESM-C": models.esmc(2)}.items():
@@ -61,81 +134,12 @@ def checkpoints() -> Iterator[Case]:
             less = {k: v for k, v in config.items() if k != key}
             yield Case(f"{name}: without {key}", partial(load, less, weights),
                        None if key in ("pad_token_id", "vocab_size") else True)  # fmt: skip
-        size = struct.unpack("<Q", weights[:8])[0]
-        head = json.loads(weights[8 : 8 + size])
-
-        def with_header(text, weights=weights, size=size):
-            raw = text if isinstance(text, bytes) else text.encode()
-            return struct.pack("<Q", len(raw)) + raw + weights[8 + size :]
-
-        first = next(key for key in head if key != "__metadata__")
-        damaged = {
-            "truncated": weights[:-7],
-            "longer": weights + b"1234",
-            "half": weights[: len(weights) // 2],
-            "empty": b" ",
-            "header cut": weights[: 8 + size // 2],
-            "length of 2**60": struct.pack("<Q", 2**60) + weights[8:],
-            "length 0": struct.pack("<Q", 0) + weights[8:],
-            "header nested": with_header(NESTED),
-            "header a list": with_header("[]"),
-            "header a string": with_header('"x"'),
-            "header not JSON": with_header("{" * 10),
-            "header not UTF-8": with_header(b"\xff" * 40),
-            "tensor a list": with_header(json.dumps({**head, first: []})),
-            "no shape": with_header(json.dumps({**head, first: {"dtype": "F32"}})),
-            "negative shape": with_header(
-                json.dumps({**head, first: {**head[first], "shape": [-1]}})
-            ),
-            "huge shape": with_header(
-                json.dumps({**head, first: {**head[first], "shape": [2**62]}})
-            ),
-            "unknown type": with_header(json.dumps({**head, first: {**head[first], "dtype": "X"}})),
-            "offsets swapped": with_header(
-                json.dumps({**head, first: {**head[first], "data_offsets": [9, 1]}})
-            ),
-            "offsets far away": with_header(
-                json.dumps({**head, first: {**head[first], "data_offsets": [0, 2**60]}})
-            ),
-            "git LFS": b"version https://git-lfs.github.com/spec/v1\n",
-            "web page": b"<!doctype html>",
-            "random bytes": random.Random(3).randbytes(5000),
-        }
+        damaged = damaged_safetensors(weights)
         for what, content in damaged.items():
             yield Case(f"{name}, safetensors: {what}", partial(load, config, content),
                        named="model.safetensors")  # fmt: skip
-    config, weights = kept["ESM-2"]
-    for what, text in {
-        "empty": "",
-        "not JSON": "{",
-        "a list": "[]",
-        "a number": "3",
-        "null": "null",
-        "nested lists": NESTED,
-        "nested objects": '{"a":' * 100_000 + "1" + "}" * 100_000,
-        "40 levels": '{"a":' * 40 + "1" + "}" * 40,
-        "20 MB": json.dumps({**config, "x": "y" * 20_000_000}),
-        "not UTF-8": b"\xff\xfe\x00",
-        "a number of a million digits": '{"model_type": "esm", "x": ' + "9" * 1_000_000 + "}",
-        "model_type a list": json.dumps({**config, "model_type": ["esm"]}),
-        "model_type an object": json.dumps({**config, "model_type": {}}),
-        "layer_norm_eps a list": json.dumps({**config, "layer_norm_eps": [1]}),
-        "token_dropout a string": json.dumps({**config, "token_dropout": "yes"}),
-    }.items():
-        yield Case(f"config.json: {what}", partial(load, text, weights))
-    for what, text in {
-        "a list": "[]",
-        "nested": NESTED,
-        "map a list": '{"weight_map": []}',
-        "map of numbers": '{"weight_map": {"a": 3}}',
-        "map to another folder": '{"weight_map": {"a": "../x.safetensors"}}',
-        "map to nothing": '{"weight_map": {"a": ""}}',
-        "map to an absent file": '{"weight_map": {"a": "b.safetensors"}}',
-        "empty map": '{"weight_map": {}}',
-    }.items():
-        yield Case(f"index: {what}", partial(
-            load, config, text.encode(), "model.safetensors.index.json"))  # fmt: skip
-    yield from pickles(load, config)
+    yield from json_files(load, *kept["ESM-2"])
+    yield from pickles(load, kept["ESM-2"][0])
     yield from vision(load)
     for what, path in strange_paths().items():
         yield Case(f"load: {what}", partial(kft.load, path))
@@ -201,6 +205,31 @@ def vision(load: Callable) -> Iterator[Case]:
 # Adapters -----------------------------------------------------------------------------------------
 
 
+def damaged_adapters(tensors: bytes) -> dict:
+    size = struct.unpack("<Q", tensors[:8])[0]
+    head = json.loads(tensors[8 : 8 + size])
+
+    def about(**entries):
+        changed = {**head, "__metadata__": {**head["__metadata__"], **entries}}
+        raw = json.dumps(changed).encode()
+        return struct.pack("<Q", len(raw)) + raw + tensors[8 + size :]
+
+    return {
+        "absent": None,
+        "empty": b"",
+        "truncated": tensors[:-5],
+        "half": tensors[: len(tensors) // 2],
+        "random bytes": random.Random(5).randbytes(3000),
+        "digests a list": about(kft_files="[]"),
+        "digests nested": about(kft_files=NESTED),
+        "digests of other files": about(kft_files='{"x": "y"}'),
+        "digests of numbers": about(kft_files='{"adapter_config.json": 3}'),
+        "range a string": about(kft_value_range="abc"),
+        "range nested": about(kft_value_range=NESTED),
+        "another base": about(kft_base="0" * 64),
+    }
+
+
 def adapters() -> Iterator[Case]:
     def new():
         return kft.Model(models.esm2(), kft.heads.Regression())
@@ -241,35 +270,23 @@ def adapters() -> Iterator[Case]:
     }.items():  # fmt: skip
         yield Case(f"adapter_config.json: {what}", partial(load, {"adapter_config.json": text}),
                    named="adapter_config.json")  # fmt: skip
-    tensors = content["adapter_model.safetensors"]
-    size = struct.unpack("<Q", tensors[:8])[0]
-    head = json.loads(tensors[8 : 8 + size])
-
-    def about(**entries):
-        changed = {**head, "__metadata__": {**head["__metadata__"], **entries}}
-        raw = json.dumps(changed).encode()
-        return struct.pack("<Q", len(raw)) + raw + tensors[8 + size :]
-
-    for what, data in {
-        "absent": None,
-        "empty": b"",
-        "truncated": tensors[:-5],
-        "half": tensors[: len(tensors) // 2],
-        "random bytes": random.Random(5).randbytes(3000),
-        "digests a list": about(kft_files="[]"),
-        "digests nested": about(kft_files=NESTED),
-        "digests of other files": about(kft_files='{"x": "y"}'),
-        "digests of numbers": about(kft_files='{"adapter_config.json": 3}'),
-        "range a string": about(kft_value_range="abc"),
-        "range nested": about(kft_value_range=NESTED),
-        "another base": about(kft_base="0" * 64),
-    }.items():
+    for what, data in damaged_adapters(content["adapter_model.safetensors"]).items():
         yield Case(f"adapter_model: {what}", partial(load, {"adapter_model.safetensors": data}))
     for what, path in strange_paths().items():
         yield Case(f"load_adapter: {what}", partial(kft.load_adapter, base, path))
 
 
 # Caches -------------------------------------------------------------------------------------------
+
+
+DAMAGES = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    "random": lambda path: path.write_bytes(random.Random(6).randbytes(500)),
+    "a list": lambda path: path.write_bytes(b"[]"),
+    "nested": lambda path: path.write_bytes(NESTED.encode()),
+    "removed": lambda path: path.unlink(),
+}
 
 
 def caches() -> Iterator[Case]:
@@ -290,15 +307,7 @@ def caches() -> Iterator[Case]:
             )
         return np.isfinite(losses).all()
 
-    kinds = {
-        "emptied": lambda path: path.write_bytes(b""),
-        "cut": lambda path: path.write_bytes(path.read_bytes()[:-3]),
-        "random": lambda path: path.write_bytes(random.Random(6).randbytes(500)),
-        "a list": lambda path: path.write_bytes(b"[]"),
-        "nested": lambda path: path.write_bytes(NESTED.encode()),
-        "removed": lambda path: path.unlink(),
-    }
-    for what, damage in kinds.items():
+    for what, damage in DAMAGES.items():
         for end in (".json", ".npy"):
 
             def only(path, damage=damage, end=end):
@@ -306,7 +315,7 @@ def caches() -> Iterator[Case]:
                     damage(path)
 
             yield Case(f"features: {end} {what}", lambda f=only: trained(folder(), f), None)
-    for what, damage in kinds.items():
+    for what, damage in DAMAGES.items():
 
         def resumed(damage=damage):
             path = folder() / "run.npz"
@@ -322,7 +331,7 @@ def caches() -> Iterator[Case]:
         yield Case(f"Resume: file {what}", resumed, None)
     saved = folder() / "model.keras"
     kft.Model(models.esm2(), kft.heads.Regression()).save(saved)
-    for what, damage in kinds.items():
+    for what, damage in DAMAGES.items():
 
         def opened(damage=damage):
             path = file("model.keras", saved.read_bytes())

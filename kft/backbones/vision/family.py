@@ -38,14 +38,8 @@ class VisionFamily(Family):
     def names(self) -> list[str]:
         return list(PUBLISHED)
 
-    def load(
-        self,
-        name: str,
-        weights: bool,
-        dtype: str | None,
-        revision: str | None = None,
-        **options: Any,
-    ) -> VisionBackbone:
+    def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> VisionBackbone:
+        revision = options.pop("revision", None)
         published = PUBLISHED[name]
         if revision and published.source != "hub":
             refuse_revision(name)

@@ -31,7 +31,7 @@ def from_metadata(folder: Path, about: Mapping[str, str]) -> tuple[float, float]
     entry = about.get(KEY)
     try:
         return None if entry is None else checked_range(json.loads(entry))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(
             f"{folder}: {KEY} in the metadata must be [black, white], two rising numbers from 0 to "
             f"65535, received {entry!r}. Copy or save the adapter again."
