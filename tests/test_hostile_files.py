@@ -218,3 +218,30 @@ def test_a_full_memory_is_explained():
             raise error
     with pytest.raises(RuntimeError, match="^another$"), memory.explained(records):
         raise RuntimeError("another")
+
+
+# Caches -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [".json", ".npy"])
+def test_damaged_features_are_computed_again(tmp_path, end):
+    model = kft.Model(models.esm2(), kft.heads.Regression())
+    model.backbone.trainable = False
+    model.compile("sgd", "mean_squared_error")
+    records = ["MKTAYI", "GSS"], [0.0, 1.0]
+    kft.fit_frontier(model, records, cache=tmp_path, verbose=0)
+    (damaged,) = [path.parent for path in tmp_path.rglob("about.json")]
+    next(path for path in damaged.iterdir() if path.suffix == end).write_bytes(b"")
+    with pytest.warns(UserWarning, match="features in .* are damaged .* computed again"):
+        kft.fit_frontier(model, records, cache=tmp_path, verbose=0)
+    kft.fit_frontier(model, records, cache=tmp_path, verbose=0)  # and kept: no warning
+    with pytest.raises(NotADirectoryError, match="cache must be a folder or a new name"):
+        kft.fit_frontier(model, records, cache=__file__, verbose=0)
+
+
+def test_a_keras_file_that_is_cut_off(tmp_path):
+    path = tmp_path / "x.keras"
+    kft.Model(models.esm2(), kft.heads.Regression()).save(path)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="x.keras is not a .keras file"):
+        kft.models.model.load_saved(path)

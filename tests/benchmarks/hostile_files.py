@@ -202,7 +202,8 @@ def csv() -> Iterator[Case]:
 
     def encoded(data):
         """A letter that is no residue is found when sequences are encoded, before training."""
-        kft.batches(data.train, encode, batch_size=4)
+        for part in data.splits.values():
+            kft.batches(part, encode, batch_size=4)
         return True
 
     def once(old, new):
