@@ -9,6 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from kft.messages import harmless
+
+_LINE_END = "\n"  # of messages of several lines
+
 app = typer.Typer(
     help="Adapt scientific foundation models to your own small data set.",
     no_args_is_help=True,
@@ -32,6 +36,9 @@ Predictions = Annotated[
     typer.Argument(metavar="OUT", help="File to write: .csv, .tsv, .xlsx, .parquet, .npz or .h5."),
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="The same as OUT.")]
+Revision = Annotated[
+    str | None, typer.Option(help="Commit, tag or branch of the Hugging Face hub.")
+]
 BatchSize = Annotated[int, typer.Option(help="Largest number of proteins per batch.")]
 Pooling = Annotated[Literal["mean", "cls"], typer.Option(help="How residues are pooled.")]
 MaxLength = Annotated[int | None, typer.Option(help="Residues to keep of each protein.")]
@@ -72,6 +79,7 @@ def embed(
     ] = None,
     column: Column = None,
     skip_invalid: SkipInvalid = False,
+    revision: Revision = None,
 ) -> None:
     """Turn every protein of a file into vectors; an interrupted call is continued."""
     import kft
@@ -79,7 +87,7 @@ def embed(
     with _short_errors():
         out = _one_path(out, out_option)
         kft.embed(
-            kft.load(backbone),
+            kft.load(backbone, revision=revision),
             inputs,
             pooling,
             batch_size,
@@ -90,7 +98,7 @@ def embed(
             column=column,
             skip_invalid=skip_invalid,
         )
-    typer.echo(f"Written: {out}")
+    typer.echo(f"Written: {harmless(out)}")
 
 
 @app.command()
@@ -123,7 +131,22 @@ def predict(
             column=column,
             skip_invalid=skip_invalid,
         )
-    typer.echo(f"Written: {out}")
+    typer.echo(f"Written: {harmless(out)}")
+
+
+@app.command()
+def params(
+    backbone: Annotated[str, typer.Argument(help="Published name, folder or file.")],
+    revision: Revision = None,
+) -> None:
+    """Print the parameters of a backbone, and which revision its weights are of."""
+    import kft
+
+    with _short_errors():
+        model = kft.load(backbone, revision=revision)
+        revision = getattr(model, "revision", None)
+        typer.echo(f"{harmless(backbone)}, {f'revision {revision}' if revision else 'not pinned'}")
+        typer.echo(str(kft.parameters(model)))
 
 
 @app.command()
@@ -134,7 +157,7 @@ def data(
     import kft
 
     with _short_errors():
-        typer.echo(str(kft.data.load(name)))
+        typer.echo(harmless(kft.data.load(name), keep=_LINE_END))
 
 
 def _one_path(*given: Path | None) -> Path:
@@ -154,13 +177,13 @@ def _short_errors() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)  # those that are meant for users
         try:
             yield
-        except (ValueError, TypeError, OSError, ImportError) as caught:
+        except (ValueError, TypeError, OSError, ImportError, MemoryError) as caught:
             error = caught
     lines = [str(warning.message) for warning in said]
     if error is not None:
         lines += [str(error), *getattr(error, "__notes__", ())]
     for line in lines:
-        typer.echo(f"kft: {line}", err=True)
+        typer.echo(f"kft: {harmless(line, keep=_LINE_END)}", err=True)
     if error is not None:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""Writing files so that they are complete at any moment, folders that can be written, the cache.
+"""Writing files so that they are complete at any moment, reading small ones, the cache.
 
 Whatever is being written lies aside, under `.NAME.MACHINE-KEY.part` next to the file or folder NAME
 that it will be. Its writer holds a lock on `.NAME.MACHINE-KEY.lock` meanwhile, which ends with the
@@ -16,12 +16,13 @@ import json
 import os
 import platform
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 try:
@@ -387,6 +388,141 @@ def ensure_writable(folder: Path | str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         return folder
+
+
+def check_file(path: Path | str, called: str) -> Path:
+    """Check that a path leads to a plain file, which can be read without waiting for anybody.
+
+    Args:
+        path: Path of the file.
+        called: What errors call it, for example "`path`".
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: There is nothing, a link to nothing, or a folder.
+        ValueError: It is a pipe, a socket or a device.
+
+    Example:
+        >>> check_file(__file__, "`path`").suffix
+        '.py'
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise type(error)(
+                f"{called} is {str(path)[:200]!r}, which cannot be read ({error.strerror})."
+            ) from None
+        kind = "a link to a file that does not exist" if path.is_symlink() else "not a file"
+        raise FileNotFoundError(
+            f"{called} is {path}, which is {kind}; check the name (from {Path.cwd()})."
+        ) from None
+    if stat.S_ISDIR(mode):
+        raise FileNotFoundError(f"{called} is {path}, which is not a file, but a folder.")
+    if not stat.S_ISREG(mode):
+        raise ValueError(
+            f"{called} is {path}, which is a pipe, a socket or a device: copy its content to a "
+            f"file."
+        )
+    return path
+
+
+def check_sha256(path: Path | str, expected: str, advice: str) -> None:
+    """Check that a file is the published one.
+
+    Args:
+        path: Path of the file.
+        expected: sha256 of its content, in hexadecimal.
+        advice: What the error says should be done.
+
+    Raises:
+        ValueError: The file has another content.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "empty")
+        ...     path.touch()
+        ...     check_sha256(path, hashlib.sha256().hexdigest(), "Download it again.")
+    """
+    with open(path, "rb") as stream:
+        received = hashlib.file_digest(stream, "sha256").hexdigest()
+    if received != expected:
+        raise ValueError(
+            f"{path} is not the published file: its sha256 is {received}, expected {expected}. "
+            f"{advice}"
+        )
+
+
+_MOST_JSON, _DEEPEST_JSON = 16 * 2**20, 32  # bytes; levels
+
+
+def read_json(path: Path | str, most_bytes: int = _MOST_JSON) -> dict[str, Any]:
+    """Read a file that holds one JSON object, such as the configuration of a model.
+
+    Args:
+        path: Path of the file.
+        most_bytes: Largest size that is read.
+
+    Returns:
+        The object.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is too large, not JSON in UTF-8, nested too deeply, or another value than an
+            object.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "config.json")
+        ...     _ = path.write_text('{"hidden_size": 320}')
+        ...     read_json(path)
+        {'hidden_size': 320}
+    """
+    path = check_file(path, "the file")
+    if (size := path.stat().st_size) > most_bytes:
+        raise ValueError(
+            f"{path} has {size:,} bytes, and a file of this kind at most {most_bytes:,}: it is "
+            f"another file, or damaged."
+        )
+    try:
+        found = json.loads(path.read_bytes().decode("utf-8-sig"))
+        problem = _too_deep(found)
+    except RecursionError:
+        problem = True
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged: not JSON ({error}). Copy or download it again."
+        ) from None
+    if problem:
+        raise ValueError(
+            f"{path} is damaged: it is nested more than {_DEEPEST_JSON} levels deep. Copy or "
+            f"download it again."
+        )
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object, received {_ARTICLES.get(type(found), 'null')}: check "
+            f"that it is the right file."
+        )
+    return found
+
+
+_ARTICLES = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
+
+
+def _too_deep(value: Any) -> bool:
+    """Return whether lists and dicts are nested more than `_DEEPEST_JSON` levels deep."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_DEEPEST_JSON):
+        inside: list[Any] = []
+        for item in level:
+            inside += item.values() if isinstance(item, dict) else item
+        level = [item for item in inside if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def cache_folder() -> Path:

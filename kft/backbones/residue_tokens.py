@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kft.arguments import check_integer
+from kft.arguments import check_optional_integer
 from kft.data import sequences as forms
 from kft.data.inputs import InputKind, listed_inputs
 from kft.messages import warn
@@ -105,8 +105,7 @@ def encode(
         [[0, 20, 15, 11, 2], [0, 5, 2, 1, 1]]
     """
     sequences = listed_inputs(sequences, "sequences")
-    if max_length is not None:
-        check_integer("max_length", max_length)
+    check_optional_integer("max_length", max_length)
     names = names or [f"sequences[{i}]" for i in range(len(sequences))]
     rows = [residue_tokens(s, name) for s, name in zip(sequences, names, strict=True)]
     if not rows:

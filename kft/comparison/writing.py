@@ -13,6 +13,7 @@ import numpy as np
 from kft.comparison.printing import seeds
 from kft.evaluation.metrics import Interval
 from kft.files import write_text
+from kft.messages import harmless_cell
 from kft.plots import plot_comparison, save_figure
 from kft.plots.comparison import Point
 
@@ -112,8 +113,8 @@ def save(comparison: Any, folder: str | Path) -> list[Path]:
     picture, caption, table, text = (
         folder / f"{name}{end}" for end in (".png", ".txt", ".csv", ".json")
     )
-    frame = comparison.to_frame().to_csv(index_label="method", float_format="%.6g")
-    write_text(table, frame)
+    frame = comparison.to_frame().rename(index=harmless_cell)
+    write_text(table, frame.to_csv(index_label="method", float_format="%.6g"))
     write_text(text, json.dumps(record(comparison), indent=2, default=str) + "\n")
     save_figure(*figure(comparison), picture)
     return [picture, caption, table, text]

@@ -10,12 +10,13 @@ from typing import Any, Literal, overload
 import keras
 import numpy as np
 
-from kft.arguments import check_choice
+from kft.arguments import check_choice, check_flag
 from kft.inference import writing
 from kft.inference.predicting import collected
 from kft.inference.stream import Stream
 from kft.keras_internals import nodes_of
 from kft.models.heads import Pooling
+from kft.params.paths import check_model
 from kft.training.features import Source, identity_of, outputs_of
 
 Vectors = np.ndarray | list[np.ndarray]  # (records, D), or for residues (residues, D) per record
@@ -126,6 +127,10 @@ def embed(
         >>> [rows.shape for rows in found[6]]
         [(6, 320), (3, 320)]
     """
+    check_model(backbone, "backbone")
+    check_flag("per_residue", per_residue)
+    if out is not None:
+        writing.checked_path(out)
     backbone = getattr(backbone, "backbone", backbone)
     check_choice("pooling", pooling, ("mean", "cls"))
     numbers = (None,) if layers is None else _checked_layers(backbone, layers)
@@ -150,7 +155,7 @@ def embed(
     identity = None if out is None else identity_of(model)
     source = Source(run, shapes, identity, for_training=False)
     given = (inputs, batch_size, max_length, column, skip_invalid)
-    stream = Stream(source, columns, encode, *given, "embedding")
+    stream = Stream(backbone, source, columns, encode, *given, "embedding")
     if out is not None:
         return writing.write(stream.parts, out, identity)
     parts = [rows for _, rows in stream.parts()]

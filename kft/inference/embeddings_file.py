@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from kft.arguments import check_path
 from kft.inference.writing import arrow, decoded_names
 
 
@@ -102,7 +103,7 @@ def load_embeddings(path: str | Path) -> Embeddings:
         >>> found.names, found.values.shape
         (['inputs[0]', 'inputs[1]'], (2, 320))
     """
-    path = Path(path)
+    path = check_path("path", path)
     if path.suffix not in _READERS:
         raise ValueError(
             f"path must end in .npz, .h5 or .parquet, received {str(path)!r}; a .csv file is read "

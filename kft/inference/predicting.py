@@ -11,11 +11,13 @@ import keras
 import numpy as np
 import pandas as pd
 
+from kft.arguments import check_flag
 from kft.inference import writing
 from kft.inference.naming import with_predictions
 from kft.inference.records import Records
 from kft.inference.stream import Stream
 from kft.models import per_residue
+from kft.params.paths import check_model
 from kft.training.features import Source, identity_of
 
 
@@ -125,6 +127,8 @@ def predict(
         >>> [rows.shape for rows in kft.predict(residues, ["MKTAYI", "GSS"])]
         [(6, 3), (3, 3)]
     """
+    check_model(model)
+    check_flag("as_frame", as_frame)
     if out is not None:
         writing.checked_path(out, [*writing.TABLES, *_ARRAYS])
 
@@ -137,7 +141,7 @@ def predict(
     source = Source(run, [model.output.shape[1:]] if at_residues else None, identity, False)
     encode = getattr(model, "encode", None) if encode is None else encode
     given = (inputs, batch_size, max_length, column, skip_invalid)
-    stream = Stream(source, {"values": at_residues}, encode, *given, "predicting")
+    stream = Stream(model, source, {"values": at_residues}, encode, *given, "predicting")
 
     def tables(folder: Path | None = None) -> Iterator[tuple[Records, pd.DataFrame]]:
         for records, rows in stream.parts(folder):

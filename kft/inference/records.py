@@ -18,7 +18,7 @@ from kft.data.columns import decimal_of
 from kft.data.inputs import input_column, listed_inputs
 from kft.data.proteins.fasta import GZIP_MAGIC, Skipped, numbered_records
 from kft.data.spreadsheets import is_frame
-from kft.messages import warn
+from kft.messages import harmless, warn
 
 CHUNK = 8192  # records of a FASTA file that are in memory at a time
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".parquet")
@@ -204,7 +204,7 @@ def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:
         yield Records(
             [record.sequence for _, record in chunk],
             [record.name for _, record in chunk],
-            [f"record {name}" for name in ids],
+            [f"record {harmless(name)}" for name in ids],
             [f"line {line}" for line, _ in chunk],
             [line for line, _ in chunk],
             partial(pd.DataFrame, {"id": ids, "description": about}),

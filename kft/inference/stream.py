@@ -9,8 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
+from kft.arguments import (
+    check_callable,
+    check_flag,
+    check_instance,
+    check_integer,
+    check_optional_integer,
+)
 from kft.data.inputs import InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
@@ -19,6 +27,7 @@ from kft.inference.writing import Part, Rows
 from kft.messages import progress
 from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
 from kft.training.features import Features, Source, kept
+from kft.training.memory import check_memory, explained
 
 
 @dataclass
@@ -26,13 +35,19 @@ class Stream:
     """The arrays that a model computes for raw inputs, part by part.
 
     Attributes:
+        model: The model or backbone, from which the memory is estimated.
         source: What computes them.
         columns: Name of each array of the source -> whether it has a row per residue.
         encode: Function from raw inputs to arrays, or None for inputs that are arrays.
-        inputs, batch_size, max_length, column, skip_invalid: As for `kft.predict`.
+        inputs: As for `kft.predict`.
+        batch_size: As for `kft.predict`.
+        max_length: As for `kft.predict`.
+        column: As for `kft.predict`.
+        skip_invalid: As for `kft.predict`.
         verb: What is done, for the bar of progress.
     """
 
+    model: keras.Model
     source: Source
     columns: dict[str, bool]
     encode: Callable[..., Any] | None
@@ -45,6 +60,15 @@ class Stream:
     _cut: list[int] = field(default_factory=list)
     _changes: Counter[str] = field(default_factory=Counter)
     _skipped: list[Skipped] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_integer("batch_size", self.batch_size)
+        check_optional_integer("max_length", self.max_length)
+        check_flag("skip_invalid", self.skip_invalid)
+        if self.column is not None:
+            check_instance("column", self.column, str, "the name of a column")
+        if self.encode is not None:
+            check_callable("encode", self.encode, "a function")
 
     def parts(self, folder: Path | None = None) -> Iterator[Part]:
         """Compute one part after the other; warn at the end of what was cut, changed or skipped.
@@ -73,6 +97,7 @@ class Stream:
                     continue  # none is valid
                 with silent_cuts():  # reported once, at the end
                     records = batches(part.inputs, self.encode, *sizes, part.called)
+                check_memory(self.model, records)
                 self._cut += records.residues_cut
                 self._changes += records.changes
                 seen += len(part.inputs)
@@ -113,7 +138,8 @@ class Stream:
     ) -> dict[str, Rows]:
         """Return the rows of all records of a part, in the order of the records."""
         source = self.source if records.lengths is not None else replace(self.source, shapes=None)
-        features: Features = kept(source, records, folder, math.inf, advance)
+        with explained(records):
+            features: Features = kept(source, records, folder, math.inf, advance)
         count = len(records.inputs)
         found: dict[str, Rows] = {}
         for i, (name, per_residue) in enumerate(self.columns.items()):

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kft.arguments import check_path
 from kft.data.spreadsheets import INSTALL
 from kft.files import Aside, move_into_place
 from kft.inference.records import Records
+from kft.messages import harmless_cell
 
 # A column of some records: an array (records, D), or for residues a list of arrays (residues, D).
 Rows = np.ndarray | list[np.ndarray]
@@ -48,7 +50,7 @@ def checked_path(out: str | Path, endings: Iterable[str] | None = None) -> Path:
         >>> checked_path("predictions.csv").name
         'predictions.csv'
     """
-    out = Path(out)
+    out = check_path("out", out)
     *first, last = WRITERS if endings is None else endings
     if out.suffix not in (*first, last):
         raise ValueError(f"out must end in {', '.join(first)} or {last}, received {str(out)!r}.")
@@ -81,7 +83,8 @@ def write(
     Args:
         parts: Function of a folder, in which computed arrays may be kept, that yields the parts.
         out: Path that ends in .csv, .npz, .h5 or .parquet; missing folders are made. An earlier
-            file is replaced once the new one is complete.
+            file is replaced once the new one is complete. In a CSV file, names that a spreadsheet
+            would take for formulas begin with an apostrophe, see `kft.messages.harmless_cell`.
         identity: Digest of what computes the parts. If writing is interrupted, the folder stays,
             and the next call with the same `out` and identity receives it. None removes it.
 
@@ -176,7 +179,8 @@ def _write_csv(parts: Iterable[Part], path: Path) -> None:
             if not header:
                 writer.writerow(["name", *["position"] * bool(residues), *_titles(shown)])
                 header = True
-            for name, *rows in zip(records.names, *shown.values(), strict=True):
+            names = map(harmless_cell, records.names)
+            for name, *rows in zip(names, *shown.values(), strict=True):
                 row = np.concatenate(rows, axis=-1).tolist()
                 if residues:
                     writer.writerows([name, k, *x] for k, x in enumerate(row, start=1))

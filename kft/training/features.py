@@ -18,8 +18,8 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kft.files import Aside, remove_unfinished
-from kft.messages import progress
+from kft.files import Aside, read_json, remove_unfinished
+from kft.messages import progress, warn
 from kft.params import fingerprint
 from kft.training.batching import Batches, silent_cuts
 
@@ -260,7 +260,7 @@ _ABOUT, _LOG = "about.json", "batches.txt"
 
 
 def _opened(folder: Path, inputs: Batches, mode: Literal["r", "r+"] = "r") -> Features:
-    about = json.loads((folder / _ABOUT).read_text())
+    about = read_json(folder / _ABOUT)
     count = range(len(about["shapes"]))
     values = [np.load(folder / f"values_{i}.npy", mmap_mode=mode) for i in count]
     if mode == "r":
@@ -282,8 +282,13 @@ def _read(
     try:
         features = _opened(folder, inputs, mode)
         log = (folder / _LOG).read_text().splitlines()
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, 0  # not there, or damaged
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        if mode == "r":  # else they are those of an interrupted run, or new
+            warn(
+                f"The features in {folder} are damaged or of an earlier version "
+                f"({type(error).__name__}: {error!s:.200}), and are computed again."
+            )
+        return None, 0
     if list(map(len, features.values)) != [starts[-1] for starts in features.starts]:
         return None, 0
     for step, line in enumerate(log[: len(inputs)]):
@@ -330,7 +335,7 @@ def _update_with_record(digest: Any, x: Any) -> None:
             _update_with_record(digest, part)
     elif isinstance(x, os.PathLike):
         file = os.stat(x)
-        digest.update(f"{os.fspath(x)!r} {file.st_size} {file.st_mtime_ns} ".encode())
+        digest.update(f"{str(x)!r} {file.st_size} {file.st_mtime_ns} ".encode())
     elif isinstance(x, str):
         digest.update(f"{x!r} ".encode())
     else:

@@ -47,7 +47,8 @@ def solve(
         class_weight: One weight per class, or None.
         rows: Most training rows; more are drawn at random.
         seed: Int from which rows are drawn.
-        cache, memory_limit: As for `kft.fit_frontier`.
+        cache: As for `kft.fit_frontier`.
+        memory_limit: As for `kft.fit_frontier`.
 
     Returns:
         The chosen penalty, per row of features of deviation 1.

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kft.arguments import check_path
+from kft.files import check_file
 from kft.messages import warn
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -117,15 +119,9 @@ def checked_path(path: Any) -> Path:
         >>> checked_path(None)
         Traceback (most recent call last):
         ...
-        TypeError: `path` must be the path of a file, received None.
+        TypeError: `path` must be a path, received None (NoneType).
     """
-    try:
-        path = Path(path)
-    except TypeError:
-        raise TypeError(f"`path` must be the path of a file, received {path!r:.60}.") from None
-    if not path.is_file():
-        raise FileNotFoundError(f"`path` is {path}, which is not a file; check the name.")
-    return path
+    return check_file(check_path("`path`", path), "`path`")
 
 
 def numbered_records(
