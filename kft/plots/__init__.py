@@ -15,6 +15,7 @@ from kft.plots.exploration import (
 )
 from kft.plots.images import plot_reconstructions
 from kft.plots.learning_curve import plot_learning_curve
+from kft.plots.mutations import plot_scan
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
 from kft.plots.secondary_structure import plot_secondary_structure
@@ -36,6 +37,7 @@ __all__ = [
     "plot_reconstructions",
     "plot_regression",
     "plot_scaling",
+    "plot_scan",
     "plot_secondary_structure",
     "save_figure",
 ]

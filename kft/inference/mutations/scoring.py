@@ -17,10 +17,11 @@ from kft.arguments import (
     check_optional_integer,
 )
 from kft.data.inputs import encoder_info
-from kft.data.sequences import Sequences, SequenceWarning, normal_forms
+from kft.data.sequences import Sequences, changes, normal, warn_of_changes
 from kft.inference.mutations.methods import (
     METHODS,
     OF_SEQUENCES,
+    WILD_TYPE,
     Protein,
     joint_masked_marginal,
 )
@@ -101,8 +102,9 @@ def score_mutations(
     _report(rows, places, letters, offset, skip_invalid)
     table[COUNT] = [0 if row.mutant is None else row.mutant.changes for row in rows]
     mutants = list(dict.fromkeys(row.mutant for row in rows if row.mutant is not None))
+    mutants = [mutant for mutant in mutants if mutant != WILD_TYPE]
     found = METHODS[method](protein, mutants) if mutants else np.zeros(0)
-    scores = dict(zip(mutants, found, strict=True))
+    scores = {WILD_TYPE: 0.0, **dict(zip(mutants, found, strict=True))}
     table[SCORE] = [np.nan if row.mutant is None else scores[row.mutant] for row in rows]
     table[PROBLEM] = ["" if row.problem is None else str(row.problem) for row in rows]
     return table
@@ -116,9 +118,9 @@ def _protein(
     check_instance("wild_type", wild_type, str, "a string of residues")
     check_optional_integer("window", window, SMALLEST_WINDOW)
     check_integer("tokens", tokens, 1)
-    (letters,), notes = normal_forms([wild_type], "wild_type")
-    if notes:
-        warn(f"wild_type: {' '.join(notes)}", SequenceWarning)
+    letters, changed = normal(wild_type), changes([wild_type])
+    del changed["case"]  # lower case is fine, as in `encode`
+    warn_of_changes(changed, 1)
     wrong = sorted(set(letters) - set(RESIDUES) - set(OTHERS))
     if wrong or not letters:
         raise ValueError(
@@ -139,9 +141,8 @@ def _scorable(row: Row, method: str, protein: Protein) -> Row:
         return row
     reason = None
     if row.mutant.sites is None and method not in OF_SEQUENCES:
-        reason = (
-            f"{method} cannot score insertions and deletions; use {listed(OF_SEQUENCES, None)}."
-        )
+        others = listed(OF_SEQUENCES, None)
+        reason = f"{method} cannot score insertions and deletions, as {others} can."
     elif method == joint_masked_marginal.__name__ and protein.span(row.mutant) is None:
         reason = (
             f"its sites do not fit in window={protein.window} together; set window=None, or use "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,16 +120,10 @@ def read_rows(table: pd.DataFrame, column: str | None, wild_type: str, offset: i
     missing = [None] * len(table)
     notations = list(table[column]) if column in table else missing
     sequences = list(table[SEQUENCE]) if SEQUENCE in table else missing
-    known: dict[Any, Row] = {}
-    rows = []
-    for notation, sequence in zip(notations, sequences, strict=True):
-        key = (notation, sequence) if column in table else sequence
-        key = key if isinstance(key, Hashable) else shown(key)
-        if key not in known:
-            has_notation = column in table
-            known[key] = _read_row(notation, sequence, has_notation, wild_type, offset)
-        rows.append(known[key])
-    return rows
+    return [
+        _read_row(notation, sequence, column in table, wild_type, offset)
+        for notation, sequence in zip(notations, sequences, strict=True)
+    ]
 
 
 def _read_row(notation: Any, sequence: Any, has_notation: bool, wild_type: str, offset: int) -> Row:
@@ -141,14 +135,10 @@ def _read_row(notation: Any, sequence: Any, has_notation: bool, wild_type: str, 
         if isinstance(sequence, str):
             whole = _of_sequence(normal(sequence), wild_type, offset)
             if has_notation and mutant.apply(wild_type) != whole.apply(wild_type):
-                raise ValueError(
-                    f"{SEQUENCE} is another protein than {notation} makes of wild_type."
-                )
+                raise ValueError(f"{SEQUENCE} is not what {notation} makes of wild_type.")
             mutant = whole if not has_notation else mutant
         elif not has_notation:
-            raise ValueError(
-                f"{SEQUENCE} must be a string of residues, received {shown(sequence)}."
-            )
+            raise ValueError(f"{SEQUENCE} must be a string, received {shown(sequence)}.")
     except ValueError as error:
         return Row(changes, None, error)
     return Row(changes, mutant)
