@@ -90,11 +90,7 @@ def _by_class(records: Records, absent: np.ndarray) -> dict[str, dict[str, float
 
 def missing_together(records: Records) -> Iterator[Finding]:
     """Find columns that are missing in the same records, and what decides where."""
-    alike: dict[bytes, list[str]] = {}
-    for name, absent in records.missing.items():
-        if not absent.all():
-            alike.setdefault(np.packbits(absent).tobytes(), []).append(name)
-    for names in alike.values():
+    for names in _alike(records):
         absent = records.missing[names[0]]
         count = int(absent.sum())
         if count < 3:
@@ -135,20 +131,31 @@ def missing_tells_target(records: Records) -> Iterator[Finding]:
     if records.target is None:
         return
     at = records.drawn
-    tested = {
-        name: absent[at] for name, absent in records.missing.items()
-        if 10 <= absent[at].sum() <= len(at) - 10
-    }  # fmt: skip
-    for name, absent in tested.items():
+    tested = {}
+    for names in _alike(records):
+        absent = records.missing[names[0]][at]
+        if 10 <= absent.sum() <= len(at) - 10:
+            tested[tuple(names)] = absent
+    for columns, absent in tested.items():
         difference, p, evidence = _association(records, absent, at)
         p = min(1.0, p * len(tested))
         if p < SIGNIFICANT and difference >= DIFFERENCE:
             yield warning(
-                "missing-tells-target", repr(name), evidence | {"p, corrected": p},
-                f"Where {name!r} is missing, the target differs.",
-                "Ask why it is missing: if the answer came after the target was known, leave the "
-                "column out; else add a column that says where it was missing.",
+                "missing-tells-target", listed(map(repr, columns)),
+                evidence | {"columns": list(columns), "p, corrected": p},
+                "Where these values are missing, the target differs.",
+                "Ask why they are missing: if the answer came after the target was known, leave "
+                "the column out; else add a column that says where they were missing.",
             )  # fmt: skip
+
+
+def _alike(records: Records) -> list[list[str]]:
+    """Return the columns with missing values, those that are missing together in one list."""
+    alike: dict[bytes, list[str]] = {}
+    for name, absent in records.missing.items():
+        if not absent.all():
+            alike.setdefault(np.packbits(absent).tobytes(), []).append(name)
+    return list(alike.values())
 
 
 def _association(

@@ -70,8 +70,8 @@ def class_balance(records: Records) -> Iterator[Finding]:
         else:
             yield info(
                 "class-balance", repr(name), evidence,
-                "The classes are of similar size.",
-                "Accuracy is a fair score; compare it with the share of the largest class.",
+                f"The largest class is {counts.iloc[0] / counts.iloc[-1]:.1f} times the smallest.",
+                "Split stratified, and compare an accuracy with the share of the largest class.",
             )  # fmt: skip
 
 
