@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+import pandas as pd
 
+from kft.comparison.copies import Copies
 from kft.comparison.results import Row
 from kft.data import Dataset, Split, load
 from kft.evaluation import baselines, metrics
 from kft.evaluation.metrics import Scores
-from kft.evaluation.significance import Resampled, resampled
+from kft.evaluation.significance import Resampled, resampled, without
 from kft.inference import predict
 
 
@@ -23,8 +25,12 @@ def evaluate(
     batch_size: int = 32,
     resamples: int = 1000,
     max_length: int | None = None,
+    copies: bool | pd.DataFrame = True,
 ) -> Scores:
     """Score a model on one split of a data set, with 95% bootstrap intervals.
+
+    If records of the split have near copies in training, the score without these records is given
+    too, and the difference with its paired interval.
 
     Args:
         model: A `kft.Model` whose head predicts the data set's task.
@@ -35,10 +41,15 @@ def evaluate(
             and whole chains if residues are scored.
         max_length: Number of residues to keep of each protein; None keeps all. Residues that are
             cut are not scored.
+        copies: True finds the records of the split with near copies in train and valid by
+            `kft.exploration.near_copies` (once for a data set); a table of its form, whose column
+            `test` counts the records of the split, names them; False leaves this out.
 
     Returns:
         {metric name: interval}, the headline metric of the task first. Only residues that the
-        split's `masks` mark are scored.
+        split's `masks` mark are scored. If there are near copies, `score_without_copies` and
+        `price_of_copies` have the scores on the other records and the differences, and `print`
+        shows a second line.
 
     Raises:
         ValueError: The split is unknown or absent, or the head predicts another task or another
@@ -54,11 +65,17 @@ def evaluate(
         )
     _check_head(model, data)
     records = data.splits[split]
-    targets, groups = records.targets, records.groups
+    found = Copies.of(data, split, copies)
     predictions: Any = predict(model, records.inputs, batch_size, max_length)
-    if data.task.per_residue:
-        targets, predictions, groups = _marked_residues(records, predictions)
-    return metrics.score(data.task, targets, predictions, groups=groups, resamples=resamples)
+    targets, [predictions], groups, owners = _scored(data, records, [predictions])
+    scores = metrics.score(data.task, targets, predictions, groups=groups, resamples=resamples)
+    if not len(found):
+        return Scores(scores, remark=found.note)
+    both = without(data.task, targets, [predictions], found.kept[owners], resamples, groups=groups)
+    rest, price = ({name: one.interval() for name, one in part.items()} for part in both)
+    name = scores.headline
+    remark = f"{name} {rest[name]} without {found}; the difference is {price[name]}. {found.note}"
+    return Scores(scores, rest, price, remark.strip())
 
 
 def _check_head(model: keras.Model, data: Dataset) -> None:
@@ -82,15 +99,15 @@ def _described(task: Any, outputs: int | None) -> str:
 
 
 def _marked_residues(records: Split, predictions: Any) -> tuple:
-    """Return targets, predictions and group of each marked residue that was not cut."""
+    """Return targets, predictions, group and chain of each marked residue that was not cut."""
     lengths = [len(rows) for rows in predictions]
     masks = records.masks or [np.ones(n, dtype=bool) for n in lengths]
     kept = [mask[:n] for mask, n in zip(masks, lengths, strict=True)]
     targets = [row[:n][mask] for row, n, mask in zip(records.targets, lengths, kept, strict=True)]
     scored = [rows[mask] for rows, mask in zip(predictions, kept, strict=True)]
-    chains = np.arange(len(lengths)) if records.groups is None else records.groups
-    groups = np.repeat(chains, [mask.sum() for mask in kept])
-    return np.concatenate(targets), np.concatenate(scored), groups
+    chains = np.repeat(np.arange(len(lengths)), [mask.sum() for mask in kept])
+    groups = chains if records.groups is None else records.groups[chains]
+    return np.concatenate(targets), np.concatenate(scored), groups, chains
 
 
 def baseline_rows(
@@ -98,6 +115,7 @@ def baseline_rows(
     resamples: int = 2000,
     log: Callable[[str], None] | None = None,
     max_length: int | None = None,
+    copies: Copies | None = None,
 ) -> list[Row]:
     """Fit the baselines of a data set and return their rows, see `kft.baselines`.
 
@@ -107,6 +125,7 @@ def baseline_rows(
         log: Function that is called with one line before each fit, such as `print`.
         max_length: Number of residues of each chain that are scored, as for strategies; None for
             all.
+        copies: Test records with near copies in training, or None.
 
     Returns:
         A row per baseline; the row of a baseline that fails has its error.
@@ -121,6 +140,7 @@ def baseline_rows(
             if data.task.per_residue:
                 predictions = [row[:max_length] for row in predictions]
             scores = scores_of(data, [predictions], resamples)
+            rest, price = scores_without(data, [predictions], copies, resamples)
         except Exception as error:
             rows.append(Row(name, "baseline", error=brief(error)))
             continue
@@ -133,6 +153,8 @@ def baseline_rows(
             fitted.seconds,
             given=fitted.given,
             predictions=[predictions],
+            score_without_copies=rest,
+            price_of_copies=price,
         )
         rows.append(row)
     return rows
@@ -149,8 +171,29 @@ def scores_of(data: Dataset, predictions: Sequence, resamples: int = 2000) -> di
     Returns:
         {metric name: `kft.evaluation.significance.Resampled`}.
     """
-    targets, predictions, groups = _scored(data, predictions)
+    targets, predictions, groups, _ = _scored(data, data.splits["test"], predictions)
     return resampled(data.task, targets, predictions, resamples, groups=groups)
+
+
+def scores_without(
+    data: Dataset, predictions: Sequence, copies: Copies | None, resamples: int = 2000
+) -> tuple[dict[str, Resampled], dict[str, Resampled]]:
+    """Score the predictions of one method without test records that have near copies in training.
+
+    Args:
+        data: As for `scores_of`.
+        predictions: As for `scores_of`.
+        copies: The records with near copies, or None.
+        resamples: As for `scores_of`.
+
+    Returns:
+        The scores, and those on all records minus these, see `significance.without`; empty if
+        there are no copies.
+    """
+    if copies is None or not len(copies):
+        return {}, {}
+    targets, predictions, groups, owners = _scored(data, data.splits["test"], predictions)
+    return without(data.task, targets, predictions, copies.kept[owners], resamples, groups=groups)
 
 
 def constant_seeds(data: Dataset, predictions: Sequence) -> int:
@@ -163,18 +206,21 @@ def constant_seeds(data: Dataset, predictions: Sequence) -> int:
     Returns:
         Number of seeds, see `kft.evaluation.hardly_varies`.
     """
-    targets, predictions, _ = _scored(data, predictions)
+    targets, predictions, *_ = _scored(data, data.splits["test"], predictions)
     return sum(metrics.hardly_varies(targets, one) for one in predictions)
 
 
-def _scored(data: Dataset, predictions: Sequence) -> tuple:
-    """Return targets, predictions of each seed, and groups of the scored test records."""
-    test = data.splits["test"]
+def _scored(data: Dataset, split: Split, predictions: Sequence) -> tuple:
+    """Return what is scored of a split, records or marked residues.
+
+    Returns:
+        Targets, predictions of each seed, groups, and the position of the record of each.
+    """
     if not data.task.per_residue:
-        return test.targets, predictions, test.groups
-    parts = [_marked_residues(test, seed_part) for seed_part in predictions]
-    targets, _, groups = parts[0]
-    return targets, [seed_part[1] for seed_part in parts], groups
+        return split.targets, predictions, split.groups, np.arange(len(split))
+    parts = [_marked_residues(split, seed_part) for seed_part in predictions]
+    targets, _, groups, owners = parts[0]
+    return targets, [seed_part[1] for seed_part in parts], groups, owners
 
 
 def brief(error: Exception) -> str:
