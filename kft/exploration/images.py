@@ -15,7 +15,7 @@ from kft.exploration.looks import Look
 from kft.exploration.pairs import sharing_pairs
 from kft.exploration.records import Records
 
-BITS_APART = 3  # bits of the hash in which near-duplicates may differ
+BITS_APART = 10  # bits of the hash in which near-duplicates may differ
 ALIKE = 0.99  # correlation of the small copies of near-duplicates
 DIM = 0.02  # deviation, as a share of the range, below which an image shows nothing
 
@@ -100,7 +100,10 @@ def brightness(records: Records) -> Iterator[Finding]:
 
 def near_duplicates(records: Records) -> Iterator[Finding]:
     """Find different images that look alike, across splits if there are splits."""
-    first, second = similar_images(records.looks, records.parts)
+    first, second = similar_images(records.looks)
+    if records.parts is not None:
+        across = records.parts[first] != records.parts[second]
+        first, second = first[across], second[across]
     if not len(first):
         return
     rows = np.unique(np.concatenate([first, second]))
@@ -123,18 +126,14 @@ def near_duplicates(records: Records) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def similar_images(
-    seen: list[Look], parts: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find pairs of different images that look alike, of all, or of those in different parts.
+def similar_images(seen: list[Look]) -> tuple[np.ndarray, np.ndarray]:
+    """Find pairs of different images that look alike.
 
-    Candidates have hashes that differ in at most three bits, so that one of four parts of 16 bits
-    is equal. Their small copies must correlate by 0.99. Turned and mirrored copies are not found.
+    Candidates have hashes of which one of four parts of 16 bits is equal, and at most ten bits
+    differ. Their small copies must correlate by 0.99. Turned and mirrored copies are not found.
 
     Args:
-        seen: A look at each of N images.
-        parts: Array (N,) of names of splits; then only pairs from two of them are found. None
-            finds all.
+        seen: A look at each image.
 
     Returns:
         Integer arrays (P,), the positions of the first and the second image of each pair.
@@ -149,28 +148,18 @@ def similar_images(
     words_of_all = np.concatenate(words) if len(at) else np.zeros(0, dtype=np.uint64)
     first, second, _ = sharing_pairs(words_of_all, np.tile(at, 4))
     near = np.bitwise_count(hashes[first] ^ hashes[second]) <= BITS_APART
-    if parts is not None:
-        near &= parts[first] != parts[second]
     pairs = [
         (i, j)
         for i, j in zip(first[near].tolist(), second[near].tolist(), strict=True)
-        if seen[i].digest != seen[j].digest and correlation_of(seen[i], seen[j]) >= ALIKE
+        if seen[i].digest != seen[j].digest and _correlate(seen[i].small, seen[j].small) >= ALIKE
     ]
     return np.array([i for i, _ in pairs], dtype=int), np.array([j for _, j in pairs], dtype=int)
 
 
-def correlation_of(one: Look, other: Look) -> float:
-    """Return the correlation of the small copies of two images, 0 if one shows nothing.
-
-    Example:
-        >>> from kft.exploration.looks import looks
-        >>> ramp = np.arange(64, dtype="uint8").reshape(8, 8)
-        >>> correlation_of(*looks([ramp, 2 * ramp])) > 0.99
-        True
-    """
-    if one.small is None or other.small is None or not one.small.std() or not other.small.std():
+def _correlate(one: np.ndarray | None, other: np.ndarray | None) -> float:
+    if one is None or other is None or not one.std() or not other.std():
         return 0.0
-    return float(np.corrcoef(one.small.ravel(), other.small.ravel())[0, 1])
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
 def _readable(records: Records) -> list[Look]:

@@ -15,8 +15,8 @@ import pandas as pd
 from kft.data.inputs import InputKind, kind_of, listed_inputs
 from kft.data.sequences import compared
 from kft.data.splits import are_variants
-from kft.exploration.images import correlation_of, similar_images
-from kft.exploration.looks import looks
+from kft.exploration.images import ALIKE
+from kft.exploration.looks import SMALL, Look, looks
 from kft.exploration.similarity import IDENTITY, align_pair, candidate_pairs
 
 COVERAGE = 0.8  # share of a test sequence that must be aligned
@@ -169,17 +169,23 @@ def _near_variants(train: list, test: list) -> Iterator[Match]:
 
 
 def _similar_images(train: list, test: list) -> Iterator[Match]:
+    """Compare the pixels of images, and the small grey copies of those that are not equal."""
     seen = looks(_shown([*train, *test], "looking at images"))
     known, new = seen[: len(train)], seen[len(train) :]
     equal = list(_equal([look.digest for look in known], [look.digest for look in new]))
     yield from equal
-    parts = np.repeat([0, 1], [len(train), len(test)])
-    best: dict[int, Match] = {}
-    for j, second in zip(*similar_images(seen, parts), strict=True):
-        i, value = int(second) - len(train), correlation_of(seen[j], seen[second])
-        if i not in best or value > best[i][2]:
-            best[i] = i, int(j), value, np.nan, "image"
-    yield from (best[i] for i in best.keys() - {match[0] for match in equal})
+    rest = np.setdiff1d(np.arange(len(new)), [match[0] for match in equal])
+    small = [_centred(part) for part in (known, [new[i] for i in rest])]
+    for i, *match in _nearest(*small, ALIKE, "image"):
+        yield int(rest[i]), *match
+
+
+def _centred(seen: Sequence[Look]) -> np.ndarray:
+    """Return the small copies of images minus their means, 0 for images that cannot be read."""
+    nothing = np.zeros((SMALL, SMALL), dtype="uint8")
+    small = [nothing if look.small is None else look.small for look in seen]
+    rows = np.array(small, dtype="float32").reshape(len(small), SMALL * SMALL)
+    return rows - rows.mean(axis=1, keepdims=True)
 
 
 def _close_embeddings(
@@ -193,18 +199,22 @@ def _close_embeddings(
             f"received {known.shape} and {new.shape}."
         )
     middle = known.mean(axis=0)
-    known, new = (_unit(part - middle) for part in (known, new))
+    return _nearest(known - middle, new - middle, cosine, "embedding")
+
+
+def _nearest(known: np.ndarray, new: np.ndarray, least: float, how: str) -> Iterator[Match]:
+    """Find the row of `known` with the largest cosine to each row of `new`, block by block."""
+    known, new = (
+        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        for rows in (known, new)
+    )
     step = max(1, BLOCK // len(known))
     for start in range(0, len(new), step):
         cosines = new[start : start + step] @ known.T  # (test, train)
         nearest = cosines.argmax(axis=1)
         for i, j in enumerate(nearest):
-            if cosines[i, j] >= cosine:
-                yield start + i, int(j), float(cosines[i, j]), np.nan, "embedding"
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            if cosines[i, j] >= least:
+                yield start + i, int(j), min(1.0, float(cosines[i, j])), np.nan, how
 
 
 def _of_known_groups(train: Sequence, test: Sequence, rows: np.ndarray) -> Iterator[Match]:
