@@ -145,7 +145,7 @@ def test_images_that_look_alike(tmp_path):
     smaller = np.array(Image.fromarray(images[9]).resize((40, 40)))
     found = near_copies(images[:11], [images[11], tmp_path / "a.png", smaller + np.uint8(20)])
     assert found[["test", "train", "how"]].values.tolist() == [[1, 4, "equal"], [2, 9, "image"]]
-    assert 0.99 < found["identity"][1] <= 1 and found["coverage"].isna().all()
+    assert 0.99 < found["identity"][1] <= 1 and np.isnan(found["coverage"][1])
 
 
 def test_groups_and_rows():

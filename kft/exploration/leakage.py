@@ -7,6 +7,7 @@ new records. `kft.evaluate` and `kft.compare` also give the score without such t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ NOTE_VARIANTS = (
 )
 
 Match = tuple[int, int, float, float, str]  # the columns of the table
-Finder = Callable[[list, list], Iterable[Match]]
+Search = tuple[Callable[[list, list], Iterable[Match]], list, list]  # of its two lists
 
 
 def near_copies(
@@ -66,9 +67,9 @@ def near_copies(
     Returns:
         Table with one row per test record that has a near copy: test and train (positions from 0),
         identity (of images the correlation of small copies, of embeddings the cosine, of groups
-        NaN), coverage (of sequences, else NaN) and how ("equal", "alignment", "substitution",
-        "image", "embedding" or "group"). `attrs["note"]` is a sentence if all sequences are
-        variants of one protein, else "".
+        NaN), coverage (of sequences and equal records, else NaN) and how ("equal", "alignment",
+        "substitution", "image", "embedding" or "group"). `attrs["note"]` is a sentence if all
+        sequences are variants of one protein, else "".
 
     Raises:
         ImportError: biotite, which aligns sequences, is missing.
@@ -84,13 +85,13 @@ def near_copies(
         if not 0 <= limit <= 1:
             raise ValueError(f"{name} must be a number from 0 to 1, received {limit!r}.")
     seen, new = listed_inputs(train, "train"), listed_inputs(test, "test")
-    finders, note = _finders(seen, new, identity, coverage)
-    if embed is not None:
-        finders.append(lambda a, b: _close_embeddings(a, b, embed, cosine))
+    searches, note = _searches(seen, new, identity, coverage) if seen and new else ([], "")
+    if embed is not None and seen:
+        searches.append((partial(_close_embeddings, embed=embed, cosine=cosine), seen, new))
     matches: list[Match] = []
     rest = np.arange(len(new))
-    for find in finders if seen else []:
-        found = list(find(seen, [new[i] for i in rest])) if len(rest) else []
+    for search, known, wanted in searches:
+        found = list(search(known, [wanted[i] for i in rest])) if len(rest) else []
         matches += [(int(rest[i]), *match) for i, *match in found]  # type: ignore[misc]
         rest = np.delete(rest, [match[0] for match in found])
     groups = [getattr(part, "groups", None) for part in (train, test)]
@@ -101,30 +102,24 @@ def near_copies(
     return table.astype({"test": int, "train": int, "identity": float, "coverage": float})
 
 
-def _finders(train: list, test: list, identity: float, coverage: float) -> tuple[list[Finder], str]:
+def _searches(
+    train: list, test: list, identity: float, coverage: float
+) -> tuple[list[Search], str]:
     """Return the searches that suit the kind of the inputs, and what is to be said about them."""
-    if not train or not test:
-        return [], ""
     kinds = {kind_of(train), kind_of(test)}
     if len(kinds) > 1:
         raise TypeError(
             f"train and test must hold inputs of one kind, received {' and '.join(sorted(kinds))}s."
         )
     if kinds == {InputKind.IMAGE}:
-        return [_similar_images], ""
+        return [(_similar_images, train, test)], ""
     if kinds == {InputKind.ROW}:
-        return [lambda a, b: _equal([*map(_row_key, a)], [*map(_row_key, b)])], ""
-    train, test = ([compared(x) for x in part] for part in (train, test))
-    variants = all(train) and all(test) and are_variants([*train, *test])
-
-    def equal(a: list, b: list) -> Iterator[Match]:
-        return _equal([*map(compared, a)], [*map(compared, b)], coverage=1.0)
-
-    def similar(a: list, b: list) -> Iterator[Match]:
-        forms = [*map(compared, a)], [*map(compared, b)]
-        return _near_variants(*forms) if variants else _aligned(*forms, identity, coverage)
-
-    return [equal, similar], NOTE_VARIANTS if variants else ""
+        return [(_equal, [*map(_row_key, train)], [*map(_row_key, test)])], ""
+    forms = [*map(compared, train)], [*map(compared, test)]
+    if all(forms[0]) and all(forms[1]) and are_variants([*forms[0], *forms[1]]):
+        return [(_equal, *forms), (_near_variants, *forms)], NOTE_VARIANTS
+    aligned = partial(_aligned, identity=identity, coverage=coverage)
+    return [(_equal, *forms), (aligned, *forms)], ""
 
 
 def _row_key(row: Any) -> Any:
@@ -133,11 +128,11 @@ def _row_key(row: Any) -> Any:
     return repr(values) if len(values) > 1 else None
 
 
-def _equal(train: list, test: list, coverage: float = np.nan) -> Iterator[Match]:
+def _equal(train: list, test: list) -> Iterator[Match]:
     first = {key: i for i, key in reversed(list(enumerate(train)))}
     for i, key in enumerate(test):
         if key and key in first:
-            yield i, first[key], 1.0, coverage, "equal"
+            yield i, first[key], 1.0, 1.0, "equal"
 
 
 def _aligned(train: list, test: list, identity: float, coverage: float) -> Iterator[Match]:
@@ -175,9 +170,9 @@ def _similar_images(train: list, test: list) -> Iterator[Match]:
     equal = list(_equal([look.digest for look in known], [look.digest for look in new]))
     yield from equal
     rest = np.setdiff1d(np.arange(len(new)), [match[0] for match in equal])
-    small = [_centred(part) for part in (known, [new[i] for i in rest])]
-    for i, *match in _nearest(*small, ALIKE, "image"):
-        yield int(rest[i]), *match
+    others = _centred([new[i] for i in rest])
+    for i, j, correlation, coverage, how in _nearest(_centred(known), others, ALIKE, "image"):
+        yield int(rest[i]), j, correlation, coverage, how
 
 
 def _centred(seen: Sequence[Look]) -> np.ndarray:
