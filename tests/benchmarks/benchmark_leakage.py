@@ -75,8 +75,13 @@ def split_anew(data, seed=0):
     """Return the records of a data set, split at random, whatever their similarity."""
     parts = list(data.splits.values())
     inputs = list(chain.from_iterable(part.inputs for part in parts))
-    targets = np.concatenate([part.targets for part in parts])
-    whole = kft.data.Split(inputs, targets)
+    columns = {"targets": None, "masks": None}
+    for name in columns:
+        rows = [getattr(part, name) for part in parts]
+        if rows[0] is not None:
+            lists = isinstance(rows[0], list)
+            columns[name] = list(chain.from_iterable(rows)) if lists else np.concatenate(rows)
+    whole = kft.data.Split(inputs, **columns)
     order = np.random.default_rng(seed).permutation(len(inputs))
     ends = np.cumsum([len(part) for part in parts])[:-1]
     pieces = [whole.take(rows) for rows in np.split(order, ends)]
