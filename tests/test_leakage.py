@@ -211,7 +211,7 @@ def test_the_price_is_paired_and_printed_where_there_are_copies(both):
     rest, price = found.score_without_copies["AUROC"], found.price_of_copies["AUROC"]
     assert price.value == pytest.approx(found["AUROC"].value - rest.value)
     widths = [x.high - x.low for x in (found["AUROC"], rest, price)]
-    assert widths[2] < 0.8 * np.hypot(*widths[:2])  # that of two independent scores
+    assert 0 < widths[2] < 0.8 * np.hypot(*widths[:2])  # that of two independent scores
     assert str(found).endswith(
         f"\nAUROC {rest} without the 60 of 150 test records that have a near copy in training; "
         f"the difference is {price}."
