@@ -28,7 +28,9 @@ def main() -> None:
     args = parser.parse_args()
     backbone, data = kft.load(args.backbone), kft.data.load(args.data)
     counts = {"train": args.records, "valid": args.records // 4, "test": args.records // 4}
-    parts = {name: part.take(range(min(counts[name], len(part)))) for name, part in data.splits.items()}
+    parts = {
+        name: part.take(range(min(counts[name], len(part)))) for name, part in data.splits.items()
+    }
     data = replace(data, **parts)
     options = {"batch_size": 32, "seed": 0}
     head = kft.heads.for_data
@@ -46,7 +48,9 @@ def main() -> None:
         real = time.perf_counter() - started
         total = [total[0] + expected, total[1] + real]
         print(f"{name:16} expected {expected:7.1f} s, real {real:7.1f} s, {expected / real:.2f}")
-    print(f"{'all':16} expected {total[0]:7.1f} s, real {total[1]:7.1f} s, {total[0] / total[1]:.2f}")
+    print(
+        f"{'all':16} expected {total[0]:7.1f} s, real {total[1]:7.1f} s, {total[0] / total[1]:.2f}"
+    )
 
 
 if __name__ == "__main__":
