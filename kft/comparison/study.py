@@ -144,6 +144,7 @@ class _Method:
     kind: Literal["strategy", "control"]
     strategy: Any
     shuffled_labels: bool = False
+    added: bool = False  # by `controls=True`
 
 
 def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
@@ -182,10 +183,12 @@ def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
         scratch = isinstance(strategy, strategies.FromScratch)
         methods.append(_Method(name, "control" if scratch else "strategy", strategy))
     if controls and all(method.kind == "strategy" for method in methods):
-        methods.append(_Method("from_scratch", "control", strategies.get("from_scratch")))
+        scratch = strategies.get("from_scratch")
+        methods.append(_Method("from_scratch", "control", scratch, added=True))
     if controls:
         first = next((method for method in methods if method.kind == "strategy"), methods[0])
-        methods.append(_Method(f"{first.name}, shuffled labels", "control", first.strategy, True))
+        name = f"{first.name}, shuffled labels"
+        methods.append(_Method(name, "control", first.strategy, shuffled_labels=True, added=True))
     if epochs is not None:
         check_integer("epochs", epochs)
         for i, method in enumerate(methods):
@@ -352,13 +355,15 @@ class _Study:
                 self.expected[method.name] = expected_seconds(step, copy, phases)
             except Exception:  # the error is reported when the strategy is run
                 self.expected[method.name] = 0.0
-        remaining = sum(
-            self.expected[m.name] for m in methods for s in seeds if (m.name, s) not in kept
-        )
+        remaining = {
+            m.name: self.expected[m.name] * sum((m.name, s) not in kept for s in seeds)
+            for m in methods
+        }
         self.notes.print(
             f"One step of training all weights takes {step.seconds:.2f} s, and the process uses "
             f"{step.memory / 2**30:.1f} GB of memory. All trainings together should take about "
-            f"{duration(remaining)} without compilation, and little more memory."
+            f"{duration(sum(remaining.values()))} without compilation, and little more memory."
+            f"{_cost_of_controls(methods, remaining)}"
         )
 
     def _print_marks(self) -> None:
@@ -485,6 +490,19 @@ class _Study:
                 "them.",
                 soft_wrap=True,
             )
+
+
+def _cost_of_controls(methods: Sequence[_Method], remaining: Mapping[str, float]) -> str:
+    """Say what the most expensive control takes, and what the comparison takes without them."""
+    controls = [method for method in methods if method.kind == "control"]
+    most = max(controls, key=lambda method: remaining[method.name], default=None)
+    if most is None or not remaining[most.name]:
+        return ""
+    text = f" The most expensive control, {most.name}, takes {duration(remaining[most.name])} of it"
+    if any(method.added for method in controls):
+        rest = sum(remaining[method.name] for method in methods if not method.added)
+        text += f"; with controls=False it should take {duration(rest)} in all"
+    return f"{text}."
 
 
 def _described(head: keras.Layer) -> dict[str, Any]:
