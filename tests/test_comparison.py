@@ -373,7 +373,7 @@ def test_the_announcement_counts_the_controls(backbone, data, monkeypatch, capsy
     monkeypatch.setattr(study, "measured_step", lambda *rest: runs.Step(*[1.0] * 10))
     monkeypatch.setattr(
         study, "expected_seconds",
-        lambda step, model, phases: costs["linear_probe" if phases[0].epochs == 0 else "from_scratch"],
+        lambda step, model, phases: costs["from_scratch" if phases[0].epochs else "linear_probe"],
     )  # fmt: skip
 
     def said(names, controls=True, seeds=2):

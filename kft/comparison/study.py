@@ -183,8 +183,8 @@ def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
         scratch = isinstance(strategy, strategies.FromScratch)
         methods.append(_Method(name, "control" if scratch else "strategy", strategy))
     if controls and all(method.kind == "strategy" for method in methods):
-        scratch = strategies.get("from_scratch")
-        methods.append(_Method("from_scratch", "control", scratch, added=True))
+        strategy = strategies.get("from_scratch")
+        methods.append(_Method("from_scratch", "control", strategy, added=True))
     if controls:
         first = next((method for method in methods if method.kind == "strategy"), methods[0])
         name = f"{first.name}, shuffled labels"
