@@ -103,19 +103,18 @@ def data(
 @contextmanager
 def _short_errors() -> Iterator[None]:
     """Print warnings and the message of an expected error without more, and exit with status 1."""
-
-    def show(message: Warning | str, *_: object) -> None:
-        typer.echo(f"kft: {message}", err=True)
-
-    with warnings.catch_warnings():
+    error = None
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)  # those that are meant for users
-        warnings.showwarning = show
         try:
             yield
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            typer.echo(f"kft: {error}", err=True)
-            raise typer.Exit(1) from None
+        except (ValueError, TypeError, OSError, ImportError) as caught:
+            error = caught
+    for message in [*(warning.message for warning in said), *[error] * (error is not None)]:
+        typer.echo(f"kft: {message}", err=True)
+    if error is not None:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,29 @@ def test_else_the_first_installed_is_taken_and_named(choose, installed, first):
     assert choose(installed) == (first, f"kft: KERAS_BACKEND is not set; using {first}.\n")
 
 
+def test_it_is_not_said_where_help_is_asked_for(choose, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lora.py", "--help"])
+    assert choose(["torch"]) == ("torch", "")
+
+
+def test_lines_of_libraries_that_are_no_errors_are_dropped(capfd):
+    with kft._without_native_logs():
+        os.write(2, b"I0000 00:00:17 27389 port.cc:153] oneDNN is on\nE0000 00:00 no GPU\nmine\n")
+    assert capfd.readouterr().err == "E0000 00:00 no GPU\nmine\n"
+    with pytest.raises(ImportError), kft._without_native_logs():
+        print("lost?", file=sys.__stderr__)
+        raise ImportError("no backend")
+    assert "lost?" in capfd.readouterr().err
+
+
+def test_keras_names_the_remedy_where_kft_was_not_imported(tmp_path):
+    kft.Model(ESM2(1, 16, 2), kft.heads.Classification(2)).save(tmp_path / "model.keras")
+    code = "import keras, sys; keras.saving.load_model(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(tmp_path / "model.keras")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1 and "`import kft` before keras.saving.load_model" in ended.stderr
+
+
 def test_none_installed_gives_the_commands(choose):
     with pytest.raises(ModuleNotFoundError) as caught:
         choose([])
@@ -163,7 +186,7 @@ def tell(tmp_path):
 def test_a_fresh_process_leaves_nothing_and_knows_the_classes_of_kft(tmp_path, tell):
     """So that the second run is as the first."""
     found, said = tell()
-    assert "kft: KERAS_BACKEND is not set; using jax.\n" in said
+    assert said.count("kft: KERAS_BACKEND is not set; using jax.\n") == 1
     assert found == {"backend": "jax", "loaded": "Model"}
     assert not (tmp_path / ".keras" / "keras.json").exists()
 

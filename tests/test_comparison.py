@@ -105,7 +105,7 @@ def test_a_copy_of_an_adapted_backbone_has_no_marks_by_hand():
     """from_scratch removes its adapters, and warned that it overrides marks."""
     backbone = esm2()
     kft.add_lora(backbone, 2)
-    made = runs.fresh(backbone, kft.heads.Regression())
+    made = runs.new_model(backbone, kft.heads.Regression())
     assert not any(kft.params.user_marks(made).values())
     kft.fit(made, (["MKTAYI", "GSS"], [0.0, 1.0]), "from_scratch", 1, verbose=0)
 
@@ -242,7 +242,38 @@ def test_a_plain_backbone_keeps_its_encoder(backbone):
     inputs = keras.Input((3,))
     plain = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     plain.encode = lambda inputs: np.zeros((len(inputs), 3))
-    assert runs.fresh(plain, kft.heads.Regression()).encode is plain.encode
+    assert runs.new_model(plain, kft.heads.Regression()).encode is plain.encode
+
+
+@pytest.mark.once
+def test_models_are_saved_and_used_again(backbone, data, tmp_path, monkeypatch):
+    options = {"seeds": 1, "controls": False, "resamples": 20, "verbose": False, "out": tmp_path}
+    kft.compare(backbone, data, ["linear_probe"], **options)
+    assert not (tmp_path / "models").exists()
+    found = kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)
+    row = next(row for row in found.rows if row.name == "linear_probe")
+    model = kft.load_model(tmp_path / "models" / "linear_probe.keras")
+    assert model.class_names == ("E", "K")
+    assert_rounds_alike(kft.predict(model, data.test.inputs), row.predictions[0])
+    monkeypatch.setattr(study, "train", None)  # all is kept
+    kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)
+    with pytest.raises(ValueError, match="save_models needs a folder"):
+        kft.compare(backbone, data, ["linear_probe"], save_models=True)
+
+
+@pytest.mark.once
+def test_a_model_that_cannot_be_saved_loses_nothing(backbone, data, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(kft.Model, "save", full)
+    with pytest.warns(UserWarning, match="could not be written .*no space left"):
+        found = kft.compare(
+            backbone, data, ["linear_probe"], 1, controls=False, resamples=20, verbose=False,
+            out=tmp_path, save_models=True,
+        )  # fmt: skip
+    assert next(row for row in found.rows if row.name == "linear_probe").scores
+    assert not list((tmp_path / "models").iterdir())
 
 
 @pytest.mark.once
@@ -314,7 +345,7 @@ def test_what_is_expected(backbone, data):
 
     def expected(name, **options):
         strategy = kft.strategies.get(name, **options)
-        model = strategy.prepare(runs.fresh(deep, kft.heads.for_data(data)))
+        model = strategy.prepare(runs.new_model(deep, kft.heads.for_data(data)))
         before = [(w.path, w.frozen) for w in kft.params.weights(model)]
         seconds = runs.expected_seconds(step, model, strategy.phases(model))
         assert [(w.path, w.frozen) for w in kft.params.weights(model)] == before

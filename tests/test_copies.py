@@ -261,7 +261,7 @@ def test_merged_weights_that_were_copied_one_by_one():
 @pytest.mark.once
 def test_a_comparison_starts_from_what_a_merged_backbone_answers():
     backbone = merged(with_lora(esm2()))
-    made = runs.fresh(backbone, kft.heads.Regression())
+    made = runs.new_model(backbone, kft.heads.Regression())
     x = batch(backbone)
     np.testing.assert_array_equal(outputs(made.backbone, x), outputs(backbone, x))
 

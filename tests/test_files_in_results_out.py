@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from models import esm2, strings
+from models import BACKBONES, esm2, strings
 from typer.testing import CliRunner
 
 import kft
@@ -327,3 +327,24 @@ def test_the_shell_embeds_tables(table, tmp_path, monkeypatch):
     np.testing.assert_allclose(
         archive["values"], kft.embed(kft.load("kft_esm2_tiny"), table), rtol=1e-4, atol=1e-5
     )
+
+
+# Images -------------------------------------------------------------------------------------------
+
+
+def test_tables_of_image_paths(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    paths = [f"plate/{i}.png" for i in range(3)]
+    (tmp_path / "plate").mkdir()
+    for i, path in enumerate(paths):
+        image.fromarray(np.full((8, 8, 3), 60 * i, "uint8")).save(tmp_path / path)
+    model = kft.Model(BACKBONES["vit"](), kft.heads.Classification(2, pooling="cls"))
+    pd.DataFrame({"path": paths, "well": list("abc")}).to_csv(tmp_path / "new.csv", index=False)
+    expected = kft.predict(model, [tmp_path / path for path in paths])
+    found = kft.predict(model, tmp_path / "new.csv", as_frame=True)
+    assert found.columns.tolist()[:3] == ["path", "well", "prediction"]
+    np.testing.assert_array_equal(found[["probability_0", "probability_1"]], expected)
+    frame = pd.DataFrame({"path": [str(tmp_path / path) for path in paths]})
+    np.testing.assert_array_equal(kft.predict(model, frame), expected)
+    with pytest.raises(TypeError, match="list of images or a table of their paths"):
+        kft.predict(model, tmp_path / paths[0])

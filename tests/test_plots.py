@@ -86,7 +86,7 @@ def test_caption_says_what_it_shows_and_how_it_was_made(labels):
 def test_caption_is_true_whichever_way_the_comparison_falls(labels, values):
     targets, good, poor = labels
     better = plot_classification(targets, {"net": good, "base": poor, "worse": 1 - good})[1]
-    assert "above the best baseline (base): a gain clear of zero" in better
+    assert "above the best baseline (base): the gain is significant" in better
     below = plot_classification(targets, {"net": poor, "base": good})[1]
     assert "below the best baseline (base): the baseline is better" in below
     assert " -0." not in below  # "0.1 below", not "-0.1 below"
@@ -94,7 +94,7 @@ def test_caption_is_true_whichever_way_the_comparison_falls(labels, values):
     assert "is not significant" in same
     assert "no baseline" in plot_classification(targets, {"net": good})[1]
     targets, good, poor = values
-    assert "gain clear of zero" in plot_regression(targets, {"net": good, "base": poor})[1]
+    assert "the gain is significant" in plot_regression(targets, {"net": good, "base": poor})[1]
     assert "the baseline is better" in plot_regression(targets, {"net": poor, "base": good})[1]
 
 

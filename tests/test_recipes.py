@@ -40,6 +40,7 @@ def run(name, out, *options):
     with pytest.MonkeyPatch.context() as patch, open(out / "printed", "w+") as printed:
         patch.setattr(sys, "argv", [f"{name}.py", "--out", str(out), *map(str, options)])
         patch.setattr(sys, "stdout", printed)
+        patch.setattr(sys, "excepthook", sys.excepthook)  # recipes set it
         runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
         printed.seek(0)
         return printed.read()
@@ -74,9 +75,9 @@ def test_recipe(name, tmp_path, as_written):
             "adapter_config.json", "adapter_model.safetensors", "kft_head.safetensors",
         }  # fmt: skip
         assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 2
-    if name == "full":
-        model = keras.saving.load_model(tmp_path / name / "amp.keras")
-        assert kft.predict(model, ["GIGKFLHSAKKF"]).shape == (1, 2)
+    model = kft.load_model(tmp_path / name / "amp.keras")
+    found = kft.predict(model, ["GIGKFLHSAKKF"], as_frame=True)
+    assert found.columns.tolist()[-1].startswith("probability_")
 
 
 @pytest.mark.in_turn("torch")
@@ -347,6 +348,20 @@ def test_recipes_say_what_is_missing(tmp_path, capsys, name, options, message):
     with pytest.raises(SystemExit) as error:
         run(name, tmp_path, *options)
     assert message in str(error.value) + capsys.readouterr().err
+
+
+@pytest.mark.once
+def test_expected_errors_are_shown_without_a_traceback(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lora.py"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    recipe.arguments("A recipe.")
+    for error, shown in (
+        (ValueError("no column 'y'"), "lora.py: no column 'y'\n"),
+        (KeyError(3), ""),
+    ):
+        sys.excepthook(type(error), error, None)
+        said = capsys.readouterr().err
+        assert said == shown if shown else "KeyError: 3" in said
 
 
 @pytest.mark.once

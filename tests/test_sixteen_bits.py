@@ -272,7 +272,7 @@ def test_a_model_keeps_the_range_that_it_learned_in(tmp_path, as_written):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.backbone.value_range == known
     np.testing.assert_array_equal(kft.predict(loaded, images), kft.predict(model, images))
-    assert runs.fresh(model.backbone, kft.heads.Classification(2)).backbone.value_range == known
+    assert runs.new_model(model.backbone, kft.heads.Classification(2)).backbone.value_range == known
     assert model.backbone.resized(64).value_range == known
 
 

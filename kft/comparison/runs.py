@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -120,7 +121,7 @@ def _return_freed_memory() -> None:
         return  # another system
 
 
-def fresh(backbone: keras.Model, head: keras.layers.Layer) -> Model:
+def new_model(backbone: keras.Model, head: keras.layers.Layer) -> Model:
     """Make a `kft.Model` with a copy of a backbone, in which all layers are trainable.
 
     Args:
@@ -170,7 +171,7 @@ def train(
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to predict: split it first.")
     with PeakMemory() as memory:
-        model = fresh(backbone, head)
+        model = new_model(backbone, head)
         done = fit(
             model,
             data,
@@ -186,10 +187,21 @@ def train(
             "predictions are NaN or infinite: the training has diverged, lower the learning rate"
         )
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        done.model.save(file, include_optimizer=False)
+        _save(done.model, file)
     last = done.phases[-1]
     return Run(predictions, last.trainable, last.parameters, done.seconds, memory.peak)
+
+
+def _save(model: keras.Model, file: Path) -> None:
+    """Write a model, whole or not at all; a training is not lost where that fails."""
+    unfinished = file.with_name(f".{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        model.save(unfinished, include_optimizer=False)
+        unfinished.replace(file)
+    except (OSError, ValueError, TypeError) as error:
+        unfinished.unlink(missing_ok=True)
+        warnings.warn(f"The model could not be written to {file}: {error}", stacklevel=2)
 
 
 def shuffled(data: Dataset, seed: int) -> Dataset:
@@ -265,7 +277,7 @@ def measured_step(
     Returns:
         `Step`, the fastest of three after a first one that compiles.
     """
-    model = fresh(backbone, head)
+    model = new_model(backbone, head)
     fit_value_range(model, data)
     records = batches(data.train, model.encode, batch_size, 0, max_length)
     lengths = [records.padded(i) or 0 for i in range(len(records))]
@@ -282,9 +294,9 @@ def measured_step(
             seconds.append(time.perf_counter() - started)
     info = records.info
     sizes = {name: _size(part.inputs, info, max_length) for name, part in data.splits.items()}
-    chosen = [data.train.inputs[i] for i in records.record_indices[middle]]
+    in_batch = [data.train.inputs[i] for i in records.record_indices[middle]]
     parts = [sizes.get(name, 0) for name in ("train", "valid", "test")]
-    return Step(min(seconds[1:]), memory.peak, _size(chosen, info, max_length), *parts)
+    return Step(min(seconds[1:]), memory.peak, _size(in_batch, info, max_length), *parts)
 
 
 def _size(inputs: Sequence[Any], info: EncoderInfo, max_length: int | None) -> int:

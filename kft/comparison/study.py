@@ -23,8 +23,8 @@ from kft.comparison.runs import (
     digest_of_data,
     digest_of_model,
     expected_seconds,
-    fresh,
     measured_step,
+    new_model,
     shuffled,
     train,
 )
@@ -118,16 +118,16 @@ class _Method:
     shuffled_labels: bool = False
 
 
-def _methods(chosen: Any, epochs: int | None, controls: bool) -> list[_Method]:
+def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
     """Return the strategies with their names, and the controls."""
-    if chosen is None:
-        chosen = [name for name in strategies.names() if name != "from_scratch"]
-    if isinstance(chosen, str):
+    if given is None:
+        given = [name for name in strategies.names() if name != "from_scratch"]
+    if isinstance(given, str):
         raise ValueError(
-            f"strategies must be a list or a dict, received {chosen!r}: write [{chosen!r}]."
+            f"strategies must be a list or a dict, received {given!r}: write [{given!r}]."
         )
-    named = dict(chosen) if isinstance(chosen, dict) else {}
-    for strategy_or_name in [] if named else chosen:
+    named = dict(given) if isinstance(given, dict) else {}
+    for strategy_or_name in [] if named else given:
         name = strategy_or_name if isinstance(strategy_or_name, str) else _name(strategy_or_name)
         if name in named:
             raise ValueError(f"strategies names {name!r} twice: give a dict {{name: strategy}}.")
@@ -309,7 +309,7 @@ class _Study:
             return
         for method in methods:
             try:
-                copy = method.strategy.prepare(fresh(self.backbone, self.make_head(self.data)))
+                copy = method.strategy.prepare(new_model(self.backbone, self.make_head(self.data)))
                 phases = method.strategy.phases(copy)
                 self.expected[method.name] = expected_seconds(step, copy, phases)
             except Exception:  # the error is reported when the strategy is run
@@ -410,7 +410,7 @@ class _Study:
                 soft_wrap=True,
             )
         if self.models is not None:
-            self.notes.say(
+            self.notes.print(
                 f"The models are in {self.models}; kft predict MODEL NEW.csv --out OUT.csv uses "
                 "them.",
                 soft_wrap=True,

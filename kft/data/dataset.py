@@ -372,11 +372,11 @@ def _refuse_marks(targets: Sequence[np.ndarray]) -> None:
 def _without_missing(row: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the row with 0 for missing targets where the mask is False.
 
-    Negative classes (-1, -100) mark missing ones, too.
+    Negative classes (-1, -100) mark missing targets, too.
     """
-    left = (~mask).reshape(len(mask), *(1 for _ in row.shape[1:]))
-    nothing = _missing(row) | (row < 0 if row.dtype.kind == "i" else False)
-    return np.where(left & nothing, np.zeros((), row.dtype), row) if nothing.any() else row
+    masked = (~mask).reshape(len(mask), *(1 for _ in row.shape[1:]))
+    missing = _missing(row) | (row < 0 if row.dtype.kind == "i" else False)
+    return np.where(masked & missing, np.zeros((), row.dtype), row) if missing.any() else row
 
 
 def _missing(target: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from kft.exploration import (
     groups as groups_,
 )
 from kft.exploration.findings import Finding, Findings, Summary
+from kft.exploration.profiles import QUARTILES
 from kft.exploration.reading import records_of
 from kft.exploration.records import Kind, Records
 
@@ -43,6 +45,7 @@ CHECKS: list[Check] = [
 MOST_CLASSES = 20  # classes in the tables of missing values and balance
 
 
+@np.errstate(over="ignore", invalid="ignore")  # sums of values near the largest float
 def explore(
     data: Dataset | pd.DataFrame | str | os.PathLike[str],
     target: str | None = None,
@@ -119,24 +122,22 @@ def _summary(records: Records, correlations: pd.DataFrame) -> Summary:
 
 def _columns(records: Records) -> pd.DataFrame:
     """Return a table with one row per column."""
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, kind in records.kinds.items():
         values = records.inputs[name]
-        rows[name] = {"kind": str(kind), "dtype": str(values.dtype)}
+        row: dict[str, Any] = {"kind": str(kind), "dtype": str(values.dtype)}
+        rows[name] = row
         if kind is Kind.IMAGE:
             continue
-        rows[name] |= {"missing": int(values.isna().sum())}
+        row["missing"] = int(values.isna().sum())
         if kind is not Kind.NUMBER:
-            rows[name] |= {"distinct": int(values.nunique())}
+            row["distinct"] = int(values.nunique())
             continue
         profile = records.profiles[name]
-        keys = ("min", "lower quartile", "median", "upper quartile", "max")
-        rows[name] |= {
-            "distinct": profile.distinct,
-            **dict(zip(keys, profile.quartiles, strict=True)),
-        }
-        rows[name] |= {"mean": profile.mean, "deviation": profile.deviation}
-        rows[name] |= {"skewness": profile.skewness, "sentinels": list(profile.sentinels)}
+        row["distinct"] = profile.distinct
+        row |= dict(zip(QUARTILES, profile.quartiles, strict=True))
+        row |= {"mean": profile.mean, "deviation": profile.deviation}
+        row |= {"skewness": profile.skewness, "sentinels": list(profile.sentinels)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

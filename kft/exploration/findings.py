@@ -144,7 +144,7 @@ class Findings(Sequence[Finding]):
         >>> from kft.exploration import explore
         >>> found = explore(pd.DataFrame({"x": [1, 2, 3] * 20, "y": [0, 1, 1] * 20}), target="y")
         >>> [finding.code for finding in found.at_least("warning")]
-        ['column-tells-target', 'duplicate-rows']
+        ['column-tells-target']
     """
 
     def __init__(
@@ -303,7 +303,7 @@ def _written(value: Any, most: int = 4) -> str:
     elif isinstance(value, list | tuple | np.ndarray):
         parts = [_written(x) for x in list(value)[:most]]
     elif isinstance(value, float | np.floating):
-        return f"{value:.3g}" if abs(value) < 1e5 else f"{value:.4g}"
+        return f"{value:.3g}" if abs(float(value)) < 1e5 else f"{value:.4g}"
     elif isinstance(value, int | np.integer) and not isinstance(value, bool):
         return f"{value:,}"
     else:

@@ -96,21 +96,22 @@ def rare_combinations(records: Records) -> Iterator[Finding]:
     }
     if records.groups is not None and len(set(records.groups)) <= MOST_LEVELS:
         columns["group"] = pd.Series(records.groups)
-    if records.has_classes and records.target is not None:
-        if records.target.nunique() <= MOST_LEVELS:
-            columns[f"target {records.target.name}"] = records.target
+    goal = records.target
+    if goal is not None and records.has_classes and goal.nunique() <= MOST_LEVELS:
+        columns[f"target {goal.name}"] = goal
     for (a, one), (b, other) in itertools.combinations(columns.items(), 2):
         table = pd.crosstab(one.to_numpy(), other.to_numpy())
         if min(table.shape) < 2:
             continue
-        counts = table.stack().sort_values(ascending=False)
+        counts = pd.Series(table.stack()).sort_values(ascending=False)
         total = counts.sum()
         if counts.iloc[-1] >= FEW_RECORDS or counts.iloc[0] < LARGE * total:
             continue
-        many, few = (" and ".join(map(str, counts.index[at])) for at in (0, -1))
+        names = [" and ".join(map(str, pair)) for pair in counts.index.tolist()]
+        many, few = names[0], names[-1]
         yield warning(
             "rare-combination", f"{a} and {b}",
-            {"records": {" and ".join(map(str, k)): int(n) for k, n in counts.items()},
+            {"records": dict(zip(names, counts.tolist(), strict=True)),
              "share of the largest": float(counts.iloc[0] / total)},
             f"The data are biased: {counts.iloc[0]:,} of {total:,} records are {many}, and "
             f"{counts.iloc[-1]:,} {'is' if counts.iloc[-1] == 1 else 'are'} {few}.",

@@ -1,4 +1,4 @@
-"""What explorations look at in an image: its size, its file, its brightness, a small copy, a hash."""
+"""What is looked at in an image: size, file, brightness, a small copy and a perceptual hash."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import skew
 
 BINS = 30
+QUARTILES = ("min", "lower quartile", "median", "upper quartile", "max")
 MOST_MARKS = 4  # marks of missing values that one column can have
 LEAST_REPEATS = 3  # how often a mark must occur
 MOST_STEPS = 5  # between 0 and the next value, in steps between the others
@@ -89,10 +90,9 @@ def profile(values: np.ndarray) -> Profile:
     reach = 3 * (quartiles[3] - quartiles[1])
     inside = np.searchsorted(rest, [quartiles[1] - reach, quartiles[3] + reach])
     varies = rest[0] < rest[-1]
-    with np.errstate(over="ignore", invalid="ignore"):
-        counts, edges = _histogram(rest)
-        mean, deviation = float(rest.mean()), float(rest.std())
-        skewness = float(skew(rest)) if varies and deviation > 0 else 0.0
+    counts, edges = _histogram(rest)
+    mean, deviation = float(rest.mean()), float(rest.std())
+    skewness = float(skew(rest)) if varies and deviation > 0 else 0.0
     return Profile(
         len(values),
         missing,

@@ -47,8 +47,10 @@ def records_of(
                 "it out."
             )
         return _of_dataset(data)
+    notes: list[Finding] = []
+    folder: Path | None = None
     if isinstance(data, pd.DataFrame):
-        frame, name, notes, folder = data, "table", [], None
+        frame, name = data, "table"
     elif isinstance(data, str | os.PathLike):
         frame, notes, decimal = read_table(data, sep, decimal)
         name, folder = Path(data).name, Path(data).parent
@@ -82,9 +84,7 @@ def read_table(
     """
     path = checked_path(path)
     if path.name.lower().removesuffix(".gz").endswith(FASTA):
-        names, sequences = zip(*read_fasta(path), strict=True)
-        frame = pd.DataFrame({"sequence": sequences})
-        return frame, [], "."
+        return pd.DataFrame({"sequence": [x.sequence for x in read_fasta(path)]}), [], "."
     sep, header = _checked(path, sep)
     decimal = decimal or ("," if sep == ";" else ".")
     # Words for missing values are kept apart from empty cells in columns that hold any of them.
@@ -145,7 +145,7 @@ def _spelled(path: Path, frame: pd.DataFrame, options: dict[str, Any]) -> list[F
     missing = [name for name in frame.columns if frame[name].isna().any()]
     if not missing:
         return []
-    at = [frame.columns.get_loc(name) for name in missing]
+    at = [i for i, name in enumerate(frame.columns) if name in missing]
     written: dict[str, int] = {}
     for chunk in pd.read_csv(path, usecols=at, dtype=str, chunksize=100_000, **options):
         for i, name in enumerate(missing):
@@ -201,9 +201,7 @@ def _of_frame(
             notes += found
             kind = kind_of_column(values, column, folder)
         if kind is Kind.IMAGE:
-            values = pd.Series(
-                [(folder or Path()) / x if isinstance(x, str) else x for x in values]
-            )
+            values = pd.Series([_in_folder(x, folder) for x in values], dtype=object)
         columns[column], kinds[column] = values, kind
     goal = columns.pop(target) if target is not None else None
     kinds = {column: kind for column, kind in kinds.items() if column in columns}
@@ -220,6 +218,11 @@ def _of_frame(
         None if split is None else _parts(frame[split]),
         notes,
     )
+
+
+def _in_folder(image: Any, folder: Path | None) -> Any:
+    """Return the path of an image from the current folder; images in memory stay."""
+    return (folder or Path()) / image if isinstance(image, str) else image
 
 
 def _is_text(column: pd.Series) -> bool:
@@ -262,8 +265,9 @@ def _of_dataset(data: Dataset) -> Records:
     if data.input_kind in (InputKind.TABLE, InputKind.ROW):
         if not isinstance(inputs[0], dict):
             inputs = [dict(enumerate(np.ravel(row).tolist())) for row in inputs]
-        frame = pd.DataFrame(inputs).rename(columns=lambda x: f"x{x}" if isinstance(x, int) else x)
-        kinds = {column: kind_of_column(frame[column], column) for column in frame}
+        frame = pd.DataFrame(inputs)
+        frame.columns = pd.Index([f"x{x}" if isinstance(x, int) else str(x) for x in frame])
+        kinds = {name: kind_of_column(frame[name], name) for name in frame.columns.tolist()}
     else:
         column = data.input_kind.value
         series = pd.Series(index=range(len(inputs)), dtype=object)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,7 @@ class Records:
     @cached_property
     def classes(self) -> tuple[np.ndarray, pd.Index]:
         """Class of each record, -1 if it is missing; and the names of the classes."""
-        codes, names = pd.factorize(self.target, sort=True)
+        codes, names = pd.factorize(pd.Series(self.target), sort=True)
         return codes, pd.Index(names)
 
     @cached_property
@@ -185,7 +186,7 @@ def kind_of_column(column: pd.Series, name: str, folder: Path | None = None) -> 
     return Kind.CATEGORY if distinct <= max(FEW, len(words) / 4) else Kind.TEXT
 
 
-def _is_image(value: object, folder: Path | None) -> bool:
+def _is_image(value: Any, folder: Path | None) -> bool:
     if isinstance(value, str):
         if Path(value).suffix.lower() not in SUFFIXES:
             return False

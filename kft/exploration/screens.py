@@ -43,7 +43,7 @@ class Screen:
 
     @property
     def gain(self) -> float:
-        """Share of the errors of always guessing the largest class that it saves; NaN for numbers."""
+        """Share of the errors of guessing the largest class that it saves; NaN for numbers."""
         return (self.accuracy - self.majority) / (1 - self.majority) if self.majority < 1 else 0.0
 
     def evidence(self, tests: int) -> dict[str, object]:
@@ -83,7 +83,7 @@ def screen(records: Records, feature: np.ndarray) -> Screen | None:
     if records.target is None or len(at) < 2 * LEAST:
         return None
     known = np.isfinite(feature)
-    if known.sum() < 2 * LEAST or np.ptp(feature[known]) == 0:
+    if known.sum() < 2 * LEAST or feature[known].min() == feature[known].max():
         return None
     if not records.has_classes:
         goal = as_floats(records.target.iloc[at])
@@ -154,9 +154,8 @@ def spearman(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     value = float(abs(np.corrcoef(rankdata(one), rankdata(other))[0, 1]))
     value = min(round(value, 12), 1.0)
-    return value, float(
-        2 * norm.sf(np.arctanh(min(value, 1 - 1e-15)) * np.sqrt(max(len(one) - 3, 0)))
-    )
+    z = np.arctanh(min(value, 1 - 1e-15)) * np.sqrt(max(len(one) - 3, 0))  # Fisher's
+    return value, float(2 * norm.sf(z))
 
 
 def held_out_accuracy(feature: np.ndarray, codes: np.ndarray) -> tuple[float, float, float]:

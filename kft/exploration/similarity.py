@@ -9,6 +9,7 @@ Bioinformatics 20:3363 (2004).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ SHARED = 0.05  # share of the k-mers of the shorter sequence from which a pair i
 IDENTITY = 0.7  # from which two sequences are called similar
 MOST_WORDS = 5_000_000  # k-mers above which minimizers are taken
 MOST_ALIGNED = 3_000  # pairs that are aligned
+UNKNOWN = re.compile("[^ACDEFGHIKLMNPQRSTVWYBZX*]")  # letters that biotite's proteins lack
 _LETTERS = 32  # codes of letters; other characters have the code of X
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # of a multiplicative hash (Knuth)
 
@@ -91,10 +93,8 @@ def candidate_pairs(
     if parts is not None:
         codes = pd.factorize(np.asarray(parts, dtype=object))[0]
         kept &= codes[first] != codes[second]
-    kept &= (
-        pd.factorize(np.array(sequences, dtype=object))[0][first]
-        != (pd.factorize(np.array(sequences, dtype=object))[0][second])
-    )
+    same = pd.factorize(np.array(sequences, dtype=object))[0]
+    kept &= same[first] != same[second]
     return pd.DataFrame({"first": first, "second": second, "shared": share})[kept]
 
 
@@ -162,17 +162,14 @@ def identity_of(one: str, other: str) -> float:
     align, sequence = _biotite()
     if one == other:
         return 1.0
-    proteins = [sequence.ProteinSequence(_readable(x)) for x in (one, other)]
+    proteins = [sequence.ProteinSequence(UNKNOWN.sub("X", x)) for x in (one, other)]
     matrix = align.SubstitutionMatrix.std_protein_matrix()
     best = align.align_optimal(
         *proteins, matrix, gap_penalty=(-10, -1), terminal_penalty=False, max_number=1
     )[0]
-    return float(align.get_sequence_identity(best, mode="shortest"))
-
-
-def _readable(text: str) -> str:
-    """Replace letters that biotite's proteins lack by X."""
-    return "".join(c if c in "ACDEFGHIKLMNPQRSTVWYBZX*" else "X" for c in text)
+    trace = best.trace[(best.trace >= 0).all(axis=1)]
+    equal = proteins[0].code[trace[:, 0]] == proteins[1].code[trace[:, 1]]
+    return float(equal.sum() / max(1, min(map(len, proteins))))
 
 
 def _biotite() -> tuple:

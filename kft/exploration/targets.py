@@ -1,4 +1,4 @@
-"""Checks of the target: its distribution, the balance of classes, its order, columns that tell it."""
+"""Checks of the target: distribution, balance of classes, order, and columns that tell it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kft.exploration.findings import Finding, error, info, warning
+from kft.exploration.profiles import QUARTILES
 from kft.exploration.records import Kind, Records, counted
 from kft.exploration.screens import Screen, held_out_accuracy, screen
 from kft.exploration.tables import SKEWED
@@ -64,7 +65,7 @@ def class_balance(records: Records) -> Iterator[Finding]:
                 f"The largest class, {counts.index[0]}, is {counts.iloc[0] / counts.iloc[-1]:.0f} "
                 f"times the smallest, {counts.index[-1]}: always guessing it is right in "
                 f"{counts.iloc[0] / counts.sum():.0%} of records.",
-                "Score by AUROC, MCC or balanced accuracy, split stratified, and weigh the classes.",
+                "Score by AUROC, MCC or balanced accuracy; split stratified; weigh the classes.",
             )  # fmt: skip
         else:
             yield info(
@@ -90,10 +91,10 @@ def target_distribution(records: Records) -> Iterator[Finding]:
     profile = records.target_profile
     if profile is None or records.target is None or not profile.present:
         return
-    name, keys = records.target.name, ("min", "lower quartile", "median", "upper quartile", "max")
+    name = records.target.name
     yield info(
         "target-distribution", repr(name),
-        dict(zip(keys, profile.quartiles, strict=True))
+        dict(zip(QUARTILES, profile.quartiles, strict=True))
         | {"skewness": profile.skewness, "distinct": profile.distinct},
         "This is the distribution of the target."
         + (" It has a long tail." if abs(profile.skewness) >= SKEWED else ""),

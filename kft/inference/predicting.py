@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -88,8 +87,8 @@ def predict(
         batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
         max_length: Number of residues to keep of each protein; None keeps all.
         out: Path of a .csv, .tsv, .xlsx or .parquet file, to which the columns of the input
-            and of the predictions are written (a text file with the separator and decimal sign of
-            the input); or of an .npz file with `names` and `values`, and for a per-residue head
+            and of the predictions are written (with semicolons and decimal commas if the input has
+            them); or of an .npz file with `names` and `values`, and for a per-residue head
             all residues in one array, with `lengths`, the residues of each record. None returns
             the predictions.
         as_frame: True returns a DataFrame with the columns of the input and of the predictions.
@@ -194,7 +193,8 @@ def embed(
         max_length: As for `kft.predict`.
         out: Path of a `.csv` (column `name`, then one per number) or `.npz` (`names`, `values`)
             that the vectors are written to; None returns them.
-        column, skip_invalid: As for `kft.predict`.
+        column: As for `kft.predict`.
+        skip_invalid: As for `kft.predict`.
 
     Returns:
         float32 array (records, D), or the path `out`. An interrupted call leaves no file there.
@@ -289,14 +289,7 @@ def _without_invalid(
             skipped.append(Skipped(part.numbers[i], part.places[i], str(error)))
     if len(valid) == len(part.inputs):
         return part, None
-    chosen = {
-        name: [getattr(part, name)[i] for i in valid]
-        for name in ("inputs", "names", "called", "places")
-    }
-    if part.in_table:
-        return replace(part, inputs=chosen["inputs"], called=chosen["called"]), valid
-    table = part.make_table
-    return replace(part, **chosen, make_table=lambda: table().iloc[valid]), None
+    return part.take(valid), valid if part.in_table else None
 
 
 def _in_places(rows: Any, valid: Sequence[int], count: int) -> Any:
@@ -317,18 +310,18 @@ def _rows(
     """Return the predictions of one part in the order of its records."""
     rows: Any = None
     per_residue = per_residue and records.lengths is not None
-    for i, chosen in enumerate(records.record_indices):
+    for i, indices in enumerate(records.record_indices):
         outputs = keras.ops.convert_to_numpy(model.predict_on_batch(records[i]))
         if rows is None:
             shape = (count, *outputs.shape[1:])
             rows = [None] * count if per_residue else np.empty(shape, dtype="float32")
         if per_residue:
-            for record, tokens in zip(chosen, outputs, strict=True):
+            for record, tokens in zip(indices, outputs, strict=True):
                 # A copy, since a view would keep the whole batch in memory.
                 rows[record] = tokens[records.residues(record)].astype("float32", copy=True)
         else:
-            rows[chosen] = outputs
-        bar.advance(task, len(chosen))
+            rows[indices] = outputs
+        bar.advance(task, len(indices))
     return rows
 
 

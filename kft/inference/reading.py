@@ -6,7 +6,8 @@ import gzip
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ class Records:
         make_table: Function that returns the columns of the input, one row per record.
         total: Number of records of the whole input; None if unknown.
         in_table: Whether each record keeps its row in the result, also if it is invalid.
-        sep: Character between the columns of a text file that the records are from.
-        decimal: Decimal sign of that file.
+        sep: Character between the columns of a .csv file of results, ";" if it was so in theirs.
+        decimal: Decimal sign of the file that the records are from.
     """
 
     inputs: list[Any]
@@ -51,6 +52,21 @@ class Records:
     in_table: bool = True
     sep: str = ","
     decimal: str = "."
+
+    def take(self, at: list[int]) -> Records:
+        """Return the records at these positions; those of a table keep all its rows.
+
+        Args:
+            at: Positions from 0, in order.
+        """
+        table = self.make_table
+        return replace(
+            self,
+            inputs=[self.inputs[i] for i in at],
+            called=[self.called[i] for i in at],
+            names=self.names if self.in_table else [self.names[i] for i in at],
+            make_table=table if self.in_table else lambda: table().iloc[at],
+        )
 
 
 def read_records(
@@ -128,8 +144,10 @@ def _of_frame(frame: pd.DataFrame, column: str | None, of_images: bool) -> Recor
         )
     places = [f"row {label}" for label in frame.index]
     names = _names(list(map(str, frame.columns)), lambda name: frame[name].astype(str), places)
-    count = len(frame)
-    return Records(list(frame[chosen]), names, places, places, range(count), frame.copy, count)
+    values, count = list(frame[chosen]), len(frame)
+    if of_images:
+        values = [Path(x) if isinstance(x, str) else x for x in values]
+    return Records(values, names, places, places, range(count), frame.copy, count)
 
 
 def _column(columns: list[Any], name: str, of_images: bool) -> Any:
@@ -152,7 +170,7 @@ def _of_table(table: Table, column: str | None, of_images: bool) -> Records:
         range(len(cells)),
         lambda: pd.DataFrame(table.rows, columns=table.header),
         len(cells),
-        sep=table.sep or ",",
+        sep=";" if table.sep == ";" else ",",
         decimal=decimal_of(table, [cell for row in table.rows for cell in row]),
     )
 
@@ -173,7 +191,7 @@ def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:
             [f"record {name}" for name in ids],
             [f"line {line}" for line, _ in chunk],
             [line for line, _ in chunk],
-            lambda ids=ids, about=about: pd.DataFrame({"id": ids, "description": about}),
+            partial(pd.DataFrame, {"id": ids, "description": about}),
             None,
             in_table=False,
         )

@@ -112,7 +112,7 @@ def write_tables(
         out: Path that ends in one of `TABLES`; missing folders are made. An earlier file is
             replaced once the new one is complete.
         sep: Character between the columns of a .csv file; in a .tsv file it is a tab.
-        decimal: Decimal sign of a .csv or .tsv file.
+        decimal: Decimal sign of a .csv or .tsv file; a point where commas separate the columns.
 
     Returns:
         Path: `out`.
@@ -125,6 +125,7 @@ def write_tables(
     with atomic_write(out) as stream:
         if out.suffix in (".csv", ".tsv"):
             sep = "\t" if out.suffix == ".tsv" else sep
+            decimal = "." if sep == "," else decimal
             for i, table in enumerate(tables):
                 text = table.to_csv(index=False, header=not i, sep=sep, decimal=decimal)
                 stream.write(text.encode())

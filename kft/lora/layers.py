@@ -483,10 +483,11 @@ class Adapted(Mixin):
         """
         flat = ops.cast(self._flattened(self._matrix_variable()), "float32")
         a, b = (ops.cast(v, "float32") for v in (adapter.a, adapter.b))
-        scale, over = adapter.settings.scale, ops.transpose(a)  # (r, I)
+        scale, a_transposed = adapter.settings.scale, ops.transpose(a)  # (r, I)
         squared = ops.sum(flat * flat, axis=0)
-        squared = squared + 2 * scale * ops.sum(ops.matmul(over, flat) * b, axis=0)
-        squared = squared + scale**2 * ops.sum(ops.matmul(ops.matmul(over, a), b) * b, axis=0)
+        squared = squared + 2 * scale * ops.sum(ops.matmul(a_transposed, flat) * b, axis=0)
+        inner = ops.matmul(a_transposed, a)  # (r, r)
+        squared = squared + scale**2 * ops.sum(ops.matmul(inner, b) * b, axis=0)
         return ops.cast(ops.stop_gradient(ops.sqrt(squared)), self.compute_dtype)
 
     def _biases(self) -> list[tuple[float, keras.Variable]]:

@@ -107,7 +107,7 @@ def _with_adapter(folder: Path, backbone: Any) -> Model:
     if isinstance(name, str | Path):
         size = record["image_size"]
         try:
-            backbone = load(name, **({} if size is None else {"image_size": tuple(size)}))
+            backbone = load(name, image_size=None if size is None else tuple(size))
         except (OSError, ValueError, ImportError) as error:
             raise type(error)(
                 f"{folder} was made on the backbone {str(name)!r}, which cannot be loaded: {error} "

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kft.messages import harmless
-from kft.plots.style import GREY, MODEL, OTHERS, listed
+from kft.messages import harmless, listed
+from kft.plots.style import GREY, MODEL, OTHERS
 
 MOST_PANELS = 30  # distributions drawn
 MOST_NAMES = 40  # columns whose names are written at an axis
@@ -39,7 +39,7 @@ def plot_distributions(
         1
     """
     names = [name for name in histograms if name != target][: MOST_PANELS - 1]
-    names += [target] if target in histograms else []
+    names += [target] if target is not None and target in histograms else []
     across = min(ACROSS, len(names))
     down = -(-len(names) // across)
     figure = Figure(figsize=(10, 1.6 * down + 0.4), dpi=120, layout="constrained")
@@ -103,12 +103,12 @@ def plot_missing(
     ax.set(xlabel="share of records without a value", xlim=(0, 1))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8, loc="lower right")
-    most = shares["all"].idxmax()
+    most = str(shares["all"].idxmax())
     caption = (
-        f"Missing values of {data}{_n(records)}, in the {len(shares):,} columns that have any: NaN, "
-        "empty cells, words such as NA, and suspected sentinels. Bars are shares of all records"
+        f"Missing values of {data}{_n(records)}, in the {len(shares):,} columns that have any: "
+        "NaN, empty cells, words such as NA, suspected sentinels. Bars are shares of all records"
         + (", points shares of each class" if shares.shape[1] > 1 else "")
-        + f". What stands out: most are missing in {most}, {shares.loc[most, 'all']:.0%} of records"
+        + f". What stands out: most are missing in {most}, {shares['all'].max():.0%} of records"
         + _widest(shares)
         + "."
     )
@@ -120,8 +120,8 @@ def _widest(shares: pd.DataFrame) -> str:
     if shares.shape[1] < 3:
         return ""
     ranges = shares.iloc[:, 1:].max(axis=1) - shares.iloc[:, 1:].min(axis=1)
-    name = ranges.idxmax()
-    by_class = shares.loc[name].iloc[1:]
+    name = str(ranges.idxmax())
+    by_class = pd.Series(shares.loc[name]).iloc[1:]
     return (
         f"; classes differ most in {name}, from {by_class.min():.0%} ({by_class.idxmin()}) to "
         f"{by_class.max():.0%} ({by_class.idxmax()})"
@@ -157,7 +157,7 @@ def plot_correlation(
         ax.set_yticks(places, names, fontsize=7, parse_math=False)
     pairs = np.abs(np.triu(correlations.to_numpy(), 1))
     i, j = np.unravel_index(np.nanargmax(pairs), pairs.shape)
-    value = correlations.iloc[int(i), int(j)]
+    value = float(correlations.to_numpy()[i, j])
     caption = (
         f"Pearson's correlation between {len(correlations):,} columns of numbers of {data}"
         f"{_n(records)}. Each pair is correlated over the records that have both values, suspected "
@@ -199,13 +199,14 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
     if counts.shape[1] > 1:
         ax.legend(fontsize=8)
     totals = counts.sum(axis=1)
-    most, least = totals.idxmax(), totals.idxmin()
+    most, least = str(totals.idxmax()), str(totals.idxmin())
+    ratio = totals.max() / max(1, totals.min())
     caption = (
         f"Number of records by class of {data} (n = {int(totals.sum()):,})"
-        + (f", coloured by {listed([str(x) for x in counts.columns])}" * (counts.shape[1] > 1))
+        + (f", coloured by {listed(counts.columns, None)}" * (counts.shape[1] > 1))
         + ". Counted over all records with a target. What stands out: "
-        + (f"{most} has {totals[most] / totals[least]:.1f} times as many records as {least}."
-           if totals[least] else f"{least} has no record.")
+        + (f"{most} has {ratio:.1f} times as many records as {least}."
+           if totals.min() else f"{least} has no record.")
     )  # fmt: skip
     return figure, harmless(caption)
 

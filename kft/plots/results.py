@@ -310,7 +310,7 @@ def _against(
     gap = difference(task, targets, predictions[model], predictions[best], **options)[metric]
     stands = f"{model} reaches {metric} {own[metric].value:.3f}"
     if gap.low > 0:
-        return f"{stands}, {gap} above the best baseline ({best}): a gain clear of zero."
+        return f"{stands}, {gap} above the best baseline ({best}): the gain is significant."
     if gap.high < 0:
         loss = Interval(-gap.value, -gap.high, -gap.low)
         return f"{stands}, {loss} below the best baseline ({best}): the baseline is better."

@@ -51,31 +51,31 @@ class Features:
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
         self.starts = [_starts(shape, lengths) for shape in shapes]
 
-    def take(self, chosen: np.ndarray, padded: int | None) -> dict[str, np.ndarray]:
+    def take(self, indices: np.ndarray, padded: int | None) -> dict[str, np.ndarray]:
         """Read the features of some records.
 
         Args:
-            chosen: Numbers of the records.
+            indices: Positions of the records.
             padded: Tokens that each is padded to, None where records have no length.
 
         Returns:
             {name: array (B, ...)}.
         """
-        return {f"frontier_{i}": self._take(i, chosen, padded) for i in range(len(self.values))}
+        return {f"frontier_{i}": self._take(i, indices, padded) for i in range(len(self.values))}
 
-    def _take(self, i: int, chosen: np.ndarray, padded: int | None) -> np.ndarray:
-        out = np.empty((len(chosen), *_filled(self.shapes[i], padded)), self.values[i].dtype)
+    def _take(self, i: int, indices: np.ndarray, padded: int | None) -> np.ndarray:
+        out = np.empty((len(indices), *_filled(self.shapes[i], padded)), self.values[i].dtype)
         out[...] = self.pads[i]
-        for row, record in zip(out, chosen, strict=True):
+        for row, record in zip(out, indices, strict=True):
             row[_corner(self.shapes[i], self.lengths[record])] = self._of(i, record)
         return out
 
-    def trimmed(self, arrays: Sequence[np.ndarray], chosen: np.ndarray) -> list[np.ndarray]:
+    def trimmed(self, arrays: Sequence[np.ndarray], indices: np.ndarray) -> list[np.ndarray]:
         """Join the values of some records without padding.
 
         Args:
             arrays: One padded array per tensor.
-            chosen: Numbers of the records.
+            indices: Positions of the records.
 
         Returns:
             List of flat arrays, one per tensor.
@@ -84,7 +84,7 @@ class Features:
             np.concatenate(
                 [
                     row[_corner(shape, self.lengths[record])].ravel()
-                    for row, record in zip(array, chosen, strict=True)
+                    for row, record in zip(array, indices, strict=True)
                 ]
             )
             for shape, array in zip(self.shapes, arrays, strict=True)
@@ -179,8 +179,8 @@ def _key(frozen: keras.Model, inputs: Batches) -> str:
     digest = hashlib.sha256(fingerprint(frozen, trainable=None).encode())
     settings = [keras.backend.backend(), frozen.get_config(), inputs.max_length]
     digest.update(json.dumps(settings, sort_keys=True, default=repr).encode())
-    for chosen in inputs.record_indices:
-        digest.update(f"{chosen.dtype} {chosen.shape}".encode() + chosen.tobytes())
+    for indices in inputs.record_indices:
+        digest.update(f"{indices.dtype} {indices.shape}".encode() + indices.tobytes())
     for x in inputs.inputs:
         _update_with_record(digest, x)
     return digest.hexdigest()[:32]
@@ -219,10 +219,10 @@ def _still_right(frozen: keras.Model, inputs: Batches, features: Features, folde
         encoded = inputs.inputs_of(step)
         _update_with_encoded(digest, encoded)
         if step == 0:
-            chosen = inputs.record_indices[0]
-            kept = features.take(chosen, inputs.padded(0))
-            before = features.trimmed(list(kept.values()), chosen)
-            now = features.trimmed(_outputs(frozen, encoded), chosen)
+            indices = inputs.record_indices[0]
+            kept = features.take(indices, inputs.padded(0))
+            before = features.trimmed(list(kept.values()), indices)
+            now = features.trimmed(_outputs(frozen, encoded), indices)
             if not all(map(np.array_equal, before, now)):
                 return False
     description = json.loads((folder / "about.json").read_text())
@@ -277,16 +277,16 @@ def _keep(
     frozen: keras.Model,
     features: Features,
     outputs: Sequence[np.ndarray],
-    chosen: np.ndarray,
+    indices: np.ndarray,
     padded: int | None,
 ) -> bool:
     """Keep the features of one batch; return whether a record of it was padded."""
     for i, output in enumerate(outputs):
         _check_shape(frozen, features.shapes[i], output, padded)
-        for record, row in zip(chosen, output, strict=True):
+        for record, row in zip(indices, output, strict=True):
             features.put(i, record, row)
-    shortest = int(np.argmin(features.lengths[chosen]))
-    if padded is None or features.lengths[chosen[shortest]] >= padded:
+    shortest = int(np.argmin(features.lengths[indices]))
+    if padded is None or features.lengths[indices[shortest]] >= padded:
         return False
     _keep_pads(features, [output[shortest] for output in outputs])
     return True

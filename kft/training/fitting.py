@@ -159,7 +159,7 @@ def fit(
     if frontier not in ("auto", True, False):
         raise ValueError(f"frontier must be 'auto', True or False, received {frontier!r}.")
     _check_data(data)
-    strategy = _chosen(strategy, model, epochs, learning_rate, seed)
+    strategy = _configured(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
     if callbacks := list(callbacks):
         example = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
@@ -170,7 +170,7 @@ def fit(
     options = {"callbacks": callbacks, "verbose": verbose}
     features = {"cache": cache, "memory_limit": memory_limit}
     run = _Run(compile_args, class_weight, seed, frontier, features, options, Optimizers(optimizer))
-    return run(model, data, strategy, (batch_size, max_length), keep)
+    return run(model, data, strategy, batch_size, max_length, keep)
 
 
 @dataclass
@@ -198,35 +198,41 @@ class _Run:
         model: keras.Model,
         data: Any,
         strategy: strategies.Strategy,
-        sizes: Any,
+        batch_size: int,
+        max_length: int | None,
         keep: list[KeepBest],
     ) -> FitResult:
         started = time.perf_counter()
         history: list[dict[str, Any]] = []
         reports: list[PhaseReport] = []
-        records = as_batches(model, data, self.seed, *sizes)  # before anything is changed
+        # Before anything is changed: records that do not fit raise an error.
+        records = as_batches(model, data, self.seed, batch_size, max_length)
         if isinstance(model, Model):
             model.take_names(data)
-        chosen = user_marks(model)
+        marks = user_marks(model)
         if isinstance(strategy, strategies.AsMarked) and self.options["verbose"]:
             print(_described_as_marked(model, strategy))
         with _silently_uncompiled():
             model = strategy.prepare(model)
             phases = strategy.phases(model)
             self._check_frontier(model, phases)
-            _warn_of_overridden_marks(model, strategy, phases, chosen)
-        shown = OneRun(self.options["callbacks"], sum(phase.epochs for phase in phases))
-        self.options["callbacks"] = [*[shown] * bool(shown.callbacks), FrozenGuard(), *keep]
+            _warn_of_overridden_marks(model, strategy, phases, marks)
+        one_run = OneRun(self.options["callbacks"], sum(phase.epochs for phase in phases))
+        self.options["callbacks"] = [
+            *[one_run] * bool(one_run.callbacks),
+            FrozenGuard(),
+            *keep,
+        ]
         _seed_dropout(model, self.seed)
         if len(phases) > 1:
             self._keep_images(records)
         for number, phase in enumerate(phases):
-            report, logs = self._run_phase(model, phase, (number, len(phases)), records, history)
+            report, logs = self._run_phase(model, phase, number, len(phases), records, history)
             reports.append(report)
             history += logs
             if phase.epochs and model.stop_training:
                 break
-        shown.finish()
+        one_run.finish()
         if not isinstance(strategy, strategies.AsMarked):
             record_marks(model)
         # The last schedule has reached zero, and the next call of `model.fit` is to train.
@@ -259,7 +265,8 @@ class _Run:
         self,
         model: keras.Model,
         phase: strategies.Phase,
-        place: tuple[int, int],
+        number: int,
+        count: int,
         records: tuple[Batches, Batches | None],
         history: Sequence[dict],
     ) -> tuple[PhaseReport, list[dict[str, Any]]]:
@@ -269,12 +276,12 @@ class _Run:
         table = parameters(model)
         reason = self._why_not_computed_once(model, phase)
         if self.options["verbose"]:
-            print(_described(*place, phase, table, reason))
+            print(_described(number, count, phase, table, reason))
         began, rows = time.perf_counter(), []
         if phase.epochs:
             records[0].go_to(len(history))  # Keras also ends an epoch before each fit
-            logs, reason = self._train(model, phase, place[0], records, reason, len(history))
-            rows = _rows(logs, place[0], len(history))
+            logs, reason = self._train(model, phase, number, records, reason, len(history))
+            rows = _rows(logs, number, len(history))
         else:
             solve(model, *records, self.class_weight, phase.rows, self.seed)
         seconds = time.perf_counter() - began
@@ -342,7 +349,7 @@ def _restored(keep: KeepBest) -> int | None:
 # Arguments ----------------------------------------------------------------------------------------
 
 
-def _chosen(
+def _configured(
     strategy: Any, model: keras.Model, epochs: int | None, learning_rate: float | None, seed: int
 ) -> strategies.Strategy:
     """The strategy, with the epochs, learning rate and seed that `fit` was given."""
@@ -506,17 +513,17 @@ def _warn_of_overridden_marks(
     model: keras.Model,
     strategy: strategies.Strategy,
     phases: Sequence[strategies.Phase],
-    chosen: Mapping[str, bool],
+    marks: Mapping[str, bool],
 ) -> None:
     """Warn where a strategy trains layers that were frozen by hand, or the other way round."""
-    if not chosen or isinstance(strategy, strategies.AsMarked):
+    if not marks or isinstance(strategy, strategies.AsMarked):
         return
-    trainable = dict.fromkeys(chosen, False)
+    trainable = dict.fromkeys(marks, False)
     for phase in phases:
         phase.mark(model)
-        trainable |= {w.path: True for w in weights(model) if not w.frozen and w.path in chosen}
+        trainable |= {w.path: True for w in weights(model) if not w.frozen and w.path in marks}
     phases[0].mark(model)
-    changed = differences({path: not frozen for path, frozen in chosen.items()}, trainable)
+    changed = differences({path: not frozen for path, frozen in marks.items()}, trainable)
     if changed:
         warnings.warn(
             f"strategy {strategies.name_of(strategy)!r} chooses the trainable layers itself and "

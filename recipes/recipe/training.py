@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kft import backbones
 from kft.backbones.esm2.model import ESM2
-from kft.comparison.runs import fresh
+from kft.comparison.runs import new_model
 from kft.models import Model, heads, load_model
 from kft.params import parameters
 from kft.training import strategies
@@ -113,6 +113,6 @@ def run(dataset, args, chosen):
 
 def _table(loaded, dataset, chosen):
     """The parameters of the first phase, from a copy, so that the model is not changed."""
-    copy = chosen.prepare(fresh(loaded, head(dataset)))
+    copy = chosen.prepare(new_model(loaded, head(dataset)))
     chosen.phases(copy)[0].mark(copy)
     return parameters(copy)

@@ -1,9 +1,9 @@
 """How long `kft.explore` takes, and how much memory above that of the data.
 
 Commands:
-    python tests/benchmarks/benchmark_explore.py table                 1,000,000 records x 30 columns
+    python tests/benchmarks/benchmark_explore.py table        (1,000,000 records x 30 columns)
     python tests/benchmarks/benchmark_explore.py table --records 10000000 --columns 10
-    python tests/benchmarks/benchmark_explore.py sequences             100,000 sequences
+    python tests/benchmarks/benchmark_explore.py sequences    (100,000 of them)
 """
 
 import argparse
@@ -81,10 +81,13 @@ def main():
     else:
         data, options = sequences(given.records or 100_000), {"target": "y", "split": "split"}
     with Peak() as peak:
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         found = explore(data, **options)
-        seconds = time.perf_counter() - begin
-    print(f"| {len(data):,} x {data.shape[1]} | {seconds:.1f} s | ", end="")
+        seconds, used = time.perf_counter() - begin, time.process_time() - used
+    print(
+        f"| {len(data):,} x {data.shape[1]} | {seconds:.1f} s | {used:.1f} s of processors | ",
+        end="",
+    )
     print(f"{(peak.most - peak.before) / 2**30:.2f} GB more | {peak.most / 2**30:.2f} GB in all |")
     print(f"{len(found.of('suspected-sentinel'))} columns with sentinels; {', '.join(found.codes)}")
 
