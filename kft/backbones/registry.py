@@ -251,6 +251,7 @@ def load(
     seed: int = 0,
     dtype: Any = None,
     image_size: int | tuple[int, int] | None = None,
+    data: Any = None,
 ) -> keras.Model:
     """Load a backbone by its published name, or from a local folder or file.
 
@@ -265,6 +266,8 @@ def load(
             "int8_from_float32" the weights are quantized once they are loaded.
         image_size: (H, W) or one side in pixels, for backbones of images: position embeddings are
             interpolated to it. None takes the size that the model was trained with.
+        data: For "dense", a `kft.data.Dataset` of rows of a table: the backbone takes its columns,
+            scaled by the means and standard deviations of the training part.
 
     Returns:
         The backbone, a functional keras.Model; its `load_report` lists how each tensor of the file
@@ -282,7 +285,8 @@ def load(
         >>> kft.load("esm2_t6_8M_UR50D", weights=False).width
         320
     """
-    options = {} if image_size is None else {"image_size": image_size}
+    given = {"image_size": image_size, "data": data}
+    options = {name: value for name, value in given.items() if value is not None}
     backbone = _built(name, weights, without_quantization(dtype), options)
     if not weights:
         randomised(backbone, seed)

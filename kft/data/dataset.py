@@ -12,9 +12,7 @@ import numpy as np
 
 from kft.data.inputs import InputKind, kind_of, listed_inputs
 from kft.data.numbers import marks
-from kft.data.rows import rows_of
 from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
-from kft.data.spreadsheets import is_frame
 from kft.data.task import Task
 
 
@@ -25,7 +23,7 @@ class Split:
     Args:
         inputs: List of N inputs: strings are sequences of residues; arrays (height, width) or
             (height, width, channels), paths and PIL images are images; dicts of numbers and
-            strings are rows of a table, as which a DataFrame is read. Sequences are kept in
+            strings are rows of a table, as `frame.to_dict("records")` gives. Sequences are kept in
             upper case, without space around them and without a stop (*) at the end; a warning
             states how many were changed, and how many look like DNA.
         targets: Array of N targets: integers for classes, floats for measurements, 0 or 1 (N, K)
@@ -60,7 +58,7 @@ class Split:
     input_kind: InputKind = None  # type: ignore[assignment]  # found in __post_init__
 
     def __post_init__(self) -> None:
-        inputs = _as_inputs(self.inputs, self.input_kind)
+        inputs = _as_inputs(self.inputs)
         if self.targets is None:
             raise TypeError("`targets` is None; give one per input.")
         kind = kind_of(inputs) if self.input_kind is None else InputKind(self.input_kind)
@@ -284,10 +282,8 @@ def _describe_sizes(images: list) -> str:
     return f" of {least[0]} x {least[1]}{several} pixels"
 
 
-def _as_inputs(inputs: Any, kind: str | None) -> list:
+def _as_inputs(inputs: Any) -> list:
     """Return inputs as a list; sequences in normal form, with a warning of what was changed."""
-    if kind == InputKind.TABLE and is_frame(inputs):
-        return rows_of(inputs)
     if isinstance(inputs, Sequences):
         return inputs
     inputs = list(listed_inputs(inputs))

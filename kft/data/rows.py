@@ -104,7 +104,7 @@ def frame_of(rows: Iterable[Row]) -> pd.DataFrame:
         rows: One dict per record, with the same columns.
 
     Example:
-        >>> frame_of([{"age": 3.0, "sex": "f"}, {"age": 5.0, "sex": None}]).dtypes.astype(str).tolist()
+        >>> frame_of([{"age": 3.0, "sex": "f"}]).dtypes.astype(str).tolist()
         ['float64', 'object']
     """
     import pandas as pd

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -19,7 +20,7 @@ from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
 from kft.inference import writing
 from kft.inference.naming import with_predictions
-from kft.inference.reading import Records, read_records
+from kft.inference.reading import Records, read_records, table_rows
 from kft.models.heads import Pooling
 from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
 
@@ -81,7 +82,8 @@ def predict(
 
     Args:
         model: A `kft.Model`, or a Keras model; one without `encode` takes arrays as they are.
-        inputs: List of raw inputs, for proteins strings of residues; a pandas Series or DataFrame;
+        inputs: List of raw inputs, for proteins strings of residues, for rows of a table dicts of
+            its columns; a pandas Series or DataFrame;
             or the path of a table (.csv, .tsv, .xlsx, .parquet) or of a FASTA file, plain or
             gzipped, which is read in parts, so that it may be larger than the memory.
         batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
@@ -93,7 +95,8 @@ def predict(
             the predictions.
         as_frame: True returns a DataFrame with the columns of the input and of the predictions.
         column: Column of a table that holds the inputs; None takes the only one, or "sequence",
-            or for images, whose paths are relative to the table, "path".
+            or for images, whose paths are relative to the table, "path". A model of rows takes all
+            columns that it knows by name.
         skip_invalid: True goes on where an input cannot be encoded, with one warning that lists
             them. Such a record of a FASTA file is left out; of a list or table it keeps its
             place, and its predictions are NaN, and empty in files.
@@ -243,7 +246,8 @@ def _predictions(
     from rich.progress import Progress
 
     info = None if encode is None else encoder_info(encode)
-    of_images = info is not None and info.input_kind is InputKind.IMAGE
+    kind = None if info is None else info.input_kind
+    rows = partial(table_rows, encode) if kind is InputKind.TABLE else None
     batch_size, max_length = sizes
     per_residue = getattr(getattr(model, "head", None), "per_residue", False)
     console, seen = Console(stderr=True), 0
@@ -252,7 +256,7 @@ def _predictions(
     skipped: list[Skipped] | None = [] if skip_invalid else None
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(verb, total=None)
-        for part in read_records(inputs, column, skipped, of_images):
+        for part in read_records(inputs, column, skipped, kind is InputKind.IMAGE, rows):
             bar.update(task, total=part.total)
             count, valid = len(part.inputs), None
             if skipped is not None and encode is not None:
@@ -263,8 +267,8 @@ def _predictions(
                 records = batches(part.inputs, encode, batch_size, None, max_length, part.called)
             cut, seen = cut + records.residues_cut, seen + len(part.inputs)
             changes += records.changes
-            rows = _rows(model, records, len(part.inputs), per_residue, bar, task)
-            yield part, rows if valid is None else _in_places(rows, valid, count)
+            found = _rows(model, records, len(part.inputs), per_residue, bar, task)
+            yield part, found if valid is None else _in_places(found, valid, count)
     if skipped:
         if not seen:
             raise ValueError(
