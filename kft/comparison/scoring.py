@@ -54,7 +54,7 @@ def evaluate(
         )
     _check_head(model, data)
     records = data.splits[split]
-    targets, groups = records.targets, records.groups
+    targets, groups = data.as_measured(records.targets), records.groups
     predictions: Any = predict(model, records.inputs, batch_size, max_length)
     if data.task.per_residue:
         targets, predictions, groups = _marked_residues(records, predictions)
@@ -117,7 +117,7 @@ def baseline_rows(
             log(f"baseline {number}/{len(fits)}: {name}")
         try:
             fitted = fit(data)
-            predictions = fitted.predictions
+            predictions = data.as_measured(fitted.predictions)
             if data.task.per_residue:
                 predictions = [row[:max_length] for row in predictions]
             scores = scores_of(data, [predictions], resamples)
@@ -171,7 +171,7 @@ def _scored(data: Dataset, predictions: Sequence) -> tuple:
     """Return targets, predictions of each seed, and groups of the scored test records."""
     test = data.splits["test"]
     if not data.task.per_residue:
-        return test.targets, predictions, test.groups
+        return data.as_measured(test.targets), predictions, test.groups
     parts = [_marked_residues(test, seed_part) for seed_part in predictions]
     targets, _, groups = parts[0]
     return targets, [seed_part[1] for seed_part in parts], groups

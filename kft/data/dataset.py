@@ -13,6 +13,7 @@ import numpy as np
 from kft.data.inputs import InputKind, kind_of, listed_inputs
 from kft.data.numbers import marks
 from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
+from kft.data.target_transforms import TargetTransform
 from kft.data.task import Task
 
 
@@ -165,6 +166,9 @@ class Dataset:
             mutants of one protein; else None.
         value_range: (black, white) of images of 16 bits, as the training part uses them; else None.
         target: Name of what is predicted, such as the column of a table; None if it has none.
+        class_weight: Weight of each class in the loss, which `kft.fit` uses; None for equal ones.
+        target_transform: Function of the targets that was applied to them, which `kft.predict`,
+            `kft.evaluate` and `kft.compare` undo; None if they are as they were measured.
 
     Raises:
         ValueError: The task is unknown, or targets and task do not fit together.
@@ -191,6 +195,8 @@ class Dataset:
     variable_positions: tuple[int, ...] | None = None
     value_range: tuple[float, float] | None = None
     target: str | None = None
+    class_weight: tuple[float, ...] | None = None
+    target_transform: TargetTransform | None = None
 
     def __post_init__(self) -> None:
         task = Task.named(self.task, "`task`")
@@ -215,6 +221,17 @@ class Dataset:
         """What the inputs are: those of the first part that has any."""
         parts = self.splits.values()
         return next((part.input_kind for part in parts if len(part)), self.train.input_kind)
+
+    def as_measured(self, values: Any) -> Any:
+        """Return targets or predictions in the unit in which the targets were measured.
+
+        Args:
+            values: Numbers (N,) or (N, K) in the unit of the targets of the splits.
+
+        Returns:
+            The numbers without `target_transform`; the same object if there is none.
+        """
+        return values if self.target_transform is None else self.target_transform.inverse(values)
 
     def _check_fit(self, name: str, split: Split) -> None:
         per_residue = isinstance(split.targets, list)

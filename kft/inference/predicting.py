@@ -102,11 +102,11 @@ def predict(
             place, and its predictions are NaN, and empty in files.
 
     Returns:
-        float32 array (records, outputs); for a per-residue head a list of float32 arrays
-        (residues, outputs), one per record, without special tokens and without residues that
-        `max_length` cuts off; or a DataFrame; or the path `out`. An interrupted call leaves no
-        file there. Columns of predictions are named for the target and the classes, which
-        `kft.fit` notes in the model: `predicted_TARGET` (`prediction` if it has no name), and the
+        float32 array (records, outputs), numbers in the unit in which targets were measured; for a
+        per-residue head a list of float32 arrays (residues, outputs), one per record, without
+        special tokens and without residues that `max_length` cuts off; or a DataFrame; or the path
+        `out`. An interrupted call leaves no file there. Columns of predictions are named for the
+        target and the classes, which `kft.fit` notes in the model: `predicted_TARGET` (`prediction` if it has no name), and the
         probability of each class in `probability_CLASS`. Per residue, cells hold a letter, or
         numbers separated by spaces, for each residue.
 
@@ -250,6 +250,7 @@ def _predictions(
     rows = partial(table_rows, encode) if kind is InputKind.TABLE else None
     batch_size, max_length = sizes
     per_residue = getattr(getattr(model, "head", None), "per_residue", False)
+    transform = getattr(model, "target_transform", None)
     console, seen = Console(stderr=True), 0
     cut: list[int] = []
     changes: Counter[str] = Counter()
@@ -268,6 +269,8 @@ def _predictions(
             cut, seen = cut + records.residues_cut, seen + len(part.inputs)
             changes += records.changes
             found = _rows(model, records, len(part.inputs), per_residue, bar, task)
+            if transform is not None:
+                found = transform.inverse(found)
             yield part, found if valid is None else _in_places(found, valid, count)
     if skipped:
         if not seen:

@@ -11,6 +11,7 @@ import numpy as np
 
 from kft.backbones import load
 from kft.backbones.registry import refuse_h5
+from kft.data.target_transforms import TargetTransform
 from kft.lora import load_adapter
 from kft.lora.peft import model_records, reading, writing
 from kft.models.model import Model
@@ -114,6 +115,8 @@ def _with_adapter(folder: Path, backbone: Any) -> Model:
                 "Or give the backbone, or where it is, as `backbone`."
             ) from error
     model = Model(backbone, keras.saving.deserialize_keras_object(record["head"]))
-    model.set_names(record["classes"], record["target_name"])
+    transform = record.get("target_transform")
+    transform = transform and TargetTransform(**transform)
+    model.set_names(record["classes"], record["target_name"], transform)
     load_adapter(model, folder)
     return model
