@@ -78,7 +78,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['amp', 'chains', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure']
+        ['amp', 'chains', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure', 'two_cities']
     """
     return sorted(_LOADERS)
 

@@ -106,7 +106,8 @@ def predict(
         per-residue head a list of float32 arrays (residues, outputs), one per record, without
         special tokens and without residues that `max_length` cuts off; or a DataFrame; or the path
         `out`. An interrupted call leaves no file there. Columns of predictions are named for the
-        target and the classes, which `kft.fit` notes in the model: `predicted_TARGET` (`prediction` if it has no name), and the
+        target and the classes, which `kft.fit` notes in the model: `predicted_TARGET`
+        (`prediction` if it has no name), and the
         probability of each class in `probability_CLASS`. Per residue, cells hold a letter, or
         numbers separated by spaces, for each residue.
 
