@@ -77,8 +77,8 @@ def names() -> list[str]:
         The names, in alphabetical order.
 
     Example:
-        >>> names()
-        ['amp', 'chains', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure', 'two_cities']
+        >>> names()[:3]
+        ['amp', 'chains', 'digits']
     """
     return sorted(_LOADERS)
 

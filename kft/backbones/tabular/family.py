@@ -51,8 +51,8 @@ class DenseFamily(Family):
         if options:
             raise ValueError(f"data is for 'dense'; {source} has columns of its own: leave it out.")
         try:
-            sizes = {size: config[size] for size in SIZES}
-            backbone = DenseBackbone(config["columns"], **sizes, dtype=dtype)
+            sizes = {name: config[name] for name in ("columns", *SIZES)}
+            backbone = DenseBackbone(**sizes, dtype=dtype)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{source} has a config.json that is damaged: {error}.") from error
         if tensors is None:
