@@ -40,8 +40,8 @@ def few_buildings(data, buildings):
 
 def main():
     number = recipe.above_zero(int)
-    parser = recipe.arguments(__doc__, data="two_cities", epochs=40, batch_size=64)
-    parser.add_argument("--source-records", type=number, default=20_000, help="of the first city")
+    parser = recipe.arguments(__doc__, data="two_cities", epochs=40)
+    parser.add_argument("--source-records", type=number, default=8000, help="of the first city")
     parser.add_argument("--buildings", type=number, default=15, help="of the second city")
     args = parser.parse_args()
     out = args.out / "two_cities"
@@ -54,7 +54,7 @@ def main():
     north = kft.prepare(kft.data.load("two_cities", city="north", records=records), steps=logarithm)
     south = kft.data.load("two_cities", city="south", records=600 if args.tiny else 6000)
     south = kft.prepare(few_buildings(south, args.buildings), steps=logarithm)
-    options = {"batch_size": args.batch_size, "verbose": 0}
+    options = {"batch_size": args.batch_size, "learning_rate": 1e-3, "verbose": 0}
     measured = south.as_measured(south.test.targets)
     rows, predictions = [], {}
 
@@ -68,7 +68,7 @@ def main():
     print(f"Training on {len(north.train):,} days of the north")
     backbone = kft.load("dense", weights=False, data=north, seed=args.seed)
     source = kft.Model(backbone, kft.heads.for_data(north))
-    kft.fit(source, north, "full", epochs=epochs, learning_rate=1e-3, **options)
+    kft.fit(source, north, "full", epochs=2 * epochs, **{**options, "batch_size": 256})
     print(f"In the north: MAE {kft.evaluate(source, north)['MAE']} kWh")
     print(f"In the south, with {len(south.train):,} days of {args.buildings} buildings:")
     score("source model as it is", [kft.predict(source, south.test.inputs)])
@@ -76,13 +76,15 @@ def main():
 
     def adapted(strategy, seed):
         source.set_weights(weights)
-        given = {"epochs": epochs, "learning_rate": 1e-3, "seed": seed, **options}
-        return kft.predict(kft.fit(source, south, strategy, **given).model, south.test.inputs)
+        done = kft.fit(source, south, strategy, epochs=epochs, seed=seed, **options)
+        return kft.predict(done.model, south.test.inputs)
 
     def from_scratch(seed):
         new = kft.load("dense", weights=False, data=south, seed=seed)
         model = kft.Model(new, kft.heads.for_data(south))
-        kft.fit(model, south, "full", epochs=2 * epochs, learning_rate=1e-3, seed=seed, **options)
+        kft.fit(
+            model, south, "full", epochs=5 * epochs, seed=seed, **options
+        )  # starts from nothing
         return kft.predict(model, south.test.inputs)
 
     for strategy in ("head_only", "full"):

@@ -43,6 +43,7 @@ class Columns(TransformerMixin, BaseEstimator):
         self.scaled = scaled
 
     def fit(self, rows: Sequence[Row], targets: Any = None) -> Columns:
+        """Find columns, medians, scales and categories; columns without any value are left out."""
         frame = frame_of(rows).dropna(axis=1, how="all")
         self.words_ = [str(name) for name in frame if frame[name].dtype == object]
         self.numbers_ = [str(name) for name in frame if name not in self.words_]
@@ -56,6 +57,7 @@ class Columns(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, rows: Sequence[Row]) -> np.ndarray:
+        """Return rows as numbers (N, F)."""
         parts = [np.zeros((len(rows), 0))]
         parts += [self.numeric_.transform(self._numbers(rows))] if self.numbers_ else []
         parts += [self.categorical_.transform(self._words(rows))] if self.words_ else []
