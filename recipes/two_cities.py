@@ -7,7 +7,7 @@ with the same network from scratch and with boosted trees on those few buildings
 Data: simulated by kft ("two_cities"), Apache-2.0.
 Command: KERAS_BACKEND=torch python recipes/two_cities.py
 Needs: 1 GB, 4 minutes on a busy machine.
-Expect: docs/tables.md
+Expect: docs/preparing.md
 """
 
 from dataclasses import replace
