@@ -6,7 +6,7 @@ with the same network from scratch and with boosted trees on those few buildings
 
 Data: simulated by kft ("two_cities"), Apache-2.0.
 Command: KERAS_BACKEND=torch python recipes/two_cities.py
-Needs: 1 GB, 4 minutes on a busy machine.
+Needs: 1 GB, 2 minutes of a processor.
 Expect: docs/preparing.md
 """
 
