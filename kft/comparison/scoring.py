@@ -61,7 +61,7 @@ def evaluate(
         )
     _check_head(model, data)
     records = data.splits[split]
-    targets, groups, weights = records.targets, records.groups, records.weights
+    targets, groups, weights = data.as_measured(records.targets), records.groups, records.weights
     predictions: Any = predict(model, records.inputs, batch_size, max_length, encode=encode)
     if data.task.per_residue:
         targets, predictions, groups, weights = _marked_residues(records, predictions)
@@ -127,7 +127,7 @@ def baseline_rows(
             log(f"baseline {number}/{len(fits)}: {name}")
         try:
             fitted = fit(data)
-            predictions = fitted.predictions
+            predictions = data.as_measured(fitted.predictions)
             if data.task.per_residue:
                 predictions = [row[:max_length] for row in predictions]
             scores = scores_of(data, [predictions], resamples)
@@ -181,7 +181,7 @@ def _scored(data: Dataset, predictions: Sequence) -> tuple:
     """Return targets, predictions of each seed, groups and weights of scored test records."""
     test = data.splits["test"]
     if not data.task.per_residue:
-        return test.targets, predictions, test.groups, test.weights
+        return data.as_measured(test.targets), predictions, test.groups, test.weights
     parts = [_marked_residues(test, seed_part) for seed_part in predictions]
     targets, _, groups, weights = parts[0]
     return targets, [seed_part[1] for seed_part in parts], groups, weights

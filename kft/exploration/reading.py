@@ -262,7 +262,7 @@ def _of_dataset(data: Dataset) -> Records:
     """Return the records of all splits of a data set."""
     splits = data.splits
     inputs = list(itertools.chain.from_iterable(split.inputs for split in splits.values()))
-    if data.input_kind is InputKind.ROW:
+    if data.input_kind in (InputKind.TABLE, InputKind.ROW):
         if not isinstance(inputs[0], dict):
             inputs = [dict(enumerate(np.ravel(row).tolist())) for row in inputs]
         frame = pd.DataFrame(inputs)
