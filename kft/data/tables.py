@@ -143,7 +143,7 @@ def _check_inputs(
         for argument, other in others.items():
             if name == other:
                 raise ValueError(
-                    f"`inputs` names {name!r}, which is the column of `{argument}`: leave it out."
+                    f"`inputs` names {name!r}, which is the `{argument}`: leave it out."
                 )
     if others["split"] == "cluster":
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from kft.arguments import check_instance
 from kft.data.dataset import Dataset
 from kft.data.inputs import InputKind
 from kft.data.rows import frame_of, records_of
@@ -80,15 +81,27 @@ def prepare(
             f"data must be a kft.data.Dataset, received a {type(data).__name__}: read it with "
             "kft.data.read_csv, read_fasta or read_images."
         )
+    if findings is not None:
+        check_instance("findings", findings, Findings, "what kft.explore returns")
     if findings is not None and steps is not None:
         raise ValueError("findings and steps are both given: leave one of them out.")
     left: tuple[str, ...] = ()
     if steps is not None:
-        named = list(steps.items()) if isinstance(steps, Mapping) else [("", x) for x in steps]
-        planned = [(step, reason) for reason, step in named]
+        planned = _checked_steps(steps)
     else:
         planned, left = plan(data, explore(data) if findings is None else findings)
     return _Run(data).done(planned, left)
+
+
+def _checked_steps(steps: Any) -> list[tuple[Step, str]]:
+    """Return the steps with their reasons."""
+    check_instance("steps", steps, (list, tuple, Mapping), "a list of steps, or {reason: step}")
+    named = list(steps.items()) if isinstance(steps, Mapping) else [("", x) for x in steps]
+    for reason, step in named:
+        check_instance("steps", reason, str, "{reason: step} with reasons that are strings")
+        kinds, expected = (ColumnStep, RecordStep), "steps of kft.preparation, such as Impute()"
+        check_instance("each of steps", step, kinds, expected)
+    return [(step, reason) for reason, step in named]
 
 
 class _Run:
@@ -110,8 +123,6 @@ class _Run:
                 self._write_back()
                 self.data, numbers = step.apply(self.data)
                 record.append(DoneStep(step, reason, numbers))
-            else:
-                raise TypeError(f"steps must hold steps of kft.preparation, received {step!r:.60}.")
         self._write_back()
         preparation = Preparation(tuple(record), self.columns, left)
         new = preparation.steps[len(self.before.steps) :]

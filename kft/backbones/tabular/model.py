@@ -18,12 +18,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.arguments import check_integer
+from kft.arguments import check_instance, check_integer
 from kft.backbones.base import Backbone
 from kft.backbones.checkpoints import rounded
 from kft.backbones.composite import Composite
 from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.tabular.columns import Column, RowEncoder, columns_of
+from kft.data.dataset import Dataset
+from kft.data.inputs import InputKind
 from kft.keras_internals import set_untracked
 
 MODEL_TYPE = "kft_dense"
@@ -156,8 +158,15 @@ class DenseBackbone(Backbone):
             The backbone.
 
         Raises:
+            TypeError: `data` is no data set.
             ValueError: The inputs are no rows of a table.
         """
+        check_instance("data", data, Dataset, "a kft.data.Dataset of rows of a table")
+        if data.input_kind is not InputKind.TABLE:
+            raise ValueError(
+                f"data must hold rows of a table, but the inputs of {data.name} are of the kind "
+                f"{data.input_kind}: read it with kft.data.read_table and a list `inputs`."
+            )
         return cls(columns_of(data.train.inputs), **options)
 
     @property
