@@ -146,7 +146,7 @@ def baseline_rows(
             log(f"baseline {number}/{len(fits)}: {name}")
         try:
             fitted = fit(data)
-            predictions = fitted.predictions
+            predictions = data.as_measured(fitted.predictions)
             if data.task.per_residue:
                 predictions = [row[:max_length] for row in predictions]
             scores = scores_of(data, [predictions], resamples)
@@ -238,8 +238,8 @@ class _Scored(NamedTuple):
 
 def _scored(data: Dataset, split: Split, predictions: Sequence) -> _Scored:
     if not data.task.per_residue:
-        owners = np.arange(len(split))
-        return _Scored(split.targets, predictions, split.groups, split.weights, owners)
+        owners, targets = np.arange(len(split)), data.as_measured(split.targets)
+        return _Scored(targets, predictions, split.groups, split.weights, owners)
     parts = [_marked_residues(split, seed_part) for seed_part in predictions]
     targets, _, owners = parts[0]
     groups = owners if split.groups is None else split.groups[owners]

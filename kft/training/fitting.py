@@ -149,7 +149,8 @@ def fit(
         loss: As for `compile`; None takes that of the kft head or of the last compile.
         metrics: As for `compile`; None takes those of the kft head or of the last compile. They are
             weighted where the data have weights or targets for each residue.
-        class_weight: "balanced", or one weight per class, for a kft head that classifies.
+        class_weight: "balanced", or one weight per class, for a kft head that classifies; None
+            for that of the data set, see `kft.prepare`.
         label_smoothing: Fraction of each label that is spread over all classes.
         optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
         keep_best: False keeps the weights of the last epoch.
@@ -470,6 +471,8 @@ def _check_targets(model: keras.Model, data: Any) -> None:
 
 
 def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
+    if class_weight is None:
+        return getattr(data, "class_weight", None)
     if not isinstance(class_weight, str):
         return class_weight
     if class_weight != "balanced":
