@@ -79,7 +79,7 @@ def corrected_t_test(
 
 @dataclass(frozen=True, eq=False)
 class CrossValidated:
-    """One metric of one method over folds; it stands in for `kft.evaluation.significance.Resampled`.
+    """One metric of one method over folds, used like `kft.evaluation.significance.Resampled`.
 
     Attributes:
         seeds: (J,) the score of each fold; NaN where it is undefined.
@@ -129,8 +129,8 @@ class CrossValidated:
             ValueError: No fold has both scores.
 
         Example:
-            >>> one, other = (CrossValidated(np.array(x), 0.5) for x in ([0.9, 0.8, 0.9], [0.7] * 3))
-            >>> round(one.against(other).p, 3)
+            >>> one, other = np.array([0.9, 0.8, 0.9]), np.array([0.7, 0.7, 0.7])
+            >>> round(CrossValidated(one, 0.5).against(CrossValidated(other, 0.5)).p, 3)
             0.087
         """
         differences = self.seeds - other.seeds

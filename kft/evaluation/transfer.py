@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -103,7 +104,8 @@ def judge_transfer(
         task: A `kft.data.task.Task`, or its name.
         source: Targets and predictions of test records of the data that the model was trained on.
         new: Those of the new records, with groups if `source` has them.
-        baseline: Predictions of a baseline for the new records.
+        baseline: Predictions of a baseline for the new records. The Spearman correlation of one
+            that predicts a constant counts as 0.
         name: Name of the baseline.
         level: Level of both tests; the intervals have confidence 1 minus it.
         resamples: Number of permutations and of bootstrap resamples.
@@ -139,9 +141,11 @@ def judge_transfer(
     here, there = (one[metric] for one in scores)
     loss = minus(here, there) if not math.isnan(here.value + there.value) else UNDEFINED
     p_loss = _permuted(kind, source, new, metric, resamples, seed)
-    options = (resamples, seed, new.groups, new.weights)
+    options: Any = (resamples, seed, new.groups, new.weights)
     values, draws = bootstrap(kind, *new[:2], *options)
     others, other_draws = bootstrap(kind, new.targets, baseline, *options)
+    if metric == "Spearman" and math.isnan(others[metric]):  # of a constant: it has no order
+        others[metric], other_draws[metric] = 0.0, np.zeros(resamples)
     gains = draws[metric] - other_draws[metric]
     gain = interval(values[metric] - others[metric], gains, 1 - level)
     gains = gains[~np.isnan(gains)]
@@ -170,7 +174,9 @@ def _permuted(
     )
     unit = np.arange(n + m)
     if source.groups is not None and new.groups is not None:
-        first, second = (np.unique(part.groups, return_inverse=True)[1] for part in (source, new))
+        first, second = (
+            np.unique(groups, return_inverse=True)[1] for groups in (source.groups, new.groups)
+        )
         unit = np.concatenate([first, second + first.max() + 1])  # groups of two data sets differ
     is_new = np.zeros(unit.max() + 1)
     is_new[unit[n:]] = 1
