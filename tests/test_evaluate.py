@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import kft
-from kft.comparison import Evaluation
+from kft.comparison import Evaluation, learning_curve
 from kft.comparison.folding import deal
 from kft.data import Dataset, Split
 from kft.evaluation.calibration import fit_temperature, judge_calibration, with_temperature
@@ -267,3 +267,23 @@ def test_a_comparison_on_folds_tests_with_the_correction(monkeypatch, tmp_path):
     found.save(tmp_path / "out")
     with pytest.raises(ValueError, match="save_models must be False with folds"):
         kft.compare(backbone, data, ["linear_probe"], folds=4, save_models=True, **options)
+
+
+# Learning curve ---------------------------------------------------------------------------------
+
+
+@pytest.mark.once
+def test_more_records_score_better_and_the_curve_says_how_many_are_needed():
+    data, backbone = made(noise=0.02, sizes=(64, 20, 60)), models.esm2()
+    curve = learning_curve(backbone, data, counts=[4, 64], seeds=2, resamples=20)
+    assert curve.metric == "AUROC" and list(curve.scores) == [4, 64]
+    assert curve.scores[64].value > curve.scores[4].value
+    assert curve.to_frame()["seeds"].tolist() == [2, 2]
+    reached = curve.scores[64].value
+    assert curve.needed(reached) == (64, "measured")
+    number, why = curve.needed((1 + reached) / 2)
+    assert np.isnan(number) and "no power law fits" in why  # two numbers of records are too few
+    with pytest.raises(ValueError, match="wanted must be a score below 1"):
+        curve.needed(1.0)
+    with pytest.raises(ValueError, match="counts must be an integer from 2 to 64, received 65"):
+        learning_curve(backbone, data, counts=[65])
