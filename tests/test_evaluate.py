@@ -18,10 +18,11 @@ from kft.evaluation.calibration import fit_temperature, judge_calibration, with_
 WHERE = {"source": "made up", "licence": "none", "citation": "", "checksum": ""}
 
 
-class Counting:
+class Counting(keras.Model):
     """Predicts the share of K of a sequence, and counts the records that it has predicted."""
 
     def __init__(self, spread=1.0):
+        super().__init__()
         self.seen, self.spread = 0, spread
 
     @staticmethod

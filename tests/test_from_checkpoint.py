@@ -5,8 +5,10 @@ import warnings
 
 import keras
 import numpy as np
+import peft
 import pytest
 import references
+import safetensors.numpy
 import torch
 import transformers
 from keras import ops
@@ -79,6 +81,26 @@ def test_as_in_transformers(kind, tmp_path):
         before = kft.fingerprint(again, ["head"])
         kft.fit(again, (["MKT", "GSS", "AYI"], [0, 1, 2]), epochs=1, verbose=0)
         assert kft.fingerprint(again, ["head"]) != before
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_adapters_with_the_classifier_of_dinov2(tmp_path):
+    """PEFT's file holds the classifier too, in both directions."""
+    theirs = reference(VISION[2])
+    theirs.save_pretrained(tmp_path)
+    model = from_checkpoint(tmp_path)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["classifier"])
+    adapted = references._perturbed(peft.get_peft_model(theirs, config).eval(), 0.2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    kft.load_adapter(model, tmp_path / "adapter", check_base=False)
+    kft.save_adapter(model, tmp_path / "again")
+    keys = ["base_model.model.classifier.weight", "base_model.model.classifier.bias"]
+    first, second = (
+        safetensors.numpy.load_file(tmp_path / name / "adapter_model.safetensors")
+        for name in ("adapter", "again")
+    )
+    assert all(np.array_equal(first[key], second[key]) for key in keys)
 
 
 @pytest.mark.once

@@ -291,7 +291,10 @@ def test_cls_pooling_is_the_first_position(features, mask):
 
 def without_a_mask(pooling, features):
     """What each pooling is over axis 1, where all positions count."""
-    return {"cls": features[:, 0], "max": features.max(axis=1)}.get(pooling, features.mean(axis=1))
+    first, mean = features[:, 0], features.mean(axis=1)
+    both = np.concatenate([first, mean], axis=1)
+    known = {"cls": first, "max": features.max(axis=1), "cls_and_mean": both}
+    return known.get(pooling, mean)
 
 
 @every_pooling
@@ -389,14 +392,10 @@ def test_poolings_that_cannot_be():
 @pytest.mark.parametrize("classes", [1, 0, -3])
 def test_too_few_classes(classes):
     for head in (Classification, heads.ResidueClassification, heads.EsmClassification):
-        with pytest.raises(
-            ValueError, match=f"classes must be an integer of at least 2, .* {classes}"
-        ):
+        with pytest.raises(ValueError, match=f"classes must be an integer .*, received {classes}"):
             head(classes)
     if classes < 1:
-        with pytest.raises(
-            ValueError, match=f"labels must be an integer of at least 1, .* {classes}"
-        ):
+        with pytest.raises(ValueError, match=f"labels must be an integer .*, received {classes}"):
             heads.MultiLabel(classes)
 
 
@@ -416,9 +415,7 @@ def test_too_few_classes(classes):
 def test_numbers_that_cannot_be(bad):
     (name, value), *_ = bad.items()
     for head in (Regression, heads.ResidueRegression):
-        with pytest.raises(
-            ValueError, match=f"received .*{name}|{name} must be .*received"
-        ) as caught:
+        with pytest.raises(ValueError, match=f"^{name} must be .*, received ") as caught:
             head(**bad)
         assert str(value).strip("[]") in str(caught.value)
 

@@ -119,7 +119,10 @@ def test_without_language_model_head(reference, tmp_path):
 def test_head_of_another_task_is_named_as_skipped(tmp_path):
     model = transformers.EsmForSequenceClassification(references.esm_config(*SHAPE))
     model.save_pretrained(tmp_path)
-    with pytest.warns(UserWarning, match="masked_lm"):
+    with (
+        pytest.warns(UserWarning, match="masked_lm"),
+        pytest.warns(UserWarning, match=r"holds the classifier .*kft.Model.from_checkpoint\('"),
+    ):
         backbone = kft.load(tmp_path)
     assert "classifier.dense.weight" in backbone.load_report.skipped
 
@@ -428,5 +431,5 @@ def test_code_in_a_fair_file_is_never_run(tmp_path, monkeypatch):
 @pytest.mark.once
 def test_fair_file_of_another_architecture(tmp_path):
     torch.save({"args": {"arch": "roberta_large"}, "model": {}}, tmp_path / "esm1b.pt")
-    with pytest.raises(ValueError, match=r"not a FAIR ESM-2 checkpoint.*\['args', 'model'\]"):
+    with pytest.raises(ValueError, match=r"not a FAIR ESM-2 checkpoint.*holds args, model"):
         kft.load(tmp_path / "esm1b.pt")

@@ -13,12 +13,11 @@ import keras
 
 from kft.keras_internals import (
     is_quantized,
-    own_trainable_weights,
     passes_filters,
     sublayers_of,
     take_own_policy,
 )
-from kft.messages import listed
+from kft.messages import listed, shown
 
 _CALIBRATED = ("gptq", "awq")  # modes that need data
 
@@ -31,7 +30,9 @@ def quantize_layers(
     filters: Any,
     **kwargs: Any,
 ) -> None:
-    """Run Keras's `quantize` on those layers that it can quantize, with one warning for the others.
+    """Run Keras's `quantize` on those layers that it can quantize.
+
+    These are `Dense`, `EinsumDense` and `Embedding`, no subclasses of them and no convolutions.
 
     Args:
         model: A built model.
@@ -42,7 +43,7 @@ def quantize_layers(
         **kwargs: Further ones.
 
     Warns:
-        UserWarning: Layers with a kernel or a table keep it as it is.
+        UserWarning: Layers with adapters are left out; says how many.
     """
     # keras-hub's MBConvBlock holds convolutions that it never calls, for which Keras raises.
     wanted = [x for x in sublayers_of(model) if x.built and passes_filters(x, filters)]
@@ -53,21 +54,16 @@ def quantize_layers(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*does not have a `quantize` method")
         quantize(mode, config=config, filters=lambda layer: id(layer) in ids, **kwargs)
-    _warn_of_others(model, wanted)
+    _warn_of_adapted(model, wanted)
 
 
-def _warn_of_others(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
-    names = sorted(
-        layer.path
-        for layer in layers
-        if not layer.quantization_mode
-        and any(v.name in ("kernel", "embeddings") for v in own_trainable_weights(layer))
-    )
+def _warn_of_adapted(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
+    names = sorted(layer.path for layer in layers if getattr(layer, "adapters", None))
     if names:
         warnings.warn(
-            f"{len(names)} layers of {model.name} keep their weights as they are "
-            f"({listed(names, 3)}): Keras quantizes Dense, EinsumDense and Embedding, not those "
-            f"with adapters (call kft.merge_lora and kft.lora.remove first) or of other classes.",
+            f"{len(names)} layers of {model.name} hold adapters and keep their weights as they are "
+            f"({listed(names, 3)}): to quantize them too, call kft.merge_lora and kft.lora.remove "
+            f"first.",
             stacklevel=5,
         )
 
@@ -146,13 +142,18 @@ def without_quantization(dtype: Any) -> Any:
         dtype: As for `dtype_of`.
 
     Raises:
-        ValueError: A mode that needs data, such as "gptq".
+        ValueError: No dtype policy, or a mode that needs data, such as "gptq".
 
     Example:
         >>> without_quantization("int8_from_float32")
         'float32'
     """
-    policy = keras.dtype_policies.get(dtype)
+    try:
+        policy = keras.dtype_policies.get(dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"dtype must be a Keras dtype policy, received {shown(dtype)}: {error}"
+        ) from None
     if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
         return _source(policy).name if policy.quantization_mode else dtype
     sources = {path: _source(one) for path, one in policy.items()}

@@ -9,12 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.arguments import check_integer
+from kft.arguments import check_instance, check_integer
 from kft.comparison.runs import train
 from kft.comparison.scoring import scores_of
 from kft.data import Dataset, load
 from kft.evaluation.curves import LearningCurve
 from kft.models import heads
+from kft.params.paths import check_model
 from kft.training import strategies
 
 
@@ -55,7 +56,9 @@ def learning_curve(
     Example:
         `learning_curve(kft.load("kft_esm2_tiny"), "amp").needed(0.95)`
     """
+    check_model(backbone, "backbone")
     data = load(data) if isinstance(data, str) else data
+    check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
     everything = len(data.train)
     if counts is None:
         counts = sorted({max(2, round(everything / 2**i)) for i in range(5)})
