@@ -13,6 +13,7 @@ from PIL import Image
 import kft
 from kft.comparison import scoring
 from kft.comparison.copies import Copies
+from kft.comparison.folding import deal, joined_copies, merged
 from kft.data import Dataset, Split
 from kft.exploration import near_copies, similarity
 from kft.exploration.similarity import align_pair
@@ -248,6 +249,29 @@ def test_baselines_and_residues_are_scored_without_copies_too(both):
     )
     for name, score in expected.items():
         assert scores[name].value == pytest.approx(score.value)
+
+
+def test_each_fold_is_scored_without_its_own_copies(both):
+    parts = deal(both[1], 3)
+    near = [Copies.of(part, "test") for part in parts]
+    joined = joined_copies(near)
+    assert joined.records == 430 and len(joined) == sum(map(len, near)) > 60  # of both of a pair
+    assert joined.kept.tolist() == np.concatenate([one.kept for one in near]).tolist()
+    assert "test records of all 3 folds" in joined.note and joined_copies([]).note == ""
+    near[2] = None
+    rows = [
+        scoring.baseline_rows(*of, copies=own)
+        for *of, own in zip(parts, [1] * 3, near, strict=True)
+    ]
+    for i, row in enumerate(merged(rows, parts)):
+        for name, rest in row.score_without_copies.items():
+            each = [fold[i].score_without_copies[name].value for fold in rows[:2]]
+            assert rest.seeds.tolist() == pytest.approx([*each, row.scores[name].seeds[2]])
+            price = row.price_of_copies[name].seeds
+            assert price == pytest.approx(row.scores[name].seeds - rest.seeds, nan_ok=True)
+        assert row.price_of_copies["accuracy"].seeds[2] == 0
+    without = merged([rows[2]], parts[2:])
+    assert not any(row.score_without_copies or row.price_of_copies for row in without)
 
 
 def test_valid_records_count_as_training_and_train_has_no_copies(both):

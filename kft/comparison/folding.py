@@ -85,7 +85,10 @@ def joined_copies(copies: Sequence[Copies]) -> Copies:
         if len(one)
     ]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    note = next((one.note for one in copies if one.note), "")
+    notes = [next((one.note for one in copies if one.note), "")]
+    if tables:
+        notes.append(f"These are the test records of all {len(copies)} folds, each searched alone.")
+    note = " ".join(filter(None, notes))
     return Copies(table, int(starts[-1]), "test", note)
 
 
