@@ -238,8 +238,7 @@ class _Scored(NamedTuple):
 
 def _scored(data: Dataset, split: Split, predictions: Sequence) -> _Scored:
     if not data.task.per_residue:
-        owners = np.arange(len(split))
-        targets = data.as_measured(split.targets)
+        owners, targets = np.arange(len(split)), data.as_measured(split.targets)
         return _Scored(targets, predictions, split.groups, split.weights, owners)
     parts = [_marked_residues(split, seed_part) for seed_part in predictions]
     targets, _, owners = parts[0]

@@ -196,7 +196,7 @@ def fit(
     callbacks = check_callbacks(callbacks)
     if encode is not None:
         check_callable("encode", encode, "a function")
-    _check_data(data)
+    data = _checked_data(data)
     strategy = _configured(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
     if callbacks:
@@ -422,10 +422,12 @@ def _configured(
     return strategy
 
 
-def _check_data(data: Any) -> None:
-    """Raise an error for what is not records with targets, which says how to make it that."""
+def _checked_data(data: Any) -> Any:
+    """Return records with targets; anything else is an error that says how to make it that."""
+    if isinstance(data, tuple) and data and isinstance(data[0], Iterator):
+        return (list(data[0]), *data[1:])  # it is read more than once
     if hasattr(data, "train") or hasattr(data, "inputs") or isinstance(data, tuple | Batches):
-        return
+        return data
     received, advice = f"a {type(data).__name__}", "give a data set, or a pair (inputs, targets)"
     if isinstance(data, str | PathLike) or is_frame(data):
         source = "data" if is_frame(data) else repr(str(data))
