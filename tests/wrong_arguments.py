@@ -99,6 +99,7 @@ def of_adapters(model, new, adapted) -> list[Row]:
 
 def of_training(backbone, model, compiled, new, data, train, records) -> list[Row]:
     """Training and comparing."""
+    table = pd.DataFrame({"y": [1, 2]})
     return [
         ("split", kft.split, (), {}, {"model": (*NO_MODEL, backbone)}),
         ("fit_frontier", kft.fit_frontier, (), {"model": compiled, "data": records, "verbose": 0}, {
@@ -124,7 +125,7 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
         ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
             "model": NO_MODEL, "data": (None, 5, "nothing", []),
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
-            "encode": (5, "encode")}),
+            "encode": (5, "encode"), "copies": (*FLAGS, table)}),
         ("compare", kft.compare, (), {"backbone": backbone, "data": data,
                                       "strategies": ["head_only"]}, {
             "backbone": NO_MODEL, "data": (None, 5, "nothing"),
@@ -132,7 +133,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "seeds": (0, -1, 1.5, "3", None, [], [1, 1], [-1], True),
             "epochs": without(INTEGERS, None), "batch_size": INTEGERS, "controls": FLAGS,
             "overwrite": FLAGS, "save_models": FLAGS, "confidence": (0, 1, 2, "3", None),
-            "resamples": INTEGERS, "max_length": without(INTEGERS, None)}),
+            "resamples": INTEGERS, "max_length": without(INTEGERS, None),
+            "copies": (*FLAGS, table)}),
     ]  # fmt: skip
 
 
