@@ -155,6 +155,17 @@ def test_predefined_and_grouped_splits_by_columns():
         kft.prepare(data, steps=[preparation.Resplit("size")])
 
 
+def test_weights_of_records_stay_with_them():
+    frame = table(60).assign(weight=np.arange(60) / 10)
+    frame["mass"] = frame.weight
+    data = read(frame, ["mass", "jets"], weights="weight")
+    steps = [preparation.Resplit("random", seed=1), preparation.DropDuplicates()]
+    for part in kft.prepare(data, steps=steps).splits.values():
+        assert part.weights.tolist() == [row["mass"] for row in part.inputs]
+    with pytest.raises(ValueError, match="`inputs` names 'weight', which is the `weights`"):
+        read(frame, ["mass", "weight"], weights="weight")
+
+
 def test_what_is_learned_is_of_the_training_part_alone():
     frame = table()
     frame.loc[::7, "mass"] = np.nan

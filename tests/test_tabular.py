@@ -281,6 +281,10 @@ def test_a_target_is_learned_as_a_logarithm_and_predicted_as_measured(tmp_path):
     expected = np.abs(found[:, 0] - raw.test.targets).mean()
     for one in (data, raw):
         assert kft.evaluate(model, one)["MAE"].value == pytest.approx(expected, rel=1e-5)
+    shown = kft.predict(model, ROWS, as_frame=True)
+    np.testing.assert_array_equal(shown["predicted_y"], found[:, 0])
+    written = kft.predict(model, ROWS, out=tmp_path / "new.npz")
+    np.testing.assert_array_equal(kft.load_embeddings(written).values, found)
     model.save(tmp_path / "model.keras")
     again = kft.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(kft.predict(again, ROWS), found)

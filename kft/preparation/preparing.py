@@ -14,6 +14,7 @@ from kft.data.inputs import InputKind
 from kft.data.rows import frame_of, records_of
 from kft.exploration.exploring import explore
 from kft.exploration.findings import Findings
+from kft.messages import shown
 from kft.preparation.planning import plan
 from kft.preparation.steps import ColumnStep, DoneStep, Preparation, RecordStep, Step
 
@@ -99,8 +100,8 @@ def _checked_steps(steps: Any) -> list[tuple[Step, str]]:
     named = list(steps.items()) if isinstance(steps, Mapping) else [("", x) for x in steps]
     for reason, step in named:
         check_instance("steps", reason, str, "{reason: step} with reasons that are strings")
-        kinds, expected = (ColumnStep, RecordStep), "steps of kft.preparation, such as Impute()"
-        check_instance("each of steps", step, kinds, expected)
+        if not isinstance(step, ColumnStep | RecordStep):
+            raise TypeError(f"steps must hold steps of kft.preparation, received {shown(step)}.")
     return [(step, reason) for reason, step in named]
 
 
