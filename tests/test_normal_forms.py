@@ -259,7 +259,7 @@ def test_peptides_are_not_taken_for_dna():
     ],
 )
 def test_none_is_refused_in_words(call):
-    with pytest.raises(TypeError, match="must|is None|is nan"):
+    with pytest.raises((TypeError, ValueError), match="must|is None|is nan"):
         call()
 
 
