@@ -193,9 +193,9 @@ def test_heads_of_other_tasks_are_skipped(tmp_path):
         model.save_pretrained(tmp_path / kind)
         with pytest.warns(UserWarning) as said:
             backbone = kft.load(tmp_path / kind)
-        told = [str(w.message) for w in said]
-        assert ["no weights for backbone.masked_lm" in text for text in told].count(True) == 1
-        assert [f"({skipped} tensors)" in text for text in told].count(True) == bool(skipped)
+        texts = "".join(str(one.message) for one in said)
+        assert "no weights for backbone.masked_lm" in texts
+        assert ("kft.Model.from_checkpoint" in texts) == bool(skipped)
         assert len(backbone.load_report.skipped) == skipped
         assert {path.split("/")[0] for path in backbone.load_report.missing} == {"lm_head"}
         ids = torch.tensor(inputs()["token_ids"]).long()
