@@ -15,6 +15,7 @@ INTEGERS = (0, -1, 1.5, "3", None, True, [1], float("nan"))
 SEEDS = (-1, 1.5, "3", None, True, [1], 2**40)
 NUMBERS = (0, -1, "3", True, [1], float("nan"), float("inf"))
 FLAGS = ("yes", 1, None, [])
+COPIES = ("yes", 1, None, [], pd.DataFrame({"a": [1]}))
 NO_MODEL = (None, "esm2", 5, [], object())
 # Name of a function, function, positional arguments, others, {argument: wrong values}.
 Row = tuple[str, Callable, tuple, dict, dict]
@@ -124,14 +125,14 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
         ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
             "model": NO_MODEL, "data": (None, 5, "nothing", []),
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
-            "encode": (5, "encode")}),
+            "encode": (5, "encode"), "copies": COPIES}),
         ("compare", kft.compare, (), {"backbone": backbone, "data": data,
                                       "strategies": ["head_only"]}, {
             "backbone": NO_MODEL, "data": (None, 5, "nothing"),
             "strategies": (5, "lora", [], [5], ["nothing"]),
             "seeds": (0, -1, 1.5, "3", None, [], [1, 1], [-1], True),
             "epochs": without(INTEGERS, None), "batch_size": INTEGERS, "controls": FLAGS,
-            "overwrite": FLAGS, "save_models": FLAGS, "confidence": (0, 1, 2, "3", None),
+            "copies": COPIES, "overwrite": FLAGS, "save_models": FLAGS, "confidence": (0, 1, 2, "3", None),
             "resamples": INTEGERS, "max_length": without(INTEGERS, None)}),
     ]  # fmt: skip
 

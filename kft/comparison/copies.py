@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
+from kft.arguments import check_flag
 from kft.data import Dataset
 from kft.exploration.leakage import near_copies
 
@@ -46,12 +47,13 @@ class Copies:
             The copies.
 
         Raises:
+            TypeError: `copies` is neither a boolean nor a table.
             ValueError: The table is not one of near copies of this split.
         """
         records = len(data.splits[split])
         if isinstance(copies, pd.DataFrame):
             return cls(_checked(copies, records, split), records, split, _note(copies))
-        if not copies:
+        if not check_flag("copies", copies):
             return cls(pd.DataFrame(), records, split)
         known = _FOUND.setdefault(data, {})
         if split not in known:
