@@ -15,6 +15,7 @@ INTEGERS = (0, -1, 1.5, "3", None, True, [1], float("nan"))
 SEEDS = (-1, 1.5, "3", None, True, [1], 2**40)
 NUMBERS = (0, -1, "3", True, [1], float("nan"), float("inf"))
 FLAGS = ("yes", 1, None, [])
+COPIES = ("yes", 1, None, [], pd.DataFrame({"a": [1]}))
 NO_MODEL = (None, "esm2", 5, [], object())
 # Name of a function, function, positional arguments, others, {argument: wrong values}.
 Row = tuple[str, Callable, tuple, dict, dict]
