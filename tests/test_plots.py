@@ -300,7 +300,9 @@ def crowded():
     rng = np.random.default_rng(0)
     targets = rng.integers(2, size=60)
     chances = {f"baseline number {i}": rng.random(60) for i in range(7)}
-    shares = pd.DataFrame({"all": [0.99, 1.0], "signal": [0.99, 1.0], "noise": [0.99, 1.0]})
+    shares = pd.DataFrame(
+        {"all": [0.99, 1.0], "signal": [0.99, 1.0], "noise": [0.99, 1.0]}, index=["mass", "energy"]
+    )
     counts = pd.DataFrame({f"group {i}": [10, 20] for i in range(12)}, index=["no", "yes"])
     runs = {f"run {i} of width 128": curve(19, 17 + 0.1 * i) for i in range(9)}
     levels = {"residue frequencies": 18.0, "pairs of residues": 18.01}
