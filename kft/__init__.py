@@ -114,6 +114,7 @@ _HOME = {
     "replace_head": "kft.models",
     "predict": "kft.inference",
     "embed": "kft.inference",
+    "load_embeddings": "kft.inference",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -132,6 +133,7 @@ _HOME = {
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
     "explore": "kft.exploration",
+    "prepare": "kft.preparation",
 }
 _MODULES = {
     "backbones": "kft.backbones",
@@ -147,6 +149,7 @@ _MODULES = {
     "losses": "kft.models.losses",
     "params": "kft.params",
     "plots": "kft.plots",
+    "preparation": "kft.preparation",
     "pretraining": "kft.training.pretraining",
     "scaling": "kft.evaluation.scaling",
     "scoring": "kft.inference.scoring",
@@ -162,6 +165,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import lora as lora
     from kft import params as params
     from kft import plots as plots
+    from kft import preparation as preparation
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
@@ -169,6 +173,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.evaluation import scaling as scaling
     from kft.exploration import explore as explore
     from kft.inference import embed as embed
+    from kft.inference import load_embeddings as load_embeddings
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring
     from kft.interpretation import dreaming as dreaming
@@ -187,6 +192,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.params import parameters as parameters
     from kft.params import train_only as train_only
     from kft.params import unfreeze as unfreeze
+    from kft.preparation import prepare as prepare
     from kft.training import callbacks as callbacks
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies

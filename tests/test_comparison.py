@@ -253,7 +253,7 @@ def test_models_are_saved_and_used_again(backbone, data, tmp_path, monkeypatch):
     found = kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)
     row = next(row for row in found.rows if row.name == "linear_probe")
     model = kft.load_model(tmp_path / "models" / "linear_probe.keras")
-    assert model.class_names == ("E", "K")
+    assert model.classes == ("E", "K")
     assert_rounds_alike(kft.predict(model, data.test.inputs), row.predictions[0])
     monkeypatch.setattr(study, "train", None)  # all is kept
     kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)

@@ -20,7 +20,7 @@ from parity import EPSILON, assert_rounds_alike
 
 import kft
 from kft.backbones.residue_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
-from kft.files import atomic_write
+from kft.files import Aside
 from kft.inference import scoring
 from kft.training import pretraining
 from kft.training.optimizers import Muon, muon
@@ -255,8 +255,7 @@ def test_a_fit_may_begin_in_any_epoch(small, as_written):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sequences": []}, "sequences must be a list"),
-        ({"sequences": "MKT"}, "sequences must be a list"),
+        ({"sequences": []}, "sequences is empty: give at least one protein"),
         ({"sequences": ["MKT", "MK1"]}, r"sequences\[1\] has '1' at position 3"),
         ({"crop": 4}, "crop must be an integer of at least 8"),
         ({"crop": None}, "crop must be an integer of at least 8"),
@@ -272,6 +271,12 @@ def test_bad_input_is_refused(change, message):
     options = {"sequences": ["MKT"], "encode": encode, "crop": 32, **change}
     with pytest.raises(ValueError, match=message):
         pretraining.masked_batches(**options)
+
+
+@once
+def test_one_string_is_no_list():
+    with pytest.raises(TypeError, match="received one string, 'MKT': write"):
+        pretraining.masked_batches("MKT", encode, crop=32)
 
 
 @once
@@ -503,8 +508,9 @@ def test_killed_in_an_epoch_it_ends_with_the_same_bits(tmp_path):
     assert process.returncode == -signal.SIGKILL
     state = tmp_path / "killed" / "state.npz"
     assert state.exists()
-    half = atomic_write(state)
-    half.__enter__().write(b"half")  # what a kill leaves while it writes
+    half = Aside(state)
+    half.path.write_bytes(b"half")
+    half.close(keep=True)  # what a kill leaves while it writes
     assert len(list(state.parent.iterdir())) == 2
     done = interrupted.train(tmp_path / "killed")
     assert list(state.parent.iterdir()) == [state]

@@ -480,13 +480,16 @@ def digest_of_data(data: Dataset) -> str:
         Hexadecimal digest.
     """
     digest = hashlib.sha256(repr(data.value_range).encode())
+    for setting in (data.class_weight, data.target_transform):
+        if setting is not None:  # none leaves the digests of earlier versions as they were
+            digest.update(repr(setting).encode())
     for name, part in data.splits.items():
         digest.update(name.encode())
         for column in (part.inputs, part.targets, part.groups, part.masks, part.weights):
             for value in [] if column is None else column:
                 if isinstance(value, os.PathLike):  # not its name: the file may be another
                     value = np.fromfile(value, dtype="uint8")
-                array = np.asarray(value)
+                array = np.asarray(repr(value) if isinstance(value, dict) else value)
                 digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
     return digest.hexdigest()
 
@@ -500,7 +503,6 @@ def digest_of_model(model: keras.Model) -> str:
     Returns:
         Hexadecimal digest.
     """
-    description = json.dumps(
-        [model.get_config(), digests(model, None)], sort_keys=True, default=repr
-    )
+    config = {key: value for key, value in model.get_config().items() if key != "revision"}
+    description = json.dumps([config, digests(model, None)], sort_keys=True, default=repr)
     return hashlib.sha256(description.encode()).hexdigest()

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 import numpy as np
+import pandas as pd
 
-from kft.arguments import check_integer
+from kft.arguments import (
+    check_flag,
+    check_instance,
+    check_integer,
+    check_number_above,
+    check_optional_integer,
+)
+from kft.comparison.copies import Copies
 from kft.comparison.earlier import earlier_settings
+from kft.comparison.printing import notes
 from kft.comparison.progress import Log, ProgressLine, duration
 from kft.comparison.results import Comparison, Row
 from kft.comparison.runs import (
@@ -28,12 +37,14 @@ from kft.comparison.runs import (
     shuffled,
     train,
 )
-from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of
+from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of, scores_without
 from kft.comparison.writing import file_name
 from kft.data import Dataset, load
 from kft.data.inputs import encoder_info
+from kft.messages import shown, warn
 from kft.models import heads
 from kft.params import user_marks, weights
+from kft.params.paths import check_model
 from kft.training import strategies
 from kft.training.batching import silent_cuts
 
@@ -55,6 +66,7 @@ def compare(
     confidence: float = 0.95,
     resamples: int = 2000,
     verbose: bool | Literal["progress"] = True,
+    copies: bool | pd.DataFrame = True,
 ) -> Comparison:
     """Train strategies on the same splits and compare them with baselines and controls.
 
@@ -84,10 +96,13 @@ def compare(
             `kft.evaluation.significance`.
         verbose: False prints nothing, "progress" a line for each training and what is cut, without
             the table.
+        copies: Test records with near copies in training, as for `kft.evaluate`. If there are any,
+            the scores without them are in the table too.
 
     Returns:
         The results, which `print` shows. If a strategy fails, the others are run all the same, and
-        its error is in the results.
+        its error is in the results. A file that cannot be written, on a full disk for example, is
+        a warning.
 
     Raises:
         ValueError: A strategy is unknown, or there are no seeds, test split or scores.
@@ -95,16 +110,29 @@ def compare(
     Example:
         `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
     """
+    check_model(backbone, "backbone")
+    check_optional_integer("max_length", max_length)
+    check_flag("controls", controls)
+    check_flag("overwrite", overwrite)
+    check_flag("save_models", save_models)
     methods, seed_list = _methods(strategies, epochs, controls), _seeds(seeds)
     data = load(data) if isinstance(data, str) else data
+    check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
     _check(data, batch_size, confidence, resamples)
-    study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
+    found = Copies.of(data, "test", copies)
+    study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose, found)
     study.open(out, overwrite)
     study.keep_models(out, seed_list[0] if save_models else None)
     rows = study.rows(methods, seed_list, resamples)
     settings = study.store.settings | {"strategies": {m.name: repr(m.strategy) for m in methods}}
     comparison = Comparison(
-        data.name, len(data.splits["test"]), tuple(rows), tuple(seed_list), confidence, settings
+        data.name,
+        len(data.splits["test"]),
+        tuple(rows),
+        tuple(seed_list),
+        confidence,
+        settings,
+        found,
     )
     study.show(comparison, out)
     return comparison
@@ -127,6 +155,8 @@ def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
         raise ValueError(
             f"strategies must be a list or a dict, received {given!r}: write [{given!r}]."
         )
+    expected = "a list of strategies or a dict {name: strategy}"
+    check_instance("strategies", given, Iterable, expected)
     named = dict(given) if isinstance(given, dict) else {}
     for strategy_or_name in [] if named else given:
         name = strategy_or_name if isinstance(strategy_or_name, str) else _name(strategy_or_name)
@@ -153,8 +183,8 @@ def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
         scratch = isinstance(strategy, strategies.FromScratch)
         methods.append(_Method(name, "control" if scratch else "strategy", strategy))
     if controls and all(method.kind == "strategy" for method in methods):
-        scratch = strategies.get("from_scratch")
-        methods.append(_Method("from_scratch", "control", scratch, added=True))
+        strategy = strategies.get("from_scratch")
+        methods.append(_Method("from_scratch", "control", strategy, added=True))
     if controls:
         first = next((method for method in methods if method.kind == "strategy"), methods[0])
         name = f"{first.name}, shuffled labels"
@@ -183,13 +213,15 @@ def _name(strategy: Any) -> str:
 
 def _seeds(seeds: Any) -> list[int]:
     try:
+        seeds = None if isinstance(seeds, bool) else seeds
         seeds_or_range = range(seeds) if isinstance(seeds, int | np.integer) else seeds
         integers = [operator.index(seed) for seed in seeds_or_range]
     except TypeError:
         integers = []
-    if not integers or len(set(integers)) < len(integers):
+    if not integers or len(set(integers)) < len(integers) or min(integers) < 0:
         raise ValueError(
-            f"seeds must be a number above 0 or a list of different integers, received {seeds!r}."
+            f"seeds must be a number above 0 or a list of different integers from 0, received "
+            f"{shown(seeds)}."
         )
     return integers
 
@@ -198,7 +230,7 @@ def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) ->
     """Raise errors now that would otherwise come after hours of training."""
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to compare on: split it first.")
-    if not 0 < confidence < 1:
+    if check_number_above("confidence", confidence) >= 1:
         raise ValueError(f"confidence must be between 0 and 1, received {confidence!r}.")
     check_integer("batch_size", batch_size)
     check_integer("resamples", resamples)
@@ -221,6 +253,7 @@ class _Study:
         batch_size: int,
         max_length: int | None,
         verbose: bool | Literal["progress"],
+        copies: Copies,
     ):
         self.backbone, self.data, self.make_head = backbone, data, make_head
         self.batch_size, self.max_length = batch_size, max_length
@@ -228,6 +261,7 @@ class _Study:
         self.log = Log(bool(verbose))  # a line for each training, and what is cut
         self.notes = Log(self.everything)  # all else
         self.expected: dict[str, float] = {}  # seconds by name of the method
+        self.copies = copies
 
     def open(self, out: Path | str | None, overwrite: bool) -> None:
         """Open the folder of runs, which depend on these settings, on strategy and seed."""
@@ -270,7 +304,11 @@ class _Study:
         with compiled_once(), silent_cuts():  # `expect` reports once what is cut
             self.expect(methods, seeds)
             rows = baseline_rows(
-                self.data, resamples, lambda line: self.notes.print(f"  {line}"), self.max_length
+                self.data,
+                resamples,
+                lambda line: self.notes.print(f"  {line}"),
+                self.max_length,
+                self.copies,
             )
             taken = [method.name for method in methods if method.name in [row.name for row in rows]]
             if taken:
@@ -371,9 +409,34 @@ class _Study:
             alike = ", predictions hardly vary" * constant_seeds(self.data, [run.predictions])
             self.log.done(f"{label}  {metric} {score.value:.3f}  {run.seconds:6.1f} s{alike}")
         return [
-            _row(self.data, method, runs[method.name], errors.get(method.name), resamples)
+            self._row(method, runs[method.name], errors.get(method.name), resamples)
             for method in methods
         ]
+
+    def _row(self, method: _Method, runs: list[Run], error: str | None, resamples: int) -> Row:
+        if not runs:
+            return Row(
+                method.name, method.kind, error=error, shuffled_labels=method.shuffled_labels
+            )
+        predictions = [run.predictions for run in runs]
+        scores = scores_of(self.data, predictions, resamples)
+        rest, price = scores_without(self.data, predictions, self.copies, resamples)
+        seconds = float(np.median([run.seconds for run in runs]))
+        return Row(
+            name=method.name,
+            kind=method.kind,
+            scores=scores,
+            trainable=runs[0].trainable,
+            parameters=runs[0].parameters,
+            seconds=seconds,
+            memory=runs[0].memory,
+            error=error,
+            shuffled_labels=method.shuffled_labels,
+            predictions=predictions,
+            constant_seeds=constant_seeds(self.data, predictions),
+            score_without_copies=rest,
+            price_of_copies=price,
+        )
 
     def _run(self, method: _Method, seed: int, label: str) -> Run:
         if not self.overwrite and (run := self._kept(method, seed)):
@@ -406,9 +469,16 @@ class _Study:
         """Print the comparison, and write its files if there is a folder."""
         self.notes.print("")
         self.notes.show(comparison.table())
-        self.notes.print(f"{comparison.null_hypothesis}\n\n{comparison.recommendation}")
+        self.notes.print(notes(comparison))
         if out is not None:
-            picture, *_ = comparison.save(out)
+            try:
+                picture, *_ = comparison.save(out)
+            except OSError as error:
+                warn(
+                    f"Not all files of the comparison could be written ({brief(error)}). The "
+                    f"result is complete: make room, and call save({str(out)!r}) of it."
+                )
+                return
             self.notes.print(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
             self.notes.print(
                 f"Written: {picture}, and next to it the caption, the table and a JSON file.",
@@ -433,27 +503,6 @@ def _cost_of_controls(methods: Sequence[_Method], remaining: Mapping[str, float]
         rest = sum(remaining[method.name] for method in methods if not method.added)
         text += f"; with controls=False it should take {duration(rest)} in all"
     return f"{text}."
-
-
-def _row(data: Dataset, method: _Method, runs: list[Run], error: str | None, resamples: int) -> Row:
-    if not runs:
-        return Row(method.name, method.kind, error=error, shuffled_labels=method.shuffled_labels)
-    predictions = [run.predictions for run in runs]
-    scores = scores_of(data, predictions, resamples)
-    seconds = float(np.median([run.seconds for run in runs]))
-    return Row(
-        name=method.name,
-        kind=method.kind,
-        scores=scores,
-        trainable=runs[0].trainable,
-        parameters=runs[0].parameters,
-        seconds=seconds,
-        memory=runs[0].memory,
-        error=error,
-        shuffled_labels=method.shuffled_labels,
-        predictions=predictions,
-        constant_seeds=constant_seeds(data, predictions),
-    )
 
 
 def _described(head: keras.Layer) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from kft.data.cells import Table
 from kft.data.numbers import NUMBER, marks, number, spelling, spellings
-from kft.data.sequences import compared
 from kft.data.task import Task
+from kft.messages import shown
 
 INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+")  # digits in groups of three
@@ -75,7 +75,8 @@ def task_of(
         )
         table.fail(
             wrong,
-            f"column {target!r} is {cells[wrong[0]]!r}, but other {table.place}s hold numbers; "
+            f"column {target!r} is {shown(cells[wrong[0]])}, but other {table.place}s hold "
+            "numbers; "
             f"{remedy}, or set task='classification' if they are names of classes",
         )
     _refuse_other_spellings(table, target, cells, misspelled)
@@ -85,8 +86,8 @@ def task_of(
     if distinct > max(10, len(cells) / 2):
         raise ValueError(
             f"{table.path}: column {target!r} holds {distinct:,} different words in "
-            f"{len(cells):,} {table.place}s, such as {cells[0]!r}, too many to be classes; name "
-            "another column as `target`, or set task='classification' if they are classes."
+            f"{len(cells):,} {table.place}s, such as {shown(cells[0])}, too many to be classes; "
+            "name another column as `target`, or set task='classification' if they are classes."
         )
     return Task.CLASSIFICATION
 
@@ -99,7 +100,7 @@ def _refuse_other_spellings(
         wrong = [i for i, cell in enumerate(cells) if cell in misspelled]
         table.fail(
             wrong,
-            f"column {target!r} is {cells[wrong[0]]!r}, {misspelled[cells[wrong[0]]]}; or set "
+            f"column {target!r} is {shown(cells[wrong[0]])}, {misspelled[cells[wrong[0]]]}; or set "
             "task='classification' if such cells are names of classes",
         )
 
@@ -184,7 +185,8 @@ def read_numbers(
         remedy = spellings(cells).get(cell)
         table.fail(
             wrong,
-            f"column {target!r} is {cell!r}, not a finite number" + f": {remedy}" * bool(remedy),
+            f"column {target!r} is {shown(cell)}, not a finite number"
+            + f": {remedy}" * bool(remedy),
         )
     _note_decimals(table, target, cells, decimal)
     _note_marks(table, target, numbers, f"{table.place}s")
@@ -395,12 +397,12 @@ READERS = {
 
 
 def note_conflicts(
-    table: Table, target: str | Sequence[str], targets: Any, sequences: Sequence[str]
+    table: Table, target: str | Sequence[str], targets: Any, keys: Sequence[str], what: str
 ) -> None:
-    """Note sequences that are in several lines with different targets."""
+    """Note inputs, which are equal if their keys are, that several lines give different targets."""
     lines: dict[str, list[int]] = {}
-    for i, sequence in enumerate(sequences):
-        lines.setdefault(compared(sequence), []).append(i)
+    for i, key in enumerate(keys):
+        lines.setdefault(key, []).append(i)
     values = [np.asarray(x).tobytes() for x in targets]
     conflicting = [found for found in lines.values() if len({values[i] for i in found}) > 1]
     if conflicting:
@@ -408,7 +410,7 @@ def note_conflicts(
         other = next(i for i in conflicting[0] if values[i] != values[first])
         places = f"{table.place}s"
         table.notes.append(
-            f"{len(conflicting):,} sequences are in several {places} with different values of "
+            f"{len(conflicting):,} {what} are in several {places} with different values of "
             f"column {target!r}, {sum(map(len, conflicting)):,} {places} in all (the first in "
             f"{places} {table.lines[first]} and {table.lines[other]}); all were kept. Keep one "
             f"{table.place} for each, or the mean of their values."

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kft.data.cells import check_separators
 from kft.data.dataset import Dataset
 from kft.exploration import (
     duplicates,
@@ -64,7 +65,8 @@ def explore(
 
     Args:
         data: A data set of `kft.data`, a table, or the path of a CSV, TSV or FASTA file (plain or
-            gzipped) or of a folder of images as for `kft.data.read_images`.
+            gzipped), of an Excel file (.xlsx, its first sheet), of a Parquet file, or of a folder
+            of images as for `kft.data.read_images`.
         target: Column of the target, or None. A data set states its own.
         groups: Column of groups (patients, plates), or None.
         split: Column that names the split of each record, or None.
@@ -79,7 +81,7 @@ def explore(
 
     Raises:
         FileNotFoundError: There is no such file.
-        TypeError: `data` is of another type.
+        TypeError: `data` is of another type, or a column is not named by a string.
         ValueError: The file is not a table, or an argument is wrong.
 
     Example:
@@ -88,6 +90,7 @@ def explore(
         >>> found.of("suspected-sentinel")[0].evidence["value"]
         -999.0
     """
+    check_separators(sep, decimal)
     records = records_of(data, target, groups, split, task, sep, decimal)
     correlations = tables.correlation(records)
     found = list(records.notes)

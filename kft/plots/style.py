@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from kft.files import atomic_write, write_text
+
 MODEL = "#0072B2"  # blue
 OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#666666"
@@ -105,6 +107,7 @@ def save_figure(
 
     Raises:
         ValueError: The path has another ending.
+        OSError: A file cannot be written; an earlier one is as it was.
 
     Example:
         `save_figure(*plot_regression(targets, {"model": predictions}), "out/gb1.png")`
@@ -113,11 +116,12 @@ def save_figure(
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"path must end in .png or .svg, received {str(path)!r}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _written_below(figure, caption) if caption_below else nullcontext() as box:
+    below = _written_below(figure, caption) if caption_below else nullcontext()
+    with below as box, atomic_write(path) as stream:
         figure.savefig(
-            path, format=path.suffix[1:], metadata={"Description": caption}, bbox_inches=box
+            stream, format=path.suffix[1:], metadata={"Description": caption}, bbox_inches=box
         )
-    path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+    write_text(path.with_suffix(".txt"), caption + "\n")
     return path
 
 

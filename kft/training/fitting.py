@@ -12,7 +12,13 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kft.arguments import check_integer, check_number_above
+from kft.arguments import (
+    check_callable,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number_above,
+)
 from kft.data import Dataset, Split
 from kft.data.spreadsheets import is_frame
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
@@ -22,11 +28,27 @@ from kft.models.graphs import flat
 from kft.models.losses import balanced
 from kft.models.model import Model
 from kft.params import Parameters, differences, parameters, record_marks, user_marks, weights
+from kft.params.paths import check_model
 from kft.training import strategies
 from kft.training.batching import Batches, keep_images, records_of
-from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, require_constant_learning_rate
+from kft.training.callbacks import (
+    FrozenGuard,
+    KeepBest,
+    OneRun,
+    check_callbacks,
+    require_constant_learning_rate,
+)
 from kft.training.features import MEMORY_LIMIT, FrontierError
-from kft.training.frontier import as_batches, fit_frontier, split, train_as, why_not
+from kft.training.frontier import (
+    as_batches,
+    check_cache,
+    check_sizes,
+    fit_frontier,
+    split,
+    train_as,
+    why_not,
+)
+from kft.training.memory import explained
 from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
 from kft.training.probing import solve
 from kft.training.range_test import loss_of
@@ -127,7 +149,8 @@ def fit(
         loss: As for `compile`; None takes that of the kft head or of the last compile.
         metrics: As for `compile`; None takes those of the kft head or of the last compile. They are
             weighted where the data have weights or targets for each residue.
-        class_weight: "balanced", or one weight per class, for a kft head that classifies.
+        class_weight: "balanced", or one weight per class, for a kft head that classifies; None
+            for that of the data set, see `kft.prepare`.
         label_smoothing: Fraction of each label that is spread over all classes.
         optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
         keep_best: False keeps the weights of the last epoch.
@@ -139,13 +162,13 @@ def fit(
             Encoded images may take as much again: where they are needed more than once, each is
             opened and resized once and kept in memory until the end of training. If all of them
             would take more, none is kept, and a line says so.
-        encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
-            that was built on `backbone.input`; None takes `model.encode`. Without either the
-            inputs are arrays.
         callbacks: Keras callbacks. They see all phases as one run, and can stop all of it. One that
             sets the learning rate is an error, unless `optimizer` uses a constant one.
         verbose: As for Keras's `fit`: 0 prints nothing, 1 a progress bar, 2 a line per epoch;
             "auto" prints a bar on a terminal and lines elsewhere.
+        encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
+            that was built on `backbone.input`; None takes `model.encode`. Without either the
+            inputs are arrays.
 
     Returns:
         `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.
@@ -164,12 +187,19 @@ def fit(
         >>> done.phases[0].trainable
         321
     """
-    if frontier not in ("auto", True, False):
-        raise ValueError(f"frontier must be 'auto', True or False, received {frontier!r}.")
-    _check_data(data)
+    check_choice("frontier", frontier, ("auto", True, False))
+    check_model(model)
+    check_sizes(batch_size, max_length, seed)
+    check_flag("keep_best", keep_best)
+    check_callable("optimizer", optimizer, "a function that makes an optimizer")
+    check_cache(cache, memory_limit)
+    callbacks = check_callbacks(callbacks)
+    if encode is not None:
+        check_callable("encode", encode, "a function")
+    data = _checked_data(data)
     strategy = _configured(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
-    if callbacks := list(callbacks):
+    if callbacks:
         example = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
         require_constant_learning_rate(callbacks, example)
     class_weight = _class_weight(model, data, class_weight)
@@ -288,10 +318,12 @@ class _Run:
         began, rows = time.perf_counter(), []
         if phase.epochs:
             records[0].go_to(len(history))  # Keras also ends an epoch before each fit
-            logs, reason = self._train(model, phase, number, records, reason, len(history))
+            with explained(records[0]):
+                logs, reason = self._train(model, phase, number, records, reason, len(history))
             rows = _rows(logs, number, len(history))
         else:
-            solve(model, *records, self.class_weight, phase.rows, self.seed)
+            limits = phase.rows, self.seed, *self.features.values()
+            solve(model, *records, self.class_weight, *limits)
         seconds = time.perf_counter() - began
         report = PhaseReport(
             phase.name, phase.epochs, table.trainable, table.total, seconds, reason
@@ -390,10 +422,12 @@ def _configured(
     return strategy
 
 
-def _check_data(data: Any) -> None:
-    """Raise an error for what is not records with targets, which says how to make it that."""
+def _checked_data(data: Any) -> Any:
+    """Return records with targets; anything else is an error that says how to make it that."""
+    if isinstance(data, tuple) and data and isinstance(data[0], Iterator):
+        return (list(data[0]), *data[1:])  # it is read more than once
     if hasattr(data, "train") or hasattr(data, "inputs") or isinstance(data, tuple | Batches):
-        return
+        return data
     received, advice = f"a {type(data).__name__}", "give a data set, or a pair (inputs, targets)"
     if isinstance(data, str | PathLike) or is_frame(data):
         source = "data" if is_frame(data) else repr(str(data))
@@ -437,6 +471,8 @@ def _check_targets(model: keras.Model, data: Any) -> None:
 
 
 def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
+    if class_weight is None:
+        return getattr(data, "class_weight", None)
     if not isinstance(class_weight, str):
         return class_weight
     if class_weight != "balanced":

@@ -17,7 +17,6 @@ STRATEGIES = [
     "linear_probe",
     "head_only",
     "last_blocks",
-    "gradual_unfreezing",
     "lora",
     "full",
     "from_scratch",
