@@ -378,7 +378,7 @@ def test_the_announcement_counts_the_controls(backbone, data, monkeypatch, capsy
     monkeypatch.setattr(study, "expected_seconds", expected)
 
     def said(names, controls=True, seeds=2):
-        task = study._Study(backbone, data, kft.heads.for_data, 8, None, True)
+        task = study._Study(backbone, data, kft.heads.for_data, 8, None, True, None)
         monkeypatch.setattr(task, "_kept", lambda method, seed: None)
         task.store, task.overwrite = None, False
         task.expect(study._methods(names, None, controls), range(seeds))
