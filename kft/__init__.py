@@ -115,6 +115,8 @@ _HOME = {
     "predict": "kft.inference",
     "embed": "kft.inference",
     "load_embeddings": "kft.inference",
+    "score_mutations": "kft.inference.mutations",
+    "scan": "kft.inference.mutations",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -147,6 +149,7 @@ _MODULES = {
     "heads": "kft.models.heads",
     "lora": "kft.lora",
     "losses": "kft.models.losses",
+    "mutations": "kft.inference.mutations",
     "params": "kft.params",
     "plots": "kft.plots",
     "preparation": "kft.preparation",
@@ -174,8 +177,11 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.exploration import explore as explore
     from kft.inference import embed as embed
     from kft.inference import load_embeddings as load_embeddings
+    from kft.inference import mutations as mutations
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring
+    from kft.inference.mutations import scan as scan
+    from kft.inference.mutations import score_mutations as score_mutations
     from kft.interpretation import dreaming as dreaming
     from kft.lora import add_lora as add_lora
     from kft.lora import load_adapter as load_adapter

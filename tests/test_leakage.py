@@ -208,16 +208,18 @@ def test_without_copies_the_score_is_that_of_clean_data():
 def test_the_price_is_paired_and_printed_where_there_are_copies(both):
     clean, leaking = both
     honest = kft.evaluate(Nearest(clean.train), clean)
-    assert honest.score_without_copies is None and "\n" not in str(honest)
+    assert honest.score_without_copies is None and "\n" not in repr(honest)
     found = kft.evaluate(Nearest(leaking.train), leaking)
     rest, price = found.score_without_copies["AUROC"], found.price_of_copies["AUROC"]
     assert price.value == pytest.approx(found["AUROC"].value - rest.value)
     widths = [x.high - x.low for x in (found["AUROC"], rest, price)]
     assert 0 < widths[2] < 0.8 * np.hypot(*widths[:2])  # that of two independent scores
-    assert str(found).endswith(
+    assert repr(found).endswith(
         f"\nAUROC {rest} without the 60 of 150 test records that have a near copy in training; "
         f"the difference is {price}."
     )
+    assert found.remark in str(found) and repr(found.scores) != repr(honest.scores)
+    assert found.scores.price_of_copies == found.price_of_copies
 
 
 def test_baselines_and_residues_are_scored_without_copies_too(both):

@@ -124,7 +124,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
         ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
             "model": NO_MODEL, "data": (None, 5, "nothing", []),
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
-            "encode": (5, "encode")}),
+            "encode": (5, "encode"), "copies": (*FLAGS, pd.DataFrame({"test": [99]})),
+            "by": (5, "nothing", ["a"], [["a"]])}),
         ("compare", kft.compare, (), {"backbone": backbone, "data": data,
                                       "strategies": ["head_only"]}, {
             "backbone": NO_MODEL, "data": (None, 5, "nothing"),
@@ -132,7 +133,9 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "seeds": (0, -1, 1.5, "3", None, [], [1, 1], [-1], True),
             "epochs": without(INTEGERS, None), "batch_size": INTEGERS, "controls": FLAGS,
             "overwrite": FLAGS, "save_models": FLAGS, "confidence": (0, 1, 2, "3", None),
-            "resamples": INTEGERS, "max_length": without(INTEGERS, None)}),
+            "resamples": INTEGERS, "max_length": without(INTEGERS, None),
+            "copies": (*FLAGS, pd.DataFrame({"test": [99]})),
+            "folds": (*without(INTEGERS, None), 1, 2), "repeats": INTEGERS}),
     ]  # fmt: skip
 
 

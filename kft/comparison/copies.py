@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
+from kft.arguments import check_flag
 from kft.data import Dataset
 from kft.exploration.leakage import near_copies
 
@@ -51,6 +52,7 @@ class Copies:
         records = len(data.splits[split])
         if isinstance(copies, pd.DataFrame):
             return cls(_checked(copies, records, split), records, split, _note(copies))
+        check_flag("copies", copies)
         if not copies:
             return cls(pd.DataFrame(), records, split)
         known = _FOUND.setdefault(data, {})

@@ -22,6 +22,7 @@ from kft.arguments import (
 )
 from kft.comparison.copies import Copies
 from kft.comparison.earlier import earlier_settings
+from kft.comparison.folding import deal, joined_copies, merged
 from kft.comparison.printing import notes
 from kft.comparison.progress import Log, ProgressLine, duration
 from kft.comparison.results import Comparison, Row
@@ -67,6 +68,8 @@ def compare(
     resamples: int = 2000,
     verbose: bool | Literal["progress"] = True,
     copies: bool | pd.DataFrame = True,
+    folds: int | None = None,
+    repeats: int = 1,
 ) -> Comparison:
     """Train strategies on the same splits and compare them with baselines and controls.
 
@@ -97,7 +100,11 @@ def compare(
         verbose: False prints nothing, "progress" a line for each training and what is cut, without
             the table.
         copies: Test records with near copies in training, as for `kft.evaluate`. If there are any,
-            the scores without them are in the table too.
+            the scores without them are in the table too. With folds they are searched in each fold.
+        folds: Number k of folds of a cross-validation: all records are dealt into k parts, groups
+            kept together, and each part is the test split once (the next one the valid split, if
+            the data have one). Takes k times as long. None uses the splits of the data.
+        repeats: How often the records are dealt anew.
 
     Returns:
         The results, which `print` shows. If a strategy fails, the others are run all the same, and
@@ -118,21 +125,39 @@ def compare(
     methods, seed_list = _methods(strategies, epochs, controls), _seeds(seeds)
     data = load(data) if isinstance(data, str) else data
     check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
-    _check(data, batch_size, confidence, resamples)
-    found = Copies.of(data, "test", copies)
-    study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose, found)
-    study.open(out, overwrite)
-    study.keep_models(out, seed_list[0] if save_models else None)
-    rows = study.rows(methods, seed_list, resamples)
+    check_optional_integer("folds", folds, 2)
+    check_integer("repeats", repeats)
+    if folds is not None and save_models:
+        raise ValueError("save_models must be False with folds: each fold has models of its own.")
+    if folds is not None and isinstance(copies, pd.DataFrame):
+        raise ValueError(
+            "copies must be True or False with folds: a table names records of one test split, and "
+            "each fold has its own."
+        )
+    parts = [data] if folds is None else deal(data, folds, repeats)
+    for part in parts:
+        _check(part, batch_size, confidence, resamples)
+    near = [Copies.of(part, "test", copies) for part in parts]
+    found = []
+    for part, its_copies in zip(parts, near, strict=True):
+        study = _Study(
+            backbone, part, head or heads.for_data, batch_size, max_length, verbose, its_copies
+        )
+        study.open(out, overwrite)
+        study.keep_models(out, seed_list[0] if save_models else None)
+        found.append(study.rows(methods, seed_list, resamples if folds is None else 1))
     settings = study.store.settings | {"strategies": {m.name: repr(m.strategy) for m in methods}}
+    if folds is not None:
+        settings |= {"folds": folds, "repeats": repeats}
     comparison = Comparison(
         data.name,
-        len(data.splits["test"]),
-        tuple(rows),
+        len(data.splits["test"]) if folds is None else sum(map(len, data.splits.values())),
+        tuple(found[0] if folds is None else merged(found, parts)),
         tuple(seed_list),
         confidence,
         settings,
-        found,
+        near[0] if folds is None else joined_copies(near),
+        0 if folds is None else len(parts),
     )
     study.show(comparison, out)
     return comparison
