@@ -57,8 +57,23 @@ def evaluate(
         )
     _check_head(model, data)
     records = data.splits[split]
-    targets, groups, weights = records.targets, records.groups, records.weights
     predictions: Any = predict(model, records.inputs, batch_size, max_length, encode=encode)
+    return score_split(data, records, predictions, resamples)
+
+
+def score_split(data: Dataset, records: Split, predictions: Any, resamples: int = 1000) -> Scores:
+    """Score predictions for a split, with 95% bootstrap intervals.
+
+    Args:
+        data: A `kft.data.Dataset`.
+        records: One of its splits.
+        predictions: What `kft.predict` returns for the inputs of the split.
+        resamples: As for `evaluate`.
+
+    Returns:
+        As `evaluate`.
+    """
+    targets, groups, weights = records.targets, records.groups, records.weights
     if data.task.per_residue:
         targets, predictions, groups, weights = _marked_residues(records, predictions)
     return metrics.score(
