@@ -1,0 +1,98 @@
+"""Arguments and options that several verbs have, with one wording."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+KNOWN = "amp, chains, digits, gb1, gravitational_waves, secondary_structure"
+TABLES = ".csv, .tsv, .xlsx, .parquet, .jsonl"
+
+Inputs = Annotated[Path, typer.Argument(help=f"FASTA file, or table ({TABLES}).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Column = Annotated[
+    str | None, typer.Option(help="Column of a table with the inputs [default: sequence].")
+]
+BatchSize = Annotated[int, typer.Option(help="Largest number of records per batch.")]
+MaxLength = Annotated[int | None, typer.Option(help="Residues to keep of each protein.")]
+SkipInvalid = Annotated[
+    bool, typer.Option("--skip-invalid", help="Go on without invalid records, and list them.")
+]
+
+# Of data, for training and scoring.
+Target = Annotated[
+    list[str] | None,
+    typer.Option(help="Column to predict; several for labels of 0 and 1. [guessed]"),
+]
+InputColumn = Annotated[
+    str | None, typer.Option("--inputs", help="Column of sequences or image paths. [guessed]")
+]
+SplitBy = Annotated[
+    str | None,
+    typer.Option("--split", help="random, cluster or a column. [cluster; images: random]"),
+]
+Groups = Annotated[str | None, typer.Option(help="Column of groups that stay in one split.")]
+TaskName = Annotated[
+    Literal[
+        "classification",
+        "multilabel",
+        "regression",
+        "residue_classification",
+        "residue_regression",
+    ]
+    | None,
+    typer.Option(metavar="TASK", help="Such as regression. [by the targets]"),
+]
+Sep = Annotated[str | None, typer.Option(help="Character between columns. [found]")]
+Decimal = Annotated[str | None, typer.Option(help="Decimal sign, . or , [found]")]
+DropNa = Annotated[bool, typer.Option("--dropna", help="Leave out lines with missing values.")]
+Seed = Annotated[int, typer.Option(help="Of the split, new weights and the order of batches.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs. [those of the strategy]")]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="Name, folder or file. [kft_esm2_tiny; images: efficientnet_lite0]"),
+]
+ImageSize = Annotated[int | None, typer.Option(help="Side of images in pixels.")]
+
+
+def one_of(argument: str | None, option: str | None, name: str) -> str:
+    """Return what was given once, as an argument or as an option.
+
+    Args:
+        argument: The argument, or None.
+        option: The option, or None.
+        name: How both are called in the error.
+
+    Raises:
+        typer.BadParameter: Both were given, or none.
+    """
+    given = [value for value in (argument, option) if value is not None]
+    if len(given) != 1:
+        raise typer.BadParameter(f"give {name} once, received it {len(given)} times.")
+    return given[0]
+
+
+def parsed(options: list[str] | None) -> dict[str, Any]:
+    """Return NAME=VALUE pairs as a dict; values are read as JSON where they are JSON.
+
+    Args:
+        options: The pairs.
+
+    Raises:
+        typer.BadParameter: One is no such pair.
+
+    Example:
+        >>> parsed(["rank=4", "targets=query"])
+        {'rank': 4, 'targets': 'query'}
+    """
+    values: dict[str, Any] = {}
+    for pair in options or ():
+        name, is_pair, value = pair.partition("=")
+        if not is_pair or not name:
+            raise typer.BadParameter(f"--option takes NAME=VALUE, received {pair!r}.")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
