@@ -14,17 +14,17 @@ def finetune(
     file: Annotated[
         str | None,
         typer.Argument(
-            help=f"Table ({of.TABLES}), FASTA file, image folder; or one of {of.KNOWN}.",
+            help=f"Table ({of.TABLES}), FASTA, image folder, or a name of `kft data`.",
             show_default=False,
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="The same as FILE.")] = None,
     target: of.Target = None,
     backbone: of.Backbone = None,
-    strategy: Annotated[str, typer.Option(help="One of kft.strategies.names().")] = "lora",
+    strategy: Annotated[str, typer.Option(help="How to train.")] = "lora",
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Option of the strategy, such as rank=4."),
+        typer.Option(metavar="NAME=VALUE", help="Of the strategy, as rank=4."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("run"),
     inputs: of.InputColumn = None,
@@ -36,22 +36,22 @@ def finetune(
     dropna: of.DropNa = False,
     seed: of.Seed = 0,
     epochs: of.Epochs = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Highest learning rate. [that of the strategy]")
-    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest.")] = None,
     batch_size: of.BatchSize = 32,
     max_length: of.MaxLength = None,
     image_size: of.ImageSize = None,
-    baselines: Annotated[bool, typer.Option(help="Whether baselines are scored, too.")] = True,
+    baselines: Annotated[bool, typer.Option(help="Score them, too.", show_default=False)] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done, how long, how much.")
+        bool, typer.Option("--dry-run", help="Tell what it takes; write nothing.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again.")] = False,
     as_json: of.Json = False,
 ) -> None:
     """Fine-tune a backbone on your data; the folder RUN holds all of it.
 
-    An interrupted run continues when the same command is given again.
+    What is not given is guessed, and said: columns by their content, the backbone by the
+    kind of data, epochs and learning rate by the strategy. An interrupted run continues
+    when the same command is given again.
 
     Example: kft finetune assay.csv --target activity --strategy lora --out run
     """

@@ -14,8 +14,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Column = Annotated[
     str | None, typer.Option(help="Column of a table with the inputs [default: sequence].")
 ]
-BatchSize = Annotated[int, typer.Option(help="Largest number of records per batch.")]
-MaxLength = Annotated[int | None, typer.Option(help="Residues to keep of each protein.")]
+BatchSize = Annotated[int, typer.Option(help="Records per batch.")]
+MaxLength = Annotated[int | None, typer.Option(help="Residues to keep of each.")]
 SkipInvalid = Annotated[
     bool, typer.Option("--skip-invalid", help="Go on without invalid records, and list them.")
 ]
@@ -23,16 +23,14 @@ SkipInvalid = Annotated[
 # Of data, for training and scoring.
 Target = Annotated[
     list[str] | None,
-    typer.Option(help="Column to predict; several for labels of 0 and 1. [guessed]"),
+    typer.Option(help="Column to predict; repeat it for labels."),
 ]
-InputColumn = Annotated[
-    str | None, typer.Option("--inputs", help="Column of sequences or image paths. [guessed]")
-]
+InputColumn = Annotated[str | None, typer.Option("--inputs", help="Column of sequences or images.")]
 SplitBy = Annotated[
     str | None,
-    typer.Option("--split", help="random, cluster or a column. [cluster; images: random]"),
+    typer.Option("--split", help="random, cluster, or a column."),
 ]
-Groups = Annotated[str | None, typer.Option(help="Column of groups that stay in one split.")]
+Groups = Annotated[str | None, typer.Option(help="Column of groups not to separate.")]
 TaskName = Annotated[
     Literal[
         "classification",
@@ -42,16 +40,16 @@ TaskName = Annotated[
         "residue_regression",
     ]
     | None,
-    typer.Option(metavar="TASK", help="Such as regression. [by the targets]"),
+    typer.Option(metavar="TASK", help="Such as regression."),
 ]
-Sep = Annotated[str | None, typer.Option(help="Character between columns. [found]")]
-Decimal = Annotated[str | None, typer.Option(help="Decimal sign, . or , [found]")]
-DropNa = Annotated[bool, typer.Option("--dropna", help="Leave out lines with missing values.")]
-Seed = Annotated[int, typer.Option(help="Of the split, new weights and the order of batches.")]
-Epochs = Annotated[int | None, typer.Option(help="Epochs. [those of the strategy]")]
+Sep = Annotated[str | None, typer.Option(help="Character between columns.")]
+Decimal = Annotated[str | None, typer.Option(help="Decimal sign.")]
+DropNa = Annotated[bool, typer.Option("--dropna", help="Leave out incomplete lines.")]
+Seed = Annotated[int, typer.Option(help="Of all that is random.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data.")]
 Backbone = Annotated[
     str | None,
-    typer.Option(help="Name, folder or file. [kft_esm2_tiny; images: efficientnet_lite0]"),
+    typer.Option(help="Name, folder or file."),
 ]
 ImageSize = Annotated[int | None, typer.Option(help="Side of images in pixels.")]
 

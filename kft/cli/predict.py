@@ -1,7 +1,7 @@
 """`kft predict`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,7 +35,11 @@ def predict(
     with short_errors():
         import kft
 
-        sizes = {"batch_size": batch_size, "max_length": max_length, "column": column}
+        sizes: dict[str, Any] = {
+            "batch_size": batch_size,
+            "max_length": max_length,
+            "column": column,
+        }
         if kft.finetuning.is_run(model):
             opened = kft.finetuning.Run(model, backbone)
             opened.predict(inputs, out=out, skip_invalid=skip_invalid, **sizes)

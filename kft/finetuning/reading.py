@@ -73,14 +73,9 @@ def read_data(settings: Settings) -> tuple[Dataset, Settings]:
 
 
 def _images(path: Path, settings: Settings) -> Dataset:
-    return datasets.read_images(
-        path,
-        target=settings.target or "y",
-        split=_how(settings, "random"),
-        groups=settings.groups,
-        task=settings.task,
-        seed=settings.seed,
-    )
+    options: dict[str, Any] = {"groups": settings.groups, "task": settings.task}
+    target, split = settings.target or "y", _how(settings, "random")
+    return datasets.read_images(path, target=target, split=split, seed=settings.seed, **options)
 
 
 def _known(settings: Settings) -> Dataset:
@@ -184,6 +179,7 @@ def as_classes(data: Dataset, classes: Sequence[str] | None) -> Dataset:
         )
     place = np.array([list(classes).index(name) for name in data.classes])
     targets: Any = data.train.targets
+    renumbered: Any
     if data.task.target == "labels":
         renumbered = np.zeros((len(targets), len(classes)), dtype=targets.dtype)
         renumbered[:, place] = targets

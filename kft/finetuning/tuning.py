@@ -288,9 +288,7 @@ def _write_results(
     write_json(out / files.CONFIG, config)
     (out / files.TRAINING).unlink(missing_ok=True)
     if not data.task.has_classes and config["result"]["margins"] is None:
-        log(
-            "Predictions have no intervals: they need one number per record, and 9 validation records."
-        )
+        log("Predictions get no intervals, which need 9 validation records of one number each.")
     log(f"Scores on the {len(test):,} records of the test split: {scores['model']}")
     log(f"Written to {out}. New records: kft predict {out} NEW.csv --out OUT.csv")
 
