@@ -42,3 +42,31 @@ def harmless(text: str) -> str:
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )
+
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def harmless_cell(text: object) -> str:
+    """Escape text for a cell of a CSV file, so that no spreadsheet takes it for a formula.
+
+    Args:
+        text: Content of the cell. Numbers, also negative ones, are left as they are.
+
+    Returns:
+        The text, after an apostrophe if it begins with =, +, -, @, a tab or a line end.
+
+    Source: OWASP, "CSV Injection".
+
+    Example:
+        >>> harmless_cell("=1+1"), harmless_cell("-1.5"), harmless_cell("sp|P02699")
+        ("'=1+1", '-1.5', 'sp|P02699')
+    """
+    text = str(text)
+    if not text.startswith(_FORMULA_STARTS):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text.strip()

@@ -35,6 +35,7 @@ from kft.finetuning.reading import as_classes, read_whole
 from kft.finetuning.settings import Settings
 from kft.inference import predict
 from kft.inference.reading import is_table
+from kft.messages import harmless_cell
 from kft.models import load_model
 from kft.training.resuming import restore_best
 
@@ -86,7 +87,14 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """The predictions for the test split, with the true targets."""
-        return pd.read_csv(self.folder / PREDICTIONS)
+        target = f"_{self.config['model']['target'] or 'target'}"
+        words = dict.fromkeys((f"true{target}", f"predicted{target}", "prediction"), str)
+        names = self.config["model"]["classes"]
+        table = pd.read_csv(
+            self.folder / PREDICTIONS, dtype=words if names else None, keep_default_na=not names
+        )
+        # As `harmless_cell` has written them, for spreadsheets.
+        return table.replace({harmless_cell(name): name for name in names or ()})
 
     @cached_property
     def history(self) -> pd.DataFrame:

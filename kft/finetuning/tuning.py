@@ -28,7 +28,7 @@ from kft.finetuning.models import described, new_model, strategy_of
 from kft.finetuning.reading import read_data
 from kft.finetuning.settings import Settings
 from kft.inference import predict
-from kft.inference.naming import with_predictions
+from kft.inference.naming import with_harmless_words, with_predictions
 from kft.lora import save_adapter
 from kft.messages import harmless
 from kft.training import strategies
@@ -263,7 +263,9 @@ def _write_results(
     rows: Any = predict(done.model, test.inputs, *sizes)
     table = _records(test)
     table[f"true_{data.target or 'target'}"] = truth(data, test)
-    write_table(out / files.PREDICTIONS, with_predictions(table, done.model, rows))
+    kept = table.shape[1] - 1
+    table = with_harmless_words(with_predictions(table, done.model, rows), done.model, kept)
+    write_table(out / files.PREDICTIONS, table)
     scores: dict[str, Any] = {"split": "test", "records": len(test)}
     scores["model"] = score_split(data, test, rows)
     if baselines:

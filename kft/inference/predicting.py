@@ -18,7 +18,7 @@ from kft.data.inputs import InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
 from kft.inference import writing
-from kft.inference.naming import with_predictions
+from kft.inference.naming import with_harmless_words, with_predictions
 from kft.inference.reading import Records, read_records
 from kft.models import per_residue
 from kft.models.heads import Pooling
@@ -146,6 +146,9 @@ def predict(
         for part, rows in chain([(first, rows)], parts)
     )
     if out is not None:
+        if Path(out).suffix in (".csv", ".tsv"):
+            kept = first.make_table().shape[1] if first.in_table else 0
+            tables = (with_harmless_words(table, model, kept) for table in tables)
         return writing.write_tables(tables, out, first.sep, first.decimal)
     several = list(tables)
     return several[0] if len(several) == 1 else pd.concat(several, ignore_index=True)
