@@ -111,6 +111,7 @@ _HOME = {
     "replace_head": "kft.models",
     "predict": "kft.inference",
     "embed": "kft.inference",
+    "load_embeddings": "kft.inference",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -170,6 +171,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.exploration import explore as explore
     from kft.finetuning import finetune as finetune
     from kft.inference import embed as embed
+    from kft.inference import load_embeddings as load_embeddings
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring
     from kft.interpretation import dreaming as dreaming

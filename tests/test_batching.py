@@ -234,8 +234,8 @@ def test_max_length_warns_once_with_what_it_cuts():
 
 BAD = {
     "empty": (([], []), ValueError, "records is empty"),
-    "bare string": ("MKTAYI", TypeError, r"one string, 'MKTAYI': write \[sequence\]"),
-    "two strings": (("MKTAYI", "GSS"), TypeError, r"one string, 'MKTAYI': write \[sequence\]"),
+    "bare string": ("MKTAYI", TypeError, r"one string, 'MKTAYI': write \[input\]"),
+    "two strings": (("MKTAYI", "GSS"), TypeError, r"one string, 'MKTAYI': write \[input\]"),
     "lengths": ((["MK", "GS", "A"], [1.0, 2.0]), ValueError, "3 inputs and 2 targets"),
     "one number": ((["MK"], 1.0), ValueError, "1 inputs and 1.0 targets"),
     "NaN": ((["MK", "GS"], [1.0, np.nan]), ValueError, r"1 of 2 .* targets\[1\]"),

@@ -53,7 +53,7 @@ TAKEN = {
 REFUSED = {
     "dict": (dict(enumerate(PROTEINS)), "received a dict: give list"),
     "set": (set(PROTEINS), "received a set, which has no order: give a list"),
-    "bytes": (b"MKTAYI", r"received one bytes, b'MKTAYI': write \[sequence\]"),
+    "bytes": (b"MKTAYI", r"received one bytes, b'MKTAYI': write \[(input|sequence)\]"),
     "None": (None, r"received None \(NoneType\)"),
     "number": (3, r"received 3 \(int\)"),
     "list of bytes": ([b"MKT", b"GSS", b"GIG"], "b'MKT'.*bytes"),

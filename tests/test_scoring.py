@@ -39,11 +39,12 @@ def test_bad_input(backbone):
             scoring.fill(backbone, ["MK<mask>"], top=top)
     with pytest.raises(ValueError, match="tokens must be an integer of at least 1, received 8.5"):
         scoring.fill(backbone, ["MK<mask>"], tokens=8.5)
-    with pytest.raises(ValueError, match="sequences must be a list of proteins"):
+    with pytest.raises(ValueError, match="sequences is empty"):
         scoring.reference_scores(["MKTAYI" * 9], [], kft.backbones.esm2.encode)
-    for wrong in ("MKT<mask>", []):
-        with pytest.raises(ValueError, match="sequences must be a list of proteins"):
-            scoring.fill(backbone, wrong)
+    with pytest.raises(ValueError, match="sequences is empty"):
+        scoring.fill(backbone, [])
+    with pytest.raises(TypeError, match=r"received one string, 'MKT<mask>': write \[sequence\]"):
+        scoring.fill(backbone, "MKT<mask>")
     with pytest.raises(ValueError, match="No residue is hidden"):
         scoring.masked_score(backbone, ["XXXX"])
 

@@ -10,7 +10,7 @@ import typer
 from kft.cli.compare import compare
 from kft.cli.data import data
 from kft.cli.doctor import doctor
-from kft.cli.embed import embed
+from kft.cli.embed import EmbedCommand, embed
 from kft.cli.evaluate import evaluate
 from kft.cli.explore import explore
 from kft.cli.finetune import finetune
@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (explore, finetune, evaluate, predict, compare, embed, params, data, doctor):
-    app.command()(verb)
+    app.command(cls=EmbedCommand if verb is embed else None)(verb)
 
 
 def _version(wanted: bool) -> None:

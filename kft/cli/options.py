@@ -10,6 +10,10 @@ KNOWN = "amp, chains, digits, gb1, gravitational_waves, secondary_structure"
 TABLES = ".csv, .tsv, .xlsx, .parquet, .jsonl"
 
 Inputs = Annotated[Path, typer.Argument(help=f"FASTA file, or table ({TABLES}).")]
+Out = Annotated[str | None, typer.Option("--out", help="The same as OUT.")]
+Revision = Annotated[
+    str | None, typer.Option(help="Commit, tag or branch of the Hugging Face hub.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Column = Annotated[
     str | None, typer.Option(help="Column of a table with the inputs [default: sequence].")

@@ -15,7 +15,8 @@ from kft.messages import harmless
 
 # Wrong usage, such as an unknown option, is 2: click's own.
 FAILED, INTERRUPTED = 1, 130
-EXPECTED = (ValueError, TypeError, OSError, ImportError)
+EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError)
+LINE_END = "\n"  # of messages of several lines
 
 
 def say(line: str) -> None:
@@ -24,7 +25,7 @@ def say(line: str) -> None:
     Args:
         line: The line.
     """
-    typer.echo(harmless(line), err=True)
+    typer.echo(harmless(line, keep=LINE_END), err=True)
 
 
 def show(result: Any, as_json: bool, text: str | None = None) -> None:
@@ -38,7 +39,7 @@ def show(result: Any, as_json: bool, text: str | None = None) -> None:
     if as_json:
         typer.echo(json.dumps(result, indent=1, default=str))
     elif text is not None:
-        typer.echo(harmless(text))
+        typer.echo(harmless(text, keep=LINE_END))
 
 
 @contextmanager

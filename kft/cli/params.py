@@ -1,11 +1,11 @@
 """`kft params`."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from kft.cli.options import ImageSize, Json
+from kft.cli.options import ImageSize, Json, Revision
 from kft.cli.output import short_errors, show
 
 
@@ -15,21 +15,29 @@ def params(
         str | None, typer.Option(help="Count what this strategy trains in its last phase.")
     ] = None,
     image_size: ImageSize = None,
+    revision: Revision = None,
     as_json: Json = False,
 ) -> None:
-    """Print the layers of a backbone and their parameters; no weights are loaded.
+    """Print the layers of a backbone, their parameters, and the revision of its weights.
 
     Example: kft params esm2_t6_8M_UR50D --strategy lora
     """
     with short_errors():
         import kft
 
-        model = kft.load(backbone, weights=False, image_size=image_size)
+        model = kft.load(backbone, image_size=image_size, revision=revision)
+        loaded = getattr(model, "revision", None)
         if strategy is not None:
             chosen = kft.strategies.get(strategy)
             model = chosen.prepare(kft.Model(model, kft.heads.Regression()))
             chosen.phases(model)[-1].mark(model)
         table = kft.parameters(model)
-        counts = {"total": table.total, "trainable": table.trainable, "frozen": table.frozen}
+        counts: dict[str, Any] = {
+            "total": table.total,
+            "trainable": table.trainable,
+            "frozen": table.frozen,
+        }
         rows = json.loads(table.to_frame().to_json(orient="records"))
-        show({**counts, "rows": rows}, as_json, str(table))
+        pinned = f"revision {loaded}" if loaded else "not pinned"
+        counts |= {"revision": loaded}
+        show({**counts, "rows": rows}, as_json, f"{backbone}, {pinned}\n{table}")

@@ -5,7 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from kft.cli.options import TABLES, BatchSize, Column, Inputs, Json, MaxLength, SkipInvalid
+from kft.cli.options import (
+    TABLES,
+    BatchSize,
+    Column,
+    Inputs,
+    Json,
+    MaxLength,
+    Out,
+    SkipInvalid,
+    one_of,
+)
 from kft.cli.output import short_errors, show
 
 
@@ -18,7 +28,10 @@ def predict(
         ),
     ],
     inputs: Inputs,
-    out: Annotated[Path, typer.Option(help=f"File to write: {TABLES} or .npz.")],
+    out: Annotated[
+        str | None, typer.Argument(metavar="OUT", help=f"File to write: {TABLES}, .npz or .h5.")
+    ] = None,
+    out_option: Out = None,
     backbone: Annotated[
         str | None, typer.Option(help="Backbone of an adapter, if it is not where it was.")
     ] = None,
@@ -32,7 +45,8 @@ def predict(
 
     Example: kft predict run new.csv --out predicted.csv
     """
-    with short_errors():
+    written = one_of(out, out_option, "OUT")
+    with short_errors("The same command continues."):
         import kft
 
         sizes: dict[str, Any] = {
@@ -42,8 +56,8 @@ def predict(
         }
         if kft.finetuning.is_run(model):
             opened = kft.finetuning.Run(model, backbone)
-            opened.predict(inputs, out=out, skip_invalid=skip_invalid, **sizes)
+            opened.predict(inputs, out=written, skip_invalid=skip_invalid, **sizes)
         else:
             loaded = kft.load_model(model, backbone)
-            kft.predict(loaded, inputs, out=out, skip_invalid=skip_invalid, **sizes)
-        show({"written": str(out)}, as_json, f"Written: {out}")
+            kft.predict(loaded, inputs, out=written, skip_invalid=skip_invalid, **sizes)
+        show({"written": written}, as_json, f"Written: {written}")

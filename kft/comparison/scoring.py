@@ -8,12 +8,14 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from kft.arguments import check_instance
 from kft.comparison.results import Row
 from kft.data import Dataset, Split, load
 from kft.evaluation import baselines, metrics
 from kft.evaluation.metrics import Scores
 from kft.evaluation.significance import Resampled, resampled
 from kft.inference import predict
+from kft.params.paths import check_model
 
 
 def evaluate(
@@ -50,7 +52,9 @@ def evaluate(
     Example:
         `kft.evaluate(model, kft.data.load("amp"))["AUROC"].value`
     """
+    check_model(model)
     data = load(data) if isinstance(data, str) else data
+    check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
     if split not in data.splits:
         raise ValueError(
             f"split must be one of {', '.join(data.splits)} for {data.name}, received {split!r}."

@@ -102,12 +102,12 @@ def listed_inputs(inputs: Any, name: str = "inputs") -> list[Any]:
 
 def _remedy(inputs: Any, name: str) -> str | None:
     """Return what was received and what to give for it; None for what can be made a list."""
-    kind = type(inputs).__name__
+    kind, one = type(inputs).__name__, name.removesuffix("s")
     if isinstance(inputs, str | bytes | bytearray):
         kind = "string" if isinstance(inputs, str) else kind
-        return f"one {kind}, {inputs[:20]!r}: write [sequence]"
+        return f"one {kind}, {inputs[:20]!r}: write [{one}]"
     if isinstance(inputs, PathLike) or hasattr(inputs, "convert"):  # as PIL's images have
-        return f"one {kind}: write [path] or [image]"
+        return f"one {kind}: write [{one}]"
     if isinstance(inputs, Mapping):
         return f"a {kind}: give list({name}.values())"
     if isinstance(inputs, Set):
@@ -115,7 +115,7 @@ def _remedy(inputs: Any, name: str) -> str | None:
     if hasattr(inputs, "train"):
         return f"a {kind}: give one of its parts, such as data.test"
     if not np.iterable(inputs):
-        return f"{inputs!r:.60} ({kind}): write [input] for a single one"
+        return f"{inputs!r:.60} ({kind}): write [{one}] for a single one"
     return None
 
 

@@ -34,7 +34,7 @@ from kft.finetuning.models import new_model, strategy_of
 from kft.finetuning.reading import as_classes, read_whole
 from kft.finetuning.settings import Settings
 from kft.inference import predict
-from kft.inference.reading import is_table
+from kft.inference.records import is_table
 from kft.messages import harmless_cell
 from kft.models import load_model
 from kft.training.resuming import restore_best

@@ -217,7 +217,7 @@ class _Log:
         self.path, self.say = path, say
 
     def __call__(self, line: str) -> None:
-        line = harmless(line)
+        line = harmless(line, keep="\n")
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
         if self.say is not None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from kft.files import atomic_write, write_text
+
 MODEL = "#0072B2"  # blue
 OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#666666"
@@ -33,6 +35,7 @@ def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
 
     Raises:
         ValueError: The path does not end in ".png".
+        OSError: A file cannot be written; an earlier one is as it was.
 
     Example:
         `save_figure(*plot_regression(targets, {"model": predictions}), "out/gb1.png")`
@@ -41,6 +44,7 @@ def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
     if path.suffix != ".png":
         raise ValueError(f"path must end in .png, received {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", metadata={"Description": caption})
-    path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+    with atomic_write(path) as stream:
+        figure.savefig(stream, format="png", metadata={"Description": caption})
+    write_text(path.with_suffix(".txt"), caption + "\n")
     return path
