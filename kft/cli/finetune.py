@@ -21,6 +21,7 @@ def finetune(
     data: Annotated[str | None, typer.Option(help="The same as FILE.")] = None,
     target: of.Target = None,
     backbone: of.Backbone = None,
+    revision: of.Revision = None,
     strategy: Annotated[str, typer.Option(help="How to train.")] = "lora",
     option: Annotated[
         list[str] | None,
@@ -65,6 +66,7 @@ def finetune(
             source,
             inputs=inputs,
             backbone=backbone,
+            revision=revision,
             strategy=strategy,
             split=split,
             groups=groups,

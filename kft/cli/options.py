@@ -11,9 +11,7 @@ TABLES = ".csv, .tsv, .xlsx, .parquet, .jsonl"
 
 Inputs = Annotated[Path, typer.Argument(help=f"FASTA file, or table ({TABLES}).")]
 Out = Annotated[str | None, typer.Option("--out", help="The same as OUT.")]
-Revision = Annotated[
-    str | None, typer.Option(help="Commit, tag or branch of the Hugging Face hub.")
-]
+Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the hub.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Column = Annotated[
     str | None, typer.Option(help="Column of a table with the inputs [default: sequence].")

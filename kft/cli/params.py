@@ -36,8 +36,8 @@ def params(
             "total": table.total,
             "trainable": table.trainable,
             "frozen": table.frozen,
+            "revision": loaded,
         }
         rows = json.loads(table.to_frame().to_json(orient="records"))
         pinned = f"revision {loaded}" if loaded else "not pinned"
-        counts |= {"revision": loaded}
         show({**counts, "rows": rows}, as_json, f"{backbone}, {pinned}\n{table}")

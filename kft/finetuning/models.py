@@ -53,6 +53,7 @@ def described(settings: Settings, data: Dataset) -> dict[str, Any]:
     head = heads.for_data(data, pooling=pooling)
     return {
         "backbone": backbone_name(settings, data),
+        "revision": settings.revision,
         "image_size": settings.image_size,
         "head": keras.saving.serialize_keras_object(head),
         "classes": None if data.classes is None else list(data.classes),
@@ -69,7 +70,7 @@ def new_model(about: Mapping[str, Any]) -> Model:
     Args:
         about: What `described` returned.
     """
-    backbone = load(about["backbone"], image_size=about["image_size"])
+    backbone = load(about["backbone"], image_size=about["image_size"], revision=about["revision"])
     keras.utils.set_random_seed(about["seed"])  # of the new weights of the head
     model = Model(backbone, keras.saving.deserialize_keras_object(about["head"]))
     model.set_names(about["classes"] or (), about["target"])

@@ -243,9 +243,9 @@ def _inputs(kinds: dict[str, Kind], path: Path) -> str:
 
 
 def _split(frame: pd.DataFrame) -> str | None:
-    for name in frame.columns:
+    for k, name in enumerate(frame.columns):
         if name.lower() in SPLITS:
-            parts = {SPELLINGS.get(cell.strip().lower()) for cell in frame[name]}
+            parts = {SPELLINGS.get(cell.strip().lower()) for cell in frame.iloc[:, k]}
             if None not in parts and "train" in parts:
                 return name
     return None

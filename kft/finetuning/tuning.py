@@ -87,7 +87,10 @@ def finetune(
         log(note)
     config = _config(settings, data, checksum, command)
     config["data"]["inputs"] = named.inputs
+    if earlier is not None:  # with the revision of the backbone that it began with
+        config["model"] = earlier.config["model"]
     model = new_model(config["model"])
+    config["model"]["revision"] = getattr(model.backbone, "revision", None)
     write_table(out / files.SPLIT, split_table(data))
     if earlier is None:
         write_json(out / files.CONFIG, config)

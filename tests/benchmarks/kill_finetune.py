@@ -20,19 +20,22 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kft import backbones
+from kft.backbones.esm2.model import ESM2
 from kft.finetuning import Run
 
 RNG = np.random.default_rng(0)
 
 
 def write_table(path):
-    proteins = ["".join(RNG.choice(list("ACDEFGHIKLMNPQRSTVWY"), 12)) for _ in range(300)]
+    proteins = ["".join(RNG.choice(list("ACDEFGHIKLMNPQRSTVWY"), 12)) for _ in range(200)]
     lines = [f"{x},{x.count('K') + RNG.normal():.3f}" for x in proteins]
     path.write_text("\n".join(["sequence,y", *lines]) + "\n")
 
 
 def command(table, out):
-    options = ["--strategy", "lora", "--option", "dropout=0.2", "--epochs", "12", "--no-baselines"]
+    options = ["--strategy", "lora", "--option", "dropout=0.2", "--epochs", "40", "--no-baselines"]
+    options += ["--backbone", table.parent / "backbone"]
     return [sys.executable, "-m", "kft.cli", "finetune", table, "--out", out, *options]
 
 
@@ -78,6 +81,7 @@ def main():
     with tempfile.TemporaryDirectory() as name, open(Path(name, "log"), "w") as log:
         folder = Path(name)
         write_table(folder / "a.csv")
+        backbones.save(backbones.randomised(ESM2(2, 32, 4), 0), folder / "backbone")
         process = start(folder / "a.csv", folder / "whole", log)
         began = training_begins(process, folder / "whole")
         assert process.wait() == 0
