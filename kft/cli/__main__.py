@@ -2,4 +2,5 @@
 
 from kft.cli import app
 
-app(prog_name="kft")
+if __name__ == "__main__":
+    app(prog_name="kft")
