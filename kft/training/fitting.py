@@ -163,10 +163,6 @@ def fit(
             Encoded images may take as much again: where they are needed more than once, each is
             opened and resized once and kept in memory until the end of training. If all of them
             would take more, none is kept, and a line says so.
-        resume: Path of a file (.npz) that keeps the training at the end of each epoch. If it is
-            there already, the training continues with the epoch after it, and on the same backend
-            and processor ends with the same weights as without the interruption. Remove the file
-            when it is no longer needed. States of your own callbacks are not kept.
         callbacks: Keras callbacks. They see all phases as one run, and can stop all of it. One that
             sets the learning rate is an error, unless `optimizer` uses a constant one.
         verbose: As for Keras's `fit`: 0 prints nothing, 1 a progress bar, 2 a line per epoch;
@@ -174,6 +170,10 @@ def fit(
         encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
             that was built on `backbone.input`; None takes `model.encode`. Without either the
             inputs are arrays.
+        resume: Path of a file (.npz) that keeps the training at the end of each epoch. If it is
+            there already, the training continues with the epoch after it, and on the same backend
+            and processor ends with the same weights as without the interruption. Remove the file
+            when it is no longer needed. States of your own callbacks are not kept.
 
     Returns:
         `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.
