@@ -248,7 +248,14 @@ def _parted(
         table, split, inputs, records.groups, records.task, targets, fractions, seed
     )
     groups = records.groups if clusters is None else clusters
-    everything = Split(inputs, targets, groups, records.masks, weights=records.weights)
+    everything = Split(
+        inputs,
+        targets,
+        groups,
+        records.masks,
+        weights=records.weights,
+        lines=np.asarray(table.lines),
+    )
     splits: dict[str, Any] = dict.fromkeys(PARTS)
     splits |= {part: everything.take(at) for part, at in parts.items()}
     return Dataset(

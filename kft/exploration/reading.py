@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,13 +18,18 @@ from kft.data.dataset import Dataset
 from kft.data.images.folders import read_images
 from kft.data.inputs import InputKind
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path, read_fasta
-from kft.data.spreadsheets import EARLIER_EXCEL, EXCEL, PARQUET, frame_of_file
+from kft.data.spreadsheets import EARLIER_EXCEL, EXCEL, JSON_LINES, PARQUET, frame_of_file
 from kft.data.tables import SPELLINGS
 from kft.data.task import Task
 from kft.exploration.findings import Finding, info
 from kft.exploration.records import FEW, Kind, Records, kind_of_column, read_words
 
 FASTA = (".fasta", ".fa", ".faa", ".fas")
+FRAMES: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".xlsx": pd.read_excel,
+    ".parquet": pd.read_parquet,
+    **dict.fromkeys(JSON_LINES, lambda path: pd.read_json(path, lines=True, convert_dates=False)),
+}
 
 
 def records_of(
@@ -70,7 +76,7 @@ def records_of(
 def read_table(
     path: str | os.PathLike[str], sep: str | None = None, decimal: str | None = None
 ) -> tuple[pd.DataFrame, list[Finding], str]:
-    """Read a CSV, TSV or FASTA file, plain or gzipped, or an Excel or Parquet file into a table.
+    """Read a CSV, TSV or FASTA file, plain or gzipped, Excel, Parquet or JSON lines, into a table.
 
     Args:
         path: Path of the file.
@@ -88,6 +94,8 @@ def read_table(
     path = checked_path(path)
     if path.name.lower().removesuffix(".gz").endswith(FASTA):
         return pd.DataFrame({"sequence": [x.sequence for x in read_fasta(path)]}), [], "."
+    if path.suffix.lower() in JSON_LINES:
+        return pd.read_json(path, lines=True, convert_dates=False), [], "."
     if _begins_as(path, (EXCEL, PARQUET, EARLIER_EXCEL)):
         return *_of_spreadsheet(path), decimal or "."
     sep, header = _checked(path, sep)

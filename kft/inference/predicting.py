@@ -13,7 +13,7 @@ import pandas as pd
 
 from kft.arguments import check_flag
 from kft.inference import writing
-from kft.inference.naming import with_predictions
+from kft.inference.naming import with_harmless_words, with_predictions
 from kft.inference.records import Records
 from kft.inference.stream import Stream
 from kft.models import per_residue
@@ -83,11 +83,11 @@ def predict(
         model: A `kft.Model`, or any Keras model with one output.
         inputs: List of raw inputs, for proteins strings of residues, for rows of a table dicts of
             its columns; a pandas Series or DataFrame; or the path of a table (.csv, .tsv, .xlsx,
-            .parquet) or of a FASTA file, plain or gzipped, which is read in parts, so that it may
-            be larger than the memory.
+            .parquet, .jsonl) or of a FASTA file, plain or gzipped, which is read in parts, so that
+            it may be larger than the memory.
         batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
         max_length: Number of residues to keep of each protein; None keeps all.
-        out: Path of a .csv, .tsv, .xlsx or .parquet file, to which the columns of the input
+        out: Path of a .csv, .tsv, .xlsx, .parquet or .jsonl file, to which the columns of the input
             and of the predictions are written (with semicolons and decimal commas if the input has
             them); or of an .npz or .h5 file, which `kft.load_embeddings` reads. None returns the
             predictions. What an interrupted call has computed is kept next to `out`, and the same
@@ -152,7 +152,11 @@ def predict(
 
     def tables(folder: Path | None = None) -> Iterator[tuple[Records, pd.DataFrame]]:
         for records, rows in parts(folder):
-            yield records, with_predictions(records.make_table(), model, rows["values"])
+            table = records.make_table()
+            kept = table.shape[1] if records.in_table else 0
+            table = with_predictions(table, model, rows["values"])
+            in_text = out is not None and Path(out).suffix in (".csv", ".tsv")
+            yield records, with_harmless_words(table, model, kept) if in_text else table
 
     if out is not None and Path(out).suffix in _ARRAYS:
         return writing.write(parts, out, identity)

@@ -18,11 +18,11 @@ from kft.data.columns import decimal_of
 from kft.data.inputs import input_column, listed_inputs
 from kft.data.proteins.fasta import GZIP_MAGIC, Skipped, numbered_records
 from kft.data.rows import read_rows
-from kft.data.spreadsheets import is_frame
+from kft.data.spreadsheets import JSON_LINES, is_frame
 from kft.messages import harmless, warn
 
 CHUNK = 8192  # records of a FASTA file that are in memory at a time
-TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".parquet")
+TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".parquet", *JSON_LINES)
 RowReader = Callable[[Table], list[Any]]  # function that returns the inputs in a table
 NAMES = ("id", "name")  # columns of a table that name its records, in files of embeddings
 
@@ -103,7 +103,7 @@ def read_records(
                 "file or a table, or a list of raw inputs."
             )
         path = Path(inputs)
-        if _is_table(path):
+        if is_table(path):
             yield _of_table(Table(path, None), column, of_images, rows)
         elif of_images:
             raise TypeError(
@@ -126,13 +126,13 @@ def count_in_fasta(inputs: Any) -> int | None:
     Args:
         inputs: As for `kft.predict`.
     """
-    if not isinstance(inputs, str | Path) or not os.path.isfile(inputs) or _is_table(Path(inputs)):
+    if not isinstance(inputs, str | Path) or not os.path.isfile(inputs) or is_table(Path(inputs)):
         return None
     with _opener(Path(inputs))(inputs, "rb") as lines:
         return sum(line.startswith(b">") for line in lines)
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
     """Return whether a file is a table: by its name, unless it begins as a FASTA file."""
     if not path.name.lower().removesuffix(".gz").endswith(TABLES):
         return False
