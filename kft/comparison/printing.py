@@ -23,9 +23,10 @@ def table(comparison: Any) -> Table:
     """
     from rich.table import Table
 
+    where = "cross-validation" if comparison.folds else "test split"
     title = (
-        f"{comparison.data}: test split of {comparison.records:,} records, "
-        f"{seeds(comparison.seeds)}, {comparison.confidence:.0%} intervals"
+        f"{comparison.data}: {where} of {comparison.records:,} records, "
+        f"{comparison.trainings}, {comparison.confidence:.0%} intervals"
     )
     grid = Table(title=title, title_justify="left")
     grid.add_column("method")
@@ -77,7 +78,8 @@ def _cells(comparison: Any, row: Any) -> list[str]:
         return [row.name, "failed", "", "", *cost]
     standing, lost = comparison.standings.get(row.name), comparison.lost_seeds(row)
     some = 0 < lost < len(next(iter(row.scores.values())).seeds)  # all lost: score "undefined"
-    name = f"{row.name} (without {seeds(range(lost))})" if some else row.name
+    unit = f"{lost} folds" if comparison.folds else seeds(range(lost))
+    name = f"{row.name} (without {unit})" if some else row.name
     name += " (recommended)" * (row is comparison.recommended)
     if row is comparison.best:
         to_the_best = ["highest", ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from kft.comparison import printing, writing
 from kft.comparison.printing import seeds
 from kft.evaluation.metrics import Interval
 from kft.evaluation.significance import (
-    Resampled,
+    Measured,
     Standing,
     against_best,
     difference,
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NO_GAIN = "no strategy is worth its cost on this test set"
+NULL_OF_FOLDS = (
+    "Null hypothesis of each p: trained on data sets of this size, the method and the best have "
+    "the same expected score. p is two-sided, from the same folds of both (corrected resampled t test "
+    "of Nadeau and Bengio), and corrected for all pairs of methods (Holm's correction)."
+)
 NULL = (
     "Null hypothesis of each p: over training seeds and test sets like this one, the method and "
     "the best have the same expected score. p is two-sided, paired by test records, and corrected "
@@ -41,8 +47,9 @@ class Row:
     Attributes:
         name: Name of the method in the table.
         kind: "strategy", "control" for from_scratch and shuffled labels, or "baseline".
-        scores: Metric name -> `kft.evaluation.significance.Resampled`, the headline metric first;
-            empty if every seed failed.
+        scores: Metric name -> `kft.evaluation.significance.Resampled`, or for folds
+            `kft.evaluation.crossvalidation.CrossValidated`, the headline metric first; empty if
+            every seed failed.
         trainable: Number of trained parameters.
         parameters: Number of all parameters.
         seconds: Time of one training in seconds, the median over seeds.
@@ -58,7 +65,7 @@ class Row:
 
     name: str
     kind: Literal["strategy", "control", "baseline"]
-    scores: dict[str, Resampled] = field(default_factory=dict)
+    scores: Mapping[str, Measured] = field(default_factory=dict)
     trainable: int | None = None
     parameters: int | None = None
     seconds: float = math.nan
@@ -81,11 +88,12 @@ class Comparison:
 
     Attributes:
         data: Name of the data set.
-        records: Number of records in its test split.
+        records: Number of records in its test split; of a cross-validation, of all records.
         rows: A `Row` per method, in the order in which they ran.
         seeds: Seeds of the trainings of each strategy.
         confidence: Confidence of the intervals, such as 0.95.
         settings: Dict of settings and versions.
+        folds: Number of folds over all repeats of a cross-validation; 0 for one test split.
     """
 
     data: str
@@ -94,8 +102,17 @@ class Comparison:
     seeds: tuple[int, ...]
     confidence: float
     settings: dict
+    folds: int = 0
 
-    null_hypothesis = NULL
+    @property
+    def null_hypothesis(self) -> str:
+        """What the p-values test, and how."""
+        return NULL_OF_FOLDS if self.folds else NULL
+
+    @property
+    def trainings(self) -> str:
+        """Number of seeds, or of folds, in words."""
+        return f"{self.folds} folds" if self.folds else seeds(self.seeds)
 
     @cached_property
     def metric(self) -> str:
@@ -144,7 +161,7 @@ class Comparison:
         standings = against_best([self.score(row) for row in self.candidates], self.confidence)
         return {row.name: one for row, one in zip(self.candidates, standings, strict=True)}
 
-    def score(self, row: Row) -> Resampled:
+    def score(self, row: Row) -> Measured:
         """Return the headline score of a row, which must have scores."""
         return row.scores[self.metric]
 
@@ -153,8 +170,8 @@ class Comparison:
         return self.score(row).interval(self.confidence)
 
     def lost_seeds(self, row: Row) -> int:
-        """Return how many seeds of a row failed or have no score."""
-        asked = 1 if row.kind == "baseline" else len(self.seeds)
+        """Return how many seeds (of a cross-validation, folds) of a row failed or have no score."""
+        asked = self.folds or (1 if row.kind == "baseline" else len(self.seeds))
         return max(0, asked - int(np.isfinite(self.score(row).seeds).sum()))
 
     # Sentences ----------------------------------------------------------------------------------
@@ -213,7 +230,7 @@ class Comparison:
             return None
         score = self.interval(row)
         text = f"Control: with shuffled labels {self.metric} is {score}; chance is {chance:.3f}."
-        if score.low > chance and len(self.seeds) > 1:
+        if score.low > chance and (self.folds or len(self.seeds) > 1):
             text += (
                 " Warning: that is above chance, although shuffled labels contain no information: "
                 "check how the data are read, split and scored."
@@ -249,7 +266,7 @@ class Comparison:
                 f"{', '.join(given)}: these predictions come with the data set. There are none for "
                 f"new records, so they are shown but not recommended."
             )
-        if len(self.seeds) == 1:
+        if len(self.seeds) == 1 and not self.folds:
             sentences.append(
                 "One seed does not show how much trainings vary: use at least three before you "
                 "trust a small difference."

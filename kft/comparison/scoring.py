@@ -3,91 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import keras
 import numpy as np
 
 from kft.comparison.results import Row
-from kft.data import Dataset, Split, load
+from kft.data import Dataset, Split
 from kft.evaluation import baselines, metrics
-from kft.evaluation.metrics import Scores
+from kft.evaluation.metrics import Scored
 from kft.evaluation.significance import Resampled, resampled
-from kft.inference import predict
 
 
-def evaluate(
-    model: keras.Model,
-    data: Dataset | str,
-    split: Literal["train", "valid", "test"] = "test",
-    batch_size: int = 32,
-    resamples: int = 1000,
-    max_length: int | None = None,
-    encode: Callable | None = None,
-) -> Scores:
-    """Score a model on one split of a data set, with 95% bootstrap intervals.
+def scored_part(data: Dataset, split: str, predictions: Any) -> Scored:
+    """Return what is scored: the records of a split, or its marked residues that were not cut.
 
     Args:
-        model: A `kft.Model` whose head predicts the data set's task, or any Keras model that does:
-            probabilities of classes or labels, or numbers.
-        data: A `kft.data.Dataset`, or a name of `kft.data.names()`.
-        split: "train", "valid" or "test".
-        batch_size: Largest number of records per batch.
-        resamples: Number of bootstrap resamples; whole groups are drawn if the split has groups,
-            and whole chains if residues are scored.
-        max_length: Number of residues to keep of each protein; None keeps all. Residues that are
-            cut are not scored.
-        encode: As for `kft.predict`.
-
-    Returns:
-        {metric name: interval}, the headline metric of the task first. Only residues that the
-        split's `masks` mark are scored, and records count by the split's `weights`.
-
-    Raises:
-        ValueError: The split is unknown or absent, or the head predicts another task or another
-            number of classes.
-
-    Example:
-        `kft.evaluate(model, kft.data.load("amp"))["AUROC"].value`
+        data: A `kft.data.Dataset`.
+        split: Name of a split that it has.
+        predictions: What `kft.predict` returns for the split.
     """
-    data = load(data) if isinstance(data, str) else data
-    if split not in data.splits:
-        raise ValueError(
-            f"split must be one of {', '.join(data.splits)} for {data.name}, received {split!r}."
-        )
-    _check_head(model, data)
     records = data.splits[split]
-    targets, groups, weights = records.targets, records.groups, records.weights
-    predictions: Any = predict(model, records.inputs, batch_size, max_length, encode=encode)
     if data.task.per_residue:
-        targets, predictions, groups, weights = _marked_residues(records, predictions)
-    return metrics.score(
-        data.task, targets, predictions, groups=groups, resamples=resamples, weights=weights
-    )
+        return _marked_residues(records, predictions)
+    return Scored(np.asarray(records.targets), predictions, records.groups, records.weights)
 
 
-def _check_head(model: keras.Model, data: Dataset) -> None:
-    """Raise an error if the model's head does not predict the targets of the data set."""
-    head = getattr(model, "head", None)
-    task, outputs = getattr(head, "task", None), getattr(head, "units", None)
-    if task is None:
-        return  # a head of the user: errors are raised when its predictions are scored
-    wanted = data.task.outputs(data.train.targets, data.classes)
-    if task == data.task and outputs in (None, wanted):
-        return
-    raise ValueError(
-        f"model.head must predict {data.name}, {_described(data.task, wanted)}, received "
-        f"{type(head).__name__}, which predicts {_described(task, outputs)}: "
-        f"use a model with the head kft.heads.for_data(data)."
-    )
-
-
-def _described(task: Any, outputs: int | None) -> str:
-    return task if outputs in (None, 1) else f"{task} with {outputs} {task.outputs_are}"
-
-
-def _marked_residues(records: Split, predictions: Any) -> tuple:
-    """Return targets, predictions, group and weight of each marked residue that was not cut."""
+def _marked_residues(records: Split, predictions: Any) -> Scored:
     lengths = [len(rows) for rows in predictions]
     masks = records.masks or [np.ones(n, dtype=bool) for n in lengths]
     kept = [mask[:n] for mask, n in zip(masks, lengths, strict=True)]
@@ -96,7 +37,9 @@ def _marked_residues(records: Split, predictions: Any) -> tuple:
     chains = np.arange(len(lengths)) if records.groups is None else records.groups
     counts = [mask.sum() for mask in kept]
     weights = None if records.weights is None else np.repeat(records.weights, counts)
-    return np.concatenate(targets), np.concatenate(scored), np.repeat(chains, counts), weights
+    return Scored(
+        np.concatenate(targets), np.concatenate(scored), np.repeat(chains, counts), weights
+    )
 
 
 def baseline_rows(
@@ -155,8 +98,10 @@ def scores_of(data: Dataset, predictions: Sequence, resamples: int = 2000) -> di
     Returns:
         {metric name: `kft.evaluation.significance.Resampled`}.
     """
-    targets, predictions, groups, weights = _scored(data, predictions)
-    return resampled(data.task, targets, predictions, resamples, groups=groups, weights=weights)
+    parts = [scored_part(data, "test", one) for one in predictions]
+    targets, _, groups, weights = parts[0]
+    each = [part.predictions for part in parts]
+    return resampled(data.task, targets, each, resamples, groups=groups, weights=weights)
 
 
 def constant_seeds(data: Dataset, predictions: Sequence) -> int:
@@ -169,18 +114,8 @@ def constant_seeds(data: Dataset, predictions: Sequence) -> int:
     Returns:
         Number of seeds, see `kft.evaluation.hardly_varies`.
     """
-    targets, predictions, *_ = _scored(data, predictions)
-    return sum(metrics.hardly_varies(targets, one) for one in predictions)
-
-
-def _scored(data: Dataset, predictions: Sequence) -> tuple:
-    """Return targets, predictions of each seed, groups and weights of scored test records."""
-    test = data.splits["test"]
-    if not data.task.per_residue:
-        return test.targets, predictions, test.groups, test.weights
-    parts = [_marked_residues(test, seed_part) for seed_part in predictions]
-    targets, _, groups, weights = parts[0]
-    return targets, [seed_part[1] for seed_part in parts], groups, weights
+    parts = [scored_part(data, "test", one) for one in predictions]
+    return sum(metrics.hardly_varies(*part[:2]) for part in parts)
 
 
 def brief(error: Exception) -> str:

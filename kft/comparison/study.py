@@ -14,6 +14,7 @@ import numpy as np
 
 from kft.arguments import check_integer
 from kft.comparison.earlier import earlier_settings
+from kft.comparison.folding import deal, merged
 from kft.comparison.progress import Log, ProgressLine, duration
 from kft.comparison.results import Comparison, Row
 from kft.comparison.runs import (
@@ -55,6 +56,8 @@ def compare(
     confidence: float = 0.95,
     resamples: int = 2000,
     verbose: bool | Literal["progress"] = True,
+    folds: int | None = None,
+    repeats: int = 1,
 ) -> Comparison:
     """Train strategies on the same splits and compare them with baselines and controls.
 
@@ -84,6 +87,10 @@ def compare(
             `kft.evaluation.significance`.
         verbose: False prints nothing, "progress" a line for each training and what is cut, without
             the table.
+        folds: Number k of folds of a cross-validation: all records are dealt into k parts, groups
+            kept together, and each part is the test split once (the next one the valid split, if
+            the data have one). Takes k times as long. None uses the splits of the data.
+        repeats: How often the records are dealt anew.
 
     Returns:
         The results, which `print` shows. If a strategy fails, the others are run all the same, and
@@ -97,14 +104,28 @@ def compare(
     """
     methods, seed_list = _methods(strategies, epochs, controls), _seeds(seeds)
     data = load(data) if isinstance(data, str) else data
-    _check(data, batch_size, confidence, resamples)
-    study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
-    study.open(out, overwrite)
-    study.keep_models(out, seed_list[0] if save_models else None)
-    rows = study.rows(methods, seed_list, resamples)
+    if folds is not None and save_models:
+        raise ValueError("save_models must be False with folds: each fold has models of its own.")
+    parts = [data] if folds is None else deal(data, folds, repeats)
+    found = []
+    for part in parts:
+        _check(part, batch_size, confidence, resamples)
+    for part in parts:
+        study = _Study(backbone, part, head or heads.for_data, batch_size, max_length, verbose)
+        study.open(out, overwrite)
+        study.keep_models(out, seed_list[0] if save_models else None)
+        found.append(study.rows(methods, seed_list, resamples if folds is None else 1))
     settings = study.store.settings | {"strategies": {m.name: repr(m.strategy) for m in methods}}
+    if folds is not None:
+        settings |= {"folds": folds, "repeats": repeats}
     comparison = Comparison(
-        data.name, len(data.splits["test"]), tuple(rows), tuple(seed_list), confidence, settings
+        data.name,
+        len(data.splits["test"]) if folds is None else sum(map(len, data.splits.values())),
+        tuple(found[0] if folds is None else merged(found, parts)),
+        tuple(seed_list),
+        confidence,
+        settings,
+        0 if folds is None else len(parts),
     )
     study.show(comparison, out)
     return comparison

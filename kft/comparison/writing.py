@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kft.comparison.printing import seeds
 from kft.evaluation.metrics import Interval
 from kft.plots import plot_comparison, save_figure
 from kft.plots.comparison import Point
@@ -38,9 +37,10 @@ def figure(comparison: Any) -> tuple[Figure, str]:
         for row in comparison.rows
     ]
     best = comparison.best
+    over = "folds" if comparison.folds else "resampled test records and seeds"
     remark = (
-        f"Strategies were trained on the same splits from {seeds(comparison.seeds)}; intervals are "
-        f"over resampled test records and seeds."
+        f"Strategies were trained on the same splits from {comparison.trainings}; intervals are "
+        f"over {over}."
     )
     return plot_comparison(
         points,

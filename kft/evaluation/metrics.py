@@ -35,6 +35,8 @@ _BLOCK = 200_000  # counts held at once: bounds memory, and small blocks stay in
 class Interval(NamedTuple):
     """A score and the two ends of its interval; all NaN if the score is undefined.
 
+    The ends alone are NaN if there is a score but no interval, as for one record.
+
     Example:
         >>> print(Interval(0.912, 0.895, 0.928))
         0.912 [0.895, 0.928]
@@ -49,8 +51,10 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "undefined"
-        largest = max(abs(number) for number in self)
+        largest = max(abs(number) for number in self if not math.isnan(number))
         digits = ",.1f" if largest >= 100 else ".3f" if largest >= 0.01 or largest == 0 else ".3g"
+        if math.isnan(self.low):
+            return f"{self.value:{digits}} (no interval)"
         return f"{self.value:{digits}} [{self.low:{digits}}, {self.high:{digits}}]"
 
 
@@ -77,6 +81,22 @@ class Scores(dict[str, Interval]):
             name: {key: None if math.isnan(x) else float(x) for key, x in row._asdict().items()}
             for name, row in self.items()
         }
+
+
+class Scored(NamedTuple):
+    """What is scored: targets and predictions of records or residues.
+
+    Attributes:
+        targets: As for `score`.
+        predictions: As for `score`.
+        groups: As for `score`.
+        weights: As for `score`.
+    """
+
+    targets: np.ndarray
+    predictions: np.ndarray
+    groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 def score(
@@ -270,16 +290,49 @@ def bootstrap(
         targets, predictions, each = targets[used], predictions[used], each[used]
         groups = None if groups is None else np.asarray(groups)[used]
         _check_lengths(task, targets, predictions, groups)
-    measure = _MEASURES[task.target](targets, predictions)
+    measure = measure_of(task, targets, predictions)
     values = {name: float(x[0]) for name, x in measure(each[None]).items()}
-    blocks = [measure(counts * each) for counts in _resample(len(each), groups, resamples, seed)]
+    blocks = [measure(counts * each) for counts in resample(len(each), groups, resamples, seed)]
     return values, {name: np.concatenate([block[name] for block in blocks]) for name in values}
 
 
-def _resample(
+def measure_of(task: Task, targets: np.ndarray, predictions: np.ndarray) -> Measure:
+    """Return a function that computes the metrics of a task for any choice of the records.
+
+    Args:
+        task: As for `score`.
+        targets: As for `score`.
+        predictions: As for `score`.
+
+    Returns:
+        Function from counts (R, N), how often each of R choices holds each record, to
+        {metric name: array (R,)}.
+
+    Example:
+        >>> measure = measure_of(Task("regression"), np.array([1.0, 2.0]), np.array([1.0, 3.0]))
+        >>> measure(np.array([[1.0, 0.0], [1.0, 1.0]]))["MAE"]
+        array([0. , 0.5])
+    """
+    return _MEASURES[task.target](targets, predictions)
+
+
+def resample(
     records: int, groups: ArrayLike | None, resamples: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Yield blocks of counts (r, N), float64: how often each resample holds each record."""
+    """Draw resamples of the records, in blocks that bound the memory.
+
+    Args:
+        records: Number N of records.
+        groups: As for `score`.
+        resamples: As for `score`.
+        seed: As for `score`.
+
+    Yields:
+        Counts (r, N), float64: how often each resample holds each record.
+
+    Raises:
+        ValueError: There are fewer than two records or groups.
+    """
     unit = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     units = records if unit is None else int(unit.max()) + 1
     if units < 2:
