@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from kft.training.frontier import as_batches, fit_frontier, split, train_as, why
 from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
 from kft.training.probing import solve
 from kft.training.range_test import loss_of
+from kft.training.resuming import Resumption, digest_of_records
 
 # Results ------------------------------------------------------------------------------------------
 
@@ -104,6 +105,7 @@ def fit(
     callbacks: Iterable[keras.callbacks.Callback] = (),
     verbose: Any = "auto",
     encode: Callable | None = None,
+    resume: Path | str | None = None,
 ) -> FitResult:
     """Train the layers that are marked trainable, or fine-tune by a strategy, in phases.
 
@@ -142,6 +144,10 @@ def fit(
         encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
             that was built on `backbone.input`; None takes `model.encode`. Without either the
             inputs are arrays.
+        resume: Path of a file (.npz) that keeps the training at the end of each epoch. If it is
+            there already, the training continues with the epoch after it, and on the same backend
+            and processor ends with the same weights as without the interruption. Remove the file
+            when it is no longer needed. States of your own callbacks are not kept.
         callbacks: Keras callbacks. They see all phases as one run, and can stop all of it. One that
             sets the learning rate is an error, unless `optimizer` uses a constant one.
         verbose: As for Keras's `fit`: 0 prints nothing, 1 a progress bar, 2 a line per epoch;
@@ -151,7 +157,8 @@ def fit(
         `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.
 
     Raises:
-        ValueError: Unknown strategy or option, no loss, no trainable layer, data that do not fit.
+        ValueError: Unknown strategy or option, no loss, no trainable layer, data that do not fit,
+            or `resume` belongs to another training.
         TypeError: A strategy of another type.
         kft.training.frontier.FrontierError: `frontier=True` cannot be done.
 
@@ -177,7 +184,13 @@ def fit(
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
     options = {"callbacks": callbacks, "verbose": verbose}
     features = {"cache": cache, "memory_limit": memory_limit}
-    run = _Run(compile_args, class_weight, seed, frontier, features, options, Optimizers(optimizer))
+    optimizers = Optimizers(optimizer)
+    settings = {"strategy": repr(strategy), "seed": seed, "class_weight": class_weight}
+    settings |= {"batch_size": batch_size, "max_length": max_length}
+    resumption = Resumption(resume, settings, keep[0] if keep else None, optimizers)
+    run = _Run(
+        compile_args, class_weight, seed, frontier, features, options, optimizers, resumption
+    )
     batching = {"batch_size": batch_size, "max_length": max_length, "encode": encode}
     return run(model, data, strategy, batching, keep)
 
@@ -200,6 +213,7 @@ class _Run:
     features: dict
     options: dict
     optimizers: Optimizers
+    resumption: Resumption
     images_decided: bool = False
 
     def __call__(
@@ -211,8 +225,6 @@ class _Run:
         keep: list[KeepBest],
     ) -> FitResult:
         started = time.perf_counter()
-        history: list[dict[str, Any]] = []
-        reports: list[PhaseReport] = []
         # Before anything is changed: records that do not fit raise an error.
         records = as_batches(model, data, self.seed, **batching)
         if isinstance(model, Model):
@@ -230,12 +242,16 @@ class _Run:
             *[one_run] * bool(one_run.callbacks),
             FrozenGuard(),
             *keep,
+            *[self.resumption] * (self.resumption.path is not None),
         ]
         _seed_dropout(model, self.seed)
+        history, reports = self._resumed(model, records)
         if len(phases) > 1:
             self._keep_images(records)
-        for number, phase in enumerate(phases):
-            report, logs = self._run_phase(model, phase, number, len(phases), records, history)
+        for number, phase in list(enumerate(phases))[len(reports) :]:
+            kept = self.resumption.begin(number, [asdict(report) for report in reports])
+            place = number, len(phases), kept
+            report, logs = self._run_phase(model, phase, place, records, history)
             reports.append(report)
             history += logs
             if phase.epochs and model.stop_training:
@@ -252,6 +268,19 @@ class _Run:
         best = _restored(keep[0]) if keep and history else None
         seconds = time.perf_counter() - started
         return FitResult(model, strategy, history, reports, best, seconds)
+
+    def _resumed(
+        self, model: keras.Model, records: tuple[Batches, Batches | None]
+    ) -> tuple[list[dict[str, Any]], list[PhaseReport]]:
+        """Return the rows of epochs and the reports of phases that an interrupted call has kept."""
+        if self.resumption.path is None:
+            return [], []
+        self.resumption.settings["data"] = digest_of_records(records)
+        self.resumption.open(model)
+        rows = list(self.resumption.rows)
+        if rows and self.options["verbose"]:
+            print(f"Continued after {len(rows)} epochs, from {self.resumption.path}.")
+        return rows, [PhaseReport(**report) for report in self.resumption.reports]
 
     def _keep_images(self, records: tuple[Batches, Batches | None]) -> None:
         """Have each image encoded once, or say once that all of them would take too much memory."""
@@ -273,12 +302,15 @@ class _Run:
         self,
         model: keras.Model,
         phase: strategies.Phase,
-        number: int,
-        count: int,
+        place: tuple[int, int, int],
         records: tuple[Batches, Batches | None],
         history: Sequence[dict],
     ) -> tuple[PhaseReport, list[dict[str, Any]]]:
-        """Train one phase; returns its report and the rows of its epochs."""
+        """Train one phase; returns its report and the rows of its epochs.
+
+        `place` is its number, the number of phases, and how many of its epochs are done.
+        """
+        number, count, kept = place
         with _silently_uncompiled():
             phase.mark(model)
         table = parameters(model)
@@ -288,8 +320,9 @@ class _Run:
         began, rows = time.perf_counter(), []
         if phase.epochs:
             records[0].go_to(len(history))  # Keras also ends an epoch before each fit
-            logs, reason = self._train(model, phase, number, records, reason, len(history))
-            rows = _rows(logs, number, len(history))
+            done = len(history), kept
+            logs, reason = self._train(model, phase, number, records, reason, done)
+            rows = [] if logs is None else _rows(logs, number, len(history))
         else:
             solve(model, *records, self.class_weight, phase.rows, self.seed)
         seconds = time.perf_counter() - began
@@ -317,15 +350,22 @@ class _Run:
         number: int,
         records: tuple[Batches, Batches | None],
         reason: str | None,
-        before: int,
-    ) -> tuple[keras.callbacks.History, str | None]:
+        done: tuple[int, int],
+    ) -> tuple[keras.callbacks.History | None, str | None]:
+        """Train; `done` are the epochs before this call, of all phases and of this one."""
         train, valid = records
-        epochs = {"initial_epoch": before, "epochs": before + phase.epochs}
+        before, kept = done
+        epochs = {"initial_epoch": before, "epochs": before - kept + phase.epochs}
         options = {**epochs, **self.options}
         _reset_metrics(self.compile_args)
         optimizer = self.optimizers.next(model, phase, number, len(train))
         model.compile(optimizer, **self.compile_args)
+        if kept:
+            self.resumption.restore(optimizer)
         logs = None
+        if kept == phase.epochs:  # interrupted between two phases
+            self.optimizers.keep()
+            return None, reason
         if reason is None:
             try:
                 logs = fit_frontier(model, train, valid, **self.features, **options)
