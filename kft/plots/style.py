@@ -6,15 +6,50 @@ can tell apart. Curves differ in line style as well.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
+
+from kft.messages import harmless
 
 MODEL = "#0072B2"  # blue
 OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#666666"
+NUMBER = re.compile(r"\$\\mathdefault\{[-−\d.^{}\\times ]*\}\$")  # at a logarithmic axis
 LineStyle = str | tuple[int, tuple[int, ...]]
 STYLES: tuple[LineStyle, ...] = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def write_as_it_stands(figure: Figure) -> None:
+    r"""Have names from data drawn as they are: a "$" begins no formula, an escape code no colour.
+
+    Args:
+        figure: The figure, whose texts are changed in place. Numbers of logarithmic axes, which
+            matplotlib writes as formulas, stay formulas.
+
+    Example:
+        >>> figure = Figure()
+        >>> title = figure.suptitle("$x$ or \x1b[1m")
+        >>> write_as_it_stands(figure)
+        >>> title.get_parse_math(), title.get_text()
+        (False, '$x$ or \\x1b[1m')
+    """
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FixedFormatter):
+                formatter.seq = [harmless(str(name)) for name in formatter.seq]
+                for tick in axis.get_major_ticks():
+                    tick.label1.set_parse_math(False)
+                    tick.label2.set_parse_math(False)
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and not NUMBER.fullmatch(text.get_text()):
+            text.set_text(harmless(text.get_text()))
+            if "$" in text.get_text():
+                text.set_parse_math(False)
 
 
 def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
@@ -41,6 +76,7 @@ def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
     if path.suffix != ".png":
         raise ValueError(f"path must end in .png, received {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_as_it_stands(figure)
     figure.savefig(path, format="png", metadata={"Description": caption})
     path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
     return path
