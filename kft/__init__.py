@@ -132,6 +132,7 @@ _HOME = {
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
     "explore": "kft.exploration",
+    "finetune": "kft.finetuning",
 }
 _MODULES = {
     "backbones": "kft.backbones",
@@ -142,6 +143,7 @@ _MODULES = {
     "dreaming": "kft.interpretation.dreaming",
     "evaluation": "kft.evaluation",
     "exploration": "kft.exploration",
+    "finetuning": "kft.finetuning",
     "heads": "kft.models.heads",
     "lora": "kft.lora",
     "losses": "kft.models.losses",
@@ -159,6 +161,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import data as data
     from kft import evaluation as evaluation
     from kft import exploration as exploration
+    from kft import finetuning as finetuning
     from kft import lora as lora
     from kft import params as params
     from kft import plots as plots
@@ -168,6 +171,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling
     from kft.exploration import explore as explore
+    from kft.finetuning import finetune as finetune
     from kft.inference import embed as embed
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring

@@ -10,7 +10,7 @@ import numpy as np
 from kft.comparison.results import Row
 from kft.data import Dataset, Split
 from kft.evaluation import baselines, metrics
-from kft.evaluation.metrics import Scored
+from kft.evaluation.metrics import Scored, Scores
 from kft.evaluation.significance import Resampled, resampled
 
 
@@ -22,7 +22,32 @@ def scored_part(data: Dataset, split: str, predictions: Any) -> Scored:
         split: Name of a split that it has.
         predictions: What `kft.predict` returns for the split.
     """
-    records = data.splits[split]
+    return _scored(data, data.splits[split], predictions)
+
+
+def score_split(data: Dataset, records: Split, predictions: Any, resamples: int = 1000) -> Scores:
+    """Score predictions for a split, with 95% bootstrap intervals.
+
+    Args:
+        data: A `kft.data.Dataset`.
+        records: One of its splits.
+        predictions: What `kft.predict` returns for the inputs of the split.
+        resamples: As for `evaluate`.
+
+    Returns:
+        As `evaluate`.
+    """
+    scored = _scored(data, records, predictions)
+    return metrics.score(
+        data.task,
+        *scored[:2],
+        groups=scored.groups,
+        resamples=resamples,
+        weights=scored.weights,
+    )
+
+
+def _scored(data: Dataset, records: Split, predictions: Any) -> Scored:
     if data.task.per_residue:
         return _marked_residues(records, predictions)
     return Scored(np.asarray(records.targets), predictions, records.groups, records.weights)

@@ -40,6 +40,7 @@ class Split:
             types.
         weights: Array of N numbers of at least 0, or None: how much each record counts in the
             loss and in scores.
+        lines: Array of N lines or rows of the file that the records were read from, or None.
 
     Raises:
         ValueError: Lengths differ; a weight is negative or NaN; a target that is used is missing,
@@ -60,6 +61,7 @@ class Split:
     parameters: np.ndarray | None = None
     input_kind: InputKind = None  # type: ignore[assignment]  # found in __post_init__
     weights: np.ndarray | None = None
+    lines: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         inputs = _as_inputs(self.inputs)
@@ -75,6 +77,8 @@ class Split:
             columns["parameters"] = np.asarray(self.parameters)
         if self.weights is not None:
             columns["weights"] = check_weights("`weights`", self.weights, len(inputs))
+        if self.lines is not None:
+            columns["lines"] = np.asarray(self.lines)
         for name, column in columns.items():
             if isinstance(column, np.ndarray) and not column.ndim:
                 raise TypeError(
@@ -143,6 +147,7 @@ class Split:
             parameters=pick(self.parameters),
             input_kind=self.input_kind,
             weights=pick(self.weights),
+            lines=pick(self.lines),
         )
 
 

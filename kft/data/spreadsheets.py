@@ -1,8 +1,9 @@
-"""Tables that are no text: Excel and Parquet files, and DataFrames, as cells that are strings."""
+"""Tables in Excel, Parquet and JSON lines, and DataFrames, as cells that are strings."""
 
 from __future__ import annotations
 
 import io
+import json
 import warnings
 import zipfile
 from pathlib import Path
@@ -123,6 +124,47 @@ def _parquet(path: Path, content: bytes) -> Cells:
         raise ValueError(
             f"{path} begins as a Parquet file and cannot be read as one ({error}): write it again."
         ) from error
+
+
+JSON_LINES = (".jsonl", ".ndjson")
+
+
+def cells_of_json_lines(path: Path, text: str) -> Cells:
+    r"""Return the cells of a file with one JSON object per line.
+
+    Args:
+        path: Path of the file, for messages.
+        text: What it holds.
+
+    Returns:
+        The cells; columns are in the order in which their names first occur.
+
+    Raises:
+        ValueError: A line is not a JSON object, or holds another object.
+
+    Example:
+        >>> cells_of_json_lines(Path("a.jsonl"), '{"y": 1.5}\n\n{"y": null, "z": [0, 1]}').rows
+        [['1.5', ''], ['', '0 1']]
+    """
+    records: list[dict[str, Any]] = []
+    places = []
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            record = json.loads(content)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: is not JSON ({error}).") from error
+        if not isinstance(record, dict) or any(isinstance(x, dict) for x in record.values()):
+            raise ValueError(
+                f"{path}, line {line}: expected one JSON object of names and values, such as "
+                f'{{"sequence": "MKT", "y": 1.5}}; received {content[:60]!r}.'
+            )
+        records.append(record)
+        places.append(line)
+    header = list(dict.fromkeys(name for record in records for name in record))
+    rows = [[_word(record.get(name)) for name in header] for record in records]
+    return Cells(header, rows, places, [])
 
 
 def _word(value: Any) -> str:

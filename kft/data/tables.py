@@ -182,7 +182,10 @@ def _parted(
         table, split, sequences, records.groups, records.task, targets, fractions, seed
     )
     groups = records.groups if clusters is None else clusters
-    everything = Split(sequences, targets, groups, records.masks, weights=records.weights)
+    lines = np.asarray(table.lines)
+    everything = Split(
+        sequences, targets, groups, records.masks, weights=records.weights, lines=lines
+    )
     splits: dict[str, Any] = dict.fromkeys(PARTS)
     splits |= {part: everything.take(at) for part, at in parts.items()}
     return Dataset(

@@ -64,7 +64,8 @@ def explore(
 
     Args:
         data: A data set of `kft.data`, a table, or the path of a CSV, TSV or FASTA file (plain or
-            gzipped) or of a folder of images as for `kft.data.read_images`.
+            gzipped), Excel (.xlsx), Parquet or JSON lines (.jsonl) file, or of a folder of images
+            as for `kft.data.read_images`.
         target: Column of the target, or None. A data set states its own.
         groups: Column of groups (patients, plates), or None.
         split: Column that names the split of each record, or None.

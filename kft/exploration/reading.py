@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +24,13 @@ from kft.exploration.findings import Finding, info
 from kft.exploration.records import FEW, Kind, Records, kind_of_column, read_words
 
 FASTA = (".fasta", ".fa", ".faa", ".fas")
+_JSON_LINES = partial(pd.read_json, lines=True, convert_dates=False)
+FRAMES: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".xlsx": pd.read_excel,
+    ".parquet": pd.read_parquet,
+    ".jsonl": _JSON_LINES,
+    ".ndjson": _JSON_LINES,
+}
 
 
 def records_of(
@@ -68,7 +77,7 @@ def records_of(
 def read_table(
     path: str | os.PathLike[str], sep: str | None = None, decimal: str | None = None
 ) -> tuple[pd.DataFrame, list[Finding], str]:
-    """Read a CSV, TSV or FASTA file, plain or gzipped, into a table.
+    """Read a CSV, TSV or FASTA file, plain or gzipped, Excel, Parquet or JSON lines, into a table.
 
     Args:
         path: Path of the file.
@@ -85,6 +94,8 @@ def read_table(
     path = checked_path(path)
     if path.name.lower().removesuffix(".gz").endswith(FASTA):
         return pd.DataFrame({"sequence": [x.sequence for x in read_fasta(path)]}), [], "."
+    if path.suffix.lower() in FRAMES:
+        return FRAMES[path.suffix.lower()](path), [], "."
     sep, header = _checked(path, sep)
     decimal = decimal or ("," if sep == ";" else ".")
     # Words for missing values are kept apart from empty cells in columns that hold any of them.

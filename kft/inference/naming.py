@@ -59,8 +59,12 @@ def _columns(model: Any, rows: Any) -> Iterator[tuple[str, Any]]:
         name_of = _labels if task.target == "labels" else _states if per_residue else _class
         yield first, [name_of(row, names) for row in by_record]
         columns = [f"probability_{name}" for name in names]
+    margins = getattr(model, "margins", None)  # see `kft.finetuning`
     for k, name in enumerate(columns):
         yield name, [_numbers(row[:, k]) for row in rows] if per_residue else by_record[:, k]
+        if margins is not None:
+            yield f"{name}_low", by_record[:, k] - margins[k]
+            yield f"{name}_high", by_record[:, k] + margins[k]
 
 
 def _class(row: np.ndarray, names: Sequence[str]) -> str | None:

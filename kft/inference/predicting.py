@@ -85,11 +85,11 @@ def predict(
     Args:
         model: A `kft.Model`, or any Keras model with one output.
         inputs: List of raw inputs, for proteins strings of residues; a pandas Series or DataFrame;
-            or the path of a table (.csv, .tsv, .xlsx, .parquet) or of a FASTA file, plain or
-            gzipped, which is read in parts, so that it may be larger than the memory.
+            or the path of a table (.csv, .tsv, .xlsx, .parquet, .jsonl) or of a FASTA file, plain
+            or gzipped, which is read in parts, so that it may be larger than the memory.
         batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
         max_length: Number of residues to keep of each protein; None keeps all.
-        out: Path of a .csv, .tsv, .xlsx or .parquet file, to which the columns of the input
+        out: Path of a .csv, .tsv, .xlsx, .parquet or .jsonl file, to which the columns of the input
             and of the predictions are written (with semicolons and decimal commas if the input has
             them); or of an .npz file with `names` and `values`, and for a per-residue head
             all residues in one array, with `lengths`, the residues of each record. None returns

@@ -18,10 +18,10 @@ from kft.data.cells import Table
 from kft.data.columns import decimal_of
 from kft.data.inputs import input_column, listed_inputs
 from kft.data.proteins.fasta import GZIP_MAGIC, Skipped, numbered_records
-from kft.data.spreadsheets import is_frame
+from kft.data.spreadsheets import JSON_LINES, is_frame
 
 CHUNK = 8192  # records of a FASTA file that are in memory at a time
-TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".parquet")
+TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".parquet", *JSON_LINES)
 NAMES = ("id", "name")  # columns of a table that name its records, in files of embeddings
 
 
@@ -95,7 +95,7 @@ def read_records(
                 "file or a table, or a list of raw inputs."
             )
         path = Path(inputs)
-        if _is_table(path):
+        if is_table(path):
             yield _of_table(Table(path, None), column, of_images)
         elif of_images:
             raise TypeError(
@@ -110,7 +110,7 @@ def read_records(
         yield _of_list(inputs)
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
     """Return whether a file is a table: by its name, unless it begins as a FASTA file."""
     if not path.name.lower().removesuffix(".gz").endswith(TABLES):
         return False

@@ -125,6 +125,11 @@ def write_tables(
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as stream:
+        if out.suffix == ".jsonl":
+            for table in tables:
+                text = table.to_json(orient="records", lines=True, force_ascii=False)
+                stream.write(text.encode())
+            return out
         if out.suffix in (".csv", ".tsv"):
             sep = "\t" if out.suffix == ".tsv" else sep
             decimal = "." if sep == "," else decimal
@@ -143,7 +148,7 @@ def write_tables(
     return out
 
 
-TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet", ".jsonl")
 WRITERS: dict[str, Callable[[Iterable[Part], Path], None]] = {
     ".csv": _write_csv,
     ".npz": _write_npz,

@@ -1,0 +1,12 @@
+"""Fine-tunings in folders: a run holds all that it takes to use it and to repeat it.
+
+`finetune` makes a run from a file and a few settings; `Run` opens its folder.
+"""
+
+from kft.finetuning.folder import Run
+from kft.finetuning.planning import Plan, plan
+from kft.finetuning.reading import read_data
+from kft.finetuning.settings import Settings
+from kft.finetuning.tuning import finetune
+
+__all__ = ["Plan", "Run", "Settings", "finetune", "plan", "read_data"]
