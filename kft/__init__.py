@@ -133,6 +133,7 @@ _HOME = {
     "compare": "kft.comparison",
     "explore": "kft.exploration",
     "finetune": "kft.finetuning",
+    "report": "kft.reporting",
 }
 _MODULES = {
     "backbones": "kft.backbones",
@@ -150,6 +151,7 @@ _MODULES = {
     "params": "kft.params",
     "plots": "kft.plots",
     "pretraining": "kft.training.pretraining",
+    "reporting": "kft.reporting",
     "scaling": "kft.evaluation.scaling",
     "scoring": "kft.inference.scoring",
     "strategies": "kft.training.strategies",
@@ -165,6 +167,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import lora as lora
     from kft import params as params
     from kft import plots as plots
+    from kft import reporting as reporting
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
@@ -191,6 +194,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.params import parameters as parameters
     from kft.params import train_only as train_only
     from kft.params import unfreeze as unfreeze
+    from kft.reporting import report as report
     from kft.training import callbacks as callbacks
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies

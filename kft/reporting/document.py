@@ -172,7 +172,9 @@ def written(value: Any) -> str:
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return (
+            "" if math.isnan(value) else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        )
     if isinstance(value, np.ndarray) and value.ndim > 1:
         return f"array of {' x '.join(map(str, value.shape))}"
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -145,7 +144,10 @@ class Parts:
         Args:
             other: Its parts go before, except those that it does not have.
         """
-        found = {f.name: getattr(other, f.name) or getattr(self, f.name) for f in fields(Parts)}
+        found = {}
+        for name in [one.name for one in fields(Parts)]:
+            theirs = getattr(other, name)
+            found[name] = getattr(self, name) if theirs is None or theirs == () else theirs
         return Parts(**{**found, "warnings": (*self.warnings, *other.warnings)})
 
 
@@ -229,9 +231,7 @@ def about_of(data: Dataset) -> About:
     )
 
 
-def sizes_of(
-    task: str, classes: Sequence[str] | None, targets: Mapping[str, Any]
-) -> pd.DataFrame:
+def sizes_of(task: str, classes: Sequence[str] | None, targets: Mapping[str, Any]) -> pd.DataFrame:
     """Count the records of each split, and of each class.
 
     Args:
@@ -244,7 +244,10 @@ def sizes_of(
         row = {"records": len(values)}
         if classes is not None and len(classes) <= MOST_CLASSES and Task(task).target == "class":
             flat = np.concatenate(values) if isinstance(values, list) and values else values
-            counts = np.bincount(np.asarray(flat, int)[np.asarray(flat) >= 0], minlength=len(classes))
+            marked = np.asarray(flat, int)
+            counts = np.bincount(marked[marked >= 0], minlength=len(classes))
+                np.asarray(flat, int)[np.asarray(flat) >= 0], minlength=len(classes)
+            )
             row |= dict(zip(classes, map(int, counts), strict=True))
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -323,5 +326,3 @@ KINDS: dict[type, Callable[[Any], Parts]] = {
     Dataset: _of_data,
     Transfer: _of_transfer,
 }
-
-
