@@ -246,8 +246,6 @@ def sizes_of(task: str, classes: Sequence[str] | None, targets: Mapping[str, Any
             flat = np.concatenate(values) if isinstance(values, list) and values else values
             marked = np.asarray(flat, int)
             counts = np.bincount(marked[marked >= 0], minlength=len(classes))
-                np.asarray(flat, int)[np.asarray(flat) >= 0], minlength=len(classes)
-            )
             row |= dict(zip(classes, map(int, counts), strict=True))
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
