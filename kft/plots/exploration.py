@@ -197,7 +197,7 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
     ax.set(xlabel="records", xlim=(0, left.max() * 1.08))
     ax.spines[["top", "right"]].set_visible(False)
     if counts.shape[1] > 1:
-        ax.legend(fontsize=8)
+        figure.legend(loc="outside upper center", ncols=4, fontsize=8)
     totals = counts.sum(axis=1)
     most, least = str(totals.idxmax()), str(totals.idxmin())
     ratio = totals.max() / max(1, totals.min())

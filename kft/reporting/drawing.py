@@ -17,6 +17,7 @@ from matplotlib.gridspec import GridSpec
 from kft.plots.style import write_as_it_stands
 
 NARROW = 4.6  # width in inches; text of 10 points then has its size on a phone
+ROOM = 0.4  # share of the width that panels have at least; the rest is for labels
 MANY = 2000  # points above which they are drawn as an image inside of the figure
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "kft"}  # text as text; the same file each time
 
@@ -78,41 +79,47 @@ def _drawn(figure: Figure, form: str) -> bytes:
     # For PNG a background, without which some viewers show black text on black.
     options = {"transparent": True, "metadata": {"Date": None}} if form == "svg" else {"dpi": 110}
     stream = io.BytesIO()
-    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
-        # Letters that matplotlib's font lacks are drawn with fonts of the reader's machine.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+    with matplotlib.rc_context(SETTINGS), _without_warnings():
         figure.savefig(stream, format=form, **options)
     return stream.getvalue()
 
 
 @contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hold back what matplotlib says of letters its font lacks, and of widths that are only tried.
+
+    A browser draws those letters with fonts of the reader's machine.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)
+        yield
+
+
+@contextmanager
 def _narrowed(figure: Figure) -> Iterator[None]:
-    """Make a figure as wide as a phone for as long as it is drawn."""
-    width, height = figure.get_size_inches()
-    panels = [ax for ax in figure.axes if ax.get_subplotspec() is not None]
-    places = [(ax, ax.get_subplotspec()) for ax in panels]
-    shown = [ax for ax in panels if ax.get_visible()]
+    """Make a figure as narrow as a phone, or as its labels let it be, while it is drawn."""
+    width, height = (float(x) for x in figure.get_size_inches())
+    places = [(ax, spec) for ax in figure.axes if (spec := ax.get_subplotspec()) is not None]
+    shown = [ax for ax, _ in places if ax.get_visible()]
     grids = {id(spec.get_gridspec()): spec.get_gridspec() for _, spec in places}
-    down = height
+    tall, across = height, 1
     try:
         if len(grids) == 1 and (grid := next(iter(grids.values()))).ncols > 1:
             across = 1 if grid.ncols < 4 else 2
-            rows = math.ceil(len(shown) / across)
-            down = _height(width, height, grid, rows, across)
-            new = GridSpec(rows, across, figure=figure)
+            down = math.ceil(len(shown) / across)
+            new = GridSpec(down, across, figure=figure)
             for k, ax in enumerate(shown):
                 ax.set_subplotspec(new[k // across, k % across])
-        elif width > NARROW:
-            down = height if height < NARROW else max(NARROW, height * NARROW / width)
-        figure.set_size_inches(min(width, NARROW), down)
+            tall *= down / grid.nrows
+        for narrow in (x for x in (NARROW, 1.4 * NARROW, width) if x <= width):
+            figure.set_size_inches(narrow, tall)
+            with _without_warnings():
+                figure.draw_without_rendering()
+            if all(ax.get_position().width > ROOM / across for ax in shown):
+                break
         yield
     finally:
         for ax, spec in places:
             ax.set_subplotspec(spec)
         figure.set_size_inches(width, height)
-
-
-def _height(width: float, height: float, grid: GridSpec, rows: int, across: int) -> float:
-    """Return a height at which panels keep their shape where that is possible."""
-    shape = (height / grid.nrows) / (width / grid.ncols)
-    return rows * max(NARROW / across * shape, min(height / grid.nrows, 3.0))

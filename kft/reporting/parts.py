@@ -265,10 +265,12 @@ def architecture_of(model: keras.Model) -> Architecture:
     Args:
         model: Any built Keras model.
     """
-    facts = [("model", f"{type(model).__name__} {model.name}")]
+    facts = []
     backbone, head = getattr(model, "backbone", None), getattr(model, "head", None)
     if backbone is not None:
         facts.append(("backbone", f"{backbone.name} ({type(backbone).__name__})"))
+    else:
+        facts.append(("model", f"{model.name} ({type(model).__name__})"))
     if head is not None:
         facts.append(("head", type(head).__name__))
     return Architecture(tuple(facts), parameters(model))

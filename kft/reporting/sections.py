@@ -32,6 +32,7 @@ from kft.reporting.document import (
 )
 from kft.reporting.parts import Figures, Parts
 
+MANY_LINES = 8  # of a table of parameters, above which it is folded
 FEW = 100  # records below which a score depends much on which they are
 PACKAGES = ("kft", "keras", "numpy", "pandas", "scikit-learn")
 
@@ -202,6 +203,7 @@ def _model(parts: Parts) -> list[Block]:
                 COLUMNS,
                 tuple(tuple(line) for line in table.lines),
                 frozenset({2}),
+                folded=len(table.lines) > MANY_LINES,
             )
         )
     return blocks
@@ -276,10 +278,16 @@ def _groups(parts: Parts) -> list[Block]:
     caption = f"Scores of each {audit.by}, with {audit.confidence:.0%} intervals."
     drawn = parts.assessment.figures()
     return [
-        Paragraph(str(audit), "warning" if audit.differs else "plain"),
+        Paragraph(_without_rows(str(audit)), "warning" if audit.differs else "plain"),
         table_of(caption, table, audit.by),
         *_pictures({name: one for name, one in drawn.items() if name == "groups"}),
     ]
+
+
+def _without_rows(text: str) -> str:
+    """Return what an audit says without the scores of each group, which the table has."""
+    _, gap, rest = text.partition("Gap between ")
+    return gap + rest or text
 
 
 def _comparison(parts: Parts) -> list[Block]:
