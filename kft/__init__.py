@@ -102,9 +102,6 @@ def _without_native_logs() -> Iterator[None]:
             os.write(2, b"".join(lines))
 
 
-_choose_backend()
-_import_keras()
-
 # The module of each public name. A module is imported when one of its names is first used, except
 # modules with classes that must be registered before `keras.saving.load_model` can find them.
 _HOME = {
@@ -114,6 +111,7 @@ _HOME = {
     "replace_head": "kft.models",
     "predict": "kft.inference",
     "embed": "kft.inference",
+    "load_embeddings": "kft.inference",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -176,6 +174,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.exploration import explore as explore
     from kft.finetuning import finetune as finetune
     from kft.inference import embed as embed
+    from kft.inference import load_embeddings as load_embeddings
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring
     from kft.interpretation import dreaming as dreaming
@@ -206,22 +205,47 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
+# What needs no Keras: `kft data` and `kft explore` start without it.
+_WITHOUT_KERAS = {"baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling"}
+
 earlier_paths.install()
-for _module in (
-    "kft.backbones",
-    "kft.lora",
-    "kft.models",
-    "kft.models.heads",
-    "kft.training.frontier",
-    "kft.training.optimizers",
-    "kft.training.pretraining",
-):
-    importlib.import_module(_module)
+_started = False
+
+
+def _start() -> None:
+    """Choose the backend, and import Keras and the modules whose classes its files may name."""
+    global _started
+    if _started:
+        return
+    _started = True
+    _choose_backend()
+    _import_keras()
+    for module in (
+        "kft.backbones",
+        "kft.lora",
+        "kft.models",
+        "kft.models.heads",
+        "kft.training.frontier",
+        "kft.training.optimizers",
+        "kft.training.pretraining",
+    ):
+        importlib.import_module(module)
+
+
+def _is_command() -> bool:
+    """Return whether Python was started as the command `kft`, whose help needs no Keras."""
+    return Path(sys.argv[0]).stem == "kft" or "kft.cli" in sys.orig_argv[1:]
+
+
+if not _is_command():
+    _start()
 
 
 if not TYPE_CHECKING:  # otherwise a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
+        if name in {*_HOME, *_MODULES} - _WITHOUT_KERAS:
+            _start()
         if name in _HOME:
             value = getattr(importlib.import_module(_HOME[name]), name)
         elif name in _MODULES:

@@ -326,8 +326,8 @@ def test_bad_files(tmp_path):
     config = json.loads(path.read_text())
     lacking = [{k: v for k, v in config.items() if k != x} for x in ("r", "lora_alpha")]
     for content, message in (
-        ("{", r"adapter_config.json: not JSON \(Expecting"),
-        ("[]", "adapter_config.json: expected a JSON object, received a list"),
+        ("{", r"adapter_config.json is damaged: not JSON \(Expecting"),
+        ("[]", "adapter_config.json must hold a JSON object, received a list"),
         (lacking[0], "adapter_config.json: r must be an integer, received nothing"),
         (lacking[1], "adapter_config.json: lora_alpha must be a number, received nothing"),
         ({"r": "4"}, "adapter_config.json: r must be an integer, received '4'"),

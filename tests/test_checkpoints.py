@@ -1,5 +1,6 @@
 """Folders of weights, whole or damaged, and a hub on this machine to fetch them from."""
 
+import hashlib
 import http.server
 import json
 import socket
@@ -7,14 +8,19 @@ import struct
 import threading
 import time
 
+import keras
+import models
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from huggingface_hub import constants
+from typer.testing import CliRunner
 
+import kft
 from kft.backbones.checkpoints import Tensors, hub_folder, read_safetensors
 from kft.backbones.checkpoints.torch_files import CheckpointError, read_torch
+from kft.cli import app
 
 pytestmark = pytest.mark.once
 
@@ -160,7 +166,7 @@ def test_folder_without_weights(tmp_path):
         read_safetensors(tmp_path)
     for part in ["model.safetensors", "pytorch_model.bin.index.json", "found config.json"]:
         assert part in str(raised.value)
-    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+    with pytest.raises(FileNotFoundError, match="absent, which is not a file"):
         read_safetensors(tmp_path / "absent")
     torch.save([torch.ones(2)], tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="holds a list, not tensors by name"):
@@ -187,6 +193,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
 
+    def lfs(self, name):
+        """What the hub tells of large files; of those in `server.wrong` another digest."""
+        if not name.endswith(".safetensors"):
+            return {}
+        body = b"" if name in self.server.wrong else self.server.files[name]
+        digest = hashlib.sha256(body).hexdigest()
+        return {"lfs": {"sha256": digest, "size": len(body), "pointerSize": 1}}
+
     def do_GET(self):
         files, api = self.server.files, f"/api/models/{REPO}"
         path = self.path.split("?")[0]
@@ -199,8 +213,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
                 for n, b in files.items()
             ]
             self.answer(200, json.dumps(tree).encode(), Content_Type="application/json")
-        elif path in (api, f"{api}/revision/main"):
-            info = {"id": REPO, "sha": COMMIT, "siblings": [{"rfilename": n} for n in files]}
+        elif path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"):
+            listed = [{"rfilename": n, **self.lfs(n)} for n in files]
+            info = {"id": REPO, "sha": COMMIT, "siblings": listed}
             self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
         elif path.startswith(f"{api}/revision/"):
             self.answer(404, X_Error_Code="RevisionNotFound")
@@ -222,7 +237,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def hub(tmp_path, monkeypatch):
     """A hub on this machine and an empty cache."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.refusal, server.requests = {}, None, []
+    server.files, server.refusal, server.requests, server.wrong = {}, None, [], ()
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
     )
@@ -299,6 +314,38 @@ def test_interrupted_download_is_not_taken_for_complete(tmp_path, hub):
     hub.stop()
     with pytest.raises(ConnectionError, match="could not be downloaded"):
         hub_folder(REPO)
+
+
+def test_a_file_that_is_not_the_published_one_is_removed(tmp_path, hub):
+    serve(hub, save_folder(tmp_path / "source", {"a": torch.ones(2)}, "safetensors", 1))
+    hub.wrong = ("model.safetensors",)
+    for _ in range(2):  # it is not taken from the cache either
+        with pytest.raises(ValueError, match="is not the published file: its sha256 is"):
+            hub_folder(REPO)
+    hub.wrong = ()
+    assert hub_folder(REPO).name == COMMIT
+
+
+def test_a_revision_is_pinned_and_recorded(tmp_path, hub, monkeypatch):
+    """A commit is asked for as such, kept in the config and in a saved model, and printed."""
+    source = kft.backbones.save(models.esm2(), tmp_path / "source")
+    serve(hub, source)
+    hub.files["config.json"] = (source / "config.json").read_bytes()
+    monkeypatch.setattr("kft.backbones.esm2.family.hub_folder", lambda _, r: hub_folder(REPO, r))
+    pinned = kft.load("esm2_t6_8M_UR50D", revision=COMMIT)
+    assert any(request.endswith(f"/revision/{COMMIT}") for request in hub.requests)
+    assert pinned.revision == kft.load("esm2_t6_8M_UR50D").revision == COMMIT
+    assert type(pinned).from_config(pinned.get_config()).revision == COMMIT
+    kft.Model(pinned, kft.heads.Regression()).save(tmp_path / "x.keras")
+    assert keras.saving.load_model(tmp_path / "x.keras").backbone.revision == COMMIT
+    ran = CliRunner().invoke(app, ["params", "esm2_t6_8M_UR50D", "--revision", COMMIT])
+    assert f"esm2_t6_8M_UR50D, revision {COMMIT}\n" in ran.output
+    for name in ("kft_esm2_tiny", source):
+        with pytest.raises(ValueError, match="revision is for weights from the Hugging Face hub"):
+            kft.load(name, revision=COMMIT)
+    with pytest.raises(ValueError, match="revision is for downloaded weights"):
+        kft.load("esm2_t6_8M_UR50D", weights=False, revision=COMMIT)
+    assert kft.load("kft_esm2_tiny").revision is None
 
 
 def test_hub_refusals(hub):

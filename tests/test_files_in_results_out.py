@@ -322,10 +322,10 @@ def test_the_shell_embeds_tables(table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table.rename(columns={"code": "id"}).to_csv("new.csv", index=False)
     shell("embed", "new.csv", "out.npz", "--backbone", "kft_esm2_tiny")
-    archive = np.load("out.npz")
-    assert archive["names"].tolist() == table.code.tolist()
+    archive = kft.load_embeddings("out.npz")
+    assert archive.names == table.code.tolist()
     np.testing.assert_allclose(
-        archive["values"], kft.embed(kft.load("kft_esm2_tiny"), table), rtol=1e-4, atol=1e-5
+        archive.values, kft.embed(kft.load("kft_esm2_tiny"), table), rtol=1e-4, atol=1e-5
     )
 
 

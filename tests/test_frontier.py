@@ -253,9 +253,9 @@ def counted(monkeypatch):
     calls = []
     real = features._computed
 
-    def computed(*args):
-        calls.append(args)
-        return real(*args)
+    def computed(source, *args):
+        calls.extend([args] * source.for_training)  # not the predictions
+        return real(source, *args)
 
     monkeypatch.setattr(features, "_computed", computed)
     return calls

@@ -392,14 +392,10 @@ def test_poolings_that_cannot_be():
 @pytest.mark.parametrize("classes", [1, 0, -3])
 def test_too_few_classes(classes):
     for head in (Classification, heads.ResidueClassification, heads.EsmClassification):
-        with pytest.raises(
-            ValueError, match=f"classes must be an integer of at least 2, .* {classes}"
-        ):
+        with pytest.raises(ValueError, match=f"classes must be an integer .*, received {classes}"):
             head(classes)
     if classes < 1:
-        with pytest.raises(
-            ValueError, match=f"labels must be an integer of at least 1, .* {classes}"
-        ):
+        with pytest.raises(ValueError, match=f"labels must be an integer .*, received {classes}"):
             heads.MultiLabel(classes)
 
 
@@ -419,9 +415,7 @@ def test_too_few_classes(classes):
 def test_numbers_that_cannot_be(bad):
     (name, value), *_ = bad.items()
     for head in (Regression, heads.ResidueRegression):
-        with pytest.raises(
-            ValueError, match=f"received .*{name}|{name} must be .*received"
-        ) as caught:
+        with pytest.raises(ValueError, match=f"^{name} must be .*, received ") as caught:
             head(**bad)
         assert str(value).strip("[]") in str(caught.value)
 

@@ -55,7 +55,7 @@ def test_what_extras_bring_is_imported_by_functions_alone():
     names = {"pillow": "PIL"}
     packages = {
         names.get(name, name.replace("-", "_"))
-        for extra in ("jax", "torch", "tensorflow", "vision", "structure")
+        for extra in ("jax", "torch", "tensorflow", "vision", "structure", "tables")
         for line in project["optional-dependencies"][extra]
         for name in [line.partition(">")[0]]
     }

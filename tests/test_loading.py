@@ -431,5 +431,5 @@ def test_code_in_a_fair_file_is_never_run(tmp_path, monkeypatch):
 @pytest.mark.once
 def test_fair_file_of_another_architecture(tmp_path):
     torch.save({"args": {"arch": "roberta_large"}, "model": {}}, tmp_path / "esm1b.pt")
-    with pytest.raises(ValueError, match=r"not a FAIR ESM-2 checkpoint.*\['args', 'model'\]"):
+    with pytest.raises(ValueError, match=r"not a FAIR ESM-2 checkpoint.*holds args, model"):
         kft.load(tmp_path / "esm1b.pt")

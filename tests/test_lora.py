@@ -304,20 +304,20 @@ def test_keras_hub():
 
 
 BAD = (
-    ({"rank": 0}, "rank must be an integer of at least 1, received 0"),
-    ({"rank": 2.5}, "rank must be an integer of at least 1, received 2.5"),
-    ({"rank": True}, "rank must be an integer of at least 1, received True"),
+    ({"rank": 0}, "rank must be an integer from 1 to 65536, received 0"),
+    ({"rank": 2.5}, "rank must be an integer from 1 to 65536, received 2.5"),
+    ({"rank": True}, "rank must be an integer from 1 to 65536, received True"),
     ({"alpha": 0}, "alpha must be a number above 0, received 0"),
     ({"alpha": True}, "alpha must be a number above 0, received True"),
     ({"alpha": "8"}, "alpha must be a number above 0, received '8'"),
-    ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
-    ({"bias": "some"}, "bias must be none, lora_only or all, received 'some'"),
+    ({"dropout": 1.0}, "dropout must be a number from 0 to below 1"),
+    ({"bias": "some"}, "bias must be one of none, lora_only, all; received 'some'"),
     ({"name": "my adapter"}, "name must be letters, digits, _ and -"),
     ({"targets": ["quary"]}, "matches none of the .* similar are .*block_0/query"),
     ({"targets": ["head"]}, "belongs to the head"),
     ({"targets": ["attention_norm"]}, "it is a LayerNormalization, and adapters are for Dense"),
     ({"ranks": {"key": 2}}, "ranks names 'key', which is not among the targets"),
-    ({"ranks": {"query": 0}}, "rank must be an integer of at least 1"),
+    ({"ranks": {"query": 0}}, "rank must be an integer from 1 to 65536"),
 )
 
 

@@ -19,8 +19,9 @@ from models import esm2, perturb
 from parity import assert_rounds_alike
 
 import kft
-import kft.inference.predicting as module
+import kft.inference.embedding as module
 from kft.backbones.esm2.model import ESM2
+from kft.inference import records
 from kft.training import pretraining
 
 BACKEND = keras.backend.backend()
@@ -283,7 +284,7 @@ def test_embed_builds_its_model_once(predictor, monkeypatch):
 
 @pytest.mark.once
 def test_max_length_cuts_and_says_so_once(predictor, monkeypatch, tmp_path):
-    monkeypatch.setattr(kft.inference.reading, "CHUNK", 3)
+    monkeypatch.setattr(records, "CHUNK", 3)
     path = write_fasta(tmp_path / "in.fasta", PROTEINS)
     with pytest.warns(UserWarning) as caught:
         found = kft.predict(predictor, path, max_length=9, batch_size=3)
@@ -303,7 +304,7 @@ def read_csv(path):
 @pytest.mark.once
 @pytest.mark.parametrize("chunk", [3, 8, 100], ids=["chunks", "just one", "less than one"])
 def test_from_fasta_to_csv_and_npz(predictor, answers, fasta, tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(kft.inference.reading, "CHUNK", chunk)
+    monkeypatch.setattr(records, "CHUNK", chunk)
     found = kft.predict(predictor, fasta, batch_size=3)
     assert_rounds_alike(found, answers)
 
@@ -314,36 +315,46 @@ def test_from_fasta_to_csv_and_npz(predictor, answers, fasta, tmp_path, monkeypa
     values = table[["prediction_0", "prediction_1"]].astype("float32")
     np.testing.assert_array_equal(values, found)
 
-    archive = np.load(kft.predict(predictor, fasta, batch_size=3, out=tmp_path / "new" / "out.npz"))
-    assert archive["names"].tolist() == NAMES
-    assert archive["values"].dtype == "float32"
-    np.testing.assert_array_equal(archive["values"], found)
+    out = kft.predict(predictor, fasta, batch_size=3, out=tmp_path / "new" / "out.npz")
+    archive = kft.load_embeddings(out)
+    assert archive.names == NAMES
+    assert archive.values.dtype == "float32"
+    np.testing.assert_array_equal(archive.values, found)
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["out.csv", "out.npz"]
 
 
 @pytest.mark.once
 def test_embed_to_files(predictor, means, tmp_path):
     out = kft.embed(predictor, PROTEINS, batch_size=3, out=str(tmp_path / "out.npz"))
-    archive = np.load(out)
-    assert archive["names"].tolist() == [f"inputs[{i}]" for i in range(len(PROTEINS))]
-    assert_rounds_alike(archive["values"], means)
+    archive = kft.load_embeddings(out)
+    assert archive.names == [f"inputs[{i}]" for i in range(len(PROTEINS))]
+    assert_rounds_alike(archive.values, means)
     _, _, values = read_csv(kft.embed(predictor, PROTEINS, batch_size=3, out=tmp_path / "out.csv"))
-    np.testing.assert_array_equal(values, archive["values"])
+    np.testing.assert_array_equal(values, archive.values)
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("suffix", ["csv", "npz"])
-def test_an_error_halfway_leaves_nothing_behind(predictor, tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(kft.inference.reading, "CHUNK", 3)
+def test_an_error_halfway_leaves_an_earlier_file_as_it_was(
+    predictor, tmp_path, monkeypatch, suffix
+):
+    monkeypatch.setattr(records, "CHUNK", 3)
     path = write_fasta(tmp_path / "in.fasta", [*PROTEINS[:7], "LLJL"])
     out = tmp_path / f"out.{suffix}"
-    with pytest.raises(ValueError, match="record P7 has 'J' at position 3"):
+    with pytest.raises(ValueError, match="record P7 has 'J' at position 3") as caught:
         kft.predict(predictor, path, batch_size=3, out=out)
-    assert [p.name for p in tmp_path.iterdir()] == ["in.fasta"]
+    assert caught.value.__notes__ == [
+        f"What was computed is kept next to {out}: the same call continues from it, and another "
+        f"one that writes {out.name} removes it."
+    ]
+    assert [p.name for p in tmp_path.iterdir() if p.name[0] != "."] == ["in.fasta"]
     out.write_text("from an earlier run")
     with pytest.raises(ValueError, match="P7"):
         kft.predict(predictor, path, batch_size=3, out=out)
     assert out.read_text() == "from an earlier run"
+    write_fasta(path, PROTEINS)  # two parts are the same as before
+    kft.predict(predictor, path, batch_size=3, out=out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["in.fasta", out.name])
 
 
 @pytest.mark.once
@@ -362,11 +373,11 @@ def test_bad_input(predictor, tmp_path, do):
     ):
         with pytest.raises(error, match=message):
             do(predictor, inputs)
-    with pytest.raises(ValueError, match=r"must end in .csv.* or .npz, received .*out.txt"):
+    with pytest.raises(ValueError, match=r"must end in .csv, .*.npz.* or .\w+, received .*out.txt"):
         do(predictor, PROTEINS, out=tmp_path / "out.txt")
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         do(predictor, PROTEINS, batch_size=0)
-    with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', received 'max'"):
+    with pytest.raises(ValueError, match="pooling must be one of mean, cls; received 'max'"):
         kft.embed(predictor, PROTEINS, pooling="max")
     assert [p.name for p in tmp_path.iterdir()] == ["empty.fasta"]
 

@@ -7,7 +7,7 @@ import pytest
 from models import esm2, strings
 
 import kft
-import kft.inference.predicting
+import kft.inference.records
 from kft.data import Split, read_csv
 from kft.data.sequences import SequenceWarning, normal
 from kft.data.splits import cluster, cluster_split
@@ -165,7 +165,7 @@ def test_encoded_and_embedded_alike(kind):
 
 @pytest.mark.once
 def test_embedding_a_file_says_it_once_for_all_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(kft.inference.reading, "CHUNK", 2)
+    monkeypatch.setattr(kft.inference.records, "CHUNK", 2)
     path = tmp_path / "in.fasta"
     path.write_text("".join(f">p{i}\n{x.lower()}*\n" for i, x in enumerate(PEPTIDES[:5])))
     with pytest.warns(SequenceWarning) as said:

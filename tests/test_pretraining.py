@@ -20,7 +20,7 @@ from parity import EPSILON, assert_rounds_alike
 
 import kft
 from kft.backbones.residue_tokens import ALPHABET, CLS, EOS, MASK, PAD, encode
-from kft.files import atomic_write
+from kft.files import Aside
 from kft.inference import scoring
 from kft.training import pretraining
 from kft.training.optimizers import Muon, muon
@@ -503,8 +503,9 @@ def test_killed_in_an_epoch_it_ends_with_the_same_bits(tmp_path):
     assert process.returncode == -signal.SIGKILL
     state = tmp_path / "killed" / "state.npz"
     assert state.exists()
-    half = atomic_write(state)
-    half.__enter__().write(b"half")  # what a kill leaves while it writes
+    half = Aside(state)
+    half.path.write_bytes(b"half")
+    half.close(keep=True)  # what a kill leaves while it writes
     assert len(list(state.parent.iterdir())) == 2
     done = interrupted.train(tmp_path / "killed")
     assert list(state.parent.iterdir()) == [state]

@@ -12,7 +12,7 @@ from keras import ops
 from parity import assert_rounds_alike
 
 import kft
-import kft.inference.predicting
+import kft.inference.records
 from kft.backbones.esm2.model import ESM2, encode
 
 CHAINS = ["MKTAYIAKQR", "GA", "AC<mask>D", "WWWWWWWWWWWWWWWWWWWWWW", "KLMAAA"]
@@ -136,7 +136,7 @@ def test_predict_answers_for_each_residue(model, max_length):
 @pytest.mark.once
 @pytest.mark.parametrize("chunk", [2, 100])
 def test_predictions_in_files(model, tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(kft.inference.reading, "CHUNK", chunk)
+    monkeypatch.setattr(kft.inference.records, "CHUNK", chunk)
     fasta = tmp_path / "in.fasta"
     fasta.write_text("".join(f">P{i}, one\n{c}\n" for i, c in enumerate(CHAINS)))
     found = kft.predict(model, fasta, batch_size=2)
@@ -151,11 +151,15 @@ def test_predictions_in_files(model, tmp_path, monkeypatch, chunk):
         numbers = [table[name][i].split() for name in columns]
         np.testing.assert_allclose(np.array(numbers, "float32").T, rows, rtol=1e-5)
 
-    archive = np.load(kft.predict(model, fasta, out=tmp_path / "out.npz"))
-    assert sorted(archive) == ["lengths", "names", "values"]
-    assert archive["lengths"].tolist() == list(SIZES)
-    assert archive["names"].tolist() == [f"P{i}, one" for i in range(5)]
-    np.testing.assert_allclose(archive["values"], stacked, rtol=1e-5)
+    for suffix in ("npz", "h5"):
+        archive = kft.load_embeddings(kft.predict(model, fasta, out=tmp_path / f"out.{suffix}"))
+        assert list(map(len, archive.values)) == list(SIZES)
+        assert archive.names == [f"P{i}, one" for i in range(5)]
+        np.testing.assert_allclose(np.concatenate(archive.values[:]), stacked, rtol=1e-5)
+    out = kft.predict(model, fasta, out=tmp_path / "out.parquet")
+    assert pd.read_parquet(out).prediction.tolist() == table.prediction.tolist()
+    with pytest.raises(ValueError, match="a table, which pandas.read_parquet reads"):
+        kft.load_embeddings(out)
 
 
 # Scores -----------------------------------------------------------------------------------------

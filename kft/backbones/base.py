@@ -41,6 +41,8 @@ class Backbone(Copied):
             a method `decoder_block`.
         published_heads: Layers that were published with the backbone and are not part of its graph,
             such as a language-model head. `kft.backbones.randomised` draws them too.
+        revision: Commit of the Hugging Face hub that its weights were downloaded from, None for
+            others; its config has it.
         keeps_adapters: Whether its config holds the adapters that are in it.
 
     A backbone that `kft.backbones.save` writes also has a method
@@ -67,6 +69,7 @@ class Backbone(Copied):
     objectives: tuple[str, ...] = ()
     published_heads: Any = ()
     keeps_adapters = True
+    revision: str | None = None
 
     def __init__(
         self,

@@ -141,11 +141,18 @@ def _same_class(one: keras.Layer, other: keras.Layer) -> bool:
 # In configs ---------------------------------------------------------------------------------------
 
 
-FLAGS = ("frozen_layers", "frozen_weights", "inner_names", "marked_by_kft", "quantized")
+FLAGS = (
+    "frozen_layers",
+    "frozen_weights",
+    "inner_names",
+    "marked_by_kft",
+    "quantized",
+    "revision",
+)
 
 
 def flags(model: keras.Model) -> dict[str, Any]:
-    """Return the part of a config that lists frozen layers and weights, and quantized layers.
+    """Return the part of a config that lists frozen and quantized layers, and the revision.
 
     Args:
         model: A built model.
@@ -154,7 +161,7 @@ def flags(model: keras.Model) -> dict[str, Any]:
         {"frozen_layers": paths, "" for the model itself; "frozen_weights": paths of weights that
         are frozen in layers which are not}, each if there are any; {"marked_by_kft": True} if
         none of these was frozen by hand; {"quantized": {path: how}} of layers, also those of heads
-        that were published with the model and exist.
+        that were published with the model and exist; {"revision": commit} of a downloaded backbone.
     """
     everything = {"": model, **layers(model)}
     weights_alone = [
@@ -171,6 +178,8 @@ def flags(model: keras.Model) -> dict[str, Any]:
     in_heads = {path: layer for head in heads for path, layer in layers(head).items()}
     if rounded := quantized({**in_heads, **everything}):
         config["quantized"] = rounded
+    if revision := getattr(model, "revision", None):
+        config["revision"] = revision
     return config
 
 
@@ -218,6 +227,8 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
     Raises:
         ValueError: A layer or weight that is frozen in the config is not in the model.
     """
+    if "revision" in config:
+        model.revision = config["revision"]
     names, inside = config.get("inner_names", ()), _inside(model)
     for name, layer in zip(names, inside, strict=False) if len(names) == len(inside) else ():
         layer.name = name

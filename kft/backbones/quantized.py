@@ -17,7 +17,7 @@ from kft.keras_internals import (
     sublayers_of,
     take_own_policy,
 )
-from kft.messages import listed
+from kft.messages import listed, shown
 
 _CALIBRATED = ("gptq", "awq")  # modes that need data
 
@@ -142,13 +142,18 @@ def without_quantization(dtype: Any) -> Any:
         dtype: As for `dtype_of`.
 
     Raises:
-        ValueError: A mode that needs data, such as "gptq".
+        ValueError: No dtype policy, or a mode that needs data, such as "gptq".
 
     Example:
         >>> without_quantization("int8_from_float32")
         'float32'
     """
-    policy = keras.dtype_policies.get(dtype)
+    try:
+        policy = keras.dtype_policies.get(dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"dtype must be a Keras dtype policy, received {shown(dtype)}: {error}"
+        ) from None
     if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
         return _source(policy).name if policy.quantization_mode else dtype
     sources = {path: _source(one) for path, one in policy.items()}

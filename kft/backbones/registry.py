@@ -2,18 +2,19 @@
 
 import difflib
 import json
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import keras
 import numpy as np
 
+from kft.arguments import check_flag, check_instance, check_path, check_seed
 from kft.backbones.checkpoints import Tensors, read_safetensors, read_torch
 from kft.backbones.initialisation import randomised
 from kft.backbones.quantized import quantize_as, without_quantization
-from kft.messages import listed
+from kft.files import read_json
+from kft.messages import listed, shown, warn
 
 
 class Family:
@@ -206,15 +207,12 @@ def read_folder(folder: Path, weights: bool) -> tuple[dict, Tensors | None]:
         ValueError: config.json is damaged.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         raise FileNotFoundError(
             f"{folder} has no config.json, so it is not a model folder in Hugging Face's format: "
             f"give the folder that contains config.json and the weights."
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Download it again.") from error
+        )
+    config = read_json(path)
     return config, read_safetensors(folder) if weights else None
 
 
@@ -251,6 +249,7 @@ def load(
     seed: int = 0,
     dtype: Any = None,
     image_size: int | tuple[int, int] | None = None,
+    revision: str | None = None,
 ) -> keras.Model:
     """Load a backbone by its published name, or from a local folder or file.
 
@@ -265,10 +264,12 @@ def load(
             "int8_from_float32" the weights are quantized once they are loaded.
         image_size: (H, W) or one side in pixels, for backbones of images: position embeddings are
             interpolated to it. None takes the size that the model was trained with.
+        revision: Commit, tag or branch of the Hugging Face hub, for published names whose weights
+            are downloaded from there; None takes the newest. A commit never changes.
 
     Returns:
         The backbone, a functional keras.Model; its `load_report` lists how each tensor of the file
-        was used.
+        was used, its `revision` is the commit that was downloaded, None for other sources.
 
     Raises:
         ValueError: The name is unknown (the message lists the valid ones), the file is damaged or
@@ -282,7 +283,16 @@ def load(
         >>> kft.load("esm2_t6_8M_UR50D", weights=False).width
         320
     """
-    options = {} if image_size is None else {"image_size": image_size}
+    check_path("name", name)
+    check_flag("weights", weights)
+    check_seed("seed", seed)
+    options: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
+    if revision is not None:
+        options["revision"] = check_instance("revision", revision, str, "a string")
+        if not weights:
+            raise ValueError(
+                f"revision is for downloaded weights, received {revision!r} with weights=False."
+            )
     backbone = _built(name, weights, without_quantization(dtype), options)
     if not weights:
         randomised(backbone, seed)
@@ -298,6 +308,8 @@ def _built(
         if isinstance(name, str) and name in family.names():
             _check_options(family, options, name)
             return family.load(name, weights, dtype, **options)
+    if "revision" in options:
+        refuse_revision(name)
     path = Path(name)
     if path.is_dir():
         return _from_folder(path, str(name), weights, dtype, options)
@@ -316,6 +328,21 @@ def _built(
     )
 
 
+def refuse_revision(name: object) -> NoReturn:
+    """Raise an error for a `revision` of what is not downloaded from the hub.
+
+    Args:
+        name: What was to be loaded.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(
+        f"revision is for weights from the Hugging Face hub, and those of {name} are not from "
+        f"there: leave it out."
+    )
+
+
 def _check_options(family: Family, options: Mapping[str, Any], source: object) -> None:
     for option, value in options.items():
         if option not in family.options:
@@ -330,12 +357,12 @@ def _from_folder(
 ) -> keras.Model:
     config, tensors = read_folder(folder, weights)
     kind = config.get("model_type")
-    family = next((family for family in _FAMILIES if kind in family.model_types), None)
+    family = next((family for family in _FAMILIES if kind in list(family.model_types)), None)
     if family is None:
         known = {key: name for family in _FAMILIES for key, name in family.model_types.items()}
         raise ValueError(
             f"{source} is not an {_either(known.values())}: its config.json has "
-            f"model_type={kind!r}, expected {_either(map(repr, known))}."
+            f"model_type={shown(kind)}, expected {_either(map(repr, known))}."
         )
     _check_options(family, options, source)
     backbone = family.from_folder(folder, config, tensors, source, dtype, **options)
@@ -357,10 +384,9 @@ def _warn_of_classifier(config: Mapping[str, Any], tensors: Iterable[str], sourc
     parts = {module.split(".")[0] for module in known[kind][1].values()}
     count = sum(name.split(".")[0] in parts for name in tensors)
     if count:
-        warnings.warn(
+        warn(
             f"{source} holds the classifier of {kind} too ({count} tensors), which is no part of "
-            f"the backbone and is skipped: kft.Model.from_checkpoint({source!r}) gives both.",
-            stacklevel=5,
+            f"the backbone and is skipped: kft.Model.from_checkpoint({source!r}) gives both."
         )
 
 
@@ -375,7 +401,7 @@ def _from_file(
     checkpoint = read_torch(path)
     family = next((family for family in _FAMILIES if family.reads_torch(checkpoint)), None)
     if family is None:
-        keys = sorted(checkpoint) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        keys = listed(checkpoint) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         known = [family.torch_layout for family in _FAMILIES if family.torch_layout]
         raise ValueError(f"{path} is not a {_either(known)}; it holds {keys}.")
     _check_options(family, options, path)

@@ -6,14 +6,14 @@ which `encode` never gives.
 Shapes: `B` proteins in a batch, `L` tokens, `N` residues of one protein.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from kft.arguments import check_integer
+from kft.arguments import check_optional_integer
 from kft.data import sequences as forms
 from kft.data.inputs import InputKind, listed_inputs
+from kft.messages import warn
 
 ALPHABET = (
     "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
@@ -105,8 +105,7 @@ def encode(
         [[0, 20, 15, 11, 2], [0, 5, 2, 1, 1]]
     """
     sequences = listed_inputs(sequences, "sequences")
-    if max_length is not None:
-        check_integer("max_length", max_length)
+    check_optional_integer("max_length", max_length)
     names = names or [f"sequences[{i}]" for i in range(len(sequences))]
     rows = [residue_tokens(s, name) for s, name in zip(sequences, names, strict=True)]
     if not rows:
@@ -117,10 +116,9 @@ def encode(
     if max_length is not None:
         cut = [len(row) - max_length for row in rows if len(row) > max_length]
         if cut:
-            warnings.warn(
+            warn(
                 f"{len(cut)} of {len(rows)} sequences were longer than max_length={max_length}: "
-                f"{sum(cut)} residues were cut from their ends.",
-                stacklevel=2,
+                f"{sum(cut)} residues were cut from their ends."
             )
         rows = [row[:max_length] for row in rows]
     length = max(map(len, rows)) + 2

@@ -318,14 +318,22 @@ class Comparison:
         """Draw score against cost; return a matplotlib figure and its caption."""
         return writing.figure(self)
 
+    def record(self) -> dict[str, Any]:
+        """Return settings, results and the scores of each seed, as `save` writes them as JSON."""
+        return writing.record(self)
+
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the figure, its caption, the table and all settings and results as JSON.
+        """Write the table, all settings and results as JSON, and the figure with its caption.
 
         Args:
             folder: Folder for DATA.png, DATA.txt, DATA.csv and DATA.json; it is made if missing.
 
         Returns:
             Paths of the files, the figure first.
+
+        Raises:
+            OSError: A file cannot be written, for example because the disk is full. The table and
+                the JSON file are written before the figure.
         """
         return writing.save(self, folder)
 

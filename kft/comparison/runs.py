@@ -447,7 +447,6 @@ def digest_of_model(model: keras.Model) -> str:
     Returns:
         Hexadecimal digest.
     """
-    description = json.dumps(
-        [model.get_config(), digests(model, None)], sort_keys=True, default=repr
-    )
+    config = {key: value for key, value in model.get_config().items() if key != "revision"}
+    description = json.dumps([config, digests(model, None)], sort_keys=True, default=repr)
     return hashlib.sha256(description.encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,13 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kft.arguments import check_integer
+from kft.arguments import (
+    check_flag,
+    check_instance,
+    check_integer,
+    check_number_above,
+    check_optional_integer,
+)
 from kft.comparison.earlier import earlier_settings
 from kft.comparison.folding import deal, merged
 from kft.comparison.progress import Log, ProgressLine, duration
@@ -33,8 +39,10 @@ from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_
 from kft.comparison.writing import file_name
 from kft.data import Dataset, load
 from kft.data.inputs import encoder_info
+from kft.messages import shown, warn
 from kft.models import heads
 from kft.params import user_marks, weights
+from kft.params.paths import check_model
 from kft.training import strategies
 from kft.training.batching import silent_cuts
 
@@ -94,7 +102,8 @@ def compare(
 
     Returns:
         The results, which `print` shows. If a strategy fails, the others are run all the same, and
-        its error is in the results.
+        its error is in the results. A file that cannot be written, on a full disk for example, is
+        a warning.
 
     Raises:
         ValueError: A strategy is unknown, or there are no seeds, test split or scores.
@@ -102,8 +111,14 @@ def compare(
     Example:
         `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
     """
+    check_model(backbone, "backbone")
+    check_optional_integer("max_length", max_length)
+    check_flag("controls", controls)
+    check_flag("overwrite", overwrite)
+    check_flag("save_models", save_models)
     methods, seed_list = _methods(strategies, epochs, controls), _seeds(seeds)
     data = load(data) if isinstance(data, str) else data
+    check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
     if folds is not None and save_models:
         raise ValueError("save_models must be False with folds: each fold has models of its own.")
     parts = [data] if folds is None else deal(data, folds, repeats)
@@ -147,6 +162,8 @@ def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
         raise ValueError(
             f"strategies must be a list or a dict, received {given!r}: write [{given!r}]."
         )
+    expected = "a list of strategies or a dict {name: strategy}"
+    check_instance("strategies", given, Iterable, expected)
     named = dict(given) if isinstance(given, dict) else {}
     for strategy_or_name in [] if named else given:
         name = strategy_or_name if isinstance(strategy_or_name, str) else _name(strategy_or_name)
@@ -201,13 +218,15 @@ def _name(strategy: Any) -> str:
 
 def _seeds(seeds: Any) -> list[int]:
     try:
+        seeds = None if isinstance(seeds, bool) else seeds
         seeds_or_range = range(seeds) if isinstance(seeds, int | np.integer) else seeds
         integers = [operator.index(seed) for seed in seeds_or_range]
     except TypeError:
         integers = []
-    if not integers or len(set(integers)) < len(integers):
+    if not integers or len(set(integers)) < len(integers) or min(integers) < 0:
         raise ValueError(
-            f"seeds must be a number above 0 or a list of different integers, received {seeds!r}."
+            f"seeds must be a number above 0 or a list of different integers from 0, received "
+            f"{shown(seeds)}."
         )
     return integers
 
@@ -216,7 +235,7 @@ def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) ->
     """Raise errors now that would otherwise come after hours of training."""
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to compare on: split it first.")
-    if not 0 < confidence < 1:
+    if check_number_above("confidence", confidence) >= 1:
         raise ValueError(f"confidence must be between 0 and 1, received {confidence!r}.")
     check_integer("batch_size", batch_size)
     check_integer("resamples", resamples)
@@ -424,7 +443,14 @@ class _Study:
         self.notes.show(comparison.table())
         self.notes.print(f"{comparison.null_hypothesis}\n\n{comparison.recommendation}")
         if out is not None:
-            picture, *_ = comparison.save(out)
+            try:
+                picture, *_ = comparison.save(out)
+            except OSError as error:
+                warn(
+                    f"Not all files of the comparison could be written ({brief(error)}). The "
+                    f"result is complete: make room, and call save({str(out)!r}) of it."
+                )
+                return
             self.notes.print(f"\n{picture.with_suffix('.txt').read_text(encoding='utf-8')}")
             self.notes.print(
                 f"Written: {picture}, and next to it the caption, the table and a JSON file.",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kft.evaluation.metrics import Interval
+from kft.files import write_text
+from kft.messages import harmless_cell
 from kft.plots import plot_comparison, save_figure
 from kft.plots.comparison import Point
 
@@ -92,7 +94,9 @@ def file_name(name: str) -> str:
 
 
 def save(comparison: Any, folder: str | Path) -> list[Path]:
-    """Write the figure, its caption, the table and the JSON file of a comparison.
+    """Write the table, the JSON file, the figure and its caption, each complete or not at all.
+
+    The table and the JSON file come first, so that they are there if the disk is full.
 
     Args:
         comparison: A `kft.comparison.Comparison`.
@@ -100,9 +104,17 @@ def save(comparison: Any, folder: str | Path) -> list[Path]:
 
     Returns:
         Paths of the files, the figure first.
+
+    Raises:
+        OSError: A file cannot be written.
     """
-    picture = save_figure(*figure(comparison), Path(folder) / f"{file_name(comparison.data)}.png")
-    caption, table, text = (picture.with_suffix(end) for end in (".txt", ".csv", ".json"))
-    comparison.to_frame().to_csv(table, index_label="method", float_format="%.6g")
-    text.write_text(json.dumps(record(comparison), indent=2, default=str) + "\n")
+    name, folder = file_name(comparison.data), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    picture, caption, table, text = (
+        folder / f"{name}{end}" for end in (".png", ".txt", ".csv", ".json")
+    )
+    frame = comparison.to_frame().rename(index=harmless_cell)
+    write_text(table, frame.to_csv(index_label="method", float_format="%.6g"))
+    write_text(text, json.dumps(record(comparison), indent=2, default=str) + "\n")
+    save_figure(*figure(comparison), picture)
     return [picture, caption, table, text]

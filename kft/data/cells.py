@@ -8,9 +8,11 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from kft.arguments import check_choice
 from kft.data.numbers import number
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path
 from kft.data.spreadsheets import (
@@ -21,9 +23,10 @@ from kft.data.spreadsheets import (
     cells_of_json_lines,
     is_frame,
 )
-from kft.messages import listed
+from kft.messages import listed, shown
 
 MISSING = {"na", "n/a", "#n/a", "nan", "null"}
+LONGEST_CELL = 2**24  # characters
 MOST_NAMED = 10  # lines that an error lists
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 LINES = 20  # from which the separator is found
@@ -46,17 +49,36 @@ def separator(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()][:LINES]
 
     def rank(sep: str) -> tuple[int, int]:
-        widths = {len(row) for row in csv.reader(lines, delimiter=sep)}
+        with _long_cells():
+            widths = {len(row) for row in csv.reader(lines, delimiter=sep)}
         return max(widths) if len(widths) == 1 else 1, lines[0].count(sep)
 
     return max(SEPARATORS, key=rank)
+
+
+def check_separators(sep: Any, decimal: Any) -> None:
+    """Check the characters between columns and before decimals.
+
+    Args:
+        sep: What was given as `sep`, a character or None.
+        decimal: What was given as `decimal`.
+
+    Raises:
+        ValueError: One of them is something else.
+    """
+    check_choice("`decimal`", decimal, (None, ".", ","))
+    if sep is not None and (not isinstance(sep, str) or len(sep) != 1 or sep in '\r\n"'):
+        raise ValueError(f"`sep` must be a single character or None; received {shown(sep)}.")
 
 
 class Table:
     """The cells of a table, each with the line it is on.
 
     Args:
-        source, sep, missing, decimal: As for `kft.data.read_table`.
+        source: As for `kft.data.read_table`.
+        sep: As for `kft.data.read_table`.
+        missing: As for `kft.data.read_table`.
+        decimal: As for `kft.data.read_table`.
 
     Attributes:
         path: Path of the file, "DataFrame" for a DataFrame.
@@ -74,8 +96,7 @@ class Table:
         decimal: str | None = None,
     ):
         self.missing, self.decimal = _checked_missing(missing), decimal
-        if decimal not in (None, ".", ","):
-            raise ValueError(f"`decimal` must be '.', ',' or None; received {decimal!r}.")
+        check_separators(sep, decimal)
         self.notes: list[str] = []
         self.stops: set[int] = set()
         self.place, self.sep = "row", ""
@@ -178,7 +199,7 @@ class Table:
         if not isinstance(name, str):
             raise TypeError(
                 f"`{argument}` must be the name of a column, received {name!r}; columns of "
-                f"{self.path} are {', '.join(self.header)}."
+                f"{self.path} are {listed(self.header, 20)}."
             )
         if self.header.count(name) != 1:
             problem = "twice" if name in self.header else "not"
@@ -190,7 +211,7 @@ class Table:
                 )
             raise ValueError(
                 f"`{argument}` is {name!r}, which is {problem} among the columns of {self.path}: "
-                f"{', '.join(self.header)}.{how}"
+                f"{listed(self.header, 20)}.{how}"
             )
 
     def cells(self, name: str) -> list[str]:
@@ -209,10 +230,12 @@ class Table:
                 f"column {other!r}, {self._places(found)}" for other, found in lacking.items()
             )
             more = f" ({total:,} cells are missing: {where})"
-        remedy = f"set missing=() if {cell!r} is a value, " if cell and self.missing is None else ""
+        remedy = (
+            f"set missing=() if {shown(cell)} is a value, " if cell and self.missing is None else ""
+        )
         at = f"{self.place} {self.lines[i]}"
         raise ValueError(
-            f"{self.path}, {at}: column {name!r} is {cell!r}, a missing value"
+            f"{self.path}, {at}: column {name!r} is {shown(cell)}, a missing value"
             f"{more}; fill them, {remedy}or dropna=True to leave such {self.place}s out."
         )
 
@@ -257,7 +280,9 @@ def checked_rows(lines: Iterable[str], sep: str, path: Path) -> Iterator[tuple[i
     reader = csv.reader(lines, delimiter=sep, strict=True)
     begin, width = 1, None
     try:
-        for row in reader:
+        while True:
+            with _long_cells():
+                row = next(reader)
             if any(cell.strip() for cell in row):
                 width = width or len(row)
                 if len(row) != width:
@@ -267,8 +292,20 @@ def checked_rows(lines: Iterable[str], sep: str, path: Path) -> Iterator[tuple[i
                     )
                 yield begin, row
             begin = reader.line_num + 1
+    except StopIteration:
+        return
     except csv.Error as error:
         raise ValueError(f"{path}, line {begin}: {error}; look for an unclosed quote.") from error
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let cells have `LONGEST_CELL` characters: numbers per residue may be above csv's 131,072."""
+    usual = csv.field_size_limit(LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
 
 
 def _checked_missing(missing: Any) -> tuple[str, ...] | None:
@@ -280,6 +317,6 @@ def _checked_missing(missing: Any) -> tuple[str, ...] | None:
         if not isinstance(word, str):
             raise TypeError(
                 f"`missing` must hold words as the file has them, such as ('NA', '-999'); received "
-                f"{word!r}."
+                f"{shown(word)}."
             )
     return tuple(word.strip() for word in words)

@@ -19,6 +19,7 @@ from kft.data.cells import Table
 from kft.data.numbers import NUMBER, marks, number, spelling, spellings
 from kft.data.sequences import compared
 from kft.data.task import Task
+from kft.messages import shown
 
 INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+")  # digits in groups of three
@@ -75,7 +76,8 @@ def task_of(
         )
         table.fail(
             wrong,
-            f"column {target!r} is {cells[wrong[0]]!r}, but other {table.place}s hold numbers; "
+            f"column {target!r} is {shown(cells[wrong[0]])}, but other {table.place}s hold "
+            "numbers; "
             f"{remedy}, or set task='classification' if they are names of classes",
         )
     _refuse_other_spellings(table, target, cells, misspelled)
@@ -85,8 +87,8 @@ def task_of(
     if distinct > max(10, len(cells) / 2):
         raise ValueError(
             f"{table.path}: column {target!r} holds {distinct:,} different words in "
-            f"{len(cells):,} {table.place}s, such as {cells[0]!r}, too many to be classes; name "
-            "another column as `target`, or set task='classification' if they are classes."
+            f"{len(cells):,} {table.place}s, such as {shown(cells[0])}, too many to be classes; "
+            "name another column as `target`, or set task='classification' if they are classes."
         )
     return Task.CLASSIFICATION
 
@@ -99,7 +101,7 @@ def _refuse_other_spellings(
         wrong = [i for i, cell in enumerate(cells) if cell in misspelled]
         table.fail(
             wrong,
-            f"column {target!r} is {cells[wrong[0]]!r}, {misspelled[cells[wrong[0]]]}; or set "
+            f"column {target!r} is {shown(cells[wrong[0]])}, {misspelled[cells[wrong[0]]]}; or set "
             "task='classification' if such cells are names of classes",
         )
 
@@ -184,7 +186,8 @@ def read_numbers(
         remedy = spellings(cells).get(cell)
         table.fail(
             wrong,
-            f"column {target!r} is {cell!r}, not a finite number" + f": {remedy}" * bool(remedy),
+            f"column {target!r} is {shown(cell)}, not a finite number"
+            + f": {remedy}" * bool(remedy),
         )
     _note_decimals(table, target, cells, decimal)
     _note_marks(table, target, numbers, f"{table.place}s")

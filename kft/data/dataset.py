@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
@@ -15,6 +16,7 @@ from kft.data.inputs import InputKind, kind_of, listed_inputs
 from kft.data.numbers import marks
 from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
 from kft.data.task import Task
+from kft.messages import harmless
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -261,7 +263,7 @@ class Dataset:
         rows += [("source", self.source), ("licence", self.licence), ("cite", self.citation)]
         rows += [("note", note) for note in self.notes]
         lines = [f"  {key:<10}{value}" for key, value in rows if value]
-        return "\n".join([f"Dataset {self.name}", *lines])
+        return harmless("\n".join([f"Dataset {self.name}", *lines]), keep="\n")
 
 
 def _check_labels(name: str, targets: np.ndarray, labels: tuple[str, ...]) -> None:
@@ -278,8 +280,8 @@ def _check_labels(name: str, targets: np.ndarray, labels: tuple[str, ...]) -> No
 
 def _describe_sizes(images: list) -> str:
     """Describe the sizes of images in memory, as width x height; files are not opened."""
-    if isinstance(images[0], Path):
-        return f" in files, the first {images[0].name}"
+    if isinstance(images[0], os.PathLike):
+        return f" in files, the first {harmless(Path(images[0]).name)}"
     # PIL gives (width, height), an array (height, width, ...)
     sizes = {
         tuple(x.shape[1::-1]) if isinstance(x, np.ndarray) else tuple(getattr(x, "size", ()))
@@ -306,7 +308,7 @@ def _as_inputs(inputs: Any) -> list:
     if kind_of(inputs) is not InputKind.SEQUENCE:
         return inputs
     inputs = checked(inputs, "inputs")
-    warn_of_changes(changes(inputs), len(inputs), stacklevel=4)
+    warn_of_changes(changes(inputs), len(inputs))
     return Sequences(map(normal, inputs))
 
 

@@ -9,7 +9,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
-from kft.files import atomic_write, cache_folder
+from kft.files import atomic_write, cache_folder, check_sha256
 
 TIMEOUT = 30  # seconds without a response, not for the whole download
 CHUNK = 1 << 16  # bytes
@@ -42,9 +42,7 @@ def find(relative_path: str, url: str, sha256: str) -> Path:
     cached = cache_folder() / relative_path
     for path in (*_in_user_folder(relative_path), cached):
         if path.is_file():
-            with path.open("rb") as stream:
-                received = hashlib.file_digest(stream, "sha256").hexdigest()
-            _check(received, sha256, path, f"Move it away, and the file is downloaded from {url}.")
+            check_sha256(path, sha256, f"Move it away, and the file is downloaded from {url}.")
             return path
     _download(url, cached, sha256)
     return cached
@@ -69,8 +67,11 @@ def _download(url: str, target: Path, sha256: str) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(target) as stream:
                 received = _copy(response, stream, target)
-                advice = "Try again later; if it persists, the publisher has changed the file."
-                _check(received, sha256, url, advice)
+                if received != sha256:
+                    raise ValueError(
+                        f"{url} is not the published file: its sha256 is {received}, expected "
+                        f"{sha256}. Try again later; if it persists, the publisher has changed it."
+                    )
     except (OSError, HTTPException) as error:
         raise ConnectionError(_all_ways(url, target, error)) from None
 
@@ -91,14 +92,6 @@ def _copy(response: HTTPResponse, stream: BinaryIO, target: Path) -> str:
     if size and stream.tell() != size:
         raise ConnectionError(f"the connection broke after {stream.tell():,} of {size:,} bytes")
     return digest.hexdigest()
-
-
-def _check(received: str, expected: str, origin: Path | str, advice: str) -> None:
-    if received != expected:
-        raise ValueError(
-            f"{origin} is not the published file: its sha256 is {received}, expected {expected}. "
-            f"{advice}"
-        )
 
 
 def _all_ways(url: str, target: Path, error: Exception) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from kft.data.cells import Table
 from kft.data.columns import note_alike
 from kft.data.numbers import number
+from kft.messages import shown
 
 YES, NO = {"1", "true", "yes"}, {"0", "false", "no"}
 SEPARATORS = ";|,"
@@ -54,7 +55,7 @@ def _from_columns(table: Table, names: Sequence[str]) -> tuple[np.ndarray, tuple
         wrong = [i for i, value in enumerate(values) if value is None]
         if wrong:
             table.fail(
-                wrong, f"column {name!r} is {cells[wrong[0]]!r}; expected 0 or 1 for a label"
+                wrong, f"column {name!r} is {shown(cells[wrong[0]])}; expected 0 or 1 for a label"
             )
         columns.append(values)
     return np.array(columns, dtype=np.int32).T, tuple(names)

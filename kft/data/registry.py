@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from kft.arguments import check_instance
 from kft.data.dataset import Dataset
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {}
@@ -119,6 +120,7 @@ def load(name: str, **options: Any) -> Dataset:
 
 
 def _find(name: str) -> Callable[..., Dataset]:
+    check_instance("name", name, str, "the name of a data set")
     if name not in _LOADERS:
         close = difflib.get_close_matches(str(name), _LOADERS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from kft.data.inputs import listed_inputs
+from kft.messages import warn
 
 STOP = "*"
 GAPS = str.maketrans("", "", "-.")
@@ -126,12 +126,10 @@ def sentences(counts: Counter, total: int) -> list[str]:
     return [_SENTENCES[key].format(f"{counts[key]:,}", f"{total:,}") for key in kinds]
 
 
-def warn_of_changes(counts: Counter, total: int, stacklevel: int = 2) -> None:
+def warn_of_changes(counts: Counter, total: int) -> None:
     """Warn once of all `changes` in `total` sequences."""
     if counts:
-        warnings.warn(
-            " ".join(sentences(counts, total)), SequenceWarning, stacklevel=stacklevel + 1
-        )
+        warn(" ".join(sentences(counts, total)), SequenceWarning)
 
 
 def normal_forms(sequences: Any, name: str = "sequences") -> tuple[Sequences, list[str]]:

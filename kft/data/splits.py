@@ -10,6 +10,7 @@ import numpy as np
 
 from kft.arguments import check_integer
 from kft.data.sequences import checked, compared
+from kft.messages import shown
 
 PARTS = ("train", "valid", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -285,11 +286,15 @@ def _size_limits(sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _check_fractions(fractions: Any) -> np.ndarray:
-    fractions = np.asarray(fractions, dtype=float)
+    given = fractions
+    try:
+        fractions = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):  # words, or lists of different lengths
+        fractions = np.zeros(0)
     if fractions.shape != (3,) or not (fractions > 0).all() or not np.isclose(fractions.sum(), 1):
         raise ValueError(
             "`fractions` must be three positive numbers of sum 1, for train, valid and test, as "
-            f"{FRACTIONS}; received {fractions.tolist()}."
+            f"{FRACTIONS}; received {shown(given)}."
         )
     return fractions
 

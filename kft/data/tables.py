@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from kft.arguments import check_flag, check_seed
 from kft.data.cells import Table
 from kft.data.columns import READERS, note_alike, note_conflicts, read_weights, task_of
 from kft.data.dataset import Dataset, Split
@@ -24,6 +24,7 @@ from kft.data.splits import (
     random_split,
 )
 from kft.data.task import Task
+from kft.messages import shown, warn
 
 SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PARTS}
 
@@ -97,6 +98,8 @@ def read_table(
         >>> data = read_table("sites.csv", target=["membrane", "nucleus"])  # doctest: +SKIP
     """
     task = check_arguments(split, groups, task, target)
+    check_seed("`seed`", seed)
+    check_flag("`dropna`", dropna)
     table = Table(source, sep, missing, decimal)
     by_column = split not in (None, "random", "cluster") and split in table.header
     settle_columns(
@@ -209,9 +212,9 @@ def _sequences(table: Table, inputs: str) -> Sequences:
     table.stops = {i for i, cell in enumerate(cells) if cell.endswith(STOP)}
     empty = [i for i, sequence in enumerate(sequences) if not sequence]
     if empty:
-        table.fail(empty, f"column {inputs!r} is {cells[empty[0]]!r}, which holds no residue")
+        table.fail(empty, f"column {inputs!r} is {shown(cells[empty[0]])}, which holds no residue")
     if any(map(is_dna, sequences)):
-        warnings.warn(f"{table.path}: {notes[-1]}", SequenceWarning, stacklevel=4)
+        warn(f"{table.path}: {notes[-1]}", SequenceWarning)
     table.notes += notes
     return sequences
 
@@ -288,7 +291,7 @@ def read_parts(table: Table, split: str, groups: np.ndarray | None) -> dict[str,
     for i, cell in enumerate(cells):
         part = SPELLINGS.get(cell.lower())
         if part is None:
-            table.fail(i, f"column {split!r} is {cell!r}; expected train, valid or test")
+            table.fail(i, f"column {split!r} is {shown(cell)}; expected train, valid or test")
         parts[part].append(i)
         if groups is not None and part_of_group.setdefault(groups[i], part) != part:
             table.fail(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kft.data.cells import check_separators
 from kft.data.dataset import Dataset
 from kft.exploration import (
     duplicates,
@@ -89,6 +90,7 @@ def explore(
         >>> found.of("suspected-sentinel")[0].evidence["value"]
         -999.0
     """
+    check_separators(sep, decimal)
     records = records_of(data, target, groups, split, task, sep, decimal)
     correlations = tables.correlation(records)
     found = list(records.notes)

@@ -323,7 +323,7 @@ class Findings(Sequence[Finding]):
 
         counts = [f"{sum(x.severity == s for x in self)} {s}" for s in reversed(Severity)]
         title = f"{self.name}: {self.summary.records:,} records; {', '.join(counts)}"
-        grid = Table(title=Text(harmless(title)), title_justify="left", show_lines=True)
+        grid = Table(title=Text(harmless(title, keep="\n")), title_justify="left", show_lines=True)
         for name in ("severity", "code", "subject", "evidence", "meaning and advice"):
             grid.add_column(name, overflow="fold")
         for finding in self:
@@ -331,7 +331,7 @@ class Findings(Sequence[Finding]):
                 str(finding.severity), finding.code, finding.subject,
                 finding.numbers, f"{finding.meaning} {finding.advice}",
             ]  # fmt: skip
-            grid.add_row(*(Text(harmless(cell)) for cell in cells))
+            grid.add_row(*(Text(harmless(cell, keep="\n")) for cell in cells))
         console = Console(width=WIDTH, no_color=True)
         with console.capture() as captured:
             console.print(grid)

@@ -6,7 +6,6 @@ import gzip
 import itertools
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,18 +17,17 @@ from kft.data.dataset import Dataset
 from kft.data.images.folders import read_images
 from kft.data.inputs import InputKind
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path, read_fasta
+from kft.data.spreadsheets import JSON_LINES
 from kft.data.tables import SPELLINGS
 from kft.data.task import Task
 from kft.exploration.findings import Finding, info
 from kft.exploration.records import FEW, Kind, Records, kind_of_column, read_words
 
 FASTA = (".fasta", ".fa", ".faa", ".fas")
-_JSON_LINES = partial(pd.read_json, lines=True, convert_dates=False)
 FRAMES: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".xlsx": pd.read_excel,
     ".parquet": pd.read_parquet,
-    ".jsonl": _JSON_LINES,
-    ".ndjson": _JSON_LINES,
+    **dict.fromkeys(JSON_LINES, lambda path: pd.read_json(path, lines=True, convert_dates=False)),
 }
 
 

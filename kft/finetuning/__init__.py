@@ -3,10 +3,11 @@
 `finetune` makes a run from a file and a few settings; `Run` opens its folder.
 """
 
-from kft.finetuning.folder import Run
+from kft.finetuning.folder import Run, is_run
+from kft.finetuning.models import backbone_name
 from kft.finetuning.planning import Plan, plan
 from kft.finetuning.reading import read_data
 from kft.finetuning.settings import Settings
 from kft.finetuning.tuning import finetune
 
-__all__ = ["Plan", "Run", "Settings", "finetune", "plan", "read_data"]
+__all__ = ["Plan", "Run", "Settings", "backbone_name", "finetune", "is_run", "plan", "read_data"]

@@ -14,7 +14,9 @@ training.npz      only while a training is not finished: the state from which it
 from __future__ import annotations
 
 import json
+import math
 import warnings
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,17 @@ import keras
 import numpy as np
 import pandas as pd
 
+from kft.comparison.scoring import score_split
 from kft.data.cells import Table
-from kft.evaluation.metrics import Scores
+from kft.evaluation.metrics import Interval, Scores
+from kft.evaluation.metrics import table as score_table
 from kft.files import atomic_write
 from kft.finetuning.models import new_model, strategy_of
+from kft.finetuning.reading import as_classes, read_whole
 from kft.finetuning.settings import Settings
 from kft.inference import predict
-from kft.inference.reading import is_table
+from kft.inference.records import is_table
+from kft.messages import harmless_cell
 from kft.models import load_model
 from kft.training.resuming import restore_best
 
@@ -44,6 +50,7 @@ class Run:
 
     Args:
         folder: The folder, which `finetune` has written.
+        backbone: Where the backbone of an adapter is, if it is not where it was.
 
     Attributes:
         folder: Its path.
@@ -57,8 +64,8 @@ class Run:
         `Run("run").predict("new.csv", out="predictions.csv")`
     """
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, backbone: str | None = None):
+        self.folder, self.backbone = Path(folder), backbone
         self.config = read_config(self.folder)
 
     @property
@@ -80,7 +87,14 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """The predictions for the test split, with the true targets."""
-        return pd.read_csv(self.folder / PREDICTIONS)
+        target = f"_{self.config['model']['target'] or 'target'}"
+        words = dict.fromkeys((f"true{target}", f"predicted{target}", "prediction"), str)
+        names = self.config["model"]["classes"]
+        table = pd.read_csv(
+            self.folder / PREDICTIONS, dtype=words if names else None, keep_default_na=not names
+        )
+        # As `harmless_cell` has written them, for spreadsheets.
+        return table.replace({harmless_cell(name): name for name in names or ()})
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -93,7 +107,7 @@ class Run:
         if (self.folder / MODEL).exists():
             model = load_model(self.folder / MODEL)
         elif self.finished:
-            model = load_model(self.folder / ADAPTER)
+            model = load_model(self.folder / ADAPTER, self.backbone)
         else:
             model = self._so_far()
         margins = self.config["result"].get("margins")
@@ -138,10 +152,76 @@ class Run:
         given = {name: value for name, value in options.items() if value is not None}
         return predict(self.model, inputs, **{**known, **given})
 
+    def evaluate(
+        self,
+        data: Path | str,
+        target: str | None = None,
+        sep: str | None = None,
+        decimal: str | None = None,
+    ) -> Scores:
+        """Score the model on new records with targets.
+
+        Args:
+            data: Path of a table, or of any file that `finetune` reads.
+            target: Column of the targets; None for that of the run.
+            sep: Character between columns; None finds it.
+            decimal: Decimal sign; None finds it.
+
+        Returns:
+            As `kft.evaluate`.
+
+        Raises:
+            ValueError: The new targets are of another task, or of classes that the model has not.
+        """
+        about = self.config["data"]
+        settings = replace(
+            self.settings,
+            data=str(data),
+            target=target or self.config["model"]["target"] or self.settings.target,
+            inputs=about["inputs"] if about["inputs"] in columns_of(data) else None,
+            task=about["task"],
+            split=None,
+            groups=None,
+            sep=sep,
+            decimal=decimal,
+        )
+        new = as_classes(read_whole(settings), self.config["model"]["classes"])
+        sizes = self.settings.batch_size, self.settings.max_length
+        return score_split(new, new.train, predict(self.model, new.train.inputs, *sizes))
+
+    def summary(self) -> dict[str, Any]:
+        """Return status, sizes and scores as plain values, for JSON."""
+        about = self.config
+        return {
+            "status": about["status"],
+            "data": {name: about["data"][name] for name in ("source", "sha256", "task", "records")},
+            "backbone": about["model"]["backbone"],
+            "strategy": about["model"]["strategy"],
+            "result": about["result"],
+            "scores": self.scores,
+        }
+
+    def text(self) -> str:
+        """Return the scores as a table, the model above the baselines."""
+        if not self.scores:
+            return f"{self.folder} is not finished: it has no scores yet."
+        rows = {self.config["model"]["strategy"]: self.scores["model"]}
+        rows |= self.scores.get("baselines", {})
+        scores = {
+            name: Scores({metric: _interval(x) for metric, x in of.items()})
+            for name, of in rows.items()
+        }
+        title = f"{self.config['data']['name']}, {self.scores['records']:,} records of test"
+        return f"{title}, with 95% intervals\n{score_table(scores).to_string()}"
+
     def _column(self, inputs: Any) -> str | None:
         """The column of the inputs, where the new data are a table that has one of this name."""
         name = self.config["data"].get("inputs")
         return name if name is not None and name in columns_of(inputs) else None
+
+
+def _interval(values: dict[str, float | None]) -> Interval:
+    return Interval(*(math.nan if x is None else x for x in values.values()))
 
 
 def columns_of(inputs: Any) -> list[str]:

@@ -16,6 +16,22 @@ from kft.training import strategies
 from kft.training.strategies import Strategy
 
 
+def backbone_name(settings: Settings, data: Dataset) -> str:
+    """Return the name of the backbone of a run, by the data if the settings name none.
+
+    Args:
+        settings: Settings of the run.
+        data: Its data.
+
+    Example:
+        >>> from kft.data import load
+        >>> backbone_name(Settings("digits"), load("digits"))
+        'efficientnet_lite0'
+    """
+    of_proteins = data.input_kind is InputKind.SEQUENCE
+    return settings.backbone or (PROTEINS if of_proteins else IMAGES)
+
+
 def described(settings: Settings, data: Dataset) -> dict[str, Any]:
     """Return what it takes to make the model and the strategy of a run, as plain values.
 
@@ -31,12 +47,13 @@ def described(settings: Settings, data: Dataset) -> dict[str, Any]:
         >>> described(Settings("amp"), load("amp"))["backbone"]
         'kft_esm2_tiny'
     """
-    of_proteins = data.input_kind is InputKind.SEQUENCE
     strategies.get(settings.strategy, **settings.options)  # now, not after the backbone is loaded
     # Often a few positions of a protein are decisive, which have little weight in the mean.
-    head = heads.for_data(data, pooling="attention" if of_proteins else "mean")
+    pooling = "attention" if data.input_kind is InputKind.SEQUENCE else "mean"
+    head = heads.for_data(data, pooling=pooling)
     return {
-        "backbone": settings.backbone or (PROTEINS if of_proteins else IMAGES),
+        "backbone": backbone_name(settings, data),
+        "revision": settings.revision,
         "image_size": settings.image_size,
         "head": keras.saving.serialize_keras_object(head),
         "classes": None if data.classes is None else list(data.classes),
@@ -53,7 +70,7 @@ def new_model(about: Mapping[str, Any]) -> Model:
     Args:
         about: What `described` returned.
     """
-    backbone = load(about["backbone"], image_size=about["image_size"])
+    backbone = load(about["backbone"], image_size=about["image_size"], revision=about["revision"])
     keras.utils.set_random_seed(about["seed"])  # of the new weights of the head
     model = Model(backbone, keras.saving.deserialize_keras_object(about["head"]))
     model.set_names(about["classes"] or (), about["target"])

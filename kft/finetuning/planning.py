@@ -77,7 +77,7 @@ def plan(settings: Settings) -> Plan:
     model = new_model(about)
     head = keras.saving.deserialize_keras_object(about["head"])
     step = measured_step(model.backbone, head, data, settings.batch_size, settings.max_length)
-    strategy = strategy_of(about)
+    strategy: Any = strategy_of(about)
     if settings.epochs is not None and hasattr(strategy, "epochs"):
         strategy = replace(strategy, epochs=settings.epochs)
     model = strategy.prepare(model)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kft import data as datasets
@@ -24,6 +25,7 @@ from kft.messages import listed
 TARGETS = ("y", "target", "label", "labels", "class", "activity", "score", "value", "fitness")
 NAMES = ("", "id", "name", "index", "accession", "entry", "unnamed: 0", "description")
 SPLITS = ("split", "set", "part", "fold")
+WHOLE = "none"  # as `split`: all records in train
 LOOKED_AT = 1000  # rows from which columns are guessed
 
 
@@ -71,14 +73,9 @@ def read_data(settings: Settings) -> tuple[Dataset, Settings]:
 
 
 def _images(path: Path, settings: Settings) -> Dataset:
-    return datasets.read_images(
-        path,
-        target=settings.target or "y",
-        split=settings.split or "random",
-        groups=settings.groups,
-        task=settings.task,
-        seed=settings.seed,
-    )
+    options: dict[str, Any] = {"groups": settings.groups, "task": settings.task}
+    target, split = settings.target or "y", _how(settings, "random")
+    return datasets.read_images(path, target=target, split=split, seed=settings.seed, **options)
 
 
 def _known(settings: Settings) -> Dataset:
@@ -103,9 +100,13 @@ def _of_columns(source: Any, settings: Settings, of_images: bool) -> Dataset:
         "dropna": settings.dropna,
     }
     if of_images:
-        return datasets.read_images(source, split=settings.split or "random", **options)
-    split = settings.split or ("cluster" if settings.groups is None else "random")
+        return datasets.read_images(source, split=_how(settings, "random"), **options)
+    split = _how(settings, "cluster" if settings.groups is None else "random")
     return read_table(source, split=split, sep=settings.sep, **options)
+
+
+def _how(settings: Settings, default: str) -> str | None:
+    return None if settings.split == WHOLE else settings.split or default
 
 
 def _fasta(path: Path, settings: Settings) -> tuple[Dataset, Settings]:
@@ -138,6 +139,55 @@ def _fasta(path: Path, settings: Settings) -> tuple[Dataset, Settings]:
 
 def _with_notes(data: Dataset, said: Sequence[str]) -> Dataset:
     return replace(data, notes=(*said, *data.notes))
+
+
+# Other records for the same model ---------------------------------------------------------------
+
+
+def read_whole(settings: Settings) -> Dataset:
+    """Read data that are not split, to score a model on all of them.
+
+    Args:
+        settings: Those of the model's run, with other data.
+
+    Returns:
+        The data set, with all records in `train`.
+    """
+    return read_data(replace(settings, split=WHOLE))[0]
+
+
+def as_classes(data: Dataset, classes: Sequence[str] | None) -> Dataset:
+    """Number the classes of a data set as a model does.
+
+    Args:
+        data: A data set that is not split.
+        classes: Names of the model's classes or labels; None for numbers.
+
+    Returns:
+        The data set with these classes.
+
+    Raises:
+        ValueError: It has a class that the model does not know.
+    """
+    if classes is None or data.classes is None:
+        return data
+    unknown = [name for name in data.classes if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"{data.source} has {data.task.outputs_are} that the model does not know: "
+            f"{listed(unknown)}; it knows {listed(classes, 20)}."
+        )
+    place = np.array([list(classes).index(name) for name in data.classes])
+    targets: Any = data.train.targets
+    renumbered: Any
+    if data.task.target == "labels":
+        renumbered = np.zeros((len(targets), len(classes)), dtype=targets.dtype)
+        renumbered[:, place] = targets
+    elif data.task.per_residue:
+        renumbered = [place[row] for row in targets]
+    else:
+        renumbered = place[targets]
+    return replace(data, train=replace(data.train, targets=renumbered), classes=tuple(classes))
 
 
 # Guesses ----------------------------------------------------------------------------------------
@@ -193,9 +243,9 @@ def _inputs(kinds: dict[str, Kind], path: Path) -> str:
 
 
 def _split(frame: pd.DataFrame) -> str | None:
-    for name in frame.columns:
+    for k, name in enumerate(frame.columns):
         if name.lower() in SPLITS:
-            parts = {SPELLINGS.get(cell.strip().lower()) for cell in frame[name]}
+            parts = {SPELLINGS.get(cell.strip().lower()) for cell in frame.iloc[:, k]}
             if None not in parts and "train" in parts:
                 return name
     return None

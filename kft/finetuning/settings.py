@@ -19,6 +19,8 @@ class Settings:
         inputs: Column of the sequences or image paths; None guesses it.
         backbone: Name or path for `kft.load`; None for the small ESM-2 that kft brings, for images
             EfficientNet-Lite0.
+        revision: Commit, tag or branch of the hub for the backbone; None for the latest. The commit
+            that was used is in the record of the run.
         strategy: Name of `kft.strategies.names()`.
         options: Options of the strategy, such as {"rank": 4}.
         split: "random", "cluster" or the name of a column; None guesses the column, else takes
@@ -44,6 +46,7 @@ class Settings:
     target: str | Sequence[str] | None = None
     inputs: str | None = None
     backbone: str | None = None
+    revision: str | None = None
     strategy: str = "lora"
     options: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None

@@ -28,7 +28,7 @@ from kft.finetuning.models import described, new_model, strategy_of
 from kft.finetuning.reading import read_data
 from kft.finetuning.settings import Settings
 from kft.inference import predict
-from kft.inference.naming import with_predictions
+from kft.inference.naming import with_harmless_words, with_predictions
 from kft.lora import save_adapter
 from kft.messages import harmless
 from kft.training import strategies
@@ -87,7 +87,10 @@ def finetune(
         log(note)
     config = _config(settings, data, checksum, command)
     config["data"]["inputs"] = named.inputs
+    if earlier is not None:  # with the revision of the backbone that it began with
+        config["model"] = earlier.config["model"]
     model = new_model(config["model"])
+    config["model"]["revision"] = getattr(model.backbone, "revision", None)
     write_table(out / files.SPLIT, split_table(data))
     if earlier is None:
         write_json(out / files.CONFIG, config)
@@ -217,7 +220,7 @@ class _Log:
         self.path, self.say = path, say
 
     def __call__(self, line: str) -> None:
-        line = harmless(line)
+        line = harmless(line, keep="\n")
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
         if self.say is not None:
@@ -263,7 +266,9 @@ def _write_results(
     rows: Any = predict(done.model, test.inputs, *sizes)
     table = _records(test)
     table[f"true_{data.target or 'target'}"] = truth(data, test)
-    write_table(out / files.PREDICTIONS, with_predictions(table, done.model, rows))
+    kept = table.shape[1] - 1
+    table = with_harmless_words(with_predictions(table, done.model, rows), done.model, kept)
+    write_table(out / files.PREDICTIONS, table)
     scores: dict[str, Any] = {"split": "test", "records": len(test)}
     scores["model"] = score_split(data, test, rows)
     if baselines:
@@ -287,6 +292,8 @@ def _write_results(
     config["status"] = "finished"
     write_json(out / files.CONFIG, config)
     (out / files.TRAINING).unlink(missing_ok=True)
+    if not data.task.has_classes and config["result"]["margins"] is None:
+        log("Predictions get no intervals, which need 9 validation records of one number each.")
     log(f"Scores on the {len(test):,} records of the test split: {scores['model']}")
     log(f"Written to {out}. New records: kft predict {out} NEW.csv --out OUT.csv")
 

@@ -1,5 +1,7 @@
 """Predictions, embeddings and zero-shot scores of trained models."""
 
-from kft.inference.predicting import embed, predict
+from kft.inference.embedding import embed
+from kft.inference.embeddings_file import Embeddings, load_embeddings
+from kft.inference.predicting import predict
 
-__all__ = ["embed", "predict"]
+__all__ = ["Embeddings", "embed", "load_embeddings", "predict"]

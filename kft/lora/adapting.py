@@ -10,6 +10,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from kft.arguments import check_instance, check_seed
 from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.lora.owned import (
@@ -90,6 +91,8 @@ def add_lora(
         >>> kft.add_lora(backbone, rank=4)[:2]
         ['block_0/query', 'block_0/value']
     """
+    check_seed("seed", seed)
+    check_instance("name", name, str, "a string")
     settings = settings_for(
         model,
         rank,

@@ -45,6 +45,9 @@ else:
     Mixin = object
 
 
+MOST_RANK = 65_536  # above the width of any model
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings of an adapter of one layer.

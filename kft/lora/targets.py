@@ -6,10 +6,16 @@ from typing import Any, Literal
 
 import keras
 
-from kft.arguments import check_integer, check_number_above
+from kft.arguments import (
+    check_choice,
+    check_flag,
+    check_fraction,
+    check_integer,
+    check_number_above,
+)
 from kft.backbones import contract
 from kft.lora.kinds import bias_size, kind_of, why_not
-from kft.lora.layers import Settings
+from kft.lora.layers import MOST_RANK, Settings
 from kft.lora.owned import head_paths
 from kft.messages import listed
 from kft.params import find, layers
@@ -52,6 +58,8 @@ def settings_for(
         ValueError: As `kft.add_lora`.
     """
     check_settings(rank, alpha, dropout, bias)
+    check_flag("rslora", rslora)
+    check_flag("dora", dora)
     chosen = chosen_layers(model, targets)
     setting = Settings(rank, alpha, dropout, rslora, dora, bias != "none")
     settings = with_patterns(model, for_layers(setting, chosen), ranks, alphas)
@@ -66,12 +74,10 @@ def check_settings(rank: int, alpha: float, dropout: float, bias: str) -> None:
     Raises:
         ValueError: One of them is out of range.
     """
-    check_integer("rank", rank)
+    check_integer("rank", rank, 1, MOST_RANK)
     check_number_above("alpha", alpha)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, received {dropout!r}.")
-    if bias not in ("none", "lora_only", "all"):
-        raise ValueError(f"bias must be none, lora_only or all, received {bias!r}.")
+    check_fraction("dropout", dropout)
+    check_choice("bias", bias, ("none", "lora_only", "all"))
 
 
 def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:
@@ -98,7 +104,7 @@ def chosen_layers(model: keras.Model, targets: Any) -> dict[str, keras.Layer]:
         inside = []
     else:
         wanted = list(targets) if isinstance(targets, tuple) else targets
-        matched = [path for path, _ in find(model, wanted)]
+        matched = [path for path, _ in find(model, wanted, "targets")]
         inside = [p for p in everything if set(ancestors(p)) & set(matched)]
     outside = [path for path in matched if path not in head]
     if not outside:
@@ -152,7 +158,7 @@ def with_patterns(
     settings = dict(settings)
     for name, patterns in (("rank", ranks), ("alpha", alphas)):
         for pattern, value in by_pattern(f"{name}s", patterns):
-            matched = [path for path, _ in find(model, pattern)]
+            matched = [path for path, _ in find(model, pattern, f"{name}s")]
             hits = [p for p in settings if p in matched or set(ancestors(p)) & set(matched)]
             if not hits:
                 raise ValueError(f"{name}s names {pattern!r}, which is not among the targets.")

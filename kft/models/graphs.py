@@ -126,12 +126,15 @@ class WithMask(keras.layers.Layer):
     """A layer that gives features a Keras mask: [features, mask] -> features."""
 
     def call(self, pair: Any) -> Any:
+        """Return the features."""
         return pair[0]
 
     def compute_mask(self, pair: Any, previous_mask: Any) -> Any:
+        """Return the mask."""
         return pair[1]
 
     def compute_output_spec(self, pair: Any) -> Any:
+        """Return the shape and dtype of the features."""
         return keras.KerasTensor(pair[0].shape, dtype=pair[0].dtype)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.arguments import check_instance
 from kft.backbones.copies import (
     Copied,
     adapters_of,
@@ -26,6 +27,7 @@ from kft.models.heads import Pooling
 from kft.models.heads.own import as_head
 from kft.models.heads.reading import of_classifier, read_published
 from kft.params import Pattern, find, layers
+from kft.params.paths import check_model
 
 # Keras's error for a class that it does not know begins with the config.
 NEEDS = "`import kft` before keras.saving.load_model"
@@ -86,6 +88,8 @@ class Model(Learner):
         pooling: str | None = "auto",
         **kwargs: Any,
     ):
+        check_instance("backbone", backbone, keras.Model, "a Keras model, such as from kft.load")
+        check_instance("name", name, str, "a string")
         mask = getattr(backbone, "position_mask", None)
         head, inputs, pooling = as_head(head, backbone.output, mask, pooling)
         names = {layer.name for layer in backbone.layers}
@@ -289,6 +293,7 @@ def replace_head(
         >>> kft.replace_head(model, kft.heads.Classification(10)).output_shape
         (None, 10)
     """
+    check_model(model)
     if isinstance(model, Model):
         if features is not None:
             raise ValueError(

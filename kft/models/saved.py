@@ -9,8 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.arguments import check_path
 from kft.backbones import load
 from kft.backbones.registry import refuse_h5
+from kft.files import check_file
 from kft.lora import load_adapter
 from kft.lora.peft import model_records, reading, writing
 from kft.models.model import Model
@@ -48,14 +50,17 @@ def load_model(path: str | Path, backbone: keras.Model | str | Path | None = Non
         >>> bool((kft.predict(loaded, ["MKT"]) == kft.predict(model, ["MKT"])).all())
         True
     """
-    path = Path(path)
+    path = check_path("path", path)
     if path.is_dir():
         return _with_adapter(path, backbone)
     if backbone is not None:
         raise ValueError(f"backbone is for the folder of an adapter; {path} has its own.")
     refuse_h5(path)
     _check_file(path)
-    model = keras.saving.load_model(path)
+    try:
+        model = keras.saving.load_model(path)
+    except RecursionError:
+        raise ValueError(f"{path} is damaged: its configuration is nested too deeply.") from None
     arrays = [
         (weight.path, keras.ops.convert_to_numpy(weight.variable)) for weight in weights(model)
     ]
@@ -70,11 +75,12 @@ def load_model(path: str | Path, backbone: keras.Model | str | Path | None = Non
 
 def _check_file(path: Path) -> None:
     """Raise an error for a file that Keras would call "not found", whatever is wrong with it."""
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         raise FileNotFoundError(
             f"There is no file or folder {str(path)!r} (from {Path.cwd()}): give a .keras file, or "
             "the folder of an adapter."
         )
+    check_file(path, "path")
     inside = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
     if not {"config.json", "metadata.json"} <= set(inside):
         raise ValueError(

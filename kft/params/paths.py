@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from kft.arguments import check_instance
 from kft.keras_internals import (
     Functional,
     own_trainable_weights,
@@ -47,6 +48,25 @@ class Weight:
         return self.variable.trainable and not self.frozen
 
 
+def check_model(model: object, name: str = "model") -> None:
+    """Check that an argument is a Keras model or layer.
+
+    Args:
+        model: What was given.
+        name: Name of the argument, for the error.
+
+    Raises:
+        TypeError: It is something else.
+
+    Example:
+        >>> check_model("esm2")
+        Traceback (most recent call last):
+        ...
+        TypeError: model must be a Keras model, received 'esm2' (str).
+    """
+    check_instance(name, model, keras.layers.Layer, "a Keras model")
+
+
 def layers(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     """List all layers of a model, composite layers and those inside of them.
 
@@ -65,6 +85,7 @@ def layers(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
         >>> list(layers(keras.Sequential([keras.Input((3,)), *dense])))
         ['hidden', 'out']
     """
+    check_model(model)
     if not model.built:
         raise ValueError(
             f"model {model.name!r} is not built, so its weights do not exist yet: call it on one "
@@ -102,6 +123,7 @@ def weights(model: keras.layers.Layer) -> list[Weight]:
         >>> [(weight.path, weight.frozen) for weight in weights(model)]
         [('out/kernel', False), ('out/bias', False)]
     """
+    check_model(model)
     result: list[Weight] = []
     seen: set[int] = set()
     for path, layer in {"": model, **layers(model)}.items():
@@ -154,6 +176,7 @@ def _numbered(names: Iterable[str]) -> list[str]:
 
 def synchronise(model: keras.Model) -> None:
     """Copy the present weights into the model: JAX's `fit` does so only after an epoch."""
+    check_model(model)
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
@@ -161,7 +184,9 @@ def synchronise(model: keras.Model) -> None:
 # Patterns -------------------------------------------------------------------------------------
 
 
-def find(model: keras.layers.Layer, pattern: Pattern) -> list[tuple[str, keras.layers.Layer]]:
+def find(
+    model: keras.layers.Layer, pattern: Pattern, called: str | None = None
+) -> list[tuple[str, keras.layers.Layer]]:
     """Find the layers that match a pattern.
 
     Args:
@@ -170,6 +195,7 @@ def find(model: keras.layers.Layer, pattern: Pattern) -> list[tuple[str, keras.l
             compared with the end of each layer's path, so "block_1" does not match "block_10"; or
             a compiled `re`, searched in each layer's path; or a callable, path -> bool; or a list
             of those, each of which must match.
+        called: Name of the argument, which begins the message of an error.
 
     Returns:
         Pairs (path, layer) in the order of `layers`. Layers inside of a layer that matches are not
@@ -184,6 +210,15 @@ def find(model: keras.layers.Layer, pattern: Pattern) -> list[tuple[str, keras.l
         >>> [path for path, layer in find(model, re.compile("^o"))]
         ['out']
     """
+    try:
+        return _found(model, pattern)
+    except (TypeError, ValueError) as error:
+        if called is None:
+            raise
+        raise type(error)(f"{called}: {error}") from None
+
+
+def _found(model: keras.layers.Layer, pattern: Pattern) -> list[tuple[str, keras.layers.Layer]]:
     everything = layers(model)
     matched: set[str] = set()
     patterns = list(pattern) if isinstance(pattern, list | tuple | set) else [pattern]

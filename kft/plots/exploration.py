@@ -67,7 +67,7 @@ def plot_distributions(
         + (f" The target, {target}, is orange." if target in histograms else "")
         + f" What stands out: {highest} has {top[highest]:.0%} of its values in one bin."
     )
-    return figure, harmless(caption)
+    return figure, harmless(caption, keep="\n")
 
 
 def plot_missing(
@@ -112,7 +112,7 @@ def plot_missing(
         + _widest(shares)
         + "."
     )
-    return figure, harmless(caption)
+    return figure, harmless(caption, keep="\n")
 
 
 def _widest(shares: pd.DataFrame) -> str:
@@ -164,7 +164,7 @@ def plot_correlation(
         f"sentinels left out. What stands out: {correlations.index[int(i)]} and "
         f"{correlations.columns[int(j)]} correlate most, by {value:.2f}."
     )
-    return figure, harmless(caption)
+    return figure, harmless(caption, keep="\n")
 
 
 def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, str]:
@@ -208,11 +208,11 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
         + (f"{most} has {ratio:.1f} times as many records as {least}."
            if totals.min() else f"{least} has no record.")
     )  # fmt: skip
-    return figure, harmless(caption)
+    return figure, harmless(caption, keep="\n")
 
 
 def _name(name: object) -> str:
-    text = harmless(str(name)).replace("\n", " ")
+    text = harmless(str(name).replace("\n", " "))
     return text if len(text) <= 24 else f"{text[:23]}…"
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
 
+from kft.files import atomic_write, write_text
 from kft.messages import harmless
 
 MODEL = "#0072B2"  # blue
@@ -68,6 +69,7 @@ def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
 
     Raises:
         ValueError: The path does not end in ".png".
+        OSError: A file cannot be written; an earlier one is as it was.
 
     Example:
         `save_figure(*plot_regression(targets, {"model": predictions}), "out/gb1.png")`
@@ -77,6 +79,7 @@ def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:
         raise ValueError(f"path must end in .png, received {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_as_it_stands(figure)
-    figure.savefig(path, format="png", metadata={"Description": caption})
-    path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+    with atomic_write(path) as stream:
+        figure.savefig(stream, format="png", metadata={"Description": caption})
+    write_text(path.with_suffix(".txt"), caption + "\n")
     return path

@@ -13,9 +13,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.arguments import check_integer, check_weights
+from kft.arguments import (
+    check_callable,
+    check_integer,
+    check_optional_integer,
+    check_seed,
+    check_weights,
+)
 from kft.data.inputs import InputKind, encoder_info, listed_inputs
 from kft.data.sequences import SequenceWarning, warn_of_changes
+from kft.messages import warn
 
 # Numbers of tokens that batches of sequences are padded to. JAX compiles a model once per shape, so
 # shapes must be few. With these lengths, which grow by a third to a half per step, a quarter of the
@@ -77,6 +84,7 @@ class Batches(Passes):
 
     Attributes:
         record_indices: List of int arrays, the records of each batch of the current epoch.
+        names: Names of the records in errors.
         residues_cut: List of int, the number of residues cut from each input that is longer than
             `max_length`.
         changes: Counter of the inputs that `encode` has brought to normal form, see
@@ -103,7 +111,7 @@ class Batches(Passes):
         weights: np.ndarray | None = None,
     ):
         super().__init__()
-        self.inputs, self.targets, self.weights = inputs, targets, weights
+        self.inputs, self.targets, self.weights, self.names = inputs, targets, weights, names
         self.encode: Callable[..., Any] = _stack if encode is None else encode
         self.batch_size, self.seed, self.max_length = batch_size, seed, max_length
         self.residues_cut: list[int] = []
@@ -354,15 +362,12 @@ def keep_images(parts: Sequence[Batches], memory_limit: int) -> str | None:
     return None
 
 
-def warn_of_cut(
-    cut: Sequence[int], total: int, max_length: int | None, stacklevel: int = 2
-) -> None:
+def warn_of_cut(cut: Sequence[int], total: int, max_length: int | None) -> None:
     """Warn once of what `max_length` has cut from `total` inputs, see `Batches.residues_cut`."""
     if cut:
-        warnings.warn(
+        warn(
             f"{len(cut)} of {total} inputs were longer than max_length={max_length}: "
-            f"{sum(cut)} residues were cut from their ends.",
-            stacklevel=stacklevel + 1,
+            f"{sum(cut)} residues were cut from their ends."
         )
 
 
@@ -441,8 +446,13 @@ def batches(
         >>> train[0][0]["token_ids"].shape
         (2, 8)
     """
-    inputs, targets, weights = records_of(records)
     check_integer("batch_size", batch_size)
+    check_optional_integer("max_length", max_length)
+    if seed is not None:
+        check_seed("seed", seed)
+    if encode is not None:
+        check_callable("encode", encode, "a function or None")
+    inputs, targets, weights = records_of(records)
     names = names or [f"inputs[{i}]" for i in range(len(inputs))]
     if targets is not None:
         targets = _rows(targets, names) or _checked_targets(targets, len(inputs))
@@ -560,7 +570,7 @@ def _per_residue(
                 f"{mask.shape}: expected {(n, *width)} and {(n,)}, one per residue. Several "
                 f"targets per record, and none per residue, are one array (N, K)."
             )
-        row = _as_numbers(row)
+        row = _in_range(_as_numbers(row), f"targets of {name}")
         missing = mask & ~np.isfinite(row.reshape(n, -1)).all(axis=1)
         if missing.any():
             raise ValueError(
@@ -590,7 +600,23 @@ def _checked_targets(targets: Any, n: int) -> np.ndarray:
             f"{missing.sum()} of {n} targets are missing (NaN or infinite), the first is "
             f"targets[{int(np.argmax(missing))}]: leave those records out."
         )
-    return array.astype("float32" if array.dtype.kind == "f" else "int32")
+    return _in_range(array, "targets").astype("float32" if array.dtype.kind == "f" else "int32")
+
+
+_LARGEST = 1e18  # whose square, in a loss, is still far from the largest float32
+
+
+def _in_range(array: np.ndarray, name: str) -> np.ndarray:
+    """Return an array whose numbers can be trained on; raise an error for others."""
+    most = _LARGEST if array.dtype.kind == "f" else 2**31 - 1
+    finite = array[np.isfinite(array)]
+    if finite.size and max(abs(float(finite.min())), abs(float(finite.max()))) > most:
+        worst = finite[np.argmax(np.abs(finite.astype("float64")))]
+        raise ValueError(
+            f"{name} must be numbers from -{most:,g} to {most:,g}, received {worst:g}: give them "
+            f"in another unit, or mark missing values."
+        )
+    return array
 
 
 def _checked_weights(weights: Any, targets: Any, n: int) -> np.ndarray:

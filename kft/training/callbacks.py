@@ -12,6 +12,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from kft.arguments import check_instance
 from kft.files import atomic_write, ensure_writable, remove_unfinished
 from kft.keras_internals import (
     MonitorCallback,
@@ -428,6 +429,27 @@ class OneRun(keras.callbacks.Callback):
         """End the run, if it has begun."""
         if self._begun:
             self._forward("on_train_end", self._logs)
+
+
+def check_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """Return callbacks as a list, after checking that they are callbacks.
+
+    Args:
+        callbacks: What was given.
+
+    Raises:
+        TypeError: It is not a list of instances of `keras.callbacks.Callback`.
+    """
+    expected = "a list of keras.callbacks.Callback"
+    found = list(check_instance("callbacks", callbacks, Iterable, expected))
+    for i, callback in enumerate(found):
+        if isinstance(callback, type):
+            raise TypeError(
+                f"callbacks[{i}] must be an object, received the class {callback.__name__}: write "
+                f"{callback.__name__}()."
+            )
+        check_instance(f"callbacks[{i}]", callback, keras.callbacks.Callback, "a Keras callback")
+    return found
 
 
 def require_constant_learning_rate(

@@ -12,7 +12,13 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kft.arguments import check_integer, check_number_above
+from kft.arguments import (
+    check_callable,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number_above,
+)
 from kft.data import Dataset, Split
 from kft.data.spreadsheets import is_frame
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
@@ -22,11 +28,27 @@ from kft.models.graphs import flat
 from kft.models.losses import balanced
 from kft.models.model import Model
 from kft.params import Parameters, differences, parameters, record_marks, user_marks, weights
+from kft.params.paths import check_model
 from kft.training import strategies
 from kft.training.batching import Batches, keep_images, records_of
-from kft.training.callbacks import FrozenGuard, KeepBest, OneRun, require_constant_learning_rate
+from kft.training.callbacks import (
+    FrozenGuard,
+    KeepBest,
+    OneRun,
+    check_callbacks,
+    require_constant_learning_rate,
+)
 from kft.training.features import MEMORY_LIMIT, FrontierError
-from kft.training.frontier import as_batches, fit_frontier, split, train_as, why_not
+from kft.training.frontier import (
+    as_batches,
+    check_cache,
+    check_sizes,
+    fit_frontier,
+    split,
+    train_as,
+    why_not,
+)
+from kft.training.memory import explained
 from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
 from kft.training.probing import solve
 from kft.training.range_test import loss_of
@@ -144,9 +166,6 @@ def fit(
             Encoded images may take as much again: where they are needed more than once, each is
             opened and resized once and kept in memory until the end of training. If all of them
             would take more, none is kept, and a line says so.
-        encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
-            that was built on `backbone.input`; None takes `model.encode`. Without either the
-            inputs are arrays.
         resume: Path of a file (.npz) that keeps the training at the end of each epoch. If it is
             there already, the training continues with the epoch after it, and on the same backend
             and processor ends with the same weights as without the interruption. Remove the file
@@ -155,6 +174,9 @@ def fit(
             sets the learning rate is an error, unless `optimizer` uses a constant one.
         verbose: As for Keras's `fit`: 0 prints nothing, 1 a progress bar, 2 a line per epoch;
             "auto" prints a bar on a terminal and lines elsewhere.
+        encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
+            that was built on `backbone.input`; None takes `model.encode`. Without either the
+            inputs are arrays.
 
     Returns:
         `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.
@@ -174,12 +196,19 @@ def fit(
         >>> done.phases[0].trainable
         321
     """
-    if frontier not in ("auto", True, False):
-        raise ValueError(f"frontier must be 'auto', True or False, received {frontier!r}.")
+    check_choice("frontier", frontier, ("auto", True, False))
+    check_model(model)
+    check_sizes(batch_size, max_length, seed)
+    check_flag("keep_best", keep_best)
+    check_callable("optimizer", optimizer, "a function that makes an optimizer")
+    check_cache(cache, memory_limit)
+    callbacks = check_callbacks(callbacks)
+    if encode is not None:
+        check_callable("encode", encode, "a function")
     _check_data(data)
     strategy = _configured(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
-    if callbacks := list(callbacks):
+    if callbacks:
         example = optimizer(WarmupCosine(1e-3, 1), model.trainable_variables)
         require_constant_learning_rate(callbacks, example)
     class_weight = _class_weight(model, data, class_weight)
@@ -325,10 +354,12 @@ class _Run:
         if phase.epochs:
             records[0].go_to(len(history))  # Keras also ends an epoch before each fit
             done = len(history), kept
-            logs, reason = self._train(model, phase, number, records, reason, done)
+            with explained(records[0]):
+                logs, reason = self._train(model, phase, number, records, reason, done)
             rows = [] if logs is None else _rows(logs, number, len(history))
         else:
-            solve(model, *records, self.class_weight, phase.rows, self.seed)
+            limits = phase.rows, self.seed, *self.features.values()
+            solve(model, *records, self.class_weight, *limits)
         seconds = time.perf_counter() - began
         report = PhaseReport(
             phase.name, phase.epochs, table.trainable, table.total, seconds, reason

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.arguments import check_integer, check_optional_integer, check_path, check_seed
 from kft.data.images.pixels import find_range
 from kft.keras_internals import (
     compile_arguments,
@@ -28,10 +29,15 @@ from kft.keras_internals import (
     sublayers_of,
 )
 from kft.models.graphs import AUGMENTATION, Learner, WithMask, flat
-from kft.params.paths import synchronise
+from kft.params.paths import check_model, synchronise
 from kft.training.batching import Batches, batches, records_of
-from kft.training.callbacks import FrozenGuard, require_constant_learning_rate
+from kft.training.callbacks import (
+    FrozenGuard,
+    check_callbacks,
+    require_constant_learning_rate,
+)
 from kft.training.features import MEMORY_LIMIT, FeatureBatches, FrontierError, features_of
+from kft.training.memory import check_memory
 
 # Cutting ----------------------------------------------------------------------------------------
 
@@ -62,6 +68,7 @@ def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         >>> [layer.name for layer in trainable.layers if layer.weights]
         ['head']
     """
+    check_model(model)
     model = flat(model)
     nodes, kept, crossing = _cut(model)
     _check(model, nodes, kept)
@@ -245,10 +252,15 @@ def fit_frontier(
         >>> len(history.history["loss"])
         3
     """
+    check_model(model)
+    check_sizes(batch_size, max_length, seed)
+    check_cache(cache, memory_limit)
+    check_integer("epochs", epochs)
+    check_integer("initial_epoch", initial_epoch, 0)
+    callbacks = check_callbacks(callbacks)
     if not model.compiled:
         raise ValueError("model must be compiled: call model.compile(optimizer, loss) first.")
     FrozenGuard.check_compiled(model)
-    callbacks = list(callbacks)
     require_constant_learning_rate(callbacks, model.optimizer)
     train, valid = as_batches(
         model, data, seed, batch_size, max_length, validation_data, encode=encode
@@ -265,6 +277,39 @@ def fit_frontier(
     return train_as(
         model, trainable, features, valid_features, initial_epoch=initial_epoch, **options
     )
+
+
+def check_sizes(batch_size: int, max_length: int | None, seed: int) -> None:
+    """Check the arguments from which batches are made.
+
+    Args:
+        batch_size: As for `kft.batches`.
+        max_length: As for `kft.batches`.
+        seed: As for `kft.batches`.
+
+    Raises:
+        ValueError: One of them is of another type, or out of range.
+    """
+    check_integer("batch_size", batch_size)
+    check_optional_integer("max_length", max_length)
+    check_seed("seed", seed)
+
+
+def check_cache(cache: Path | str | None, memory_limit: int) -> None:
+    """Check the arguments that say where features are kept.
+
+    Args:
+        cache: As for `fit_frontier`.
+        memory_limit: As for `fit_frontier`.
+
+    Raises:
+        TypeError: `cache` is not a path.
+        NotADirectoryError: `cache` is a file.
+        ValueError: `memory_limit` is no number of bytes.
+    """
+    if cache is not None and check_path("cache", cache).is_file():
+        raise NotADirectoryError(f"cache must be a folder or a new name, and {cache} is a file.")
+    check_integer("memory_limit", memory_limit, 0)
 
 
 def as_batches(
@@ -303,7 +348,9 @@ def as_batches(
     def made(records: Any, order: int | None) -> Batches:
         if isinstance(records, Batches):
             return records
-        return batches(records, encode, batch_size, order, max_length)
+        made_now = batches(records, encode, batch_size, order, max_length)
+        check_memory(model, made_now)
+        return made_now
 
     return made(data, seed), None if validation_data is None else made(validation_data, None)
 

@@ -8,6 +8,7 @@ Shapes: `R` rows (records, or residues for a per-residue head), `D` width, `K` o
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from kft.keras_internals import nodes_of
 from kft.models.graphs import flat
 from kft.training.batching import Batches
+from kft.training.features import MEMORY_LIMIT, FeatureBatches, features_of
 
 # L2 penalties on features of deviation 1, per row. From strong to weak: the search ends when a
 # weaker one has a higher validation loss.
@@ -31,6 +33,8 @@ def solve(
     class_weight: Sequence[float] | None = None,
     rows: int = 200_000,
     seed: int = 0,
+    cache: Path | str | None = None,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> float:
     """Set the last dense layer of a model to the linear model that fits its inputs best.
 
@@ -43,6 +47,8 @@ def solve(
         class_weight: One weight per class, or None.
         rows: Most training rows; more are drawn at random.
         seed: Int from which rows are drawn.
+        cache: As for `kft.fit_frontier`.
+        memory_limit: As for `kft.fit_frontier`.
 
     Returns:
         The chosen penalty, per row of features of deviation 1.
@@ -59,10 +65,16 @@ def solve(
         True
     """
     features, dense, kind, mean, std = _linear(model)
-    body = keras.Model(flat(model).input, features)
+    outputs = {"frontier_0": features}
+    body = keras.Model(flat(model).input, outputs, name=f"{model.name}_features")
+
+    def rows_of(records: Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        kept = features_of(body, records, cache, memory_limit)
+        return _rows_of(FeatureBatches(records, kept), rows, rng)
+
     rng = np.random.default_rng(seed)
-    x, y, w = _rows_of(body, train, rows, rng)
-    held: Any = (None, None, None) if valid is None else _rows_of(body, valid, rows, rng)
+    x, y, w = rows_of(train)
+    held: Any = (None, None, None) if valid is None else rows_of(valid)
     x_valid, y_valid, w_valid = held
     if kind == "number" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
         raise ValueError(
@@ -172,13 +184,13 @@ def _scale(head: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows_of(
-    body: keras.Model, batches: Batches, most: int, rng: np.random.Generator
+    batches: FeatureBatches, most: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features (R, D), targets (R, ...) and weights (R,) above 0 of at most `most` rows."""
     parts = []
     for i in range(len(batches)):
         inputs, targets, *weights = batches[i]
-        features = keras.ops.convert_to_numpy(body.predict_on_batch(inputs))
+        features = inputs["frontier_0"]
         each = weights[0] if weights else np.ones(len(targets))
         parts.append((features[each > 0], targets[each > 0], each[each > 0]))
     x, y, w = (np.concatenate(column) for column in zip(*parts, strict=True))

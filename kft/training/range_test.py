@@ -1,5 +1,6 @@
 """The learning-rate range test (Smith 2017, "Cyclical learning rates", section 3.3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,9 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.arguments import check_integer
+from kft.arguments import check_callable, check_instance, check_integer, check_number_above
 from kft.keras_internals import compile_arguments
 from kft.models.graphs import Learner, flat
+from kft.params.paths import check_model
 from kft.training.optimizers import OptimizerFactory, adamw
 
 
@@ -79,11 +81,13 @@ def find_learning_rate(
         >>> len(found.learning_rates) <= 10
         True
     """
+    check_model(model)
+    check_number_above("largest", largest, check_number_above("smallest", smallest))
     check_integer("steps", steps, 10)
-    if not 0 < smallest < largest:
-        raise ValueError(
-            f"The range test needs 0 < smallest < largest, received {smallest=}, {largest=}."
-        )
+    check_callable("optimizer", optimizer, "a function that makes an optimizer")
+    check_instance("batches", batches, (keras.utils.PyDataset, Sequence), "batches of kft.batches")
+    if not len(batches):
+        raise ValueError("batches is empty: give at least one batch.")
     if not model.trainable_variables:
         raise ValueError(f"No weight of {model.name} is trainable: unfreeze a layer first.")
     growth = (largest / smallest) ** (1 / (steps - 1))

@@ -165,7 +165,7 @@ class Resumption(keras.callbacks.Callback):
             for i, x in enumerate(values)
         }
         with atomic_write(path) as stream:
-            np.savez(stream, about=np.array(json.dumps(about)), **named)  # type: ignore[arg-type]
+            np.savez(stream, about=np.array(json.dumps(about)), **named)
 
 
 def read(path: Path | str) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:

@@ -1,11 +1,15 @@
 """Model folders from the Hugging Face hub."""
 
 import os
+import re
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kft.backbones.checkpoints.safetensors import _LAYOUTS, _weights_in
+from kft.files import check_sha256
 
 _CONFIGS = ["config.json", "preprocessor_config.json"]
 _SAFETENSORS_FILES = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
@@ -17,22 +21,24 @@ def hub_folder(repo_id: str, revision: str | None = None) -> Path:
     """Download a model's config and weights from the Hugging Face hub, or find them in its cache.
 
     The weights are the safetensors files, or `pytorch_model*.bin` where a repository has no
-    others. The cache, its place (`HF_HOME`), the progress bar, the token and the environment
-    variables `HF_ENDPOINT` and `HF_HUB_OFFLINE` are huggingface_hub's own.
+    others. Files whose sha256 the hub tells are checked when they have been downloaded. The cache,
+    its place (`HF_HOME`), the progress bar, the token and the environment variables `HF_ENDPOINT`
+    and `HF_HUB_OFFLINE` are huggingface_hub's own.
 
     Args:
         repo_id: Repository such as `"facebook/esm2_t6_8M_UR50D"`.
         revision: Branch, tag or commit; the default branch if `None`.
 
     Returns:
-        The folder, to be given to `read_safetensors`.
+        The folder, to be given to `read_safetensors`. Its name is the commit that was downloaded.
 
     Raises:
         ConnectionError: The hub cannot be reached and the cache lacks the files; the message
             states what works without a network.
         FileNotFoundError: There is no such repository or revision.
         PermissionError: The repository requires that a licence is accepted, or a token.
-        ValueError: `repo_id` is not of the form `owner/name`.
+        ValueError: `repo_id` is not of the form `owner/name`, or a file that was downloaded is not
+            the one that the hub names.
 
     Source: `huggingface_hub.snapshot_download`.
 
@@ -45,15 +51,53 @@ def hub_folder(repo_id: str, revision: str | None = None) -> Path:
     endpoint = os.environ.get("HF_ENDPOINT") or None
     fetch = partial(snapshot_download, repo_id, revision=revision, endpoint=endpoint)
     try:
-        info = HfApi(endpoint=endpoint).model_info(repo_id, revision=revision, timeout=_TIMEOUT)
+        started = time.time()
+        info = HfApi(endpoint=endpoint).model_info(
+            repo_id, revision=revision, timeout=_TIMEOUT, files_metadata=True
+        )
         names = {file.rfilename for file in info.siblings or []}
         weights = _SAFETENSORS_FILES if names & set(_LAYOUTS[:2]) else _TORCH_FILES
-        return Path(fetch(allow_patterns=[*_CONFIGS, *weights]))
-    except Exception as error:  # what the transport raises differs between its versions
-        folder = _cached(fetch)
-        if folder is None:
-            raise _hub_error(repo_id, revision, error) from error
+        folder = Path(fetch(allow_patterns=[*_CONFIGS, *weights]))
+        _check_downloaded(folder, info, started)
         return folder
+    except _NotPublished as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:  # what the transport raises differs between its versions
+        cached = _cached(fetch)
+        if cached is None:
+            raise _hub_error(repo_id, revision, error) from error
+        return cached
+
+
+class _NotPublished(Exception):
+    """Raised for a file that is not the one that the hub names."""
+
+
+def _check_downloaded(folder: Path, info: Any, started: float) -> None:
+    """Check the sha256 of files that were written since `started`; remove those that are wrong."""
+    for file in info.siblings or []:
+        path, expected = folder / file.rfilename, file.lfs and file.lfs.sha256
+        if not expected or not path.exists() or path.stat().st_mtime < started - 1:
+            continue
+        try:
+            check_sha256(path, expected, "It was removed: download it again.")
+        except ValueError as error:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            raise _NotPublished(str(error)) from None
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the commit that a folder of `hub_folder` holds, None for any other folder.
+
+    Args:
+        folder: The folder.
+
+    Example:
+        >>> commit_of(Path("models/mine")) is None
+        True
+    """
+    return folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else None
 
 
 def _cached(fetch: Callable[..., str]) -> Path | None:

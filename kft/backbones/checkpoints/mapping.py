@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kft.backbones.checkpoints.torch_files import CheckpointError
+from kft.messages import shown
 
 _FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
@@ -84,7 +85,7 @@ class Tensors(Mapping[str, np.ndarray]):
         for name, array in arrays.items():
             if not isinstance(name, str) or not isinstance(array, np.ndarray):
                 raise CheckpointError(
-                    f"{name!r} is a {type(array).__name__} where a tensor was expected"
+                    f"{shown(name)} is a {type(array).__name__} where a tensor was expected"
                 )
         entries = {n: Entry(a.shape, a.dtype, partial(np.asarray, a)) for n, a in arrays.items()}
         return cls(entries, dtype, source)

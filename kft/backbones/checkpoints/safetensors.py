@@ -10,6 +10,8 @@ import numpy as np
 
 from kft.backbones.checkpoints.mapping import Entry, Tensors
 from kft.backbones.checkpoints.torch_files import CheckpointError, describe, read_torch
+from kft.files import check_file, read_json
+from kft.messages import harmless, listed, shown
 
 _LAYOUTS = (  # in order of preference
     "model.safetensors",
@@ -65,8 +67,6 @@ def read_safetensors(path: str | Path, dtype: str | None = "float32") -> Tensors
     path = Path(path)
     if path.is_dir():
         path = _weights_in(path)
-    elif not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
     entries = _shards(path) if path.suffix == ".json" else _entries(path)
     return Tensors(_without_wrappers(entries), dtype, path)
 
@@ -82,7 +82,7 @@ def _weights_in(folder: Path) -> Path:
     for name in _LAYOUTS:
         if (folder / name).exists():
             return folder / name
-    present = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
+    present = listed(sorted(file.name for file in folder.iterdir()), 10) or "nothing"
     raise FileNotFoundError(
         f"{folder}: no weights here. Looked for {', '.join(_LAYOUTS)}; found {present}."
     )
@@ -91,20 +91,21 @@ def _weights_in(folder: Path) -> Path:
 def _shards(index: Path) -> dict[str, Entry]:
     """Open every shard that an index names."""
     try:
-        shard_of = dict(json.loads(index.read_bytes())["weight_map"])
-        shards = sorted(set(shard_of.values()))
-        outside = [name for name in shards if Path(name).name != name]
-    except (ValueError, KeyError, TypeError) as error:
+        shard_of = read_json(index).get("weight_map")
+    except ValueError as error:
+        raise CheckpointError(f"damaged index: {error}") from None
+    if not isinstance(shard_of, dict) or not all(isinstance(x, str) for x in shard_of.values()):
         raise CheckpointError(
-            f"{index}: damaged index, expected a JSON object with a weight_map "
-            f"({type(error).__name__}: {error}). Download or copy it again."
-        ) from error
-    if outside:
-        raise CheckpointError(f"{index}: names a shard outside its folder: {outside[0]}")
+            f"{index}: damaged index, expected a weight_map of {{tensor: file}}, received "
+            f"{shown(shard_of)}. Download or copy it again."
+        )
+    shards = sorted(set(shard_of.values()))
+    if outside := [name for name in shards if not name or Path(name).name != name]:
+        raise CheckpointError(f"{index}: names a shard outside its folder: {shown(outside[0])}")
     absent = [name for name in shards if not (index.parent / name).exists()]
     if absent:
         raise FileNotFoundError(
-            f"{index.parent}: {len(absent)} of {len(shards)} shards missing: {', '.join(absent)}. "
+            f"{index.parent}: {len(absent)} of {len(shards)} shards missing: {listed(absent)}. "
             f"They are named in {index.name}; download or copy them again."
         )
     entries: dict[str, Entry] = {}
@@ -114,7 +115,7 @@ def _shards(index: Path) -> dict[str, Entry]:
         if lacking:
             raise CheckpointError(
                 f"{index.parent / shard}: lacks {len(lacking)} tensors that {index.name} places in "
-                f"it, among them {lacking[0]}. The files are not of one download."
+                f"it, among them {listed(lacking, 1)}. The files are not of one download."
             )
         # What the index does not mention is kept, so that it can be reported as unused.
         entries |= {n: entry for n, entry in held.items() if shard_of.get(n, shard) == shard}
@@ -123,6 +124,7 @@ def _shards(index: Path) -> dict[str, Entry]:
 
 def _entries(file: Path) -> dict[str, Entry]:
     """Open one file of weights."""
+    check_file(file, "the file of weights")
     if file.suffix != ".safetensors":
         state = read_torch(file)
         while isinstance(state, dict) and (
@@ -147,7 +149,7 @@ def _entries(file: Path) -> dict[str, Entry]:
         view = opened.get_slice(name)
         if view.get_dtype() not in _SAFETENSORS_TYPES:
             raise CheckpointError(
-                f"{file}: {name} is stored as {view.get_dtype()}; "
+                f"{file}: {harmless(name)} is stored as {view.get_dtype()}; "
                 f"known are {', '.join(_SAFETENSORS_TYPES)}"
             )
         entries[name] = Entry(
@@ -174,7 +176,7 @@ def _damage(file: Path) -> str:
             tensors = json.loads(header)
             tensors.pop("__metadata__", None)
             expected += max((t["data_offsets"][1] for t in tensors.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             return "damaged: its header cannot be read. Download or copy it again"
     if size == expected:
         return "damaged: its header contradicts itself. Download or copy it again"

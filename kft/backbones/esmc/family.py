@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kft.backbones.checkpoints import Tensors, hub_folder
+from kft.backbones.checkpoints import Tensors, commit_of, hub_folder
 from kft.backbones.esmc.model import ESMC, PUBLISHED
 from kft.backbones.esmc.weights import from_hugging_face
 from kft.backbones.registry import Family, read_folder, register
@@ -19,6 +19,7 @@ class ESMCFamily(Family):
     """ESM-C of any size."""
 
     name = "ESM-C"
+    options = ("revision",)
     model_types: ClassVar = {"esmc": "ESM-C"}
     classifiers: ClassVar = {
         "EsmcForSequenceClassification": (
@@ -32,9 +33,13 @@ class ESMCFamily(Family):
         return list(PUBLISHED)
 
     def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> ESMC:
+        revision = options.pop("revision", None)
         if not weights:
             return ESMC(*PUBLISHED[name], dtype=dtype)
-        return from_hugging_face(*self.read(name), name, dtype)
+        folder = hub_folder(f"biohub/{name}", revision)
+        backbone = from_hugging_face(*read_folder(folder, True), name, dtype)
+        backbone.revision = commit_of(folder)
+        return backbone
 
     def read(self, name: str) -> tuple[dict, Tensors]:
         """Return config and tensors of a published name."""

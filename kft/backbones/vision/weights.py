@@ -15,13 +15,24 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.backbones.checkpoints import Origin, Tensors, class_names, fill
+from kft.arguments import check_integer
+from kft.backbones.checkpoints import (
+    MOST_BLOCKS,
+    MOST_HEADS,
+    MOST_WIDTH,
+    Config,
+    Origin,
+    Tensors,
+    class_names,
+    fill,
+)
 from kft.backbones.vision.images import HALF, IMAGENET, RESAMPLING
 from kft.backbones.vision.keras_hub_parts import BIASES
 from kft.backbones.vision.layouts import origin
 from kft.backbones.vision.models import VisionTransformer
 from kft.backbones.vision.names import GATED, modern, modules_of_block, modules_outside, stem
 from kft.backbones.vision.positions import interpolated
+from kft.messages import shown
 
 # What a backbone does not use: another pooling, masked image modelling, other heads.
 _SKIPPED = re.compile(
@@ -30,6 +41,7 @@ _SKIPPED = re.compile(
 _NO_REGISTERS = re.compile(rf"{_SKIPPED.pattern}|embeddings\.register_tokens")  # an empty tensor
 _FAMILIES = ("vit", "deit", "dinov2", "dinov3_vit")  # Hugging Face's model_type
 _REQUIRED = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
+_MOST_PIXELS = 16_384  # the side of an image or patch
 _EPSILON = {"dinov2": 1e-6, "dinov3_vit": 1e-5}  # what an absent layer_norm_eps means
 # What an absent key means in the config of a DINOv3.
 _DINOV3_BIASES = {"query": True, "key": False, "value": True, "proj": True, "mlp": True}
@@ -60,12 +72,13 @@ def from_hugging_face(
     Raises:
         ValueError: Another architecture, or tensors that do not fit.
     """
-    arguments = _arguments(config, processor, source)
-    if tensors is not None:
-        tensors = tensors if isinstance(tensors, Tensors) else Tensors.of(tensors, source=source)
-        if "classifier.weight" in tensors and arguments["family"] != "dinov3_vit":
-            count = tensors.shape("classifier.weight")[0]
-            arguments["classes"] = class_names(config, count)
+    if tensors is not None and not isinstance(tensors, Tensors):
+        tensors = Tensors.of(tensors, source=source)
+    arguments = _arguments(config, processor, source, tensors)
+    dinov3 = arguments["family"] == "dinov3_vit"
+    if tensors is not None and "classifier.weight" in tensors and not dinov3:
+        count = tensors.shape("classifier.weight")[0]
+        arguments["classes"] = class_names(config, count, source)
     backbone = VisionTransformer(**arguments, dtype=dtype)
     if image_size is not None:
         backbone = backbone.resized(image_size)
@@ -88,65 +101,60 @@ def from_hugging_face(
 
 
 def _arguments(
-    config: Mapping[str, Any], processor: Mapping[str, Any] | None, source: str
+    config: Mapping[str, Any],
+    processor: Mapping[str, Any] | None,
+    source: str,
+    tensors: Any = None,
 ) -> dict[str, Any]:
     """Return the constructor's arguments that a config.json describes."""
-    family = config.get("model_type")
-    if family not in _FAMILIES:
-        raise ValueError(
-            f"{source} has model_type={family!r} in its config.json, expected one of "
-            f"{', '.join(_FAMILIES)}."
-        )
+    entries = Config(config, source)
+    entries.insist("model_type", _FAMILIES, kind="a vision transformer")
+    family = config["model_type"]
     required = {"num_channels": 3} if family == "dinov3_vit" else _REQUIRED
     for key, value in required.items():
-        if (received := config.get(key, value)) != value:
-            raise ValueError(
-                f"{source} has {key}={received!r} in its config.json, expected {value!r}."
-            )
-    epsilon = config.get("layer_norm_eps", _EPSILON.get(family, 1e-12))
-    if family == "dinov2" and epsilon != 1e-6:
-        raise ValueError(f"{source} has layer_norm_eps={epsilon}, expected 1e-06.")
-    width = config["hidden_size"]
-    hidden = int(width * config["mlp_ratio"]) if family == "dinov2" else config["intermediate_size"]
-    preprocessing = preprocessing_of(processor, family, config["image_size"], source)
+        entries.insist(key, value, value)
+    epsilon = entries.number("layer_norm_eps", _EPSILON.get(family, 1e-12))
+    if family == "dinov2":
+        entries.insist("layer_norm_eps", 1e-6, epsilon)
+    blocks = entries.integer("num_hidden_layers", MOST_BLOCKS)
+    width = entries.integer("hidden_size", MOST_WIDTH)
+    if family == "dinov2":
+        hidden = int(width * entries.integer("mlp_ratio", 64))
+    else:
+        hidden = entries.integer("intermediate_size", 4 * MOST_WIDTH)
+    entries.check_size(blocks, width, hidden, tensors)
+    image_size = _pair(entries, "image_size", entries.value("image_size"))
+    preprocessing = preprocessing_of(processor, family, image_size, source)
     return {
         "family": family,
-        "num_blocks": config["num_hidden_layers"],
+        "num_blocks": blocks,
         "width": width,
-        "num_heads": config["num_attention_heads"],
+        "num_heads": entries.integer("num_attention_heads", MOST_HEADS),
         "hidden_width": hidden,
-        "patch_size": config["patch_size"],
+        "patch_size": entries.integer("patch_size", _MOST_PIXELS),
         "image_size": preprocessing["size"],
         "epsilon": epsilon,
-        "swiglu": config.get("use_swiglu_ffn", False),
+        "swiglu": entries.flag("use_swiglu_ffn", False),
         "preprocessing": preprocessing,
-        **(_of_dinov3(config, source) if family == "dinov3_vit" else {}),
+        **(_of_dinov3(entries) if family == "dinov3_vit" else {}),
     }
 
 
-def _of_dinov3(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _of_dinov3(entries: Config) -> dict[str, Any]:
     """Return the arguments that the config.json of a DINOv3 has under other names, or alone."""
-    activation = config.get("hidden_act", "gelu")
-    if activation not in ("gelu", "silu"):
-        raise ValueError(
-            f"{source} has hidden_act={activation!r} in its config.json, expected 'gelu' or 'silu'."
-        )
-    if not isinstance(patch_size := config["patch_size"], int):
-        raise ValueError(
-            f"{source} has patch_size={patch_size!r} in its config.json, expected one integer."
-        )
-    rotations = config.get("rope_parameters") or config
+    entries.insist("hidden_act", ("gelu", "silu"), "gelu")
+    rotations = entries.part("rope_parameters") if "rope_parameters" in entries else entries
     return {
-        "swiglu": config.get("use_gated_mlp", False),
-        "num_registers": config.get("num_register_tokens", 0),
-        "rope_theta": rotations.get("rope_theta", 100.0),
-        "activation": activation,
-        "biases": [part for part in BIASES if config.get(f"{part}_bias", _DINOV3_BIASES[part])],
+        "swiglu": entries.flag("use_gated_mlp", False),
+        "num_registers": entries.integer("num_register_tokens", 1024, 0, default=0),
+        "rope_theta": rotations.number("rope_theta", 100.0),
+        "activation": entries.value("hidden_act", "gelu"),
+        "biases": [part for part in BIASES if entries.flag(f"{part}_bias", _DINOV3_BIASES[part])],
     }
 
 
 def preprocessing_of(
-    processor: Mapping[str, Any] | None, family: str, image_size: int, source: str
+    processor: Mapping[str, Any] | None, family: str, image_size: Any, source: str
 ) -> dict[str, Any]:
     """Return the arguments of `ImageEncoder` that a preprocessor_config.json describes.
 
@@ -164,7 +172,8 @@ def preprocessing_of(
     """
     # The defaults of the four classes, for what an old file leaves out. Without a file, images of
     # the size in config.json are cut from larger ones, as 224 pixels are from 256.
-    larger = 256 if processor else round(max(_pair(image_size)) * 256 / 224)
+    sides = _pair(Config({}, source), "image_size", image_size)
+    larger = 256 if processor else round(max(sides) * 256 / 224)
     usual: dict[str, Any] = {
         "vit": {"size": image_size, "resample": 2, "statistics": HALF, "crop": None},
         "deit": {"size": larger, "resample": 3, "statistics": IMAGENET, "crop": image_size},
@@ -176,51 +185,70 @@ def preprocessing_of(
         },
         "dinov3_vit": {"size": image_size, "resample": 2, "statistics": IMAGENET, "crop": None},
     }[family]
-    given = processor or {}
+    given = Config(processor or {}, source, "preprocessor_config.json")
     for key in ("do_resize", "do_rescale"):
-        if given.get(key) is False:
-            raise ValueError(
-                f"{source} has {key}=false in its preprocessor_config.json, expected true."
-            )
-    resize, size = _sizes(given, usual, family, source)
+        given.insist(key, True, True)
+    resize, size = _sizes(given, usual, family)
     mean, std = (
-        [255 * x for x in given.get(f"image_{name}") or ()] or usual["statistics"][name]
+        [255 * x for x in _three_numbers(given, f"image_{name}")] or usual["statistics"][name]
         for name in ("mean", "std")
     )
-    if given.get("do_normalize") is False:
+    if not given.flag("do_normalize", True):
         mean, std = [0.0] * 3, [255.0] * 3
-    if not np.isclose(given.get("rescale_factor", 1 / 255), 1 / 255):
-        raise ValueError(f"{source} has rescale_factor={given['rescale_factor']}, expected 1/255.")
-    resample = RESAMPLING[given.get("resample", usual["resample"])]
-    found = {"size": size, "resize": resize, "resample": resample, "mean": mean, "std": std}
+    if not np.isclose(given.number("rescale_factor", 1 / 255), 1 / 255):
+        raise ValueError(
+            f"{given.called('rescale_factor')} is {given.value('rescale_factor')}, expected 1/255."
+        )
+    number = given.integer("resample", len(RESAMPLING) - 1, 0, default=usual["resample"])
+    found: dict[str, Any] = {"size": size, "resize": resize, "mean": mean, "std": std}
+    found["resample"] = RESAMPLING[number]
     return {**found, "in_float32": True} if family == "dinov3_vit" else found
 
 
+def _three_numbers(given: Config, key: str) -> list[float]:
+    """Return an entry of one number per channel, [] if it is absent."""
+    values = given.value(key, [])
+    if values and (not isinstance(values, list) or len(values) != 3):
+        raise ValueError(f"{given.called(key)} must be three numbers, received {shown(values)}.")
+    numbers = (isinstance(x, int | float) and np.isfinite(x) for x in values)
+    if not all(numbers) or (key == "image_std" and 0 in values):
+        raise ValueError(f"{given.called(key)} must be three numbers, received {shown(values)}.")
+    return values
+
+
 def _sizes(
-    given: Mapping[str, Any], usual: Mapping[str, Any], family: str, source: str
+    given: Config, usual: Mapping[str, Any], family: str
 ) -> tuple[int | tuple[int, int] | None, tuple[int, int]]:
     """Return what images are resized to, None for their final size, and the final size."""
-    crops = given.get("do_center_crop", usual["crop"] is not None)
-    crop = _pair(given.get("crop_size") or usual["crop"]) if crops else None
-    resize = given.get("size") or usual["size"]
+    crops = given.flag("do_center_crop", usual["crop"] is not None)
+    crop = _pair(given, "crop_size", given.value("crop_size", usual["crop"])) if crops else None
+    resize = given.value("size", usual["size"])
     if isinstance(resize, int) and family == "dinov2":  # as files were before 2023
         resize = {"shortest_edge": resize}
     if isinstance(resize, dict) and "shortest_edge" in resize:
-        resize = resize["shortest_edge"]
+        resize = _side(given, "size", resize["shortest_edge"])
         if crop is None:
             raise ValueError(
-                f"{source} resizes to one side and crops nothing, so that images differ in size."
+                f"{given.source} resizes to one side and crops nothing, so that images differ in "
+                f"size."
             )
     else:
-        resize = _pair(resize)
+        resize = _pair(given, "size", resize)
     size = crop or resize
     return (None if resize == size else resize), size
 
 
-def _pair(size: Any) -> tuple[int, int]:
+def _pair(given: Config, key: str, size: Any) -> tuple[int, int]:
+    """Return (height, width) of an entry: one side, a list of two, or an object."""
     if isinstance(size, dict):
-        return size["height"], size["width"]
-    return (size, size) if isinstance(size, int) else tuple(size)
+        size = [size.get("height"), size.get("width")]
+    sides = list(size) if isinstance(size, list | tuple) and len(size) == 2 else [size, size]
+    height, width = (_side(given, key, side) for side in sides)
+    return height, width
+
+
+def _side(given: Config, key: str, side: Any) -> int:
+    return check_integer(given.called(key), side, 1, _MOST_PIXELS)
 
 
 def _tensor_names(

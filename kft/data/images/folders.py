@@ -10,17 +10,19 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from kft.arguments import check_flag, check_optional_integer, check_path, check_seed
 from kft.data.cells import Table
 from kft.data.columns import READERS, read_weights, task_of
 from kft.data.dataset import Dataset, Split
 from kft.data.images.pixels import (
     PERCENTILES,
+    Frame,
     checked_range,
     find_range,
     looked_into,
@@ -55,6 +57,7 @@ def read_images(
     dropna: bool = False,
     decimal: str | None = None,
     weights: str | None = None,
+    frames: int | None = None,
 ) -> Dataset:
     """Read images with their targets, check that each file is complete, and split them.
 
@@ -81,11 +84,13 @@ def read_images(
         dropna: Whether to leave out lines of a CSV file with missing values.
         decimal: Decimal separator of a CSV file, see `kft.data.read_csv`.
         weights: Column of weights of a CSV file, see `kft.data.read_csv`.
+        frames: Number, from 0, of the image to take from each file, for files of several, such as
+            TIFF stacks and animations; None refuses them.
 
     Returns:
-        The data set. Inputs are `pathlib.Path`, opened when needed. Classes are sorted; labels are
-        in the order of their columns. A random split keeps images with equal pixels together. The
-        notes describe what is unusual.
+        The data set. Inputs are `pathlib.Path`, or with `frames` `kft.data.images.pixels.Frame`,
+        opened when needed. Classes are sorted; labels are in the order of their columns. A random
+        split keeps images with equal pixels together. The notes describe what is unusual.
 
     Raises:
         FileNotFoundError: The path or an image of the table does not exist.
@@ -96,8 +101,11 @@ def read_images(
         >>> data = read_images("cells.csv", target="area", groups="plate")  # doctest: +SKIP
         >>> data = read_images("cells.csv", target=["round", "dividing"])  # doctest: +SKIP
     """
-    path = Path(path)
+    path = check_path("path", path)
     _check_options(path, split, task, value_range)
+    check_seed("seed", seed)
+    check_flag("dropna", dropna)
+    check_optional_integer("frames", frames, 0)
     known_task = check_arguments(split, groups, task, target)
     if path.is_dir():
         of_tables = {"missing": missing, "dropna": dropna or None, "decimal": decimal}
@@ -110,6 +118,8 @@ def read_images(
         used = split if by_column else None
         settle_columns(table, inputs, target, groups, used, known_task, dropna, weights)
         content = _read_table(table, inputs, target, groups, known_task, weights)
+    if frames is not None:
+        content = replace(content, files=[Frame(Path(x), frames) for x in content.files])
     return _dataset(path, content, split, fractions, seed, value_range, percentiles)
 
 
@@ -151,7 +161,7 @@ def _dataset(
 class _Content:
     """Content of a folder or a table."""
 
-    files: list[Path]
+    files: list[Path] | list[Frame]
     targets: np.ndarray
     classes: tuple[str, ...] | None
     task: Task = Task.CLASSIFICATION
@@ -273,7 +283,7 @@ def _read_folder(root: Path) -> _Content:
     numbers: list[int] = []
     part_of_file: list[str | None] = []
     for name, part, folder in folders:
-        inside = sorted(p for p in folder.rglob("*") if p.is_file() and not _is_ignored(p, root))
+        inside = _files_in(folder, root)
         if not inside:
             raise ValueError(f"{folder}, the folder of a class, is empty; fill or remove it.")
         files += inside
@@ -292,6 +302,17 @@ def _read_folder(root: Path) -> _Content:
             "of it in train."
         )
     return _Content(files, targets, classes, parts=parts)
+
+
+def _files_in(folder: Path, root: Path) -> list[Path]:
+    """List all files in a folder and in those inside it, in alphabetical order."""
+    found = sorted(p for p in folder.rglob("*") if not p.is_dir() and not _is_ignored(p, root))
+    if other := [str(path) for path in found if not path.is_file()]:
+        raise ValueError(
+            f"{root}: {len(other):,} entries are links to nothing, pipes or devices, not files: "
+            f"{_some(other)}. Remove them, or put copies of the images in their place."
+        )
+    return found
 
 
 def _class_folders(root: Path) -> list[tuple[str, str | None, Path]]:
@@ -395,7 +416,7 @@ class _Look:
     colours: bool = False  # whether it has 16-bit colours
 
 
-def _verify(files: Sequence[Path], path: Path) -> tuple[list[_Look], str]:
+def _verify(files: Sequence[Path | Frame], path: Path) -> tuple[list[_Look], str]:
     """Decode every file once; return the results, and the sha256 of names and contents."""
     try:
         import PIL.Image  # noqa: F401
@@ -407,7 +428,7 @@ def _verify(files: Sequence[Path], path: Path) -> tuple[list[_Look], str]:
     for file in files:
         looks.append(_look(file))
         if not looks[-1].problem:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+            digest.update(file.name.encode() + b"\0" + Path(file).read_bytes())
     offenders = [f"{f} ({x.problem})" for f, x in zip(files, looks, strict=True) if x.problem]
     if offenders:
         raise ValueError(
@@ -417,9 +438,9 @@ def _verify(files: Sequence[Path], path: Path) -> tuple[list[_Look], str]:
     return looks, digest.hexdigest()
 
 
-def _look(file: Path) -> _Look:
+def _look(file: Path | Frame) -> _Look:
     """Decode a file, since a damaged file can have a valid header."""
-    if not file.stat().st_size:
+    if not os.stat(file).st_size:
         return _Look("empty")
     try:
         # Warnings are about unusual metadata or the size, which matter when pixels are used.
@@ -520,7 +541,7 @@ def _absent(parts: Mapping[str, np.ndarray], content: _Content) -> Iterator[str]
 
 
 def _find_range(
-    files: Sequence[Path],
+    files: Sequence[Path | Frame],
     looks: Sequence[_Look],
     parts: Mapping[str, np.ndarray],
     value_range: Sequence[float] | None,
@@ -557,10 +578,10 @@ def _find_range(
     return value_range, note + "."
 
 
-def _ignored_folders(files: Iterable[Path], root: Path) -> Iterator[str]:
+def _ignored_folders(files: Iterable[Path | Frame], root: Path) -> Iterator[str]:
     """Yield a sentence about folders named as splits that a random split ignores."""
     parts: set[str | None] = set()
-    for file in files:
+    for file in map(Path, files):
         folders = file.relative_to(root).parent.parts if file.is_relative_to(root) else ()
         names = [name.lower() for name in folders]
         parts.add(next((PART_FOLDERS[x] for x in names if x in PART_FOLDERS), None))

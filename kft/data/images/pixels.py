@@ -13,12 +13,14 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kft.data.inputs import listed_inputs
+from kft.files import check_file
 
 ImageLike = Any  # a path, a PIL image, or an array
 Picture = Any  # a PIL image; Pillow is an optional package
@@ -28,7 +30,38 @@ RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # 
 # Modes that Pillow converts to RGB without a relevant loss.
 _EIGHT_BITS = frozenset("1 L LA P PA RGB RGBA RGBX CMYK YCbCr HSV LAB".split())
 _DEEPEST = 65535  # the largest value of 16 bits
+MOST_PIXELS = 100_000_000  # of an image, which then takes about a gigabyte while it is read
 PERCENTILES = (0.1, 99.9)  # of all values, so that a few hot pixels do not determine white
+
+
+@dataclass(frozen=True)
+class Frame(os.PathLike):
+    """One image of a file of several: a page of a TIFF stack, or a frame of an animation.
+
+    It is an input like a path.
+
+    Attributes:
+        path: Path of the file.
+        number: Number of the image in the file, from 0.
+
+    Example:
+        >>> Frame(Path("stack.tif"), 3)
+        Frame(path=PosixPath('stack.tif'), number=3)
+    """
+
+    path: Path
+    number: int
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.path}, frame {self.number}"
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.path.name
 
 
 def opened(path: str | os.PathLike[str], decode: bool = True) -> Picture:
@@ -44,14 +77,20 @@ def opened(path: str | os.PathLike[str], decode: bool = True) -> Picture:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is not one complete image; the message gives the reason.
+        ValueError: The file is not one complete image of at most `MOST_PIXELS`; the message gives
+            the reason.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    check_file(Path(path), "the image")
     try:
         with Image.open(path) as picture:
-            if stack := _stack(picture):
-                raise _Stack(stack)
+            if picture.width * picture.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            if isinstance(path, Frame):
+                _go_to(picture, path.number)
+            elif stack := _stack(picture):
+                raise _Unusable(stack)
             if is_deep(picture):  # this is lost when Pillow decodes the pixels
                 picture.info[_DEEP] = True
             return ImageOps.exif_transpose(picture) if decode else picture
@@ -59,16 +98,29 @@ def opened(path: str | os.PathLike[str], decode: bool = True) -> Picture:
         raise
     except UnidentifiedImageError as error:
         raise ValueError("not an image format that Pillow reads") from error
-    except _Stack as error:
+    except _Unusable as error:
         raise ValueError(str(error)) from None
     except Image.DecompressionBombError as error:
-        raise ValueError("larger than Pillow decodes") from error
+        raise ValueError(
+            f"larger than {MOST_PIXELS:,} pixels: save a smaller copy, or cut it into tiles"
+        ) from error
     except Exception as error:  # OSError, SyntaxError, struct.error: depends on the format
         raise ValueError(f"damaged: {error}") from error
 
 
-class _Stack(Exception):
-    """Raised for a file of several images."""
+class _Unusable(Exception):
+    """Raised for a file without the one image that is asked for."""
+
+
+def _go_to(picture: Any, number: int) -> None:
+    """Go to one image of a file of several."""
+    count = getattr(picture, "n_frames", 1)
+    try:
+        picture.seek(number)
+    except EOFError:
+        raise _Unusable(
+            f"a file of {count:,} images, from 0 to {count - 1}, without number {number}"
+        ) from None
 
 
 def _stack(picture: Any) -> str | None:
@@ -88,7 +140,8 @@ def _stack(picture: Any) -> str | None:
         return None
     return (
         f"a stack of {count:,} images (slices, channels or frames), but a model takes a single "
-        f"one: save one slice, or the maximum of all, as a separate file or array"
+        f"one: choose one with kft.data.read_images(..., frames=0), or save the maximum of all "
+        f"as a separate file or array"
     )
 
 

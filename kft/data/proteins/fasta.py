@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import os
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from kft.arguments import check_path
+from kft.files import check_file
+from kft.messages import warn
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -54,14 +57,11 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def warn_of_skipped(skipped: Sequence[Skipped], origin: Any, stacklevel: int = 2) -> None:
+def warn_of_skipped(skipped: Sequence[Skipped], origin: Any) -> None:
     """Warn once of all records that were left out, with the place and reason of each."""
     if skipped:
         lines = "".join(f"\n  {place}: {reason}" for _, place, reason in sorted(skipped))
-        warnings.warn(
-            f"{origin}: {len(skipped):,} invalid records were skipped:{lines}",
-            stacklevel=stacklevel + 1,
-        )
+        warn(f"{origin}: {len(skipped):,} invalid records were skipped:{lines}")
 
 
 def read_fasta(path: str | os.PathLike[str], skip_invalid: bool = False) -> Iterator[Record]:
@@ -119,15 +119,9 @@ def checked_path(path: Any) -> Path:
         >>> checked_path(None)
         Traceback (most recent call last):
         ...
-        TypeError: `path` must be the path of a file, received None.
+        TypeError: `path` must be a path, received None (NoneType).
     """
-    try:
-        path = Path(path)
-    except TypeError:
-        raise TypeError(f"`path` must be the path of a file, received {path!r:.60}.") from None
-    if not path.is_file():
-        raise FileNotFoundError(f"`path` is {path}, which is not a file; check the name.")
-    return path
+    return check_file(check_path("`path`", path), "`path`")
 
 
 def numbered_records(

@@ -20,6 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kft.arguments import check_flag, check_instance, check_path
 from kft.lora.adapting import activate, install
 from kft.lora.layers import Settings
 from kft.lora.owned import (
@@ -74,6 +75,7 @@ def save_adapter(model: keras.Model, folder: str | Path, name: str | None = None
         ...     sorted(path.name for path in saved.iterdir())
         ['adapter_config.json', 'adapter_model.safetensors']
     """
+    check_path("folder", folder)
     name = _chosen(model, name)
     claim_unfrozen(model)
     modules = modules_of(model)
@@ -156,7 +158,9 @@ def load_adapter(
         >>> paths[:2]
         ['block_0/query', 'block_0/value']
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
+    check_instance("name", name, str, "a string")
+    check_flag("check_base", check_base)
     settings, parts, values, full, value_range = _checked(model, folder, check_base)
     if name in names(model):
         check_unmerged(model)

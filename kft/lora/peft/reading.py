@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from kft.backbones.checkpoints import read_safetensors
-from kft.files import finish_replacing
+from kft.files import finish_replacing, read_json
+from kft.lora.layers import MOST_RANK
 from kft.lora.peft.patterns import check_pattern
 from kft.lora.peft.writing import CONFIG, HEAD, TENSORS, digest
-from kft.messages import listed
+from kft.messages import listed, shown
 
 _OLDER = "adapter_model.bin"
 
@@ -93,30 +94,24 @@ def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {CONFIG}: give the folder of an adapter.")
-    try:
-        config = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error}). Copy or save it again.") from None
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{file}: expected a JSON object, received a {type(config).__name__}: give the folder "
-            f"of an adapter."
-        )
+    config = read_json(file)
     config = {option: value for option, value in config.items() if value is not None}
     if config.get("peft_type") != "LORA":
-        raise ValueError(f"{folder}: peft_type is {config.get('peft_type')!r}, expected 'LORA'.")
+        raise ValueError(
+            f"{folder}: peft_type is {shown(config.get('peft_type'))}, expected 'LORA'."
+        )
     unsupported = [option for option in _UNSUPPORTED if config.get(option)]
     if str(config.get("init_lora_weights", True)).lower().startswith(_OTHER_BASES):
         unsupported.append("init_lora_weights")
     if unsupported:
         raise ValueError(
-            f"{folder}: {unsupported[0]}={config[unsupported[0]]!r} is not supported by kft, which "
-            f"reads r, lora_alpha, rank_pattern, alpha_pattern, lora_dropout, bias, use_rslora, "
-            f"use_dora, lora_bias and modules_to_save."
+            f"{folder}: {unsupported[0]}={shown(config[unsupported[0]])} is not supported by kft, "
+            f"which reads r, lora_alpha, rank_pattern, alpha_pattern, lora_dropout, bias, "
+            f"use_rslora, use_dora, lora_bias and modules_to_save."
         )
     for i, (option, (kind, *types)) in enumerate(_READ.items()):
         if type(config.get(option)) not in types and (i < 2 or option in config):
-            received = repr(config[option]) if option in config else "nothing"
+            received = shown(config[option]) if option in config else "nothing"
             raise ValueError(
                 f"{file}: {option} must be {kind}, received {received}. Copy or save it again."
             )
@@ -128,7 +123,7 @@ def _in_range(config: Mapping[str, Any], file: Path) -> None:
     """Check that numbers are in range; JSON in Python also reads NaN."""
 
     def rank(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_RANK
 
     def alpha(value: Any) -> bool:
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -138,19 +133,19 @@ def _in_range(config: Mapping[str, Any], file: Path) -> None:
         return 0 <= value < 1
 
     checks = [
-        ("r", config["r"], rank, "an integer above 0"),
+        ("r", config["r"], rank, f"an integer from 1 to {MOST_RANK}"),
         ("lora_alpha", config["lora_alpha"], alpha, "a number above 0"),
         ("lora_dropout", config.get("lora_dropout", 0.0), dropout, "at least 0 and below 1"),
     ]
     for what, check, kind in (
-        ("rank_pattern", rank, "integers above 0"),
+        ("rank_pattern", rank, f"integers from 1 to {MOST_RANK}"),
         ("alpha_pattern", alpha, "numbers above 0"),
     ):
         checks += [(f"{what}[{p!r}]", v, check, kind) for p, v in config.get(what, {}).items()]
     for what, value, check, kind in checks:
         if not check(value):
             raise ValueError(
-                f"{file}: {what} must be {kind}, received {value!r}. Copy or save it again."
+                f"{file}: {what} must be {kind}, received {shown(value)}. Copy or save it again."
             )
     if (bias := config.get("bias", "none")) not in ("none", "lora_only", "all"):
         raise ValueError(f"{file}: bias must be none, lora_only or all, received {bias!r}.")
@@ -173,10 +168,24 @@ def _numbers(file: Path, dtype: str | None = "float32") -> dict[str, np.ndarray]
     return dict(tensors)
 
 
+def _digests(folder: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return {name of a file: digest} of the metadata, {} if they have none."""
+    try:
+        found = json.loads(metadata.get("kft_files", "{}"))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(x, str) for x in found.values()):
+        raise ValueError(
+            f"{folder}: kft_files in the metadata must be {{file: digest}}, received "
+            f"{shown(metadata['kft_files'])}. Copy or save the adapter again."
+        )
+    return found
+
+
 def _beside(folder: Path, metadata: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Return the content of kft_head.safetensors, if it is of this adapter."""
     file, known = folder / HEAD, metadata.get("kft_files")
-    expected = json.loads(known) if known else {}
+    expected = _digests(folder, metadata)
     lacking = [name for name in expected if not (folder / name).exists()]
     if lacking:
         raise FileNotFoundError(
@@ -217,8 +226,10 @@ def check_same(
         TENSORS: lambda: digest(tensors),
         HEAD: lambda: digest(extra),
     }
-    for name, expected in json.loads(metadata.get("kft_files", "{}")).items():
-        if name not in computed or (received := computed[name]()) != expected:
+    for name, expected in _digests(folder, metadata).items():
+        if name not in computed:
+            raise ValueError(f"{folder}: kft_files in the metadata names {shown(name)}.")
+        if (received := computed[name]()) != expected:
             raise ValueError(
                 f"{folder / name} is not the file that was saved with this adapter: its digest is "
                 f"{received[:16]}, expected {expected[:16]}. Copy all files again, or save the "

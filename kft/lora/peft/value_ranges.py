@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 
 from kft.data.images.pixels import checked_range
+from kft.messages import shown
 
 KEY = "kft_value_range"
 
@@ -31,10 +32,10 @@ def from_metadata(folder: Path, metadata: Mapping[str, str]) -> tuple[float, flo
     entry = metadata.get(KEY)
     try:
         return None if entry is None else checked_range(json.loads(entry))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(
             f"{folder}: {KEY} in the metadata must be [black, white], two rising numbers from 0 to "
-            f"65535, received {entry!r}. Copy or save the adapter again."
+            f"65535, received {shown(entry)}. Copy or save the adapter again."
         ) from None
 
 

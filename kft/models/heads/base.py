@@ -17,12 +17,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.arguments import check_integer
+from kft.arguments import check_fraction, check_integer
 from kft.backbones.composite import Composite
 from kft.data.numbers import marks
 from kft.data.task import Task
+from kft.messages import shown
 from kft.models.losses import AbsoluteError, CrossEntropy, SquaredError
 
+MOST_OUTPUTS = 1_000_000
 POOLINGS = ("mean", "cls", "max", "attention", "cls_and_mean")
 
 
@@ -178,7 +180,8 @@ class Head(_OnPositions):
         **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
-        self.units = units
+        self.units = check_integer("the number of outputs", units, 1, MOST_OUTPUTS)
+        check_fraction("dropout", dropout)
         if pooling is not None and not self.pools:
             raise ValueError(f"{type(self).__name__} has no pooling, received {pooling!r}.")
         if self.pools:
@@ -262,6 +265,7 @@ class Head(_OnPositions):
             where: Text that the error adds to "the targets", such as " of the valid split".
 
         Raises:
+            TypeError: Targets are text.
             ValueError: Targets are per record for a head that predicts per residue, have another
                 number of columns, or are not classes or labels.
         """
@@ -274,7 +278,14 @@ class Head(_OnPositions):
             )
         if rows:
             targets = np.concatenate([np.ravel(row) for row in targets])
-        self._check_values(np.asarray(targets), where)
+        values = np.asarray(targets)
+        if values.dtype.kind in "US":
+            raise TypeError(
+                f"the targets{where} must be numbers, received text such as "
+                f"{shown(str(values.flat[0]))}: number the classes 0, 1, ... "
+                f"(numpy.unique(labels, return_inverse=True) does)."
+            )
+        self._check_values(values, where)
 
     def _check_values(self, values: np.ndarray, where: str) -> None:
         """Check that values (n,), or (n, K) per record, are classes, labels or K numbers."""
@@ -324,7 +335,7 @@ class ClassesHead(Head):
     activation = "softmax"
 
     def __init__(self, classes: int, **kwargs: Any):
-        classes = check_integer("classes", classes, 2)
+        classes = check_integer("classes", classes, 2, MOST_OUTPUTS)
         super().__init__(classes, **kwargs)
         self.classes = classes
 
@@ -353,7 +364,7 @@ class NumbersHead(Head):
         std: float | Sequence[float] = 1.0,
         **kwargs: Any,
     ):
-        targets = check_integer("targets", targets)
+        targets = check_integer("targets", targets, 1, MOST_OUTPUTS)
         mean, std = _one_or_each("mean", mean, targets), _one_or_each("std", std, targets)
         if np.min(std) <= 0:
             raise ValueError(
@@ -398,10 +409,13 @@ def _dense(
 
 def _one_or_each(name: str, value: Any, targets: int) -> float | tuple[float, ...]:
     """Return a float, or a tuple of one float for each target."""
-    array = np.asarray(value, dtype="float64")
+    try:
+        array = np.asarray(value, dtype="float64")
+    except (TypeError, ValueError):  # text, or lists of different lengths
+        array = np.full(0, np.nan)
     if array.shape not in ((), (targets,)) or not np.isfinite(array).all():
         raise ValueError(
             f"{name} must be one finite number, or {targets}, one for each target, received "
-            f"{name}={value}."
+            f"{shown(value)}."
         )
     return tuple(array.tolist()) if array.ndim else float(array)

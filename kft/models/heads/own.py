@@ -13,6 +13,7 @@ import keras
 
 from kft.arguments import check_choice
 from kft.keras_internals import set_untracked
+from kft.messages import shown
 from kft.models.graphs import WithMask
 from kft.models.heads.base import Head, Pooling
 
@@ -43,7 +44,7 @@ def as_head(
     if isinstance(head, type) or not (isinstance(head, keras.Layer) or callable(head)):
         raise TypeError(
             f"head must be a Keras layer, such as keras.layers.Dense(1), or a function of the "
-            f"features, received {head!r:.60}."
+            f"features, received {shown(head)} ({type(head).__name__})."
         )
     given = [features] if mask is None else [features, mask]
     if _takes_mask(head):

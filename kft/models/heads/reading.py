@@ -45,7 +45,8 @@ def read_published(source: str | Path, name: str = "head") -> tuple[Head, list[s
     """Load the classifier that was published with an ESM-2 or ESM-C, and the names of its classes.
 
     Args:
-        source, name: As for `published`.
+        source: As for `published`.
+        name: As for `published`.
 
     Returns:
         The head; the names of the classes, in the order of its outputs.
@@ -88,7 +89,7 @@ def read_published(source: str | Path, name: str = "head") -> tuple[Head, list[s
         kind=f"the classifier of {kind}",
         skipped=re.compile("(?!)"),  # none
     )
-    return head, class_names(config, classes)
+    return head, class_names(config, classes, str(source))
 
 
 def of_classifier(backbone: keras.Model, source: str | Path, name: str = "head") -> Head:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from kft.arguments import check_instance
 from kft.training.strategies.phases import Phase
 
 
@@ -201,7 +202,8 @@ def get(name: str, **options: Any) -> Strategy:
     return kind(**options)
 
 
-def _find(name: object) -> type:
+def _find(name: str) -> type:
+    check_instance("name", name, str, "the name of a strategy")
     if name not in _STRATEGIES:
         close = difflib.get_close_matches(str(name), _STRATEGIES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

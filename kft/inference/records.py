@@ -1,10 +1,9 @@
-"""What is predicted: lists, DataFrames, tables and FASTA files, some records at a time."""
+"""The records to predict: lists, DataFrames, tables and FASTA files, some records at a time."""
 
 from __future__ import annotations
 
 import gzip
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from kft.data.columns import decimal_of
 from kft.data.inputs import input_column, listed_inputs
 from kft.data.proteins.fasta import GZIP_MAGIC, Skipped, numbered_records
 from kft.data.spreadsheets import JSON_LINES, is_frame
+from kft.messages import harmless, warn
 
 CHUNK = 8192  # records of a FASTA file that are in memory at a time
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".parquet", *JSON_LINES)
@@ -110,14 +110,30 @@ def read_records(
         yield _of_list(inputs)
 
 
+def count_in_fasta(inputs: Any) -> int | None:
+    """Count the records of a FASTA file; None for other inputs.
+
+    Args:
+        inputs: As for `kft.predict`.
+    """
+    if not isinstance(inputs, str | Path) or not os.path.isfile(inputs) or is_table(Path(inputs)):
+        return None
+    with _opener(Path(inputs))(inputs, "rb") as lines:
+        return sum(line.startswith(b">") for line in lines)
+
+
 def is_table(path: Path) -> bool:
     """Return whether a file is a table: by its name, unless it begins as a FASTA file."""
     if not path.name.lower().removesuffix(".gz").endswith(TABLES):
         return False
-    with path.open("rb") as file:
-        opener = gzip.open if file.read(2) == GZIP_MAGIC else open
-    with opener(path, "rb") as content:
+    with _opener(path)(path, "rb") as content:
         return not content.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b">")
+
+
+def _opener(path: Path) -> Any:
+    """Return the function that opens a file, plain or gzipped."""
+    with path.open("rb") as file:
+        return gzip.open if file.read(2) == GZIP_MAGIC else open
 
 
 def _of_list(inputs: Any) -> Records:
@@ -143,7 +159,7 @@ def _of_frame(frame: pd.DataFrame, column: str | None, of_images: bool) -> Recor
             f"{', '.join(map(str, frame.columns))}."
         )
     places = [f"row {label}" for label in frame.index]
-    names = _names(list(map(str, frame.columns)), lambda name: frame[name].astype(str), places)
+    names = _names(list(map(str, frame.columns)), lambda name: frame[name], places)
     values, count = list(frame[chosen]), len(frame)
     if of_images:
         values = [Path(x) if isinstance(x, str) else x for x in values]
@@ -158,7 +174,7 @@ def _of_table(table: Table, column: str | None, of_images: bool) -> Records:
     chosen = _column(table.header, str(table.path), of_images) if column is None else column
     table.check_column(chosen, "column")
     if table.place == "row" and table.notes:
-        warnings.warn(f"{table.path}: {' '.join(table.notes)}", stacklevel=2)  # sheets not read
+        warn(f"{table.path}: {' '.join(table.notes)}")  # sheets not read
     cells = ["" if table.is_missing(cell) else cell for cell in table.cells(chosen)]
     values = [table.path.parent / cell for cell in cells] if of_images else cells
     places = [f"{table.place} {line}" for line in table.lines]
@@ -177,7 +193,7 @@ def _of_table(table: Table, column: str | None, of_images: bool) -> Records:
 
 def _names(header: list[str], cells: Callable[[str], Any], places: list[str]) -> list[str]:
     known = [name for name in header if name.lower() in NAMES]
-    return list(cells(known[0])) if known else places
+    return [str(cell) for cell in cells(known[0])] if known else places
 
 
 def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:
@@ -188,7 +204,7 @@ def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:
         yield Records(
             [record.sequence for _, record in chunk],
             [record.name for _, record in chunk],
-            [f"record {name}" for name in ids],
+            [f"record {harmless(name)}" for name in ids],
             [f"line {line}" for line, _ in chunk],
             [line for line, _ in chunk],
             partial(pd.DataFrame, {"id": ids, "description": about}),

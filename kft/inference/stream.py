@@ -1,0 +1,172 @@
+"""What a model computes for raw inputs, part by part."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kft.arguments import (
+    check_callable,
+    check_flag,
+    check_instance,
+    check_integer,
+    check_optional_integer,
+)
+from kft.data.inputs import InputKind, encoder_info
+from kft.data.proteins.fasta import Skipped, warn_of_skipped
+from kft.data.sequences import warn_of_changes
+from kft.inference.records import Records, count_in_fasta, read_records
+from kft.inference.writing import Part, Rows
+from kft.messages import progress
+from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
+from kft.training.features import Features, Source, kept
+from kft.training.memory import check_memory, explained
+
+
+@dataclass
+class Stream:
+    """The arrays that a model computes for raw inputs, part by part.
+
+    Attributes:
+        model: The model or backbone, from which the memory is estimated.
+        source: What computes them.
+        columns: Name of each array of the source -> whether it has a row per residue.
+        encode: Function from raw inputs to arrays, or None for inputs that are arrays.
+        inputs: As for `kft.predict`.
+        batch_size: As for `kft.predict`.
+        max_length: As for `kft.predict`.
+        column: As for `kft.predict`.
+        skip_invalid: As for `kft.predict`.
+        verb: What is done, for the bar of progress.
+    """
+
+    model: keras.Model
+    source: Source
+    columns: dict[str, bool]
+    encode: Callable[..., Any] | None
+    inputs: Any
+    batch_size: int
+    max_length: int | None
+    column: str | None
+    skip_invalid: bool
+    verb: str
+    _cut: list[int] = field(default_factory=list)
+    _changes: Counter[str] = field(default_factory=Counter)
+    _skipped: list[Skipped] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_integer("batch_size", self.batch_size)
+        check_optional_integer("max_length", self.max_length)
+        check_flag("skip_invalid", self.skip_invalid)
+        if self.column is not None:
+            check_instance("column", self.column, str, "the name of a column")
+        if self.encode is not None:
+            check_callable("encode", self.encode, "a function")
+
+    def parts(self, folder: Path | None = None) -> Iterator[Part]:
+        """Compute one part after the other; warn at the end of what was cut, changed or skipped.
+
+        Args:
+            folder: Folder in which computed arrays are kept, and found by a later run; None keeps
+                them in memory.
+
+        Yields:
+            Records, and {column: rows}.
+        """
+        of_images = self._check_kind()
+        seen = 0
+        with progress() as bar:
+            counted = None if bar.disable else count_in_fasta(self.inputs)
+            task = bar.add_task(self.verb, total=counted)
+            skipped = self._skipped if self.skip_invalid else None
+            for part in read_records(self.inputs, self.column, skipped, of_images):
+                bar.update(task, total=counted if part.total is None else part.total)
+                count, valid = len(part.inputs), None
+                sizes = self.batch_size, None, self.max_length
+                if self.skip_invalid and self.encode is not None:
+                    part, valid = self._without_invalid(part, self.encode)
+                    bar.advance(task, count - len(part.inputs))
+                if count and not len(part.inputs):
+                    continue  # none is valid
+                with silent_cuts():  # reported once, at the end
+                    records = batches(part.inputs, self.encode, *sizes, part.called)
+                check_memory(self.model, records)
+                self._cut += records.residues_cut
+                self._changes += records.changes
+                seen += len(part.inputs)
+                rows = self._rows(records, folder, lambda n: bar.advance(task, n))
+                if valid is not None:
+                    rows = {name: _in_places(x, valid, count) for name, x in rows.items()}
+                yield part, rows
+        self._warn(seen)
+
+    def _check_kind(self) -> bool:
+        """Raise an error for files of inputs that no file holds; return whether they are images."""
+        kind = None if self.encode is None else encoder_info(self.encode).input_kind
+        in_files = (None, InputKind.SEQUENCE, InputKind.IMAGE)
+        if kind not in in_files and isinstance(self.inputs, str | Path):
+            raise TypeError(
+                f"inputs must be a list of {kind}s, received {str(self.inputs)!r}: write [path]."
+            )
+        return kind is InputKind.IMAGE
+
+    def _without_invalid(
+        self, part: Records, encode: Callable[..., Any]
+    ) -> tuple[Records, list[int] | None]:
+        """Return the records that can be encoded, and their positions if the others keep theirs."""
+        valid = []
+        for i, (x, called) in enumerate(zip(part.inputs, part.called, strict=True)):
+            try:
+                with silent_cuts():
+                    encode([x], names=[called])
+                valid.append(i)
+            except (ValueError, TypeError, OSError) as error:
+                self._skipped.append(Skipped(part.numbers[i], part.places[i], str(error)))
+        if len(valid) == len(part.inputs):
+            return part, None
+        return part.take(valid), valid if part.in_table else None
+
+    def _rows(
+        self, records: Batches, folder: Path | None, advance: Callable[[int], None]
+    ) -> dict[str, Rows]:
+        """Return the rows of all records of a part, in the order of the records."""
+        source = self.source if records.lengths is not None else replace(self.source, shapes=None)
+        with explained(records):
+            features: Features = kept(source, records, folder, math.inf, advance)
+        count = len(records.inputs)
+        found: dict[str, Rows] = {}
+        for i, (name, per_residue) in enumerate(self.columns.items()):
+            if per_residue and records.lengths is not None:
+                found[name] = [features.of(i, k)[records.residues(k)] for k in range(count)]
+            else:
+                found[name] = features.values[i].reshape(count, *features.shapes[i])
+        return found
+
+    def _warn(self, seen: int) -> None:
+        if self._skipped:
+            if not seen:
+                first = self._skipped[0]
+                raise ValueError(f"no input is valid; the first, {first.place}: {first.reason}")
+            origin = self.inputs if isinstance(self.inputs, str | Path) else "inputs"
+            warn_of_skipped(self._skipped, origin)
+        warn_of_cut(self._cut, seen, self.max_length)
+        warn_of_changes(self._changes, seen)
+
+
+def _in_places(rows: Rows, valid: Sequence[int], count: int) -> Rows:
+    """Return rows of `count` records, NaN (or for residues none) where one is invalid."""
+    if isinstance(rows, list):
+        places = [rows[0][:0]] * count
+        for i, row in zip(valid, rows, strict=True):
+            places[i] = row
+        return places
+    filled = np.full((count, *rows.shape[1:]), np.nan, dtype="float32")
+    filled[valid] = rows
+    return filled

@@ -1,0 +1,232 @@
+"""Each argument of each public function of kft, with wrong values."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import models
+import numpy as np
+import pandas as pd
+from hostile_cases import Case, folder
+
+import kft
+
+INTEGERS = (0, -1, 1.5, "3", None, True, [1], float("nan"))
+SEEDS = (-1, 1.5, "3", None, True, [1], 2**40)
+NUMBERS = (0, -1, "3", True, [1], float("nan"), float("inf"))
+FLAGS = ("yes", 1, None, [])
+NO_MODEL = (None, "esm2", 5, [], object())
+# Name of a function, function, positional arguments, others, {argument: wrong values}.
+Row = tuple[str, Callable, tuple, dict, dict]
+
+
+def without(values: tuple, *some: object) -> tuple:
+    """The values but for some, such as None where it is allowed."""
+    return tuple(x for x in values if not any(x is y for y in some))
+
+
+def of_models(backbone, model, records, table, adapter) -> list[Row]:
+    """Loading, predicting and choosing layers."""
+    return [
+        ("load", kft.load, (), {"name": "kft_esm2_tiny"}, {
+            "name": (None, 5, "", [], "esm2_t6", b"esm2"), "weights": FLAGS,
+            "seed": SEEDS, "image_size": (0, -1, "3", (1,), 1.5),
+            "revision": (5, "main", [], "v1"), "dtype": ("nothing", 5)}),
+        ("predict", kft.predict, (model,), {"inputs": ["MKT"]}, {
+            "inputs": (None, 5, [], [None], [5], [""], ["MK1"], "MKT", [["MKT"]]),
+            "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
+            "out": ("x.txt", 5, "", "x"), "encode": (5, "encode"), "as_frame": FLAGS,
+            "column": (5, []), "skip_invalid": FLAGS}),
+        ("predict", kft.predict, (model, table), {}, {"column": ("nothing",)}),
+        ("embed", kft.embed, (backbone,), {"inputs": ["MKT"]}, {
+            "inputs": (None, 5, [], [None], [""], ["MK1"]), "batch_size": INTEGERS,
+            "max_length": without(INTEGERS, None), "pooling": ("nothing", None, 5, ["mean"]),
+            "out": ("x.txt", 5, ""), "per_residue": FLAGS, "layers": (5, [], [99], ["x"], [0, 0]),
+            "column": (5, []), "skip_invalid": FLAGS}),
+        ("load_model", kft.load_model, (), {"path": adapter}, {
+            "path": (None, 5, "", "nothing", __file__), "backbone": (5, "nothing", [])}),
+        ("load_embeddings", kft.load_embeddings, (), {}, {
+            "path": (None, 5, "", "nothing", "nothing.npz", __file__)}),
+        ("explore", kft.explore, (), {"data": table, "target": "y"}, {
+            "data": (None, 5, [], "nothing", ""), "target": (5, "nothing", ""),
+            "groups": (5, "nothing"), "split": (5, "nothing"), "task": (5, "nothing"),
+            "sep": (5, "", ",,"), "decimal": (5, "x")}),
+        ("batches", kft.batches, (), {"records": records, "encode": model.encode}, {
+            "records": (None, 5, [], "MKT", (["MKT"], [1, 2]), (["MKT"], None, 3),
+                        (["MKT"], ["high"]), (["MKT"], [np.nan]), (["MKT"], [1e38]),
+                        (["MKT"], [1e300]), (["MKT"], [10**12]), (["MKT"], [None]),
+                        (["MKT"], [[1, 2], [3]]), (["MKT"], [1j])),
+            "encode": (5, "encode", []), "batch_size": INTEGERS,
+            "seed": without(SEEDS, None), "max_length": without(INTEGERS, None)}),
+        ("Model", kft.Model, (), {"backbone": backbone, "head": kft.heads.Regression()}, {
+            "backbone": NO_MODEL, "head": NO_MODEL, "name": (5, None, []),
+            "pooling": ("nothing", 5, ["mean"])}),
+        ("replace_head", kft.replace_head, (), {"model": model, "head": kft.heads.Regression()}, {
+            "model": NO_MODEL, "head": NO_MODEL, "features": ("head", 5),
+            "pooling": ("nothing", 5, ["mean"])}),
+        ("freeze", kft.freeze, (), {"model": model}, {
+            "model": NO_MODEL, "pattern": (5, "nothing", [5], "", [])}),
+        ("unfreeze", kft.unfreeze, (), {"model": model}, {
+            "model": NO_MODEL, "pattern": (5, "nothing", [5], "", [])}),
+        ("train_only", kft.train_only, (), {"model": model, "pattern": "head"}, {
+            "model": NO_MODEL, "pattern": (None, 5, "nothing", [5], "", [])}),
+        ("parameters", kft.parameters, (), {}, {"model": NO_MODEL}),
+        ("fingerprint", kft.fingerprint, (), {"model": model}, {
+            "model": NO_MODEL, "pattern": (5, "nothing"), "trainable": ("yes", 5)}),
+    ]  # fmt: skip
+
+
+def of_adapters(model, new, adapted) -> list[Row]:
+    """Adapters."""
+    return [
+        ("add_lora", kft.add_lora, (new,), {}, {
+            "rank": (*INTEGERS, 10**9), "alpha": (*NUMBERS, None), "seed": SEEDS,
+            "dropout": (1, -0.1, "3", None, float("nan"), 2), "rslora": FLAGS, "dora": FLAGS,
+            "targets": (5, "nothing", [], [5], "head"), "name": (5, None, "", "a b", []),
+            "bias": ("nothing", None, True), "ranks": (5, {"nothing": 2}, {"query": 0}),
+            "alphas": (5, {"nothing": 2}, {"query": -1})}),
+        ("add_lora", kft.add_lora, (), {}, {"model": NO_MODEL}),
+        ("merge_lora", kft.merge_lora, (), {}, {"model": (*NO_MODEL, model)}),
+        ("unmerge_lora", kft.unmerge_lora, (), {}, {"model": (*NO_MODEL, model)}),
+        ("save_adapter", kft.save_adapter, (adapted,), {"folder": folder()}, {
+            "folder": (None, 5, "", "a\0b", __file__), "name": ("nothing", 5)}),
+        ("load_adapter", kft.load_adapter, (new,), {"folder": folder()}, {
+            "folder": (None, 5, "", "nothing"), "name": (5, None), "check_base": FLAGS}),
+    ]  # fmt: skip
+
+
+def of_training(backbone, model, compiled, new, data, train, records) -> list[Row]:
+    """Training and comparing."""
+    return [
+        ("split", kft.split, (), {}, {"model": (*NO_MODEL, backbone)}),
+        ("fit_frontier", kft.fit_frontier, (), {"model": compiled, "data": records, "verbose": 0}, {
+            "model": (*NO_MODEL, model), "data": (None, 5, [], "MKT"), "epochs": INTEGERS,
+            "batch_size": INTEGERS, "seed": without(SEEDS, None),
+            "max_length": without(INTEGERS, None), "callbacks": (None, 5, [None], [5], ["x"]),
+            "encode": (5, "encode"), "initial_epoch": (-1, "3", None),
+            "memory_limit": ("3", None, -1)}),
+        ("find_learning_rate", kft.find_learning_rate, (new,), {"batches": train}, {
+            "batches": (None, 5, []), "smallest": NUMBERS, "largest": (*NUMBERS, 1e-9),
+            "steps": (*INTEGERS, 5), "optimizer": (5, "adam", None)}),
+        ("fit", kft.fit, (new,), {"data": records, "epochs": 1, "verbose": 0}, {
+            "data": (None, 5, [], "MKT", ["MKT"], (["MKT"], ["high"]), (["MKT"], [None]),
+                     (["MKT"], [1e38]), (["MKT"], [np.nan])),
+            "strategy": ("nothing", 5, [], kft.strategies.Strategy),
+            "epochs": without(INTEGERS, None), "learning_rate": NUMBERS, "batch_size": INTEGERS,
+            "max_length": without(INTEGERS, None), "seed": SEEDS,
+            "class_weight": ("nothing", 5, [1.0]), "label_smoothing": ("x", 2, -1),
+            "keep_best": FLAGS, "encode": (5, "encode"), "frontier": ("nothing", None, 1, []),
+            "callbacks": (None, 5, [None], [5], ["x"], [type]), "optimizer": (5, "adam", None),
+            "memory_limit": ("3", None, -1), "cache": (5,)}),
+        ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
+        ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
+            "model": NO_MODEL, "data": (None, 5, "nothing", []),
+            "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
+            "encode": (5, "encode")}),
+        ("compare", kft.compare, (), {"backbone": backbone, "data": data,
+                                      "strategies": ["head_only"]}, {
+            "backbone": NO_MODEL, "data": (None, 5, "nothing"),
+            "strategies": (5, "lora", [], [5], ["nothing"]),
+            "seeds": (0, -1, 1.5, "3", None, [], [1, 1], [-1], True),
+            "epochs": without(INTEGERS, None), "batch_size": INTEGERS, "controls": FLAGS,
+            "overwrite": FLAGS, "save_models": FLAGS, "confidence": (0, 1, 2, "3", None),
+            "resamples": INTEGERS, "max_length": without(INTEGERS, None)}),
+    ]  # fmt: skip
+
+
+def of_others(model) -> list[Row]:
+    """Names, heads and encoders."""
+    return [
+        ("data.load", kft.data.load, (), {}, {"name": (None, 5, "nothing", "", [])}),
+        ("strategies.get", kft.strategies.get, (), {}, {"name": (None, 5, "nothing", "", [])}),
+        ("Regression", kft.heads.Regression, (), {}, {
+            "targets": INTEGERS, "pooling": ("nothing", 5), "dropout": ("x", 2, -1, None),
+            "mean": ("x", [1, 2]), "std": (0, -1, "x", [1, 2])}),
+        ("Classification", kft.heads.Classification, (), {"classes": 3}, {
+            "classes": (*INTEGERS, 1, 10**9), "pooling": ("nothing", 5), "dropout": ("x", 2)}),
+        ("encode", model.encode, (), {"sequences": ["MKT"]}, {
+            "sequences": (None, 5, "MKT", [], [None], [5], [""], ["M1"]),
+            "max_length": without(INTEGERS, None)}),
+    ]  # fmt: skip
+
+
+def arguments() -> Iterator[Case]:
+    """Each argument of each public function, one wrong value at a time."""
+    backbone = models.esm2()
+    records = ["MKTAYI", "GSSGSSG", "MKV", "MKTA"], [0.0, 1.0, 0.5, 0.2]
+
+    def new():
+        return kft.Model(models.esm2(), kft.heads.Regression())
+
+    parts = [kft.data.Split(*records) for _ in range(3)]
+    about = {"source": "", "licence": "", "citation": "", "checksum": ""}
+    data = kft.data.Dataset("toy", "regression", *parts, **about)
+    table = pd.DataFrame({"sequence": records[0], "y": records[1]})
+    model = new()
+    compiled = new()
+    compiled.backbone.trainable = False
+    compiled.compile("sgd", "mean_squared_error")
+    train = kft.batches(records, model.encode)
+
+    def adapted():
+        made = new()
+        kft.add_lora(made, 2)
+        return made
+
+    def call(function: Callable, given: dict, positional: tuple, option: str, value: object):
+        values = [make() if callable(make) and make in (new, adapted) else make
+                  for make in positional]  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return function(*values, **{**given, option: value})
+
+    tables = [
+        *of_models(backbone, model, records, table, kft.save_adapter(adapted(), folder())),
+        *of_adapters(model, new, adapted),
+        *of_training(backbone, model, compiled, new, data, train, records),
+        *of_others(model),
+    ]
+    for name, function, positional, given, wrong in tables:
+        for option, values in wrong.items():
+            for value in values:
+                yield Case(
+                    f"{name}({option}={value!r:.40})",
+                    partial(call, function, given, positional, option, value),
+                    named=NAMES.get((name, option), option),
+                )
+
+
+# Arguments that are tried elsewhere, or that take anything.
+ELSEWHERE = {
+    ("batches", "names"), ("fit", "loss"), ("fit", "metrics"), ("fit", "verbose"),
+    ("fit_frontier", "verbose"), ("fit_frontier", "cache"), ("fit_frontier", "validation_data"),
+    ("evaluate", "split"), ("evaluate", "resamples"), ("compare", "head"), ("compare", "out"),
+    ("compare", "verbose"), ("embed", "backbone"), ("predict", "model"),
+    ("find_learning_rate", "model"), ("save_adapter", "model"), ("load_adapter", "model"),
+    ("Model", "trainable"), ("Model", "dtype"),
+}  # fmt: skip
+
+# What messages call an argument where it is not its name: of an input, its position; of a pattern,
+# the pattern.
+NAMES = {
+    ("predict", "inputs"): "inputs|record|sequences",
+    ("embed", "inputs"): "inputs|record|sequences",
+    ("batches", "records"): "records|inputs|targets",
+    ("compare", "strategies"): "strateg",
+    ("fit", "data"): "data|records|inputs|targets",
+    ("fit_frontier", "data"): "data|records|inputs|targets",
+    ("load", "name"): "name|model|file",
+    ("load_model", "path"): "path|file",
+    ("explore", "data"): "data|path",
+    ("data.load", "name"): "name|data set",
+    ("strategies.get", "name"): "name|strategy",
+    ("Regression", "targets"): "targets|outputs",
+    ("add_lora", "ranks"): "ranks?",
+    ("add_lora", "alphas"): "alphas?",
+    ("merge_lora", "model"): "model|adapters",
+    ("unmerge_lora", "model"): "model|adapters",
+    ("load_adapter", "folder"): "folder|adapter_config",
+    ("save_adapter", "name"): "name|adapter",
+    ("split", "model"): "model|trainable|frozen",
+    ("replace_head", "features"): "features",
+}
