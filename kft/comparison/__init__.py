@@ -1,7 +1,8 @@
 """Judgement of one model, and comparison of strategies with baselines and controls."""
 
 from kft.comparison.judging import Evaluation, evaluate
+from kft.comparison.labels import learning_curve
 from kft.comparison.results import Comparison, Row
 from kft.comparison.study import compare
 
-__all__ = ["Comparison", "Evaluation", "Row", "compare", "evaluate"]
+__all__ = ["Comparison", "Evaluation", "Row", "compare", "evaluate", "learning_curve"]

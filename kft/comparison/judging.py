@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from kft.arguments import check_choice, check_integer
+from kft.arguments import check_choice, check_instance, check_integer
 from kft.comparison.scoring import scored_part
 from kft.data import Dataset, load
 from kft.evaluation import baselines, metrics
@@ -28,6 +28,7 @@ from kft.evaluation.metrics import Interval, Scored, Scores
 from kft.evaluation.outliers import fit_outliers
 from kft.evaluation.transfer import Transfer, judge_transfer
 from kft.inference import embed, predict
+from kft.params.paths import check_model
 from kft.plots import (
     plot_confusion,
     plot_groups,
@@ -83,7 +84,9 @@ def evaluate(
     Example:
         `kft.evaluate(model, kft.data.load("amp"))["AUROC"].value`
     """
+    check_model(model)
     data = load(data) if isinstance(data, str) else data
+    check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
     if split not in data.splits:
         raise ValueError(
             f"split must be one of {', '.join(data.splits)} for {data.name}, received {split!r}."
@@ -283,6 +286,7 @@ class Evaluation(Scores):
             `print(kft.evaluate(model, here).transfer(there))`
         """
         there = load(new) if isinstance(new, str) else new
+        check_instance("new", there, Dataset, "a kft.data.Dataset or the name of one")
         if (there.task, there.classes) != (self.data.task, self.data.classes):
             raise ValueError(
                 f"new must have the task and classes of {self.data.name}, {self.data.task} of "

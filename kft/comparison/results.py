@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 NO_GAIN = "no strategy is worth its cost on this test set"
 NULL_OF_FOLDS = (
     "Null hypothesis of each p: trained on data sets of this size, the method and the best have "
-    "the same expected score. p is two-sided, from the same folds of both (corrected resampled t test "
-    "of Nadeau and Bengio), and corrected for all pairs of methods (Holm's correction)."
+    "the same expected score. p is two-sided, from the same folds of both (the corrected resampled "
+    "t test of Nadeau and Bengio), and corrected for all pairs of methods (Holm's correction)."
 )
 NULL = (
     "Null hypothesis of each p: over training seeds and test sets like this one, the method and "

@@ -27,7 +27,8 @@ from kft.data.task import Task
 from kft.evaluation.means import UNDEFINED
 from kft.evaluation.metrics import Interval, interval, measure_of, resample
 
-SMALLEST = 1e-8  # probabilities below are those of a float32 sigmoid or softmax that is saturated
+# The least probability of a softmax in float32, and of 1 minus a sigmoid in float32, which rounds.
+SMALLEST, SMALLEST_REST = 1e-37, 1e-8
 TEMPERATURES = (0.02, 50.0)  # the range that is searched
 
 
@@ -194,7 +195,8 @@ def with_temperature(task: str, probabilities: ArrayLike, temperature: float) ->
     kept = np.asarray(probabilities, dtype=np.float64)
     several = Task.named(task, "task").target == "class" and kept.ndim == 2 and kept.shape[1] > 1
     columns = kept if several else _two_columns(kept.ravel())
-    logits = np.log(np.clip(columns, SMALLEST, 1)) / temperature
+    least = SMALLEST if several else SMALLEST_REST
+    logits = np.log(np.clip(columns, least, 1)) / temperature
     scaled = np.exp(logits - logits.max(axis=1, keepdims=True))
     scaled /= scaled.sum(axis=1, keepdims=True)
     return scaled if several else scaled[:, 1].reshape(kept.shape)
