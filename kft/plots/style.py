@@ -48,7 +48,7 @@ def write_as_it_stands(figure: Figure) -> None:
                     tick.label2.set_parse_math(False)
     for text in figure.findobj(Text):
         if isinstance(text, Text) and not NUMBER.fullmatch(text.get_text()):
-            text.set_text(harmless(text.get_text()))
+            text.set_text(harmless(text.get_text(), keep="\n"))
             if "$" in text.get_text():
                 text.set_parse_math(False)
 

@@ -168,13 +168,12 @@ def _scored(
         several = [x for x in table if str(x).startswith(f"{first}_")]
         names = [first] if first in table else [x for x in several if str(x)[-1].isdigit()]
     else:
-        names = [f"probability_{name}" for name in classes]
+        names = [x for x in table if str(x).startswith("probability_")][: len(classes)]
     numbers = [_numbers(table[name]) for name in names]
     record = np.repeat(np.arange(len(table)), [len(x) for x in numbers[0]])
     columns = np.stack([np.concatenate(x) for x in numbers], axis=1)  # (N, K)
     if classes is None:
-        targets = np.stack([np.concatenate(_numbers(truth)) for _ in [0]], axis=1)
-        targets = targets.reshape(len(columns), -1)
+        targets = np.concatenate(_numbers(truth)).reshape(len(columns), -1)
         if targets.shape[1] == 1:
             targets, columns = targets[:, 0], columns[:, 0]
         return Scored(targets, columns), record

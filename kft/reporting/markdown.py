@@ -97,7 +97,7 @@ def escaped(text: str) -> str:
         >>> escaped("*a* <b> $x$")
         '\\*a\\* &lt;b&gt; <span>$</span>x<span>$</span>'
     """
-    text = " ".join(harmless(text).split())
+    text = harmless(" ".join(text.split()))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"^(\d+)\.", r"\1\\.", MEANING.sub(r"\\\1", text))  # no number of a list
     # No escape sequence keeps every reader of Markdown from beginning a formula.
@@ -146,4 +146,4 @@ def _indented(cell: str) -> str:
 
 def _code(text: str, language: str) -> str:
     fence = "`" * max(3, 1 + max((len(x) for x in re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{harmless(text)}\n{fence}"
+    return f"{fence}{language}\n{harmless(text, keep=chr(10))}\n{fence}"

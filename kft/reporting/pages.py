@@ -47,4 +47,6 @@ def to_html(title: str, summary: Iterable[str], sections: Iterable[Section], mad
 
 def _printable(value: Any) -> Any:
     """Write out the control characters of every text that goes into the page."""
-    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return harmless(value, keep="\n")
+    return value
