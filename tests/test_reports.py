@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from models import esm2, strings
 
 import kft
 from kft.comparison.results import Comparison, Row
@@ -26,7 +27,6 @@ from kft.inference.naming import with_predictions
 from kft.plots import plot_history, save_figure
 from kft.reporting.document import Picture
 from kft.reporting.folders import _scored
-from models import esm2, strings
 
 pytestmark = pytest.mark.once
 
@@ -107,7 +107,13 @@ def test_all_sections_are_there_in_order(page):
 
 def test_what_was_not_given_is_left_out_and_named(data):
     report = kft.report(data)
-    assert [x.key for x in report.sections] == ["question", "data", "preparation", "limits", "repeat"]
+    assert [x.key for x in report.sections] == [
+        "question",
+        "data",
+        "preparation",
+        "limits",
+        "repeat",
+    ]
     text = report.to_html()
     for title in ("Exploration", "Model", "Training", "Assessment", "Groups", "Comparison"):
         assert f"<li>{title}: " in text
@@ -294,7 +300,9 @@ def test_a_run_is_reported_from_its_folder(tmp_path):
 
 # In a browser -----------------------------------------------------------------------------------
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 in_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 WATCH = """<!doctype html><meta charset="utf-8"><body>
 <iframe style="width:390px;height:800px;border:0" srcdoc="{page}"></iframe>

@@ -7,11 +7,12 @@ can tell apart. Curves differ in line style as well.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FuncFormatter
 
 from kft.files import atomic_write, write_text
 from kft.messages import harmless
@@ -38,19 +39,22 @@ def write_as_it_stands(figure: Figure) -> None:
         >>> title.get_parse_math(), title.get_text()
         (False, '$x$ or \\x1b[1m')
     """
-    for ax in figure.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            formatter = axis.get_major_formatter()
-            if isinstance(formatter, FixedFormatter):
-                formatter.seq = [harmless(str(name)) for name in formatter.seq]
-                for tick in axis.get_major_ticks():
-                    tick.label1.set_parse_math(False)
-                    tick.label2.set_parse_math(False)
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, FuncFormatter):  # of the names given to `set_xticks`
+            formatter.func = _harmless_names(formatter.func)
+            for tick in axis.get_major_ticks():
+                tick.label1.set_parse_math(False)
+                tick.label2.set_parse_math(False)
     for text in figure.findobj(Text):
         if isinstance(text, Text) and not NUMBER.fullmatch(text.get_text()):
             text.set_text(harmless(text.get_text(), keep="\n"))
             if "$" in text.get_text():
                 text.set_parse_math(False)
+
+
+def _harmless_names(names: Callable[..., str]) -> Callable[..., str]:
+    return lambda value, place=None: harmless(names(value, place), keep="\n")
 
 
 def save_figure(figure: Figure, caption: str, path: str | Path) -> Path:

@@ -174,6 +174,8 @@ def _scored(
     columns = np.stack([np.concatenate(x) for x in numbers], axis=1)  # (N, K)
     if classes is None:
         targets = np.concatenate(_numbers(truth)).reshape(len(columns), -1)
+        kept = np.isfinite(targets).all(axis=1)  # other residues are not scored
+        targets, columns, record = targets[kept], columns[kept], record[kept]
         if targets.shape[1] == 1:
             targets, columns = targets[:, 0], columns[:, 0]
         return Scored(targets, columns), record
@@ -192,7 +194,7 @@ def _scored(
 
 def _numbers(cells: pd.Series) -> list[np.ndarray]:
     """Return the numbers in each cell, of which residues have many, separated by spaces."""
-    return [np.array(str(x).split(), dtype=float) for x in cells]
+    return [np.array(str(x).replace("NA", "nan").split(), dtype=float) for x in cells]
 
 
 def _figures(
