@@ -249,7 +249,8 @@ PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], "float32")
         ("classification", np.array([0, 1, 1]), PROBABILITIES),
         ("multilabel", np.array([[0, 1], [0, 0], [1, 1]]), PROBABILITIES),
         ("regression", np.array([0.5, -1.0, 2.0]), np.array([0.4, -2.0, 1e-9])),
-        ("residue_classification", [np.array([0, 1]), np.array([1])], [PROBABILITIES[:2], PROBABILITIES[2:]]),
+        ("residue_classification", [np.array([0, 1]), np.array([1])],
+         [PROBABILITIES[:2], PROBABILITIES[2:]]),
         ("residue_regression", [np.array([0.5, 1.0]), np.array([2.0])],
          [np.array([[1.0], [2.0]]), np.array([[3.0]])]),
     ],
@@ -289,9 +290,9 @@ def test_a_run_is_reported_from_its_folder(tmp_path):
     run = kft.finetune(settings, tmp_path / "run", baselines=False, command=command)
     (tmp_path / "a.csv").unlink()  # the folder has all that the report needs
     report = kft.report(tmp_path / "run", tmp_path / "report.html")
-    assert [x.key for x in report.sections if x.key not in ("preparation", "groups", "comparison")] == [
-        x for x in SECTIONS if x not in ("preparation", "groups", "comparison")
-    ]  # fmt: skip
+    absent = ("preparation", "groups", "comparison")
+    found = [x.key for x in report.sections if x.key not in absent]
+    assert found == [x for x in SECTIONS if x not in absent]
     text = html.unescape((tmp_path / "report.html").read_text())
     assert "kft finetune 'a b.csv'" in text and run.config["data"]["digest"] in text
     assert report.summary[0].startswith("Spearman ")
@@ -312,9 +313,12 @@ addEventListener("load", () => {{
   const seen = [...document.querySelectorAll("iframe")].map(frame => {{
     const page = frame.contentDocument, root = page.documentElement;
     page.querySelectorAll("details").forEach(one => one.open = true);
-    return {{width: frame.clientWidth, needs: root.scrollWidth, sections: page.querySelectorAll("section").length,
-      broken: [...page.images].filter(x => !x.complete || !x.naturalWidth).length, images: page.images.length,
-      narrow: [...page.images].filter(x => x.naturalWidth < 700).length}};
+    const images = [...page.images], count = test => images.filter(test).length;
+    return {{
+      width: frame.clientWidth, needs: root.scrollWidth, images: images.length,
+      sections: page.querySelectorAll("section").length,
+      broken: count(x => !x.complete || !x.naturalWidth), narrow: count(x => x.naturalWidth < 700)
+    }};
   }});
   document.getElementById("seen").textContent = JSON.stringify(seen);
 }});
@@ -328,7 +332,8 @@ def browse(text, folder):
     command = [
         BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
         "--disable-component-update", "--no-first-run", "--enable-logging=stderr", "--v=0",
-        f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", "--dump-dom", watch.as_uri(),
+        f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", "--dump-dom",
+        watch.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     seen = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
@@ -349,8 +354,8 @@ def test_a_browser_shows_it_on_a_phone_and_a_desk(page, tmp_path):
 
 @in_browser
 def test_the_browser_sees_what_is_wrong(tmp_path):
-    wrong = """<!doctype html><section><img src="http://127.0.0.1:9/x.png"><p style="width:2000px">a</p>
-        <script>no_such_function()</script></section>"""
+    wrong = """<!doctype html><section><img src="http://127.0.0.1:9/x.png">
+        <p style="width:2000px">a</p><script>no_such_function()</script></section>"""
     seen, errors, asked = browse(wrong, tmp_path)
     assert [x["broken"] for x in seen] == [1, 1] and seen[0]["needs"] >= 2000
     assert any("no_such_function" in x for x in errors) and asked

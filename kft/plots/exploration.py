@@ -59,7 +59,8 @@ def plot_distributions(
     top = {name: counts.max() / max(1, counts.sum()) for name, (counts, _) in histograms.items()}
     highest = max(names, key=lambda name: top[name])
     caption = (
-        f"Distribution of {len(names):,} columns of numbers of {data}{_n(records)}"
+        f"Distribution of {len(names):,} column{'s' * (len(names) > 1)} of numbers of "
+        f"{data}{_n(records)}"
         + (f"; {left_out:,} more are not shown" if left_out else "")
         + ". Each panel is a histogram of up to 30 bins of equal width between the 0.5% and 99.5% "
         "quantiles of its column, without missing values and suspected sentinels; heights are not "

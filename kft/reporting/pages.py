@@ -7,7 +7,6 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from kft.messages import harmless
 from kft.reporting.document import Section
@@ -47,6 +46,6 @@ def to_html(title: str, summary: Iterable[str], sections: Iterable[Section], mad
 
 def _printable(value: Any) -> Any:
     """Write out the control characters of every text that goes into the page."""
-    if isinstance(value, str) and not isinstance(value, Markup):
+    if isinstance(value, str) and not hasattr(value, "__html__"):  # that is the template's own
         return harmless(value, keep="\n")
     return value

@@ -198,7 +198,7 @@ def _model(parts: Parts) -> list[Block]:
         share = table.trainable / max(table.total, 1)
         blocks.append(
             Table(
-                f"Parameters: {table.total:,}, of which {table.trainable:,} ({share:.1%}) were "
+                f"Parameters: {table.total:,}, of which {table.trainable:,} ({share:.2%}) were "
                 "trainable at the end. Neighbours that are alike share a line.",
                 COLUMNS,
                 tuple(tuple(line) for line in table.lines),
@@ -368,7 +368,7 @@ def _limits(parts: Parts, missing: list[str]) -> Iterator[Block]:
             "One training does not show how much the scores vary with the seed; kft.compare does."
         )
     if parts.findings is not None:
-        said += [f"{x.subject}: {x.meaning}" for x in parts.findings.at_least("warning")]
+        said += [x.meaning for x in parts.findings.at_least("warning")]
     yield Items(tuple(said)) if said else Paragraph("No limit is known beyond what is missing.")
     if missing:
         yield Paragraph("Not in this report:")
