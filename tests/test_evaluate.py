@@ -6,6 +6,7 @@ from dataclasses import replace
 import keras
 import models
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -65,7 +66,8 @@ def test_it_is_the_dict_of_scores_that_it_was(judged):
     assert json.loads(json.dumps(judged)) == {k: list(v) for k, v in judged.items()}
     assert judged.scores == dict(judged) and not isinstance(judged.scores, Evaluation)
     assert judged.to_frame().loc["AUROC"].tolist() == list(judged["AUROC"])
-    assert repr(judged) == str(judged.scores) == str(judged).splitlines()[0]
+    assert repr(judged) == str(judged.scores)
+    assert str(judged).startswith(f"{judged!r}\n80 records of the test split")
 
 
 @pytest.mark.once
@@ -266,6 +268,12 @@ def test_a_comparison_on_folds_tests_with_the_correction(monkeypatch, tmp_path):
     assert found.standings[found.rows[0].name].p == pytest.approx(expected)
     assert found.to_frame()["seeds"].tolist() == [4] * len(found.rows)
     found.save(tmp_path / "out")
+    assert found.copies.records == 72 and "without copies" in str(found)
+    assert f"the {len(found.copies)} of 72 test records" in found.leakage
+    price = found.best.price_of_copies["AUROC"]
+    assert f"For {found.best.name} the difference is {price.interval()}." in found.leakage
+    with pytest.raises(ValueError, match="copies must be True or False with folds"):
+        kft.compare(backbone, data, ["linear_probe"], folds=4, copies=pd.DataFrame(), **options)
     with pytest.raises(ValueError, match="save_models must be False with folds"):
         kft.compare(backbone, data, ["linear_probe"], folds=4, save_models=True, **options)
 

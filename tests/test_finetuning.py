@@ -13,6 +13,8 @@ from models import esm2, strings
 import kft
 from kft.finetuning import Run, Settings, read_data, tuning
 
+pytestmark = pytest.mark.once  # what depends on the backend is that of `fit` and `predict`
+
 PEPTIDES = strings([9] * 60, "ACDEFGHIKLMNPQRSTVWY")
 TABLE = pd.DataFrame(
     {
@@ -51,9 +53,6 @@ def weights(run):
     return [keras.ops.convert_to_numpy(v) for v in run.model.weights]
 
 
-# Three backends ---------------------------------------------------------------------------------
-
-
 def test_a_run_predicts_each_row_of_a_new_file(run, file, tmp_path):
     new = TABLE.iloc[::-1].assign(note='ä; "x"')
     new.to_csv(tmp_path / "new.csv", sep=";", decimal=",", index=False)
@@ -90,7 +89,6 @@ def test_an_interrupted_run_is_usable_and_ends_with_the_same_weights(
 # The folder -------------------------------------------------------------------------------------
 
 
-@pytest.mark.once
 def test_the_folder_holds_all_that_was_done(run, file):
     names = {path.name for path in run.folder.iterdir()}
     assert names == {
@@ -108,7 +106,6 @@ def test_the_folder_holds_all_that_was_done(run, file):
     assert {"mean", "one-hot, 9 positions"} < set(run.scores["baselines"])
 
 
-@pytest.mark.once
 def test_90_percent_of_the_validation_targets_are_in_the_intervals(run):
     data, _ = read_data(run.settings)
     table = run.predict(data.valid.inputs, as_frame=True)
@@ -116,7 +113,6 @@ def test_90_percent_of_the_validation_targets_are_in_the_intervals(run):
     assert 0.9 <= np.mean((low <= data.valid.targets) & (data.valid.targets <= high)) <= 0.95
 
 
-@pytest.mark.once
 def test_a_finished_run_is_not_repeated_and_other_settings_are_an_error(run, settings, file):
     before = (run.folder / "config.json").read_bytes()
     said = []
@@ -127,14 +123,12 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are_an_error(run, set
     assert (run.folder / "config.json").read_bytes() == before
 
 
-@pytest.mark.once
 def test_new_records_are_scored(run, tmp_path):
     TABLE.rename(columns={"activity": "measured"}).to_csv(tmp_path / "later.csv", index=False)
     scores = run.evaluate(tmp_path / "later.csv", target="measured")
     assert scores.headline == "Spearman" and np.isfinite(scores["RMSE"].value)
 
 
-@pytest.mark.once
 def test_a_folder_without_a_run_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no run in"):
         Run(tmp_path)
@@ -165,7 +159,6 @@ WRITERS = {
 }
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("name", WRITERS)
 def test_any_file_is_read_and_its_columns_are_guessed(name, tmp_path):
     WRITERS[name](tmp_path / name)
@@ -177,7 +170,6 @@ def test_any_file_is_read_and_its_columns_are_guessed(name, tmp_path):
     assert any("'activity' was taken for the target" in note for note in data.notes)
 
 
-@pytest.mark.once
 def test_predictions_of_json_lines_are_json_lines(run, tmp_path):
     TABLE.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
     run.predict(tmp_path / "a.jsonl", out=tmp_path / "out.jsonl")
@@ -185,7 +177,6 @@ def test_predictions_of_json_lines_are_json_lines(run, tmp_path):
     assert found["code"].tolist() == TABLE["code"].tolist() and "predicted_activity" in found
 
 
-@pytest.mark.once
 def test_what_cannot_be_guessed_is_an_error_that_lists_the_columns(tmp_path):
     table = TABLE.rename(columns={"activity": "kd"}).assign(ki=1.5)
     table.to_csv(tmp_path / "a.csv", index=False)
@@ -198,14 +189,12 @@ def test_what_cannot_be_guessed_is_an_error_that_lists_the_columns(tmp_path):
         read_data(Settings("no such file.csv"))
 
 
-@pytest.mark.once
 def test_lines_that_are_no_json_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"sequence": "MKT", "y": 1}\n[1]\n')
     with pytest.raises(ValueError, match="line 2: expected one JSON object"):
         read_data(Settings(str(tmp_path / "a.jsonl")))
 
 
-@pytest.mark.once
 def test_classes_are_numbered_as_in_the_model(backbone, tmp_path):
     hostile = ["=1+1", "+b"]
     table = TABLE.assign(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from kft.comparison.copies import Copies
 from kft.comparison.results import Row
 from kft.data import Dataset, Split
 from kft.evaluation.crossvalidation import CrossValidated, folds
-from kft.evaluation.significance import BOUNDS
+from kft.evaluation.significance import BOUNDS, Measured
 
 
 def deal(data: Dataset, k: int, repeats: int = 1) -> list[Dataset]:
@@ -63,20 +65,43 @@ def merged(rows: Sequence[Sequence[Row]], parts: Sequence[Dataset]) -> list[Row]
         Rows whose scores are `kft.evaluation.crossvalidation.CrossValidated`.
     """
     ratio = float(np.mean([len(part.splits["test"]) / len(part.train) for part in parts]))
-    return [_merged(list(of_method), ratio) for of_method in zip(*rows, strict=True)]
+    with_copies = any(row.score_without_copies for fold in rows for row in fold)
+    return [_merged(list(row), ratio, with_copies) for row in zip(*rows, strict=True)]
 
 
-def _merged(rows: list[Row], ratio: float) -> Row:
+def joined_copies(copies: Sequence[Copies]) -> Copies:
+    """Count the near copies of all folds together.
+
+    Args:
+        copies: The near copies of each fold.
+
+    Returns:
+        Copies whose records are the test records of all folds, one fold after the other.
+    """
+    starts = np.cumsum([0, *(one.records for one in copies)])
+    tables = [
+        one.table.assign(test=one.table["test"] + start)
+        for one, start in zip(copies, starts[:-1], strict=True)
+        if len(one)
+    ]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    notes = [next((one.note for one in copies if one.note), "")]
+    if tables:
+        notes.append(f"These are the test records of all {len(copies)} folds, each searched alone.")
+    note = " ".join(filter(None, notes))
+    return Copies(table, int(starts[-1]), "test", note)
+
+
+def _merged(rows: list[Row], ratio: float, with_copies: bool) -> Row:
     scored = [row for row in rows if row.scores]
     first = (scored or rows)[0]
-    scores = {
-        metric: CrossValidated(
-            np.array([row.scores[metric].value if row.scores else np.nan for row in rows]),
-            ratio,
-            BOUNDS.get(metric, (0, 1)),
-        )
-        for metric in first.scores
-    }
+    rest, price = {}, {}
+    scores = _over_folds([row.scores for row in rows], ratio)
+    if with_copies:  # a fold without copies has one score, and no price
+        rest = _over_folds([row.score_without_copies or row.scores for row in rows], ratio)
+        price = {
+            name: CrossValidated(scores[name].seeds - rest[name].seeds, ratio) for name in scores
+        }
     errors = [f"fold {i + 1}: {row.error}" for i, row in enumerate(rows) if row.error]
     return replace(
         first,
@@ -85,7 +110,23 @@ def _merged(rows: list[Row], ratio: float) -> Row:
         error=errors[0] if errors else None,
         predictions=[one for row in rows for one in row.predictions],
         constant_seeds=sum(row.constant_seeds for row in rows),
+        score_without_copies=rest,
+        price_of_copies=price,
     )
+
+
+def _over_folds(
+    scores: Sequence[Mapping[str, Measured]], ratio: float
+) -> dict[str, CrossValidated]:
+    """Combine the scores of each fold, NaN for a fold that has none."""
+    return {
+        name: CrossValidated(
+            np.array([fold[name].value if fold else np.nan for fold in scores]),
+            ratio,
+            BOUNDS.get(name, (0, 1)),
+        )
+        for name in next(filter(None, scores), {})
+    }
 
 
 def _joined(parts: list[Split]) -> Split:

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from kft.arguments import check_choice, check_instance, check_integer
-from kft.comparison.scoring import scored_part
+from kft.comparison.copies import Copies
+from kft.comparison.scoring import scored_part, scores_without
 from kft.data import Dataset, load
 from kft.evaluation import baselines, metrics
 from kft.evaluation.calibration import (
@@ -28,6 +29,7 @@ from kft.evaluation.metrics import Interval, Scored, Scores
 from kft.evaluation.outliers import fit_outliers
 from kft.evaluation.transfer import Transfer, judge_transfer
 from kft.inference import embed, predict
+from kft.messages import shown
 from kft.params.paths import check_model
 from kft.plots import (
     plot_confusion,
@@ -51,12 +53,14 @@ def evaluate(
     resamples: int = 1000,
     max_length: int | None = None,
     encode: Callable | None = None,
+    copies: bool | pd.DataFrame = True,
     by: str | ArrayLike | None = None,
 ) -> Evaluation:
     """Judge a model on one split of a data set.
 
-    Scores are computed at once, with 95% bootstrap intervals. All else that the result has is
-    computed when it is asked for.
+    Scores are computed at once, with 95% bootstrap intervals. If records of the split have near
+    copies in training, so is the score without these records, and the difference with its paired
+    interval. All else that the result has is computed when it is asked for.
 
     Args:
         model: A `kft.Model` whose head predicts the data set's task, or any Keras model that does:
@@ -69,17 +73,21 @@ def evaluate(
         max_length: Number of residues to keep of each protein; None keeps all. Residues that are
             cut are not scored.
         encode: As for `kft.predict`.
+        copies: True finds the records of the split with near copies in train and valid by
+            `kft.exploration.near_copies` (once for a data set); a table of its form, whose column
+            `test` counts the records of the split, names them; False leaves this out.
         by: Groups for which the model should work equally well, such as the sex of a person: a
             name for each record of the split, or a column of the split's `parameters`.
 
     Returns:
         `Evaluation`, a dict {metric name: interval} with the headline metric of the task first.
         Only residues that the split's `masks` mark are scored, and records count by the split's
-        `weights`.
+        `weights`. If there are near copies, its `score_without_copies` and `price_of_copies` have
+        the scores on the other records and the differences, and `print` shows a line on them.
 
     Raises:
-        ValueError: The split is unknown or absent, or the head predicts another task or another
-            number of classes.
+        ValueError: The split is unknown or absent, the head predicts another task or another
+            number of classes, or `by` or `copies` are not of the records of the split.
 
     Example:
         `kft.evaluate(model, kft.data.load("amp"))["AUROC"].value`
@@ -93,7 +101,8 @@ def evaluate(
         )
     _check_head(model, data)
     options = {"batch_size": batch_size, "max_length": max_length}
-    return Evaluation(model, data, split, options, encode, resamples, by)
+    found = Copies.of(data, split, copies)
+    return Evaluation(model, data, split, options, encode, resamples, by, found)
 
 
 class Evaluation(Scores):
@@ -110,6 +119,7 @@ class Evaluation(Scores):
         encode: As for `evaluate`.
         resamples: As for `evaluate`.
         by: As for `evaluate`.
+        copies: Records of the split with near copies in training.
     """
 
     def __init__(
@@ -121,20 +131,29 @@ class Evaluation(Scores):
         encode: Callable | None,
         resamples: int,
         by: str | ArrayLike | None,
+        copies: Copies,
     ):
         self.model, self.data, self.split = model, data, split
         self._options, self._encode, self._resamples, self._by = options, encode, resamples, by
         self._predicted: dict[str, Any] = {}
+        if by is not None:
+            self._named(by)  # raises its errors before anything is predicted
         self.scored = self._scored(split)
-        super().__init__(
-            metrics.score(
-                data.task,
-                *self.scored[:2],
-                groups=self.scored.groups,
-                resamples=resamples,
-                weights=self.scored.weights,
-            )
+        scores = metrics.score(
+            data.task,
+            *self.scored[:2],
+            groups=self.scored.groups,
+            resamples=resamples,
+            weights=self.scored.weights,
         )
+        if not len(copies):
+            super().__init__(scores, remark=copies.note)
+            return
+        both = scores_without(data, [self.predictions], copies, resamples)
+        rest, price = ({name: one.interval() for name, one in part.items()} for part in both)
+        name = scores.headline
+        remark = f"{name} {rest[name]} without {copies}; the difference is {price[name]}."
+        super().__init__(scores, rest, price, f"{remark} {copies.note}".strip())
 
     @property
     def predictions(self) -> Any:
@@ -144,7 +163,7 @@ class Evaluation(Scores):
     @property
     def scores(self) -> Scores:
         """The scores alone, without model and data."""
-        return Scores(self)
+        return Scores(self, self.score_without_copies, self.price_of_copies, self.remark)
 
     @cached_property
     def groups(self) -> GroupAudit:
@@ -168,6 +187,7 @@ class Evaluation(Scores):
             ValueError: There is no such column, or as for `kft.evaluation.groups.audit`.
         """
         name, groups = self._named(by)
+        groups = groups[self.scored.owners]
         return audit(self.data.task, self.scored, groups, name, resamples=self._resamples)
 
     @cached_property
@@ -178,7 +198,7 @@ class Evaluation(Scores):
             raise ValueError(
                 f"calibration is for probabilities, {self.data.name} is a {task}: see `conformal`."
             )
-        targets, predictions, groups, _ = self.scored
+        targets, predictions, groups = self.scored[:3]
         found = judge_calibration(task, targets, predictions, groups=groups, **options)
         note, temperature, after = self._without_validation, np.nan, None
         if not note:
@@ -252,7 +272,7 @@ class Evaluation(Scores):
         right = outcome(task, targets, predictions).astype(float)
         errors = pd.Series(right if task.target == "number" else 1 - right)
         if task.per_residue:
-            errors = errors.groupby(self._record_of_residue()).mean()
+            errors = errors.groupby(np.asarray(self.scored.owners)).mean()
         elif task.target == "class":
             errors = pd.Series(1 - _of_class(predictions, targets))
         worst = errors.sort_values(ascending=False, kind="stable").head(n)
@@ -377,16 +397,8 @@ class Evaluation(Scores):
     def _scored(self, split: str) -> Scored:
         return scored_part(self.data, split, self._predictions(split))
 
-    def _record_of_residue(self) -> np.ndarray:
-        """Return the position of the record of each scored residue."""
-        records = self.data.splits[self.split]
-        lengths = [len(rows) for rows in self.predictions]
-        masks = records.masks or [np.ones(n, dtype=bool) for n in lengths]
-        counts = [int(mask[:n].sum()) for mask, n in zip(masks, lengths, strict=True)]
-        return np.repeat(np.arange(len(lengths)), counts)
-
     def _named(self, by: str | ArrayLike) -> tuple[str, np.ndarray]:
-        """Return what groups are called, and the group of each scored record or residue."""
+        """Return what groups are called, and the group of each record."""
         records = self.data.splits[self.split]
         name, column = "group", by
         if isinstance(by, str):
@@ -401,17 +413,18 @@ class Evaluation(Scores):
         elif isinstance(by, pd.Series) and by.name is not None:
             name = str(by.name)
         groups = np.asarray(column)
-        if len(groups) != len(records):
+        if groups.shape != (len(records),):
+            received = f"{len(groups)} names" if groups.ndim == 1 else shown(by)
             raise ValueError(
                 f"by must name the group of each of the {len(records)} records of the {self.split} "
-                f"split, received {len(groups)} names."
+                f"split, received {received}."
             )
         if groups.dtype.kind == "f" and len(np.unique(groups)) > MANY_GROUPS:
             raise ValueError(
                 f"by must name groups, received {len(np.unique(groups))} different numbers: cut "
                 f"them into classes, for example with pandas.qcut."
             )
-        return name, groups[self._record_of_residue()] if self.data.task.per_residue else groups
+        return name, groups
 
     def _word(self, value: Any, is_prediction: bool = False) -> Any:
         """Return a target or a prediction in words: the name of its class or labels."""

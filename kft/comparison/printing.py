@@ -11,6 +11,7 @@ from kft.messages import harmless
 if TYPE_CHECKING:
     from rich.table import Table
 
+COPIES = "without copies"  # title of the column of scores without near copies
 WIDTH = 140  # of the text, in characters
 
 
@@ -34,7 +35,8 @@ def table(comparison: Any) -> Table:
     grid = Table(title=Text(harmless(title)), title_justify="left")
     grid.add_column("method")
     for name in columns(comparison):
-        grid.add_column(name, justify="right")
+        is_score = name in (comparison.metric, COPIES)
+        grid.add_column(name, justify="right", no_wrap=is_score)
     kinds = [row.kind for row in comparison.rows]
     for i, row in enumerate(comparison.rows):
         last = i + 1 == len(kinds) or kinds[i + 1] != row.kind
@@ -51,14 +53,31 @@ def text(comparison: Any) -> str:
         comparison: A `kft.comparison.Comparison`.
 
     Returns:
-        Lines of at most `WIDTH` characters, and below the table two paragraphs.
+        Lines of at most `WIDTH` characters, and below the table the paragraphs of `notes`.
     """
     from rich.console import Console
 
     console = Console(width=WIDTH, no_color=True)
     with console.capture() as captured:
         console.print(table(comparison))
-    return f"{captured.get()}{comparison.null_hypothesis}\n\n{comparison.recommendation}"
+    return f"{captured.get()}{notes(comparison)}"
+
+
+def notes(comparison: Any) -> str:
+    """Return what is printed below the table.
+
+    Args:
+        comparison: A `kft.comparison.Comparison`.
+
+    Returns:
+        Paragraphs: near copies, if there are any; the null hypothesis; the recommendation.
+    """
+    parts = [comparison.leakage, comparison.null_hypothesis, comparison.recommendation]
+    return "\n\n".join(filter(None, parts))
+
+
+def _has_copies(comparison: Any) -> bool:
+    return any(row.score_without_copies for row in comparison.rows)
 
 
 def seeds(found: Sized) -> str:
@@ -77,7 +96,9 @@ def columns(comparison: Any) -> tuple[str, ...]:
     Args:
         comparison: A `kft.comparison.Comparison`.
     """
-    return comparison.metric, "to the best", "p", "trainable weights", "seconds", "memory"
+    copies = [COPIES] * _has_copies(comparison)
+    names = ("to the best", "p", "trainable weights", "seconds", "memory")
+    return (comparison.metric, *copies, *names)
 
 
 def cells(comparison: Any, row: Any) -> list[str]:
@@ -92,8 +113,12 @@ def cells(comparison: Any, row: Any) -> list[str]:
         _seconds(row.seconds),
         "" if row.memory is None else f"{row.memory / 2**30:.1f} GB",
     ]
+    copies = [""] * _has_copies(comparison)
     if not row.scores:
-        return [row.name, "failed", "", "", *cost]
+        return [row.name, "failed", *copies, "", "", *cost]
+    if row.score_without_copies:
+        rest = row.score_without_copies[comparison.metric]
+        copies = [str(rest.interval(comparison.confidence))]
     standing, lost = comparison.standings.get(row.name), comparison.lost_seeds(row)
     some = 0 < lost < len(next(iter(row.scores.values())).seeds)  # all lost: score "undefined"
     unit = f"{lost} folds" if comparison.folds else seeds(range(lost))
@@ -107,7 +132,7 @@ def cells(comparison: Any, row: Any) -> list[str]:
         to_the_best = ["", ""]
     else:
         to_the_best = [f"{standing.gap.value:+.3f}", _p(standing.corrected)]
-    return [name, str(comparison.interval(row)), *to_the_best, *cost]
+    return [name, str(comparison.interval(row)), *copies, *to_the_best, *cost]
 
 
 def _p(value: float) -> str:

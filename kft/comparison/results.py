@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kft.comparison import printing, writing
+from kft.comparison.copies import Copies
 from kft.comparison.printing import seeds
 from kft.evaluation.metrics import Interval
 from kft.evaluation.significance import (
@@ -61,6 +62,10 @@ class Row:
         predictions: List of the predictions for the test split, one array per seed.
         constant_seeds: Number of seeds that predict (nearly) the same for every record. Their
             scores are in the table, but the method is not recommended because of them.
+        score_without_copies: The same as `scores`, on the test records without near copies in
+            training; empty if there are no copies.
+        price_of_copies: Scores on all test records minus these, paired by records and seeds, or by
+            folds.
     """
 
     name: str
@@ -75,6 +80,8 @@ class Row:
     given: bool = False
     predictions: list = field(default_factory=list, repr=False)
     constant_seeds: int = 0
+    score_without_copies: Mapping[str, Measured] = field(default_factory=dict, repr=False)
+    price_of_copies: Mapping[str, Measured] = field(default_factory=dict, repr=False)
 
     @property
     def collapsed(self) -> bool:
@@ -93,6 +100,8 @@ class Comparison:
         seeds: Seeds of the trainings of each strategy.
         confidence: Confidence of the intervals, such as 0.95.
         settings: Dict of settings and versions.
+        copies: Test records that have near copies in training, of all folds of a cross-validation;
+            None if none were looked for.
         folds: Number of folds over all repeats of a cross-validation; 0 for one test split.
     """
 
@@ -102,6 +111,7 @@ class Comparison:
     seeds: tuple[int, ...]
     confidence: float
     settings: dict
+    copies: Copies | None = None
     folds: int = 0
 
     @property
@@ -175,6 +185,17 @@ class Comparison:
         return max(0, asked - int(np.isfinite(self.score(row).seeds).sum()))
 
     # Sentences ----------------------------------------------------------------------------------
+
+    @cached_property
+    def leakage(self) -> str:
+        """Sentences on near copies of test records in training; "" if there are none."""
+        if self.copies is None or not len(self.copies):
+            return "" if self.copies is None else self.copies.note
+        text = f"Without copies: the scores without {self.copies}. {self.copies.note}".strip()
+        if self.best is None:
+            return text
+        price = self.best.price_of_copies[self.metric].interval(self.confidence)
+        return f"{text} For {self.best.name} the difference is {price}."
 
     @cached_property
     def recommendation(self) -> str:
@@ -279,17 +300,22 @@ class Comparison:
         """Return all numbers, one row per method.
 
         Returns:
-            pandas.DataFrame indexed by method: kind; each metric with its interval; `gap`, the
-            score minus that of the best method, with its interval; p and its corrected value;
-            number of trainable and of all parameters; seconds of one training; peak memory in
-            bytes; number of seeds that finished; number of seeds whose predictions hardly vary;
-            whether the method is recommended; and the error of a seed that failed.
+            pandas.DataFrame indexed by method: kind; each metric with its interval, and, if test
+            records have near copies in training, the same without them; `gap`, the score minus that
+            of the best method, with its interval; p and its corrected value; number of trainable
+            and of all parameters; seconds of one training; peak memory in bytes; number of seeds
+            that finished; number of seeds whose predictions hardly vary; whether the method is
+            recommended; and the error of a seed that failed.
         """
         rows = {}
         for row in self.rows:
             values: dict[str, Any] = {"kind": row.kind}
             for name, scores in row.scores.items():
                 value, low, high = scores.interval(self.confidence)
+                values |= {name: value, f"{name} low": low, f"{name} high": high}
+            for name, scores in row.score_without_copies.items():
+                value, low, high = scores.interval(self.confidence)
+                name = f"{name} without copies"
                 values |= {name: value, f"{name} low": low, f"{name} high": high}
             if (standing := self.standings.get(row.name)) is not None:
                 gap, low, high = standing.gap

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from kft.comparison.copies import Copies
 from kft.comparison.results import Row
 from kft.data import Dataset, Split
 from kft.evaluation import baselines, metrics
 from kft.evaluation.metrics import Scored, Scores
-from kft.evaluation.significance import Resampled, resampled
+from kft.evaluation.significance import Resampled, resampled, without
 
 
 def scored_part(data: Dataset, split: str, predictions: Any) -> Scored:
@@ -22,35 +23,35 @@ def scored_part(data: Dataset, split: str, predictions: Any) -> Scored:
         split: Name of a split that it has.
         predictions: What `kft.predict` returns for the split.
     """
-    return _scored(data, data.splits[split], predictions)
+    records = data.splits[split]
+    if data.task.per_residue:
+        return _marked_residues(records, predictions)
+    owners = np.arange(len(records))
+    targets = data.as_measured(records.targets)
+    return Scored(np.asarray(targets), predictions, records.groups, records.weights, owners)
 
 
-def score_split(data: Dataset, records: Split, predictions: Any, resamples: int = 1000) -> Scores:
+def score_split(data: Dataset, split: str, predictions: Any, resamples: int = 1000) -> Scores:
     """Score predictions for a split, with 95% bootstrap intervals.
 
     Args:
-        data: A `kft.data.Dataset`.
-        records: One of its splits.
-        predictions: What `kft.predict` returns for the inputs of the split.
-        resamples: As for `evaluate`.
+        data: As for `scored_part`.
+        split: As for `scored_part`.
+        predictions: As for `scored_part`.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        As `evaluate`.
+        {metric name: interval}, the headline metric of the task first.
     """
-    scored = _scored(data, records, predictions)
+    scored = scored_part(data, split, predictions)
     return metrics.score(
         data.task,
-        *scored[:2],
+        scored.targets,
+        scored.predictions,
         groups=scored.groups,
-        resamples=resamples,
         weights=scored.weights,
+        resamples=resamples,
     )
-
-
-def _scored(data: Dataset, records: Split, predictions: Any) -> Scored:
-    if data.task.per_residue:
-        return _marked_residues(records, predictions)
-    return Scored(np.asarray(records.targets), predictions, records.groups, records.weights)
 
 
 def _marked_residues(records: Split, predictions: Any) -> Scored:
@@ -59,12 +60,10 @@ def _marked_residues(records: Split, predictions: Any) -> Scored:
     kept = [mask[:n] for mask, n in zip(masks, lengths, strict=True)]
     targets = [row[:n][mask] for row, n, mask in zip(records.targets, lengths, kept, strict=True)]
     scored = [rows[mask] for rows, mask in zip(predictions, kept, strict=True)]
-    chains = np.arange(len(lengths)) if records.groups is None else records.groups
-    counts = [mask.sum() for mask in kept]
-    weights = None if records.weights is None else np.repeat(records.weights, counts)
-    return Scored(
-        np.concatenate(targets), np.concatenate(scored), np.repeat(chains, counts), weights
-    )
+    owners = np.repeat(np.arange(len(lengths)), [mask.sum() for mask in kept])
+    groups = owners if records.groups is None else records.groups[owners]
+    weights = None if records.weights is None else records.weights[owners]
+    return Scored(np.concatenate(targets), np.concatenate(scored), groups, weights, owners)
 
 
 def baseline_rows(
@@ -72,6 +71,7 @@ def baseline_rows(
     resamples: int = 2000,
     log: Callable[[str], None] | None = None,
     max_length: int | None = None,
+    copies: Copies | None = None,
 ) -> list[Row]:
     """Fit the baselines of a data set and return their rows, see `kft.baselines`.
 
@@ -81,6 +81,7 @@ def baseline_rows(
         log: Function that is called with one line before each fit, such as `print`.
         max_length: Number of residues of each chain that are scored, as for strategies; None for
             all.
+        copies: Test records with near copies in training, or None.
 
     Returns:
         A row per baseline; the row of a baseline that fails has its error.
@@ -91,10 +92,11 @@ def baseline_rows(
             log(f"baseline {number}/{len(fits)}: {name}")
         try:
             fitted = fit(data)
-            predictions = fitted.predictions
+            predictions = data.as_measured(fitted.predictions)
             if data.task.per_residue:
                 predictions = [row[:max_length] for row in predictions]
             scores = scores_of(data, [predictions], resamples)
+            rest, price = scores_without(data, [predictions], copies, resamples)
         except Exception as error:
             rows.append(Row(name, "baseline", error=brief(error)))
             continue
@@ -107,6 +109,8 @@ def baseline_rows(
             fitted.seconds,
             given=fitted.given,
             predictions=[predictions],
+            score_without_copies=rest,
+            price_of_copies=price,
         )
         rows.append(row)
     return rows
@@ -124,9 +128,33 @@ def scores_of(data: Dataset, predictions: Sequence, resamples: int = 2000) -> di
         {metric name: `kft.evaluation.significance.Resampled`}.
     """
     parts = [scored_part(data, "test", one) for one in predictions]
-    targets, _, groups, weights = parts[0]
+    targets, _, groups, weights, _ = parts[0]
     each = [part.predictions for part in parts]
     return resampled(data.task, targets, each, resamples, groups=groups, weights=weights)
+
+
+def scores_without(
+    data: Dataset, predictions: Sequence, copies: Copies | None, resamples: int = 2000
+) -> tuple[dict[str, Resampled], dict[str, Resampled]]:
+    """Score the predictions of one method without records that have near copies in training.
+
+    Args:
+        data: As for `scores_of`.
+        predictions: As for `scores_of`, for the split of the copies.
+        copies: The records with near copies, or None.
+        resamples: As for `scores_of`.
+
+    Returns:
+        The scores, and those on all records minus these, see `significance.without`; empty if
+        there are no copies.
+    """
+    if copies is None or not len(copies):
+        return {}, {}
+    parts = [scored_part(data, copies.split, one) for one in predictions]
+    targets, _, groups, weights, owners = parts[0]
+    each = [part.predictions for part in parts]
+    kept = copies.kept[owners]
+    return without(data.task, targets, each, kept, resamples, groups=groups, weights=weights)
 
 
 def constant_seeds(data: Dataset, predictions: Sequence) -> int:

@@ -72,6 +72,7 @@ def record(comparison: Any) -> dict[str, Any]:
         **comparison.settings,
         "null hypothesis": comparison.null_hypothesis,
         "recommendation": comparison.recommendation,
+        **({"near copies": comparison.leakage} if comparison.leakage else {}),
         "rows": json.loads(comparison.to_frame().to_json(orient="index")),
         "each seed": {
             row.name: {

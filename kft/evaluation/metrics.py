@@ -61,11 +61,30 @@ class Interval(NamedTuple):
 class Scores(dict[str, Interval]):
     """Metric name -> `Interval`, the headline metric of the task first.
 
+    Args:
+        scores: The scores.
+        score_without_copies: Scores on the test records without a near copy in training, see
+            `kft.evaluate`; None if no record has one, or none was looked for.
+        price_of_copies: Scores on all records minus those without copies, with paired intervals.
+        remark: Sentences on the near copies, "" if there is nothing to say.
+
     Example:
         >>> scores = score("regression", [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0])
         >>> scores.headline, scores["Spearman"].value
         ('Spearman', 1.0)
     """
+
+    def __init__(
+        self,
+        scores: Mapping[str, Interval],
+        score_without_copies: Mapping[str, Interval] | None = None,
+        price_of_copies: Mapping[str, Interval] | None = None,
+        remark: str = "",
+    ):
+        super().__init__(scores)
+        self.score_without_copies = score_without_copies
+        self.price_of_copies = price_of_copies
+        self.remark = remark
 
     @property
     def headline(self) -> str:
@@ -73,7 +92,8 @@ class Scores(dict[str, Interval]):
         return next(iter(self))
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {interval}" for name, interval in self.items())
+        line = ", ".join(f"{name} {interval}" for name, interval in self.items())
+        return f"{line}\n{self.remark}" if self.remark else line
 
     def to_dict(self) -> dict[str, dict[str, float | None]]:
         """Return plain numbers for JSON, which has no NaN: None if undefined."""
@@ -91,12 +111,14 @@ class Scored(NamedTuple):
         predictions: As for `score`.
         groups: As for `score`.
         weights: As for `score`.
+        owners: (N,) position of the record of each in its split; None if it is not known.
     """
 
     targets: np.ndarray
     predictions: np.ndarray
     groups: np.ndarray | None = None
     weights: np.ndarray | None = None
+    owners: np.ndarray | None = None
 
 
 def score(
@@ -259,8 +281,12 @@ def bootstrap(
     seed: int,
     groups: ArrayLike | None,
     weights: ArrayLike | None = None,
+    kept: ArrayLike | None = None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return each metric's value on the test set and its (R,) values on the resamples.
+
+    With `kept`, all records are resampled and only some of them are scored, so that the values
+    on all records and on these are of the same resamples.
 
     Args:
         task: As for `score`.
@@ -270,6 +296,7 @@ def bootstrap(
         seed: As for `score`.
         groups: As for `score`.
         weights: As for `score`.
+        kept: Booleans (N,), the records that are scored; None scores all.
 
     Raises:
         ValueError: As `score`.
@@ -288,11 +315,16 @@ def bootstrap(
         # A resample of records without weight would have no score.
         used = np.flatnonzero(each)
         targets, predictions, each = targets[used], predictions[used], each[used]
+        kept = None if kept is None else np.asarray(kept)[used]
         groups = None if groups is None else np.asarray(groups)[used]
         _check_lengths(task, targets, predictions, groups)
     measure = measure_of(task, targets, predictions)
-    values = {name: float(x[0]) for name, x in measure(each[None]).items()}
-    blocks = [measure(counts * each) for counts in resample(len(each), groups, resamples, seed)]
+    scored = each if kept is None else each * np.asarray(kept, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # resamples without a record to score
+        values = {name: float(x[0]) for name, x in measure(scored[None]).items()}
+        blocks = [
+            measure(counts * scored) for counts in resample(len(scored), groups, resamples, seed)
+        ]
     return values, {name: np.concatenate([block[name] for block in blocks]) for name in values}
 
 

@@ -122,20 +122,84 @@ def resampled(
     if not len(predictions):
         raise ValueError("predictions must be given for at least one seed, received none.")
     each = [bootstrap(task, targets, one, resamples, seed, groups, weights) for one in predictions]
-    results = {}
-    for name in each[0][0]:
-        seeds = np.array([values[name] for values, _ in each])  # (S,)
-        defined = ~np.isnan(seeds)
-        draws = np.stack([row[name] for _, row in each])[defined]  # (S, R)
-        if not defined.any():
-            nothing = np.full(resamples, math.nan)
-            results[name] = Resampled(seeds, math.nan, nothing)
-            continue
-        variance = _by_seeds(seeds[defined], draws) / len(draws)
-        bounds = BOUNDS.get(name, (0, 1))
-        value = float(seeds[defined].mean())
-        results[name] = Resampled(seeds, value, draws.mean(axis=0), variance, bounds)
-    return results
+    return _by_metric(each)
+
+
+def without(
+    task: str,
+    targets: ArrayLike,
+    predictions: Sequence[ArrayLike],
+    kept: ArrayLike,
+    resamples: int = 2000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> tuple[dict[str, Resampled], dict[str, Resampled]]:
+    """Score a method on some of the test records, and compare with its score on all.
+
+    Both are of the same resamples and seeds, so that the interval of their difference is paired.
+
+    Args:
+        task: As for `resampled`.
+        targets: As for `resampled`.
+        predictions: As for `resampled`.
+        kept: Booleans (N,), the records that are scored, such as those without a near copy in
+            training.
+        resamples: As for `resampled`.
+        seed: As for `resampled`.
+        groups: As for `resampled`.
+        weights: As for `resampled`.
+
+    Returns:
+        Scores on the records kept; and scores on all records minus these, by metric.
+
+    Raises:
+        ValueError: As for `resampled`.
+
+    Example:
+        >>> kept = np.array([True, True, True, True, False, False])
+        >>> part, price = without("regression", [1, 2, 3, 5, 7, 8], [[3, 1, 2, 2, 7, 8]], kept)
+        >>> round(part["MAE"].value, 2), round(price["MAE"].value, 2)
+        (1.75, -0.58)
+    """
+    parts, prices = [], []
+    for one in predictions:
+        given = (task, targets, one, resamples, seed, groups, weights)
+        part, part_draws = bootstrap(*given, kept=kept)
+        whole, whole_draws = bootstrap(*given)
+        parts.append((part, part_draws))
+        prices.append(
+            (
+                {name: whole[name] - part[name] for name in part},
+                {name: whole_draws[name] - part_draws[name] for name in part},
+            )
+        )
+    return _by_metric(parts), _by_metric(prices, bounded=False)
+
+
+def _by_metric(
+    each: Sequence[tuple[dict[str, float], dict[str, np.ndarray]]], bounded: bool = True
+) -> dict[str, Resampled]:
+    """Combine the values and draws of each seed."""
+    unbounded = (-math.inf, math.inf)
+    return {
+        name: _over_seeds(
+            np.array([values[name] for values, _ in each]),
+            np.stack([draws[name] for _, draws in each]),
+            BOUNDS.get(name, (0, 1)) if bounded else unbounded,
+        )
+        for name in each[0][0]
+    }
+
+
+def _over_seeds(seeds: np.ndarray, draws: np.ndarray, bounds: tuple[float, float]) -> Resampled:
+    """Combine the scores (S,) of one metric and their draws (S, R)."""
+    defined = ~np.isnan(seeds)
+    if not defined.any():
+        return Resampled(seeds, math.nan, np.full(draws.shape[1], math.nan))
+    draws = draws[defined]
+    variance = _by_seeds(seeds[defined], draws) / len(draws)
+    return Resampled(seeds, float(seeds[defined].mean()), draws.mean(axis=0), variance, bounds)
 
 
 def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:

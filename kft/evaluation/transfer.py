@@ -132,7 +132,7 @@ def judge_transfer(
     if (source.groups is None) != (new.groups is None):
         raise ValueError("source and new must both have groups, or neither.")
     scores = [
-        score(kind, *part[:2], 1 - level, resamples, seed + i, *part[2:])
+        score(kind, *part[:2], 1 - level, resamples, seed + i, part.groups, part.weights)
         for i, part in enumerate((source, new))
     ]
     metric = scores[0].headline

@@ -21,7 +21,10 @@ from kft.plots.style import write_as_it_stands
 NARROW = 4.6  # width in inches; text of 10 points then has its size on a phone
 ROOM = 0.4  # share of the width that panels have at least; the rest is for labels
 MANY = 2000  # points above which they are drawn as an image inside of the figure
-SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "kft"}  # text as text; the same file each time
+SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "kft",
+}  # text as text; the same file each time
 
 
 def svg(figure: Figure) -> str:
