@@ -11,8 +11,8 @@ from kft.messages import harmless
 if TYPE_CHECKING:
     from rich.table import Table
 
+COPIES = "without copies"  # title of the column of scores without near copies
 WIDTH = 140  # of the text, in characters
-WITHOUT_COPIES = "without copies"
 
 
 def table(comparison: Any) -> Table:
@@ -35,8 +35,8 @@ def table(comparison: Any) -> Table:
     grid = Table(title=Text(harmless(title)), title_justify="left")
     grid.add_column("method")
     for name in columns(comparison):
-        scores = (comparison.metric, WITHOUT_COPIES)
-        grid.add_column(name, justify="right", no_wrap=name in scores)
+        is_score = name in (comparison.metric, COPIES)
+        grid.add_column(name, justify="right", no_wrap=is_score)
     kinds = [row.kind for row in comparison.rows]
     for i, row in enumerate(comparison.rows):
         last = i + 1 == len(kinds) or kinds[i + 1] != row.kind
@@ -96,8 +96,9 @@ def columns(comparison: Any) -> tuple[str, ...]:
     Args:
         comparison: A `kft.comparison.Comparison`.
     """
-    copies = [WITHOUT_COPIES] * _has_copies(comparison)
-    return comparison.metric, *copies, "to the best", "p", "trainable weights", "seconds", "memory"
+    copies = [COPIES] * _has_copies(comparison)
+    names = ("to the best", "p", "trainable weights", "seconds", "memory")
+    return (comparison.metric, *copies, *names)
 
 
 def cells(comparison: Any, row: Any) -> list[str]:

@@ -146,7 +146,7 @@ def table_of(
         >>> table_of("Records", pd.DataFrame({"n": [1200]}, index=["train"]), "split").rows
         (('train', '1,200'),)
     """
-    columns = [] if index is None else [frame.index]
+    columns: list[Any] = [] if index is None else [frame.index]
     columns += [frame.iloc[:, k] for k in range(frame.shape[1])]
     names = ([] if index is None else [index]) + [str(name) for name in frame.columns]
     rows = zip(*([written(value) for value in column] for column in columns), strict=True)
@@ -172,9 +172,10 @@ def written(value: Any) -> str:
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
-        return (
-            "" if math.isnan(value) else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-        )
+        number = float(value)
+        if math.isnan(number):
+            return ""
+        return f"{number:,.3g}" if abs(number) < 1000 else f"{number:,.0f}"
     if isinstance(value, np.ndarray) and value.ndim > 1:
         return f"array of {' x '.join(map(str, value.shape))}"
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):

@@ -8,8 +8,10 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
@@ -19,7 +21,10 @@ from kft.plots.style import write_as_it_stands
 NARROW = 4.6  # width in inches; text of 10 points then has its size on a phone
 ROOM = 0.4  # share of the width that panels have at least; the rest is for labels
 MANY = 2000  # points above which they are drawn as an image inside of the figure
-SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "kft"}  # text as text; the same file each time
+SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "kft",
+}  # text as text; the same file each time
 
 
 def svg(figure: Figure) -> str:
@@ -74,7 +79,7 @@ def as_uri(content: str | bytes, kind: str = "image/svg+xml") -> str:
 def _drawn(figure: Figure, form: str) -> bytes:
     write_as_it_stands(figure)
     for points in figure.findobj(PathCollection):
-        if isinstance(points, PathCollection) and len(points.get_offsets()) > MANY:
+        if isinstance(points, PathCollection) and len(np.asarray(points.get_offsets())) > MANY:
             points.set_rasterized(True)
     # For PNG a background, without which some viewers show black text on black.
     options = {"transparent": True, "metadata": {"Date": None}} if form == "svg" else {"dpi": 110}

@@ -306,6 +306,7 @@ def _comparison(parts: Parts) -> list[Block]:
         Paragraph(found.recommendation, "result"),
         Table(caption, names, rows, frozenset(range(1, len(names))), at),
         Picture("score against cost", *found.figure()),
+        *[Paragraph(found.leakage, "warning")] * bool(found.leakage),
         Paragraph(found.null_hypothesis),
     ]
 
