@@ -100,7 +100,6 @@ def of_adapters(model, new, adapted) -> list[Row]:
 
 def of_training(backbone, model, compiled, new, data, train, records) -> list[Row]:
     """Training and comparing."""
-    table = pd.DataFrame({"y": [1, 2]})
     return [
         ("split", kft.split, (), {}, {"model": (*NO_MODEL, backbone)}),
         ("fit_frontier", kft.fit_frontier, (), {"model": compiled, "data": records, "verbose": 0}, {
