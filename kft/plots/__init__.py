@@ -14,28 +14,41 @@ from kft.plots.exploration import (
     plot_missing,
 )
 from kft.plots.images import plot_reconstructions
+from kft.plots.judging import (
+    plot_confusion,
+    plot_groups,
+    plot_reliability,
+    plot_residuals,
+    plot_roc_pr,
+)
 from kft.plots.learning_curve import plot_learning_curve
 from kft.plots.mutations import plot_scan
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
 from kft.plots.secondary_structure import plot_secondary_structure
 from kft.plots.style import save_figure
-from kft.plots.training import plot_learning_rates, plot_pretraining
+from kft.plots.training import plot_history, plot_learning_rates, plot_pretraining
 
 __all__ = [
     "Panel",
     "plot_balance",
     "plot_classification",
     "plot_comparison",
+    "plot_confusion",
     "plot_correlation",
     "plot_distributions",
     "plot_features",
+    "plot_groups",
+    "plot_history",
     "plot_learning_curve",
     "plot_learning_rates",
     "plot_missing",
     "plot_pretraining",
     "plot_reconstructions",
     "plot_regression",
+    "plot_reliability",
+    "plot_residuals",
+    "plot_roc_pr",
     "plot_scaling",
     "plot_scan",
     "plot_secondary_structure",
