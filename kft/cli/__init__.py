@@ -14,6 +14,7 @@ from kft.cli.embed import EmbedCommand, embed
 from kft.cli.evaluate import evaluate
 from kft.cli.explore import explore
 from kft.cli.finetune import finetune
+from kft.cli.mutations import mutations
 from kft.cli.params import params
 from kft.cli.predict import predict
 from kft.cli.report import report
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    explore, finetune, evaluate, predict, report, compare, embed, params, data, doctor
+    explore, finetune, evaluate, predict, report, compare, embed, mutations, params, data, doctor
 ):  # fmt: skip
     app.command(cls=EmbedCommand if verb is embed else None)(verb)
 
