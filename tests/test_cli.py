@@ -160,3 +160,23 @@ def test_hostile_headers_and_file_names_do_not_reach_the_terminal(tmp_path):
     for done in outputs:
         assert not {"\x1b", "\x07", "\u202e"} & set(done.output), done.output
     assert "\\x1b[31mb" in outputs[0].output
+
+
+# Mutations ----------------------------------------------------------------------------------------
+
+
+def test_mutations_of_a_table_and_of_all_single_residues(backbone, tmp_path):
+    pd.DataFrame({"mutant": ["K2R", "=A4V"], "note": ["=1+1", "x"]}).to_csv(
+        tmp_path / "mine.csv", index=False
+    )
+    options = ("--backbone", backbone, "--out", tmp_path / "out.csv")
+    done = shell("mutations", "MKTAY", *options, "--table", tmp_path / "mine.csv", status=1)
+    assert "'=A4V' is not a known notation" in done.stderr
+    given = ("--table", tmp_path / "mine.csv", "--skip-invalid")
+    assert "1 of 2 rows are not scored" in shell("mutations", "MKTAY", *options, *given).stderr
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert found.note.tolist() == ["'=1+1", "x"] and found.score.isna().tolist() == [False, True]
+    done = shell("mutations", "MKTAY", *options, "--json", "--offset", 10)
+    assert json.loads(done.stdout)["rows"] == 5 * 19
+    assert pd.read_csv(tmp_path / "out.csv").mutant[0] == "M11L"
+    shell("mutations", "MKTAY", "--backbone", backbone, "--out", "out.txt", status=2)

@@ -49,8 +49,15 @@ def mutations(
         if table is None:
             found = kft.scan(model, wild_type, method, offset=offset)
         else:
-            options = {"offset": offset, "column": column, "skip_invalid": skip_invalid}
-            found = kft.score_mutations(model, wild_type, table, method, **options)
+            found = kft.score_mutations(
+                model,
+                wild_type,
+                table,
+                method,
+                offset=offset,
+                column=column,
+                skip_invalid=skip_invalid,
+            )
         text = found.select_dtypes(exclude="number").columns
         found = found.assign(**{name: found[name].map(harmless_cell) for name in text})
         sep = "\t" if written.endswith(".tsv") else ","
