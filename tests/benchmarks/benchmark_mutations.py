@@ -10,7 +10,7 @@ over transformers with one position per pass, as published scripts do; and the s
 32 positions. Random weights of scale 0.1, so that the scores must agree.
 
 Memory: growth of the peak resident size of `kft.score_mutations` by mutant marginal, which takes a
-pass for each mutant, with 1,000 and with 4,000 mutants, each in a process of its own; of a small
+pass for each mutant, with 4,000 and with 16,000 mutants, each in a process of its own; of a small
 model, since memory that grows with the mutants does not depend on it.
 """
 
@@ -47,7 +47,7 @@ def main():
             f"**{row['kft'] / row['batches']:.2f}** | differ by {row['difference']:.0e} |"
         )
     print("\n| mutants | memory, MiB |\n|---|---|")
-    for count in (100, 400) if options.tiny else (1000, 4000):
+    for count in (100, 400) if options.tiny else (4000, 16000):
         print(f"| {count:,} | {base.inside(options.backends[0], '--mutants', str(count)):.0f} |")
 
 
