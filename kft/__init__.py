@@ -102,9 +102,6 @@ def _without_native_logs() -> Iterator[None]:
             os.write(2, b"".join(lines))
 
 
-_choose_backend()
-_import_keras()
-
 # The module of each public name. A module is imported when one of its names is first used, except
 # modules with classes that must be registered before `keras.saving.load_model` can find them.
 _HOME = {
@@ -115,6 +112,8 @@ _HOME = {
     "predict": "kft.inference",
     "embed": "kft.inference",
     "load_embeddings": "kft.inference",
+    "score_mutations": "kft.inference.mutations",
+    "scan": "kft.inference.mutations",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -133,6 +132,8 @@ _HOME = {
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
     "explore": "kft.exploration",
+    "prepare": "kft.preparation",
+    "finetune": "kft.finetuning",
 }
 _MODULES = {
     "backbones": "kft.backbones",
@@ -143,11 +144,14 @@ _MODULES = {
     "dreaming": "kft.interpretation.dreaming",
     "evaluation": "kft.evaluation",
     "exploration": "kft.exploration",
+    "finetuning": "kft.finetuning",
     "heads": "kft.models.heads",
     "lora": "kft.lora",
     "losses": "kft.models.losses",
+    "mutations": "kft.inference.mutations",
     "params": "kft.params",
     "plots": "kft.plots",
+    "preparation": "kft.preparation",
     "pretraining": "kft.training.pretraining",
     "scaling": "kft.evaluation.scaling",
     "scoring": "kft.inference.scoring",
@@ -160,19 +164,25 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import data as data
     from kft import evaluation as evaluation
     from kft import exploration as exploration
+    from kft import finetuning as finetuning
     from kft import lora as lora
     from kft import params as params
     from kft import plots as plots
+    from kft import preparation as preparation
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling
     from kft.exploration import explore as explore
+    from kft.finetuning import finetune as finetune
     from kft.inference import embed as embed
     from kft.inference import load_embeddings as load_embeddings
+    from kft.inference import mutations as mutations
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring
+    from kft.inference.mutations import scan as scan
+    from kft.inference.mutations import score_mutations as score_mutations
     from kft.interpretation import dreaming as dreaming
     from kft.lora import add_lora as add_lora
     from kft.lora import load_adapter as load_adapter
@@ -189,6 +199,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.params import parameters as parameters
     from kft.params import train_only as train_only
     from kft.params import unfreeze as unfreeze
+    from kft.preparation import prepare as prepare
     from kft.training import callbacks as callbacks
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies
@@ -200,22 +211,47 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
+# What needs no Keras: `kft data` and `kft explore` start without it.
+_WITHOUT_KERAS = {"baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling"}
+
 earlier_paths.install()
-for _module in (
-    "kft.backbones",
-    "kft.lora",
-    "kft.models",
-    "kft.models.heads",
-    "kft.training.frontier",
-    "kft.training.optimizers",
-    "kft.training.pretraining",
-):
-    importlib.import_module(_module)
+_started = False
+
+
+def _start() -> None:
+    """Choose the backend, and import Keras and the modules whose classes its files may name."""
+    global _started
+    if _started:
+        return
+    _started = True
+    _choose_backend()
+    _import_keras()
+    for module in (
+        "kft.backbones",
+        "kft.lora",
+        "kft.models",
+        "kft.models.heads",
+        "kft.training.frontier",
+        "kft.training.optimizers",
+        "kft.training.pretraining",
+    ):
+        importlib.import_module(module)
+
+
+def _is_command() -> bool:
+    """Return whether Python was started as the command `kft`, whose help needs no Keras."""
+    return Path(sys.argv[0]).stem == "kft" or "kft.cli" in sys.orig_argv[1:]
+
+
+if not _is_command():
+    _start()
 
 
 if not TYPE_CHECKING:  # otherwise a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
+        if name in {*_HOME, *_MODULES} - _WITHOUT_KERAS:
+            _start()
         if name in _HOME:
             value = getattr(importlib.import_module(_HOME[name]), name)
         elif name in _MODULES:

@@ -253,7 +253,7 @@ def test_models_are_saved_and_used_again(backbone, data, tmp_path, monkeypatch):
     found = kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)
     row = next(row for row in found.rows if row.name == "linear_probe")
     model = kft.load_model(tmp_path / "models" / "linear_probe.keras")
-    assert model.class_names == ("E", "K")
+    assert model.classes == ("E", "K")
     assert_rounds_alike(kft.predict(model, data.test.inputs), row.predictions[0])
     monkeypatch.setattr(study, "train", None)  # all is kept
     kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)
@@ -370,14 +370,15 @@ def test_what_is_expected(backbone, data):
 def test_the_announcement_counts_the_controls(backbone, data, monkeypatch, capsys):
     """The most expensive control is named, and what the comparison takes without those added."""
     costs = {"linear_probe": 100.0, "from_scratch": 4000.0}
-    monkeypatch.setattr(study, "measured_step", lambda *rest: runs.Step(*[1.0] * 10))
-    monkeypatch.setattr(
-        study, "expected_seconds",
-        lambda step, model, phases: costs["from_scratch" if phases[0].epochs else "linear_probe"],
-    )  # fmt: skip
+    monkeypatch.setattr(study, "measured_step", lambda *rest: runs.Step(*[1.0] * 11))
+
+    def expected(step, model, phases):
+        return costs["from_scratch" if phases[0].epochs else "linear_probe"]
+
+    monkeypatch.setattr(study, "expected_seconds", expected)
 
     def said(names, controls=True, seeds=2):
-        task = study._Study(backbone, data, kft.heads.for_data, 8, None, True)
+        task = study._Study(backbone, data, kft.heads.for_data, 8, None, True, None)
         monkeypatch.setattr(task, "_kept", lambda method, seed: None)
         task.store, task.overwrite = None, False
         task.expect(study._methods(names, None, controls), range(seeds))

@@ -634,3 +634,15 @@ def test_deep_dream(tmp_path):
     assert (tmp_path / "features.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit):
         run("deep_dream", tmp_path, "--tiny", "--image", tmp_path / "none.png")
+
+
+@pytest.mark.in_turn("torch")
+def test_two_cities(tmp_path):
+    printed = run("two_cities", tmp_path, "--tiny")
+    table = pd.read_csv(tmp_path / "two_cities" / "two_cities.csv")
+    assert table.method.tolist() == [
+        "source model as it is", "head_only", "full", "from scratch", "linear model",
+        "gradient boosting",
+    ]  # fmt: skip
+    assert (table["low"] < table["MAE in kWh"]).all() and (table["MAE in kWh"] < table.high).all()
+    assert "In the south, with 240 days of 15 buildings" in printed

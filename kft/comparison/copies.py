@@ -47,13 +47,13 @@ class Copies:
             The copies.
 
         Raises:
+            TypeError: `copies` is neither a table nor True or False.
             ValueError: The table is not one of near copies of this split.
         """
         records = len(data.splits[split])
         if isinstance(copies, pd.DataFrame):
             return cls(_checked(copies, records, split), records, split, _note(copies))
-        check_flag("copies", copies)
-        if not copies:
+        if not check_flag("copies", copies):
             return cls(pd.DataFrame(), records, split)
         known = _FOUND.setdefault(data, {})
         if split not in known:

@@ -344,6 +344,10 @@ class Comparison:
         """Draw score against cost; return a matplotlib figure and its caption."""
         return writing.figure(self)
 
+    def record(self) -> dict[str, Any]:
+        """Return settings, results and the scores of each seed, as `save` writes them as JSON."""
+        return writing.record(self)
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write the table, all settings and results as JSON, and the figure with its caption.
 

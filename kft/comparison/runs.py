@@ -22,13 +22,12 @@ import numpy as np
 import psutil
 
 from kft.data import Dataset, Split
-from kft.data.inputs import EncoderInfo
 from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
 from kft.keras_internals import own_weights, sublayers_of
 from kft.models import Model
 from kft.params import digests, layers, record_marks, unfreeze
-from kft.training.batching import batches
+from kft.training.batching import Batches, batches
 from kft.training.features import FrontierError
 from kft.training.fitting import fit
 from kft.training.frontier import fit_value_range, split
@@ -250,7 +249,7 @@ class Step:
         setup: Wall-clock time of making a model.
         cut: Wall-clock time of cutting it at its frontier.
         memory: Peak memory of this process, compilation included, in bytes.
-        batch: Size of the batch, in tokens for sequences, else in records.
+        batch: Size of the batch, in tokens with padding for sequences, else in records.
         train: Size of the train split, in the same unit.
         valid: Size of the valid split, 0 if there is none.
         test: Size of the test split.
@@ -303,11 +302,12 @@ def measured_step(
         # Reading the loss waits until the backend has computed it.
         seconds = _median_seconds(lambda: float(model.train_on_batch(inputs, *targets)))
     forward, of_head, cut = _parts_of_step(model, loss, inputs, targets, seconds)
-    info = records.info
-    sizes = {name: _size(part.inputs, info, max_length) for name, part in data.splits.items()}
-    in_batch = [data.train.inputs[i] for i in records.record_indices[middle]]
+    sizes = {
+        name: sum(_sizes(batches(part, model.encode, batch_size, 0, max_length)))
+        for name, part in data.splits.items()
+    }
     parts = [sizes.get(name, 0) for name in ("train", "valid", "test")]
-    size = _size(in_batch, info, max_length)
+    size = _sizes(records)[middle]
     return Step(seconds, forward, of_head, once, setup, cut, memory.peak, size, *parts)
 
 
@@ -339,10 +339,9 @@ def _parts_of_step(
     return min(forward, seconds), min(head, seconds), cut
 
 
-def _size(inputs: Sequence[Any], info: EncoderInfo, max_length: int | None) -> int:
-    if not info.input_kind.has_length:
-        return len(inputs)
-    return sum(min(len(x), max_length or len(x)) + sum(info.specials) for x in inputs)
+def _sizes(records: Batches) -> list[int]:
+    """Return the size of each batch, in tokens with padding for sequences, else in records."""
+    return [len(rows) * (records.padded(i) or 1) for i, rows in enumerate(records.record_indices)]
 
 
 def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float:
@@ -481,13 +480,16 @@ def digest_of_data(data: Dataset) -> str:
         Hexadecimal digest.
     """
     digest = hashlib.sha256(repr(data.value_range).encode())
+    for setting in (data.class_weight, data.target_transform):
+        if setting is not None:  # none leaves the digests of earlier versions as they were
+            digest.update(repr(setting).encode())
     for name, part in data.splits.items():
         digest.update(name.encode())
         for column in (part.inputs, part.targets, part.groups, part.masks, part.weights):
             for value in [] if column is None else column:
                 if isinstance(value, os.PathLike):  # not its name: the file may be another
                     value = np.fromfile(value, dtype="uint8")
-                array = np.asarray(value)
+                array = np.asarray(repr(value) if isinstance(value, dict) else value)
                 digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
     return digest.hexdigest()
 

@@ -11,7 +11,7 @@ from kft.comparison.copies import Copies
 from kft.comparison.results import Row
 from kft.data import Dataset, Split
 from kft.evaluation import baselines, metrics
-from kft.evaluation.metrics import Scored
+from kft.evaluation.metrics import Scored, Scores
 from kft.evaluation.significance import Resampled, resampled, without
 
 
@@ -27,7 +27,31 @@ def scored_part(data: Dataset, split: str, predictions: Any) -> Scored:
     if data.task.per_residue:
         return _marked_residues(records, predictions)
     owners = np.arange(len(records))
-    return Scored(np.asarray(records.targets), predictions, records.groups, records.weights, owners)
+    targets = data.as_measured(records.targets)
+    return Scored(np.asarray(targets), predictions, records.groups, records.weights, owners)
+
+
+def score_split(data: Dataset, split: str, predictions: Any, resamples: int = 1000) -> Scores:
+    """Score predictions for a split, with 95% bootstrap intervals.
+
+    Args:
+        data: As for `scored_part`.
+        split: As for `scored_part`.
+        predictions: As for `scored_part`.
+        resamples: Number of bootstrap resamples.
+
+    Returns:
+        {metric name: interval}, the headline metric of the task first.
+    """
+    scored = scored_part(data, split, predictions)
+    return metrics.score(
+        data.task,
+        scored.targets,
+        scored.predictions,
+        groups=scored.groups,
+        weights=scored.weights,
+        resamples=resamples,
+    )
 
 
 def _marked_residues(records: Split, predictions: Any) -> Scored:
@@ -68,7 +92,7 @@ def baseline_rows(
             log(f"baseline {number}/{len(fits)}: {name}")
         try:
             fitted = fit(data)
-            predictions = fitted.predictions
+            predictions = data.as_measured(fitted.predictions)
             if data.task.per_residue:
                 predictions = [row[:max_length] for row in predictions]
             scores = scores_of(data, [predictions], resamples)

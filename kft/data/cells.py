@@ -15,7 +15,14 @@ from typing import Any, NoReturn
 from kft.arguments import check_choice
 from kft.data.numbers import number
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path
-from kft.data.spreadsheets import Cells, cells_of_file, cells_of_frame, is_frame
+from kft.data.spreadsheets import (
+    JSON_LINES,
+    Cells,
+    cells_of_file,
+    cells_of_frame,
+    cells_of_json_lines,
+    is_frame,
+)
 from kft.messages import listed, shown
 
 MISSING = {"na", "n/a", "#n/a", "nan", "null"}
@@ -113,7 +120,10 @@ class Table:
     def _read_text(self, text: str, sep: str | None) -> Cells:
         if not text.strip():
             raise ValueError(f"{self.path} is empty; its first line should name the columns.")
-        self.place, self.sep = "line", sep or separator(text)
+        self.place = "line"
+        if self.path.name.lower().removesuffix(".gz").endswith(JSON_LINES):
+            return cells_of_json_lines(self.path, text)
+        self.sep = sep or separator(text)
         # newline="" leaves line ends inside of quotes to the csv module
         (_, header), *rows = checked_rows(io.StringIO(text, newline=""), self.sep, self.path)
         notes = []

@@ -1,14 +1,18 @@
-"""Tables that are no text: Excel and Parquet files, and DataFrames, as cells that are strings."""
+"""Tables in Excel, Parquet and JSON lines, and DataFrames, as cells that are strings."""
 
 from __future__ import annotations
 
 import io
+import json
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXCEL, PARQUET, EARLIER_EXCEL = b"PK\x03\x04", b"PAR1", b"\xd0\xcf\x11\xe0"  # how files begin
 INSTALL = 'pip install "kft[tables]"'
@@ -70,6 +74,28 @@ def cells_of_file(path: Path, content: bytes) -> Cells | None:
         ImportError: The package that reads it is not installed; the message has the command.
         ValueError: It is damaged, or of a version of Excel before 2007.
     """
+    found = frame_of_file(path, content)
+    if found is None:
+        return None
+    frame, notes = found
+    return cells_of_frame(frame)._replace(notes=notes)
+
+
+def frame_of_file(path: Path, content: bytes) -> tuple[pd.DataFrame, list[str]] | None:
+    """Return an Excel or Parquet file as a DataFrame, and sentences on what was left out.
+
+    Args:
+        path: As for `cells_of_file`.
+        content: As for `cells_of_file`.
+
+    Returns:
+        The DataFrame, in which the rows of a sheet have their numbers as labels; None for any other
+        file.
+
+    Raises:
+        ImportError: As for `cells_of_file`.
+        ValueError: As for `cells_of_file`.
+    """
     if content.startswith(EARLIER_EXCEL):
         raise ValueError(
             f"{path} is a file of Excel before 2007 (.xls): save it as .xlsx or as CSV (UTF-8)."
@@ -81,7 +107,7 @@ def cells_of_file(path: Path, content: bytes) -> Cells | None:
     return None
 
 
-def _excel(path: Path, content: bytes) -> Cells:
+def _excel(path: Path, content: bytes) -> tuple[pd.DataFrame, list[str]]:
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -98,9 +124,10 @@ def _excel(path: Path, content: bytes) -> Cells:
                 f"{path} begins as an Excel file and cannot be read as one ({error}): save it "
                 "again as .xlsx, or as CSV (UTF-8)."
             ) from error
-    cells = cells_of_frame(first)
-    filled = [i for i, row in enumerate(cells.rows) if any(cell.strip() for cell in row)]
-    if not filled:
+    first.index += 1  # as Excel numbers rows
+    empty = first.map(lambda cell: not _word(cell).strip())
+    filled = first.mask(empty)[~empty.all(axis=1)]
+    if filled.empty:
         raise ValueError(
             f"{path}: the first sheet is empty; its first row should name the columns."
         )
@@ -108,21 +135,61 @@ def _excel(path: Path, content: bytes) -> Cells:
     if len(book.sheet_names) > 1:
         name, *others = map(str, book.sheet_names)
         notes = [f"The first sheet, {name!r}, was read; {', '.join(others)} not."]
-    header, *rows = [cells.rows[i] for i in filled]
-    return Cells(header, rows, [i + 1 for i in filled[1:]], notes)
+    return filled.iloc[1:].set_axis(list(map(_word, filled.iloc[0])), axis=1), notes
 
 
-def _parquet(path: Path, content: bytes) -> Cells:
+def _parquet(path: Path, content: bytes) -> tuple[pd.DataFrame, list[str]]:
     import pandas as pd
 
     try:
-        return cells_of_frame(pd.read_parquet(io.BytesIO(content), engine="pyarrow"))
+        return pd.read_parquet(io.BytesIO(content), engine="pyarrow"), []
     except ImportError as error:
         raise ImportError(f"{path} is a Parquet file, which pyarrow reads: {INSTALL}") from error
     except (ValueError, OSError) as error:  # as pyarrow's own errors are
         raise ValueError(
             f"{path} begins as a Parquet file and cannot be read as one ({error}): write it again."
         ) from error
+
+
+JSON_LINES = (".jsonl", ".ndjson")
+
+
+def cells_of_json_lines(path: Path, text: str) -> Cells:
+    r"""Return the cells of a file with one JSON object per line.
+
+    Args:
+        path: Path of the file, for messages.
+        text: What it holds.
+
+    Returns:
+        The cells; columns are in the order in which their names first occur.
+
+    Raises:
+        ValueError: A line is not a JSON object, or holds another object.
+
+    Example:
+        >>> cells_of_json_lines(Path("a.jsonl"), '{"y": 1.5}\n\n{"y": null, "z": [0, 1]}').rows
+        [['1.5', ''], ['', '0 1']]
+    """
+    records: list[dict[str, Any]] = []
+    places = []
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            record = json.loads(content)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: is not JSON ({error}).") from error
+        if not isinstance(record, dict) or any(isinstance(x, dict) for x in record.values()):
+            raise ValueError(
+                f"{path}, line {line}: expected one JSON object of names and values, such as "
+                f'{{"sequence": "MKT", "y": 1.5}}; received {content[:60]!r}.'
+            )
+        records.append(record)
+        places.append(line)
+    header = list(dict.fromkeys(name for record in records for name in record))
+    rows = [[_word(record.get(name)) for name in header] for record in records]
+    return Cells(header, rows, places, [])
 
 
 def _word(value: Any) -> str:

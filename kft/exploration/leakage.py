@@ -113,7 +113,7 @@ def _searches(
         )
     if kinds == {InputKind.IMAGE}:
         return [(_similar_images, train, test)], ""
-    if kinds == {InputKind.ROW}:
+    if kinds <= {InputKind.ROW, InputKind.TABLE}:
         return [(_equal, [*map(_row_key, train)], [*map(_row_key, test)])], ""
     forms = [*map(compared, train)], [*map(compared, test)]
     if all(forms[0]) and all(forms[1]) and are_variants([*forms[0], *forms[1]]):

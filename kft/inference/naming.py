@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kft.messages import harmless_cell
+
 LIKELY = 0.5  # probability from which a label is named
 
 
@@ -40,6 +42,28 @@ def with_predictions(table: pd.DataFrame, model: Any, rows: Any) -> pd.DataFrame
     return table.assign(**new) if table.columns.is_unique else _beside(table, new)
 
 
+def with_harmless_words(table: pd.DataFrame, model: Any, kept: int) -> pd.DataFrame:
+    """Escape names of classes and of records of a FASTA file, which could begin a formula.
+
+    Args:
+        table: Of `with_predictions`.
+        model: The model.
+        kept: Number of columns that are left as they are: those of the user's own table.
+
+    Returns:
+        The table, for a text file; numbers and the letters of residues are as they were.
+    """
+    task = getattr(getattr(model, "head", None), "task", None)
+    columns = list(range(kept, table.shape[1]))
+    if task is not None and task.per_residue:
+        columns = [k for k in columns if table.columns[k] in ("id", "description")]
+    words = [k for k in columns if not pd.api.types.is_numeric_dtype(table.iloc[:, k])]
+    escaped = table.copy()
+    for k in words:
+        escaped.isetitem(k, [x if pd.isna(x) else harmless_cell(x) for x in table.iloc[:, k]])
+    return escaped
+
+
 def _beside(table: pd.DataFrame, new: dict[str, Any]) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(new, index=table.index)], axis=1)
 
@@ -59,8 +83,12 @@ def _columns(model: Any, rows: Any) -> Iterator[tuple[str, Any]]:
         name_of = _labels if task.target == "labels" else _states if per_residue else _class
         yield first, [name_of(row, names) for row in by_record]
         columns = [f"probability_{name}" for name in names]
+    margins = getattr(model, "margins", None)  # see `kft.finetuning`
     for k, name in enumerate(columns):
         yield name, [_numbers(row[:, k]) for row in rows] if per_residue else by_record[:, k]
+        if margins is not None:
+            yield f"{name}_low", by_record[:, k] - margins[k]
+            yield f"{name}_high", by_record[:, k] + margins[k]
 
 
 def _class(row: np.ndarray, names: Sequence[str]) -> str | None:

@@ -31,7 +31,7 @@ from kft.messages import harmless_cell
 Rows = np.ndarray | list[np.ndarray]
 Part = tuple[Records, dict[str, Rows]]  # some records, and their columns
 
-TABLES = (".csv", ".tsv", ".xlsx", ".parquet")  # endings of files of tables
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet", ".jsonl")  # endings of files of tables
 _AT_ONCE = 256  # records per group of rows in HDF5 and Parquet
 
 
@@ -150,6 +150,12 @@ def _written_aside(
 
 
 def _write_tables(tables: Iterable[tuple[Records, pd.DataFrame]], path: Path) -> None:
+    if path.suffix == ".jsonl":
+        with path.open("wb") as file:
+            for _, table in tables:
+                text = table.to_json(orient="records", lines=True, force_ascii=False)
+                file.write(text.encode())
+        return
     if path.suffix in (".csv", ".tsv"):
         with path.open("wb") as file:
             for i, (records, table) in enumerate(tables):

@@ -22,6 +22,7 @@ from kft.plots.judging import (
     plot_roc_pr,
 )
 from kft.plots.learning_curve import plot_learning_curve
+from kft.plots.mutations import plot_scan
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
 from kft.plots.secondary_structure import plot_secondary_structure
@@ -48,6 +49,7 @@ __all__ = [
     "plot_residuals",
     "plot_roc_pr",
     "plot_scaling",
+    "plot_scan",
     "plot_secondary_structure",
     "save_figure",
 ]

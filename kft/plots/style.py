@@ -6,6 +6,7 @@ can tell apart. Curves differ in line style as well.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -138,9 +139,10 @@ def _written_below(figure: Figure, caption: str) -> Iterator[Bbox]:
     )
     per_letter = text.get_window_extent().width / figure.dpi / len(caption)  # inches
     text.set_text(textwrap.fill(caption, int(0.95 * (width - 2 * MARGIN) / per_letter)))
-    depth = text.get_window_extent().height / figure.dpi + 2 * MARGIN
+    # In whole pixels, so that the figure itself is drawn as it is without the caption.
+    pixels = math.ceil(text.get_window_extent().height + 2 * MARGIN * figure.dpi)
     try:
-        yield Bbox([[0, -depth], [width, height]])
+        yield Bbox([[0, -pixels / figure.dpi], [width, height]])
     finally:
         text.remove()
         for legend in figure.legends:

@@ -4,7 +4,7 @@ import json
 import math
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -142,6 +142,28 @@ class KeepBest(MonitorCallback):
                 for weight in weights(self.model)
             }
         self._ended += 1
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what the callback has kept, for `set_state`.
+
+        Returns:
+            Dict of `best`, `epoch`, `ended` (epochs so far) and `weights` (arrays by path).
+        """
+        return {
+            "best": self.best,
+            "epoch": self.epoch,
+            "ended": self._ended,
+            "weights": self._weights,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what another callback has kept.
+
+        Args:
+            state: Of `get_state`; other names in it are ignored.
+        """
+        self.best, self.epoch, self._ended = state["best"], state["epoch"], state["ended"]
+        self._weights = dict(state["weights"])
 
     def restore(self) -> int:
         """Set the weights of the model to those of the best epoch.

@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,7 @@ from kft.training.memory import explained
 from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
 from kft.training.probing import solve
 from kft.training.range_test import loss_of
+from kft.training.resuming import Resumption, digest_of_records
 
 # Results ------------------------------------------------------------------------------------------
 
@@ -126,6 +127,7 @@ def fit(
     callbacks: Iterable[keras.callbacks.Callback] = (),
     verbose: Any = "auto",
     encode: Callable | None = None,
+    resume: Path | str | None = None,
 ) -> FitResult:
     """Train the layers that are marked trainable, or fine-tune by a strategy, in phases.
 
@@ -149,7 +151,8 @@ def fit(
         loss: As for `compile`; None takes that of the kft head or of the last compile.
         metrics: As for `compile`; None takes those of the kft head or of the last compile. They are
             weighted where the data have weights or targets for each residue.
-        class_weight: "balanced", or one weight per class, for a kft head that classifies.
+        class_weight: "balanced", or one weight per class, for a kft head that classifies; None
+            for that of the data set, see `kft.prepare`.
         label_smoothing: Fraction of each label that is spread over all classes.
         optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
         keep_best: False keeps the weights of the last epoch.
@@ -168,12 +171,17 @@ def fit(
         encode: Function from raw inputs to arrays, such as `backbone.encode` for a Keras model
             that was built on `backbone.input`; None takes `model.encode`. Without either the
             inputs are arrays.
+        resume: Path of a file (.npz) that keeps the training at the end of each epoch. If it is
+            there already, the training continues with the epoch after it, and on the same backend
+            and processor ends with the same weights as without the interruption. Remove the file
+            when it is no longer needed. States of your own callbacks are not kept.
 
     Returns:
         `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.
 
     Raises:
-        ValueError: Unknown strategy or option, no loss, no trainable layer, data that do not fit.
+        ValueError: Unknown strategy or option, no loss, no trainable layer, data that do not fit,
+            or `resume` belongs to another training.
         TypeError: A strategy of another type.
         kft.training.frontier.FrontierError: `frontier=True` cannot be done.
 
@@ -195,7 +203,7 @@ def fit(
     callbacks = check_callbacks(callbacks)
     if encode is not None:
         check_callable("encode", encode, "a function")
-    _check_data(data)
+    data = _checked_data(data)
     strategy = _configured(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
     if callbacks:
@@ -206,7 +214,13 @@ def fit(
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
     options = {"callbacks": callbacks, "verbose": verbose}
     features = {"cache": cache, "memory_limit": memory_limit}
-    run = _Run(compile_args, class_weight, seed, frontier, features, options, Optimizers(optimizer))
+    optimizers = Optimizers(optimizer)
+    settings = {"strategy": repr(strategy), "seed": seed, "class_weight": class_weight}
+    settings |= {"batch_size": batch_size, "max_length": max_length}
+    resumption = Resumption(resume, settings, keep[0] if keep else None, optimizers)
+    run = _Run(
+        compile_args, class_weight, seed, frontier, features, options, optimizers, resumption
+    )
     batching = {"batch_size": batch_size, "max_length": max_length, "encode": encode}
     return run(model, data, strategy, batching, keep)
 
@@ -229,6 +243,7 @@ class _Run:
     features: dict
     options: dict
     optimizers: Optimizers
+    resumption: Resumption
     images_decided: bool = False
 
     def __call__(
@@ -240,8 +255,6 @@ class _Run:
         keep: list[KeepBest],
     ) -> FitResult:
         started = time.perf_counter()
-        history: list[dict[str, Any]] = []
-        reports: list[PhaseReport] = []
         # Before anything is changed: records that do not fit raise an error.
         records = as_batches(model, data, self.seed, **batching)
         if isinstance(model, Model):
@@ -259,12 +272,16 @@ class _Run:
             *[one_run] * bool(one_run.callbacks),
             FrozenGuard(),
             *keep,
+            *[self.resumption] * (self.resumption.path is not None),
         ]
         _seed_dropout(model, self.seed)
+        history, reports = self._resumed(model, records)
         if len(phases) > 1:
             self._keep_images(records)
-        for number, phase in enumerate(phases):
-            report, logs = self._run_phase(model, phase, number, len(phases), records, history)
+        for number, phase in list(enumerate(phases))[len(reports) :]:
+            kept = self.resumption.begin(number, [asdict(report) for report in reports])
+            place = number, len(phases), kept
+            report, logs = self._run_phase(model, phase, place, records, history)
             reports.append(report)
             history += logs
             if phase.epochs and model.stop_training:
@@ -281,6 +298,19 @@ class _Run:
         best = _restored(keep[0]) if keep and history else None
         seconds = time.perf_counter() - started
         return FitResult(model, strategy, history, reports, best, seconds)
+
+    def _resumed(
+        self, model: keras.Model, records: tuple[Batches, Batches | None]
+    ) -> tuple[list[dict[str, Any]], list[PhaseReport]]:
+        """Return the rows of epochs and the reports of phases that an interrupted call has kept."""
+        if self.resumption.path is None:
+            return [], []
+        self.resumption.settings["data"] = digest_of_records(records)
+        self.resumption.open(model)
+        rows = list(self.resumption.rows)
+        if rows and self.options["verbose"]:
+            print(f"Continued after {len(rows)} epochs, from {self.resumption.path}.")
+        return rows, [PhaseReport(**report) for report in self.resumption.reports]
 
     def _keep_images(self, records: tuple[Batches, Batches | None]) -> None:
         """Have each image encoded once, or say once that all of them would take too much memory."""
@@ -302,12 +332,15 @@ class _Run:
         self,
         model: keras.Model,
         phase: strategies.Phase,
-        number: int,
-        count: int,
+        place: tuple[int, int, int],
         records: tuple[Batches, Batches | None],
         history: Sequence[dict],
     ) -> tuple[PhaseReport, list[dict[str, Any]]]:
-        """Train one phase; returns its report and the rows of its epochs."""
+        """Train one phase; returns its report and the rows of its epochs.
+
+        `place` is its number, the number of phases, and how many of its epochs are done.
+        """
+        number, count, kept = place
         with _silently_uncompiled():
             phase.mark(model)
         table = parameters(model)
@@ -317,9 +350,10 @@ class _Run:
         began, rows = time.perf_counter(), []
         if phase.epochs:
             records[0].go_to(len(history))  # Keras also ends an epoch before each fit
+            done = len(history), kept
             with explained(records[0]):
-                logs, reason = self._train(model, phase, number, records, reason, len(history))
-            rows = _rows(logs, number, len(history))
+                logs, reason = self._train(model, phase, number, records, reason, done)
+            rows = [] if logs is None else _rows(logs, number, len(history))
         else:
             limits = phase.rows, self.seed, *self.features.values()
             solve(model, *records, self.class_weight, *limits)
@@ -348,15 +382,22 @@ class _Run:
         number: int,
         records: tuple[Batches, Batches | None],
         reason: str | None,
-        before: int,
-    ) -> tuple[keras.callbacks.History, str | None]:
+        done: tuple[int, int],
+    ) -> tuple[keras.callbacks.History | None, str | None]:
+        """Train; `done` are the epochs before this call, of all phases and of this one."""
         train, valid = records
-        epochs = {"initial_epoch": before, "epochs": before + phase.epochs}
+        before, kept = done
+        epochs = {"initial_epoch": before, "epochs": before - kept + phase.epochs}
         options = {**epochs, **self.options}
         _reset_metrics(self.compile_args)
         optimizer = self.optimizers.next(model, phase, number, len(train))
         model.compile(optimizer, **self.compile_args)
+        if kept:
+            self.resumption.restore(optimizer)
         logs = None
+        if kept == phase.epochs:  # interrupted between two phases
+            self.optimizers.keep()
+            return None, reason
         if reason is None:
             try:
                 logs = fit_frontier(model, train, valid, **self.features, **options)
@@ -421,10 +462,12 @@ def _configured(
     return strategy
 
 
-def _check_data(data: Any) -> None:
-    """Raise an error for what is not records with targets, which says how to make it that."""
+def _checked_data(data: Any) -> Any:
+    """Return records with targets; anything else is an error that says how to make it that."""
+    if isinstance(data, tuple) and data and isinstance(data[0], Iterator):
+        return (list(data[0]), *data[1:])  # it is read more than once
     if hasattr(data, "train") or hasattr(data, "inputs") or isinstance(data, tuple | Batches):
-        return
+        return data
     received, advice = f"a {type(data).__name__}", "give a data set, or a pair (inputs, targets)"
     if isinstance(data, str | PathLike) or is_frame(data):
         source = "data" if is_frame(data) else repr(str(data))
@@ -468,6 +511,8 @@ def _check_targets(model: keras.Model, data: Any) -> None:
 
 
 def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
+    if class_weight is None:
+        return getattr(data, "class_weight", None)
     if not isinstance(class_weight, str):
         return class_weight
     if class_weight != "balanced":

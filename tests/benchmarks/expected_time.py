@@ -13,7 +13,14 @@ from dataclasses import replace
 import kft
 from kft.comparison import runs
 
-STRATEGIES = ["linear_probe", "head_only", "last_blocks", "gradual", "lora", "full", "from_scratch"]
+STRATEGIES = [
+    "linear_probe",
+    "head_only",
+    "last_blocks",
+    "lora",
+    "full",
+    "from_scratch",
+]
 
 
 def main() -> None:
@@ -28,10 +35,8 @@ def main() -> None:
     args = parser.parse_args()
     backbone, data = kft.load(args.backbone), kft.data.load(args.data)
     counts = {"train": args.records, "valid": args.records // 4, "test": args.records // 4}
-    parts = {
-        name: part.take(range(min(counts[name], len(part)))) for name, part in data.splits.items()
-    }
-    data = replace(data, **parts)
+    splits = data.splits.items()
+    data = replace(data, **{k: part.take(range(min(counts[k], len(part)))) for k, part in splits})
     options = {"batch_size": 32, "seed": 0}
     head = kft.heads.for_data
     step = runs.measured_step(backbone, head(data), data, 32, args.max_length)
@@ -47,10 +52,12 @@ def main() -> None:
         runs.train(backbone, head(data), data, strategy, options, args.max_length, [])
         real = time.perf_counter() - started
         total = [total[0] + expected, total[1] + real]
-        print(f"{name:16} expected {expected:7.1f} s, real {real:7.1f} s, {expected / real:.2f}")
-    print(
-        f"{'all':16} expected {total[0]:7.1f} s, real {total[1]:7.1f} s, {total[0] / total[1]:.2f}"
-    )
+        _print(name, expected, real)
+    _print("all", *total)
+
+
+def _print(name: str, expected: float, real: float) -> None:
+    print(f"{name:18} expected {expected:7.1f} s, real {real:7.1f} s, {expected / real:.2f}")
 
 
 if __name__ == "__main__":

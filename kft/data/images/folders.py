@@ -136,7 +136,10 @@ def _dataset(
     group_names, parts, how = _split(content, looks, path, split, fractions, seed)
     known_range, *notes = _find_range(content.files, looks, parts, value_range, percentiles)
     notes += _remarks(content, looks, parts, path, split)
-    everything = Split(content.files, content.targets, group_names, weights=content.weights)
+    lines = None if content.table is None else np.asarray(content.table.lines)
+    everything = Split(
+        content.files, content.targets, group_names, weights=content.weights, lines=lines
+    )
     valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
     return Dataset(
         path.stem,

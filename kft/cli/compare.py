@@ -1,0 +1,73 @@
+"""`kft compare`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kft.cli import options as of
+from kft.cli.finetune import one_or_more
+from kft.cli.output import say, short_errors, show
+
+
+def compare(
+    file: Annotated[
+        str | None,
+        typer.Argument(help="Table, FASTA file, image folder or data set.", show_default=False),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The same as FILE.")] = None,
+    target: of.Target = None,
+    backbone: of.Backbone = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="Strategy; repeat it for several. [all]")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each strategy.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for trainings, table, figure.")] = Path(
+        "comparison"
+    ),
+    inputs: of.InputColumn = None,
+    split: of.SplitBy = None,
+    groups: of.Groups = None,
+    task: of.TaskName = None,
+    sep: of.Sep = None,
+    decimal: of.Decimal = None,
+    dropna: of.DropNa = False,
+    epochs: of.Epochs = None,
+    batch_size: of.BatchSize = 32,
+    max_length: of.MaxLength = None,
+    image_size: of.ImageSize = None,
+    controls: Annotated[bool, typer.Option(help="Whether controls are trained.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again.")] = False,
+    as_json: of.Json = False,
+) -> None:
+    """Train several strategies and compare them with baselines and controls.
+
+    An interrupted comparison continues when the same command is given again.
+
+    Example: kft compare assay.csv --strategy linear_probe --strategy lora --seeds 5
+    """
+    source = of.one_of(file, data, "FILE")
+    columns: dict[str, Any] = {"target": one_or_more(target), "inputs": inputs, "split": split}
+    columns |= {"groups": groups, "task": task, "sep": sep, "decimal": decimal, "dropna": dropna}
+    with short_errors(f"The same command continues; finished trainings are in {out}."):
+        import kft
+
+        settings = kft.finetuning.Settings(source, backbone=backbone, **columns)
+        read, _ = kft.finetuning.read_data(settings)
+        for note in read.notes:
+            say(note)
+        name = kft.finetuning.backbone_name(settings, read)
+        result = kft.compare(
+            kft.load(name, image_size=image_size),
+            read,
+            strategy or None,
+            seeds,
+            epochs=epochs,
+            batch_size=batch_size,
+            max_length=max_length,
+            controls=controls,
+            out=out,
+            overwrite=overwrite,
+            verbose=False,
+        )
+        show(result.record(), as_json, str(result))

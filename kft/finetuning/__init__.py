@@ -1,0 +1,13 @@
+"""Fine-tunings in folders: a run holds all that it takes to use it and to repeat it.
+
+`finetune` makes a run from a file and a few settings; `Run` opens its folder.
+"""
+
+from kft.finetuning.folder import Run, is_run
+from kft.finetuning.models import backbone_name
+from kft.finetuning.planning import Plan, plan
+from kft.finetuning.reading import read_data
+from kft.finetuning.settings import Settings
+from kft.finetuning.tuning import finetune
+
+__all__ = ["Plan", "Run", "Settings", "backbone_name", "finetune", "is_run", "plan", "read_data"]

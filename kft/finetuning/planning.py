@@ -1,0 +1,99 @@
+"""`plan`: what a run would do, its expected time and memory; nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import keras
+
+from kft.comparison.progress import duration
+from kft.comparison.runs import expected_seconds, measured_step
+from kft.finetuning.models import described, new_model, strategy_of
+from kft.finetuning.reading import read_data
+from kft.finetuning.settings import Settings
+from kft.params import parameters
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        data: Name of the data.
+        task: What is predicted.
+        records: Number of records of each split.
+        notes: What was guessed and noted when the data were read.
+        backbone: Name of the backbone.
+        strategy: Name of the strategy.
+        trainable: Number of trainable parameters in the last phase.
+        parameters: Number of all parameters.
+        seconds: Expected time of the training, without compilation.
+        memory: Peak memory of this process in a step that trains all weights, in bytes.
+    """
+
+    data: str
+    task: str
+    records: dict[str, int]
+    notes: tuple[str, ...]
+    backbone: str
+    strategy: str
+    trainable: int
+    parameters: int
+    seconds: float
+    memory: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name} {count:,}" for name, count in self.records.items())
+        rows = {
+            "data": f"{self.data}, {self.task}: {sizes}",
+            "backbone": self.backbone,
+            "strategy": f"{self.strategy}, {self.trainable:,} of {self.parameters:,} parameters",
+            "time": f"about {duration(self.seconds)} on this machine, without compilation",
+            "memory": f"about {self.memory / 2**30:.1f} GiB, if all weights are trained",
+        }
+        lines = [*self.notes, *(f"{name:<10}{text}" for name, text in rows.items())]
+        return "\n".join(lines)
+
+
+def plan(settings: Settings) -> Plan:
+    """Read the data, train one batch, and estimate time and memory of a run.
+
+    Args:
+        settings: As for `finetune`.
+
+    Returns:
+        `Plan`.
+
+    Raises:
+        ValueError: As for `finetune`.
+    """
+    data, _ = read_data(settings)
+    about = described(settings, data)
+    model = new_model(about)
+    head = keras.saving.deserialize_keras_object(about["head"])
+    step = measured_step(model.backbone, head, data, settings.batch_size, settings.max_length)
+    strategy: Any = strategy_of(about)
+    if settings.epochs is not None and hasattr(strategy, "epochs"):
+        strategy = replace(strategy, epochs=settings.epochs)
+    model = strategy.prepare(model)
+    phases = strategy.phases(model)
+    seconds = expected_seconds(step, model, phases)
+    phases[-1].mark(model)
+    table = parameters(model)
+    return Plan(
+        data.name,
+        str(data.task),
+        {part: len(records) for part, records in data.splits.items()},
+        data.notes,
+        about["backbone"],
+        settings.strategy,
+        table.trainable,
+        table.total,
+        seconds,
+        step.memory,
+    )

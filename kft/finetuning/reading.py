@@ -1,0 +1,263 @@
+"""Any file of a user as a `kft.data.Dataset`; which columns it is about is guessed, and said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kft import data as datasets
+from kft.data import Dataset
+from kft.data.cells import Table
+from kft.data.numbers import number
+from kft.data.proteins.fasta import read_fasta
+from kft.data.tables import SPELLINGS, read_table
+from kft.exploration.reading import FASTA
+from kft.exploration.records import Kind, kind_of_column
+from kft.finetuning.settings import Settings
+from kft.messages import listed
+
+TARGETS = ("y", "target", "label", "labels", "class", "activity", "score", "value", "fitness")
+NAMES = ("", "id", "name", "index", "accession", "entry", "unnamed: 0", "description")
+SPLITS = ("split", "set", "part", "fold")
+WHOLE = "none"  # as `split`: all records in train
+LOOKED_AT = 1000  # rows from which columns are guessed
+
+
+def read_data(settings: Settings) -> tuple[Dataset, Settings]:
+    """Read the data of a run.
+
+    Args:
+        settings: Its settings; those on data are used.
+
+    Returns:
+        The data set, split, whose notes begin with what was guessed; and the settings with the
+        columns that were guessed.
+
+    Raises:
+        FileNotFoundError: There is no such data set, file or folder.
+        ValueError: A column cannot be guessed or does not exist, or the file is wrong.
+
+    Example:
+        >>> read_data(Settings("digits"))[0].name
+        'digits'
+    """
+    path = Path(settings.data).expanduser()
+    if not path.exists():
+        if settings.data in datasets.names():
+            return _known(settings), settings
+        raise FileNotFoundError(
+            f"data is {settings.data!r}, which is neither a file or folder (from {Path.cwd()}) nor "
+            f"one of {', '.join(datasets.names())}."
+        )
+    if path.is_dir():
+        options: dict[str, Any] = {
+            "groups": settings.groups,
+            "task": settings.task,
+            "seed": settings.seed,
+        }
+        target, split = settings.target or "y", settings.split or "random"
+        return datasets.read_images(path, target=target, split=split, **options), settings
+    if path.name.lower().removesuffix(".gz").endswith(FASTA):
+        return _fasta(path, settings)
+    table = Table(path, settings.sep, None, settings.decimal)
+    first = [row[: len(table.header)] for row in table.rows[:LOOKED_AT]]
+    frame = pd.DataFrame(first, columns=pd.Index(table.header, dtype=object))
+    settings, of_images, said = _guessed(frame, settings, path)
+    return _with_notes(_of_columns(path, settings, of_images), said), settings
+
+
+def _images(path: Path, settings: Settings) -> Dataset:
+    options: dict[str, Any] = {"groups": settings.groups, "task": settings.task}
+    target, split = settings.target or "y", _how(settings, "random")
+    return datasets.read_images(path, target=target, split=split, seed=settings.seed, **options)
+
+
+def _known(settings: Settings) -> Dataset:
+    given = {name: getattr(settings, name) for name in ("target", "inputs", "split", "groups")}
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        raise ValueError(
+            f"{named[0]} is {given[named[0]]!r}, but {settings.data} is a data set of kft, which "
+            "has its own: leave it out."
+        )
+    return datasets.load(settings.data)
+
+
+def _of_columns(source: Any, settings: Settings, of_images: bool) -> Dataset:
+    options: dict[str, Any] = {
+        "inputs": settings.inputs,
+        "target": settings.target,
+        "groups": settings.groups,
+        "task": settings.task,
+        "seed": settings.seed,
+        "decimal": settings.decimal,
+        "dropna": settings.dropna,
+    }
+    if of_images:
+        return datasets.read_images(source, split=_how(settings, "random"), **options)
+    split = _how(settings, "cluster" if settings.groups is None else "random")
+    return read_table(source, split=split, sep=settings.sep, **options)
+
+
+def _how(settings: Settings, default: str) -> str | None:
+    return None if settings.split == WHOLE else settings.split or default
+
+
+def _fasta(path: Path, settings: Settings) -> tuple[Dataset, Settings]:
+    """Read a FASTA file whose headers hold the target, such as `>P1 activity=3.2`."""
+    records = list(read_fasta(path))
+    pairs = [
+        dict(word.split("=", 1) for word in record.description.split() if "=" in word)
+        for record in records
+    ]
+    names = dict.fromkeys(name for of in pairs for name in of)
+    if not names:
+        raise ValueError(
+            f"{path} has no targets: the headers of its records should hold them, as in "
+            "'>P1 activity=3.2'; or give a table with a column of sequences and one of targets."
+        )
+    columns = {"id": [record.id for record in records]}
+    columns |= {"sequence": [record.sequence for record in records]}
+    columns |= {name: [of.get(name, "") for of in pairs] for name in names}
+    frame = pd.DataFrame(columns)
+    settings, _, said = _guessed(frame, replace(settings, inputs="sequence"), path)
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    read = replace(
+        _of_columns(frame, settings, of_images=False),
+        name=path.name.split(".")[0],
+        source=str(path),
+        checksum=checksum,
+    )
+    return _with_notes(read, said), settings
+
+
+def _with_notes(data: Dataset, said: Sequence[str]) -> Dataset:
+    return replace(data, notes=(*said, *data.notes))
+
+
+# Other records for the same model ---------------------------------------------------------------
+
+
+def read_whole(settings: Settings) -> Dataset:
+    """Read data that are not split, to score a model on all of them.
+
+    Args:
+        settings: Those of the model's run, with other data.
+
+    Returns:
+        The data set, with all records in `train`.
+    """
+    return read_data(replace(settings, split=WHOLE))[0]
+
+
+def as_classes(data: Dataset, classes: Sequence[str] | None) -> Dataset:
+    """Number the classes of a data set as a model does.
+
+    Args:
+        data: A data set that is not split.
+        classes: Names of the model's classes or labels; None for numbers.
+
+    Returns:
+        The data set with these classes.
+
+    Raises:
+        ValueError: It has a class that the model does not know.
+    """
+    if classes is None or data.classes is None:
+        return data
+    unknown = [name for name in data.classes if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"{data.source} has {data.task.outputs_are} that the model does not know: "
+            f"{listed(unknown)}; it knows {listed(classes, 20)}."
+        )
+    place = np.array([list(classes).index(name) for name in data.classes])
+    targets: Any = data.train.targets
+    renumbered: Any
+    if data.task.target == "labels":
+        renumbered = np.zeros((len(targets), len(classes)), dtype=targets.dtype)
+        renumbered[:, place] = targets
+    elif data.task.per_residue:
+        renumbered = [place[row] for row in targets]
+    else:
+        renumbered = place[targets]
+    return replace(data, train=replace(data.train, targets=renumbered), classes=tuple(classes))
+
+
+# Guesses ----------------------------------------------------------------------------------------
+
+
+def _guessed(
+    frame: pd.DataFrame, settings: Settings, path: Path
+) -> tuple[Settings, bool, list[str]]:
+    """Return the settings with all columns named, whether inputs are images, and what to say."""
+    said = []
+    kinds = _kinds(frame, path.parent)
+    inputs, split, target = settings.inputs, settings.split, settings.target
+    if inputs is None:
+        inputs = _inputs(kinds, path)
+        what = "paths of images" if kinds[inputs] is Kind.IMAGE else "sequences"
+        said.append(f"Column {inputs!r} was taken for the {what}; name another with --inputs.")
+    if split is None and settings.groups is None:
+        split = _split(frame)
+        if split is not None:
+            said.append(
+                f"Column {split!r} was taken for the split into train, valid and test; set "
+                "--split random or --split cluster to ignore it."
+            )
+    if target is None:
+        used = {inputs, split, settings.groups}
+        target = _target([name for name in frame.columns if name not in used], path)
+        said.append(f"Column {target!r} was taken for the target; name another with --target.")
+    settings = replace(settings, inputs=inputs, split=split, target=target)
+    return settings, kinds.get(inputs) is Kind.IMAGE, said
+
+
+def _kinds(frame: pd.DataFrame, folder: Path) -> dict[str, Kind]:
+    kinds = {}
+    for k, name in enumerate(frame.columns):
+        cells = frame.iloc[:, k]
+        cells = cells[cells.str.strip() != ""]
+        numbers = len(cells) and all(number(cell.replace(",", ".")) is not None for cell in cells)
+        kinds[name] = Kind.NUMBER if numbers else kind_of_column(cells, name, folder)
+    return kinds
+
+
+def _inputs(kinds: dict[str, Kind], path: Path) -> str:
+    if "sequence" in kinds:
+        return "sequence"
+    found = [name for name, kind in kinds.items() if kind in (Kind.SEQUENCE, Kind.IMAGE)]
+    if len(found) == 1:
+        return found[0]
+    which = f"several columns could hold them, {listed(found)}" if found else "no column does"
+    raise ValueError(
+        f"{path}: the column of the sequences or image paths cannot be guessed ({which}): name it "
+        f"with --inputs, one of {listed(kinds, 20)}."
+    )
+
+
+def _split(frame: pd.DataFrame) -> str | None:
+    for k, name in enumerate(frame.columns):
+        if name.lower() in SPLITS:
+            parts = {SPELLINGS.get(cell.strip().lower()) for cell in frame.iloc[:, k]}
+            if None not in parts and "train" in parts:
+                return name
+    return None
+
+
+def _target(names: Sequence[str], path: Path) -> str:
+    for known in TARGETS:
+        for name in names:
+            if name.lower() == known:
+                return name
+    left = [name for name in names if name.lower() not in NAMES]
+    if len(left) == 1:
+        return left[0]
+    which = f"several could be it: {listed(left, 20)}" if left else "no column is left"
+    raise ValueError(f"{path}: the column to predict cannot be guessed ({which}); set --target.")

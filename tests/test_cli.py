@@ -1,0 +1,162 @@
+"""The command `kft`: help, exit codes, JSON, and text of users that a terminal would obey."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from models import esm2, strings
+from typer.testing import CliRunner
+
+import kft
+from kft.cli import app, output
+
+pytestmark = pytest.mark.once
+
+VERBS = [command.callback.__name__ for command in app.registered_commands]
+
+
+def shell(*arguments, status=0):
+    done = CliRunner().invoke(app, [str(x) for x in arguments])
+    assert done.exit_code == status, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "a.csv"
+    proteins = strings([9] * 45, "ACDEFGHIKLMNPQRSTVWY")
+    y = [x.count("K") + 0.25 for x in proteins]
+    split = ["train", "valid", "test"] * 15
+    pd.DataFrame({"sequence": proteins, "y": y, "split": split}).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return kft.backbones.save(esm2(), tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def arguments(table, backbone):
+    options = ["--backbone", backbone, "--strategy", "linear_probe", "--no-baselines"]
+    return ["finetune", table, "--target", "y", *options]
+
+
+@pytest.fixture(scope="module")
+def run(arguments, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    done = shell(*arguments, "--out", folder, "--json")
+    return folder, json.loads(done.stdout), done.stderr
+
+
+# Help -------------------------------------------------------------------------------------------
+
+
+def test_the_help_of_a_verb_fits_a_screen_and_has_an_example():
+    assert "finetune" in VERBS and len(VERBS) >= 9
+    for verb in VERBS:
+        lines = shell(verb, "--help").output.splitlines()
+        assert len(lines) <= 40, verb
+        assert any(line.strip().startswith(f"Example: kft {verb}") for line in lines), verb
+
+
+def test_help_and_version_do_not_import_keras():
+    program = (
+        "import sys; sys.argv[:] = ['kft', OPTION]\n"
+        "from kft.cli import app\n"
+        "try: app()\n"
+        "finally: assert not {'keras', 'numpy'} & set(sys.modules)"
+    )
+    for option, expected in (("'--help'", "kft finetune"), ("'--version'", kft.__version__)):
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace("OPTION", option)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert expected in done.stdout
+
+
+def test_there_is_completion_for_the_shell():
+    assert "--install-completion" in shell("--help").output
+
+
+# Results and exit codes -------------------------------------------------------------------------
+
+
+def test_a_run_from_the_shell(run, table, tmp_path):
+    folder, summary, said = run
+    assert (summary["status"], summary["strategy"]) == ("finished", "linear_probe")
+    assert summary["data"]["records"] == {"train": 15, "valid": 15, "test": 15}
+    assert "'split' was taken for the split" in said
+    out = tmp_path / "out.csv"
+    shell("predict", folder, table, "--out", out)
+    assert pd.read_csv(out).columns.tolist() == [
+        "sequence", "y", "split", "predicted_y", "predicted_y_low", "predicted_y_high",
+    ]  # fmt: skip
+    text = shell("evaluate", folder).stdout
+    assert "linear_probe" in text and "Spearman" in text
+    scores = json.loads(shell("evaluate", folder, table, "--json").stdout)
+    assert set(scores["RMSE"]) == {"value", "low", "high"}
+
+
+def test_a_dry_run_writes_nothing(arguments, tmp_path):
+    plan = json.loads(shell(*arguments, "--out", tmp_path / "run", "--dry-run", "--json").stdout)
+    assert plan["seconds"] > 0 and plan["memory"] > 0 and plan["trainable"] < plan["parameters"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_describes_is_printed_as_text_and_as_json(table, backbone):
+    found = json.loads(shell("explore", table, "--target", "y", "--json").stdout)
+    assert found["records"] == 45 and isinstance(found["findings"], list)
+    assert "45 records" in shell("explore", table).stdout
+    assert "amp" in json.loads(shell("data", "--json").stdout)
+    assert json.loads(shell("data", "digits", "--json").stdout)["records"]["test"]
+    counts = json.loads(shell("params", backbone, "--strategy", "lora", "--json").stdout)
+    assert counts["total"] == counts["trainable"] + counts["frozen"] > 0
+    about = json.loads(shell("doctor", "--no-hub", "--json").stdout)
+    assert about["backend"] in about["versions"] and about["hub_reachable"] is None
+    assert "OMP_NUM_THREADS" in shell("doctor", "--no-hub").stdout
+
+
+def test_exit_codes(tmp_path, table, run, monkeypatch):
+    assert "kft: data is" in shell("finetune", tmp_path / "no.csv", status=output.FAILED).stderr
+    shell("finetune", status=2)
+    shell("finetune", table, "--rank", "4", status=2)
+    shell("finetune", table, "--option", "rank", status=2)
+    assert "There is no run" in shell("evaluate", tmp_path, status=1).stderr
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kft.finetuning, "plan", interrupt)
+    said = shell("finetune", table, "--dry-run", status=output.INTERRUPTED).stderr
+    assert "interrupted. The same command continues" in said
+
+
+def test_embeddings_have_one_place_to_go(table, backbone, tmp_path):
+    out = tmp_path / "a.npz"
+    shell("embed", table, "--out", out, "--backbone", backbone)
+    assert out.exists()
+    shell("embed", table, out, "--out", out, "--backbone", backbone, status=2)
+
+
+# Hostile text -----------------------------------------------------------------------------------
+
+HOSTILE = "a\x1b[31mb\x07\u202ec"
+
+
+def test_hostile_headers_and_file_names_do_not_reach_the_terminal(tmp_path):
+    path = tmp_path / f"{HOSTILE}.csv"
+    pd.DataFrame({"sequence": strings([9] * 12), HOSTILE: [*"ab"] * 6, "y": [1, 2] * 6}).to_csv(
+        path, index=False
+    )
+    outputs = [
+        shell("explore", path, "--target", HOSTILE),
+        shell("finetune", path, "--inputs", HOSTILE, "--out", tmp_path / "r", status=1),
+        shell("predict", path, path, "--out", tmp_path / "o.csv", status=1),
+    ]
+    for done in outputs:
+        assert not {"\x1b", "\x07", "\u202e"} & set(done.output), done.output
+    assert "\\x1b[31mb" in outputs[0].output

@@ -1,0 +1,218 @@
+"""Runs: from a file to a folder, and from the folder to predictions."""
+
+import dataclasses
+import json
+import warnings
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from models import esm2, strings
+
+import kft
+from kft.finetuning import Run, Settings, read_data, tuning
+
+pytestmark = pytest.mark.once  # what depends on the backend is that of `fit` and `predict`
+
+PEPTIDES = strings([9] * 60, "ACDEFGHIKLMNPQRSTVWY")
+TABLE = pd.DataFrame(
+    {
+        "code": [f"{i:03d}" for i in range(60)],
+        "peptide": PEPTIDES,
+        "activity": [round(x.count("K") + 0.25 * i, 2) for i, x in enumerate(PEPTIDES)],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return str(kft.backbones.save(esm2(), tmp_path_factory.mktemp("backbone")))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A table as spreadsheets in Europe write it, with half of the records to validate on."""
+    path = tmp_path_factory.mktemp("data") / "assay.csv"
+    split = ["train", "valid", "test"] * 20
+    TABLE.assign(split=split).to_csv(path, sep=";", decimal=",", index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(file, backbone):
+    return Settings(str(file), backbone=backbone, options={"rank": 2, "dropout": 0.3}, epochs=3)
+
+
+@pytest.fixture(scope="module")
+def run(settings, tmp_path_factory):
+    return kft.finetune(settings, tmp_path_factory.mktemp("run"))
+
+
+def weights(run):
+    return [keras.ops.convert_to_numpy(v) for v in run.model.weights]
+
+
+def test_a_run_predicts_each_row_of_a_new_file(run, file, tmp_path):
+    new = TABLE.iloc[::-1].assign(note='ä; "x"')
+    new.to_csv(tmp_path / "new.csv", sep=";", decimal=",", index=False)
+    Run(run.folder).predict(tmp_path / "new.csv", out=tmp_path / "out.csv")
+    found = pd.read_csv(tmp_path / "out.csv", sep=";", decimal=",", dtype={"code": str})
+    pd.testing.assert_frame_equal(found[new.columns], new.reset_index(drop=True))
+    added = found.columns[len(new.columns) :].tolist()
+    assert added == [f"predicted_activity{end}" for end in ("", "_low", "_high")]
+    expected = kft.predict(run.model, new["peptide"].tolist())[:, 0]
+    np.testing.assert_allclose(found["predicted_activity"], expected, rtol=1e-6)
+    assert (found["predicted_activity_low"] < found["predicted_activity"]).all()
+
+
+def test_an_interrupted_run_is_usable_and_ends_with_the_same_weights(
+    run, settings, tmp_path, monkeypatch
+):
+    end = tuning._Epochs.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        end(self, epoch, logs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tuning._Epochs, "on_epoch_end", interrupted)
+        kft.finetune(settings, tmp_path)
+    with pytest.warns(UserWarning, match="best of its first 1 epochs"):
+        assert Run(tmp_path).predict(PEPTIDES[:3]).shape == (3, 1)
+    whole = kft.finetune(settings, tmp_path)
+    assert all(map(np.array_equal, weights(whole), weights(Run(run.folder))))
+    assert not (tmp_path / "training.npz").exists()
+
+
+# The folder -------------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_all_that_was_done(run, file):
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {
+        "config.json", "split.csv", "adapter", "history.csv", "predictions.csv", "scores.json",
+        "findings.json", "log.txt",
+    }  # fmt: skip
+    config = json.loads((run.folder / "config.json").read_text())
+    assert config["status"] == "finished" and config["data"]["inputs"] == "peptide"
+    assert config["data"]["sha256"] == read_data(run.settings)[0].checksum
+    split = pd.read_csv(run.folder / "split.csv")
+    assert split["line"].tolist() == list(range(2, 62))
+    assert split["split"].tolist() == ["train", "valid", "test"] * 20
+    assert run.predictions["true_activity"].tolist() == TABLE["activity"][2::3].tolist()
+    assert len(run.history) == 3
+    assert {"mean", "one-hot, 9 positions"} < set(run.scores["baselines"])
+
+
+def test_90_percent_of_the_validation_targets_are_in_the_intervals(run):
+    data, _ = read_data(run.settings)
+    table = run.predict(data.valid.inputs, as_frame=True)
+    low, high = (table[f"predicted_activity_{end}"] for end in ("low", "high"))
+    assert 0.9 <= np.mean((low <= data.valid.targets) & (data.valid.targets <= high)) <= 0.95
+
+
+def test_a_finished_run_is_not_repeated_and_other_settings_are_an_error(run, settings, file):
+    before = (run.folder / "config.json").read_bytes()
+    said = []
+    kft.finetune(settings, run.folder, say=said.append)
+    assert "is finished already" in said[-1]
+    with pytest.raises(ValueError, match="differs in its seed: name another folder"):
+        kft.finetune(Settings(**{**settings.to_dict(), "seed": 1}), run.folder)
+    assert (run.folder / "config.json").read_bytes() == before
+
+
+def test_new_records_are_scored(run, tmp_path):
+    TABLE.rename(columns={"activity": "measured"}).to_csv(tmp_path / "later.csv", index=False)
+    scores = run.evaluate(tmp_path / "later.csv", target="measured")
+    assert scores.headline == "Spearman" and np.isfinite(scores["RMSE"].value)
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no run in"):
+        Run(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "esm"}')
+    with pytest.raises(ValueError, match="is not the record of a run"):
+        Run(tmp_path)
+    (tmp_path / "config.json").write_text('{"kft_run": 99, "versions": {"kft": "9.1"}}')
+    with pytest.raises(ValueError, match=r"later version of kft \(9\.1\)"):
+        Run(tmp_path)
+
+
+# Files and guesses ------------------------------------------------------------------------------
+
+
+def fasta(table):
+    rows = zip(table["code"], table["activity"], table["peptide"], strict=True)
+    return "".join(f">{code} activity={y}\n{x}\n" for code, y, x in rows)
+
+
+WRITERS = {
+    "a.csv": lambda path: TABLE.to_csv(path, index=False),
+    "a.tsv": lambda path: TABLE.to_csv(path, sep="\t", index=False),
+    "a.txt": lambda path: TABLE.to_csv(path, sep=";", decimal=",", index=False),
+    "a.xlsx": lambda path: TABLE.to_excel(path, index=False),
+    "a.parquet": lambda path: TABLE.to_parquet(path, index=False),
+    "a.jsonl": lambda path: TABLE.to_json(path, orient="records", lines=True),
+    "a.fasta": lambda path: path.write_text(fasta(TABLE)),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_any_file_is_read_and_its_columns_are_guessed(name, tmp_path):
+    WRITERS[name](tmp_path / name)
+    data, named = read_data(Settings(str(tmp_path / name), split="random"))
+    assert (named.target, data.task, data.target) == ("activity", "regression", "activity")
+    assert sorted(x for part in data.splits.values() for x in part.inputs) == sorted(PEPTIDES)
+    y = [y for part in data.splits.values() for y in part.targets]
+    np.testing.assert_allclose(sorted(y), sorted(TABLE["activity"]))
+    assert any("'activity' was taken for the target" in note for note in data.notes)
+
+
+def test_predictions_of_json_lines_are_json_lines(run, tmp_path):
+    TABLE.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    run.predict(tmp_path / "a.jsonl", out=tmp_path / "out.jsonl")
+    found = pd.read_json(tmp_path / "out.jsonl", lines=True, dtype={"code": str})
+    assert found["code"].tolist() == TABLE["code"].tolist() and "predicted_activity" in found
+
+
+def test_what_cannot_be_guessed_is_an_error_that_lists_the_columns(tmp_path):
+    table = TABLE.rename(columns={"activity": "kd"}).assign(ki=1.5)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(ValueError, match="several could be it: code, kd, ki"):
+        read_data(Settings(str(tmp_path / "a.csv"), inputs="peptide", target=None, split="random"))
+    table.drop(columns="peptide").to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(ValueError, match="no column does"):
+        read_data(Settings(str(tmp_path / "b.csv")))
+    with pytest.raises(FileNotFoundError, match="neither a file or folder"):
+        read_data(Settings("no such file.csv"))
+
+
+def test_lines_that_are_no_json_are_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"sequence": "MKT", "y": 1}\n[1]\n')
+    with pytest.raises(ValueError, match="line 2: expected one JSON object"):
+        read_data(Settings(str(tmp_path / "a.jsonl")))
+
+
+def test_classes_are_numbered_as_in_the_model(backbone, tmp_path):
+    hostile = ["=1+1", "+b"]
+    table = TABLE.assign(
+        kind=[hostile[i % 2] for i in range(60)], split=["train", "valid", "test"] * 20
+    )
+    table.to_csv(tmp_path / "a.csv", index=False)
+    settings = Settings(
+        str(tmp_path / "a.csv"), target="kind", backbone=backbone, strategy="linear_probe"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rare classes, perhaps
+        run = kft.finetune(settings, tmp_path / "run", baselines=False)
+    truth = run.predictions["true_kind"].tolist()
+    assert truth == table["kind"][2::3].tolist()
+    text = (run.folder / "predictions.csv").read_text()
+    assert ",=" not in text and ",'=1+1," in text
+    read = dataclasses.replace(settings, split="none")
+    data = kft.finetuning.reading.as_classes(read_data(read)[0], ("b", "+b", "=1+1"))
+    assert [data.classes[k] for k in data.train.targets] == table["kind"].tolist()
+    with pytest.raises(ValueError, match="classes that the model does not know: "):
+        kft.finetuning.reading.as_classes(data, ("a", "b"))
