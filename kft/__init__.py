@@ -134,6 +134,7 @@ _HOME = {
     "explore": "kft.exploration",
     "prepare": "kft.preparation",
     "finetune": "kft.finetuning",
+    "report": "kft.reporting",
 }
 _MODULES = {
     "backbones": "kft.backbones",
@@ -153,6 +154,7 @@ _MODULES = {
     "plots": "kft.plots",
     "preparation": "kft.preparation",
     "pretraining": "kft.training.pretraining",
+    "reporting": "kft.reporting",
     "scaling": "kft.evaluation.scaling",
     "scoring": "kft.inference.scoring",
     "strategies": "kft.training.strategies",
@@ -169,6 +171,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import params as params
     from kft import plots as plots
     from kft import preparation as preparation
+    from kft import reporting as reporting
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
@@ -200,6 +203,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.params import train_only as train_only
     from kft.params import unfreeze as unfreeze
     from kft.preparation import prepare as prepare
+    from kft.reporting import report as report
     from kft.training import callbacks as callbacks
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies

@@ -16,6 +16,7 @@ from kft.cli.explore import explore
 from kft.cli.finetune import finetune
 from kft.cli.params import params
 from kft.cli.predict import predict
+from kft.cli.report import report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +24,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (explore, finetune, evaluate, predict, compare, embed, params, data, doctor):
+for verb in (
+    explore, finetune, evaluate, predict, report, compare, embed, params, data, doctor
+):  # fmt: skip
     app.command(cls=EmbedCommand if verb is embed else None)(verb)
 
 

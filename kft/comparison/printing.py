@@ -6,9 +6,12 @@ import math
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
+from kft.messages import harmless
+
 if TYPE_CHECKING:
     from rich.table import Table
 
+COPIES = "without copies"  # title of the column of scores without near copies
 WIDTH = 140  # of the text, in characters
 
 
@@ -22,23 +25,24 @@ def table(comparison: Any) -> Table:
         A table of `rich`, one row per method.
     """
     from rich.table import Table
+    from rich.text import Text
 
     where = "cross-validation" if comparison.folds else "test split"
     title = (
         f"{comparison.data}: {where} of {comparison.records:,} records, "
         f"{comparison.trainings}, {comparison.confidence:.0%} intervals"
     )
-    grid = Table(title=title, title_justify="left")
+    grid = Table(title=Text(harmless(title)), title_justify="left")
     grid.add_column("method")
-    names = ["to the best", "p", "trainable weights", "seconds", "memory"]
-    copies = ["without copies"] * _has_copies(comparison)
-    for name in [comparison.metric, *copies, *names]:
-        grid.add_column(name, justify="right", no_wrap=name in (comparison.metric, *copies))
+    for name in columns(comparison):
+        is_score = name in (comparison.metric, COPIES)
+        grid.add_column(name, justify="right", no_wrap=is_score)
     kinds = [row.kind for row in comparison.rows]
     for i, row in enumerate(comparison.rows):
         last = i + 1 == len(kinds) or kinds[i + 1] != row.kind
         style = "bold" if row is comparison.recommended else None
-        grid.add_row(*_cells(comparison, row), end_section=last, style=style)
+        texts = (Text(harmless(cell)) for cell in cells(comparison, row))
+        grid.add_row(*texts, end_section=last, style=style)
     return grid
 
 
@@ -86,8 +90,24 @@ def seeds(found: Sized) -> str:
     return f"{len(found)} seed{'s' * (len(found) > 1)}"
 
 
-def _cells(comparison: Any, row: Any) -> list[str]:
-    """Return the cells of a row."""
+def columns(comparison: Any) -> tuple[str, ...]:
+    """Return the titles of the columns after the one of the method.
+
+    Args:
+        comparison: A `kft.comparison.Comparison`.
+    """
+    copies = [COPIES] * _has_copies(comparison)
+    names = ("to the best", "p", "trainable weights", "seconds", "memory")
+    return (comparison.metric, *copies, *names)
+
+
+def cells(comparison: Any, row: Any) -> list[str]:
+    """Return the cells of a row of the table.
+
+    Args:
+        comparison: A `kft.comparison.Comparison`.
+        row: One of its rows.
+    """
     cost = [
         "" if row.trainable is None else f"{row.trainable:,}",
         _seconds(row.seconds),

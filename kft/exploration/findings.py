@@ -75,6 +75,11 @@ class Finding:
         object.__setattr__(self, "severity", Severity(self.severity))
         object.__setattr__(self, "rows", rows)
 
+    @property
+    def numbers(self) -> str:
+        """The evidence as text, a line for each number."""
+        return "\n".join(f"{name}: {_written(value)}" for name, value in self.evidence.items())
+
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as plain Python values, as `Findings.to_json` writes them."""
         return {
@@ -125,6 +130,40 @@ class Summary:
     missing: pd.DataFrame = field(default_factory=pd.DataFrame)
     correlation: pd.DataFrame = field(default_factory=pd.DataFrame)
     balance: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tables as plain Python values, for JSON; `from_dict` reads them."""
+        tables = {name: getattr(self, name) for name in TABLES}
+        return {
+            "target": self.target,
+            **{name: _plain(table.to_dict(orient="split")) for name, table in tables.items()},
+            "histograms": [
+                [str(name), _plain(counts), _plain(edges)]
+                for name, (counts, edges) in self.histograms.items()
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], records: int = 0) -> Summary:
+        """Make a summary of what `to_dict` returned.
+
+        Args:
+            content: As `to_dict` returned it.
+            records: Number of records.
+        """
+        tables = {
+            name: pd.DataFrame(**content[name]).fillna(np.nan)
+            for name in TABLES
+            if content.get(name)
+        }
+        histograms = {
+            name: (np.asarray(counts), np.asarray(edges))
+            for name, counts, edges in content.get("histograms", [])
+        }
+        return cls(records, content.get("target"), histograms=histograms, **tables)
+
+
+TABLES = ("columns", "missing", "correlation", "balance")  # of `Summary`
 
 
 class Findings(Sequence[Finding]):
@@ -213,15 +252,48 @@ class Findings(Sequence[Finding]):
         """Return the findings as JSON.
 
         Returns:
-            An object with the name of the data, the number of records and the findings; numbers
-            that are NaN or infinite are null.
+            An object with the name of the data, the number of records, the findings and the tables
+            of the summary; numbers that are NaN or infinite are null.
         """
         content = {
             "name": self.name,
             "records": self.summary.records,
             "findings": [finding.to_dict() for finding in self],
+            "summary": self.summary.to_dict(),
         }
         return json.dumps(content, allow_nan=False, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Findings:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: The JSON.
+
+        Returns:
+            The findings, whose numbers are Python's own.
+
+        Raises:
+            ValueError: The text was not written by `to_json`.
+
+        Example:
+            >>> found = Findings([Finding(Severity.INFO, "a", "x", {"n": 1}, "So.", "Do.", [2])])
+            >>> Findings.from_json(found.to_json())[0].rows
+            (2,)
+        """
+        try:
+            content = json.loads(text)
+            found = [
+                Finding(**{**finding, "severity": _severity(finding["severity"])})
+                for finding in content["findings"]
+            ]
+            records = content["records"]
+            summary = Summary.from_dict(content.get("summary", {}), records)
+            return cls(found, content["name"], summary)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"text must be what Findings.to_json wrote, received {text[:60]!r}."
+            ) from error
 
     def figures(self) -> dict[str, tuple[Figure, str]]:
         """Draw the distributions, the missing values, the correlations and the balance of classes.
@@ -257,7 +329,7 @@ class Findings(Sequence[Finding]):
         for finding in self:
             cells = [
                 str(finding.severity), finding.code, finding.subject,
-                _short(finding.evidence), f"{finding.meaning} {finding.advice}",
+                finding.numbers, f"{finding.meaning} {finding.advice}",
             ]  # fmt: skip
             grid.add_row(*(Text(harmless(cell, keep="\n")) for cell in cells))
         console = Console(width=WIDTH, no_color=True)
@@ -290,11 +362,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
-
-
-def _short(evidence: Mapping[str, Any]) -> str:
-    """Write evidence for a cell of the printed table."""
-    return "\n".join(f"{name}: {_written(value)}" for name, value in evidence.items())
 
 
 def _written(value: Any, most: int = 4) -> str:

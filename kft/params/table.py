@@ -16,6 +16,9 @@ from kft.params.paths import weights
 if TYPE_CHECKING:
     import pandas as pd
 
+COLUMNS = ("module", "weight shape", "parameters", "trainable", "dtype")
+Line = tuple[str, str, str, str, str]  # the cells of a line, in the order of COLUMNS
+
 
 @dataclass(frozen=True)
 class Row:
@@ -70,6 +73,11 @@ class Parameters:
         names = list(Row.__dataclass_fields__)
         return pd.DataFrame([asdict(row) for row in self.rows], columns=names)
 
+    @property
+    def lines(self) -> list[Line]:
+        """The lines of the printed table: module, weights, parameters, trainable and dtype."""
+        return list(_inside(_collapsed(_tree(self.rows)), "(its own)", 0, 1))
+
     def __repr__(self) -> str:
         from rich import box
         from rich.console import Console
@@ -77,9 +85,9 @@ class Parameters:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for name in ("module", "weight shape", "parameters", "trainable", "dtype"):
+        for name in COLUMNS:
             table.add_column(name, justify="right" if name == "parameters" else "left")
-        for line in _inside(_collapsed(_tree(self.rows)), "(its own)", 0, 1):
+        for line in self.lines:
             table.add_row(*map(Text, line))
         for name in ("total", "trainable", "frozen"):
             count = getattr(self, name)
@@ -180,9 +188,6 @@ def _collapsed(node: _Node) -> _Node:
             children.append(child)
     node.children = children
     return node
-
-
-Line = tuple[str, str, str, str, str]
 
 
 def _lines(node: _Node, depth: int, times: int, prefix: str = "") -> Iterator[Line]:

@@ -27,7 +27,7 @@ from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
 from kft.plots.secondary_structure import plot_secondary_structure
 from kft.plots.style import save_figure
-from kft.plots.training import plot_learning_rates, plot_pretraining
+from kft.plots.training import plot_history, plot_learning_rates, plot_pretraining
 
 __all__ = [
     "Panel",
@@ -39,6 +39,7 @@ __all__ = [
     "plot_distributions",
     "plot_features",
     "plot_groups",
+    "plot_history",
     "plot_learning_curve",
     "plot_learning_rates",
     "plot_missing",

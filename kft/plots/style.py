@@ -7,22 +7,26 @@ can tell apart. Curves differ in line style as well.
 from __future__ import annotations
 
 import math
+import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import cycle, islice
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from kft.files import atomic_write, write_text
+from kft.messages import harmless
 
 MODEL = "#0072B2"  # blue
 OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#666666"
+NUMBER = re.compile(r"\$\\mathdefault\{[-−\d.^{}\\times ]*\}\$")  # at a logarithmic axis
 LineStyle = str | tuple[int, tuple[int, ...]]
 STYLES: tuple[LineStyle, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 DPI = 120
@@ -32,6 +36,38 @@ MARGIN = 0.15  # inches around a caption under the picture
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, in inches, whose parts make room for each other."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def write_as_it_stands(figure: Figure) -> None:
+    r"""Have names from data drawn as they are: a "$" begins no formula, an escape code no colour.
+
+    Args:
+        figure: The figure, whose texts are changed in place. Numbers of logarithmic axes, which
+            matplotlib writes as formulas, stay formulas.
+
+    Example:
+        >>> figure = Figure()
+        >>> title = figure.suptitle("$x$ or \x1b[1m")
+        >>> write_as_it_stands(figure)
+        >>> title.get_parse_math(), title.get_text()
+        (False, '$x$ or \\x1b[1m')
+    """
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, FuncFormatter):  # of the names given to `set_xticks`
+            formatter.func = _harmless_names(formatter.func)
+            for tick in axis.get_major_ticks():
+                tick.label1.set_parse_math(False)
+                tick.label2.set_parse_math(False)
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and not NUMBER.fullmatch(text.get_text()):
+            text.set_text(harmless(text.get_text(), keep="\n"))
+            if "$" in text.get_text():
+                text.set_parse_math(False)
+
+
+def _harmless_names(names: Callable[..., str]) -> Callable[..., str]:
+    return lambda value, place=None: harmless(names(value, place), keep="\n")
 
 
 def open_axes(ax: Axes) -> Axes:
@@ -116,6 +152,7 @@ def save_figure(
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"path must end in .png or .svg, received {str(path)!r}.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_as_it_stands(figure)
     below = _written_below(figure, caption) if caption_below else nullcontext()
     with below as box, atomic_write(path) as stream:
         figure.savefig(

@@ -1,14 +1,16 @@
-"""Figures of training: the learning-rate range test, and the curves of pre-training."""
+"""Figures of training: curves of a fine-tuning and a pre-training, the learning-rate range test."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from kft.messages import listed
 from kft.plots.style import GREY, MODEL, OTHERS, looks, new_figure, open_axes, set_apart
 
 
@@ -58,6 +60,102 @@ def plot_learning_rates(
         f"beyond it training becomes unstable."
     )
     return figure, caption
+
+
+def plot_history(
+    history: Sequence[Mapping[str, Any]],
+    metric: str | None = None,
+    best_epoch: int | None = None,
+    phases: Sequence[str] = (),
+    data: str = "the data",
+) -> tuple[Figure, str]:
+    """Draw the loss and a metric of each epoch of a fine-tuning.
+
+    Args:
+        history: One row per epoch, in order, with "loss", and where there was validation
+            "val_loss"; as the `history` of what `kft.fit` returns. "phase" is the number of the
+            phase, from 0.
+        metric: Name of another value of each epoch, drawn on the right; None for the first that
+            the rows have, if any.
+        best_epoch: Epoch that is marked, from 0: the one whose weights the model has.
+        phases: Names of the phases.
+        data: Name of the data set, for the caption.
+
+    Returns:
+        The figure, 1200 pixels wide when saved, and its caption.
+
+    Raises:
+        ValueError: There is no epoch.
+
+    Example:
+        >>> rows = [{"loss": 2.0, "val_loss": 1.9}, {"loss": 1.0, "val_loss": 1.5}]
+        >>> figure, caption = plot_history(rows, best_epoch=1)
+        >>> "falls from 1.9 to 1.5 in epoch 2" in caption
+        True
+    """
+    if not history:
+        raise ValueError("history has no epoch: a head that is solved for has no curve.")
+    known = [name for name in history[0] if name not in NOT_METRICS]
+    known = [name for name in known if not name.startswith("val_")]
+    metric = metric or next(iter(known), None)
+    names = ["loss", *([metric] if metric else [])]
+    figure = new_figure(10, 4.2)
+    epochs = range(1, len(history) + 1)
+    for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        open_axes(ax)
+        for key, look in ((name, "--"), (f"val_{name}", "-")):
+            values = [row.get(key, np.nan) for row in history]
+            if np.isfinite(np.asarray(values, float)).any():
+                label = "validation" if key.startswith("val_") else "training"
+                colour = MODEL if label == "validation" else GREY
+                ax.plot(epochs, values, look, marker="o", markersize=3, color=colour, label=label)
+        for change in _changes(history):
+            ax.axvline(change + 0.5, color=GREY, linewidth=0.8, linestyle=":")
+        if best_epoch is not None:
+            ax.axvline(best_epoch + 1, color=OTHERS[0], linewidth=1, label="weights of this epoch")
+        ax.set(xlabel="epoch", ylabel=name)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(fontsize=9)
+    several = f", in the phases {listed(phases, None)}, divided by dotted lines" * (len(phases) > 1)
+    return figure, (
+        f"{listed(names, None).capitalize()} of each of {len(history)} epochs of training on "
+        f"{data}{several}. Training values are means over an epoch, while the weights change; "
+        f"validation values are taken at its end. What stands out: {_course(history, best_epoch)}"
+    )
+
+
+NOT_METRICS = ("phase", "epoch", "loss", "learning_rate")  # in the rows of a history
+
+
+def _changes(history: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the numbers of epochs, from 1, after which another phase begins."""
+    found = [row.get("phase") for row in history]
+    return [i for i in range(1, len(found)) if found[i] != found[i - 1]]
+
+
+def _course(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> str:
+    """Describe how the validation loss, else the training loss, develops."""
+    key = "val_loss" if "val_loss" in history[0] else "loss"
+    kind = "validation" if key == "val_loss" else "training"
+    values = np.asarray([row.get(key, np.nan) for row in history], float)
+    if not np.isfinite(values).all():
+        first = int(np.flatnonzero(~np.isfinite(values))[0])
+        return f"the {kind} loss is no number in epoch {first + 1}: the training has diverged."
+    if len(values) == 1:
+        return f"after its only epoch the {kind} loss is {values[0]:.3g}."
+    low = int(values.argmin())
+    if low == 0:
+        text = f"the {kind} loss is lowest after the first epoch, {values[0]:.3g}, and never again"
+    else:
+        text = f"the {kind} loss falls from {values[0]:.3g} to {values[low]:.3g} in epoch {low + 1}"
+    if low == len(values) - 1:
+        text += ", the last: more epochs may lower it further"
+    elif values[-1] > 1.1 * values[low]:
+        text += f", and is {values[-1]:.3g} at the end: the model begins to overfit"
+    elif low:
+        text += f", and is {values[-1]:.3g} at the end"
+    kept = "" if best_epoch is None else f" The weights of epoch {best_epoch + 1} are kept."
+    return f"{text}.{kept}"
 
 
 def plot_pretraining(

@@ -92,6 +92,8 @@ class FitResult:
         best_epoch: Epoch whose weights the model has, numbered from 0 over all phases; None where
             the weights of the last epoch were kept.
         seconds: Wall-clock time of all phases, in seconds.
+        settings: What determines the training besides model and data: strategy, seed, batch_size,
+            max_length and class_weight.
     """
 
     model: keras.Model = field(repr=False)
@@ -100,6 +102,7 @@ class FitResult:
     phases: list[PhaseReport] = field(repr=False)
     best_epoch: int | None
     seconds: float
+    settings: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -297,7 +300,8 @@ class _Run:
         model.compile(last, **self.compile_args)
         best = _restored(keep[0]) if keep and history else None
         seconds = time.perf_counter() - started
-        return FitResult(model, strategy, history, reports, best, seconds)
+        settings = dict(self.resumption.settings)
+        return FitResult(model, strategy, history, reports, best, seconds, settings)
 
     def _resumed(
         self, model: keras.Model, records: tuple[Batches, Batches | None]
