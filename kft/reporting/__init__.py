@@ -4,6 +4,6 @@
 script, or the same as Markdown or as a Jupyter notebook.
 """
 
-from kft.reporting.report import Report, report
+from kft.reporting.writing import Report, report
 
 __all__ = ["Report", "report"]
