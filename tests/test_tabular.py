@@ -280,7 +280,10 @@ def test_a_target_is_learned_as_a_logarithm_and_predicted_as_measured(tmp_path):
     np.testing.assert_allclose(np.log(found), inside, rtol=1e-3, atol=1e-4)
     expected = np.abs(found[:, 0] - raw.test.targets).mean()
     for one in (data, raw):
-        assert kft.evaluate(model, one)["MAE"].value == pytest.approx(expected, rel=1e-5)
+        judged = kft.evaluate(model, one)
+        assert judged["MAE"].value == pytest.approx(expected, rel=1e-5)
+        worst = judged.worst(5)
+        np.testing.assert_allclose(worst.target, raw.test.targets[worst.index], rtol=1e-6)
     shown = kft.predict(model, ROWS, as_frame=True)
     np.testing.assert_array_equal(shown["predicted_y"], found[:, 0])
     written = kft.predict(model, ROWS, out=tmp_path / "new.npz")

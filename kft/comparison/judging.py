@@ -276,10 +276,11 @@ class Evaluation(Scores):
         elif task.target == "class":
             errors = pd.Series(1 - _of_class(predictions, targets))
         worst = errors.sort_values(ascending=False, kind="stable").head(n)
+        measured = self.data.as_measured(records.targets)
         return pd.DataFrame(
             {
                 "input": [records.inputs[i] for i in worst.index],
-                "target": [self._word(records.targets[i]) for i in worst.index],
+                "target": [self._word(measured[i]) for i in worst.index],
                 "predicted": [self._word(self.predictions[i], True) for i in worst.index],
                 "error": worst.to_numpy(),
             },
@@ -317,7 +318,7 @@ class Evaluation(Scores):
         fits = baselines.suited(there)
         fitted = fits[check_choice("baseline", baseline, fits)](there)
         predictions = predict(self.model, there.test.inputs, **self._options, encode=self._encode)
-        expected: Any = fitted.predictions
+        expected: Any = there.as_measured(fitted.predictions)
         if there.task.per_residue:
             expected = [row[: len(x)] for row, x in zip(expected, predictions, strict=True)]
         one, other = self.scored, scored_part(there, "test", predictions)

@@ -19,7 +19,7 @@ from sklearn.metrics import (
 from kft.evaluation.calibration import Calibration
 from kft.evaluation.groups import GroupAudit
 from kft.messages import listed
-from kft.plots.style import GREY, MODEL, OTHERS, STYLES
+from kft.plots.style import GREY, MODEL, OTHERS, looks
 
 MANY = 12  # classes above which cells of a matrix and curves of a figure could not be read
 
@@ -120,7 +120,7 @@ def plot_roc_pr(
         truth, probabilities, classes = truth[:, 1:], probabilities[:, -1:], classes[1:]
     figure = Figure(figsize=(10, 4.6), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
-    colours, undefined, found = (MODEL, *OTHERS), [], {}
+    styles, undefined, found = looks(len(classes)), [], {}
     for k, name in enumerate(classes):
         one, values = truth[:, k].astype(bool), probabilities[:, k]
         if one.all() or not one.any():
@@ -128,11 +128,11 @@ def plot_roc_pr(
             continue
         area, precision = roc_auc_score(one, values), average_precision_score(one, values)
         found[str(name)] = (float(area), float(precision), float(one.mean()))
-        look = {"color": colours[k % len(colours)], "linestyle": ["-", *STYLES][k % 5]}
+        colour, style = styles[k]
         label = name if len(classes) <= MANY else None
-        left.plot(*roc_curve(one, values)[:2], label=label, **look)
+        left.plot(*roc_curve(one, values)[:2], label=label, color=colour, linestyle=style)
         high, recall, _ = precision_recall_curve(one, values)
-        right.plot(recall, high, drawstyle="steps-post", **look)
+        right.plot(recall, high, drawstyle="steps-post", color=colour, linestyle=style)
     left.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
     right.set(xlabel="recall", ylabel="precision", title="precision and recall", ylim=(0, 1.02))

@@ -33,6 +33,11 @@ DPI = 120
 MARGIN = 0.15  # inches around a caption under the picture
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, in inches, whose parts make room for each other."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
 def write_as_it_stands(figure: Figure) -> None:
     r"""Have names from data drawn as they are: a "$" begins no formula, an escape code no colour.
 
@@ -63,11 +68,6 @@ def write_as_it_stands(figure: Figure) -> None:
 
 def _harmless_names(names: Callable[..., str]) -> Callable[..., str]:
     return lambda value, place=None: harmless(names(value, place), keep="\n")
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches, whose parts make room for each other."""
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def open_axes(ax: Axes) -> Axes:

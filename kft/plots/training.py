@@ -99,10 +99,10 @@ def plot_history(
     known = [name for name in known if not name.startswith("val_")]
     metric = metric or next(iter(known), None)
     names = ["loss", *([metric] if metric else [])]
-    figure = Figure(figsize=(10, 4.2), dpi=120, layout="constrained")
+    figure = new_figure(10, 4.2)
     epochs = range(1, len(history) + 1)
     for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        ax.spines[["top", "right"]].set_visible(False)
+        open_axes(ax)
         for key, look in ((name, "--"), (f"val_{name}", "-")):
             values = [row.get(key, np.nan) for row in history]
             if np.isfinite(np.asarray(values, float)).any():
