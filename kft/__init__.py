@@ -112,6 +112,8 @@ _HOME = {
     "predict": "kft.inference",
     "embed": "kft.inference",
     "load_embeddings": "kft.inference",
+    "score_mutations": "kft.inference.mutations",
+    "scan": "kft.inference.mutations",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -130,6 +132,7 @@ _HOME = {
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
     "explore": "kft.exploration",
+    "prepare": "kft.preparation",
     "finetune": "kft.finetuning",
 }
 _MODULES = {
@@ -145,8 +148,10 @@ _MODULES = {
     "heads": "kft.models.heads",
     "lora": "kft.lora",
     "losses": "kft.models.losses",
+    "mutations": "kft.inference.mutations",
     "params": "kft.params",
     "plots": "kft.plots",
+    "preparation": "kft.preparation",
     "pretraining": "kft.training.pretraining",
     "scaling": "kft.evaluation.scaling",
     "scoring": "kft.inference.scoring",
@@ -163,6 +168,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import lora as lora
     from kft import params as params
     from kft import plots as plots
+    from kft import preparation as preparation
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
@@ -172,8 +178,11 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.finetuning import finetune as finetune
     from kft.inference import embed as embed
     from kft.inference import load_embeddings as load_embeddings
+    from kft.inference import mutations as mutations
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring
+    from kft.inference.mutations import scan as scan
+    from kft.inference.mutations import score_mutations as score_mutations
     from kft.interpretation import dreaming as dreaming
     from kft.lora import add_lora as add_lora
     from kft.lora import load_adapter as load_adapter
@@ -190,6 +199,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.params import parameters as parameters
     from kft.params import train_only as train_only
     from kft.params import unfreeze as unfreeze
+    from kft.preparation import prepare as prepare
     from kft.training import callbacks as callbacks
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies

@@ -253,7 +253,7 @@ def test_models_are_saved_and_used_again(backbone, data, tmp_path, monkeypatch):
     found = kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)
     row = next(row for row in found.rows if row.name == "linear_probe")
     model = kft.load_model(tmp_path / "models" / "linear_probe.keras")
-    assert model.class_names == ("E", "K")
+    assert model.classes == ("E", "K")
     assert_rounds_alike(kft.predict(model, data.test.inputs), row.predictions[0])
     monkeypatch.setattr(study, "train", None)  # all is kept
     kft.compare(backbone, data, ["linear_probe"], save_models=True, **options)
@@ -340,7 +340,10 @@ def test_what_max_length_cuts_is_scored_for_nobody(residues):
 
 @pytest.mark.once
 def test_what_is_expected(backbone, data):
-    step = runs.Step(0.3, 0, batch=10, train=1000, valid=100, test=100)
+    step = runs.Step(
+        seconds=0.31, forward=0.1, head=0.01, once=0.0, setup=2.0, cut=0.5, memory=0,
+        batch=10, train=1000, valid=100, test=100,
+    )  # fmt: skip
     deep = esm2(4)
 
     def expected(name, **options):
@@ -351,12 +354,43 @@ def test_what_is_expected(backbone, data):
         assert [(w.path, w.frozen) for w in kft.params.weights(model)] == before
         return seconds
 
-    forward = 0.3 / 10 / 3
-    assert expected("linear_probe") == pytest.approx(forward * 1200)
-    assert expected("full", epochs=2) == pytest.approx(forward * (2 * 3100 + 100))
+    # In batches: 100 to train on, 10 to validate on and 10 to test on. Each phase is cut twice.
+    assert expected("linear_probe") == pytest.approx(3 + 0.1 * 120)
+    each = 0.11 * 110 + 0.2 * 100
+    assert expected("full", epochs=2) == pytest.approx(3 + 0.1 * 10 + 2 * each)
+    # An adapter needs the gradients of all activations, and of few weights.
+    lora = expected("lora", epochs=2) - 4
+    assert 2 * (each - 0.1 * 100) < lora < 2 * (each - 0.07 * 100)
     head, last = expected("head_only", epochs=10), expected("last_blocks", blocks=1, epochs=10)
     assert head < last < expected("full", epochs=10) / 2
     assert last < expected("lora", epochs=10) < expected("full", epochs=10)
+
+
+@pytest.mark.once
+def test_the_announcement_counts_the_controls(backbone, data, monkeypatch, capsys):
+    """The most expensive control is named, and what the comparison takes without those added."""
+    costs = {"linear_probe": 100.0, "from_scratch": 4000.0}
+    monkeypatch.setattr(study, "measured_step", lambda *rest: runs.Step(*[1.0] * 11))
+
+    def expected(step, model, phases):
+        return costs["from_scratch" if phases[0].epochs else "linear_probe"]
+
+    monkeypatch.setattr(study, "expected_seconds", expected)
+
+    def said(names, controls=True, seeds=2):
+        task = study._Study(backbone, data, kft.heads.for_data, 8, None, True, None)
+        monkeypatch.setattr(task, "_kept", lambda method, seed: None)
+        task.store, task.overwrite = None, False
+        task.expect(study._methods(names, None, controls), range(seeds))
+        return " ".join(capsys.readouterr().out.split())
+
+    text = said(["linear_probe"])
+    assert "All trainings together should take about 2.3 h" in text
+    assert "most expensive control, from_scratch, takes 2.2 h of it" in text
+    assert "with controls=False it should take 3 min in all" in text
+    asked_for = said(["linear_probe", "from_scratch"])
+    assert "with controls=False it should take 2.3 h in all" in asked_for
+    assert "control" not in said(["linear_probe"], controls=False).split("should take about")[1]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone compiles every model anew")

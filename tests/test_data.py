@@ -191,7 +191,7 @@ def test_unknown_name_lists_the_valid_ones_and_guesses():
         data.load("gb2")
     proteins = ("amp", "chains", "gb1", "secondary_structure")
     images = ("digits", "gravitational_waves")
-    assert data.names() == sorted([*proteins, *images])
+    assert data.names() == sorted([*proteins, *images, "two_cities"])
 
 
 def test_unknown_option_lists_the_valid_ones():

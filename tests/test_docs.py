@@ -11,7 +11,7 @@ import kft
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ONE_PROGRAM = ("extending.md",)  # each of its blocks goes on where the one before it ends
+ONE_PROGRAM = ("extending.md", "preparing.md")  # each block goes on where the one before it ends
 
 
 def programs(page):

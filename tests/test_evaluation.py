@@ -21,7 +21,7 @@ def rng():
 
 
 def resamples_of(records, groups=None, number=20, seed=3):
-    return np.concatenate(list(evaluation._resample(records, groups, number, seed)))
+    return np.concatenate(list(evaluation.resample(records, groups, number, seed)))
 
 
 def rows_of(counts):

@@ -550,3 +550,22 @@ def test_findings_are_a_sequence_with_the_most_severe_first():
     with pytest.raises(AttributeError):
         found[0].code = "other"
     assert isinstance(found[0], Finding)
+
+
+@pytest.mark.parametrize("name", ["mine.xlsx", "mine.parquet"])
+def test_excel_and_parquet_files_are_explored_as_csv_files_are(tmp_path, name):
+    table = plain(60).assign(whole=np.resize([1, 2, 3], 60))
+    table.loc[5:20, "x1"] = np.nan
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    if name.endswith("xlsx"):
+        with pd.ExcelWriter(tmp_path / name) as book:
+            table.to_excel(book, sheet_name="first", index=False)
+            table.to_excel(book, sheet_name="second", index=False)
+    else:
+        table.to_parquet(tmp_path / name, index=False)
+    found, expected = (explore(tmp_path / x, target="y") for x in (name, "mine.csv"))
+    own = {"missing-spellings", "sheets-not-read"}  # a typed cell has no spelling
+    assert set(found.codes) - own == set(expected.codes) - own
+    assert ("sheets-not-read" in found.codes) == name.endswith("xlsx")
+    columns = ["kind", "missing", "distinct"]
+    pd.testing.assert_frame_equal(found.summary.columns[columns], expected.summary.columns[columns])

@@ -371,9 +371,8 @@ BAD_TARGETS = {
 @pytest.mark.parametrize("name", ["linear_probe", "head_only"])
 def test_targets_that_do_not_fit_the_head(case, name):
     head, targets, message = BAD_TARGETS[case]
-    data = SEQUENCES if targets is None else (SEQUENCES, targets)
     with pytest.raises(ValueError, match=message):
-        kft.fit(make(head()), data, name, verbose=0)
+        kft.fit(make(head()), (SEQUENCES, targets), name, verbose=0)
 
 
 def test_afterwards_the_model_can_be_trained_evaluated_and_fitted_again():

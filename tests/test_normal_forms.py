@@ -253,7 +253,6 @@ def test_peptides_are_not_taken_for_dna():
         lambda: cluster(["MKT", None]),
         lambda: kft.data.splits.group_split(None),
         lambda: kft.data.splits.group_split(["a", None, "b", "c"]),
-        lambda: kft.data.splits.random_split(100, seed=None),
         lambda: read_csv(None),
         lambda: kft.data.read_fasta(None),
     ],

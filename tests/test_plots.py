@@ -1,23 +1,33 @@
 """Figures show every model; captions say what the numbers say, whichever way they fall."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 import kft.plots
 from kft.evaluation.metrics import Interval, score
 from kft.plots import (
     Panel,
+    plot_balance,
     plot_classification,
+    plot_comparison,
+    plot_features,
+    plot_learning_curve,
+    plot_missing,
     plot_pretraining,
     plot_regression,
     plot_scaling,
+    plot_secondary_structure,
     save_figure,
 )
+from kft.plots.comparison import Point
 
 pytestmark = pytest.mark.once
 
@@ -163,8 +173,28 @@ def test_save_writes_png_and_caption(values, tmp_path):
     with Image.open(path) as image:
         assert image.size[0] == 1200
         assert image.info["Description"] == caption
-    with pytest.raises(ValueError, match=r"end in \.png"):
+    drawing = save_figure(figure, caption, tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert f"<dc:description>{caption}</dc:description>" in drawing
+    with pytest.raises(ValueError, match=r"end in \.png or \.svg"):
         save_figure(figure, caption, tmp_path / "figure.pdf")
+
+
+def test_a_caption_below_changes_nothing_above_it(values, tmp_path):
+    """Legends outside of the axes stay where they are, and so does the figure afterwards."""
+    figure, caption = plot_scaling({"data": panel()}, "Three runs. " * 20)
+    plain, below, again = (tmp_path / f"{name}.png" for name in ("plain", "below", "again"))
+    save_figure(figure, caption, plain)
+    save_figure(figure, caption, below, caption_below=True)
+    save_figure(figure, caption, again)
+    assert plain.read_bytes() == again.read_bytes()
+    first, second = (np.asarray(Image.open(path).convert("L")) for path in (plain, below))
+    assert second.shape[1] == first.shape[1]
+    np.testing.assert_array_equal(second[: len(first)], first)
+    added = second[len(first) :]
+    margin = round(0.1 * figure.dpi)
+    assert (added < 128).any()
+    for edge in (added[:margin], added[-margin:], added[:, :margin], added[:, -margin:]):
+        assert (edge == 255).all()  # no line of the caption is cut
 
 
 def test_bad_input_is_named(labels):
@@ -226,14 +256,19 @@ def test_one_pretraining_shows_training_too():
         plot_pretraining({}, {})
 
 
-def test_scaling_shows_runs_and_laws_and_says_what_is_unsure():
-    def law(x):
-        return 2 + (100 / np.asarray(x)) ** 0.5
+def law(x):
+    return 2 + (100 / np.asarray(x)) ** 0.5
 
+
+def panel():
     x = np.array([1e3, 1e4, 1e5])
-    sure = Panel(
+    return Panel(
         x, law(x), law, Interval(0.5, 0.4, 0.6), Interval(2.0, 1.9, 2.1), [(x, law(x) + 1)]
     )
+
+
+def test_scaling_shows_runs_and_laws_and_says_what_is_unsure():
+    sure, x = panel(), panel().x
     unsure = sure._replace(exponent=Interval(0.2, 0.0, 0.9), floor=Interval(2.0, 0.5, 2.5))
     figure, caption = plot_scaling({"parameters": sure, "data": unsure}, "Three runs of one.")
     for ax in figure.axes:
@@ -247,3 +282,80 @@ def test_scaling_shows_runs_and_laws_and_says_what_is_unsure():
         "determine the irreducible loss for data poorly, and with it the exponent",
     ):  # fmt: skip
         assert words in caption
+    assert [ax.get_title() for ax in figure.axes] == [
+        f"a = {each.exponent}\nL₀ = {each.floor}" for each in (sure, unsure)
+    ]
+
+
+# What holds for all figures -----------------------------------------------------------------------
+
+
+def many_points():
+    names = [f"lora(rank={rank})" for rank in range(20)]
+    return [Point(n, "strategy", 60.0, Interval(0.9, 0.89, 0.91), [0.9, 0.9]) for n in names]
+
+
+def crowded():
+    """Figures with more of everything than has room beside the data, or with equal values."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(2, size=60)
+    chances = {f"baseline number {i}": rng.random(60) for i in range(7)}
+    shares = pd.DataFrame({name: [0.99, 1.0] for name in ("all", "signal", "noise")})
+    shares.index = ["mass", "energy"]
+    counts = pd.DataFrame({f"group {i}": [10, 20] for i in range(12)}, index=["no", "yes"])
+    runs = {f"run {i} of width 128": curve(19, 17 + 0.1 * i) for i in range(9)}
+    levels = {"residue frequencies": 18.0, "pairs of residues": 18.01}
+    return {
+        "comparison": plot_comparison(many_points(), "AUROC", chosen="lora(rank=3)", error=0.01),
+        "classification": plot_classification(targets, chances, resamples=10),
+        "pretraining": plot_pretraining(runs, levels),
+        "missing": plot_missing(shares),
+        "balance": plot_balance(counts),
+        "features": plot_features(rng.random((1, 12, 8, 8, 3)), ["stage_12_block_3_of_all"]),
+        "structure": plot_secondary_structure("MKTAY", [0] * 5, {"probe": [0] * 5}),
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    figures = {name: figure for name, (figure, _) in crowded().items()}
+    for figure in figures.values():
+        figure.draw_without_rendering()
+    return figures
+
+
+def test_no_text_is_cut_and_no_legend_hides_data(drawn):
+    for name, figure in drawn.items():
+        for part in (*figure.axes, *figure.legends):
+            box = part.get_tightbbox()
+            assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, (name, part)
+            assert box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1, (name, part)
+        for legend in figure.legends:
+            area = legend.get_window_extent()
+            assert not any(area.overlaps(ax.get_window_extent()) for ax in figure.axes), name
+
+
+def test_labels_that_coincide_are_set_apart(drawn):
+    for name in ("comparison", "pretraining"):
+        # Of the text alone, without the line from it to its point.
+        boxes = [Text.get_window_extent(text) for text in drawn[name].axes[0].texts]
+        boxes = sorted(boxes, key=lambda box: box.y0)
+        assert len(boxes) > 1
+        assert all(low.y1 <= high.y0 + 2 for low, high in itertools.pairwise(boxes)), name
+    marks = [line.get_xydata() for line in drawn["missing"].axes[0].lines]
+    assert (marks[0][:, 0] == marks[1][:, 0]).all() and (marks[0][:, 1] != marks[1][:, 1]).all()
+
+
+def test_no_two_entries_of_a_legend_look_alike(drawn):
+    bars = [container[0] for container in drawn["balance"].axes[0].containers]
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == len(bars) == 12
+    lines = [line for line in drawn["pretraining"].axes[0].lines if line.get_label()[0] != "_"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 9
+
+
+def test_numbers_at_the_axis_do_not_overlap():
+    counts = {n: Interval(0.5, 0.4, 0.6) for n in (90, 100, 110, 500, 520, 2000)}
+    figure, _ = plot_learning_curve({"a": counts}, "accuracy")
+    figure.draw_without_rendering()
+    labels = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert labels == ["90", "500", "2,000"]

@@ -255,8 +255,7 @@ def test_a_fit_may_begin_in_any_epoch(small, as_written):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sequences": []}, "sequences must be a list"),
-        ({"sequences": "MKT"}, "sequences must be a list"),
+        ({"sequences": []}, "sequences is empty: give at least one protein"),
         ({"sequences": ["MKT", "MK1"]}, r"sequences\[1\] has '1' at position 3"),
         ({"crop": 4}, "crop must be an integer of at least 8"),
         ({"crop": None}, "crop must be an integer of at least 8"),
@@ -272,6 +271,12 @@ def test_bad_input_is_refused(change, message):
     options = {"sequences": ["MKT"], "encode": encode, "crop": 32, **change}
     with pytest.raises(ValueError, match=message):
         pretraining.masked_batches(**options)
+
+
+@once
+def test_one_string_is_no_list():
+    with pytest.raises(TypeError, match="received one string, 'MKT': write"):
+        pretraining.masked_batches("MKT", encode, crop=32)
 
 
 @once

@@ -259,7 +259,7 @@ def test_no_two_share_more_than_half_their_lines():
 # What recipes score with ----------------------------------------------------------------------
 
 
-class Known:
+class Known(keras.Model):
     """A model whose answers are known: the probability of class 1 is its input's share of K."""
 
     @staticmethod
@@ -275,20 +275,20 @@ class Known:
 @pytest.mark.once
 def test_evaluate():
     data = kft.data.load("amp")
-    found = kft.evaluate(Known, data)
+    found = kft.evaluate(Known(), data)
     share = [s.count("K") / len(s) for s in data.test.inputs]
     expected = kft.evaluation.score(
         "classification", data.test.targets, np.array(share, "float32"), groups=data.test.groups
     )
     assert found["AUROC"].value == pytest.approx(expected["AUROC"].value, abs=1e-6)
     assert found["AUROC"].low == pytest.approx(expected["AUROC"].low, abs=1e-6)
-    assert kft.evaluate(Known, data, "valid")["AUROC"].value != found["AUROC"].value
+    assert kft.evaluate(Known(), data, "valid")["AUROC"].value != found["AUROC"].value
 
 
 @pytest.mark.once
 def test_evaluate_names_the_splits():
     with pytest.raises(ValueError, match=r"train, valid, test for amp, received 'dev'"):
-        kft.evaluate(Known, kft.data.load("amp"), "dev")
+        kft.evaluate(Known(), kft.data.load("amp"), "dev")
 
 
 @pytest.mark.in_turn("tensorflow")
@@ -634,3 +634,15 @@ def test_deep_dream(tmp_path):
     assert (tmp_path / "features.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit):
         run("deep_dream", tmp_path, "--tiny", "--image", tmp_path / "none.png")
+
+
+@pytest.mark.in_turn("torch")
+def test_two_cities(tmp_path):
+    printed = run("two_cities", tmp_path, "--tiny")
+    table = pd.read_csv(tmp_path / "two_cities" / "two_cities.csv")
+    assert table.method.tolist() == [
+        "source model as it is", "head_only", "full", "from scratch", "linear model",
+        "gradient boosting",
+    ]  # fmt: skip
+    assert (table["low"] < table["MAE in kWh"]).all() and (table["MAE in kWh"] < table.high).all()
+    assert "In the south, with 240 days of 15 buildings" in printed

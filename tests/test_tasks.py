@@ -296,7 +296,8 @@ def test_labels_from_end_to_end(columns, tmp_path):
         and (kft.predict(model, data.test.inputs) != before).any()
     )
     written = kft.predict(model, data.test.inputs, out=tmp_path / "out.csv").read_text()
-    assert written.startswith("name,output_0,output_1")
+    probabilities = ",".join(f"probability_{label}" for label in LABELS)
+    assert written.startswith(f"sequence,prediction,{probabilities}\n")
 
 
 @pytest.mark.in_turn("torch")

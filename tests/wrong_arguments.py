@@ -15,6 +15,7 @@ INTEGERS = (0, -1, 1.5, "3", None, True, [1], float("nan"))
 SEEDS = (-1, 1.5, "3", None, True, [1], 2**40)
 NUMBERS = (0, -1, "3", True, [1], float("nan"), float("inf"))
 FLAGS = ("yes", 1, None, [])
+COPIES = ("yes", 1, None, [], pd.DataFrame({"a": [1]}))
 NO_MODEL = (None, "esm2", 5, [], object())
 # Name of a function, function, positional arguments, others, {argument: wrong values}.
 Row = tuple[str, Callable, tuple, dict, dict]
@@ -31,7 +32,9 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
         ("load", kft.load, (), {"name": "kft_esm2_tiny"}, {
             "name": (None, 5, "", [], "esm2_t6", b"esm2"), "weights": FLAGS,
             "seed": SEEDS, "image_size": (0, -1, "3", (1,), 1.5),
-            "revision": (5, "main", [], "v1"), "dtype": ("nothing", 5)}),
+            "revision": (5, "main", [], "v1"), "dtype": ("nothing", 5), "data": (5, [], table)}),
+        ("load", kft.load, (), {"name": "dense", "weights": False}, {
+            "data": (None, 5, [], table, "table.csv")}),
         ("predict", kft.predict, (model,), {"inputs": ["MKT"]}, {
             "inputs": (None, 5, [], [None], [5], [""], ["MK1"], "MKT", [["MKT"]]),
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
@@ -48,8 +51,8 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
         ("load_embeddings", kft.load_embeddings, (), {}, {
             "path": (None, 5, "", "nothing", "nothing.npz", __file__)}),
         ("explore", kft.explore, (), {"data": table, "target": "y"}, {
-            "data": (None, 5, [], "nothing", ""), "target": (5, "nothing", ""),
-            "groups": (5, "nothing"), "split": (5, "nothing"), "task": (5, "nothing"),
+            "data": (None, 5, [], "nothing", ""), "target": (5, "nothing", "", ["y"]),
+            "groups": (5, "nothing", ["y"]), "split": (5, "nothing", ["y"]), "task": (5, "nothing"),
             "sep": (5, "", ",,"), "decimal": (5, "x")}),
         ("batches", kft.batches, (), {"records": records, "encode": model.encode}, {
             "records": (None, 5, [], "MKT", (["MKT"], [1, 2]), (["MKT"], None, 3),
@@ -122,7 +125,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
         ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
             "model": NO_MODEL, "data": (None, 5, "nothing", []),
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
-            "encode": (5, "encode")}),
+            "encode": (5, "encode"), "copies": (*FLAGS, pd.DataFrame({"test": [99]})),
+            "by": (5, "nothing", ["a"], [["a"]])}),
         ("compare", kft.compare, (), {"backbone": backbone, "data": data,
                                       "strategies": ["head_only"]}, {
             "backbone": NO_MODEL, "data": (None, 5, "nothing"),
@@ -130,7 +134,26 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "seeds": (0, -1, 1.5, "3", None, [], [1, 1], [-1], True),
             "epochs": without(INTEGERS, None), "batch_size": INTEGERS, "controls": FLAGS,
             "overwrite": FLAGS, "save_models": FLAGS, "confidence": (0, 1, 2, "3", None),
-            "resamples": INTEGERS, "max_length": without(INTEGERS, None)}),
+            "resamples": INTEGERS, "max_length": without(INTEGERS, None),
+            "copies": (*FLAGS, pd.DataFrame({"test": [99]})),
+            "folds": (*without(INTEGERS, None), 1, 2), "repeats": INTEGERS}),
+    ]  # fmt: skip
+
+
+def of_tables(data) -> list[Row]:
+    """Tables of plain columns."""
+    table = pd.DataFrame({"age": [31.0, 40.0] * 10, "sex": ["f", "m"] * 10, "y": range(20)})
+    return [
+        ("read_table", kft.data.read_table, (table,), {"inputs": ["age", "sex"]}, {
+            "inputs": (None, 5, [], [5], ["nothing"], ["age", "age"], ["y"]),
+            "categories": (None, 5, "sex", [5], ["nothing"], ["y"]),
+            "weights": (5, "nothing", "age", ["y"]), "split": ("age", "cluster", 5)}),
+        ("read_table", kft.data.read_table, (table,), {"inputs": "sex"}, {
+            "categories": (["sex"],)}),
+        ("prepare", kft.prepare, (), {"data": data}, {
+            "data": (None, 5, [], "nothing", table), "findings": (5, "nothing", [], {}),
+            "steps": (5, "nothing", [5], [None], {"why": 5}, kft.preparation.Impute(),
+                      [kft.preparation.Impute], {5: kft.preparation.DropDuplicates()})}),
     ]  # fmt: skip
 
 
@@ -184,6 +207,7 @@ def arguments() -> Iterator[Case]:
         *of_models(backbone, model, records, table, kft.save_adapter(adapted(), folder())),
         *of_adapters(model, new, adapted),
         *of_training(backbone, model, compiled, new, data, train, records),
+        *of_tables(data),
         *of_others(model),
     ]
     for name, function, positional, given, wrong in tables:

@@ -250,6 +250,7 @@ def load(
     dtype: Any = None,
     image_size: int | tuple[int, int] | None = None,
     revision: str | None = None,
+    data: Any = None,
 ) -> keras.Model:
     """Load a backbone by its published name, or from a local folder or file.
 
@@ -266,6 +267,8 @@ def load(
             interpolated to it. None takes the size that the model was trained with.
         revision: Commit, tag or branch of the Hugging Face hub, for published names whose weights
             are downloaded from there; None takes the newest. A commit never changes.
+        data: For "dense", a `kft.data.Dataset` of rows of a table: the backbone takes its columns,
+            scaled by the means and standard deviations of the training part.
 
     Returns:
         The backbone, a functional keras.Model; its `load_report` lists how each tensor of the file
@@ -286,7 +289,8 @@ def load(
     check_path("name", name)
     check_flag("weights", weights)
     check_seed("seed", seed)
-    options: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
+    given = {"image_size": image_size, "data": data}
+    options = {name: value for name, value in given.items() if value is not None}
     if revision is not None:
         options["revision"] = check_instance("revision", revision, str, "a string")
         if not weights:

@@ -1,7 +1,8 @@
-"""Comparison of strategies with baselines and controls on one data set."""
+"""Judgement of one model, and comparison of strategies with baselines and controls."""
 
+from kft.comparison.judging import Evaluation, evaluate
+from kft.comparison.labels import learning_curve
 from kft.comparison.results import Comparison, Row
-from kft.comparison.scoring import evaluate
 from kft.comparison.study import compare
 
-__all__ = ["Comparison", "Row", "compare", "evaluate"]
+__all__ = ["Comparison", "Evaluation", "Row", "compare", "evaluate", "learning_curve"]

@@ -23,14 +23,17 @@ def table(comparison: Any) -> Table:
     """
     from rich.table import Table
 
+    where = "cross-validation" if comparison.folds else "test split"
     title = (
-        f"{comparison.data}: test split of {comparison.records:,} records, "
-        f"{seeds(comparison.seeds)}, {comparison.confidence:.0%} intervals"
+        f"{comparison.data}: {where} of {comparison.records:,} records, "
+        f"{comparison.trainings}, {comparison.confidence:.0%} intervals"
     )
     grid = Table(title=title, title_justify="left")
     grid.add_column("method")
-    for name in (comparison.metric, "to the best", "p", "trainable weights", "seconds", "memory"):
-        grid.add_column(name, justify="right")
+    names = ["to the best", "p", "trainable weights", "seconds", "memory"]
+    copies = ["without copies"] * _has_copies(comparison)
+    for name in [comparison.metric, *copies, *names]:
+        grid.add_column(name, justify="right", no_wrap=name in (comparison.metric, *copies))
     kinds = [row.kind for row in comparison.rows]
     for i, row in enumerate(comparison.rows):
         last = i + 1 == len(kinds) or kinds[i + 1] != row.kind
@@ -46,14 +49,31 @@ def text(comparison: Any) -> str:
         comparison: A `kft.comparison.Comparison`.
 
     Returns:
-        Lines of at most `WIDTH` characters, and below the table two paragraphs.
+        Lines of at most `WIDTH` characters, and below the table the paragraphs of `notes`.
     """
     from rich.console import Console
 
     console = Console(width=WIDTH, no_color=True)
     with console.capture() as captured:
         console.print(table(comparison))
-    return f"{captured.get()}{comparison.null_hypothesis}\n\n{comparison.recommendation}"
+    return f"{captured.get()}{notes(comparison)}"
+
+
+def notes(comparison: Any) -> str:
+    """Return what is printed below the table.
+
+    Args:
+        comparison: A `kft.comparison.Comparison`.
+
+    Returns:
+        Paragraphs: near copies, if there are any; the null hypothesis; the recommendation.
+    """
+    parts = [comparison.leakage, comparison.null_hypothesis, comparison.recommendation]
+    return "\n\n".join(filter(None, parts))
+
+
+def _has_copies(comparison: Any) -> bool:
+    return any(row.score_without_copies for row in comparison.rows)
 
 
 def seeds(found: Sized) -> str:
@@ -73,11 +93,16 @@ def _cells(comparison: Any, row: Any) -> list[str]:
         _seconds(row.seconds),
         "" if row.memory is None else f"{row.memory / 2**30:.1f} GB",
     ]
+    copies = [""] * _has_copies(comparison)
     if not row.scores:
-        return [row.name, "failed", "", "", *cost]
+        return [row.name, "failed", *copies, "", "", *cost]
+    if row.score_without_copies:
+        rest = row.score_without_copies[comparison.metric]
+        copies = [str(rest.interval(comparison.confidence))]
     standing, lost = comparison.standings.get(row.name), comparison.lost_seeds(row)
     some = 0 < lost < len(next(iter(row.scores.values())).seeds)  # all lost: score "undefined"
-    name = f"{row.name} (without {seeds(range(lost))})" if some else row.name
+    unit = f"{lost} folds" if comparison.folds else seeds(range(lost))
+    name = f"{row.name} (without {unit})" if some else row.name
     name += " (recommended)" * (row is comparison.recommended)
     if row is comparison.best:
         to_the_best = ["highest", ""]
@@ -87,7 +112,7 @@ def _cells(comparison: Any, row: Any) -> list[str]:
         to_the_best = ["", ""]
     else:
         to_the_best = [f"{standing.gap.value:+.3f}", _p(standing.corrected)]
-    return [name, str(comparison.interval(row)), *to_the_best, *cost]
+    return [name, str(comparison.interval(row)), *copies, *to_the_best, *cost]
 
 
 def _p(value: float) -> str:

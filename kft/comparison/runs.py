@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -22,15 +22,15 @@ import numpy as np
 import psutil
 
 from kft.data import Dataset, Split
-from kft.data.inputs import EncoderInfo
 from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
-from kft.keras_internals import sublayers_of
+from kft.keras_internals import own_weights, sublayers_of
 from kft.models import Model
 from kft.params import digests, layers, record_marks, unfreeze
-from kft.training.batching import batches
+from kft.training.batching import Batches, batches
+from kft.training.features import FrontierError
 from kft.training.fitting import fit
-from kft.training.frontier import fit_value_range
+from kft.training.frontier import fit_value_range, split
 from kft.training.strategies import Phase, Strategy
 
 # One run --------------------------------------------------------------------------------------
@@ -239,18 +239,28 @@ def _shuffled(part: Split, rng: np.random.Generator) -> Split:
 
 @dataclass(frozen=True)
 class Step:
-    """One measured step of training all weights.
+    """Measured times of one batch, without compilation, and the sizes of the splits.
 
     Attributes:
-        seconds: Wall-clock time of one batch, forward and backward, without compilation.
+        seconds: Wall-clock time of training all weights on the batch, forward and backward.
+        forward: Wall-clock time of the backbone's forward pass.
+        head: Wall-clock time of training the head alone on the backbone's outputs.
+        once: Wall-clock time of encoding the batch.
+        setup: Wall-clock time of making a model.
+        cut: Wall-clock time of cutting it at its frontier.
         memory: Peak memory of this process, compilation included, in bytes.
-        batch: Size of the batch, in tokens for sequences, else in records.
+        batch: Size of the batch, in tokens with padding for sequences, else in records.
         train: Size of the train split, in the same unit.
         valid: Size of the valid split, 0 if there is none.
         test: Size of the test split.
     """
 
     seconds: float
+    forward: float
+    head: float
+    once: float
+    setup: float
+    cut: float
     memory: int
     batch: int
     train: int
@@ -275,40 +285,71 @@ def measured_step(
         max_length: Number of residues to keep of each sequence; None keeps all.
 
     Returns:
-        `Step`, the fastest of three after a first one that compiles.
+        `Step`; each time is the median of three, after a first one that compiles.
     """
+    started = time.perf_counter()
     model = new_model(backbone, head)
+    setup = time.perf_counter() - started
     fit_value_range(model, data)
     records = batches(data.train, model.encode, batch_size, 0, max_length)
     lengths = [records.padded(i) or 0 for i in range(len(records))]
     middle = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
-    model.compile("adam", head.make_loss() if hasattr(head, "make_loss") else "mse")
+    once = _median_seconds(lambda: records[middle])
+    inputs, *targets = records[middle]
+    loss = head.make_loss() if hasattr(head, "make_loss") else "mse"
+    model.compile("adam", loss)
     with PeakMemory() as memory:
-        seconds = []
-        for _ in range(4):
-            inputs, targets, *weight = records[middle]
-            started = time.perf_counter()
-            # Reading the loss waits until the backend has computed it.
-            float(model.train_on_batch(inputs, targets, *weight))
-            seconds.append(time.perf_counter() - started)
-    info = records.info
-    sizes = {name: _size(part.inputs, info, max_length) for name, part in data.splits.items()}
-    in_batch = [data.train.inputs[i] for i in records.record_indices[middle]]
+        # Reading the loss waits until the backend has computed it.
+        seconds = _median_seconds(lambda: float(model.train_on_batch(inputs, *targets)))
+    forward, of_head, cut = _parts_of_step(model, loss, inputs, targets, seconds)
+    sizes = {
+        name: sum(_sizes(batches(part, model.encode, batch_size, 0, max_length)))
+        for name, part in data.splits.items()
+    }
     parts = [sizes.get(name, 0) for name in ("train", "valid", "test")]
-    return Step(min(seconds[1:]), memory.peak, _size(in_batch, info, max_length), *parts)
+    size = _sizes(records)[middle]
+    return Step(seconds, forward, of_head, once, setup, cut, memory.peak, size, *parts)
 
 
-def _size(inputs: Sequence[Any], info: EncoderInfo, max_length: int | None) -> int:
-    if not info.input_kind.has_length:
-        return len(inputs)
-    return sum(min(len(x), max_length or len(x)) + sum(info.specials) for x in inputs)
+def _median_seconds(work: Callable[[], Any]) -> float:
+    """Do some work four times, and return the median time without the first one."""
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:]))
+
+
+def _parts_of_step(
+    model: Model, loss: Any, inputs: Any, targets: Sequence[Any], seconds: float
+) -> tuple[float, float, float]:
+    """Return the seconds of the forward pass, of training the head alone, and of cutting."""
+    started = time.perf_counter()
+    model.backbone.trainable = False
+    try:
+        frozen, learner = split(model)
+    except (FrontierError, TypeError):  # not functional, or a backbone without weights
+        return seconds / 3, 0.0, 0.0
+    cut = time.perf_counter() - started
+    forward = _median_seconds(lambda: frozen.predict_on_batch(inputs))
+    features = frozen.predict_on_batch(inputs)
+    learner.compile("adam", loss)
+    head = _median_seconds(lambda: float(learner.train_on_batch(features, *targets)))
+    return min(forward, seconds), min(head, seconds), cut
+
+
+def _sizes(records: Batches) -> list[int]:
+    """Return the size of each batch, in tokens with padding for sequences, else in records."""
+    return [len(rows) * (records.padded(i) or 1) for i, rows in enumerate(records.record_indices)]
 
 
 def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float:
-    """Estimate the time of a training, from one step of training all weights.
+    """Estimate the time of a training and of predicting the test split.
 
-    A backward pass costs two forward ones, and frozen features are computed once (see
-    `kft.training.frontier`). Compilation is not included. Nothing is changed.
+    Frozen features are computed once (see `kft.training.frontier`). Half of a backward pass is for
+    activations, of all layers above the frontier, and half for weights, of those that learn.
+    Compilation is not included. Nothing is changed.
 
     Args:
         step: `Step`.
@@ -318,20 +359,23 @@ def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float
     Returns:
         Seconds.
     """
-    forward = step.seconds / step.batch / 3
-    passes: float = step.test
+    train, valid, test = (size / step.batch for size in (step.train, step.valid, step.test))
+    half = max(step.seconds - step.forward - step.head, 0.0) / 2  # of a backward pass
+    seconds = step.setup + step.once * (train + valid) + (step.once + step.forward) * test
     for phase in phases:
-        if not phase.epochs:
-            passes += step.train + step.valid
-            continue
-        above = _fraction_above_frontier(model, phase)
-        below = (1 - above) * (step.train + step.valid)
-        passes += below + phase.epochs * above * (3 * step.train + step.valid)
-    return forward * passes
+        above, learning = _fractions(model, phase) if phase.epochs else (0.0, 0.0)
+        # `fit` cuts once to see whether it saves time, and once more to train.
+        seconds += 2 * step.cut + (1 - above) * step.forward * (train + valid)
+        each = step.head + above * step.forward
+        seconds += phase.epochs * (each * (train + valid) + (above + learning) * half * train)
+    return seconds
 
 
-def _fraction_above_frontier(model: Model, phase: Phase) -> float:
-    """Fraction of the backbone's weights in its first trainable stage or after it."""
+def _fractions(model: Model, phase: Phase) -> tuple[float, float]:
+    """Fractions of the backbone's weights: those above the frontier, and those that learn.
+
+    Above the frontier are the first trainable stage and all that follow.
+    """
     stages = getattr(model.backbone, "stages", None) or model.backbone.layers
     sizes = [sum(int(np.prod(w.shape)) for w in stage.weights) for stage in stages]
     by_path = layers(model)
@@ -339,7 +383,16 @@ def _fraction_above_frontier(model: Model, phase: Phase) -> float:
     trainable = {id(part) for path in chosen for part in sublayers_of(by_path[path])}
     parts = [{id(part) for part in sublayers_of(stage)} for stage in stages]
     first = next((i for i, part in enumerate(parts) if part & trainable), len(stages))
-    return sum(sizes[first:]) / max(sum(sizes), 1)
+    learning = {
+        id(weight): int(np.prod(weight.shape))
+        for stage in stages
+        for part in sublayers_of(stage)
+        if id(part) in trainable
+        for weight in own_weights(part)
+        if weight.trainable  # not the weights that have an adapter
+    }
+    total = max(sum(sizes), 1)
+    return sum(sizes[first:]) / total, sum(learning.values()) / total
 
 
 # Store of runs ----------------------------------------------------------------------------------
@@ -427,13 +480,16 @@ def digest_of_data(data: Dataset) -> str:
         Hexadecimal digest.
     """
     digest = hashlib.sha256(repr(data.value_range).encode())
+    for setting in (data.class_weight, data.target_transform):
+        if setting is not None:  # none leaves the digests of earlier versions as they were
+            digest.update(repr(setting).encode())
     for name, part in data.splits.items():
         digest.update(name.encode())
         for column in (part.inputs, part.targets, part.groups, part.masks, part.weights):
             for value in [] if column is None else column:
                 if isinstance(value, os.PathLike):  # not its name: the file may be another
                     value = np.fromfile(value, dtype="uint8")
-                array = np.asarray(value)
+                array = np.asarray(repr(value) if isinstance(value, dict) else value)
                 digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
     return digest.hexdigest()
 

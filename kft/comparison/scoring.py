@@ -3,119 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import keras
 import numpy as np
 
-from kft.arguments import check_instance
+from kft.comparison.copies import Copies
 from kft.comparison.results import Row
-from kft.data import Dataset, Split, load
+from kft.data import Dataset, Split
 from kft.evaluation import baselines, metrics
-from kft.evaluation.metrics import Scores
-from kft.evaluation.significance import Resampled, resampled
-from kft.inference import predict
-from kft.params.paths import check_model
+from kft.evaluation.metrics import Scored, Scores
+from kft.evaluation.significance import Resampled, resampled, without
 
 
-def evaluate(
-    model: keras.Model,
-    data: Dataset | str,
-    split: Literal["train", "valid", "test"] = "test",
-    batch_size: int = 32,
-    resamples: int = 1000,
-    max_length: int | None = None,
-    encode: Callable | None = None,
-) -> Scores:
-    """Score a model on one split of a data set, with 95% bootstrap intervals.
-
-    Args:
-        model: A `kft.Model` whose head predicts the data set's task, or any Keras model that does:
-            probabilities of classes or labels, or numbers.
-        data: A `kft.data.Dataset`, or a name of `kft.data.names()`.
-        split: "train", "valid" or "test".
-        batch_size: Largest number of records per batch.
-        resamples: Number of bootstrap resamples; whole groups are drawn if the split has groups,
-            and whole chains if residues are scored.
-        max_length: Number of residues to keep of each protein; None keeps all. Residues that are
-            cut are not scored.
-        encode: As for `kft.predict`.
-
-    Returns:
-        {metric name: interval}, the headline metric of the task first. Only residues that the
-        split's `masks` mark are scored, and records count by the split's `weights`.
-
-    Raises:
-        ValueError: The split is unknown or absent, or the head predicts another task or another
-            number of classes.
-
-    Example:
-        `kft.evaluate(model, kft.data.load("amp"))["AUROC"].value`
-    """
-    check_model(model)
-    data = load(data) if isinstance(data, str) else data
-    check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
-    if split not in data.splits:
-        raise ValueError(
-            f"split must be one of {', '.join(data.splits)} for {data.name}, received {split!r}."
-        )
-    _check_head(model, data)
-    records = data.splits[split]
-    predictions: Any = predict(model, records.inputs, batch_size, max_length, encode=encode)
-    return score_split(data, records, predictions, resamples)
-
-
-def score_split(data: Dataset, records: Split, predictions: Any, resamples: int = 1000) -> Scores:
-    """Score predictions for a split, with 95% bootstrap intervals.
+def scored_part(data: Dataset, split: str, predictions: Any) -> Scored:
+    """Return what is scored: the records of a split, or its marked residues that were not cut.
 
     Args:
         data: A `kft.data.Dataset`.
-        records: One of its splits.
-        predictions: What `kft.predict` returns for the inputs of the split.
-        resamples: As for `evaluate`.
+        split: Name of a split that it has.
+        predictions: What `kft.predict` returns for the split.
+    """
+    records = data.splits[split]
+    if data.task.per_residue:
+        return _marked_residues(records, predictions)
+    owners = np.arange(len(records))
+    targets = data.as_measured(records.targets)
+    return Scored(np.asarray(targets), predictions, records.groups, records.weights, owners)
+
+
+def score_split(data: Dataset, split: str, predictions: Any, resamples: int = 1000) -> Scores:
+    """Score predictions for a split, with 95% bootstrap intervals.
+
+    Args:
+        data: As for `scored_part`.
+        split: As for `scored_part`.
+        predictions: As for `scored_part`.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        As `evaluate`.
+        {metric name: interval}, the headline metric of the task first.
     """
-    targets, groups, weights = records.targets, records.groups, records.weights
-    if data.task.per_residue:
-        targets, predictions, groups, weights = _marked_residues(records, predictions)
+    scored = scored_part(data, split, predictions)
     return metrics.score(
-        data.task, targets, predictions, groups=groups, resamples=resamples, weights=weights
+        data.task,
+        scored.targets,
+        scored.predictions,
+        groups=scored.groups,
+        weights=scored.weights,
+        resamples=resamples,
     )
 
 
-def _check_head(model: keras.Model, data: Dataset) -> None:
-    """Raise an error if the model's head does not predict the targets of the data set."""
-    head = getattr(model, "head", None)
-    task, outputs = getattr(head, "task", None), getattr(head, "units", None)
-    if task is None:
-        return  # a head of the user: errors are raised when its predictions are scored
-    wanted = data.task.outputs(data.train.targets, data.classes)
-    if task == data.task and outputs in (None, wanted):
-        return
-    raise ValueError(
-        f"model.head must predict {data.name}, {_described(data.task, wanted)}, received "
-        f"{type(head).__name__}, which predicts {_described(task, outputs)}: "
-        f"use a model with the head kft.heads.for_data(data)."
-    )
-
-
-def _described(task: Any, outputs: int | None) -> str:
-    return task if outputs in (None, 1) else f"{task} with {outputs} {task.outputs_are}"
-
-
-def _marked_residues(records: Split, predictions: Any) -> tuple:
-    """Return targets, predictions, group and weight of each marked residue that was not cut."""
+def _marked_residues(records: Split, predictions: Any) -> Scored:
     lengths = [len(rows) for rows in predictions]
     masks = records.masks or [np.ones(n, dtype=bool) for n in lengths]
     kept = [mask[:n] for mask, n in zip(masks, lengths, strict=True)]
     targets = [row[:n][mask] for row, n, mask in zip(records.targets, lengths, kept, strict=True)]
     scored = [rows[mask] for rows, mask in zip(predictions, kept, strict=True)]
-    chains = np.arange(len(lengths)) if records.groups is None else records.groups
-    counts = [mask.sum() for mask in kept]
-    weights = None if records.weights is None else np.repeat(records.weights, counts)
-    return np.concatenate(targets), np.concatenate(scored), np.repeat(chains, counts), weights
+    owners = np.repeat(np.arange(len(lengths)), [mask.sum() for mask in kept])
+    groups = owners if records.groups is None else records.groups[owners]
+    weights = None if records.weights is None else records.weights[owners]
+    return Scored(np.concatenate(targets), np.concatenate(scored), groups, weights, owners)
 
 
 def baseline_rows(
@@ -123,6 +71,7 @@ def baseline_rows(
     resamples: int = 2000,
     log: Callable[[str], None] | None = None,
     max_length: int | None = None,
+    copies: Copies | None = None,
 ) -> list[Row]:
     """Fit the baselines of a data set and return their rows, see `kft.baselines`.
 
@@ -132,6 +81,7 @@ def baseline_rows(
         log: Function that is called with one line before each fit, such as `print`.
         max_length: Number of residues of each chain that are scored, as for strategies; None for
             all.
+        copies: Test records with near copies in training, or None.
 
     Returns:
         A row per baseline; the row of a baseline that fails has its error.
@@ -142,10 +92,11 @@ def baseline_rows(
             log(f"baseline {number}/{len(fits)}: {name}")
         try:
             fitted = fit(data)
-            predictions = fitted.predictions
+            predictions = data.as_measured(fitted.predictions)
             if data.task.per_residue:
                 predictions = [row[:max_length] for row in predictions]
             scores = scores_of(data, [predictions], resamples)
+            rest, price = scores_without(data, [predictions], copies, resamples)
         except Exception as error:
             rows.append(Row(name, "baseline", error=brief(error)))
             continue
@@ -158,6 +109,8 @@ def baseline_rows(
             fitted.seconds,
             given=fitted.given,
             predictions=[predictions],
+            score_without_copies=rest,
+            price_of_copies=price,
         )
         rows.append(row)
     return rows
@@ -174,8 +127,34 @@ def scores_of(data: Dataset, predictions: Sequence, resamples: int = 2000) -> di
     Returns:
         {metric name: `kft.evaluation.significance.Resampled`}.
     """
-    targets, predictions, groups, weights = _scored(data, predictions)
-    return resampled(data.task, targets, predictions, resamples, groups=groups, weights=weights)
+    parts = [scored_part(data, "test", one) for one in predictions]
+    targets, _, groups, weights, _ = parts[0]
+    each = [part.predictions for part in parts]
+    return resampled(data.task, targets, each, resamples, groups=groups, weights=weights)
+
+
+def scores_without(
+    data: Dataset, predictions: Sequence, copies: Copies | None, resamples: int = 2000
+) -> tuple[dict[str, Resampled], dict[str, Resampled]]:
+    """Score the predictions of one method without records that have near copies in training.
+
+    Args:
+        data: As for `scores_of`.
+        predictions: As for `scores_of`, for the split of the copies.
+        copies: The records with near copies, or None.
+        resamples: As for `scores_of`.
+
+    Returns:
+        The scores, and those on all records minus these, see `significance.without`; empty if
+        there are no copies.
+    """
+    if copies is None or not len(copies):
+        return {}, {}
+    parts = [scored_part(data, copies.split, one) for one in predictions]
+    targets, _, groups, weights, owners = parts[0]
+    each = [part.predictions for part in parts]
+    kept = copies.kept[owners]
+    return without(data.task, targets, each, kept, resamples, groups=groups, weights=weights)
 
 
 def constant_seeds(data: Dataset, predictions: Sequence) -> int:
@@ -188,18 +167,8 @@ def constant_seeds(data: Dataset, predictions: Sequence) -> int:
     Returns:
         Number of seeds, see `kft.evaluation.hardly_varies`.
     """
-    targets, predictions, *_ = _scored(data, predictions)
-    return sum(metrics.hardly_varies(targets, one) for one in predictions)
-
-
-def _scored(data: Dataset, predictions: Sequence) -> tuple:
-    """Return targets, predictions of each seed, groups and weights of scored test records."""
-    test = data.splits["test"]
-    if not data.task.per_residue:
-        return test.targets, predictions, test.groups, test.weights
-    parts = [_marked_residues(test, seed_part) for seed_part in predictions]
-    targets, _, groups, weights = parts[0]
-    return targets, [seed_part[1] for seed_part in parts], groups, weights
+    parts = [scored_part(data, "test", one) for one in predictions]
+    return sum(metrics.hardly_varies(*part[:2]) for part in parts)
 
 
 def brief(error: Exception) -> str:

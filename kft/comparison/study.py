@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+import pandas as pd
 
 from kft.arguments import (
     check_flag,
@@ -19,7 +20,10 @@ from kft.arguments import (
     check_number_above,
     check_optional_integer,
 )
+from kft.comparison.copies import Copies
 from kft.comparison.earlier import earlier_settings
+from kft.comparison.folding import deal, joined_copies, merged
+from kft.comparison.printing import notes
 from kft.comparison.progress import Log, ProgressLine, duration
 from kft.comparison.results import Comparison, Row
 from kft.comparison.runs import (
@@ -34,7 +38,7 @@ from kft.comparison.runs import (
     shuffled,
     train,
 )
-from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of
+from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of, scores_without
 from kft.comparison.writing import file_name
 from kft.data import Dataset, load
 from kft.data.inputs import encoder_info
@@ -63,6 +67,9 @@ def compare(
     confidence: float = 0.95,
     resamples: int = 2000,
     verbose: bool | Literal["progress"] = True,
+    copies: bool | pd.DataFrame = True,
+    folds: int | None = None,
+    repeats: int = 1,
 ) -> Comparison:
     """Train strategies on the same splits and compare them with baselines and controls.
 
@@ -92,6 +99,12 @@ def compare(
             `kft.evaluation.significance`.
         verbose: False prints nothing, "progress" a line for each training and what is cut, without
             the table.
+        copies: Test records with near copies in training, as for `kft.evaluate`. If there are any,
+            the scores without them are in the table too. With folds they are searched in each fold.
+        folds: Number k of folds of a cross-validation: all records are dealt into k parts, groups
+            kept together, and each part is the test split once (the next one the valid split, if
+            the data have one). Takes k times as long. None uses the splits of the data.
+        repeats: How often the records are dealt anew.
 
     Returns:
         The results, which `print` shows. If a strategy fails, the others are run all the same, and
@@ -112,14 +125,39 @@ def compare(
     methods, seed_list = _methods(strategies, epochs, controls), _seeds(seeds)
     data = load(data) if isinstance(data, str) else data
     check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
-    _check(data, batch_size, confidence, resamples)
-    study = _Study(backbone, data, head or heads.for_data, batch_size, max_length, verbose)
-    study.open(out, overwrite)
-    study.keep_models(out, seed_list[0] if save_models else None)
-    rows = study.rows(methods, seed_list, resamples)
+    check_optional_integer("folds", folds, 2)
+    check_integer("repeats", repeats)
+    if folds is not None and save_models:
+        raise ValueError("save_models must be False with folds: each fold has models of its own.")
+    if folds is not None and isinstance(copies, pd.DataFrame):
+        raise ValueError(
+            "copies must be True or False with folds: a table names records of one test split, and "
+            "each fold has its own."
+        )
+    parts = [data] if folds is None else deal(data, folds, repeats)
+    for part in parts:
+        _check(part, batch_size, confidence, resamples)
+    near = [Copies.of(part, "test", copies) for part in parts]
+    found = []
+    for part, its_copies in zip(parts, near, strict=True):
+        study = _Study(
+            backbone, part, head or heads.for_data, batch_size, max_length, verbose, its_copies
+        )
+        study.open(out, overwrite)
+        study.keep_models(out, seed_list[0] if save_models else None)
+        found.append(study.rows(methods, seed_list, resamples if folds is None else 1))
     settings = study.store.settings | {"strategies": {m.name: repr(m.strategy) for m in methods}}
+    if folds is not None:
+        settings |= {"folds": folds, "repeats": repeats}
     comparison = Comparison(
-        data.name, len(data.splits["test"]), tuple(rows), tuple(seed_list), confidence, settings
+        data.name,
+        len(data.splits["test"]) if folds is None else sum(map(len, data.splits.values())),
+        tuple(found[0] if folds is None else merged(found, parts)),
+        tuple(seed_list),
+        confidence,
+        settings,
+        near[0] if folds is None else joined_copies(near),
+        0 if folds is None else len(parts),
     )
     study.show(comparison, out)
     return comparison
@@ -131,6 +169,7 @@ class _Method:
     kind: Literal["strategy", "control"]
     strategy: Any
     shuffled_labels: bool = False
+    added: bool = False  # by `controls=True`
 
 
 def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
@@ -169,10 +208,12 @@ def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
         scratch = isinstance(strategy, strategies.FromScratch)
         methods.append(_Method(name, "control" if scratch else "strategy", strategy))
     if controls and all(method.kind == "strategy" for method in methods):
-        methods.append(_Method("from_scratch", "control", strategies.get("from_scratch")))
+        strategy = strategies.get("from_scratch")
+        methods.append(_Method("from_scratch", "control", strategy, added=True))
     if controls:
         first = next((method for method in methods if method.kind == "strategy"), methods[0])
-        methods.append(_Method(f"{first.name}, shuffled labels", "control", first.strategy, True))
+        name = f"{first.name}, shuffled labels"
+        methods.append(_Method(name, "control", first.strategy, shuffled_labels=True, added=True))
     if epochs is not None:
         check_integer("epochs", epochs)
         for i, method in enumerate(methods):
@@ -237,6 +278,7 @@ class _Study:
         batch_size: int,
         max_length: int | None,
         verbose: bool | Literal["progress"],
+        copies: Copies,
     ):
         self.backbone, self.data, self.make_head = backbone, data, make_head
         self.batch_size, self.max_length = batch_size, max_length
@@ -244,6 +286,7 @@ class _Study:
         self.log = Log(bool(verbose))  # a line for each training, and what is cut
         self.notes = Log(self.everything)  # all else
         self.expected: dict[str, float] = {}  # seconds by name of the method
+        self.copies = copies
 
     def open(self, out: Path | str | None, overwrite: bool) -> None:
         """Open the folder of runs, which depend on these settings, on strategy and seed."""
@@ -286,7 +329,11 @@ class _Study:
         with compiled_once(), silent_cuts():  # `expect` reports once what is cut
             self.expect(methods, seeds)
             rows = baseline_rows(
-                self.data, resamples, lambda line: self.notes.print(f"  {line}"), self.max_length
+                self.data,
+                resamples,
+                lambda line: self.notes.print(f"  {line}"),
+                self.max_length,
+                self.copies,
             )
             taken = [method.name for method in methods if method.name in [row.name for row in rows]]
             if taken:
@@ -333,13 +380,15 @@ class _Study:
                 self.expected[method.name] = expected_seconds(step, copy, phases)
             except Exception:  # the error is reported when the strategy is run
                 self.expected[method.name] = 0.0
-        remaining = sum(
-            self.expected[m.name] for m in methods for s in seeds if (m.name, s) not in kept
-        )
+        remaining = {
+            m.name: self.expected[m.name] * sum((m.name, s) not in kept for s in seeds)
+            for m in methods
+        }
         self.notes.print(
             f"One step of training all weights takes {step.seconds:.2f} s, and the process uses "
             f"{step.memory / 2**30:.1f} GB of memory. All trainings together should take about "
-            f"{duration(remaining)} without compilation, and little more memory."
+            f"{duration(sum(remaining.values()))} without compilation, and little more memory."
+            f"{_cost_of_controls(methods, remaining)}"
         )
 
     def _print_marks(self) -> None:
@@ -385,9 +434,34 @@ class _Study:
             alike = ", predictions hardly vary" * constant_seeds(self.data, [run.predictions])
             self.log.done(f"{label}  {metric} {score.value:.3f}  {run.seconds:6.1f} s{alike}")
         return [
-            _row(self.data, method, runs[method.name], errors.get(method.name), resamples)
+            self._row(method, runs[method.name], errors.get(method.name), resamples)
             for method in methods
         ]
+
+    def _row(self, method: _Method, runs: list[Run], error: str | None, resamples: int) -> Row:
+        if not runs:
+            return Row(
+                method.name, method.kind, error=error, shuffled_labels=method.shuffled_labels
+            )
+        predictions = [run.predictions for run in runs]
+        scores = scores_of(self.data, predictions, resamples)
+        rest, price = scores_without(self.data, predictions, self.copies, resamples)
+        seconds = float(np.median([run.seconds for run in runs]))
+        return Row(
+            name=method.name,
+            kind=method.kind,
+            scores=scores,
+            trainable=runs[0].trainable,
+            parameters=runs[0].parameters,
+            seconds=seconds,
+            memory=runs[0].memory,
+            error=error,
+            shuffled_labels=method.shuffled_labels,
+            predictions=predictions,
+            constant_seeds=constant_seeds(self.data, predictions),
+            score_without_copies=rest,
+            price_of_copies=price,
+        )
 
     def _run(self, method: _Method, seed: int, label: str) -> Run:
         if not self.overwrite and (run := self._kept(method, seed)):
@@ -420,7 +494,7 @@ class _Study:
         """Print the comparison, and write its files if there is a folder."""
         self.notes.print("")
         self.notes.show(comparison.table())
-        self.notes.print(f"{comparison.null_hypothesis}\n\n{comparison.recommendation}")
+        self.notes.print(notes(comparison))
         if out is not None:
             try:
                 picture, *_ = comparison.save(out)
@@ -443,25 +517,17 @@ class _Study:
             )
 
 
-def _row(data: Dataset, method: _Method, runs: list[Run], error: str | None, resamples: int) -> Row:
-    if not runs:
-        return Row(method.name, method.kind, error=error, shuffled_labels=method.shuffled_labels)
-    predictions = [run.predictions for run in runs]
-    scores = scores_of(data, predictions, resamples)
-    seconds = float(np.median([run.seconds for run in runs]))
-    return Row(
-        name=method.name,
-        kind=method.kind,
-        scores=scores,
-        trainable=runs[0].trainable,
-        parameters=runs[0].parameters,
-        seconds=seconds,
-        memory=runs[0].memory,
-        error=error,
-        shuffled_labels=method.shuffled_labels,
-        predictions=predictions,
-        constant_seeds=constant_seeds(data, predictions),
-    )
+def _cost_of_controls(methods: Sequence[_Method], remaining: Mapping[str, float]) -> str:
+    """Say what the most expensive control takes, and what the comparison takes without them."""
+    controls = [method for method in methods if method.kind == "control"]
+    most = max(controls, key=lambda method: remaining[method.name], default=None)
+    if most is None or not remaining[most.name]:
+        return ""
+    text = f" The most expensive control, {most.name}, takes {duration(remaining[most.name])} of it"
+    if any(method.added for method in controls):
+        rest = sum(remaining[method.name] for method in methods if not method.added)
+        text += f"; with controls=False it should take {duration(rest)} in all"
+    return f"{text}."
 
 
 def _described(head: keras.Layer) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kft.comparison.printing import seeds
 from kft.evaluation.metrics import Interval
 from kft.files import write_text
 from kft.messages import harmless_cell
@@ -40,9 +39,10 @@ def figure(comparison: Any) -> tuple[Figure, str]:
         for row in comparison.rows
     ]
     best = comparison.best
+    over = "folds" if comparison.folds else "resampled test records and seeds"
     remark = (
-        f"Strategies were trained on the same splits from {seeds(comparison.seeds)}; intervals are "
-        f"over resampled test records and seeds."
+        f"Strategies were trained on the same splits from {comparison.trainings}; intervals are "
+        f"over {over}."
     )
     return plot_comparison(
         points,
@@ -72,6 +72,7 @@ def record(comparison: Any) -> dict[str, Any]:
         **comparison.settings,
         "null hypothesis": comparison.null_hypothesis,
         "recommendation": comparison.recommendation,
+        **({"near copies": comparison.leakage} if comparison.leakage else {}),
         "rows": json.loads(comparison.to_frame().to_json(orient="index")),
         "each seed": {
             row.name: {

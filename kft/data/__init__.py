@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kft.data.dataset import Dataset, Split
+from kft.data.energy.cities import load_two_cities
 from kft.data.gravitational_waves.chirps import load_gravitational_waves
 from kft.data.gravitational_waves.strain import spectrogram
 from kft.data.images.digits import load_digits
@@ -49,6 +50,7 @@ _OWN: dict[str, Callable[..., Dataset]] = {
     "gb1": load_gb1,
     "gravitational_waves": load_gravitational_waves,
     "secondary_structure": load_secondary_structure,
+    "two_cities": load_two_cities,
 }
 for _name, _loader in _OWN.items():
     register(_name)(_loader)

@@ -17,7 +17,6 @@ import numpy as np
 
 from kft.data.cells import Table
 from kft.data.numbers import NUMBER, marks, number, spelling, spellings
-from kft.data.sequences import compared
 from kft.data.task import Task
 from kft.messages import shown
 
@@ -398,12 +397,12 @@ READERS = {
 
 
 def note_conflicts(
-    table: Table, target: str | Sequence[str], targets: Any, sequences: Sequence[str]
+    table: Table, target: str | Sequence[str], targets: Any, keys: Sequence[str], what: str
 ) -> None:
-    """Note sequences that are in several lines with different targets."""
+    """Note inputs, which are equal if their keys are, that several lines give different targets."""
     lines: dict[str, list[int]] = {}
-    for i, sequence in enumerate(sequences):
-        lines.setdefault(compared(sequence), []).append(i)
+    for i, key in enumerate(keys):
+        lines.setdefault(key, []).append(i)
     values = [np.asarray(x).tobytes() for x in targets]
     conflicting = [found for found in lines.values() if len({values[i] for i in found}) > 1]
     if conflicting:
@@ -411,7 +410,7 @@ def note_conflicts(
         other = next(i for i in conflicting[0] if values[i] != values[first])
         places = f"{table.place}s"
         table.notes.append(
-            f"{len(conflicting):,} sequences are in several {places} with different values of "
+            f"{len(conflicting):,} {what} are in several {places} with different values of "
             f"column {target!r}, {sum(map(len, conflicting)):,} {places} in all (the first in "
             f"{places} {table.lines[first]} and {table.lines[other]}); all were kept. Keep one "
             f"{table.place} for each, or the mean of their values."

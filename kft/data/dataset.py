@@ -15,6 +15,7 @@ from kft.arguments import check_weights
 from kft.data.inputs import InputKind, kind_of, listed_inputs
 from kft.data.numbers import marks
 from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
+from kft.data.target_transforms import TargetTransform
 from kft.data.task import Task
 from kft.messages import harmless
 
@@ -25,7 +26,8 @@ class Split:
 
     Args:
         inputs: List of N inputs: strings are sequences of residues; arrays (height, width) or
-            (height, width, channels), paths and PIL images are images. Sequences are kept in
+            (height, width, channels), paths and PIL images are images; dicts of numbers and
+            strings are rows of a table, as `frame.to_dict("records")` gives. Sequences are kept in
             upper case, without space around them and without a stop (*) at the end; a warning
             states how many were changed, and how many look like DNA.
         targets: Array of N targets: integers for classes, floats for measurements, 0 or 1 (N, K)
@@ -107,6 +109,8 @@ class Split:
             return "Split(0 records)"
         if self.input_kind is InputKind.IMAGE:
             return f"Split({len(self):,} images{_describe_sizes(self.inputs)})"
+        if self.input_kind is InputKind.TABLE:
+            return f"Split({len(self):,} rows of {len(self.inputs[0])} columns)"
         if not self.input_kind.has_length:
             return f"Split({len(self):,} records)"
         lengths = [len(x) for x in self.inputs]
@@ -177,6 +181,9 @@ class Dataset:
             mutants of one protein; else None.
         value_range: (black, white) of images of 16 bits, as the training part uses them; else None.
         target: Name of what is predicted, such as the column of a table; None if it has none.
+        class_weight: Weight of each class in the loss, which `kft.fit` uses; None for equal ones.
+        target_transform: Function of the targets that was applied to them, which `kft.predict`,
+            `kft.evaluate` and `kft.compare` undo; None if they are as they were measured.
 
     Raises:
         ValueError: The task is unknown, or targets and task do not fit together.
@@ -203,6 +210,8 @@ class Dataset:
     variable_positions: tuple[int, ...] | None = None
     value_range: tuple[float, float] | None = None
     target: str | None = None
+    class_weight: tuple[float, ...] | None = None
+    target_transform: TargetTransform | None = None
 
     def __post_init__(self) -> None:
         task = Task.named(self.task, "`task`")
@@ -227,6 +236,17 @@ class Dataset:
         """What the inputs are: those of the first part that has any."""
         parts = self.splits.values()
         return next((part.input_kind for part in parts if len(part)), self.train.input_kind)
+
+    def as_measured(self, values: Any) -> Any:
+        """Return targets or predictions in the unit in which the targets were measured.
+
+        Args:
+            values: Numbers (N,) or (N, K) in the unit of the targets of the splits.
+
+        Returns:
+            The numbers without `target_transform`; the same object if there is none.
+        """
+        return values if self.target_transform is None else self.target_transform.inverse(values)
 
     def _check_fit(self, name: str, split: Split) -> None:
         per_residue = isinstance(split.targets, list)

@@ -18,7 +18,8 @@ class InputKind(StrEnum):
     """What the inputs of a data set or of an encoder are; it compares equal to its name.
 
     "sequence": strings of residues, which differ in length. "image": paths, PIL images or arrays
-    of pixels. "row": arrays of numbers of one shape, such as rows of a table, or dicts of them.
+    of pixels. "table": rows of a table, each a dict of numbers and categories by column. "row":
+    arrays of numbers of one shape, or dicts of them.
 
     Example:
         >>> InputKind("sequence").has_length, InputKind("image") == "image"
@@ -27,6 +28,7 @@ class InputKind(StrEnum):
 
     SEQUENCE = "sequence"
     IMAGE = "image"
+    TABLE = "table"
     ROW = "row"
 
     def __repr__(self) -> str:
@@ -48,12 +50,16 @@ def kind_of(inputs: Sequence[Any]) -> InputKind:
     Example:
         >>> kind_of(["MKTAYI", "GSS"]), kind_of([np.zeros((8, 8))]), kind_of([np.zeros(3)])
         ('sequence', 'image', 'row')
+        >>> kind_of([{"age": 31.0, "sex": "f"}])
+        'table'
     """
     if not len(inputs) or all(isinstance(x, str) for x in inputs):
         return InputKind.SEQUENCE
     first = next(x for x in inputs if not isinstance(x, str))
     if isinstance(first, PathLike) or hasattr(first, "convert"):  # as PIL's images have
         return InputKind.IMAGE
+    if isinstance(first, dict) and first and not any(map(np.ndim, first.values())):
+        return InputKind.TABLE
     if isinstance(first, dict) or np.ndim(first) == 1 or np.ndim(first) > 3:
         return InputKind.ROW
     return InputKind.IMAGE if np.ndim(first) else InputKind.SEQUENCE

@@ -78,8 +78,8 @@ def names() -> list[str]:
         The names, in alphabetical order.
 
     Example:
-        >>> names()
-        ['amp', 'chains', 'digits', 'gb1', 'gravitational_waves', 'secondary_structure']
+        >>> names()[:3]
+        ['amp', 'chains', 'digits']
     """
     return sorted(_LOADERS)
 

@@ -7,9 +7,12 @@ import json
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXCEL, PARQUET, EARLIER_EXCEL = b"PK\x03\x04", b"PAR1", b"\xd0\xcf\x11\xe0"  # how files begin
 INSTALL = 'pip install "kft[tables]"'
@@ -71,6 +74,28 @@ def cells_of_file(path: Path, content: bytes) -> Cells | None:
         ImportError: The package that reads it is not installed; the message has the command.
         ValueError: It is damaged, or of a version of Excel before 2007.
     """
+    found = frame_of_file(path, content)
+    if found is None:
+        return None
+    frame, notes = found
+    return cells_of_frame(frame)._replace(notes=notes)
+
+
+def frame_of_file(path: Path, content: bytes) -> tuple[pd.DataFrame, list[str]] | None:
+    """Return an Excel or Parquet file as a DataFrame, and sentences on what was left out.
+
+    Args:
+        path: As for `cells_of_file`.
+        content: As for `cells_of_file`.
+
+    Returns:
+        The DataFrame, in which the rows of a sheet have their numbers as labels; None for any other
+        file.
+
+    Raises:
+        ImportError: As for `cells_of_file`.
+        ValueError: As for `cells_of_file`.
+    """
     if content.startswith(EARLIER_EXCEL):
         raise ValueError(
             f"{path} is a file of Excel before 2007 (.xls): save it as .xlsx or as CSV (UTF-8)."
@@ -82,7 +107,7 @@ def cells_of_file(path: Path, content: bytes) -> Cells | None:
     return None
 
 
-def _excel(path: Path, content: bytes) -> Cells:
+def _excel(path: Path, content: bytes) -> tuple[pd.DataFrame, list[str]]:
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -99,9 +124,10 @@ def _excel(path: Path, content: bytes) -> Cells:
                 f"{path} begins as an Excel file and cannot be read as one ({error}): save it "
                 "again as .xlsx, or as CSV (UTF-8)."
             ) from error
-    cells = cells_of_frame(first)
-    filled = [i for i, row in enumerate(cells.rows) if any(cell.strip() for cell in row)]
-    if not filled:
+    first.index += 1  # as Excel numbers rows
+    empty = first.map(lambda cell: not _word(cell).strip())
+    filled = first.mask(empty)[~empty.all(axis=1)]
+    if filled.empty:
         raise ValueError(
             f"{path}: the first sheet is empty; its first row should name the columns."
         )
@@ -109,15 +135,14 @@ def _excel(path: Path, content: bytes) -> Cells:
     if len(book.sheet_names) > 1:
         name, *others = map(str, book.sheet_names)
         notes = [f"The first sheet, {name!r}, was read; {', '.join(others)} not."]
-    header, *rows = [cells.rows[i] for i in filled]
-    return Cells(header, rows, [i + 1 for i in filled[1:]], notes)
+    return filled.iloc[1:].set_axis(list(map(_word, filled.iloc[0])), axis=1), notes
 
 
-def _parquet(path: Path, content: bytes) -> Cells:
+def _parquet(path: Path, content: bytes) -> tuple[pd.DataFrame, list[str]]:
     import pandas as pd
 
     try:
-        return cells_of_frame(pd.read_parquet(io.BytesIO(content), engine="pyarrow"))
+        return pd.read_parquet(io.BytesIO(content), engine="pyarrow"), []
     except ImportError as error:
         raise ImportError(f"{path} is a Parquet file, which pyarrow reads: {INSTALL}") from error
     except (ValueError, OSError) as error:  # as pyarrow's own errors are

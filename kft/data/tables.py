@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kft.arguments import check_flag, check_seed
+from kft.arguments import check_flag, check_instance, check_seed
 from kft.data.cells import Table
 from kft.data.columns import READERS, note_alike, note_conflicts, read_weights, task_of
 from kft.data.dataset import Dataset, Split
 from kft.data.labels import read_labels
+from kft.data.rows import Row, key_of, read_rows
 from kft.data.sequences import STOP, Sequences, SequenceWarning, compared, is_dna, normal_forms
 from kft.data.splits import (
     FRACTIONS,
@@ -31,7 +32,7 @@ SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PA
 
 def read_table(
     source: Any,
-    inputs: str = "sequence",
+    inputs: str | Sequence[str] = "sequence",
     target: str | Sequence[str] = "y",
     split: str | None = "random",
     groups: str | None = None,
@@ -43,6 +44,7 @@ def read_table(
     dropna: bool = False,
     decimal: str | None = None,
     weights: str | None = None,
+    categories: Sequence[str] = (),
 ) -> Dataset:
     """Read a table with one record per line or row, from a file or a DataFrame, and split it.
 
@@ -56,7 +58,8 @@ def read_table(
             TSV file in UTF-8, plain or gzipped, of an Excel file (.xlsx, its first sheet) or of a
             Parquet file, with the names of the columns in the first line. Excel and Parquet need
             `pip install "kft[tables]"`.
-        inputs: Column of the sequences.
+        inputs: Column of the sequences; or a list of columns of numbers and categories, which are
+            the inputs as they are. These may have missing values, see `kft.prepare`.
         target: Column of the targets. For tasks of residues it has a letter for each residue, or
             words or numbers separated by spaces, with NA for a missing one. For labels it is a
             list of columns that hold 0 or 1, one per label; or one column, with
@@ -76,6 +79,8 @@ def read_table(
         decimal: "." or ","; None takes commas only if semicolons or tabs separate the columns.
         weights: Column of numbers of at least 0, or None: how much each record counts in the loss
             and in scores.
+        categories: Columns of a list `inputs` that hold categories, although their cells are
+            numbers. Columns of words always do.
 
     Returns:
         The data set. Classes are in alphabetical order, or in numerical order if they are numbers;
@@ -94,28 +99,77 @@ def read_table(
         >>> data = read_table(table, target="active", split=None)
         >>> data.classes, data.train.targets.tolist()
         (('no', 'yes'), [1, 0])
+        >>> table = pd.DataFrame({"age": [31, 40], "smokes": ["no", "yes"], "y": [1.5, 2.0]})
+        >>> read_table(table, inputs=["age", "smokes"], split=None).train.inputs[0]
+        {'age': 31.0, 'smokes': 'no'}
         >>> data = read_table("mine.xlsx", target="activity", split="cluster")  # doctest: +SKIP
         >>> data = read_table("sites.csv", target=["membrane", "nucleus"])  # doctest: +SKIP
     """
     task = check_arguments(split, groups, task, target)
     check_seed("`seed`", seed)
     check_flag("`dropna`", dropna)
+    columns = _check_inputs(inputs, target, {"split": split, "weights": weights}, task)
+    _check_categories(categories, columns)
     table = Table(source, sep, missing, decimal)
     by_column = split not in (None, "random", "cluster") and split in table.header
-    settle_columns(
-        table, inputs, target, groups, split if by_column else None, task, dropna, weights
-    )
-    records = _records(table, inputs, target, groups, task, weights)
+    used = split if by_column else None
+    one_column = None if columns else inputs
+    settle_columns(table, one_column, target, groups, used, task, dropna, weights)
+    if columns:
+        read: Any = read_rows(table, columns, categories)
+    else:
+        read = _sequences(table, str(inputs))
+    records = _records(table, read, target, groups, task, weights)
     return _parted(records, table, split, fractions, seed)
 
 
 read_csv = read_table  # its name for text files
 
 
+def _check_inputs(
+    inputs: Any, target: Any, others: Mapping[str, str | None], task: Task | None
+) -> list[str]:
+    """Return the columns of a table of plain columns; none where `inputs` is a single one."""
+    if not isinstance(inputs, list | tuple):
+        return []
+    columns, targets = list(inputs), [target] if isinstance(target, str) else list(target)
+    twice = [name for i, name in enumerate(columns) if name in columns[:i]]
+    if not columns or twice:
+        problem = f"names column {twice[0]!r} twice" if twice else "is an empty list"
+        raise ValueError(f"`inputs` {problem}; name each column of the inputs once.")
+    for name in columns:
+        if name in targets:
+            raise ValueError(f"`inputs` names {name!r}, which is the target: leave it out.")
+        for argument, other in others.items():
+            if name == other:
+                raise ValueError(
+                    f"`inputs` names {name!r}, which is the `{argument}`: leave it out."
+                )
+    if others["split"] == "cluster":
+        raise ValueError(
+            "`split` is 'cluster', which is for sequences; rows of a table are split by "
+            "'random', with `groups=` a column of groups, or by a column of their parts."
+        )
+    if task is not None and task.per_residue:
+        raise ValueError(f"`task` is {task!r}, but rows of a table have no residues.")
+    return columns
+
+
+def _check_categories(categories: Any, columns: Sequence[str]) -> None:
+    """Raise an error for categories that are not a list of some columns of the inputs."""
+    check_instance("`categories`", categories, (list, tuple), "a list of columns")
+    unknown = [name for name in categories if name not in columns]
+    if unknown:
+        raise ValueError(
+            f"`categories` names {unknown[0]!r}, which is not in the list `inputs`: name columns "
+            f"of the inputs ({', '.join(columns) or 'none, since `inputs` is one column'})."
+        )
+
+
 class _Records(NamedTuple):
     """Content of the columns of a table."""
 
-    sequences: Sequences
+    inputs: Sequences | list[Row]
     task: Task
     targets: np.ndarray | list
     classes: tuple[str, ...] | None
@@ -127,7 +181,7 @@ class _Records(NamedTuple):
 
 def settle_columns(
     table: Table,
-    inputs: str,
+    inputs: Any,
     target: str | Sequence[str],
     groups: str | None,
     split: str | None,
@@ -135,8 +189,11 @@ def settle_columns(
     dropna: bool,
     weights: str | None = None,
 ) -> None:
-    """Find missing cells in all columns that are used, see `Table.settle`."""
-    columns: dict[str, Any] = {"inputs": inputs}
+    """Find missing cells in all columns that are used, see `Table.settle`.
+
+    Of a table of plain columns `inputs` is None: these may have missing cells.
+    """
+    columns: dict[str, Any] = {} if inputs is None else {"inputs": inputs}
     columns |= dict.fromkeys(["target"], target) if isinstance(target, str) else {}
     columns |= {"groups": groups} if groups is not None else {}
     columns |= {"split": split} if split is not None else {}
@@ -151,21 +208,22 @@ def settle_columns(
 
 def _records(
     table: Table,
-    inputs: str,
+    inputs: Sequences | list[Row],
     target: Any,
     groups: str | None,
     task: Task | None,
     weights: str | None,
 ) -> _Records:
-    sequences = _sequences(table, inputs)
+    sequences = inputs if isinstance(inputs, Sequences) else None
     if task is Task.MULTILABEL:
         read: tuple[Any, ...] = read_labels(table, target)
     else:
         words = table.cells(target)
         task = task or task_of(table, target, words, sequences)
-        read = READERS[task](table, target, words, sequences)
+        read = READERS[task](table, target, words, sequences or ())
     targets, classes, *masks = read
-    note_conflicts(table, target, targets, sequences)
+    what = "rows" if sequences is None else "sequences"
+    note_conflicts(table, target, targets, _keys(inputs), what)
     names = None
     if groups is not None:
         names = np.array(table.column(groups, "groups"))
@@ -173,21 +231,30 @@ def _records(
     name = target if isinstance(target, str) else None
     mask = masks[0] if masks else None
     each = None if weights is None else read_weights(table, weights)
-    return _Records(sequences, task, targets, classes, mask, names, name, each)
+    return _Records(inputs, task, targets, classes, mask, names, name, each)
+
+
+def _keys(inputs: Sequence[Any]) -> list[str]:
+    """Return a text per input that is equal for equal ones."""
+    return list(map(compared if isinstance(inputs, Sequences) else key_of, inputs))
 
 
 def _parted(
     records: _Records, table: Table, split: str | None, fractions: Sequence[float], seed: int
 ) -> Dataset:
     """Split the records and return their data set."""
-    sequences, targets = records.sequences, records.targets
+    inputs, targets = records.inputs, records.targets
     parts, clusters, how = _split(
-        table, split, sequences, records.groups, records.task, targets, fractions, seed
+        table, split, inputs, records.groups, records.task, targets, fractions, seed
     )
     groups = records.groups if clusters is None else clusters
-    lines = np.asarray(table.lines)
     everything = Split(
-        sequences, targets, groups, records.masks, weights=records.weights, lines=lines
+        inputs,
+        targets,
+        groups,
+        records.masks,
+        weights=records.weights,
+        lines=np.asarray(table.lines),
     )
     splits: dict[str, Any] = dict.fromkeys(PARTS)
     splits |= {part: everything.take(at) for part, at in parts.items()}
@@ -201,7 +268,7 @@ def _parted(
         checksum=table.checksum,
         classes=records.classes,
         target=records.target,
-        notes=(how, *table.notes, *_remarks(sequences, splits, records.task, targets)),
+        notes=(how, *table.notes, *_remarks(inputs, splits, records.task, targets)),
     )
 
 
@@ -248,7 +315,7 @@ def check_arguments(
 def _split(
     table: Table,
     split: str | None,
-    sequences: Sequences,
+    inputs: Any,
     groups: np.ndarray | None,
     task: Task,
     targets: Any,
@@ -260,9 +327,9 @@ def _split(
     clusters = None
     parts: dict[str, Any]
     if split is None:
-        parts, how = {"train": np.arange(len(sequences))}, "Not split: every record is in train."
+        parts, how = {"train": np.arange(len(inputs))}, "Not split: every record is in train."
     elif split == "cluster":
-        parts, clusters = cluster_split(sequences, fractions, seed, strata)
+        parts, clusters = cluster_split(inputs, fractions, seed, strata)
         how = (
             f"Split by cluster, seed {seed}: sequences that share {SHARED:.0%} of the {KMER}-mers "
             f"of the shorter one are in one split ({clusters.max() + 1:,} clusters)."
@@ -271,7 +338,7 @@ def _split(
         parts = group_split(groups, fractions, seed, strata)
         how = f"Split at random by group, seed {seed}."
     elif split == "random":
-        parts = random_split(len(sequences), fractions, seed, strata)
+        parts = random_split(len(inputs), fractions, seed, strata)
         how = f"Split at random, seed {seed}."
     else:
         parts, how = read_parts(table, split, groups), f"Split by column {split!r}."
@@ -309,25 +376,28 @@ def read_parts(table: Table, split: str, groups: np.ndarray | None) -> dict[str,
 
 
 def _remarks(
-    sequences: Sequence[str], splits: Mapping[str, Any], task: Task, targets: Any
+    inputs: Sequences | list[Row], splits: Mapping[str, Any], task: Task, targets: Any
 ) -> Iterator[str]:
     """Yield sentences about unusual things that may be intended."""
+    sequences = inputs if isinstance(inputs, Sequences) else Sequences()
+    what = "sequence" if isinstance(inputs, Sequences) else "row"
     gaps = sum("-" in sequence or "." in sequence for sequence in sequences)
     if gaps:
         yield (
             f"{gaps:,} sequences hold gaps (- or .): they are compared without them, and encoded "
             "with them."
         )
-    repeats = len(sequences) - len(set(map(compared, sequences)))
+    repeats = len(inputs) - len(set(_keys(inputs)))
     if repeats:
-        yield f"{repeats:,} records repeat the sequence of an earlier one; they were kept."
+        yield f"{repeats:,} records repeat the {what} of an earlier one; they were kept."
     if splits["test"] is not None:
-        known = set(map(compared, splits["train"].inputs + splits["valid"].inputs))
-        leaked = sum(compared(sequence) in known for sequence in splits["test"].inputs)
+        known = {key for part in ("train", "valid") for key in _keys(splits[part].inputs)}
+        leaked = sum(key in known for key in _keys(splits["test"].inputs))
         if leaked:
+            remedy = advice(sequences) if sequences else "kft.prepare leaves copies out"
             yield (
-                f"{leaked:,} test sequences are also in train or valid, so test scores are too "
-                f"high; {advice(sequences)}."
+                f"{leaked:,} test {what}s are also in train or valid, so test scores are too "
+                f"high; {remedy}."
             )
     values = np.concatenate(targets) if isinstance(targets, list) else np.asarray(targets)
     if task.target == "number" and (values == values.round())[~np.isnan(values)].all():

@@ -162,7 +162,7 @@ class Task(StrEnum):
         """Return the names of the functions in `kft.baselines` that can predict the task.
 
         Args:
-            input_kind: "sequence" or "image", see `kft.data.inputs.InputKind`.
+            input_kind: "sequence", "image" or "table", see `kft.data.inputs.InputKind`.
 
         Example:
             >>> Task("residue_regression").baselines("sequence")
@@ -172,6 +172,8 @@ class Task(StrEnum):
             return ("constant", "window")
         if input_kind == "sequence":
             return ("constant", "one_hot", "composition", "kmers")
+        if input_kind == "table":
+            return ("constant", "linear", "random_forest", "gradient_boosting")
         return ("constant", "nearest_neighbours") if input_kind == "image" else ("constant",)
 
     def outputs(self, targets: np.ndarray | list[np.ndarray], classes: tuple | None = None) -> int:

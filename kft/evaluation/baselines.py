@@ -5,8 +5,8 @@ outside test allow: the strength of the L2 penalty is chosen on `data.valid` (by
 cross-validation on `data.train` if there is none), then the model is fitted on both. The test
 split is used once, to predict. All models are scikit-learn's; they are the baselines of the FLIP
 benchmark (Dallago et al. 2021) and older: amino-acid composition, k-mers, one-hot, and for a target
-per residue the window around it; for images the nearest neighbours. Only residues that the splits'
-`masks` mark are used.
+per residue the window around it; for images the nearest neighbours; for rows of a table a linear
+model, a random forest and boosted trees. Only residues that the splits' `masks` mark are used.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -33,6 +34,8 @@ from kft.arguments import check_integer
 from kft.data.images.pixels import find_range, read_pixels, resized_pixels
 from kft.data.inputs import kind_of
 from kft.data.task import Task
+from kft.evaluation.each_label import EachLabel
+from kft.evaluation.table_models import Columns, boosting, forest
 
 if TYPE_CHECKING:
     from kft.data import Dataset
@@ -90,7 +93,7 @@ def constant(data: Dataset) -> Baseline:
     if task.target == "class":
         model: Any = DummyClassifier(strategy="prior")
     elif task.target == "labels":
-        model = _EachLabel(lambda: DummyClassifier(strategy="prior"))
+        model = EachLabel(lambda: DummyClassifier(strategy="prior"))
     else:
         model = DummyRegressor(strategy="mean")
     model.fit(np.zeros((len(targets), 1)), targets)
@@ -213,7 +216,7 @@ def nearest_neighbours(
 
     def fitted(k: int, inputs: np.ndarray, targets: np.ndarray) -> Any:
         if task.target == "labels":
-            return _EachLabel(lambda: KNeighborsClassifier(k)).fit(inputs, targets)
+            return EachLabel(lambda: KNeighborsClassifier(k)).fit(inputs, targets)
         kind = KNeighborsClassifier if task.target == "class" else KNeighborsRegressor
         return kind(k).fit(inputs, targets)
 
@@ -230,6 +233,78 @@ def nearest_neighbours(
     predictions = _predict(data, model, features.transform(_test(data).inputs))
     seconds = time.perf_counter() - start
     return Baseline(f"{k} nearest neighbours", predictions, seconds, 0)
+
+
+def linear(data: Dataset) -> Baseline:
+    """Fit a linear model on the columns of a table.
+
+    Args:
+        data: A data set of rows of a table; missing values are filled, see `table_models`.
+
+    Returns:
+        Baseline: of logistic regression (one per label) or ridge regression.
+
+    Raises:
+        ValueError: There is no test split.
+
+    Example:
+        `linear(kft.data.load("two_cities")).predictions`
+    """
+    return _fit_linear("linear model", [Columns()], data)
+
+
+def random_forest(data: Dataset, seed: int = 0) -> Baseline:
+    """Fit a random forest of 200 trees on the columns of a table.
+
+    Args:
+        data: As for `linear`.
+        seed: Seed of the trees.
+
+    Returns:
+        Baseline: its `parameters` are 0, since trees have no coefficients.
+
+    Raises:
+        ValueError: There is no test split.
+
+    Example:
+        `random_forest(kft.data.load("two_cities")).predictions`
+    """
+    return _fit_trees("random forest", forest, data, seed)
+
+
+def gradient_boosting(data: Dataset, seed: int = 0) -> Baseline:
+    """Fit boosted trees, by histograms, on the columns of a table.
+
+    Args:
+        data: As for `linear`.
+        seed: As for `random_forest`.
+
+    Returns:
+        Baseline: as for `random_forest`.
+
+    Raises:
+        ValueError: There is no test split.
+
+    Example:
+        `gradient_boosting(kft.data.load("two_cities")).predictions`
+    """
+    return _fit_trees("gradient boosting", boosting, data, seed)
+
+
+def _fit_trees(name: str, make: Callable[..., Any], data: Dataset, seed: int) -> Baseline:
+    """Fit a model of trees, each label or column of numbers by itself, on all but test."""
+    start = time.perf_counter()
+    target = _check(data, RECORD_TASKS).target
+    inputs, targets = _all_but_test(data)
+    features = Columns(scaled=False)
+    model: Any = make(target, seed)
+    if target == "labels":
+        model = EachLabel(lambda: make(target, seed))
+    elif np.ndim(targets) > 1:
+        model = MultiOutputRegressor(model)
+    model.fit(features.fit_transform(inputs), targets)
+    predictions = _predict(data, model, features.transform(_test(data).inputs))
+    return Baseline(name, predictions, time.perf_counter() - start, 0)
 
 
 def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) -> Baseline:
@@ -339,7 +414,8 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         what one-hot cannot: mutations that meet within three residues. On GB1 they are the
         stronger of the two.) For residue tasks the constant predictor, the residue alone, and the
         window of 15, and for a class per residue the predictions that come with the data set. For
-        images the constant predictor and the nearest neighbours.
+        images the constant predictor and the nearest neighbours; for rows of a table the constant
+        predictor, a linear model, a random forest and boosted trees.
 
     Raises:
         ValueError: The task is unknown, there is no test split, or the masks mark no residue.
@@ -364,6 +440,9 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         "composition": composition,
         "kmers": kmers,
         "nearest_neighbours": nearest_neighbours,
+        "linear": linear,
+        "random_forest": random_forest,
+        "gradient_boosting": gradient_boosting,
     }
     return {name: fit for name, fit in fits.items() if name in possible}
 
@@ -463,45 +542,6 @@ def _all_but_test(data: Dataset) -> tuple[list, np.ndarray]:
     return inputs, np.concatenate(targets)
 
 
-class _EachLabel:
-    """One classifier per label; for a label that is the same in all records, a constant."""
-
-    def __init__(self, make: Callable[[], Any]):
-        self.make = make
-
-    def fit(self, features: Any, targets: np.ndarray) -> _EachLabel:
-        self.models = []
-        for column in targets.T:
-            alike = column.min() == column.max()
-            model = DummyClassifier(strategy="prior") if alike else self.make()
-            self.models.append(model.fit(features, column))
-        return self
-
-    def predict_proba(self, features: Any) -> np.ndarray:
-        """Return the probability of each label, (N, K)."""
-        result = np.zeros((features.shape[0], len(self.models)))
-        for k, model in enumerate(self.models):
-            if 1 in model.classes_:
-                probabilities = np.asarray(model.predict_proba(features))
-                result[:, k] = probabilities[:, list(model.classes_).index(1)]
-        return result
-
-    def predict(self, features: Any) -> np.ndarray:
-        """Return 1 for each label whose probability is above 0.5, (N, K)."""
-        return (self.predict_proba(features) > 0.5).astype(int)
-
-    @property
-    def coef_(self) -> np.ndarray:
-        """Coefficients of all labels, in one array."""
-        fitted = [model.coef_.ravel() for model in self.models if hasattr(model, "coef_")]
-        return np.concatenate(fitted) if fitted else np.zeros(0)
-
-    @property
-    def intercept_(self) -> np.ndarray:
-        """A number per label."""
-        return np.zeros(len(self.models))
-
-
 def _linear(data: Dataset, penalty: float) -> Any:
     """Return a model that is not fitted yet."""
 
@@ -511,7 +551,7 @@ def _linear(data: Dataset, penalty: float) -> Any:
 
     target = Task(data.task).target
     if target == "labels":
-        return _EachLabel(logistic)
+        return EachLabel(logistic)
     return logistic() if target == "class" else Ridge(alpha=penalty)
 
 

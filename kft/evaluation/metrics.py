@@ -35,6 +35,8 @@ _BLOCK = 200_000  # counts held at once: bounds memory, and small blocks stay in
 class Interval(NamedTuple):
     """A score and the two ends of its interval; all NaN if the score is undefined.
 
+    The ends alone are NaN if there is a score but no interval, as for one record.
+
     Example:
         >>> print(Interval(0.912, 0.895, 0.928))
         0.912 [0.895, 0.928]
@@ -49,13 +51,22 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "undefined"
-        largest = max(abs(number) for number in self)
+        largest = max(abs(number) for number in self if not math.isnan(number))
         digits = ",.1f" if largest >= 100 else ".3f" if largest >= 0.01 or largest == 0 else ".3g"
+        if math.isnan(self.low):
+            return f"{self.value:{digits}} (no interval)"
         return f"{self.value:{digits}} [{self.low:{digits}}, {self.high:{digits}}]"
 
 
 class Scores(dict[str, Interval]):
     """Metric name -> `Interval`, the headline metric of the task first.
+
+    Args:
+        scores: The scores.
+        score_without_copies: Scores on the test records without a near copy in training, see
+            `kft.evaluate`; None if no record has one, or none was looked for.
+        price_of_copies: Scores on all records minus those without copies, with paired intervals.
+        remark: Sentences on the near copies, "" if there is nothing to say.
 
     Example:
         >>> scores = score("regression", [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0])
@@ -63,13 +74,26 @@ class Scores(dict[str, Interval]):
         ('Spearman', 1.0)
     """
 
+    def __init__(
+        self,
+        scores: Mapping[str, Interval],
+        score_without_copies: Mapping[str, Interval] | None = None,
+        price_of_copies: Mapping[str, Interval] | None = None,
+        remark: str = "",
+    ):
+        super().__init__(scores)
+        self.score_without_copies = score_without_copies
+        self.price_of_copies = price_of_copies
+        self.remark = remark
+
     @property
     def headline(self) -> str:
         """Name of the metric that the task is judged by."""
         return next(iter(self))
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {interval}" for name, interval in self.items())
+        line = ", ".join(f"{name} {interval}" for name, interval in self.items())
+        return f"{line}\n{self.remark}" if self.remark else line
 
     def to_dict(self) -> dict[str, dict[str, float | None]]:
         """Return plain numbers for JSON, which has no NaN: None if undefined."""
@@ -77,6 +101,24 @@ class Scores(dict[str, Interval]):
             name: {key: None if math.isnan(x) else float(x) for key, x in row._asdict().items()}
             for name, row in self.items()
         }
+
+
+class Scored(NamedTuple):
+    """What is scored: targets and predictions of records or residues.
+
+    Attributes:
+        targets: As for `score`.
+        predictions: As for `score`.
+        groups: As for `score`.
+        weights: As for `score`.
+        owners: (N,) position of the record of each in its split; None if it is not known.
+    """
+
+    targets: np.ndarray
+    predictions: np.ndarray
+    groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    owners: np.ndarray | None = None
 
 
 def score(
@@ -239,8 +281,12 @@ def bootstrap(
     seed: int,
     groups: ArrayLike | None,
     weights: ArrayLike | None = None,
+    kept: ArrayLike | None = None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return each metric's value on the test set and its (R,) values on the resamples.
+
+    With `kept`, all records are resampled and only some of them are scored, so that the values
+    on all records and on these are of the same resamples.
 
     Args:
         task: As for `score`.
@@ -250,6 +296,7 @@ def bootstrap(
         seed: As for `score`.
         groups: As for `score`.
         weights: As for `score`.
+        kept: Booleans (N,), the records that are scored; None scores all.
 
     Raises:
         ValueError: As `score`.
@@ -268,18 +315,56 @@ def bootstrap(
         # A resample of records without weight would have no score.
         used = np.flatnonzero(each)
         targets, predictions, each = targets[used], predictions[used], each[used]
+        kept = None if kept is None else np.asarray(kept)[used]
         groups = None if groups is None else np.asarray(groups)[used]
         _check_lengths(task, targets, predictions, groups)
-    measure = _MEASURES[task.target](targets, predictions)
-    values = {name: float(x[0]) for name, x in measure(each[None]).items()}
-    blocks = [measure(counts * each) for counts in _resample(len(each), groups, resamples, seed)]
+    measure = measure_of(task, targets, predictions)
+    scored = each if kept is None else each * np.asarray(kept, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # resamples without a record to score
+        values = {name: float(x[0]) for name, x in measure(scored[None]).items()}
+        blocks = [
+            measure(counts * scored) for counts in resample(len(scored), groups, resamples, seed)
+        ]
     return values, {name: np.concatenate([block[name] for block in blocks]) for name in values}
 
 
-def _resample(
+def measure_of(task: Task, targets: np.ndarray, predictions: np.ndarray) -> Measure:
+    """Return a function that computes the metrics of a task for any choice of the records.
+
+    Args:
+        task: As for `score`.
+        targets: As for `score`.
+        predictions: As for `score`.
+
+    Returns:
+        Function from counts (R, N), how often each of R choices holds each record, to
+        {metric name: array (R,)}.
+
+    Example:
+        >>> measure = measure_of(Task("regression"), np.array([1.0, 2.0]), np.array([1.0, 3.0]))
+        >>> measure(np.array([[1.0, 0.0], [1.0, 1.0]]))["MAE"]
+        array([0. , 0.5])
+    """
+    return _MEASURES[task.target](targets, predictions)
+
+
+def resample(
     records: int, groups: ArrayLike | None, resamples: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Yield blocks of counts (r, N), float64: how often each resample holds each record."""
+    """Draw resamples of the records, in blocks that bound the memory.
+
+    Args:
+        records: Number N of records.
+        groups: As for `score`.
+        resamples: As for `score`.
+        seed: As for `score`.
+
+    Yields:
+        Counts (r, N), float64: how often each resample holds each record.
+
+    Raises:
+        ValueError: There are fewer than two records or groups.
+    """
     unit = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     units = records if unit is None else int(unit.max()) + 1
     if units < 2:

@@ -27,9 +27,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
+from kft.evaluation.crossvalidation import CrossValidated
 from kft.evaluation.metrics import Interval, bootstrap, interval
 
-_BOUNDS = {
+BOUNDS = {  # smallest and largest value of a metric, if not 0 and 1
     "RMSE": (0, math.inf),
     "MAE": (0, math.inf),
     "MCC": (-1, 1),
@@ -121,20 +122,84 @@ def resampled(
     if not len(predictions):
         raise ValueError("predictions must be given for at least one seed, received none.")
     each = [bootstrap(task, targets, one, resamples, seed, groups, weights) for one in predictions]
-    results = {}
-    for name in each[0][0]:
-        seeds = np.array([values[name] for values, _ in each])  # (S,)
-        defined = ~np.isnan(seeds)
-        draws = np.stack([row[name] for _, row in each])[defined]  # (S, R)
-        if not defined.any():
-            nothing = np.full(resamples, math.nan)
-            results[name] = Resampled(seeds, math.nan, nothing)
-            continue
-        variance = _by_seeds(seeds[defined], draws) / len(draws)
-        bounds = _BOUNDS.get(name, (0, 1))
-        value = float(seeds[defined].mean())
-        results[name] = Resampled(seeds, value, draws.mean(axis=0), variance, bounds)
-    return results
+    return _by_metric(each)
+
+
+def without(
+    task: str,
+    targets: ArrayLike,
+    predictions: Sequence[ArrayLike],
+    kept: ArrayLike,
+    resamples: int = 2000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> tuple[dict[str, Resampled], dict[str, Resampled]]:
+    """Score a method on some of the test records, and compare with its score on all.
+
+    Both are of the same resamples and seeds, so that the interval of their difference is paired.
+
+    Args:
+        task: As for `resampled`.
+        targets: As for `resampled`.
+        predictions: As for `resampled`.
+        kept: Booleans (N,), the records that are scored, such as those without a near copy in
+            training.
+        resamples: As for `resampled`.
+        seed: As for `resampled`.
+        groups: As for `resampled`.
+        weights: As for `resampled`.
+
+    Returns:
+        Scores on the records kept; and scores on all records minus these, by metric.
+
+    Raises:
+        ValueError: As for `resampled`.
+
+    Example:
+        >>> kept = np.array([True, True, True, True, False, False])
+        >>> part, price = without("regression", [1, 2, 3, 5, 7, 8], [[3, 1, 2, 2, 7, 8]], kept)
+        >>> round(part["MAE"].value, 2), round(price["MAE"].value, 2)
+        (1.75, -0.58)
+    """
+    parts, prices = [], []
+    for one in predictions:
+        given = (task, targets, one, resamples, seed, groups, weights)
+        part, part_draws = bootstrap(*given, kept=kept)
+        whole, whole_draws = bootstrap(*given)
+        parts.append((part, part_draws))
+        prices.append(
+            (
+                {name: whole[name] - part[name] for name in part},
+                {name: whole_draws[name] - part_draws[name] for name in part},
+            )
+        )
+    return _by_metric(parts), _by_metric(prices, bounded=False)
+
+
+def _by_metric(
+    each: Sequence[tuple[dict[str, float], dict[str, np.ndarray]]], bounded: bool = True
+) -> dict[str, Resampled]:
+    """Combine the values and draws of each seed."""
+    unbounded = (-math.inf, math.inf)
+    return {
+        name: _over_seeds(
+            np.array([values[name] for values, _ in each]),
+            np.stack([draws[name] for _, draws in each]),
+            BOUNDS.get(name, (0, 1)) if bounded else unbounded,
+        )
+        for name in each[0][0]
+    }
+
+
+def _over_seeds(seeds: np.ndarray, draws: np.ndarray, bounds: tuple[float, float]) -> Resampled:
+    """Combine the scores (S,) of one metric and their draws (S, R)."""
+    defined = ~np.isnan(seeds)
+    if not defined.any():
+        return Resampled(seeds, math.nan, np.full(draws.shape[1], math.nan))
+    draws = draws[defined]
+    variance = _by_seeds(seeds[defined], draws) / len(draws)
+    return Resampled(seeds, float(seeds[defined].mean()), draws.mean(axis=0), variance, bounds)
 
 
 def _by_seeds(seeds: np.ndarray, draws: np.ndarray) -> float:
@@ -160,12 +225,15 @@ def _moved(by_records: np.ndarray, parts: list[tuple[float, int]]) -> np.ndarray
     return by_records
 
 
-def difference(one: Resampled, other: Resampled, confidence: float = 0.95) -> Interval:
-    """Compute the score of one method minus that of another, paired by records.
+Measured = Resampled | CrossValidated
+
+
+def difference(one: Measured, other: Measured, confidence: float = 0.95) -> Interval:
+    """Compute the score of one method minus that of another, paired by records or by folds.
 
     Args:
         one: The first method.
-        other: The second method, with the same resamples.
+        other: The second method, with the same resamples or folds.
         confidence: Confidence level of the interval.
 
     Returns:
@@ -177,6 +245,9 @@ def difference(one: Resampled, other: Resampled, confidence: float = 0.95) -> In
         >>> print(difference(good, bad))
         0.100 [0.100, 0.100]
     """
+    if isinstance(one, CrossValidated) and isinstance(other, CrossValidated):
+        return one.against(other, confidence).mean
+    one, other = _resampled(one), _resampled(other)
     draws = _moved(one.by_records - other.by_records, [one.part, other.part])
     return interval(one.value - other.value, draws, confidence)
 
@@ -196,8 +267,11 @@ class Standing(NamedTuple):
     corrected: float
 
 
-def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list[Standing | None]:
+def against_best(methods: Sequence[Measured], confidence: float = 0.95) -> list[Standing | None]:
     """Test every method against the best, corrected for choosing the best from the same scores.
+
+    Scores of folds are tested by `kft.evaluation.crossvalidation.corrected_t_test`, all others as
+    follows.
 
     The null hypothesis is that the method and the best have the same expected score over training
     seeds and test sets like this one. The test is Welch's: the difference divided by its standard
@@ -206,7 +280,7 @@ def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list
     scores, so `corrected` is Holm's p over all M (M - 1) / 2 pairs.
 
     Args:
-        methods: M methods on one metric where higher is better, with the same resamples.
+        methods: M methods on one metric where higher is better, with the same resamples or folds.
         confidence: Confidence level of the intervals of the gaps.
 
     Returns:
@@ -224,7 +298,7 @@ def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list
     there = _defined(methods)
     best = max(there, key=lambda i: methods[i].value)
     pairs = [(i, j) for i in there for j in there if i < j]
-    p = {pair: _welch(*(methods[i] for i in pair)) for pair in pairs}
+    p = {pair: _p(*(methods[i] for i in pair)) for pair in pairs}
     corrected, largest = dict.fromkeys(pairs, math.nan), 0.0
     for rank, pair in enumerate(sorted((x for x in pairs if p[x] == p[x]), key=lambda x: p[x])):
         largest = max(largest, min(1.0, (len(pairs) - rank) * p[pair]))
@@ -234,6 +308,18 @@ def against_best(methods: Sequence[Resampled], confidence: float = 0.95) -> list
         pair, gap = (min(i, best), max(i, best)), difference(methods[i], methods[best], confidence)
         standings[i] = Standing(gap, p.get(pair, 1.0), corrected.get(pair, 1.0))
     return standings
+
+
+def _p(one: Measured, other: Measured) -> float:
+    if isinstance(one, CrossValidated) and isinstance(other, CrossValidated):
+        return one.against(other).p
+    return _welch(_resampled(one), _resampled(other))
+
+
+def _resampled(method: Measured) -> Resampled:
+    if isinstance(method, Resampled):
+        return method
+    raise TypeError("methods must all be scored on folds, or none of them.")
 
 
 def _welch(one: Resampled, other: Resampled) -> float:
@@ -257,7 +343,7 @@ def _spread(method: Resampled) -> float:
     return float((seeds.var(ddof=1) / len(seeds)) ** 2 / (len(seeds) - 1))
 
 
-def within_one_error(methods: Sequence[Resampled], costs: Sequence[float]) -> int:
+def within_one_error(methods: Sequence[Measured], costs: Sequence[float]) -> int:
     """Choose the cheapest method whose score is within one standard error of the best's.
 
     Args:
@@ -282,11 +368,12 @@ def within_one_error(methods: Sequence[Resampled], costs: Sequence[float]) -> in
         )
     there = _defined(methods)
     best = max((methods[i] for i in there), key=lambda method: method.value)
-    good = [i for i in there if methods[i].value >= best.value - best.error]
+    error = 0.0 if math.isnan(best.error) else best.error  # of a single fold
+    good = [i for i in there if methods[i].value >= best.value - error]
     return min(good, key=lambda i: (costs[i], -methods[i].value))
 
 
-def _defined(methods: Sequence[Resampled]) -> list[int]:
+def _defined(methods: Sequence[Measured]) -> list[int]:
     there = [i for i, method in enumerate(methods) if not math.isnan(method.value)]
     if not there:
         raise ValueError("methods must hold at least one defined score: no method has a score.")

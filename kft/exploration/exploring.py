@@ -65,8 +65,8 @@ def explore(
 
     Args:
         data: A data set of `kft.data`, a table, or the path of a CSV, TSV or FASTA file (plain or
-            gzipped), Excel (.xlsx), Parquet or JSON lines (.jsonl) file, or of a folder of images
-            as for `kft.data.read_images`.
+            gzipped), of an Excel file (.xlsx, its first sheet), of a Parquet or JSON lines (.jsonl)
+            file, or of a folder of images as for `kft.data.read_images`.
         target: Column of the target, or None. A data set states its own.
         groups: Column of groups (patients, plates), or None.
         split: Column that names the split of each record, or None.
@@ -81,7 +81,7 @@ def explore(
 
     Raises:
         FileNotFoundError: There is no such file.
-        TypeError: `data` is of another type.
+        TypeError: `data` is of another type, or a column is not named by a string.
         ValueError: The file is not a table, or an argument is wrong.
 
     Example:

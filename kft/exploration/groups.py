@@ -21,6 +21,7 @@ LARGE = 0.5  # share of the records in one group from which it outweighs the res
 MOST_LEVELS = 10  # of columns whose combinations are counted
 SIGNIFICANT = 0.001
 SHIFT = 0.65  # AUROC of the test against the training part from which a column has shifted
+SCALED = 1e-4  # how near to 0 and 1 mean and deviation of a scaled column are
 CLASS_SHIFT = 0.15  # difference of the share of a class between two splits
 
 
@@ -189,6 +190,32 @@ def split_shifts(records: Records) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def scaled_on_all_data(records: Records) -> Iterator[Finding]:
+    """Find columns scaled to mean 0 and deviation 1 over all records, those of the test too."""
+    if records.parts is None or not (records.parts == "train").any():
+        return
+    train, scaled = records.parts == "train", []
+    for name in records.of(Kind.NUMBER):
+        values = records.values(name)
+        known = np.isfinite(values)
+        if known.sum() < LARGE_GROUP or not (known & train).any():
+            continue
+        mean, deviation = values[known].mean(), values[known].std()
+        of_train = values[known & train]
+        unlike = abs(of_train.mean()) > SCALED or abs(of_train.std() - 1) > SCALED
+        # A sample's deviation is divided by n - 1, as pandas does, or by n, as scikit-learn does.
+        sample = deviation * np.sqrt(known.sum() / (known.sum() - 1))
+        if abs(mean) < SCALED and min(abs(deviation - 1), abs(sample - 1)) < SCALED and unlike:
+            scaled.append(name)
+    if scaled:
+        yield warning(
+            "scaled-on-all-data", listed(map(repr, scaled)), {"columns": scaled},
+            "These columns have mean 0 and standard deviation 1 over all splits together, so the "
+            "test was used to scale what is trained on.",
+            "Scale by the mean and standard deviation of the training part alone.",
+        )  # fmt: skip
+
+
 CHECKS = [
     group_sizes,
     groups_across_splits,
@@ -196,4 +223,5 @@ CHECKS = [
     rare_combinations,
     split_sizes,
     split_shifts,
+    scaled_on_all_data,
 ]

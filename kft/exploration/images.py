@@ -15,7 +15,7 @@ from kft.exploration.looks import Look
 from kft.exploration.pairs import sharing_pairs
 from kft.exploration.records import Records
 
-BITS_APART = 3  # bits of the hash in which near-duplicates may differ
+BITS_APART = 10  # bits of the hash in which near-duplicates may differ
 ALIKE = 0.99  # correlation of the small copies of near-duplicates
 DIM = 0.02  # deviation, as a share of the range, below which an image shows nothing
 
@@ -129,8 +129,8 @@ def near_duplicates(records: Records) -> Iterator[Finding]:
 def similar_images(seen: list[Look]) -> tuple[np.ndarray, np.ndarray]:
     """Find pairs of different images that look alike.
 
-    Candidates have hashes that differ in at most three bits, so that one of four parts of 16 bits
-    is equal. Their small copies must correlate by 0.99. Turned and mirrored copies are not found.
+    Candidates have hashes of which one of four parts of 16 bits is equal, and at most ten bits
+    differ. Their small copies must correlate by 0.99. Turned and mirrored copies are not found.
 
     Args:
         seen: A look at each image.

@@ -12,12 +12,13 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
+from kft.arguments import check_instance
 from kft.data.cells import LINES, MISSING, checked_rows, separator
 from kft.data.dataset import Dataset
 from kft.data.images.folders import read_images
 from kft.data.inputs import InputKind
 from kft.data.proteins.fasta import GZIP_MAGIC, checked_path, read_fasta
-from kft.data.spreadsheets import JSON_LINES
+from kft.data.spreadsheets import EARLIER_EXCEL, EXCEL, JSON_LINES, PARQUET, frame_of_file
 from kft.data.tables import SPELLINGS
 from kft.data.task import Task
 from kft.exploration.findings import Finding, info
@@ -87,13 +88,16 @@ def read_table(
 
     Raises:
         FileNotFoundError: There is no such file.
+        ImportError: The package that reads Excel or Parquet files is not installed.
         ValueError: The file is not a table in UTF-8; the message names the line.
     """
     path = checked_path(path)
     if path.name.lower().removesuffix(".gz").endswith(FASTA):
         return pd.DataFrame({"sequence": [x.sequence for x in read_fasta(path)]}), [], "."
-    if path.suffix.lower() in FRAMES:
-        return FRAMES[path.suffix.lower()](path), [], "."
+    if path.suffix.lower() in JSON_LINES:
+        return pd.read_json(path, lines=True, convert_dates=False), [], "."
+    if _begins_as(path, (EXCEL, PARQUET, EARLIER_EXCEL)):
+        return *_of_spreadsheet(path), decimal or "."
     sep, header = _checked(path, sep)
     decimal = decimal or ("," if sep == ";" else ".")
     # Words for missing values are kept apart from empty cells in columns that hold any of them.
@@ -114,6 +118,21 @@ def read_table(
             )
         )  # fmt: skip
     return frame, notes, decimal
+
+
+def _of_spreadsheet(path: Path) -> tuple[pd.DataFrame, list[Finding]]:
+    """Read an Excel or Parquet file, each column in the type of its values."""
+    frame, sentences = frame_of_file(path, path.read_bytes()) or (pd.DataFrame(), [])
+    findings = [
+        info("sheets-not-read", path.name, {}, sentence, "Save another sheet as a file of its own.")
+        for sentence in sentences
+    ]
+    return frame.infer_objects(), findings
+
+
+def _begins_as(path: Path, kinds: tuple[bytes, ...]) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(max(map(len, kinds))).startswith(kinds)
 
 
 def _checked(path: Path, sep: str | None) -> tuple[str, list[str]]:
@@ -143,9 +162,7 @@ def _checked(path: Path, sep: str | None) -> tuple[str, list[str]]:
 
 
 def _opened(path: Path) -> IO[str]:
-    with open(path, "rb") as stream:
-        zipped = stream.read(2) == GZIP_MAGIC
-    opener: Any = gzip.open if zipped else open
+    opener: Any = gzip.open if _begins_as(path, (GZIP_MAGIC,)) else open
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
@@ -194,7 +211,10 @@ def _of_frame(
     if len(twice):
         raise ValueError(f"data names column {twice[0]!r} twice; give each column its own name.")
     for argument, column in {"target": target, "groups": groups, "split": split}.items():
-        if column is not None and column not in frame:
+        if column is None:
+            continue
+        check_instance(argument, column, str, "the name of a column")
+        if column not in frame:
             raise ValueError(
                 f"{argument} is {column!r}, which is not among the columns of {name}: "
                 f"{', '.join(frame.columns)}."
@@ -271,7 +291,7 @@ def _of_dataset(data: Dataset) -> Records:
     """Return the records of all splits of a data set."""
     splits = data.splits
     inputs = list(itertools.chain.from_iterable(split.inputs for split in splits.values()))
-    if data.input_kind is InputKind.ROW:
+    if data.input_kind in (InputKind.TABLE, InputKind.ROW):
         if not isinstance(inputs[0], dict):
             inputs = [dict(enumerate(np.ravel(row).tolist())) for row in inputs]
         frame = pd.DataFrame(inputs)

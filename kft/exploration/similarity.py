@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,8 @@ SHARED = 0.05  # share of the k-mers of the shorter sequence from which a pair i
 IDENTITY = 0.7  # from which two sequences are called similar
 MOST_WORDS = 5_000_000  # k-mers above which minimizers are taken
 MOST_ALIGNED = 3_000  # pairs that are aligned
+MARGIN = 16  # diagonals on either side of the common k-mers that an alignment may reach
+WIDEST = 250  # diagonals from the middle one at which common k-mers count
 UNKNOWN = re.compile("[^ACDEFGHIKLMNPQRSTVWYBZX*]")  # letters that biotite's proteins lack
 _LETTERS = 32  # codes of letters; other characters have the code of X
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # of a multiplicative hash (Knuth)
@@ -63,9 +66,11 @@ def similar_sequences(
     candidates = candidate_pairs(forms, parts)
     chosen = _best_of_each(candidates).iloc[:most_aligned]
     found = chosen.assign(
-        identity=[identity_of(forms[a], forms[b]) for a, b in zip(chosen["first"], chosen["second"],
-                                                                  strict=True)]
-    )  # fmt: skip
+        identity=[
+            align_pair(forms[a], forms[b]).identity
+            for a, b in zip(chosen["first"], chosen["second"], strict=True)
+        ]
+    )
     found = found[found["identity"] >= identity].sort_values("identity", ascending=False)
     found.attrs = {"candidates": len(candidates), "aligned": len(chosen)}
     return found.reset_index(drop=True)
@@ -141,35 +146,65 @@ def _best_of_each(candidates: pd.DataFrame) -> pd.DataFrame:
     return ordered[best].reset_index(drop=True)
 
 
-def identity_of(one: str, other: str) -> float:
-    """Return the identity of two proteins in their best alignment.
+class Alignment(NamedTuple):
+    """The best alignment of two sequences.
+
+    Attributes:
+        identity: Equal residues by the length of the shorter sequence, from 0 to 1.
+        coverage: Residues of the second sequence that are aligned, by its length, from 0 to 1.
+    """
+
+    identity: float
+    coverage: float
+
+
+def align_pair(one: str, other: str) -> Alignment:
+    """Align two proteins: globally with BLOSUM62, gaps of 10 and 1, and free ends.
+
+    If they share k-mers, the alignment stays near the diagonals of these, which takes a tenth of
+    the time, and for long proteins little memory.
 
     Args:
         one: Sequence in upper case.
         other: Sequence in upper case.
 
     Returns:
-        Equal residues by the length of the shorter sequence, from 0 to 1; the alignment is global
-        with BLOSUM62, gaps of 10 and 1, and free ends.
+        Identity and coverage of the alignment.
 
     Raises:
         ImportError: biotite is missing.
 
     Example:
-        >>> identity_of("MKTAYIAK", "MKTAYIAR")
-        0.875
+        >>> align_pair("MKTAYIAKQR", "MKTAYIAR")
+        Alignment(identity=0.875, coverage=1.0)
     """
     align, sequence = _biotite()
-    if one == other:
-        return 1.0
+    if one == other or not (one and other):
+        return Alignment(float(one == other), float(one == other))
     proteins = [sequence.ProteinSequence(UNKNOWN.sub("X", x)) for x in (one, other)]
-    matrix = align.SubstitutionMatrix.std_protein_matrix()
-    best = align.align_optimal(
-        *proteins, matrix, gap_penalty=(-10, -1), terminal_penalty=False, max_number=1
-    )[0]
+    options = {"matrix": align.SubstitutionMatrix.std_protein_matrix(), "max_number": 1}
+    options["gap_penalty"] = (-10, -1)
+    band = _band(one, other)
+    if band is None:
+        best = align.align_optimal(*proteins, terminal_penalty=False, **options)[0]
+    else:
+        best = align.align_banded(*proteins, band=band, **options)[0]
     trace = best.trace[(best.trace >= 0).all(axis=1)]
     equal = proteins[0].code[trace[:, 0]] == proteins[1].code[trace[:, 1]]
-    return float(equal.sum() / max(1, min(map(len, proteins))))
+    return Alignment(float(equal.sum() / min(map(len, proteins))), len(trace) / len(other))
+
+
+def _band(one: str, other: str) -> tuple[int, int] | None:
+    """Return the least and the largest diagonal of an alignment; None if no k-mer is common."""
+    first = {one[i : i + K]: i for i in range(len(one) - K, -1, -1)}
+    diagonals = [
+        j - first[word] for j in range(len(other) - K + 1) if (word := other[j : j + K]) in first
+    ]
+    if not diagonals:
+        return None
+    middle = int(np.median(diagonals))
+    low, high = max(min(diagonals), middle - WIDEST), min(max(diagonals), middle + WIDEST)
+    return low - MARGIN, high + MARGIN
 
 
 def _biotite() -> tuple:

@@ -187,7 +187,7 @@ class Run:
         )
         new = as_classes(read_whole(settings), self.config["model"]["classes"])
         sizes = self.settings.batch_size, self.settings.max_length
-        return score_split(new, new.train, predict(self.model, new.train.inputs, *sizes))
+        return score_split(new, "train", predict(self.model, new.train.inputs, *sizes))
 
     def summary(self) -> dict[str, Any]:
         """Return status, sizes and scores as plain values, for JSON."""

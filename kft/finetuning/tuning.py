@@ -19,7 +19,7 @@ from kft.comparison.progress import duration
 from kft.comparison.runs import digest_of_data
 from kft.comparison.scoring import baseline_rows, score_split
 from kft.data import Dataset, Split
-from kft.evaluation.metrics import Scores, interval
+from kft.evaluation.metrics import Scores
 from kft.exploration import explore
 from kft.files import atomic_write, ensure_writable
 from kft.finetuning import folder as files
@@ -270,11 +270,11 @@ def _write_results(
     table = with_harmless_words(with_predictions(table, done.model, rows), done.model, kept)
     write_table(out / files.PREDICTIONS, table)
     scores: dict[str, Any] = {"split": "test", "records": len(test)}
-    scores["model"] = score_split(data, test, rows)
+    scores["model"] = score_split(data, "test", rows)
     if baselines:
         scored = baseline_rows(data, 1000, log, sizes[1])
         scores["baselines"] = {
-            row.name: Scores({k: interval(x.value, x.draws, 0.95) for k, x in row.scores.items()})
+            row.name: Scores({k: x.interval() for k, x in row.scores.items()})
             for row in scored
             if row.scores
         }

@@ -81,9 +81,10 @@ def predict(
 
     Args:
         model: A `kft.Model`, or any Keras model with one output.
-        inputs: List of raw inputs, for proteins strings of residues; a pandas Series or DataFrame;
-            or the path of a table (.csv, .tsv, .xlsx, .parquet, .jsonl) or of a FASTA file, plain
-            or gzipped, which is read in parts, so that it may be larger than the memory.
+        inputs: List of raw inputs, for proteins strings of residues, for rows of a table dicts of
+            its columns; a pandas Series or DataFrame; or the path of a table (.csv, .tsv, .xlsx,
+            .parquet, .jsonl) or of a FASTA file, plain or gzipped, which is read in parts, so that
+            it may be larger than the memory.
         batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
         max_length: Number of residues to keep of each protein; None keeps all.
         out: Path of a .csv, .tsv, .xlsx, .parquet or .jsonl file, to which the columns of the input
@@ -96,19 +97,21 @@ def predict(
             inputs are arrays.
         as_frame: True returns a DataFrame with the columns of the input and of the predictions.
         column: Column of a table that holds the inputs; None takes the only one, or "sequence",
-            or for images, whose paths are relative to the table, "path".
+            or for images, whose paths are relative to the table, "path". A model of rows takes all
+            columns that it knows by name.
         skip_invalid: True goes on where an input cannot be encoded, with one warning that lists
             them. Such a record of a FASTA file is left out; of a list or table it keeps its
             place, and its predictions are NaN, and empty in files.
 
     Returns:
-        float32 array (records, outputs); for a per-residue head a list of float32 arrays
-        (residues, outputs), one per record, without special tokens and without residues that
-        `max_length` cuts off; or a DataFrame; or the path `out`. An interrupted call leaves no
-        file there. Columns of predictions are named for the target and the classes, which
-        `kft.fit` notes in the model: `predicted_TARGET` (`prediction` if it has no name), and the
-        probability of each class in `probability_CLASS`. Per residue, cells hold a letter, or
-        numbers separated by spaces, for each residue.
+        float32 array (records, outputs), numbers in the unit in which targets were measured; for a
+        per-residue head a list of float32 arrays (residues, outputs), one per record, without
+        special tokens and without residues that `max_length` cuts off; or a DataFrame; or the path
+        `out`. An interrupted call leaves no file there. Columns of predictions are named for the
+        target and the classes, which `kft.fit` notes in the model: `predicted_TARGET`
+        (`prediction` if it has no name), and the probability of each class in
+        `probability_CLASS`. Per residue, cells hold a letter, or numbers separated by spaces, for
+        each residue.
 
     Raises:
         ValueError: An input cannot be encoded, the message names it; or `out` has another ending.
@@ -143,8 +146,12 @@ def predict(
     given = (inputs, batch_size, max_length, column, skip_invalid)
     stream = Stream(model, source, {"values": at_residues}, encode, *given, "predicting")
 
-    def tables(folder: Path | None = None) -> Iterator[tuple[Records, pd.DataFrame]]:
+    def parts(folder: Path | None = None) -> Iterator[writing.Part]:
         for records, rows in stream.parts(folder):
+            yield records, {"values": _as_measured(model, rows["values"])}
+
+    def tables(folder: Path | None = None) -> Iterator[tuple[Records, pd.DataFrame]]:
+        for records, rows in parts(folder):
             table = records.make_table()
             kept = table.shape[1] if records.in_table else 0
             table = with_predictions(table, model, rows["values"])
@@ -152,16 +159,22 @@ def predict(
             yield records, with_harmless_words(table, model, kept) if in_text else table
 
     if out is not None and Path(out).suffix in _ARRAYS:
-        return writing.write(stream.parts, out, identity)
+        return writing.write(parts, out, identity)
     if out is not None:
         return writing.write_tables(tables, out, identity)
     if not as_frame:
-        return collected(rows["values"] for _, rows in stream.parts())
+        return collected(rows["values"] for _, rows in parts())
     several = [table for _, table in tables()]
     return several[0] if len(several) == 1 else pd.concat(several, ignore_index=True)
 
 
 _ARRAYS = (".npz", ".h5")  # endings of files that have arrays of predictions
+
+
+def _as_measured(model: keras.Model, rows: writing.Rows) -> writing.Rows:
+    """Return predictions in the unit in which the targets were measured."""
+    transform = getattr(model, "target_transform", None)
+    return rows if transform is None else transform.inverse(rows)
 
 
 def _identity(model: keras.Model) -> str | None:

@@ -17,11 +17,13 @@ from kft.data.cells import Table
 from kft.data.columns import decimal_of
 from kft.data.inputs import input_column, listed_inputs
 from kft.data.proteins.fasta import GZIP_MAGIC, Skipped, numbered_records
+from kft.data.rows import read_rows
 from kft.data.spreadsheets import JSON_LINES, is_frame
 from kft.messages import harmless, warn
 
 CHUNK = 8192  # records of a FASTA file that are in memory at a time
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".parquet", *JSON_LINES)
+RowReader = Callable[[Table], list[Any]]  # function that returns the inputs in a table
 NAMES = ("id", "name")  # columns of a table that name its records, in files of embeddings
 
 
@@ -70,7 +72,11 @@ class Records:
 
 
 def read_records(
-    inputs: Any, column: str | None, skipped: list[Skipped] | None, of_images: bool = False
+    inputs: Any,
+    column: str | None,
+    skipped: list[Skipped] | None,
+    of_images: bool = False,
+    rows: RowReader | None = None,
 ) -> Iterator[Records]:
     """Read raw inputs, a FASTA file in chunks.
 
@@ -79,6 +85,8 @@ def read_records(
         column: As for `kft.predict`.
         skipped: List to which invalid records of a FASTA file are added; None raises an error.
         of_images: Whether cells of tables are paths of images, relative to the file of the table.
+        rows: Function that returns the inputs in a table, for a model of its rows, see
+            `table_rows`.
 
     Yields:
         `Records`.
@@ -96,16 +104,18 @@ def read_records(
             )
         path = Path(inputs)
         if is_table(path):
-            yield _of_table(Table(path, None), column, of_images)
+            yield _of_table(Table(path, None), column, of_images, rows)
         elif of_images:
             raise TypeError(
                 f"inputs must be a list of images or a table of their paths, received {str(path)!r}"
                 ": write [path]."
             )
+        elif rows is not None:
+            raise TypeError(f"inputs must be a table or a list of rows, received {str(path)!r}.")
         else:
             yield from _of_fasta(path, skipped)
     elif is_frame(inputs):
-        yield _of_frame(inputs, column, of_images)
+        yield _of_frame(inputs, column, of_images, rows)
     else:
         yield _of_list(inputs)
 
@@ -142,6 +152,8 @@ def _of_list(inputs: Any) -> Records:
     names = [f"inputs[{i}]" for i in range(len(listed))]
 
     def table() -> pd.DataFrame:
+        if listed and all(isinstance(x, dict) for x in listed):
+            return pd.DataFrame(listed)
         if not all(isinstance(x, str | os.PathLike) for x in listed):
             return pd.DataFrame(index=range(len(listed)) if index is None else index)
         kind = "sequence" if isinstance(listed[0], str) else "path"
@@ -151,44 +163,71 @@ def _of_list(inputs: Any) -> Records:
     return Records(listed, names, names, names, range(count), table, count)
 
 
-def _of_frame(frame: pd.DataFrame, column: str | None, of_images: bool) -> Records:
+def table_rows(encode: Any, table: Table) -> list[Any]:
+    """Return the rows of a table with the columns that an encoder takes.
+
+    Args:
+        encode: Encoder of rows; its `columns`, if it has any, have a name, and levels where they
+            hold categories.
+        table: The table.
+    """
+    columns = getattr(encode, "columns", None)
+    if columns is None:
+        return read_rows(table, table.header)
+    categories = [column.name for column in columns if column.levels is not None]
+    numbers = [column.name for column in columns if column.levels is None]
+    return read_rows(table, [column.name for column in columns], categories, numbers)
+
+
+def _of_frame(
+    frame: pd.DataFrame, column: str | None, of_images: bool, rows: RowReader | None
+) -> Records:
+    values = _frame_values(frame, column, of_images) if rows is None else rows(Table(frame, None))
+    places = [f"row {label}" for label in frame.index]
+    names = _names(list(map(str, frame.columns)), lambda name: frame[name], places)
+    return Records(values, names, places, places, range(len(frame)), frame.copy, len(frame))
+
+
+def _frame_values(frame: pd.DataFrame, column: str | None, of_images: bool) -> list[Any]:
+    """Return the cells of the column that holds the inputs."""
     chosen = _column(list(frame.columns), "inputs", of_images) if column is None else column
     if chosen not in frame:
         raise ValueError(
             f"`column` is {column!r}, which is not among the columns of the DataFrame: "
             f"{', '.join(map(str, frame.columns))}."
         )
-    places = [f"row {label}" for label in frame.index]
-    names = _names(list(map(str, frame.columns)), lambda name: frame[name], places)
-    values, count = list(frame[chosen]), len(frame)
-    if of_images:
-        values = [Path(x) if isinstance(x, str) else x for x in values]
-    return Records(values, names, places, places, range(count), frame.copy, count)
+    values = list(frame[chosen])
+    return [Path(x) if isinstance(x, str) else x for x in values] if of_images else values
 
 
 def _column(columns: list[Any], name: str, of_images: bool) -> Any:
     return "path" if of_images and "path" in columns else input_column(columns, name)
 
 
-def _of_table(table: Table, column: str | None, of_images: bool) -> Records:
-    chosen = _column(table.header, str(table.path), of_images) if column is None else column
-    table.check_column(chosen, "column")
+def _of_table(table: Table, column: str | None, of_images: bool, rows: RowReader | None) -> Records:
     if table.place == "row" and table.notes:
         warn(f"{table.path}: {' '.join(table.notes)}")  # sheets not read
-    cells = ["" if table.is_missing(cell) else cell for cell in table.cells(chosen)]
-    values = [table.path.parent / cell for cell in cells] if of_images else cells
+    values = _table_values(table, column, of_images) if rows is None else rows(table)
     places = [f"{table.place} {line}" for line in table.lines]
     return Records(
         values,
         _names(table.header, table.cells, places),
         [f"{table.path}, {place}" for place in places],
         places,
-        range(len(cells)),
+        range(len(values)),
         lambda: pd.DataFrame(table.rows, columns=table.header),
-        len(cells),
+        len(values),
         sep=";" if table.sep == ";" else ",",
         decimal=decimal_of(table, [cell for row in table.rows for cell in row]),
     )
+
+
+def _table_values(table: Table, column: str | None, of_images: bool) -> list[Any]:
+    """Return the cells of the column that holds the inputs."""
+    chosen = _column(table.header, str(table.path), of_images) if column is None else column
+    table.check_column(chosen, "column")
+    cells = ["" if table.is_missing(cell) else cell for cell in table.cells(chosen)]
+    return [table.path.parent / cell for cell in cells] if of_images else cells
 
 
 def _names(header: list[str], cells: Callable[[str], Any], places: list[str]) -> list[str]:

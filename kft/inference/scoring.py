@@ -83,7 +83,7 @@ def fill(
     rows = [row.astype("int32") for row in encoded(sequences, backbone.encode)]
     before, _ = encoder_info(backbone.encode).specials
     places, gap_lists = [np.flatnonzero(row == vocab.mask) for row in rows], []
-    for at, logits in zip(places, _logits(backbone, rows, places, tokens), strict=True):
+    for at, logits in zip(places, logits_at(backbone, rows, places, tokens), strict=True):
         probabilities = softmax(logits[:, vocab.standard], axis=-1)  # (gaps, 20)
         best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
         gaps = [
@@ -127,19 +127,31 @@ def masked_score(
     check_integer("tokens", tokens, 1)
     rows = _hidden(sequences, backbone.encode, seed, crop)
     shown, places = [row.shown for row in rows], [row.at for row in rows]
-    logits = _logits(backbone, shown, places, tokens)
+    logits = logits_at(backbone, shown, places, tokens)
     return _score(rows, [log_softmax(one, axis=-1) for one in logits], confidence)
 
 
-def _logits(
+def logits_at(
     backbone: keras.Model, rows: Sequence[np.ndarray], places: Sequence[np.ndarray], tokens: int
 ) -> list[np.ndarray]:
-    """Return token logits (n, K) at the n places of each row of tokens (L,), in their order."""
+    """Compute the logits of some tokens of each row, in batches by length.
+
+    Args:
+        backbone: An ESM-2 or ESM-C.
+        rows: int32 arrays (L,) of token ids.
+        places: int arrays (n,), positions of the tokens in each row.
+        tokens: Tokens of a batch.
+
+    Returns:
+        List of float32 arrays (n, K), in the order of the rows.
+    """
     model, pad = language_model(backbone), vocabulary_of(backbone.encode).pad
     results: list[Any] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    alike = len({len(row) for row in rows}) == 1  # then there is one shape without padding, too
     while order:
-        length = padded_length(len(rows[order[0]]))
+        longest = len(rows[order[0]])
+        length = longest if alike else padded_length(longest)
         size = min(max(1, tokens // length), len(rows))
         chosen, order = order[:size], order[size:]
         token_ids = np.full((size, length), pad, dtype="int32")

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from kft.arguments import (
 from kft.data.inputs import InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
-from kft.inference.records import Records, count_in_fasta, read_records
+from kft.inference.records import Records, count_in_fasta, read_records, table_rows
 from kft.inference.writing import Part, Rows
 from kft.messages import progress
 from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
@@ -80,13 +81,15 @@ class Stream:
         Yields:
             Records, and {column: rows}.
         """
-        of_images = self._check_kind()
+        kind = self._check_kind()
+        rows_of = partial(table_rows, self.encode) if kind is InputKind.TABLE else None
+        skipped = self._skipped if self.skip_invalid else None
+        source = self.inputs, self.column, skipped, kind is InputKind.IMAGE, rows_of
         seen = 0
         with progress() as bar:
             counted = None if bar.disable else count_in_fasta(self.inputs)
             task = bar.add_task(self.verb, total=counted)
-            skipped = self._skipped if self.skip_invalid else None
-            for part in read_records(self.inputs, self.column, skipped, of_images):
+            for part in read_records(*source):
                 bar.update(task, total=counted if part.total is None else part.total)
                 count, valid = len(part.inputs), None
                 sizes = self.batch_size, None, self.max_length
@@ -107,15 +110,15 @@ class Stream:
                 yield part, rows
         self._warn(seen)
 
-    def _check_kind(self) -> bool:
-        """Raise an error for files of inputs that no file holds; return whether they are images."""
+    def _check_kind(self) -> InputKind | None:
+        """Return the kind of the inputs; raise an error for files of those that no file holds."""
         kind = None if self.encode is None else encoder_info(self.encode).input_kind
-        in_files = (None, InputKind.SEQUENCE, InputKind.IMAGE)
+        in_files = (None, InputKind.SEQUENCE, InputKind.IMAGE, InputKind.TABLE)
         if kind not in in_files and isinstance(self.inputs, str | Path):
             raise TypeError(
                 f"inputs must be a list of {kind}s, received {str(self.inputs)!r}: write [path]."
             )
-        return kind is InputKind.IMAGE
+        return kind
 
     def _without_invalid(
         self, part: Records, encode: Callable[..., Any]

@@ -20,6 +20,7 @@ from kft.backbones.copies import (
     restore,
 )
 from kft.backbones.registry import CLASSIFIER_IS_SKIPPED, load
+from kft.data.target_transforms import TargetTransform
 from kft.keras_internals import set_untracked, sublayers_of
 from kft.lora.owned import join
 from kft.models.graphs import Learner, flat, node_of
@@ -63,6 +64,8 @@ class Model(Learner):
         head: The head.
         classes: Names of the classes or labels, in the order of the outputs; empty if unknown.
         target_name: Name of what is predicted, such as the column of a table; None if unknown.
+        target_transform: Function of the targets that it was trained on, which `kft.predict`
+            undoes; None if they were as they are measured.
 
     Raises:
         TypeError: The head is no layer and no function.
@@ -109,14 +112,21 @@ class Model(Learner):
         self.set_names()
         join(self)  # the backbone may have adapters, each with a head
 
-    def set_names(self, classes: Sequence[str] = (), target_name: str | None = None) -> None:
+    def set_names(
+        self,
+        classes: Sequence[str] = (),
+        target_name: str | None = None,
+        target_transform: TargetTransform | None = None,
+    ) -> None:
         """Set the names of classes and target, which files of predictions have as columns.
 
         Args:
             classes: As the attribute.
             target_name: As the attribute.
+            target_transform: As the attribute.
         """
-        set_untracked(self, classes=tuple(classes), target_name=target_name)
+        names = {"target_name": target_name, "target_transform": target_transform}
+        set_untracked(self, classes=tuple(classes), **names)
 
     def take_names(self, data: Any) -> None:
         """Take the names of classes and target from a data set, as `kft.fit` does.
@@ -127,8 +137,10 @@ class Model(Learner):
         classes, target = getattr(data, "classes", None) or (), getattr(data, "target", None)
         if classes and len(classes) != self.output_shape[-1]:
             return
-        if classes or target is not None:
-            self.set_names(classes, target)
+        transform = getattr(data, "target_transform", None)
+        known = transform is not None or self.target_transform is not None
+        if classes or target is not None or (known and hasattr(data, "target_transform")):
+            self.set_names(classes, target, transform)
 
     @classmethod
     def from_checkpoint(
@@ -217,6 +229,11 @@ class Model(Learner):
             **flags(self),
             **({} if isinstance(self.backbone, Copied) else names_of(self)),
             **({} if self.target_name is None else {"target_name": self.target_name}),
+            **(
+                {}
+                if self.target_transform is None
+                else {"target_transform": self.target_transform.get_config()}
+            ),
         }
 
     def get_compile_config(self) -> dict:
@@ -236,7 +253,12 @@ class Model(Learner):
             for part in ("backbone", "head")
         }
         model = cls(**parts, name=config["name"], pooling=config.get("pooling"))
-        model.set_names(config.get("classes", ()), config.get("target_name"))
+        transform = config.get("target_transform")
+        model.set_names(
+            config.get("classes", ()),
+            config.get("target_name"),
+            transform and TargetTransform(**transform),
+        )
         restore(model._in_head(), config.get("exchanged", {}))
         # Layers are frozen as they were, since the optimizer's state must fit the model.
         if "frozen" in config:  # an older file, with Keras's paths, whose numbers may differ

@@ -12,6 +12,7 @@ import numpy as np
 from kft.arguments import check_path
 from kft.backbones import load
 from kft.backbones.registry import refuse_h5
+from kft.data.target_transforms import TargetTransform
 from kft.files import check_file
 from kft.lora import load_adapter
 from kft.lora.peft import model_records, reading, writing
@@ -120,6 +121,8 @@ def _with_adapter(folder: Path, backbone: Any) -> Model:
                 "Or give the backbone, or where it is, as `backbone`."
             ) from error
     model = Model(backbone, keras.saving.deserialize_keras_object(record["head"]))
-    model.set_names(record["classes"], record["target_name"])
+    transform = record.get("target_transform")
+    transform = transform and TargetTransform(**transform)
+    model.set_names(record["classes"], record["target_name"], transform)
     load_adapter(model, folder)
     return model

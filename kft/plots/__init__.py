@@ -14,7 +14,15 @@ from kft.plots.exploration import (
     plot_missing,
 )
 from kft.plots.images import plot_reconstructions
+from kft.plots.judging import (
+    plot_confusion,
+    plot_groups,
+    plot_reliability,
+    plot_residuals,
+    plot_roc_pr,
+)
 from kft.plots.learning_curve import plot_learning_curve
+from kft.plots.mutations import plot_scan
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
 from kft.plots.secondary_structure import plot_secondary_structure
@@ -26,16 +34,22 @@ __all__ = [
     "plot_balance",
     "plot_classification",
     "plot_comparison",
+    "plot_confusion",
     "plot_correlation",
     "plot_distributions",
     "plot_features",
+    "plot_groups",
     "plot_learning_curve",
     "plot_learning_rates",
     "plot_missing",
     "plot_pretraining",
     "plot_reconstructions",
     "plot_regression",
+    "plot_reliability",
+    "plot_residuals",
+    "plot_roc_pr",
     "plot_scaling",
+    "plot_scan",
     "plot_secondary_structure",
     "save_figure",
 ]

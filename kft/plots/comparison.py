@@ -12,10 +12,13 @@ from matplotlib.figure import Figure
 
 from kft.evaluation.metrics import Interval
 from kft.messages import listed
-from kft.plots.style import GREY, MODEL, OTHERS
+from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes, plain_log_axis, set_apart
 
 # Colour and marker of each kind of method.
 LOOKS = {"strategy": (MODEL, "o"), "baseline": (OTHERS[0], "s"), "control": (GREY, "^")}
+
+
+LINE = 0.235  # height of a label, in inches
 
 
 class Point(NamedTuple):
@@ -84,8 +87,8 @@ def plot_comparison(
     first = max(drawn, key=lambda p: (p not in flat, p.score.value))
     top = next((p for p in drawn if p.name == best), first)
     figure, ax = _figure(drawn, top, metric, chosen, error, confidence)
-    _label(ax, drawn, chosen, flat)
-    _legend(ax, drawn, chosen, error)
+    _label(figure, ax, drawn, chosen, flat)
+    _legend(figure, ax, drawn, chosen, error)
     findings = _findings(drawn, top, metric, chosen, flat, remark)
     return figure, _caption(points, drawn, findings, metric, data, records, error, made)
 
@@ -98,17 +101,17 @@ def _figure(
     error: float | None,
     confidence: float,
 ) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(10, 5.4), dpi=120, layout="constrained")
-    ax = figure.subplots()
-    ax.spines[["top", "right"]].set_visible(False)
+    height = max(5.4, LINE * len(drawn) + 1.2)
+    figure = new_figure(10, height)
+    ax = open_axes(figure.subplots())
     if error:
         ax.axhspan(top.score.value - error, top.score.value, color=MODEL, alpha=0.12, linewidth=0)
     low, high = _limits(drawn, top)
     for point in drawn:
         if point.score.value > low:
             _draw(ax, point, point.name == chosen)
+    plain_log_axis(ax)
     ax.set(
-        xscale="log",
         xlabel="time of one training (seconds, logarithmic)",
         ylabel=f"test {metric}, mean over seeds with {confidence:.0%} interval",
     )
@@ -123,7 +126,8 @@ def _draw(ax: Axes, point: Point, ringed: bool) -> None:
     if len(point.seeds) > 1:
         spread = x * np.geomspace(0.94, 1.06, len(point.seeds))
         ax.plot(spread, point.seeds, ".", color=colour, markersize=4, alpha=0.7)
-    ax.plot([x], [value], marker, color=colour, markersize=8)
+    # A white edge sets marks at the same place apart.
+    ax.plot([x], [value], marker, color=colour, markersize=9, markeredgecolor="white")
     if ringed:
         ax.plot([x], [value], "o", markersize=17, fillstyle="none", color="black")
 
@@ -138,18 +142,16 @@ def _limits(drawn: Sequence[Point], best: Point) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _label(ax: Axes, drawn: Sequence[Point], chosen: str | None, flat: Sequence[Point]) -> None:
+def _label(
+    figure: Figure, ax: Axes, drawn: Sequence[Point], chosen: str | None, flat: Sequence[Point]
+) -> None:
     """Write names to the right, in the order of scores, each with a line to its point."""
     order = sorted(drawn, key=lambda p: p.score.value)
     low, high = ax.get_ylim()
-    # From the bottom up, at least a line of text apart; then down from the top.
     places = [max((p.score.value - low) / (high - low), 0.0) for p in order]
-    line = 0.055
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + line)
-    places[-1] = min(places[-1], 0.99)
-    for i in reversed(range(len(places) - 1)):
-        places[i] = min(places[i], places[i + 1] - line)
+    # The axis is about 1.1 inches shorter than the figure.
+    line = LINE / (figure.get_figheight() - 1.1)
+    places = set_apart(places, line, 0.99)
     for place, point in zip(places, order, strict=True):
         colour, hidden = LOOKS[point.kind][0], bool(point.score.value < low)
         text = f"{point.name}  {point.score.value:.3f}{' (below)' * hidden}"
@@ -171,7 +173,9 @@ def _label(ax: Axes, drawn: Sequence[Point], chosen: str | None, flat: Sequence[
         ax.annotate(text, at, (1.03, place), textcoords="axes fraction", **look)
 
 
-def _legend(ax: Axes, drawn: Sequence[Point], chosen: str | None, error: float | None) -> None:
+def _legend(
+    figure: Figure, ax: Axes, drawn: Sequence[Point], chosen: str | None, error: float | None
+) -> None:
     for kind, (colour, marker) in LOOKS.items():
         if any(point.kind == kind for point in drawn):
             ax.plot([], [], marker, color=colour, label=kind)
@@ -179,7 +183,9 @@ def _legend(ax: Axes, drawn: Sequence[Point], chosen: str | None, error: float |
         ax.plot([], [], "o", fillstyle="none", color="black", markersize=11, label="recommended")
     if error:
         ax.fill_between([], [], [], color=MODEL, alpha=0.12, label="one standard error of the best")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, fontsize=9, frameon=False)
+    if any(len(point.seeds) > 1 for point in drawn):
+        ax.plot([], [], ".", color=GREY, markersize=4, label="single seed")
+    figure.legend(loc="outside lower center", ncols=6, fontsize=9, frameon=False)
 
 
 def _findings(

@@ -10,6 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 
 from kft.messages import listed
+from kft.plots.style import DPI
 
 
 def plot_features(
@@ -51,20 +52,24 @@ def plot_features(
             f"{len(stages)} stages and {len(channels)} channels."
         )
     rows, columns = images.shape[:2]
-    side = min(1.5, 7.0 / columns)
-    size = (columns * side + 0.5, rows * side * images.shape[2] / images.shape[3] + 0.3)
-    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
-    figure = Figure(figsize=size, dpi=120, layout=layout)
+    names = 0.085 * max(map(len, stages)) + 0.4  # inches
+    side = min(1.5, (7.5 - names) / columns)
+    size = (columns * side + names, rows * side * images.shape[2] / images.shape[3] + 0.3)
+    layout = ConstrainedLayoutEngine(
+        w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01, compress=True
+    )
+    figure = Figure(figsize=size, dpi=DPI, layout=layout)
     axes = figure.subplots(rows, columns, squeeze=False)
     for i, stage in enumerate(stages):
-        axes[i, 0].set_ylabel(stage, fontsize=9)
+        axes[i, 0].set_ylabel(stage, fontsize=9, rotation=0, ha="right", va="center")
         for k, channel in enumerate(channels):
             ax = axes[i, k]
             ax.imshow(np.clip(images[i, k], 0, 1), interpolation="lanczos")
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
             if i == 0:
-                ax.set_title(f"channel {channel}", fontsize=9)
+                word = "channel " if side > 0.8 else ""  # in a narrow column the number alone
+                ax.set_title(f"{word}{channel}", fontsize=9 if side > 0.5 else 7)
     return figure, _caption(images, stages, how)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kft.messages import harmless, listed
-from kft.plots.style import GREY, MODEL, OTHERS
+from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes
 
 MOST_PANELS = 30  # distributions drawn
 MOST_NAMES = 40  # columns whose names are written at an axis
@@ -42,7 +42,7 @@ def plot_distributions(
     names += [target] if target is not None and target in histograms else []
     across = min(ACROSS, len(names))
     down = -(-len(names) // across)
-    figure = Figure(figsize=(10, 1.6 * down + 0.4), dpi=120, layout="constrained")
+    figure = new_figure(10, 1.6 * down + 0.4)
     axes = figure.subplots(down, across, squeeze=False).ravel()
     for ax, name in zip(axes, names, strict=False):
         counts, edges = histograms[name]
@@ -51,15 +51,20 @@ def plot_distributions(
         ax.set_title(_name(name), fontsize=8, parse_math=False)
         ax.tick_params(labelsize=7)
         ax.set_yticks([])
-        ax.spines[["top", "right", "left"]].set_visible(False)
+        open_axes(ax).spines["left"].set_visible(False)
         ax.locator_params(axis="x", nbins=3)
+        ax.ticklabel_format(axis="x", scilimits=(-2, 3))
+        ax.xaxis.get_offset_text().set_fontsize(7)
     for ax in axes[len(names) :]:
         ax.set_visible(False)
+    figure.supylabel("records", fontsize=8)
+    figure.supxlabel("value, in the unit of its column", fontsize=8)
     left_out = len(histograms) - len(names)
     top = {name: counts.max() / max(1, counts.sum()) for name, (counts, _) in histograms.items()}
     highest = max(names, key=lambda name: top[name])
     caption = (
-        f"Distribution of {len(names):,} columns of numbers of {data}{_n(records)}"
+        f"Distribution of {len(names):,} column{'s' * (len(names) > 1)} of numbers of {data}"
+        + _n(records)
         + (f"; {left_out:,} more are not shown" if left_out else "")
         + ". Each panel is a histogram of up to 30 bins of equal width between the 0.5% and 99.5% "
         "quantiles of its column, without missing values and suspected sentinels; heights are not "
@@ -90,22 +95,27 @@ def plot_missing(
         True
     """
     ordered = shares.sort_values("all").iloc[-MOST_NAMES:]
-    figure = Figure(figsize=(10, 0.28 * len(ordered) + 1.4), dpi=120, layout="constrained")
-    ax = figure.subplots()
+    classes = shares.columns[1:]
+    figure = new_figure(10, max(0.28, 0.09 * len(classes)) * len(ordered) + 1.6)
+    ax = open_axes(figure.subplots())
     places = np.arange(len(ordered))
     ax.barh(places, ordered["all"], color="#DDDDDD", label="all")
-    for k, name in enumerate(shares.columns[1:]):
+    for k, name in enumerate(classes):
         colour = [MODEL, *OTHERS][k % 7]
+        # Classes one above the other: with equal shares one mark would hide another.
+        across = places + 0.7 * ((len(classes) - 1) / 2 - k) / len(classes)
         ax.plot(
-            ordered[name], places, "osD^v<>"[k % 7], color=colour, markersize=5, label=_name(name)
+            ordered[name], across, "osD^v<>"[k % 7], color=colour, markersize=5, label=_name(name)
         )
     ax.set_yticks(places, [_name(name) for name in ordered.index], fontsize=8, parse_math=False)
-    ax.set(xlabel="share of records without a value", xlim=(0, 1))
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, loc="lower right")
+    ax.set(xlabel="share of records without a value", xlim=(0, 1.01))
+    if len(classes):
+        _legend(figure)
     most = str(shares["all"].idxmax())
+    one = len(shares) == 1
+    which = "one column that has any" if one else f"{len(shares):,} columns that have any"
     caption = (
-        f"Missing values of {data}{_n(records)}, in the {len(shares):,} columns that have any: "
+        f"Missing values of {data}{_n(records)}, in the {which}: "
         "NaN, empty cells, words such as NA, suspected sentinels. Bars are shares of all records"
         + (", points shares of each class" if shares.shape[1] > 1 else "")
         + f". What stands out: most are missing in {most}, {shares['all'].max():.0%} of records"
@@ -146,7 +156,7 @@ def plot_correlation(
         >>> plot_correlation(table)[1].endswith("a and b correlate most, by 0.50.")
         True
     """
-    figure = Figure(figsize=(8, 7), dpi=120, layout="constrained")
+    figure = new_figure(8, 7)
     ax = figure.subplots()
     drawn = ax.imshow(correlations, cmap="RdBu_r", vmin=-1, vmax=1)
     figure.colorbar(drawn, ax=ax, label="Pearson's correlation", shrink=0.8)
@@ -155,6 +165,8 @@ def plot_correlation(
         places = np.arange(len(names))
         ax.set_xticks(places, names, rotation=90, fontsize=7, parse_math=False)
         ax.set_yticks(places, names, fontsize=7, parse_math=False)
+    else:
+        ax.set(xlabel="column, counted from 0", ylabel="column, counted from 0")
     pairs = np.abs(np.triu(correlations.to_numpy(), 1))
     i, j = np.unravel_index(np.nanargmax(pairs), pairs.shape)
     value = float(correlations.to_numpy()[i, j])
@@ -182,22 +194,25 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
         >>> "no has 9.0 times as many records as yes" in caption
         True
     """
-    figure = Figure(figsize=(10, 0.3 * len(counts) + 1.6), dpi=120, layout="constrained")
-    ax = figure.subplots()
+    figure = new_figure(10, 0.3 * len(counts) + 1.8)
+    ax = open_axes(figure.subplots())
     places, left = np.arange(len(counts)), np.zeros(len(counts))
     colours = [MODEL, *OTHERS, GREY]
     for k, name in enumerate(counts.columns):
         widths = counts[name].to_numpy()
-        ax.barh(places, widths, left=left, color=colours[k % 8], label=_name(name))
+        hatch = (None, "///", "...")[k // 8 % 3]
+        ax.barh(
+            places, widths, left=left, color=colours[k % 8], edgecolor="white", hatch=hatch,
+            linewidth=0.5, label=_name(name),
+        )  # fmt: skip
         left = left + widths
     for place, total in zip(places, left, strict=True):
         ax.annotate(f" {int(total):,}", (total, place), va="center", fontsize=8)
     ax.set_yticks(places, [_name(name) for name in counts.index], fontsize=8, parse_math=False)
     ax.invert_yaxis()
     ax.set(xlabel="records", xlim=(0, left.max() * 1.08))
-    ax.spines[["top", "right"]].set_visible(False)
     if counts.shape[1] > 1:
-        ax.legend(fontsize=8)
+        _legend(figure)
     totals = counts.sum(axis=1)
     most, least = str(totals.idxmax()), str(totals.idxmin())
     ratio = totals.max() / max(1, totals.min())
@@ -209,6 +224,10 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
            if totals.min() else f"{least} has no record.")
     )  # fmt: skip
     return figure, harmless(caption, keep="\n")
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
 
 
 def _name(name: object) -> str:

@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from kft.plots.style import new_figure
+
 COLUMNS = ("original", "masked", "reconstructed")
 
 
@@ -54,7 +56,7 @@ def plot_reconstructions(
     caption = _caption(original, masked, reconstructed, patch_size, images, shown, rescaled)
     count = min(shown, len(original))
     rows, pairs = -(-count // 2), min(count, 2)
-    figure = Figure(figsize=(4.4 * pairs, 1.45 * rows + 0.3), dpi=120, layout="constrained")
+    figure = new_figure(4.4 * pairs, 1.45 * rows + 0.3)
     # A narrow empty column separates the triples.
     widths = [1, 1, 1, 0.15, 1, 1, 1][: 3 if pairs == 1 else 7]
     axes = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from kft.evaluation.metrics import Interval
-from kft.plots.style import GREY, MODEL, OTHERS, STYLES
+from kft.plots.style import looks, new_figure, open_axes
 
 
 def plot_learning_curve(
@@ -46,20 +46,29 @@ def plot_learning_curve(
         raise ValueError(
             "curves must have at least one number of records in common, to compare them there."
         )
-    figure = Figure(figsize=(9, 5), dpi=120, layout="constrained")
-    ax = figure.subplots()
-    ax.spines[["top", "right"]].set_visible(False)
-    looks = zip((MODEL, *OTHERS, GREY) * len(curves), ("-", *STYLES) * len(curves), strict=False)
-    for (name, curve), (colour, style) in zip(curves.items(), looks, strict=False):
+    figure = new_figure(9, 5)
+    ax = open_axes(figure.subplots())
+    for (name, curve), (colour, style) in zip(curves.items(), looks(len(curves)), strict=True):
         counts = sorted(curve)
         values, lows, highs = zip(*[curve[n] for n in counts], strict=True)
         ax.plot(counts, values, marker="o", color=colour, linestyle=style, label=name)
         ax.fill_between(counts, lows, highs, color=colour, alpha=0.12, linewidth=0)
     ax.set(xscale="log", xlabel=f"{each} (logarithmic)", ylabel=f"test {metric} with 95% interval")
-    ax.set_xticks(common, [f"{n:,}" for n in common])
+    ticks = _ticks(common)
+    ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
     ax.minorticks_off()
-    ax.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure, _caption(curves, common, metric, data, records, each, made)
+
+
+def _ticks(counts: Sequence[int]) -> list[int]:
+    """Return the numbers that have room at the axis: the first and those far enough apart."""
+    ticks = [counts[0]]
+    least = max((counts[-1] / counts[0]) ** 0.07, 1.0)
+    for n in counts[1:]:
+        if n > least * ticks[-1]:
+            ticks.append(n)
+    return ticks
 
 
 def _caption(

@@ -15,9 +15,10 @@ from sklearn.metrics import roc_curve
 
 from kft.evaluation.metrics import Interval, Scores, difference, hardly_varies, score
 from kft.messages import listed
-from kft.plots.style import GREY, MODEL, OTHERS, STYLES, LineStyle
+from kft.plots.style import GREY, MODEL, OTHERS, LineStyle, looks, new_figure, open_axes
 
 MANY = 1500  # number of points above which their density is drawn instead
+MOST_INSIDE = 4  # curves whose legend has room beside them
 
 
 def plot_classification(
@@ -64,8 +65,19 @@ def plot_classification(
     positive = {name: _positive(values) for name, values in probabilities.items()}
     model = next(iter(positive))
 
-    figure, (left, right) = _figure()
+    many = len(positive) > MOST_INSIDE  # their legend would hide the curves
+    figure, (left, right) = _figure(4.6 + many * 0.13 * len(positive))
     _draw_rocs(left, targets, positive, scores, classes)
+    if many:
+        figure.legend(
+            *left.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=3,
+            fontsize=9,
+            frameon=False,
+        )
+    else:
+        left.legend(loc="lower right", fontsize=9, framealpha=1)
     left.set_title(f"ROC curves: AUROC with {confidence:.0%} interval")
     _draw_scores(right, targets, positive[model], classes, model)
 
@@ -125,10 +137,10 @@ def plot_regression(
     targets = np.asarray(targets, dtype=float)
     model = next(iter(predictions))
     predicted = np.asarray(predictions[model], dtype=float).reshape(-1)
-    figure, (left, right) = _figure()
+    figure, (left, right) = _figure(max(4.6, 0.5 * len(predictions) + 0.8))
     shown = _draw_agreement(figure, left, targets, predicted)
     left.set(xlabel=f"measured {quantity} ({unit})", ylabel=f"predicted {quantity} ({unit})")
-    left.set_title("\n".join(textwrap.wrap(f"predictions of {model}", 50)))
+    left.set_title(textwrap.fill(f"predictions of {model}", 50))
     spearman = {name: row["Spearman"] for name, row in scores.items()}
     _draw_intervals(right, spearman)
     right.set_title(f"Spearman with {confidence:.0%} interval")
@@ -143,18 +155,18 @@ def plot_regression(
     return figure, caption
 
 
-def _figure() -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(10, 4.6), dpi=120, layout="constrained")  # 1200 pixels wide
+def _figure(height: float = 4.6) -> tuple[Figure, np.ndarray]:
+    figure = new_figure(10, height)
     axes = figure.subplots(1, 2)
     for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
+        open_axes(ax)
     return figure, axes
 
 
-def _looks(number: int) -> list[tuple[str, LineStyle]]:
-    """Return a colour and a line style for each curve, the model's first."""
-    looks: list[tuple[str, LineStyle]] = [(MODEL, "-")]
-    return looks + [(OTHERS[i % len(OTHERS)], STYLES[i % len(STYLES)]) for i in range(number - 1)]
+def _wrapped(text: str, whole: str) -> str:
+    """Return both texts, in lines of at most 42 letters; spaces in `whole` break no line."""
+    joined = text + whole.replace(" ", "\xa0")
+    return textwrap.fill(joined, 42).replace("\xa0", " ")
 
 
 def _draw_rocs(
@@ -164,10 +176,8 @@ def _draw_rocs(
     scores: Mapping[str, Scores],
     classes: Sequence[str],
 ) -> None:
-    for (name, values), (colour, style) in zip(
-        positive.items(), _looks(len(positive)), strict=False
-    ):
-        label = "\n".join(textwrap.wrap(f"{name}: {scores[name]['AUROC']}", 42))
+    for (name, values), (colour, style) in zip(positive.items(), looks(len(positive)), strict=True):
+        label = _wrapped(f"{name}: ", str(scores[name]["AUROC"]))
         _draw_roc(ax, targets, values, label, colour, style)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, label="chance: 0.500")
     ax.set(
@@ -175,7 +185,6 @@ def _draw_rocs(
         ylabel=f"true positive rate (fraction of {classes[1]})",
         aspect="equal",
     )
-    ax.legend(loc="lower right", fontsize=9, framealpha=1)
 
 
 def _draw_roc(
@@ -207,17 +216,18 @@ def _draw_scores(
             edgecolor=colour,
             hatch=hatch,
             linewidth=1.2,
-            label=f"{classes[label]} (n = {len(chosen):,})",
+            label=_wrapped(f"{classes[label]} ", f"(n = {len(chosen):,})"),
         )
     ax.axvline(0.5, color=GREY, linewidth=0.8, linestyle="--")
     ax.set(
         xlabel=f"predicted probability of {classes[1]}",
         ylabel="records of the class (%)",
-        title="\n".join(textwrap.wrap(f"scores of {model}", 50)),
+        title=textwrap.fill(f"scores of {model}", 50),
         xlim=(0, 1),
     )
-    ax.set_ylim(top=1.2 * ax.get_ylim()[1])  # room for the legend above any peak
-    ax.legend(loc="upper center", fontsize=9, ncols=2)
+    columns = 2 if len("".join(classes)) <= 24 else 1
+    ax.set_ylim(top=(1.4 - 0.1 * columns) * ax.get_ylim()[1])  # room for the legend above any peak
+    ax.legend(loc="upper center", fontsize=9, ncols=columns)
 
 
 def _draw_agreement(figure: Figure, ax: Axes, targets: np.ndarray, predicted: np.ndarray) -> str:

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from kft.evaluation.metrics import Interval
 from kft.messages import listed
-from kft.plots.style import GREY, MODEL, OTHERS
+from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes
 
 
 class Panel(NamedTuple):
@@ -52,24 +53,37 @@ def plot_scaling(panels: Mapping[str, Panel], how: str) -> tuple[Figure, str]:
         >>> "parameters, exponent 0.500 [0.400, 0.600]" in caption
         True
     """
-    figure = Figure(figsize=(10, 3.8), dpi=120, layout="constrained")
+    figure = new_figure(10, 4)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (name, panel) in zip(axes, panels.items(), strict=True):
         x = np.asarray(panel.x, float)
-        ax.spines[["top", "right"]].set_visible(False)
+        open_axes(ax)
         for across, curve in panel.curves:
             ax.plot(across, curve, color=GREY, linewidth=0.7, alpha=0.6)
         line = np.geomspace(x.min() / 1.5, x.max() * 1.5, 100)
-        label = f"L = {panel.floor.value:.2f} + (x₀/x)^{panel.exponent.value:.2f}"
-        ax.plot(line, panel.law(line), color=OTHERS[0], linestyle="--", label=label)
+        ax.plot(line, panel.law(line), color=OTHERS[0], linestyle="--")
         ax.plot(x, panel.losses, "o", color=MODEL, markersize=5)
         ax.set(xscale="log", xlabel=name)
-        ax.legend(fontsize=8, loc="upper right")
+        ax.set_title(f"a = {panel.exponent}\nL₀ = {panel.floor}", fontsize=9)
+    _legend(figure, panels)
     shown = np.concatenate([np.asarray(panel.losses, float) for panel in panels.values()])
     room = 0.08 * np.ptp(shown) + 1e-3
     # The beginnings of the curves would flatten the rest.
     axes[0].set(ylabel="loss (nats)", ylim=(shown.min() - room, shown.max() + 3 * room))
     return figure, _caption(panels, how)
+
+
+def _legend(figure: Figure, panels: Mapping[str, Panel]) -> None:
+    lines = {
+        "runs": Line2D([], [], color=MODEL, marker="o", markersize=5, linestyle=""),
+        "power law, L = L₀ + (x₀/x)^a": Line2D([], [], color=OTHERS[0], linestyle="--"),
+    }
+    if any(len(panel.curves) for panel in panels.values()):
+        lines = {"runs or their frontier": lines.pop("runs"), **lines}
+        lines["epochs of one run"] = Line2D([], [], color=GREY, linewidth=0.7, alpha=0.6)
+    figure.legend(
+        lines.values(), lines, loc="outside lower center", ncols=3, fontsize=9, frameon=False
+    )
 
 
 def _caption(panels: Mapping[str, Panel], how: str) -> str:

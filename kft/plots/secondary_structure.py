@@ -12,8 +12,9 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import ArrayLike
 
 from kft.messages import listed
+from kft.plots.style import new_figure
 
-STATES = {"C": ("coil", "#E8E8E8"), "E": ("strand", "#56B4E9"), "H": ("helix", "#E69F00")}
+STATES = {"C": ("coil", "#D4D4D4"), "E": ("strand", "#56B4E9"), "H": ("helix", "#E69F00")}
 PER_LINE = 50  # residues
 OBSERVED = "observed"
 
@@ -57,11 +58,9 @@ def plot_secondary_structure(
     lines = -(-len(sequence) // PER_LINE)
     longest = min(len(sequence), PER_LINE)
     labels = [OBSERVED, *predicted]
-    size = (
-        0.19 * longest + 0.09 * max(map(len, labels)) + 0.3,
-        lines * (0.25 * len(rows) + 0.5) + 0.5,
-    )
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    width = 0.17 * longest + 0.09 * max(map(len, labels)) + 0.3
+    # The legend needs six inches.
+    figure = new_figure(max(width, 6), lines * (0.25 * len(rows) + 0.5) + 0.5)
     axes = figure.subplots(lines, 1, squeeze=False)[:, 0]
     for line, ax in enumerate(axes):
         start = line * PER_LINE
@@ -70,7 +69,9 @@ def plot_secondary_structure(
         ax.set_yticks(range(len(labels)), labels)
     handles = [Patch(color=STATES[letter][1], label=STATES[letter][0]) for letter in classes]
     handles.append(Patch(facecolor="white", edgecolor="black", label="predicted otherwise"))
-    figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False)
+    if not known.all():
+        handles.append(Patch(facecolor="white", edgecolor="#BBBBBB", label="not known"))
+    figure.legend(handles=handles, loc="outside lower left", ncols=5, fontsize=9, frameon=False)
     return figure, _caption(name, targets, predicted, known, classes, how)
 
 

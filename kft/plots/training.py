@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from kft.plots.style import GREY, MODEL, OTHERS, STYLES
+from kft.plots.style import GREY, MODEL, OTHERS, looks, new_figure, open_axes, set_apart
 
 
 def plot_learning_rates(
@@ -34,9 +34,8 @@ def plot_learning_rates(
         True
     """
     rates, losses, smooth = (np.asarray(x, float) for x in (learning_rates, losses, smooth))
-    figure = Figure(figsize=(6, 4.2), dpi=120, layout="constrained")
-    ax = figure.subplots()
-    ax.spines[["top", "right"]].set_visible(False)
+    figure = new_figure(6, 4.2)
+    ax = open_axes(figure.subplots())
     ax.plot(rates, losses, color=GREY, linewidth=0.8, label="loss of each batch")
     ax.plot(rates, smooth, color=MODEL, label="running average")
     ax.axvline(suggestion, color=OTHERS[0], linestyle="--", label=f"suggestion: {suggestion:.1e}")
@@ -45,11 +44,11 @@ def plot_learning_rates(
     spread = max(float(np.ptp(finite[: int(np.argmin(finite)) + 1])), 0.1 * abs(finite[0]))
     ax.set(
         xscale="log",
-        xlabel="learning rate",
-        ylabel="training loss",
+        xlabel="learning rate (logarithmic)",
+        ylabel="training loss of one batch",
         ylim=(finite.min() - 0.5 * spread, finite[0] + spread),
     )
-    ax.legend(fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     lowest = float(rates[int(np.argmin(np.where(np.isfinite(smooth), smooth, np.inf)))])
     caption = (
         f"Training loss while the learning rate increases from {rates.min():.1e} to "
@@ -75,7 +74,7 @@ def plot_pretraining(
         held_out: What the validation proteins are, and how many, for the caption.
 
     Returns:
-        The figure, 840 pixels wide when saved, and its caption.
+        The figure, 1080 pixels wide when saved, and its caption.
 
     Raises:
         ValueError: `histories` is empty.
@@ -88,35 +87,40 @@ def plot_pretraining(
     """
     if not histories:
         raise ValueError("histories is empty: give at least one run.")
-    figure = Figure(figsize=(7, 4.4), dpi=120, layout="constrained")
-    ax = figure.subplots()
-    ax.spines[["top", "right"]].set_visible(False)
-    colours, ends = (MODEL, *OTHERS), dict[str, float]()
+    figure = new_figure(9, max(4.4, 0.22 * len(histories) + 1))
+    ax = open_axes(figure.subplots())
+    ends = dict[str, float]()
     validated = all("val_perplexity" in rows[0] for rows in histories.values())
     key = "val_perplexity" if validated else "perplexity"
-    for i, (name, rows) in enumerate(histories.items()):
+    for (name, rows), (colour, style) in zip(histories.items(), looks(len(histories)), strict=True):
         seen = [row["residues"] / 1e6 for row in rows]
-        style: dict[str, Any] = {
-            "color": colours[i % len(colours)],
-            "linestyle": ("-", *STYLES)[i // len(colours) % 5],
-        }
-        ax.plot(seen, [row[key] for row in rows], label=name, **style)
+        ax.plot(seen, [row[key] for row in rows], label=name, color=colour, linestyle=style)
         if validated and len(histories) == 1:
             training = [row["perplexity"] for row in rows]
             ax.plot(seen, training, color=GREY, linewidth=0.9, label="on the training proteins")
         ends[name] = rows[-1][key]
-    for name, level in levels.items():
-        ax.axhline(level, color=GREY, linewidth=0.8, linestyle=":")
-        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right"}
-        ax.annotate(name, (1, level), va="bottom", fontsize=8, color=GREY, **place)
     shown = [row[key] for rows in histories.values() for row in rows]
     low, high = (f([*shown, *levels.values()]) for f in (min, max))
     high = min(high, 21) if low < 20.5 else high  # the first epochs would flatten the rest
     ax.set(xlabel="residues seen (millions)", ylabel="perplexity at <mask>")
     ax.set_ylim(low - 0.3, high + 0.3)
-    ax.legend(fontsize=8, loc="upper right")
+    _draw_levels(ax, levels)
+    figure.legend(fontsize=8, loc="outside right upper", frameon=False)
     where = f"on {held_out}, after" if validated else "on the proteins trained on, during"
     return figure, _caption_of_pretraining(ends, levels, where)
+
+
+def _draw_levels(ax: Axes, levels: Mapping[str, float]) -> None:
+    """Draw a line at each level, and its name to the right, set apart from the others."""
+    low, high = ax.get_ylim()
+    ordered = sorted(levels, key=lambda name: levels[name])
+    places = set_apart([(levels[name] - low) / (high - low) for name in ordered], 0.05)
+    for name, place in zip(ordered, places, strict=True):
+        ax.axhline(levels[name], color=GREY, linewidth=0.8, linestyle=":")
+        ax.annotate(
+            f"{name}: {levels[name]:.2f}", (1.01, place), xycoords="axes fraction", va="center",
+            fontsize=8, color=GREY, annotation_clip=False,
+        )  # fmt: skip
 
 
 def _caption_of_pretraining(

@@ -151,7 +151,8 @@ def fit(
         loss: As for `compile`; None takes that of the kft head or of the last compile.
         metrics: As for `compile`; None takes those of the kft head or of the last compile. They are
             weighted where the data have weights or targets for each residue.
-        class_weight: "balanced", or one weight per class, for a kft head that classifies.
+        class_weight: "balanced", or one weight per class, for a kft head that classifies; None
+            for that of the data set, see `kft.prepare`.
         label_smoothing: Fraction of each label that is spread over all classes.
         optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
         keep_best: False keeps the weights of the last epoch.
@@ -202,7 +203,7 @@ def fit(
     callbacks = check_callbacks(callbacks)
     if encode is not None:
         check_callable("encode", encode, "a function")
-    _check_data(data)
+    data = _checked_data(data)
     strategy = _configured(strategy, model, epochs, learning_rate, seed)
     _check_targets(model, data)
     if callbacks:
@@ -461,10 +462,12 @@ def _configured(
     return strategy
 
 
-def _check_data(data: Any) -> None:
-    """Raise an error for what is not records with targets, which says how to make it that."""
+def _checked_data(data: Any) -> Any:
+    """Return records with targets; anything else is an error that says how to make it that."""
+    if isinstance(data, tuple) and data and isinstance(data[0], Iterator):
+        return (list(data[0]), *data[1:])  # it is read more than once
     if hasattr(data, "train") or hasattr(data, "inputs") or isinstance(data, tuple | Batches):
-        return
+        return data
     received, advice = f"a {type(data).__name__}", "give a data set, or a pair (inputs, targets)"
     if isinstance(data, str | PathLike) or is_frame(data):
         source = "data" if is_frame(data) else repr(str(data))
@@ -508,6 +511,8 @@ def _check_targets(model: keras.Model, data: Any) -> None:
 
 
 def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
+    if class_weight is None:
+        return getattr(data, "class_weight", None)
     if not isinstance(class_weight, str):
         return class_weight
     if class_weight != "balanced":

@@ -208,7 +208,7 @@ def preprocessing_of(
 def _three_numbers(given: Config, key: str) -> list[float]:
     """Return an entry of one number per channel, [] if it is absent."""
     values = given.value(key, [])
-    if values and (not isinstance(values, list) or len(values) != 3):
+    if values and (not isinstance(values, list | tuple) or len(values) != 3):
         raise ValueError(f"{given.called(key)} must be three numbers, received {shown(values)}.")
     numbers = (isinstance(x, int | float) and np.isfinite(x) for x in values)
     if not all(numbers) or (key == "image_std" and 0 in values):

@@ -24,6 +24,9 @@ def metadata_of(model: keras.Model) -> dict[str, str]:
     for key in ("exchanged", "frozen_parts"):
         config["config"].pop(key, None)
     record = {name: getattr(model, name, None) for name in NAMES}
+    transform = getattr(model, "target_transform", None)
+    if transform is not None:
+        record["target_transform"] = transform.get_config()
     image_size = getattr(model.backbone, "image_size", None)
     return {KEY: json.dumps({"head": config, "image_size": image_size, **record})}
 

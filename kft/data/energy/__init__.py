@@ -1,0 +1,1 @@
+"""Simulated energy use of buildings in two cities."""

@@ -1,0 +1,130 @@
+"""Log-probabilities of residues from passes through a language model, in windows of long proteins.
+
+Shapes: `L` tokens, `K` tokens of the alphabet, `k` tokens that are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from scipy.special import log_softmax
+
+from kft.inference.scoring import logits_at
+from kft.messages import progress
+
+BATCHES = 16  # of passes that are in memory at a time
+
+
+class Pass(NamedTuple):
+    """What the model is shown once.
+
+    Attributes:
+        token_ids: int32 array (L,).
+        at: int array (k,), positions of the tokens that are read.
+    """
+
+    token_ids: np.ndarray
+    at: np.ndarray
+
+
+def log_probabilities(
+    backbone: keras.Model, passes: Iterable[Pass], tokens: int, total: int | None = None
+) -> Iterator[np.ndarray]:
+    """Compute log-probabilities over all tokens of the alphabet, in batches.
+
+    Memory does not depend on the number of passes.
+
+    Args:
+        backbone: An ESM-2 or ESM-C.
+        passes: What the model is shown.
+        tokens: Tokens of a batch.
+        total: Number of passes, for the bar of progress.
+
+    Yields:
+        Float32 array (k, K) for each pass, in their order.
+    """
+    with progress() as bar:
+        task = bar.add_task("passes", total=total)
+        for some in _chunks(passes, BATCHES * tokens):
+            found = logits_at(backbone, [p.token_ids for p in some], [p.at for p in some], tokens)
+            for logits in found:
+                yield log_softmax(logits, axis=-1)
+            bar.advance(task, len(some))
+
+
+def _chunks(passes: Iterable[Pass], most: int) -> Iterator[list[Pass]]:
+    """Yield lists of passes of at most `most` tokens, or of one pass."""
+    some: list[Pass] = []
+    size = 0
+    for one in passes:
+        if some and size + len(one.token_ids) > most:
+            yield some
+            some, size = [], 0
+        some.append(one)
+        size += len(one.token_ids)
+    if some:
+        yield some
+
+
+def window_of(at: int, length: int, window: int | None) -> tuple[int, int]:
+    """Return the tokens that the model is shown around one token of a long protein.
+
+    Args:
+        at: Position of the token.
+        length: Number L of tokens, <cls> and <eos> included.
+        window: Most tokens of a pass; None for all.
+
+    Returns:
+        Start and end.
+
+    Source: Notin et al. 2023, ProteinGym, `get_optimal_window`.
+
+    Example:
+        >>> window_of(5, 100, 20), window_of(50, 100, 20), window_of(99, 100, 20)
+        ((0, 20), (40, 60), (80, 100))
+    """
+    if window is None or length <= window:
+        return 0, length
+    half = window // 2
+    start = min(max(0, at - half), length - window)
+    return start, start + 2 * half if start == at - half else start + window
+
+
+def one_masked(token_ids: np.ndarray, at: int, mask: int, window: int | None) -> Pass:
+    """Make the pass in which one token is hidden.
+
+    Args:
+        token_ids: int32 array (L,).
+        at: Position of the token that is hidden and read.
+        mask: Id of "<mask>".
+        window: Most tokens of a pass.
+    """
+    start, end = window_of(at, len(token_ids), window)
+    shown = token_ids[start:end].copy()
+    shown[at - start] = mask
+    return Pass(shown, np.array([at - start]))
+
+
+def unmasked(
+    token_ids: np.ndarray, at: Iterable[int], window: int | None, step: int = 1
+) -> Iterator[tuple[list[int], Pass]]:
+    """Yield the passes in which no token is hidden, one for each different window.
+
+    Args:
+        token_ids: int32 array (L,).
+        at: Positions of the tokens that are read.
+        window: Most tokens of a pass.
+        step: Windows are centred at every `step`th token, so that there are fewer.
+
+    Yields:
+        Positions in `token_ids` that the pass reads; the `Pass`.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position in at:
+        centre = position // step * step + step // 2
+        groups.setdefault(window_of(centre, len(token_ids), window), []).append(position)
+    for (start, end), positions in groups.items():
+        yield positions, Pass(token_ids[start:end], np.array(positions) - start)

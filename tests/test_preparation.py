@@ -1,0 +1,250 @@
+"""`kft.prepare`: each defect has its finding and its step, and nothing is learned from the test."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kft
+from kft import preparation
+from kft.data import Dataset, Split
+
+pytestmark = pytest.mark.once
+
+
+def table(n=200, seed=0):
+    """Columns of numbers and categories, and targets that depend on them."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "mass": rng.normal(80, 10, n),
+            "jets": rng.integers(0, 5, n).astype(float),
+            "kind": rng.choice(["a", "b"], n),
+            "angle": rng.uniform(0, 3, n),
+        }
+    )
+    frame["y"] = np.where(frame.mass + 5 * frame.jets + rng.normal(0, 5, n) > 90, "signal", "noise")
+    return frame
+
+
+def read(frame, inputs=("mass", "jets", "kind", "angle"), **options):
+    return kft.data.read_csv(frame, inputs=list(inputs), target="y", **options)
+
+
+def names(prepared):
+    return [done.step.name for done in prepared.steps]
+
+
+def test_a_sentinel_that_tells_the_target():
+    frame = table()
+    rng = np.random.default_rng(1)
+    marked = (frame.y == "noise") & (rng.random(len(frame)) < 0.7)
+    frame.loc[marked, "mass"] = -999.0
+    data = read(frame)
+    found = kft.explore(data)
+    assert {"suspected-sentinel", "missing-tells-target"} <= set(found.codes)
+    prepared = kft.prepare(data, found)
+    done = {x.step.name: x for x in prepared.steps}
+    assert sum(done["sentinel to missing"].numbers["cells"].values()) == marked.sum()
+    assert "mark of missing values" in done["sentinel to missing"].reason
+    present = [x["mass"] for x in data.train.inputs if x["mass"] != -999]
+    fitted = done["missing values filled"].fitted
+    assert fitted["values"]["mass"] == pytest.approx(np.median(present))
+    assert fitted["indicators"] == ["mass"]
+    assert [x["mass is missing"] for x in prepared.test.inputs] == [
+        float(x["mass"] == -999) for x in data.test.inputs
+    ]
+    assert "suspected-sentinel" not in kft.explore(prepared).codes
+    assert "missing-tells-target" not in prepared.preparation.left
+
+
+def test_a_scaler_fitted_on_all_data():
+    frame = table()
+    raw = read(frame)
+    scaled = frame.assign(mass=(frame.mass - frame.mass.mean()) / frame.mass.std())
+    data = read(scaled)
+    assert "scaled-on-all-data" not in kft.explore(raw).codes
+    (finding,) = kft.explore(data).of("scaled-on-all-data")
+    assert finding.evidence["columns"] == ["mass"]
+    prepared = kft.prepare(data)
+    train = np.array([x["mass"] for x in prepared.train.inputs])
+    assert abs(train.mean()) < 1e-12 and train.std() == pytest.approx(1)
+    # Nothing is left of what the test told: it is as if the raw numbers had been scaled by train.
+    expected = kft.prepare(raw, steps=[preparation.Scale(columns="mass")])
+    for part, other in zip(prepared.splits.values(), expected.splits.values(), strict=True):
+        np.testing.assert_allclose(
+            [x["mass"] for x in part.inputs], [x["mass"] for x in other.inputs], rtol=1e-9
+        )
+    assert "scaled-on-all-data" not in kft.explore(prepared).codes
+
+
+def test_a_group_on_both_sides_of_a_split():
+    data = read(table())
+
+    def grouped(part, seed):
+        groups = np.random.default_rng(seed).integers(0, 40, len(part)).astype(str)
+        return replace(part, groups=groups)
+
+    data = replace(data, **{name: grouped(x, i) for i, (name, x) in enumerate(data.splits.items())})
+    assert "groups-across-splits" in kft.explore(data).codes
+    prepared = kft.prepare(data)
+    groups = [set(part.groups) for part in prepared.splits.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 40
+    assert sum(map(len, prepared.splits.values())) == 200
+    assert "groups-across-splits" not in kft.explore(prepared).codes
+
+
+def test_a_duplicate_with_conflicting_labels():
+    frame = table()
+    frame.loc[10, ["mass", "jets", "kind", "angle"]] = frame.loc[20, :]
+    frame.loc[[10, 20], "y"] = ["signal", "noise"]
+    frame.loc[[30, 31, 32], :] = frame.loc[[33, 33, 33], :].to_numpy()
+    data = read(frame)
+    assert "conflicting-labels" in kft.explore(data).codes
+    prepared = kft.prepare(data)
+    assert names(prepared)[:2] == ["conflicting labels left out", "duplicates left out"]
+    assert sum(map(len, prepared.splits.values())) == 200 - 2 - 3
+    assert not {"conflicting-labels", "duplicate-rows", "rows-across-splits"} & set(
+        kft.explore(prepared).codes
+    )
+
+
+def test_copies_are_taken_out_of_train_and_repeats_are_averaged():
+    def part(rows, targets):
+        return Split([{"x": float(x), "z": 0.0} for x in rows], targets)
+
+    parts = part([1, 2, 3], [1.0, 2.0, 3.0]), part([4, 5], [4.0, 5.0]), part([1, 6, 6], [9, 2.0, 4])
+    data = Dataset("toy", "regression", *parts, "typed in", "none", "", "")
+    prepared = kft.prepare(data, steps=[preparation.DropDuplicates()])
+    assert [x["x"] for x in prepared.train.inputs] == [2.0, 3.0]
+    assert prepared.test.targets.tolist() == [9.0, 3.0]
+    assert prepared.steps[0].numbers == {"records": {"train": 1, "test": 1}}
+
+
+def test_sequences_are_split_by_cluster_and_left_as_they_are():
+    rng = np.random.default_rng(0)
+    proteins = ["".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 30)) for _ in range(60)]
+    copies = [x[:15] + "A" + x[16:] for x in proteins]
+    frame = pd.DataFrame({"sequence": proteins + copies, "y": ["a", "b"] * 60})
+    data = kft.data.read_csv(frame)
+    assert "similar-across-splits" in kft.explore(data).codes
+    prepared = kft.prepare(data)
+    assert "similar-across-splits" not in kft.explore(prepared).codes
+    assert prepared.steps[0].step == preparation.Resplit("cluster")
+    with pytest.raises(ValueError, match="'columns scaled' changes columns of a table, but"):
+        kft.prepare(data, steps=[preparation.Scale()])
+    with pytest.raises(ValueError, match="transform is for rows of a table"):
+        prepared.transform(frame)
+
+
+def test_predefined_and_grouped_splits_by_columns():
+    frame = table(60).assign(part=["train"] * 40 + ["validation"] * 10 + ["test"] * 10)
+    frame["plate"] = [f"p{i % 12}" for i in range(60)]
+    data = read(frame, ["mass", "part", "plate"])
+    by_part = kft.prepare(data, steps=[preparation.Resplit("part")])
+    assert {name: len(x) for name, x in by_part.splits.items()} == {
+        "train": 40, "valid": 10, "test": 10
+    }  # fmt: skip
+    assert list(by_part.train.inputs[0]) == ["mass", "plate"]
+    by_plate = kft.prepare(data, steps=[preparation.Resplit("group", groups="plate")])
+    assert list(by_plate.transform(frame[["mass", "part"]])) == ["mass", "part"]
+    plates = [set(x.groups) for x in by_plate.splits.values()]
+    assert sum(map(len, plates)) == len(set.union(*plates)) == 12
+    with pytest.raises(ValueError, match="'size' is not among the columns of the inputs"):
+        kft.prepare(data, steps=[preparation.Resplit("size")])
+
+
+def test_weights_of_records_stay_with_them():
+    frame = table(60).assign(weight=np.arange(60) / 10)
+    frame["mass"] = frame.weight
+    data = read(frame, ["mass", "jets"], weights="weight")
+    steps = [preparation.Resplit("random", seed=1), preparation.DropDuplicates()]
+    for part in kft.prepare(data, steps=steps).splits.values():
+        assert part.weights.tolist() == [row["mass"] for row in part.inputs]
+    with pytest.raises(ValueError, match="`inputs` names 'weight', which is the `weights`"):
+        read(frame, ["mass", "weight"], weights="weight")
+
+
+def test_what_is_learned_is_of_the_training_part_alone():
+    frame = table()
+    frame.loc[::7, "mass"] = np.nan
+    frame.loc[::9, "kind"] = None
+    data = read(frame)
+    steps = [preparation.Impute("mean"), preparation.Scale("robust")]
+    prepared = kft.prepare(data, steps=steps)
+    other = replace(data.test, inputs=[x | {"mass": 1e6} for x in data.test.inputs])
+    again = kft.prepare(replace(data, test=other), steps=steps)
+    assert [x.fitted for x in again.steps] == [x.fitted for x in prepared.steps]
+    assert again.train.inputs == prepared.train.inputs
+
+
+def test_new_data_are_prepared_in_the_same_way(tmp_path):
+    frame = table().assign(constant=1.0)
+    frame.loc[::7, "mass"] = -999.0
+    frame.loc[::9, "kind"] = None
+    data = read(frame, ["mass", "jets", "kind", "angle", "constant"])
+    prepared = kft.prepare(data)
+    assert "columns left out" in names(prepared)
+    path = prepared.preparation.save(tmp_path / "steps.json")
+    loaded = preparation.load(path)
+    assert loaded.to_json() == prepared.preparation.to_json()
+    assert str(loaded) == str(prepared.preparation)
+    frame.drop(columns="constant").to_csv(tmp_path / "new.csv", index=False)
+    test = pd.DataFrame(prepared.test.inputs)
+    for new in (data.test, data.test.inputs, pd.DataFrame(data.test.inputs)):
+        pd.testing.assert_frame_equal(loaded.transform(new), test, check_dtype=False)
+    assert len(loaded.transform(tmp_path / "new.csv")) == len(frame)
+    (tmp_path / "other.json").write_text('{"steps": [{"step": "magic"}]}')
+    with pytest.raises(ValueError, match="holds no preparation of kft: step 'magic' is none of"):
+        preparation.load(tmp_path / "other.json")
+
+
+def test_findings_without_a_step_are_named():
+    frame = table().assign(copy=lambda x: (x.y == "signal").astype(float))
+    prepared = kft.prepare(read(frame, ["mass", "jets", "copy"]))
+    assert "column-tells-target" in prepared.preparation.left
+    assert "column-tells-target" in str(prepared.preparation) and "Left to you" in repr(
+        str(prepared.preparation)
+    )
+    assert any("column-tells-target" in note for note in prepared.notes)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([preparation.Scale(columns="size")], "columns scaled names column 'size', which is not"),
+        ([preparation.Scale(columns="kind")], "column 'kind' holds categories, not numbers"),
+        (
+            [preparation.DropColumns(("mass", "jets", "kind", "angle"))],
+            "names all columns; keep at least",
+        ),
+        ([preparation.TransformTarget("log")], "target transformed is for regressions; the task"),
+        ([preparation.DropTargets(1.0)], "is for numbers to predict; the task is 'classification'"),
+        ([preparation.Resplit("group")], "split='group' needs groups: name their column"),
+        ([preparation.Resplit("cluster")], "split='cluster' is for sequences"),
+    ],
+)
+def test_steps_that_cannot_be_done(steps, message):
+    with pytest.raises(ValueError, match=message):
+        kft.prepare(read(table(40)), steps=steps)
+
+
+def test_arguments():
+    data = read(table(40))
+    with pytest.raises(TypeError, match="data must be a kft.data.Dataset, received a DataFrame"):
+        kft.prepare(table(40))
+    with pytest.raises(ValueError, match="findings and steps are both given"):
+        kft.prepare(data, kft.explore(data), [])
+    with pytest.raises(TypeError, match="steps must hold steps of kft.preparation, received 'no'"):
+        kft.prepare(data, steps=["no"])
+    with pytest.raises(ValueError, match="strategy must be one of median, mean, .* 'guess'"):
+        preparation.Impute("guess")
+    empty = read(table(40).assign(mass=np.nan))
+    with pytest.raises(ValueError, match=r"column 'mass' has no value .*DropColumns\('mass'\)"):
+        kft.prepare(empty, steps=[preparation.Impute()])
+    done = kft.prepare(data, steps={"It is rare.": preparation.WeightClasses()})
+    assert done.steps[0].reason == "It is rare." and "It is rare." in done.notes[-1]
+    assert np.dot(done.class_weight, np.bincount(done.train.targets)) == pytest.approx(
+        len(done.train)
+    )
