@@ -122,6 +122,9 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "callbacks": (None, 5, [None], [5], ["x"], [type]), "optimizer": (5, "adam", None),
             "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,)}),
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
+        ("finetune", kft.finetune, (), {"settings": kft.finetuning.Settings("amp"), "out": "run"}, {
+            "settings": (None, 5, "amp"), "out": (None, 5), "overwrite": FLAGS,
+            "baselines": FLAGS, "say": (5, "print")}),
         ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
             "model": NO_MODEL, "data": (None, 5, "nothing", []),
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
@@ -223,6 +226,7 @@ def arguments() -> Iterator[Case]:
 # Arguments that are tried elsewhere, or that take anything.
 ELSEWHERE = {
     ("batches", "names"), ("fit", "loss"), ("fit", "metrics"), ("fit", "verbose"),
+    ("finetune", "command"),
     ("fit_frontier", "verbose"), ("fit_frontier", "cache"), ("fit_frontier", "validation_data"),
     ("evaluate", "split"), ("evaluate", "resamples"), ("compare", "head"), ("compare", "out"),
     ("compare", "verbose"), ("embed", "backbone"), ("predict", "model"),
