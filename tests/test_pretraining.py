@@ -602,6 +602,7 @@ class Interrupt(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+@pytest.mark.in_turn("jax")
 def test_what_is_stopped_within_an_epoch_runs_it_anew(tmp_path, as_written):
     size = {"epochs": 2, "steps": 2}
     whole = interrupted.digest(interrupted.train(tmp_path / "whole", **size))
