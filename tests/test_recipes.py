@@ -342,6 +342,7 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
         ("fill_mask", ["--sequence", "MK_T1"], "has '1' at position 5"),
         ("fill_mask", ["--sequence", "MKT"], "no gap"),
         ("fill_mask", ["--every", 300], "--every must be at most 100"),
+        ("mutation_effect", ["--mutations", "mine.csv"], "--mutations needs --wild-type"),
     ],
 )
 def test_recipes_say_what_is_missing(tmp_path, capsys, name, options, message):
@@ -634,6 +635,27 @@ def test_deep_dream(tmp_path):
     assert (tmp_path / "features.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit):
         run("deep_dream", tmp_path, "--tiny", "--image", tmp_path / "none.png")
+
+
+@pytest.mark.once
+def test_mutations_are_scored_and_scanned(tmp_path):
+    rows = [("K52R", 1.0), ("K52R:T53S", 0.5), ("A54V", 0.2), ("A54*", 0.1)]
+    pd.DataFrame(rows, columns=["mutant", "DMS_score"]).to_csv(tmp_path / "mine.csv", index=False)
+    own = ("--backbone", "kft_esm2_tiny", "--wild-type", "MKTAYIAKQR", "--offset", 50)
+    methods = ("--methods", "masked_marginal", "wild_type_marginal")
+    with pytest.warns(UserWarning, match="1 of 4 rows are not scored; .*a stop"):
+        printed = run(
+            "mutation_effect", tmp_path, *own, *methods, "--mutations", tmp_path / "mine.csv"
+        )
+    assert re.search(r"all +n = 3 +Spearman (-?\d\.\d|undefined)", printed)
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert table.mutant.tolist() == [name for name, _ in rows]
+    assert table.masked_marginal.isna().tolist() == [False, False, False, True]
+    assert not table.masked_marginal.equals(table.wild_type_marginal)
+    printed = run("mutation_effect", tmp_path, *own)
+    assert "What stands out" in printed and (tmp_path / "masked_marginal.png").exists()
+    table = pd.read_csv(tmp_path / "masked_marginal.csv")
+    assert len(table) == 190 and table.position.min() == 51
 
 
 @pytest.mark.in_turn("torch")

@@ -46,6 +46,17 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
             "max_length": without(INTEGERS, None), "pooling": ("nothing", None, 5, ["mean"]),
             "out": ("x.txt", 5, ""), "per_residue": FLAGS, "layers": (5, [], [99], ["x"], [0, 0]),
             "column": (5, []), "skip_invalid": FLAGS}),
+        ("score_mutations", kft.score_mutations, (), {
+            "backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]}, {
+            "backbone": NO_MODEL, "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),
+            "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "column": (5, "nothing", []),
+            "skip_invalid": FLAGS, "tokens": INTEGERS}),
+        ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
+            "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "tokens": INTEGERS}),
         ("load_model", kft.load_model, (), {"path": adapter}, {
             "path": (None, 5, "", "nothing", __file__), "backbone": (5, "nothing", [])}),
         ("load_embeddings", kft.load_embeddings, (), {}, {

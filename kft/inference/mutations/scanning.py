@@ -5,10 +5,13 @@ from __future__ import annotations
 import keras
 import pandas as pd
 
-from kft.arguments import check_instance
-from kft.data.sequences import normal
-from kft.inference.mutations.scoring import WINDOW, score_mutations
-from kft.messages import warn
+from kft.inference.mutations.scoring import (
+    WINDOW,
+    check_offset,
+    protein_letters,
+    score_mutations,
+)
+from kft.messages import shown, warn
 from kft.training.pretraining.vocabulary import RESIDUES
 
 
@@ -49,19 +52,21 @@ def scan(
         >>> len(table), table.mutant[0], table.position.max()
         (190, 'M24L', 33)
     """
-    check_instance("sequence", sequence, str, "a string of residues")
-    letters = normal(sequence)
+    check_offset(offset)
+    letters = protein_letters("sequence", sequence)
     rows = [
         (f"{letter}{i}{residue}", i, letter, residue)
         for i, letter in enumerate(letters, start=offset + 1)
         for residue in RESIDUES
         if letter in RESIDUES and residue != letter
     ]
+    if not rows:
+        raise ValueError(f"sequence must have a standard residue, received {shown(sequence)}.")
     if skipped := sum(letter not in RESIDUES for letter in letters):
         warn(f"sequence: {skipped} of {len(letters)} residues are no standard ones, left out.")
     table = pd.DataFrame(rows, columns=["mutant", "position", "wild_type", "residue"])
     scored = score_mutations(
-        backbone, sequence, table.mutant, method, offset=offset, window=window, tokens=tokens
+        backbone, letters, table.mutant, method, offset=offset, window=window, tokens=tokens
     )
     table["score"] = scored.score
     return table

@@ -94,7 +94,7 @@ def score_mutations(
         ['mutant', 'mutations', 'score', 'problem']
     """
     check_choice("method", method, METHODS)
-    check_integer("offset", offset, -LARGEST_OFFSET, LARGEST_OFFSET)
+    check_offset(offset)
     check_flag("skip_invalid", skip_invalid)
     protein, letters = _protein(backbone, wild_type, window, tokens)
     table, places = read_mutations(mutations, column)
@@ -110,23 +110,58 @@ def score_mutations(
     return table
 
 
-def _protein(
-    backbone: keras.Model, wild_type: str, window: int | None, tokens: int
-) -> tuple[Protein, str]:
-    """Return the wild type encoded, and its residues as a string in normal form."""
-    language_model(backbone)
-    check_instance("wild_type", wild_type, str, "a string of residues")
-    check_optional_integer("window", window, SMALLEST_WINDOW)
-    check_integer("tokens", tokens, 1)
-    letters, changed = normal(wild_type), changes([wild_type])
+def check_offset(offset: int) -> int:
+    """Check the number of the first residue, minus 1.
+
+    Args:
+        offset: What was given.
+
+    Raises:
+        ValueError: It is not an integer of at most a million.
+
+    Example:
+        >>> check_offset(-5)
+        -5
+    """
+    return check_integer("offset", offset, -LARGEST_OFFSET, LARGEST_OFFSET)
+
+
+def protein_letters(name: str, sequence: str) -> str:
+    """Check that an argument is one protein, and return it in normal form.
+
+    Args:
+        name: Name of the argument, for the error.
+        sequence: String of residues.
+
+    Raises:
+        TypeError: It is not a string.
+        ValueError: It is empty, or has gaps, "<mask>" or what is no residue.
+
+    Example:
+        >>> protein_letters("wild_type", "mkta")
+        'MKTA'
+    """
+    check_instance(name, sequence, str, "a string of residues")
+    letters, changed = normal(sequence), changes([sequence])
     del changed["case"]  # lower case is fine, as in `encode`
     warn_of_changes(changed, 1)
     wrong = sorted(set(letters) - set(RESIDUES) - set(OTHERS))
     if wrong or not letters:
         raise ValueError(
-            f"wild_type must be a string of residues, without gaps and <mask>; received "
-            f"{shown(wild_type)}{f' with {listed(map(repr, wrong))}' if wrong else ''}."
+            f"{name} must be a string of residues, without gaps and <mask>; received "
+            f"{shown(sequence)}{f' with {listed(map(repr, wrong))}' if wrong else ''}."
         )
+    return letters
+
+
+def _protein(
+    backbone: keras.Model, wild_type: str, window: int | None, tokens: int
+) -> tuple[Protein, str]:
+    """Return the wild type encoded, and its residues as a string in normal form."""
+    language_model(backbone)
+    check_optional_integer("window", window, SMALLEST_WINDOW)
+    check_integer("tokens", tokens, 1)
+    letters = protein_letters("wild_type", wild_type)
     (row,) = encoded(Sequences([letters]), backbone.encode)
     vocabulary = vocabulary_of(backbone.encode)
     ids = {token: i for i, token in enumerate(vocabulary.tokens)}
