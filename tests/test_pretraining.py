@@ -433,6 +433,7 @@ class Watch(keras.callbacks.Callback):
         self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
 
 
+@pytest.mark.in_turn("tensorflow")
 def test_the_rate_follows_steps_not_batches(as_written):
     """With accumulated gradients it falls as slowly, and what learns moves to the end."""
     found = {}

@@ -136,6 +136,9 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
         ("finetune", kft.finetune, (), {"settings": kft.finetuning.Settings("amp"), "out": "run"}, {
             "settings": (None, 5, "amp"), "out": (None, 5), "overwrite": FLAGS,
             "baselines": FLAGS, "say": (5, "print")}),
+        ("report", kft.report, (), {"subject": data}, {
+            "subject": (None, 5, [], "nothing"), "path": (5, "nothing.txt"), "question": (5,),
+            "title": (5,), "command": (5,)}),
         ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
             "model": NO_MODEL, "data": (None, 5, "nothing", []),
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
@@ -257,6 +260,7 @@ NAMES = {
     ("load", "name"): "name|model|file",
     ("load_model", "path"): "path|file",
     ("explore", "data"): "data|path",
+    ("report", "subject"): "subject|run",
     ("data.load", "name"): "name|data set",
     ("strategies.get", "name"): "name|strategy",
     ("Regression", "targets"): "targets|outputs",

@@ -333,7 +333,7 @@ def hidden_log_probability(log: np.ndarray) -> np.ndarray:
 
     Example:
         >>> hidden_log_probability(np.array([0.0, -1.0])).round(3).tolist()
-        [0.0, -3.614]
+        [0.0, -3.613]
     """
     as_it_is, another = 1 - AS_MASK - AS_ANOTHER, AS_ANOTHER / len(STANDARD)
     log = np.asarray(log, dtype="float64")

@@ -49,7 +49,7 @@ def scan(
     Example:
         >>> import kft
         >>> table = kft.scan(kft.load("kft_esm2_tiny"), "MKTAYIAKQR", offset=23)
-        >>> len(table), table.mutant[0], table.position.max()
+        >>> len(table), table.mutant[0], int(table.position.max())
         (190, 'M24L', 33)
     """
     check_offset(offset)
