@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 import kft
@@ -232,3 +233,12 @@ def masked_batches(images, autoencoder, batch_size=4, **options):
     return pretraining.masked_image_batches(
         images, autoencoder.encode, batch_size, patch_size=autoencoder.patch_size, **options
     )
+
+
+def in_turn(values):
+    """Return parameters of a test, of which `make test` runs each on one backend, in turn."""
+    backends = ("jax", "tensorflow", "torch")
+    return [
+        pytest.param(value, marks=pytest.mark.in_turn(backends[i % 3]), id=str(value))
+        for i, value in enumerate(values)
+    ]

@@ -175,6 +175,8 @@ EVERY = list(every_case())
 # All 4,529 would take more than an hour.
 MANY = random.Random(0).sample(EVERY, 600)
 SOME = pairwise([case for case in EVERY if not refused(case)])
+# Every second one is left to the long tests.
+SOME = [pytest.param(case, marks=[pytest.mark.long] * (i % 2)) for i, case in enumerate(SOME)]
 
 
 # The contract -------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import kft
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ONE_PROGRAM = ("extending.md", "preparing.md")  # each block goes on where the one before it ends
+# Each block goes on where the one before it ends.
+ONE_PROGRAM = ("extending.md", "preparing.md", "zero_shot.md")
 
 
 def programs(page):

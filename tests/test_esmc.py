@@ -454,6 +454,7 @@ def test_every_strategy(strategy):
     assert np.isfinite(kft.predict(model, data[0][:3])).all()
 
 
+@pytest.mark.in_turn("torch")  # the training is that of ESM-2
 def test_masked_language_modelling_improves_and_is_scored():
     backbone = models.esmc(1, 32, 4)
     proteins = ["MKTAYIAKQR" * 2] * 8

@@ -433,6 +433,7 @@ class Watch(keras.callbacks.Callback):
         self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
 
 
+@pytest.mark.in_turn("tensorflow")
 def test_the_rate_follows_steps_not_batches(as_written):
     """With accumulated gradients it falls as slowly, and what learns moves to the end."""
     found = {}
@@ -602,6 +603,7 @@ class Interrupt(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+@pytest.mark.in_turn("jax")
 def test_what_is_stopped_within_an_epoch_runs_it_anew(tmp_path, as_written):
     size = {"epochs": 2, "steps": 2}
     whole = interrupted.digest(interrupted.train(tmp_path / "whole", **size))

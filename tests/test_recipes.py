@@ -92,7 +92,7 @@ def test_compare(tmp_path, as_written):
 
 
 @needs_chains
-@pytest.mark.in_turn("jax")
+@pytest.mark.in_turn("torch")
 def test_demo(tmp_path, as_written):
     """In short, with a small model: table, comparison with the controls, two figures."""
     backbone = kft.backbones.randomised(kft.backbones.esm2.ESM2(1, 16, 2), seed=0)

@@ -58,11 +58,22 @@ def assert_same(one, other):
 @pytest.mark.parametrize(
     "strategy, stops",
     [
-        (strategies.get("lora", rank=2, dropout=0.3, epochs=3), [1, 2]),  # of the whole model
-        (strategies.get("gradual_unfreezing", epochs=6), [3]),  # phases, optimizers of several ages
-        (strategies.get("head_only", epochs=3), [2]),  # on features that are computed once
+        pytest.param(  # of the whole model
+            strategies.get("lora", rank=2, dropout=0.3, epochs=3), [1, 2], id="lora"
+        ),
+        pytest.param(  # phases, optimizers of several ages
+            strategies.get("gradual_unfreezing", epochs=6),
+            [3],
+            id="gradual_unfreezing",
+            marks=pytest.mark.in_turn("jax"),
+        ),
+        pytest.param(  # on features that are computed once
+            strategies.get("head_only", epochs=3),
+            [2],
+            id="head_only",
+            marks=pytest.mark.in_turn("torch"),
+        ),
     ],
-    ids=["lora", "gradual_unfreezing", "head_only"],
 )
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, strategy, stops):
     whole = trained(strategy)
@@ -72,6 +83,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, strategy, 
     assert_same(trained(strategy, resume=tmp_path / "a.npz"), whole)
 
 
+@pytest.mark.in_turn("torch")
 def test_a_finished_training_is_not_repeated(tmp_path):
     strategy = strategies.get("head_only", epochs=2)
     whole = trained(strategy, resume=tmp_path / "a.npz")

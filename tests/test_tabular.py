@@ -303,6 +303,7 @@ def _outside(data):
     return np.concatenate([data.train.targets, data.valid.targets])
 
 
+@pytest.mark.in_turn("torch")  # Keras computes them, see the tests of losses
 def test_class_weights_reach_the_loss():
     frame = FRAME.assign(y=np.where(FRAME.y > 1, "rare", "often"))
     raw = kft.data.read_csv(frame, inputs=COLUMNS, target="y")

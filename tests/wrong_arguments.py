@@ -131,8 +131,14 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "class_weight": ("nothing", 5, [1.0]), "label_smoothing": ("x", 2, -1),
             "keep_best": FLAGS, "encode": (5, "encode"), "frontier": ("nothing", None, 1, []),
             "callbacks": (None, 5, [None], [5], ["x"], [type]), "optimizer": (5, "adam", None),
-            "memory_limit": ("3", None, -1), "cache": (5,)}),
+            "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,)}),
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
+        ("finetune", kft.finetune, (), {"settings": kft.finetuning.Settings("amp"), "out": "run"}, {
+            "settings": (None, 5, "amp"), "out": (None, 5), "overwrite": FLAGS,
+            "baselines": FLAGS, "say": (5, "print")}),
+        ("report", kft.report, (), {"subject": data}, {
+            "subject": (None, 5, [], "nothing"), "path": (5, "nothing.txt"), "question": (5,),
+            "title": (5,), "command": (5,)}),
         ("evaluate", kft.evaluate, (), {"model": model, "data": data}, {
             "model": NO_MODEL, "data": (None, 5, "nothing", []),
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
@@ -234,6 +240,7 @@ def arguments() -> Iterator[Case]:
 # Arguments that are tried elsewhere, or that take anything.
 ELSEWHERE = {
     ("batches", "names"), ("fit", "loss"), ("fit", "metrics"), ("fit", "verbose"),
+    ("finetune", "command"),
     ("fit_frontier", "verbose"), ("fit_frontier", "cache"), ("fit_frontier", "validation_data"),
     ("evaluate", "split"), ("evaluate", "resamples"), ("compare", "head"), ("compare", "out"),
     ("compare", "verbose"), ("embed", "backbone"), ("predict", "model"),
@@ -253,6 +260,7 @@ NAMES = {
     ("load", "name"): "name|model|file",
     ("load_model", "path"): "path|file",
     ("explore", "data"): "data|path",
+    ("report", "subject"): "subject|run",
     ("data.load", "name"): "name|data set",
     ("strategies.get", "name"): "name|strategy",
     ("Regression", "targets"): "targets|outputs",

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from kft.arguments import check_choice, check_instance, check_integer
 from kft.comparison.copies import Copies
-from kft.comparison.scoring import scored_part, scores_without
+from kft.comparison.scoring import score_split, scored_part, scores_without
 from kft.data import Dataset, load
 from kft.evaluation import baselines, metrics
 from kft.evaluation.calibration import (
@@ -139,13 +139,7 @@ class Evaluation(Scores):
         if by is not None:
             self._named(by)  # raises its errors before anything is predicted
         self.scored = self._scored(split)
-        scores = metrics.score(
-            data.task,
-            *self.scored[:2],
-            groups=self.scored.groups,
-            resamples=resamples,
-            weights=self.scored.weights,
-        )
+        scores = score_split(data, split, self.predictions, resamples)
         if not len(copies):
             super().__init__(scores, remark=copies.note)
             return

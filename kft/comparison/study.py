@@ -278,7 +278,7 @@ class _Study:
         batch_size: int,
         max_length: int | None,
         verbose: bool | Literal["progress"],
-        copies: Copies,
+        copies: Copies | None,
     ):
         self.backbone, self.data, self.make_head = backbone, data, make_head
         self.batch_size, self.max_length = batch_size, max_length

@@ -130,8 +130,12 @@ def _check_inputs(
     inputs: Any, target: Any, others: Mapping[str, str | None], task: Task | None
 ) -> list[str]:
     """Return the columns of a table of plain columns; none where `inputs` is a single one."""
-    if not isinstance(inputs, list | tuple):
+    if isinstance(inputs, str):
         return []
+    if not isinstance(inputs, list | tuple):
+        raise TypeError(
+            f"`inputs` must be the name of a column, received {inputs!r}, or a list of names."
+        )
     columns, targets = list(inputs), [target] if isinstance(target, str) else list(target)
     twice = [name for i, name in enumerate(columns) if name in columns[:i]]
     if not columns or twice:

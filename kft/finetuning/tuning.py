@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from kft.arguments import check_callable, check_flag, check_instance, check_path
 from kft.comparison.progress import duration
 from kft.comparison.runs import digest_of_data
 from kft.comparison.scoring import baseline_rows, score_split
@@ -71,7 +72,12 @@ def finetune(
     Example:
         `finetune(Settings("mine.csv", target="y"), "run").predict("new.csv", out="out.csv")`
     """
-    out = ensure_writable(out)
+    check_instance("settings", settings, Settings, "kft.finetuning.Settings")
+    check_flag("overwrite", overwrite)
+    check_flag("baselines", baselines)
+    if say is not None:
+        check_callable("say", say, "a function")
+    out = ensure_writable(check_path("out", out))
     data, named = read_data(settings)
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to score: split it first.")

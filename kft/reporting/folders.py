@@ -101,7 +101,7 @@ def _training(run: Run) -> Training | None:
     names = ("seed", "epochs", "learning_rate", "batch_size", "max_length", "image_size")
     return Training(
         settings["strategy"] + f" ({options})" * bool(options),
-        [{str(name): value for name, value in row.items()} for row in history.to_dict("records")],
+        [{str(name): x for name, x in row.items()} for row in history.to_dict(orient="records")],
         pd.DataFrame(),
         result.get("best_epoch"),
         result.get("seconds"),

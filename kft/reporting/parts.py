@@ -162,6 +162,8 @@ def parts_of(subject: Any) -> Parts:
         ValueError: Two are of the same type, or of different data sets.
     """
     given = list(subject) if isinstance(subject, list | tuple) else [subject]
+    if not given:
+        raise ValueError("subject is an empty list: give at least one part of the work.")
     by_kind: dict[type, Any] = {}
     for one in given:
         kind = next((kind for kind in KINDS if isinstance(one, kind)), None)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kft.arguments import check_choice
+from kft.arguments import check_choice, check_instance, check_path
 from kft.files import atomic_write
 from kft.messages import listed
 from kft.reporting.document import Section
@@ -117,7 +117,11 @@ def report(
         >>> report(found, title="Toy data")
         Report('Toy data': Question, Exploration, Limits and How to repeat this)
     """
+    for name, text in {"question": question, "title": title, "command": command}.items():
+        if text is not None:
+            check_instance(name, text, str, "a string")
     if path is not None:  # before the work
+        check_path("path", path)
         check_choice("the ending of path", Path(path).suffix.lower(), ENDINGS)
     parts = parts_of_run(subject) if isinstance(subject, str | Path) else parts_of(subject)
     made = f"Written by kft {version('kft')} on {date.today().isoformat()}."

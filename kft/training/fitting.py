@@ -18,6 +18,7 @@ from kft.arguments import (
     check_flag,
     check_integer,
     check_number_above,
+    check_path,
 )
 from kft.data import Dataset, Split
 from kft.data.spreadsheets import is_frame
@@ -203,6 +204,8 @@ def fit(
     check_flag("keep_best", keep_best)
     check_callable("optimizer", optimizer, "a function that makes an optimizer")
     check_cache(cache, memory_limit)
+    if resume is not None:
+        check_path("resume", resume)
     callbacks = check_callbacks(callbacks)
     if encode is not None:
         check_callable("encode", encode, "a function")

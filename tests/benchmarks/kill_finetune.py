@@ -77,6 +77,8 @@ def main():
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--interrupts", type=int, default=5)
     args = parser.parse_args()
+    # A program that runs in the background ignores Ctrl-C, and so would what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signals = [signal.SIGKILL] * args.kills + [signal.SIGINT] * args.interrupts
     with tempfile.TemporaryDirectory() as name, open(Path(name, "log"), "w") as log:
         folder = Path(name)
