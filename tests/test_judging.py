@@ -160,6 +160,14 @@ def test_outcomes_in_groups_have_no_test_of_independent_ones():
 # Conformal sets ---------------------------------------------------------------------------------
 
 
+def test_the_interval_of_the_calibration_error_holds_it():
+    stated = np.repeat([0.25, 0.45, 0.65, 0.85], 20)
+    right = np.concatenate([np.arange(20) < 20 * share for share in (0.25, 0.45, 0.65, 0.85)])
+    found = judge_calibration("classification", right.astype(int), stated).error
+    assert found.value == pytest.approx(0, abs=1e-12)  # resamples are further off, all of them
+    assert found.low <= found.value < found.high
+
+
 def test_sets_and_intervals_are_those_of_crepes(rng):
     chances = rng.dirichlet([1, 1, 1], 150)
     targets = rng.integers(3, size=150)

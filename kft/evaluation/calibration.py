@@ -83,7 +83,8 @@ def judge_calibration(
         probabilities: As the predictions of `kft.evaluation.score`.
         bins: Number of bins of equal width, from 0 to 1.
         groups: (N,) names; records of a group are not independent. None for single records.
-        confidence: Confidence level of the interval.
+        confidence: Confidence level of the interval, a percentile bootstrap from which the mean
+            that resampling adds to the error is subtracted.
         resamples: Number of bootstrap resamples, and of simulated outcomes.
         seed: Seed of both.
 
@@ -120,8 +121,11 @@ def judge_calibration(
     units = len(stated) if event_groups is None else len(np.unique(event_groups))
     found = UNDEFINED
     if units > 1:
-        draws = [error(c, right) for c in resample(len(stated), event_groups, resamples, seed)]
-        found = interval(value, np.concatenate(draws), confidence)
+        draws = np.concatenate(
+            [error(c, right) for c in resample(len(stated), event_groups, resamples, seed)]
+        )
+        # Resampling adds noise to each bin, so that the mean of the draws is above the value.
+        found = interval(value, np.maximum(draws - draws.mean() + value, 0), confidence)
     independent = units == len(stated)
     p = (1 + (null >= value - 1e-12).sum()) / (1 + resamples) if independent else math.nan
     records = member.sum(axis=0)
