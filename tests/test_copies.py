@@ -146,9 +146,16 @@ def some_ways(name):
     return WAYS[at % 5 :: 5] if any(part in name for part in IMAGES) else WAYS[at % 3 :: 3]
 
 
+# Others of their kind are copied too, in less time.
+SLOW = ("efficientnet", "masked autoencoder", "lora esmc learner", "merged esmc")
+
+
 @pytest.mark.once
 @pytest.mark.filterwarnings("ignore:The clone of plain")
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in MODELS],
+)
 def test_a_copy_is_equal_and_shares_nothing(name, tmp_path):
     model = MODELS[name]()
     for way in some_ways(name):

@@ -152,7 +152,7 @@ def test_weights_are_read_when_it_is_called():
 # What torch dreams, in units of 1 / 65535, written by `KERAS_BACKEND=torch python THIS_FILE`.
 DREAMS = Path(__file__).with_name("dreams.npz")
 DREAMERS = ("vit", "dinov2", "resnet", "efficientnet", "efficientnet_lite0")
-MARKS = {"dinov2": pytest.mark.long, "efficientnet_lite0": pytest.mark.in_turn("tensorflow")}
+MARKS = {"dinov2": pytest.mark.long, "efficientnet_lite0": pytest.mark.in_turn("torch")}
 
 
 def dreamt(name):

@@ -138,6 +138,7 @@ def test_several_adapters():
     assert type(block.key) is keras.layers.Dense
 
 
+@pytest.mark.in_turn("jax")
 def test_a_backbone_in_two_models():
     """Both answer with the adapters, though their functions were traced before."""
     backbone = models.esm2()

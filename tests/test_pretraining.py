@@ -340,7 +340,7 @@ def test_loss_curve_is_the_references(optimised, as_written):
     assert_rounds_alike(ours, theirs, what="the losses")
 
 
-@pytest.mark.in_turn("tensorflow")
+@pytest.mark.in_turn("torch")
 def test_a_family_is_learned_and_scores_say_so(small):
     """Proteins of one motif: their residues can be told from their neighbours."""
     rng = np.random.default_rng(0)
@@ -603,7 +603,7 @@ class Interrupt(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-@pytest.mark.in_turn("jax")
+@pytest.mark.in_turn("torch")
 def test_what_is_stopped_within_an_epoch_runs_it_anew(tmp_path, as_written):
     size = {"epochs": 2, "steps": 2}
     whole = interrupted.digest(interrupted.train(tmp_path / "whole", **size))

@@ -570,7 +570,9 @@ def small_network(tmp_path_factory):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", ["vision_regression", "vision_lora"])
+@pytest.mark.parametrize(
+    "name", ["vision_regression", pytest.param("vision_lora", marks=pytest.mark.long)]
+)
 def test_recipes_of_one_training_on_images(name, small_network, tmp_path, as_written):
     printed = run(name, tmp_path, "--tiny", *small_network * (name != "vision_lora"))
     for words in ("Apache-2.0", "95% intervals", "trainable", "nearest neighbours"):

@@ -162,7 +162,12 @@ def pictures(n=32):
 
 @pytest.mark.parametrize(
     "name",
-    ["linear_probe", pytest.param("head_only", marks=pytest.mark.long), "last_blocks", "full"],
+    [
+        "linear_probe",
+        pytest.param("head_only", marks=pytest.mark.long),
+        "last_blocks",
+        pytest.param("full", marks=pytest.mark.in_turn("torch")),
+    ],
 )
 def test_any_functional_model_with_its_statistics(name):
     model = convolutional()

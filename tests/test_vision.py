@@ -245,7 +245,8 @@ def test_fit_at_the_frontier_is_fit_of_the_whole(backbone, as_written):
 
 
 @kinds_of(
-    ["swiglu", "dinov3", "efficientnet"],
+    ["swiglu", "dinov3"],
+    efficientnet="tensorflow",
     deit="torch",
     resnet_v2="tensorflow",
     mobilenet="torch",
