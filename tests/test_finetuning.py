@@ -116,7 +116,7 @@ def test_90_percent_of_the_validation_targets_are_in_the_intervals(run):
 def test_a_finished_run_is_not_repeated_and_other_settings_are_an_error(run, settings, file):
     before = (run.folder / "config.json").read_bytes()
     said = []
-    kft.finetune(settings, run.folder, say=said.append)
+    kft.finetune(settings, run.folder, log=said.append)
     assert "is finished already" in said[-1]
     with pytest.raises(ValueError, match="differs in its seed: name another folder"):
         kft.finetune(Settings(**{**settings.to_dict(), "seed": 1}), run.folder)

@@ -135,7 +135,7 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
         ("finetune", kft.finetune, (), {"settings": kft.finetuning.Settings("amp"), "out": "run"}, {
             "settings": (None, 5, "amp"), "out": (None, 5), "overwrite": FLAGS,
-            "baselines": FLAGS, "say": (5, "print")}),
+            "baselines": FLAGS, "log": (5, "print")}),
         ("report", kft.report, (), {"subject": data}, {
             "subject": (None, 5, [], "nothing"), "path": (5, "nothing.txt"), "question": (5,),
             "title": (5,), "command": (5,)}),

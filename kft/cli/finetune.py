@@ -91,7 +91,7 @@ def finetune(
             out,
             overwrite=overwrite,
             baselines=baselines,
-            say=say,
+            log=say,
             command=["kft", *sys.argv[1:]],
         )
         show({"run": str(run.folder), **run.summary()}, as_json, run.text())

@@ -36,7 +36,7 @@ from kft.training import strategies
 from kft.training.fitting import FitResult, fit
 
 COVERAGE = 0.9  # of the intervals of predicted numbers
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def finetune(
@@ -45,7 +45,7 @@ def finetune(
     *,
     overwrite: bool = False,
     baselines: bool = True,
-    say: Say | None = None,
+    log: Log | None = None,
     command: Sequence[str] = (),
 ) -> Run:
     """Fine-tune a backbone on a file, and write all of it to a folder.
@@ -58,7 +58,7 @@ def finetune(
         out: Folder of the run, see `kft.finetuning.folder`.
         overwrite: True begins again where the folder holds a run already.
         baselines: Whether baselines are scored next to the model.
-        say: Function that is called with each line of progress, such as `print`; None for none.
+        log: Function that is called with each line of progress, such as `print`; None for none.
             The lines are written to log.txt in any case.
         command: Words of the command line, for the record.
 
@@ -75,8 +75,8 @@ def finetune(
     check_instance("settings", settings, Settings, "kft.finetuning.Settings")
     check_flag("overwrite", overwrite)
     check_flag("baselines", baselines)
-    if say is not None:
-        check_callable("say", say, "a function")
+    if log is not None:
+        check_callable("log", log, "a function")
     out = ensure_writable(check_path("out", out))
     data, named = read_data(settings)
     if data.test is None:
@@ -85,7 +85,7 @@ def finetune(
     if overwrite:
         _remove(out)
     earlier = _earlier(out, settings, checksum)
-    log = _Log(out / files.LOG, say)
+    log = _Lines(out / files.LOG, log)
     if earlier is not None and earlier.finished:
         log(f"{out} is finished already: nothing to do (--overwrite begins again).")
         return earlier
@@ -205,7 +205,7 @@ def _records(part: Split) -> pd.DataFrame:
     return table
 
 
-def _explore(data: Dataset, out: Path, log: Say) -> None:
+def _explore(data: Dataset, out: Path, log: Log) -> None:
     path = out / files.FINDINGS
     if path.exists():  # of an interrupted call
         return
@@ -219,24 +219,24 @@ def _explore(data: Dataset, out: Path, log: Say) -> None:
         )
 
 
-class _Log:
+class _Lines:
     """Printer of lines that also appends them to a file."""
 
-    def __init__(self, path: Path, say: Say | None):
-        self.path, self.say = path, say
+    def __init__(self, path: Path, log: Log | None):
+        self.path, self.log = path, log
 
     def __call__(self, line: str) -> None:
         line = harmless(line, keep="\n")
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-        if self.say is not None:
-            self.say(line)
+        if self.log is not None:
+            self.log(line)
 
 
 class _Epochs(keras.callbacks.Callback):
     """One line per epoch: its losses, and how long the rest takes."""
 
-    def __init__(self, log: Say, kept: Path):
+    def __init__(self, log: Log, kept: Path):
         super().__init__()
         self.log, self.kept = log, kept
 
@@ -262,7 +262,7 @@ def _write_results(
     config: dict[str, Any],
     out: Path,
     baselines: bool,
-    log: Say,
+    log: Log,
 ) -> None:
     """Write model, predictions and scores; the state of the training is removed at the very end."""
     sizes = config["settings"]["batch_size"], config["settings"]["max_length"]
