@@ -89,7 +89,7 @@ def check_weights(name: str, values: Any, count: int) -> np.ndarray:
         The weights as a float64 array (N,).
 
     Raises:
-        ValueError: There are more or fewer than N, or one is no number, NaN, infinite or negative.
+        ValueError: There are more or fewer than N, or one is not a finite number of at least 0.
 
     Example:
         >>> check_weights("weights", [1, 0.5], 2)

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from models import esm2, strings
+from PIL import Image
 
 import kft
 from kft.finetuning import Run, Settings, read_data, tuning
+from kft.finetuning.reading import read_whole
 
 pytestmark = pytest.mark.once  # what depends on the backend is that of `fit` and `predict`
 
@@ -216,3 +218,20 @@ def test_classes_are_numbered_as_in_the_model(backbone, tmp_path):
     assert [data.classes[k] for k in data.train.targets] == table["kind"].tolist()
     with pytest.raises(ValueError, match="classes that the model does not know: "):
         kft.finetuning.reading.as_classes(data, ("a", "b"))
+
+
+def test_a_folder_of_images_is_read_whole_for_scoring(tmp_path):
+    for kind, value in (("cat", 60), ("dog", 180)):
+        (tmp_path / kind).mkdir()
+        for i in range(4):
+            pixels = np.full((8, 8, 3), value + i, dtype="uint8")
+            Image.fromarray(pixels).save(tmp_path / kind / f"{i}.png")
+    data = read_whole(Settings(str(tmp_path)))
+    assert (len(data.train), data.test, data.classes) == (8, None, ("cat", "dog"))
+
+
+def test_wrong_data_leave_no_folder(tmp_path):
+    (tmp_path / "a.csv").write_text("sequence,y\nMKT,1\nGSS,\n")
+    with pytest.raises(ValueError, match="missing"):
+        kft.finetune(Settings(str(tmp_path / "a.csv"), target="y"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

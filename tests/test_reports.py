@@ -230,7 +230,7 @@ def test_findings_are_read_as_they_were_written(parts):
         ([3.0, 2.0, 1.0], "falls from 3 to 1 in epoch 3, the last: more epochs may"),
         ([3.0, 1.0, 2.0], "falls from 3 to 1 in epoch 2, and is 2 at the end: the model begins"),
         ([1.0, 2.0], "lowest after the first epoch, 1"),
-        ([1.0, np.nan], "is no number in epoch 2"),
+        ([1.0, np.nan], "is NaN or infinite in epoch 2"),
         ([1.0], "after its only epoch"),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,11 +24,6 @@ from kft.exploration.findings import Finding, info
 from kft.exploration.records import FEW, Kind, Records, kind_of_column, read_words
 
 FASTA = (".fasta", ".fa", ".faa", ".fas")
-FRAMES: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".xlsx": pd.read_excel,
-    ".parquet": pd.read_parquet,
-    **dict.fromkeys(JSON_LINES, lambda path: pd.read_json(path, lines=True, convert_dates=False)),
-}
 
 
 def records_of(

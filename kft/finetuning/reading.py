@@ -56,13 +56,7 @@ def read_data(settings: Settings) -> tuple[Dataset, Settings]:
             f"one of {', '.join(datasets.names())}."
         )
     if path.is_dir():
-        options: dict[str, Any] = {
-            "groups": settings.groups,
-            "task": settings.task,
-            "seed": settings.seed,
-        }
-        target, split = settings.target or "y", settings.split or "random"
-        return datasets.read_images(path, target=target, split=split, **options), settings
+        return _images(path, settings), settings
     if path.name.lower().removesuffix(".gz").endswith(FASTA):
         return _fasta(path, settings)
     table = Table(path, settings.sep, None, settings.decimal)

@@ -77,10 +77,11 @@ def finetune(
     check_flag("baselines", baselines)
     if log is not None:
         check_callable("log", log, "a function")
-    out = ensure_writable(check_path("out", out))
+    out = check_path("out", out)
     data, named = read_data(settings)
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to score: split it first.")
+    ensure_writable(out)  # wrong data leave no folder
     checksum = digest_of_data(data)
     if overwrite:
         _remove(out)

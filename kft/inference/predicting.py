@@ -99,7 +99,7 @@ def predict(
         column: Column of a table that holds the inputs; None takes the only one, or "sequence",
             or for images, whose paths are relative to the table, "path". A model of rows takes all
             columns that it knows by name.
-        skip_invalid: True goes on where an input cannot be encoded, with one warning that lists
+        skip_invalid: True skips inputs that cannot be encoded, with one warning that lists
             them. Such a record of a FASTA file is left out; of a list or table it keeps its
             place, and its predictions are NaN, and empty in files.
 

@@ -140,7 +140,9 @@ def _course(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> str
     values = np.asarray([row.get(key, np.nan) for row in history], float)
     if not np.isfinite(values).all():
         first = int(np.flatnonzero(~np.isfinite(values))[0])
-        return f"the {kind} loss is no number in epoch {first + 1}: the training has diverged."
+        return (
+            f"the {kind} loss is NaN or infinite in epoch {first + 1}: the training has diverged."
+        )
     if len(values) == 1:
         return f"after its only epoch the {kind} loss is {values[0]:.3g}."
     low = int(values.argmin())
