@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 import kft
 from kft.cli import app
-from kft.models import load_saved
 
 # Checkpoints --------------------------------------------------------------------------------------
 
@@ -336,7 +335,7 @@ def caches() -> Iterator[Case]:
         def opened(damage=damage):
             path = file("model.keras", saved.read_bytes())
             damage(path)
-            load_saved(path)
+            kft.load_model(path)
 
         yield Case(f".keras: {what}", opened, named="model.keras")
     for what, value in {"a file": __file__, "number": 3}.items():
