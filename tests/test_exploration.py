@@ -355,11 +355,12 @@ TRUE = {("digits (rows)", "constant-column"), ("breast_cancer", "near-duplicate-
 
 
 def clean(amp):
-    """Name -> findings of ten data sets."""
+    """Name -> findings of eleven data sets."""
     for name in ("iris", "wine", "breast_cancer", "diabetes", "digits"):
         frame = getattr(datasets, f"load_{name}")(as_frame=True).frame
         yield f"{name} (rows)" if name == "digits" else name, explore(frame, target="target")
     yield "digits", explore(kft.data.load("digits"))
+    yield "waves", explore(kft.data.load("gravitational_waves", images=300))
     # Without its shortcut, the M at the beginning.
     texts = [text.removeprefix("M") for text in amp.train.inputs]
     yield "amp", explore(pd.DataFrame({"sequence": texts, "y": amp.train.targets}), target="y")

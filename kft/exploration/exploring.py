@@ -101,9 +101,7 @@ def explore(
     return Findings(found, records.name, _summary(records, correlations, covariances))
 
 
-def _summary(
-    records: Records, correlations: pd.DataFrame, covariances: pd.DataFrame
-) -> Summary:
+def _summary(records: Records, correlations: pd.DataFrame, covariances: pd.DataFrame) -> Summary:
     histograms = {
         name: (profile.counts, profile.edges)
         for name, profile in records.profiles.items()

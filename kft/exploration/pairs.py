@@ -104,7 +104,8 @@ def count_by_splits(parts: np.ndarray, first: np.ndarray, second: np.ndarray) ->
     pairs = pd.DataFrame({"early": rank[early], "late": rank[late], "record": late})
     pairs = pairs[pairs["early"] < pairs["late"]].drop_duplicates()
     counts = pairs.groupby(["early", "late"]).size()
-    return {f"{names[i]}-{names[j]}": int(n) for (i, j), n in counts.items()}  # type: ignore[misc]
+    keys: list = counts.index.tolist()
+    return {f"{names[i]}-{names[j]}": int(n) for (i, j), n in zip(keys, counts, strict=True)}
 
 
 def splits_in_words(counts: Mapping[str, int]) -> str:

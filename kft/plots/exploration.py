@@ -96,7 +96,7 @@ def plot_missing(
     """
     overall = shares.iloc[:, 0].to_numpy(dtype=float)
     order = np.argsort(overall, kind="stable")[-MOST_NAMES:]
-    classes = shares.columns[1:]
+    names, classes = list(shares.index), list(shares.columns)[1:]
     figure = new_figure(10, max(0.28, 0.09 * len(classes)) * len(order) + 1.6)
     ax = open_axes(figure.subplots())
     places = np.arange(len(order))
@@ -107,9 +107,7 @@ def plot_missing(
         across = places + 0.7 * ((len(classes) - 1) / 2 - k) / len(classes)
         of_class = shares.iloc[order, k + 1]
         ax.plot(of_class, across, "osD^v<>"[k % 7], color=colour, markersize=5, label=_name(name))
-    ax.set_yticks(
-        places, [_name(shares.index[i]) for i in order], fontsize=8, parse_math=False
-    )
+    ax.set_yticks(places, [_name(names[i]) for i in order], fontsize=8, parse_math=False)
     ax.set(xlabel="share of records without a value", xlim=(0, 1.01))
     if len(classes):
         _legend(figure)
@@ -120,10 +118,8 @@ def plot_missing(
         f"Missing values of {data}{_n(records)}, in the {which}: "
         "NaN, empty cells, words such as NA, suspected sentinels. Bars are shares of all records"
         + (", points shares of each class" if len(classes) else "")
-        + f". What stands out: most are missing in {shares.index[most]}, {overall[most]:.0%} of "
-        "records"
-        + _widest(shares)
-        + "."
+        + f". What stands out: most are missing in {names[most]}, {overall[most]:.0%} of "
+        "records" + _widest(shares) + "."
     )
     return figure, harmless(caption, keep="\n")
 
@@ -137,9 +133,10 @@ def _widest(shares: pd.DataFrame) -> str:
     row = int(spread.argmax())
     values = by_class.to_numpy()[row]
     low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
+    classes = list(by_class.columns)
     return (
-        f"; classes differ most in {shares.index[row]}, from {values[low]:.0%} "
-        f"({shares.columns[1 + low]}) to {values[high]:.0%} ({shares.columns[1 + high]})"
+        f"; classes differ most in {list(shares.index)[row]}, from {values[low]:.0%} "
+        f"({classes[low]}) to {values[high]:.0%} ({classes[high]})"
     )
 
 
@@ -178,8 +175,8 @@ def plot_correlation(
     if np.isfinite(pairs).any():
         i, j = (int(at) for at in np.unravel_index(np.nanargmax(pairs), pairs.shape))
         stands_out = (
-            f"{correlations.index[i]} and {correlations.columns[j]} correlate most, by "
-            f"{values[i, j]:.2f}"
+            f"{list(correlations.index)[i]} and {list(correlations.columns)[j]} correlate most, "
+            f"by {values[i, j]:.2f}"
         )
     caption = (
         f"Pearson's correlation between {len(correlations):,} columns of numbers of {data}"
@@ -224,7 +221,7 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
     if counts.shape[1] > 1:
         _legend(figure)
     totals = counts.sum(axis=1)
-    most, least = (counts.index[int(at)] for at in (np.argmax(totals), np.argmin(totals)))
+    most, least = (list(counts.index)[int(at)] for at in (np.argmax(totals), np.argmin(totals)))
     ratio = totals.max() / max(1, totals.min())
     caption = (
         f"Number of records by class of {data} (n = {int(totals.sum()):,})"

@@ -171,7 +171,9 @@ def _exploration(parts: Parts) -> list[Block]:
     blocks += _pictures(found.figures())
     related = found.summary.related()
     if len(related):
-        caption = "Columns that correlate most; the covariance is in the unit of one times the other."
+        caption = (
+            "Columns that correlate most; the covariance is in the unit of one times the other."
+        )
         blocks.append(table_of(caption, related, folded=True))
     return blocks
 

