@@ -35,7 +35,11 @@ def coverage_of_means(sets, n=100, seed=0):
             ("share 0.8", 0.8, many),
             ("share 0.97", 0.97, mean_interval(rare, seed=i, **options)),
             ("shares between 0.95 and 0.99", high, mean_interval(rng.random(n) < high, **options)),
-            ("share 0.8, weights", 0.8, mean_interval(common, weights=weights, **options)),
+            (
+                "share 0.8, records with weights",
+                0.8,
+                mean_interval(common, weights=weights, **options),
+            ),
             ("difference of shares", 0.2, minus(many, few)),
             ("MAE", np.sqrt(2 / np.pi), mean_interval(errors, seed=i, **options)),
             ("in clusters", 1.0, mean_interval(alike, clusters, seed=i, **options)),

@@ -18,6 +18,7 @@ from kft.evaluation.groups import audit
 from kft.evaluation.means import mean_interval, minus
 from kft.evaluation.metrics import Interval, Scored, interval, resample, score
 from kft.evaluation.outliers import detection, fit_outliers
+from kft.evaluation.shares import share_interval
 from kft.evaluation.significance import (
     against_best,
     difference,
@@ -100,6 +101,20 @@ def test_the_ends_of_a_share_are_as_improbable_as_stated():
             assert stats.binom.cdf(hits - 1, n, high) + seen[1] == pytest.approx(0.05)
         assert low <= share == hits / n <= high
     assert mean_interval([False] * 5).low == 0 and mean_interval([True] * 5).high == 1
+
+
+def test_intervals_of_shares_cover_as_the_binomial_distribution_says():
+    hits, truths = np.arange(101), np.linspace(0.5, 0.995, 100)
+    ends = np.array([share_interval(k / 100, 100, 0.9) for k in hits])
+
+    def coverage(truth):
+        there = (ends[:, 0] <= truth) & (truth <= ends[:, 1])
+        return stats.binom.pmf(hits, 100, truth)[there].sum()
+
+    assert coverage(0.97) == pytest.approx(0.921, abs=0.001)
+    covered = [coverage(truth) for truth in truths]
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.01)
+    assert min(covered) > 0.86
 
 
 def test_accuracies_have_the_interval_of_a_share_where_records_are_independent():
