@@ -591,12 +591,13 @@ def test_covariances_are_those_of_pandas_and_go_with_near_copies():
 def test_near_copies_are_counted_by_pair_of_splits():
     table = peptides()
     train, valid, test = (table.index[table["split"] == x][:9] for x in ("train", "valid", "test"))
-    text = table["sequence"]
-    near = lambda row: text[row][:-1] + "M"  # noqa: E731
-    text[valid[:3]] = [near(row) for row in train[:3]]
-    text[test[:2]] = [near(row)[:-2] + "MM" for row in train[:2]]  # nearer to those of valid
-    text[test[5]] = near(train[5])
-    text[test[6:8]] = text[valid[7]]
+    texts = table["sequence"].tolist()
+    for i in range(3):
+        texts[valid[i]] = texts[train[i]][:-1] + "M"
+    for i in (0, 1, 5):  # the first two are nearer to those of valid
+        texts[test[i]] = texts[train[i]][:-2] + "MM"
+    texts[test[6]] = texts[test[7]] = texts[valid[7]]
+    table["sequence"] = texts
     found = explore(table, target="y", split="split")
     counts = found.of("similar-across-splits")[0].evidence["records by pair of splits"]
     assert counts == {"train-valid": 3, "train-test": 3, "valid-test": 2}

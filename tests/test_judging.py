@@ -156,6 +156,9 @@ def test_a_record_of_weight_two_counts_twice_and_one_of_weight_0_not_at_all(rng)
     used = weights > 0
     alone = Scored(targets[used], chances[used], None, weights[used])
     assert audit(task, alone, by[used], resamples=200).p == one.p
+    by_group = whole._replace(weights=np.where(by == "a", 5.0, 0.1))
+    plain = audit(task, whole._replace(weights=None), by, resamples=200)
+    assert audit(task, by_group, by, resamples=200).p == plain.p
     left_out = np.where(used, by, None)
     assert audit(task, whole, left_out, resamples=200).left_out == (~used).sum()
     one, other = (

@@ -241,7 +241,11 @@ def _permuted(
     groups = int(codes.max()) + 1
     if groups < 2 or np.ptp(outcomes) < 1e-12:
         return math.nan
-    weights = np.ones(len(codes)) if part.weights is None else part.weights
+    weights = np.ones(len(codes))
+    if part.weights is not None:
+        # With mean 1 in each group, so that records which change places are worth the same.
+        means = np.bincount(codes, part.weights) / np.bincount(codes)
+        weights = part.weights / means[codes]
     cluster = np.arange(len(codes))
     if part.groups is not None:
         cluster = np.unique(part.groups, return_inverse=True)[1]

@@ -28,7 +28,8 @@ def independent_records(
         weights: (N,) numbers of at least 0; None for all alike.
 
     Returns:
-        The number; None if a group holds several records, which then are not independent.
+        The number; None if there are none with a weight above 0, or if a group holds several
+        records, which then are not independent.
 
     Example:
         >>> independent_records(3), independent_records(3, weights=[1.0, 1.0, 0.0])
@@ -36,10 +37,8 @@ def independent_records(
     """
     if groups is not None and len(np.unique(np.asarray(groups))) < count:
         return None
-    if weights is None:
-        return float(count)
-    each = np.asarray(weights, dtype=np.float64)
-    return float(each.sum() ** 2 / (each**2).sum())
+    each = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    return float(each.sum() ** 2 / (each**2).sum()) if each.any() else None
 
 
 def share_interval(share: float, records: float, confidence: float) -> tuple[float, float]:
