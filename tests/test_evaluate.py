@@ -305,3 +305,5 @@ def test_more_records_score_better_and_the_curve_says_how_many_are_needed():
         curve.needed(1.0)
     with pytest.raises(ValueError, match="counts must be an integer from 2 to 64, received 65"):
         learning_curve(backbone, data, counts=[65])
+    with pytest.raises(ValueError, match="data must have a test split, made has none"):
+        learning_curve(backbone, replace(data, test=None), counts=[4])

@@ -69,6 +69,8 @@ def learning_curve(
     check_model(backbone, "backbone")
     data = load(data) if isinstance(data, str) else data
     check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
+    if data.test is None:
+        raise ValueError(f"data must have a test split, {data.name} has none: split it first.")
     everything = len(data.train)
     if counts is None:
         counts = sorted({max(2, round(everything / 2**i)) for i in range(5)})
