@@ -72,8 +72,8 @@ def answer(result):
         gap = difference(score[PROBE], score[name])
         # The better of two has p = 1; twice the other's p, since there are two tests.
         p = min(1, 2 * min(one.p for one in against_best([score[PROBE], score[name]])))
-        parts.append(f"{gap} to {name} (p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})")
-    return f"{PROBE} compared with others, difference in {result.metric}: {', '.join(parts)}."
+        parts.append(f"{gap} for {name} (p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})")
+    return f"{result.metric.capitalize()} of {PROBE} minus that of others: {', '.join(parts)}."
 
 
 def main():

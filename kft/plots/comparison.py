@@ -133,10 +133,10 @@ def _draw(ax: Axes, point: Point, ringed: bool) -> None:
 
 
 def _limits(drawn: Sequence[Point], best: Point) -> tuple[float, float]:
-    """Return limits of the axis: the range of the strategies, extended downwards by its width."""
+    """Return limits of the axis: the range of the strategies, and twice its width below."""
     low = min([p.score.low for p in drawn if p.kind == "strategy"] or [best.score.low])
     high = max(p.score.high for p in drawn)
-    near = [p.score.low for p in drawn if p.score.value > 2 * low - high]
+    near = [p.score.low for p in drawn if p.score.value > 3 * low - 2 * high]
     low = min([low, *near])
     margin = 0.06 * max(high - low, 1e-3)
     return low - margin, high + margin
