@@ -127,13 +127,13 @@ def _draw(ax: Axes, point: Point, ringed: bool) -> None:
     ax.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.8, transform=where)
     if len(point.seeds) > 1:
         spread = x * np.geomspace(0.94, 1.06, len(point.seeds))
-        look = {"color": colour, "markersize": 4, "alpha": 0.7}
+        look: dict[str, Any] = {"color": colour, "markersize": 4, "alpha": 0.7}
         ax.plot(spread, point.seeds, ".", **look, transform=where)
     # A white edge sets marks at the same place apart.
     look = {"color": colour, "markersize": 9, "markeredgecolor": "white"}
     ax.plot([x], [value], marker, **look, transform=where)
     if ringed:
-        ring = {"markersize": 17, "fillstyle": "none", "color": "black"}
+        ring: dict[str, Any] = {"markersize": 17, "fillstyle": "none", "color": "black"}
         ax.plot([x], [value], "o", **ring, transform=where)
 
 

@@ -7,10 +7,7 @@ is what the package index has. Trainings are kept in --out: an interrupted run c
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 import kft
 
@@ -25,14 +22,6 @@ EPOCHS = {"gb1": 8, "secondary_structure": 1}
 LEARNING_RATES = {"head_only": 1e-3, "lora": 1e-3, "full": 2e-4}
 
 
-def few(data, records):
-    """Draw records to train on, and a tenth as many for validation."""
-    rng, kept = np.random.default_rng(0), {}
-    for name, count in (("train", records), ("valid", records // 10)):
-        kept[name] = data.splits[name].take(rng.permutation(len(data.splits[name]))[:count])
-    return replace(data, **kept)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
@@ -42,15 +31,11 @@ def main():
     add("--strategies", nargs="+", default=["linear_probe", "head_only", "lora", "full"])
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, help="default: 8 on gb1, 1 on secondary_structure; head_only 20")
-    add("--records", type=int, help="train on so many, drawn at random, and a tenth for validation")
-    add(
-        "--max-length", type=int, default=512, help="residues of secondary structure, of each chain"
-    )
+    add("--max-length", type=int, default=512, help="residues of secondary structure")
     add("--out", type=Path, default=Path("out/published_scores"))
     options = parser.parse_args()
     of_domain = options.data == "gb1"
     data = kft.data.load(options.data, **({"crop": True} if of_domain else {}))
-    data = few(data, options.records) if options.records else data
     epochs = options.epochs or EPOCHS[options.data]
     strategies = {
         name: {"name": name, "epochs": 20 if name == "head_only" else epochs,
