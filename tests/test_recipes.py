@@ -98,7 +98,12 @@ def test_demo(tmp_path, as_written):
     backbone = kft.backbones.randomised(kft.backbones.esm2.ESM2(1, 16, 2), seed=0)
     kft.backbones.save(backbone, tmp_path / "small")
     printed = run("demo", tmp_path, "--tiny", "--backbone", tmp_path / "small")
-    for words in ("16 train, ", "Recommended: ", "to 15-residue window (p ", "to from_scratch (p "):
+    for words in (
+        "16 train, ",
+        "Recommended: ",
+        "for 15-residue window (p ",
+        "for from_scratch (p ",
+    ):
         assert words in " ".join(printed.split())
     rows = re.findall(r"^(\S.*?) {2,}0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", printed, re.MULTILINE)
     assert rows == [
