@@ -157,6 +157,7 @@ _MODULES = {
     "reporting": "kft.reporting",
     "scaling": "kft.evaluation.scaling",
     "scoring": "kft.inference.scoring",
+    "segmentation": "kft.segmentation",
     "strategies": "kft.training.strategies",
 }
 
@@ -172,6 +173,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import plots as plots
     from kft import preparation as preparation
     from kft import reporting as reporting
+    from kft import segmentation as segmentation
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
