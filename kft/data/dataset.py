@@ -284,7 +284,9 @@ class Dataset:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
         rows = [("task", self.task), ("records", sizes)]
         if self.task.level == "pixel":
-            counts = {name: count_objects(split.targets) for name, split in self.splits.items()}
+            counts = {
+                name: count_objects(list(split.targets)) for name, split in self.splits.items()
+            }
             rows.append(("objects", ", ".join(f"{k} {n:,}" for k, n in counts.items())))
         if self.classes is not None:
             rows.append((self.task.outputs_are, ", ".join(self.classes)))

@@ -157,7 +157,7 @@ def _caption(
         f"{height:,} pixels), {how}. Left: the image, from percentile {PERCENTILES[0]:g} (black) "
         f"to {PERCENTILES[1]:g} (white)"
         + (f", with the {' and '.join(given)} of the prompts" if given else "")
-        + ". Right: masks in colours that only tell neighbours apart"
+        + ". Right: masks in colours without a meaning"
         + (", and outlines of the true objects in white." if truth is not None else ".")
     ]
     if scores:

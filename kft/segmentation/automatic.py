@@ -319,7 +319,7 @@ def _candidates(
         masks, iou, stability = _checked(predict(batch[:, None]), len(batch), part)
         good = {"of low predicted IoU": iou >= settings.iou}
         good["of low stability"] = stability >= settings.stability
-        good["empty"] = masks.any(axis=(1, 2))
+        good["empty"] = np.asarray(masks.any(axis=(1, 2)))
         keep = _all_of(good, dropped)
         boxes = boxes_of(masks[keep]).astype(np.int64)
         inside = ~_cut_off(boxes, crop, shape)

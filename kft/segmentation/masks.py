@@ -113,7 +113,7 @@ def boxes_of(objects: ArrayLike) -> np.ndarray:
         masks = checked_masks(objects, "objects")
         boxes = np.zeros((len(masks), 4))
         for axis, sides in ((1, (1, 3)), (2, (0, 2))):  # rows are those of y
-            occupied = masks.any(axis=3 - axis)
+            occupied = np.asarray(masks.any(axis=3 - axis))
             length = occupied.shape[1]
             boxes[:, sides[0]] = occupied.argmax(axis=1)
             boxes[:, sides[1]] = length - occupied[:, ::-1].argmax(axis=1)

@@ -189,7 +189,7 @@ def mean_iou(
         0.700 [0.600, 0.800]
     """
     kept = [i for i, values in enumerate(each) if np.size(values)]
-    means = np.array([np.mean(each[i]) for i in kept], dtype=np.float64)
+    means = np.array([np.asarray(each[i], dtype=np.float64).mean() for i in kept])
     names = None if groups is None else np.asarray(groups)[kept]
     return mean_interval(means, names, confidence, resamples, seed)
 

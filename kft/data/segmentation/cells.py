@@ -67,6 +67,7 @@ def load_cells(
         ((64, 64), (64, 64))
     """
     check_integer("images", images, 3)
+    check_seed("seed", seed)
     shape = _checked_size(size)
     pairs = [simulate_cells(shape, style or STYLES[k % 3], [seed, k]) for k in range(images)]
     everything = Split([image for image, _ in pairs], [labels for _, labels in pairs])
@@ -108,7 +109,7 @@ def simulate_cells(
         ((64, 64, 3), dtype('uint8'), dtype('uint16'))
     """
     check_choice("style", style, STYLES)
-    for one in (seed,) if isinstance(seed, int) else seed:
+    for one in seed if isinstance(seed, list | tuple) else (seed,):
         check_seed("seed", one)
     rng = np.random.default_rng(seed)
     shape = _checked_size(size)
@@ -118,7 +119,7 @@ def simulate_cells(
 
 
 def _checked_size(size: int | Sequence[int]) -> tuple[int, int]:
-    sides = (size, size) if isinstance(size, int | np.integer) else tuple(size)
+    sides = size if isinstance(size, list | tuple) else (size, size)
     if len(sides) != 2:
         raise ValueError(f"size must be an integer or (height, width), received {size!r}.")
     height, width = (check_integer("size", side, SMALLEST) for side in sides)

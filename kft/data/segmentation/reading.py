@@ -21,14 +21,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kft.arguments import check_choice, check_path, check_seed
+from kft.arguments import check_choice, check_instance, check_path, check_seed
 from kft.data.dataset import Split
 from kft.data.images.folders import PART_FOLDERS, is_ignored
 from kft.data.images.pixels import PERCENTILES, checked_range, find_range, opened_as, read_as_stored
@@ -324,7 +324,7 @@ def _masks(item: _Item, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
 
 
 def assembled(
-    masks: Iterator[np.ndarray] | Sequence[np.ndarray],
+    masks: Iterable[np.ndarray],
     shape: tuple[int, ...],
     counts: Counter[str] | None = None,
 ) -> np.ndarray:
@@ -386,6 +386,7 @@ def _check_size(labels: Any, size: tuple[int, ...], image: Path, shape: tuple[in
 def _group_names(items: Sequence[_Item], groups: Mapping[str, str] | None) -> np.ndarray | None:
     if groups is None:
         return None
+    check_instance("groups", groups, Mapping, "a dict of the names of images and their groups")
     names = [item.image.name for item in items]
     if absent := [name for name in names if name not in groups]:
         raise ValueError(
