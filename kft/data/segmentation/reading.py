@@ -94,9 +94,7 @@ def read_segmentation(
     images, targets, counts = _read(items)
     everything = Split(images, targets, group_names, input_kind="image")  # type: ignore[arg-type]
     if not any(label.any() for label in targets):
-        raise ValueError(
-            f"{root}: none of the label images of {len(items):,} images has an object."
-        )
+        raise ValueError(f"{root}: none of {len(items):,} images has an object in its labels.")
     parts, how = _parts(items, everything, split, fractions, seed)
     known = _value_range(everything, parts["train"], value_range)
     valid, test = (everything.take(parts[x]) if x in parts else None for x in ("valid", "test"))
