@@ -18,6 +18,7 @@ pixels, `h` = `w` = S / patch size, `C` width of the prompts, `K` = 4 masks.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -92,7 +93,7 @@ class Sam(Backbone):
         width: C.
         image_size: S.
         grid: h.
-        image_encoder: Functional model, images (B, S, S, 3) -> embedding (B, h, w, C).
+        image_encoder: Functional model, {"images": (B, S, S, 3)} -> embedding (B, h, w, C).
         decode: Functional model of the rest, which takes "embedding" in place of "images".
         encode: `SamImages`, from images of any kind and size to {"images": array}.
         value_range: (black, white) of images of 16 bits, None if it is not known; it can be set.
@@ -108,6 +109,13 @@ class Sam(Backbone):
     """
 
     lora_targets = ("qkv", "q_proj", "v_proj")
+    parts: Mapping[str, tuple[str, ...]] = MappingProxyType(
+        {
+            "iou_head": ("mask_decoder/iou_prediction_head",),
+            "mask_decoder": ("mask_decoder",),
+            "prompt_and_decoder": ("prompt_encoder", "mask_decoder"),
+        }
+    )
 
     def __init__(
         self,
@@ -195,9 +203,8 @@ class Sam(Backbone):
 
     @cached_property
     def _parts(self) -> dict[str, keras.Model]:
-        found = {
-            "image_encoder": keras.Model(self.input["images"], self.embedding, name="image_encoder"),
-        }
+        images = {"images": self.input["images"]}
+        found = {"image_encoder": keras.Model(images, self.embedding, name="image_encoder")}
         embedding = keras.Input(self.embedding.shape[1:], name="embedding")
         prompts = prompt_inputs(4 * self.grid)
         encoded = self.get_layer("prompt_encoder")(**prompts)

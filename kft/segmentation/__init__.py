@@ -1,0 +1,1 @@
+"""Segmentation of images into objects by a model that is prompted."""
