@@ -590,7 +590,12 @@ def _compile_args_of_prompted(model: keras.Model, loss: Any, metrics: Any, *othe
 
 
 def _records(
-    model: keras.Model, data: Any, seed: int, batch_size: int, max_length: int | None, **options: Any
+    model: keras.Model,
+    data: Any,
+    seed: int,
+    batch_size: int,
+    max_length: int | None,
+    **options: Any,
 ) -> Any:
     """Make batches to train on, and to validate on or None."""
     if not is_prompted(model):

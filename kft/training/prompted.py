@@ -175,7 +175,9 @@ class PromptedBatches(Batches):
     def __getitem__(self, index: int) -> Any:
         self.asked_for(index)
         indices = self.record_indices[index]
-        images = self.inputs_of(index) if self.features is None else self.features.take(indices, None)
+        images = (
+            self.inputs_of(index) if self.features is None else self.features.take(indices, None)
+        )
         rows = [self._drawn(i) for i in indices]
         drawn = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         return {**images, **drawn}, np.zeros((len(indices), 1), "float32")

@@ -264,7 +264,8 @@ class MaskDecoder(Stage):
         pixels = self.output_upscaling(ops.reshape(image, (-1, side, side, width)))
         pixels = ops.reshape(pixels, (-1, 16 * side * side, width // 8))
         weights = [
-            perceptron(tokens[:, 1 + i]) for i, perceptron in enumerate(self.output_hypernetworks_mlps)
+            perceptron(tokens[:, 1 + i])
+            for i, perceptron in enumerate(self.output_hypernetworks_mlps)
         ]
         masks = ops.matmul(ops.stack(weights, axis=1), ops.swapaxes(pixels, 1, 2))
         return {

@@ -158,7 +158,9 @@ class EncoderBlock(Stage):
         x = ops.reshape(x, (-1, rows, side, columns, side, width))
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (B, rows, columns, side, side, D)
         x = self.attn(ops.reshape(x, (-1, side, side, width)))
-        x = ops.transpose(ops.reshape(x, (-1, rows, columns, side, side, width)), (0, 1, 3, 2, 4, 5))
+        x = ops.transpose(
+            ops.reshape(x, (-1, rows, columns, side, side, width)), (0, 1, 3, 2, 4, 5)
+        )
         return ops.reshape(x, (-1, h + down, w + right, width))[:, :h, :w]
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

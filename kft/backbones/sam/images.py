@@ -101,13 +101,26 @@ class SamImages:
         if not images:
             raise ValueError("images is empty: give at least one.")
         names = names or [f"images[{i}]" for i in range(len(images))]
-        encoded = np.empty((len(images), self.size, self.size, 3), dtype="float32")
+        rows = [self.with_shape(*pair)[0] for pair in zip(images, names, strict=True)]
+        return {"images": np.stack(rows)}
+
+    def with_shape(self, image: Any, name: str) -> tuple[np.ndarray, tuple[int, int]]:
+        """Encode one image.
+
+        Args:
+            image: The image.
+            name: Its name in errors.
+
+        Returns:
+            Float32 array (S, S, 3), and the (h, w) that the image has.
+        """
+        pixels = read_pixels(image, name, self.value_range)
+        shape = pixels.shape[0], pixels.shape[1]
+        h, w = sizes_within(*shape, self.size)
+        encoded = np.empty((self.size, self.size, 3), dtype="float32")
         encoded[...] = np.asarray(self.mean, dtype="float32")
-        for row, image, name in zip(encoded, images, names, strict=True):
-            pixels = read_pixels(image, name, self.value_range)
-            h, w = sizes_within(*pixels.shape[:2], self.size)
-            row[:h, :w] = resized_pixels(pixels, h, w)
-        return {"images": encoded}
+        encoded[:h, :w] = resized_pixels(pixels, h, w)
+        return encoded, shape
 
     def check(self, images: Sequence[Any], names: Sequence[str]) -> None:
         """Check images by their headers, so that errors do not come in the middle of an epoch.

@@ -113,9 +113,7 @@ def perceptron(
     """
     last = len(widths) - 1
     steps = [
-        keras.layers.Dense(
-            width, activation if i < last else None, name=str(i), dtype=dtype
-        )
+        keras.layers.Dense(width, activation if i < last else None, name=str(i), dtype=dtype)
         for i, width in enumerate(widths)
     ]
     return Chain([Chain(steps, name="layers", dtype=dtype)], name=name, dtype=dtype)

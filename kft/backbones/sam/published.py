@@ -9,7 +9,12 @@ from typing import Any
 OWNER = "facebook"
 
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "sam-vit-base": {"num_blocks": 12, "width": 768, "num_heads": 12, "global_blocks": (2, 5, 8, 11)},
+    "sam-vit-base": {
+        "num_blocks": 12,
+        "width": 768,
+        "num_heads": 12,
+        "global_blocks": (2, 5, 8, 11),
+    },
     "sam-vit-large": {
         "num_blocks": 24,
         "width": 1024,

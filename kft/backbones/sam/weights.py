@@ -236,7 +236,9 @@ def _sizes(tensors: Tensors) -> dict[str, Any]:
 
 def _count(names: Iterable[str], prefix: str) -> int:
     """Return how many numbers follow a prefix in the names of tensors."""
-    return len({name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)})
+    return len(
+        {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
+    )
 
 
 # Filling ------------------------------------------------------------------------------------------
