@@ -65,7 +65,7 @@ class Predictor:
         batch_size: Objects that the mask decoder takes at once.
 
     Attributes:
-        shape: (H, W) of the image, None before there is one.
+        shape: (H, W) of the image, (0, 0) before there is one.
 
     Example:
         >>> import kft
@@ -78,7 +78,7 @@ class Predictor:
     def __init__(self, sam: Sam, batch_size: int = 64):
         self.sam = check_instance("sam", sam, Sam, "a SAM, such as of kft.load('sam-vit-base')")
         self.batch_size = check_integer("batch_size", batch_size)
-        self.shape: tuple[int, int] | None = None
+        self.shape: tuple[int, int] = (0, 0)
         self._embedding: np.ndarray | None = None
 
     def set_image(self, image: Any) -> "Predictor":
@@ -137,7 +137,7 @@ class Predictor:
             >>> predictor.predict(boxes=[[2, 3, 10, 12]]).iou.shape
             (1, 3)
         """
-        if self.shape is None or self._embedding is None:
+        if self._embedding is None:
             raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
         prompts = self._encoded(points, labels, boxes, masks)
         count = len(prompts["points"])
@@ -181,8 +181,8 @@ class Predictor:
             said = ", ".join(f"{n} {name}" for name, n in counts.items())
             raise ValueError(
                 f"points, boxes and masks must be of the same objects, at least one, received "
-                f"{said}: the first axis is the objects. -1 in labels and NaN in boxes mark what an "
-                f"object does not have."
+                f"{said}: the first axis is the objects. -1 in labels and NaN in boxes mark what "
+                f"an object does not have."
             )
         count = next(iter(counts.values()))
         xy, kinds = self._points(given.get("points"), labels, count)
@@ -198,7 +198,8 @@ class Predictor:
         xy, kinds = np.concatenate([corners, xy], 1), np.concatenate([of_box, kinds], 1)
         length = next((n for n in _POINTS if n >= xy.shape[1]), xy.shape[1])
         missing = length - xy.shape[1]
-        ratio = self.sam.image_size / max(self.shape or ())
+        height, width = self.shape
+        ratio = self.sam.image_size / max(height, width)
         return {
             "points": np.pad(xy * ratio, ((0, 0), (0, missing), (0, 0))).astype("float32"),
             "labels": np.pad(kinds, ((0, 0), (0, missing)), constant_values=ABSENT).astype("int32"),
@@ -251,7 +252,7 @@ class Predictor:
 
     def _masks(self, masks: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return logits (N, s, s), and 1 for objects with a rough mask (N,)."""
-        side, shape = 4 * self.sam.grid, self.shape or ()
+        side, shape = 4 * self.sam.grid, self.shape
         if masks is None:
             return np.zeros((count, side, side), "float32"), np.zeros(count, "float32")
         if masks.dtype == bool and masks.shape[1:] == shape:
@@ -268,7 +269,7 @@ class Predictor:
 
     def _check_inside(self, name: str, points: np.ndarray) -> None:
         """Raise an error for points (n, 2) outside of the image."""
-        height, width = self.shape or ()
+        height, width = self.shape
         outside = ~((points >= 0) & (points <= [width, height])).all(axis=-1)  # NaN included
         if outside.any():
             raise ValueError(

@@ -1,14 +1,14 @@
 """The training step of a model that is prompted: rounds of prompts, masks and their losses.
 
-Reference: Kirillov et al. 2023, arXiv:2304.02643, section 3 and appendix A; the interactive rounds of
-micro-sam (Archit et al. 2025) are the same. The first prompt of an object is a point or a box; in
-each further round a point is added where the last mask is wrong, and in some rounds the logits of
-that mask are a prompt too. Of the three masks of a round the best one learns; the predicted IoU of
-all three learns from their true IoU.
+Reference: Kirillov et al. 2023, arXiv:2304.02643, section 3 and appendix A; the interactive rounds
+of micro-sam (Archit et al. 2025) are the same. The first prompt of an object is a point or a box;
+in each further round a point is added where the last mask is wrong, and in some rounds the logits
+of that mask are a prompt too. Of the three masks of a round the best one learns; the predicted IoU
+of all three learns from their true IoU.
 
-Differences from the reference: losses are computed on the grid of the logits, 4 h by 4 w, not on the
-image; three masks are predicted in all rounds, so that the first mask token, meant for many prompts,
-keeps its weights; rounds are at most 8 and not 11.
+Differences from the reference: losses are computed on the grid of the logits, 4 h by 4 w, not on
+the image; three masks are predicted in all rounds, so that the first mask token, meant for many
+prompts, keeps its weights; rounds are at most 8 and not 11.
 
 Shapes: `B` images, `N` objects of each, `P` = 2 + R - 1 prompts of each object, `R` rounds, `s` =
 4 h side of the grid of logits, `S` side of the model's input in pixels.
@@ -22,7 +22,7 @@ import keras
 from keras import ops
 
 from kft.arguments import check_fraction, check_integer
-from kft.keras_internals import set_direction
+from kft.keras_internals import set_direction, set_untracked
 from kft.models.graphs import Learner, flat
 
 # Labels, as in `kft.backbones.sam.prompts`.
@@ -88,7 +88,7 @@ def trainer(sam: keras.Model, rounds: int, encoder: keras.Model | None = None) -
     """
     if encoder is None:
         embedding = keras.Input(sam.embedding.shape[1:], name="frontier_0")
-        inputs = {"frontier_0": embedding}
+        inputs: dict[str, Any] = {"frontier_0": embedding}
     else:
         inputs = _by_name(encoder)
         embedding = encoder(encoder.input)
@@ -107,7 +107,7 @@ def trainer(sam: keras.Model, rounds: int, encoder: keras.Model | None = None) -
     output = Summary(name="summary")(per_round, drawn["present"])
     learner = flat(Learner({**inputs, **drawn}, output, name="graph"))
     learner = Trainer(learner.input, learner.output, name=f"{sam.name}_trainer")
-    vars(learner)["trained_model"] = sam
+    set_untracked(learner, trained_model=sam)
     return learner
 
 

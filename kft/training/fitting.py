@@ -238,8 +238,13 @@ def fit(
     run = _Run(
         compile_args, class_weight, seed, frontier, features, options, optimizers, resumption
     )
-    batching = {"batch_size": batch_size, "max_length": max_length, "encode": encode}
-    batching |= {"prompting": prompting} if is_prompted(model) else {}
+    batching: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "encode": encode,
+    }
+    if is_prompted(model):
+        batching["prompting"] = prompting
     return run(model, data, strategy, batching, keep)
 
 

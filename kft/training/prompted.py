@@ -1,7 +1,7 @@
 """Training of a model that is prompted: batches of images and objects, with prompts drawn anew.
 
-The model is one such as `kft.backbones.sam.Sam`; the losses are in `kft.segmentation.training`. What
-is frozen of the image encoder is computed once per image and kept, see `kft.training.features`.
+The model is one such as `kft.backbones.sam.Sam`; the losses are in `kft.segmentation.training`.
+What is frozen of the image encoder is computed once per image and kept.
 
 Shapes: `B` images in a batch, `N` objects of each, `P` prompts of each object, `R` rounds, `s` side
 of the grid of logits, `S` side of the model's input in pixels.

@@ -1,7 +1,7 @@
 """SAM's image encoder: a vision transformer with attention in windows, and the neck behind it.
 
-References and shapes are those of `layers`; `B` images, `S` side of the input in pixels, `p` side of
-a patch, `h` = `w` = S / p, `C` width of the prompts.
+References and shapes are those of `layers`; `B` images, `S` side of the input in pixels, `p` side
+of a patch, `h` = `w` = S / p, `C` width of the prompts.
 """
 
 from collections.abc import Sequence
@@ -89,7 +89,8 @@ class GridEmbedding(Stage):
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return (B, h, w, D)."""
-        return (shape[0], *(side // self.patch_size for side in shape[1:3]), self.width)
+        grid = (side and side // self.patch_size for side in shape[1:3])
+        return (shape[0], *grid, self.width)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
@@ -130,7 +131,8 @@ class EncoderBlock(Stage):
             "grid": tuple(grid),
             "window": window,
         }
-        self.grid, self.window, self.width = tuple(grid), window, width
+        self.grid: tuple[int, int] = (grid[0], grid[1])
+        self.window, self.width = window, width
         policy = self.dtype_policy
         self.norm1, self.norm2 = (norm(1e-6, name, policy) for name in ("norm1", "norm2"))
         seen = (window, window) if window else self.grid

@@ -6,8 +6,8 @@ Layers inside of others are named as there, so that `layers.0` is found by the s
 Differences from the reference: none in the numbers. Tables of relative positions are looked up by a
 product, whose gradient is a plain table on TensorFlow too.
 
-Shapes: `M` images or windows or objects, `L` and `T` tokens, `h` and `w` rows and columns of a grid,
-`D` width, `H` heads, `d` = width of one head.
+Shapes: `M` images or windows or objects, `L` and `T` tokens, `h` and `w` rows and columns of a
+grid, `D` width, `H` heads, `d` = width of one head.
 """
 
 from collections.abc import Sequence

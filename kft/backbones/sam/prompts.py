@@ -5,8 +5,8 @@ References are those of `layers`.
 Differences from the reference: a prompt that is absent (label -2) does not count in attention, so
 that objects with different numbers of points are computed together and each as if it were alone.
 
-Shapes: `B` images, `N` objects of each, `P` prompts of each object, `S` side of the input in pixels,
-`h` = `w` rows and columns of the embedding, `C` width.
+Shapes: `B` images, `N` objects of each, `P` prompts of each object, `S` side of the input in
+pixels, `h` = `w` rows and columns of the embedding, `C` width.
 """
 
 import math

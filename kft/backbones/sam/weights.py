@@ -2,8 +2,8 @@
 
 References: `segment-anything` 1.0, `build_sam.py`; `transformers` 5, `models/sam`. Sizes are taken
 from the shapes of the tensors of a torch file, and from config.json of a folder; never from a name.
-Checkpoints are read strictly: every tensor is used, and every weight is filled but for the constants
-of the pixels, which no file holds.
+Checkpoints are read strictly: every tensor is used, and every weight is filled but for the
+constants of the pixels, which no file holds.
 """
 
 import re

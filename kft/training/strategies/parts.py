@@ -1,4 +1,4 @@
-"""Strategies that train a part of a model by itself which has a name, such as SAM's mask decoder."""
+"""Strategies that train a named part of a model by itself, such as the mask decoder of a SAM."""
 
 from dataclasses import dataclass
 
