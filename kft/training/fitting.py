@@ -245,6 +245,9 @@ def fit(
     }
     if is_prompted(model):
         batching["prompting"] = prompting
+        _check_phases_of_prompted(strategy)
+    elif prompting is not None:
+        raise ValueError(f"prompting is for models that take prompts, and {model.name} takes none.")
     return run(model, data, strategy, batching, keep)
 
 
@@ -592,6 +595,14 @@ def _compile_args_of_prompted(model: keras.Model, loss: Any, metrics: Any, *othe
             f"{model.name} is trained by masks and their IoU: leave them out."
         )
     return compile_arguments_of()
+
+
+def _check_phases_of_prompted(strategy: strategies.Strategy) -> None:
+    if isinstance(strategy, strategies.LinearProbe):
+        raise ValueError(
+            "linear_probe solves for a head in closed form, and a model that takes prompts has no "
+            "such head: the strategies iou_head and mask_decoder train the least of a SAM."
+        )
 
 
 def _records(
