@@ -114,6 +114,8 @@ _HOME = {
     "load_embeddings": "kft.inference",
     "score_mutations": "kft.inference.mutations",
     "scan": "kft.inference.mutations",
+    "segment": "kft.segmentation",
+    "segment_everything": "kft.segmentation",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -206,6 +208,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.params import unfreeze as unfreeze
     from kft.preparation import prepare as prepare
     from kft.reporting import report as report
+    from kft.segmentation import segment as segment
+    from kft.segmentation import segment_everything as segment_everything
     from kft.training import callbacks as callbacks
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies

@@ -312,7 +312,7 @@ def oracle(labels, crop=None):
 def test_all_objects_are_found(cells):
     labels = cells[1]
     settings = automatic.Settings(points_per_side=24, points_per_batch=50)
-    found = automatic.segment_everything(oracle(labels), labels.shape, settings)
+    found = automatic.find_masks(oracle(labels), labels.shape, settings)
     assert metrics.accuracy_at(metrics.iou_matrix(labels, found.labels), 0.99).tolist() == [1.0]
     assert len(found) == labels.max() and (found.iou == 0.95).all()
     on = labels[tuple(np.floor(automatic.grid_of_points(24, labels.shape)).astype(int).T[::-1])] > 0
@@ -329,13 +329,13 @@ def test_crops_find_small_objects_and_cut_none():
     labels = masks.to_labels(discs)
     settings = automatic.Settings(points_per_side=9, crop_layers=1, crop_overlap=0.3)
     alone = automatic.Settings(points_per_side=9)
-    assert len(automatic.segment_everything(oracle(labels), labels.shape, alone)) < 4
-    found = automatic.segment_everything(
+    assert len(automatic.find_masks(oracle(labels), labels.shape, alone)) < 4
+    found = automatic.find_masks(
         oracle(labels), labels.shape, settings, lambda crop: oracle(labels, crop)
     )
     assert metrics.accuracy_at(metrics.iou_matrix(labels, found.labels), 0.99).tolist() == [1.0]
     with pytest.raises(ValueError, match="settings have crops, for which `crop` must be"):
-        automatic.segment_everything(oracle(labels), labels.shape, settings)
+        automatic.find_masks(oracle(labels), labels.shape, settings)
 
 
 def test_areas_are_filtered_and_small_regions_removed():
@@ -345,7 +345,7 @@ def test_areas_are_filtered_and_small_regions_removed():
     labels[30, 30:32] = 2
     labels[20:40, 0:20] = 3
     settings = automatic.Settings(points_per_side=40, least_area=9, most_area=0.2)
-    found = automatic.segment_everything(oracle(labels), labels.shape, settings)
+    found = automatic.find_masks(oracle(labels), labels.shape, settings)
     assert len(found) == 1
     expected = np.zeros((40, 40), bool)
     expected[2:12, 2:12] = True
@@ -372,14 +372,12 @@ def test_boxes_that_overlap_a_better_one_are_left_out():
 
 def test_no_mask_at_all_is_an_answer():
     labels = np.zeros((8, 8), int)
-    found = automatic.segment_everything(
-        oracle(labels), (8, 8), automatic.Settings(4, least_area=2)
-    )
+    found = automatic.find_masks(oracle(labels), (8, 8), automatic.Settings(4, least_area=2))
     assert found.masks.shape == (0, 8, 8) and not found.labels.any()
     with pytest.raises(ValueError, match=r"predict must return masks \(16, K, 8, 8\)"):
-        automatic.segment_everything(oracle(np.eye(9, dtype=int)), (8, 8), automatic.Settings(4))
+        automatic.find_masks(oracle(np.eye(9, dtype=int)), (8, 8), automatic.Settings(4))
     with pytest.raises(TypeError, match="predict must be a function"):
-        automatic.segment_everything(None, (8, 8))
+        automatic.find_masks(None, (8, 8))
 
 
 # The figure ---------------------------------------------------------------------------------------

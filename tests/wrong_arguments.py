@@ -174,6 +174,22 @@ def of_tables(data) -> list[Row]:
     ]  # fmt: skip
 
 
+def of_images() -> list[Row]:
+    """Segmentation."""
+    image = np.zeros((20, 30), "uint8")
+    return [
+        ("segment", kft.segment, (), {"sam": models.sam(), "image": image, "points": [[3, 5]]}, {
+            "sam": NO_MODEL, "image": (None, 5, "", [], "nothing", np.zeros(3)),
+            "points": (5, "nothing", [], [[3]], [[40, 5]], [[np.nan, 5]], [["a", "b"]]),
+            "labels": (5, "nothing", [7], [[1, 1]]),
+            "boxes": (5, "nothing", [], [[1, 2, 3]], [[9, 2, 3, 4]], [[1, 2, 50, 4]]),
+            "masks": (5, "nothing", [], np.zeros((1, 3, 3)))}),
+        ("segment_everything", kft.segment_everything, (), {"sam": models.sam(), "image": image}, {
+            "sam": NO_MODEL, "image": (None, 5, "", [], "nothing", np.zeros(3)),
+            "settings": (5, "nothing", [], {"iou": 0.5})}),
+    ]  # fmt: skip
+
+
 def of_others(model) -> list[Row]:
     """Names, heads and encoders."""
     return [
@@ -225,6 +241,7 @@ def arguments() -> Iterator[Case]:
         *of_adapters(model, new, adapted),
         *of_training(backbone, model, compiled, new, data, train, records),
         *of_tables(data),
+        *of_images(),
         *of_others(model),
     ]
     for name, function, positional, given, wrong in tables:

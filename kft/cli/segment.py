@@ -1,117 +1,110 @@
-"""Prompts of `kft segment`: points and boxes as they are written on the command line."""
+"""`kft segment`."""
 
-from __future__ import annotations
+from pathlib import Path
+from typing import Annotated, Any
 
-from collections.abc import Sequence
-
-import numpy as np
 import typer
 
-from kft.messages import shown
+from kft.cli.options import Json, Out
+from kft.cli.output import short_errors, show
+from kft.cli.prompts import boxes_of, points_of
 
-PADDING = -1  # label of what fills up objects with fewer points
+
+def segment(
+    image: Annotated[Path, typer.Argument(help="Image, of 8 or 16 bits.")],
+    out: Annotated[
+        str | None,
+        typer.Argument(metavar="OUT", help="File of masks: .tif, .png, .json (COCO) or .npy."),
+    ] = None,
+    out_option: Out = None,
+    model: Annotated[
+        str, typer.Option(help="Name, folder or file of a SAM; or a .keras file.")
+    ] = "sam-vit-base",
+    points: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y",
+            help='Points of an object, as "120,80 60,70,0", where 0 marks one beside it; repeat '
+            "for each object. Or a CSV file: x, y and optionally object, label.",
+        ),
+    ] = None,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1",
+            help="Box of an object; repeat for each. Or a CSV file with these columns.",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Find all objects, without prompts.")
+    ] = False,
+    points_per_side: Annotated[
+        int, typer.Option(help="With --everything: points along each side of the grid.")
+    ] = 32,
+    iou: Annotated[float, typer.Option(help="With --everything: least predicted IoU.")] = 0.88,
+    stability: Annotated[
+        float, typer.Option(help="With --everything: least stability of a mask.")
+    ] = 0.95,
+    least_area: Annotated[
+        int, typer.Option(help="With --everything: pixels of the smallest object.")
+    ] = 0,
+    figure: Annotated[
+        str | None, typer.Option(help="File of a figure, .png or .svg; its caption beside it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Segment the objects of an image that prompts show, or all of them.
+
+    Example: kft segment cells.tif --boxes 10,20,60,70 --out masks.tif
+    """
+    written = one_written(out, out_option, figure)
+    xy, marks = points_of(points or []) or (None, None)
+    corners = boxes_of(boxes or [])
+    if everything == (xy is not None or corners is not None):
+        raise typer.BadParameter("give points or boxes, or --everything and neither of them.")
+    with short_errors():
+        import kft
+        from kft.plots import plot_masks, save_figure
+        from kft.segmentation import Settings, save_masks, to_labels
+
+        sam: Any = kft.load_model(model) if model.endswith(".keras") else kft.load(model)
+        if everything:
+            settings = Settings(
+                points_per_side, iou=iou, stability=stability, least_area=least_area
+            )
+            found = kft.segment_everything(sam, image, settings)
+            masks, scores, how = found.masks, found.iou, "of a grid of points"
+        else:
+            predicted = kft.segment(sam, image, xy, marks, corners)
+            masks, scores, how = predicted.best, predicted.iou.max(axis=1), "of prompts"
+        files = [path for path in (written, figure) if path is not None]
+        if written is not None:
+            save_masks(masks, written, image, scores)
+        if figure is not None:
+            how = f"predicted by {sam.name} {how}"
+            drawn = plot_masks(image, to_labels(masks), None, xy, marks, corners, image.name, how)
+            save_figure(*drawn, figure)
+        about = {
+            "objects": len(masks),
+            "pixels": [int(mask.sum()) for mask in masks],
+            "predicted_iou": [float(score) for score in scores],
+            "written": files,
+        }
+        show(about, as_json, f"{len(masks):,} objects. Written: {', '.join(files)}")
 
 
-def points_of(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Read points, of one object each.
+def one_written(out: str | None, out_option: str | None, figure: str | None) -> str | None:
+    """Return the file of masks, or None if only a figure is asked for.
 
     Args:
-        texts: For each object "X,Y", or several points with spaces between them; "X,Y,0" is a point
-            that is not of the object. Or one path of a CSV file with the columns x and y, and
-            optionally object (its number or name) and label.
-
-    Returns:
-        Points (N, P, 2) float64 and labels (N, P) int32, 1, 0 or -1 for padding; None for no texts.
+        out: The argument OUT, or None.
+        out_option: The option --out, or None.
+        figure: The option --figure, or None.
 
     Raises:
-        typer.BadParameter: A text has another form.
-
-    Example:
-        >>> points, labels = points_of(["120,80 60,70,0", "5,6"])
-        >>> points.shape, labels.tolist()
-        ((2, 2, 2), [[1, 0], [1, -1]])
+        typer.BadParameter: OUT was given twice, or neither OUT nor --figure.
     """
-    if not texts:
-        return None
-    if (table := _table(texts, "--points", ("x", "y"))) is not None:
-        names = table.get("object", list(map(str, range(len(table["x"])))))
-        marks = table.get("label", ["1"] * len(names))
-        rows = [",".join(row) for row in zip(table["x"], table["y"], marks, strict=True)]
-        objects = [
-            [row for row, name in zip(rows, names, strict=True) if name == one]
-            for one in dict.fromkeys(names)
-        ]
-    else:
-        objects = [text.replace(";", " ").split() for text in texts]
-    given = [[_point(point) for point in points] for points in objects]
-    if not all(given):
-        raise typer.BadParameter('--points takes "X,Y" for each object, received an empty text.')
-    longest = max(map(len, given))
-    filled = [points + [(0.0, 0.0, PADDING)] * (longest - len(points)) for points in given]
-    array = np.array(filled, dtype=np.float64)
-    return array[..., :2], array[..., 2].astype(np.int32)
-
-
-def boxes_of(texts: Sequence[str]) -> np.ndarray | None:
-    """Read boxes, of one object each.
-
-    Args:
-        texts: "X0,Y0,X1,Y1" for each object; or one path of a CSV file with these columns.
-
-    Returns:
-        Boxes (N, 4) float64; None for no texts.
-
-    Raises:
-        typer.BadParameter: A text has another form.
-
-    Example:
-        >>> boxes_of(["10,20,60,70"])
-        array([[10., 20., 60., 70.]])
-    """
-    if not texts:
-        return None
-    columns = ("x0", "y0", "x1", "y1")
-    if (table := _table(texts, "--boxes", columns)) is not None:
-        texts = [",".join(row) for row in zip(*(table[x] for x in columns), strict=True)]
-    return np.array([_numbers(text, "--boxes", "X0,Y0,X1,Y1", (4,)) for text in texts])
-
-
-def _point(text: str) -> tuple[float, float, int]:
-    x, y, *mark = _numbers(text, "--points", '"X,Y", or "X,Y,0" beside the object', (2, 3))
-    label = mark[0] if mark else 1
-    if label not in (0, 1):
-        raise typer.BadParameter(
-            f"--points: the third number is 1 for a point of the object and 0 for one that is not, "
-            f"received {text!r}."
-        )
-    return x, y, int(label)
-
-
-def _numbers(text: str, option: str, expected: str, counts: tuple[int, ...]) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in counts or not np.isfinite(numbers).all():
-        raise typer.BadParameter(f"{option} takes {expected}, received {shown(text)}.")
-    return numbers
-
-
-def _table(texts: Sequence[str], option: str, needed: Sequence[str]) -> dict[str, list[str]] | None:
-    """Return the columns of a CSV file if the texts are the path of one, else None."""
-    if len(texts) != 1 or not texts[0].lower().endswith((".csv", ".tsv")):
-        return None
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(texts[0], sep=None, engine="python", dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:  # those of pandas are ValueErrors
-        raise typer.BadParameter(f"{option}: {texts[0]} cannot be read: {error}") from None
-    columns = {str(name).strip().lower(): frame[name].tolist() for name in frame}
-    if absent := [name for name in needed if name not in columns]:
-        raise typer.BadParameter(
-            f"{option}: {texts[0]} has no column {', '.join(absent)}; it has {', '.join(columns)}."
-        )
-    if not columns[needed[0]]:
-        raise typer.BadParameter(f"{option}: {texts[0]} has no rows.")
-    return columns
+    given = [path for path in (out, out_option) if path is not None]
+    if len(given) > 1 or not (given or figure):
+        raise typer.BadParameter(f"give OUT once, or --figure; received OUT {len(given)} times.")
+    return given[0] if given else None

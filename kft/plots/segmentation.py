@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ TRUTH = "#FFFFFF"
 
 
 def plot_masks(
-    image: ArrayLike,
+    image: Any,
     labels: ArrayLike,
     truth: ArrayLike | None = None,
     points: ArrayLike | None = None,

@@ -221,7 +221,7 @@ def crops_of(shape: Sequence[int], layers: int, overlap: float) -> list[tuple[in
     return crops
 
 
-def segment_everything(
+def find_masks(
     predict: Predict,
     shape: Sequence[int],
     settings: Settings | None = None,
@@ -249,7 +249,7 @@ def segment_everything(
         ...     x, y = np.meshgrid(np.arange(16), np.arange(16))
         ...     masks = np.tile((x - 8) ** 2 + (y - 8) ** 2 <= 9, (len(points), 1, 1, 1))
         ...     return masks, np.full((len(points), 1), 0.9), np.full((len(points), 1), 0.96)
-        >>> len(segment_everything(predict, (16, 16), Settings(points_per_side=4)))
+        >>> len(find_masks(predict, (16, 16), Settings(points_per_side=4)))
         1
     """
     check_callable("predict", predict, "a function of points that returns masks")

@@ -52,6 +52,13 @@ from kft.training.frontier import (
 from kft.training.memory import explained
 from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
 from kft.training.probing import solve
+from kft.training.prompted import (
+    Prompting,
+    compile_arguments_of,
+    fit_prompted,
+    is_prompted,
+    prompted_batches,
+)
 from kft.training.range_test import loss_of
 from kft.training.resuming import Resumption, digest_of_records
 
@@ -132,6 +139,7 @@ def fit(
     verbose: Any = "auto",
     encode: Callable | None = None,
     resume: Path | str | None = None,
+    prompting: Prompting | None = None,
 ) -> FitResult:
     """Train the layers that are marked trainable, or fine-tune by a strategy, in phases.
 
@@ -179,6 +187,9 @@ def fit(
             there already, the training continues with the epoch after it, and on the same backend
             and processor ends with the same weights as without the interruption. Remove the file
             when it is no longer needed. States of your own callbacks are not kept.
+        prompting: For a model that takes prompts, such as a SAM: how objects and prompts are drawn,
+            see `kft.segmentation.training.Prompting`; None for the usual way. The data are then
+            images and label images.
 
     Returns:
         `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.
@@ -227,7 +238,16 @@ def fit(
     run = _Run(
         compile_args, class_weight, seed, frontier, features, options, optimizers, resumption
     )
-    batching = {"batch_size": batch_size, "max_length": max_length, "encode": encode}
+    batching: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "encode": encode,
+    }
+    if is_prompted(model):
+        batching["prompting"] = prompting
+        _check_phases_of_prompted(strategy)
+    elif prompting is not None:
+        raise ValueError(f"prompting is for models that take prompts, and {model.name} takes none.")
     return run(model, data, strategy, batching, keep)
 
 
@@ -262,7 +282,7 @@ class _Run:
     ) -> FitResult:
         started = time.perf_counter()
         # Before anything is changed: records that do not fit raise an error.
-        records = as_batches(model, data, self.seed, **batching)
+        records = _records(model, data, self.seed, **batching)
         if isinstance(model, Model):
             model.take_names(data)
         marks = user_marks(model)
@@ -405,7 +425,10 @@ class _Run:
         if kept == phase.epochs:  # interrupted between two phases
             self.optimizers.keep()
             return None, reason
-        if reason is None:
+        if is_prompted(model):
+            at_frontier = reason is None
+            logs = fit_prompted(model, train, valid, at_frontier, **self.features, **options)
+        elif reason is None:
             try:
                 logs = fit_frontier(model, train, valid, **self.features, **options)
             except FrontierError as error:
@@ -491,6 +514,8 @@ def _checked_data(data: Any) -> Any:
 
 def _check_targets(model: keras.Model, data: Any) -> None:
     """Raise an error for wrong targets that Keras would train on without an error."""
+    if is_prompted(model):
+        return  # `prompted_batches` checks them
     if len(model.outputs) > 1:
         raise ValueError(
             f"kft.fit trains models with one output, {model.name} has {len(model.outputs)}: use "
@@ -543,6 +568,8 @@ def _compile_args(
     label_smoothing: float,
 ) -> dict[str, Any]:
     """The arguments of `compile`, without the optimizer."""
+    if is_prompted(model):
+        return _compile_args_of_prompted(model, loss, metrics, class_weight, label_smoothing)
     head: Any = getattr(model, "head", None)
     if loss is None and hasattr(head, "make_loss"):
         loss = head.make_loss(class_weight, label_smoothing)
@@ -559,6 +586,39 @@ def _compile_args(
         metrics = last["metrics"] if metrics is None else metrics
         return {"loss": last["loss"], kind: metrics}
     return {"loss": loss_of(model) if loss is None else loss, kind: metrics}
+
+
+def _compile_args_of_prompted(model: keras.Model, loss: Any, metrics: Any, *others: Any) -> dict:
+    if loss is not None or metrics is not None or any(x is not None and x for x in others):
+        raise ValueError(
+            f"loss, metrics, class_weight and label_smoothing are for models with one output, and "
+            f"{model.name} is trained by masks and their IoU: leave them out."
+        )
+    return compile_arguments_of()
+
+
+def _check_phases_of_prompted(strategy: strategies.Strategy) -> None:
+    if isinstance(strategy, strategies.LinearProbe):
+        raise ValueError(
+            "linear_probe solves for a head in closed form, and a model that takes prompts has no "
+            "such head: the strategies iou_head and mask_decoder train the least of a SAM."
+        )
+
+
+def _records(
+    model: keras.Model,
+    data: Any,
+    seed: int,
+    batch_size: int,
+    max_length: int | None,
+    **options: Any,
+) -> Any:
+    """Make batches to train on, and to validate on or None."""
+    if not is_prompted(model):
+        return as_batches(model, data, seed, batch_size, max_length, **options)
+    if max_length is not None:
+        raise ValueError(f"max_length is for sequences, received {max_length} with images.")
+    return prompted_batches(model, data, batch_size=batch_size, seed=seed, **options)
 
 
 def _reset_metrics(compile_args: Mapping[str, Any]) -> None:
