@@ -398,6 +398,9 @@ def test_the_caption_says_what_is_drawn(cells):
         assert said in caption
     assert len(figure.axes) == 2 and len(figure.axes[0].patches) == 1
     figure.draw_without_rendering()
+    wide, _ = plot_masks(np.zeros((2, 3300), "uint8"), np.zeros((2, 3300), int))
+    drawn = wide.axes[0].images[0]
+    assert drawn.get_array().shape == (1, 1100, 3) and drawn.get_extent() == [0, 3300, 2, 0]
     assert "there is no mask" in plot_masks(image, np.zeros_like(labels))[1]
     with pytest.raises(ValueError, match="labels has 48 x 64 pixels but the image has 64 x 48"):
         plot_masks(image, labels.T)

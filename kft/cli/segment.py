@@ -66,7 +66,10 @@ def segment(
         import kft
         from kft.plots import plot_masks, save_figure
         from kft.segmentation import Settings, save_masks, to_labels
+        from kft.segmentation.masks import checked_masks_path
 
+        if written is not None:
+            checked_masks_path(written)
         sam: Any = kft.load_model(model) if model.endswith(".keras") else kft.load(model)
         if everything:
             settings = Settings(

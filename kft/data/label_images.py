@@ -86,8 +86,31 @@ def object_numbers(labels: np.ndarray) -> np.ndarray:
         >>> object_numbers(np.array([[0, 7], [7, 2]]))
         array([2, 7])
     """
-    numbers = np.unique(labels)
-    return numbers[numbers > 0]
+    return numbered(labels)[1]
+
+
+def numbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the objects of a label image from 1, without gaps.
+
+    Args:
+        labels: Label image (H, W) of integers.
+
+    Returns:
+        The label image (H, W) int64; and the numbers (N,) that its objects had, ascending.
+
+    Example:
+        >>> numbered(np.array([[0, 7], [7, 2]]))
+        (array([[0, 2],
+               [2, 1]]), array([2, 7]))
+    """
+    labels = np.asarray(labels)
+    most = int(labels.max(initial=0))
+    if most > 2**16 + 4 * labels.size:  # a table of all numbers would be larger than the image
+        found, places = np.unique(np.append(labels, 0), return_inverse=True)
+        return places[:-1].reshape(labels.shape), found[1:]
+    seen = np.bincount(labels.reshape(-1), minlength=1) > 0
+    seen[0] = False
+    return (np.cumsum(seen) * seen)[labels], np.flatnonzero(seen)
 
 
 def count_objects(targets: Sequence[np.ndarray]) -> int:

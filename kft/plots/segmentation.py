@@ -14,12 +14,13 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from kft.data.images.pixels import read_as_stored
-from kft.data.label_images import checked_label_image, object_numbers
+from kft.data.label_images import checked_label_image, numbered, object_numbers
 from kft.plots.style import MODEL, OTHERS, new_figure
 
 COLOURS = np.array([to_rgb(colour) for colour in (MODEL, *OTHERS[:5])])
 OPACITY = 0.35  # of the inside of a mask; its outline is opaque
 LONGER = 5.0  # inches, of the longer side of a picture
+MOST_DRAWN = 1600  # pixels along the longer side; of larger images each second, third, ... is drawn
 PERCENTILES = (0.1, 99.9)  # of the image's values, drawn black and white
 TRUTH = "#FFFFFF"
 
@@ -62,7 +63,7 @@ def plot_masks(
         >>> "1 object" in caption
         True
     """
-    pixels = _stretched(read_as_stored(image, "image"))
+    pixels = read_as_stored(image, "image")
     labels = checked_label_image(labels, "labels")
     true = None if truth is None else checked_label_image(truth, "truth")
     for called, other in (("labels", labels), ("truth", true)):
@@ -75,12 +76,15 @@ def plot_masks(
     scale = LONGER / max(height, width)
     figure = new_figure(2 * max(1.5, width * scale) + 0.2, max(1.5, height * scale) + 0.4)
     left, right = figure.subplots(1, 2)
-    for ax, picture, title in ((left, pixels, "image"), (right, _over(pixels, labels), "masks")):
+    step = math.ceil(max(height, width) / MOST_DRAWN)
+    small = _stretched(pixels[::step, ::step])
+    over = _over(small, labels[::step, ::step])
+    for ax, picture, title in ((left, small, "image"), (right, over, "masks")):
         ax.imshow(picture, interpolation="nearest", extent=(0, width, height, 0))
         ax.set_title(title, fontsize=9)
         ax.axis("off")
     if true is not None:
-        _outline(right, true)
+        _outline(right, true[::step, ::step], (0, width, height, 0))
     count = _prompts(left, points, point_labels, boxes)
     return figure, _caption(labels, true, count, name, how, scores)
 
@@ -103,16 +107,15 @@ def _edges(labels: np.ndarray) -> np.ndarray:
 
 def _over(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the image with coloured masks; neighbours in number have different colours."""
-    order = np.searchsorted(object_numbers(labels), labels)
-    colours = COLOURS[order % len(COLOURS)]
+    colours = COLOURS[numbered(labels)[0] % len(COLOURS)]
     opacity = np.where(_edges(labels), 1.0, OPACITY) * (labels > 0)
     return pixels * (1 - opacity[..., None]) + colours * opacity[..., None]
 
 
-def _outline(ax: Axes, labels: np.ndarray) -> None:
+def _outline(ax: Axes, labels: np.ndarray, extent: tuple[float, float, float, float]) -> None:
     drawn = np.zeros((*labels.shape, 4))
     drawn[_edges(labels)] = (*to_rgb(TRUTH), 0.9)
-    ax.imshow(drawn, interpolation="nearest", extent=(0, labels.shape[1], labels.shape[0], 0))
+    ax.imshow(drawn, interpolation="nearest", extent=extent)
 
 
 def _prompts(

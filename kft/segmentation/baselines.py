@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from kft.arguments import check_integer, check_number_above
 from kft.data.images.pixels import read_as_stored
-from kft.data.label_images import checked_label_image, object_numbers
+from kft.data.label_images import checked_label_image, numbered
 
 SMALLEST = 15  # pixels of an object of Otsu's baseline
 APART = 5  # pixels between the middles of two objects
@@ -165,6 +165,4 @@ def otsu_watershed(image: ArrayLike, smallest: int = SMALLEST, apart: int = APAR
     labels = watershed(-distance, seeds, mask=foreground)
     sizes = np.bincount(labels.reshape(-1))
     labels[sizes[labels] < smallest] = 0
-    return checked_label_image(np.searchsorted(object_numbers(labels), labels) + 1, "labels") * (
-        labels > 0
-    )
+    return checked_label_image(numbered(labels)[0], "labels")

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from kft.arguments import check_path
-from kft.data.label_images import checked_label_image, object_numbers
+from kft.data.label_images import checked_label_image, numbered, object_numbers
 from kft.data.segmentation.coco import EXTRA, decoded
 from kft.data.segmentation.reading import assembled
 from kft.files import atomic_write, write_text
@@ -120,9 +120,7 @@ def boxes_of(objects: ArrayLike) -> np.ndarray:
         boxes[~masks.any(axis=(1, 2))] = 0
         return boxes
     labels = checked_label_image(objects, "objects")
-    numbers = object_numbers(labels)
-    compact = np.searchsorted(numbers, labels) + 1
-    found = ndimage.find_objects(np.where(labels > 0, compact, 0))
+    found = ndimage.find_objects(numbered(labels)[0])
     rows = [(x.start, y.start, x.stop, y.stop) for y, x in found]
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
@@ -243,10 +241,8 @@ def save_masks(
         ...     save_masks([[[0, 1, 1]]], f"{folder}/labels.tif").name
         'labels.tif'
     """
-    path = check_path("path", path)
+    path = checked_masks_path(path)
     ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise ValueError(f"path must end in {listed(ENDINGS, most=None)}, received {str(path)!r}.")
     masks = np.asarray(masks)
     path.parent.mkdir(parents=True, exist_ok=True)
     if ending in (".json", ".npy"):
@@ -259,6 +255,28 @@ def save_masks(
         return path
     labels = checked_label_image(masks, "masks") if masks.ndim == 2 else to_labels(masks)
     _write_labels(labels, path)
+    return path
+
+
+def checked_masks_path(path: str | os.PathLike[str]) -> Path:
+    """Check the path of a file of masks, so that a long computation fails at its start.
+
+    Args:
+        path: As for `save_masks`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: Its ending is none of a file of masks.
+
+    Example:
+        >>> checked_masks_path("labels.tif").name
+        'labels.tif'
+    """
+    path = check_path("path", path)
+    if path.suffix.lower() not in ENDINGS:
+        raise ValueError(f"path must end in {listed(ENDINGS, most=None)}, received {str(path)!r}.")
     return path
 
 

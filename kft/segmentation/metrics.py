@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from kft.data.label_images import checked_label_image
+from kft.data.label_images import checked_label_image, numbered
 from kft.evaluation.means import mean_interval
 from kft.evaluation.metrics import Interval, Scores
 from kft.segmentation.masks import checked_masks
@@ -51,17 +51,11 @@ def iou_matrix(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
         raise ValueError(
             f"truth and predicted must have one size, received {truth.shape} and {predicted.shape}."
         )
-    (rows, n), (columns, m) = (_numbered(x) for x in (truth, predicted))
-    ones = np.ones(truth.size, dtype=np.int64)
-    both = coo_array((ones, (rows, columns)), shape=(n + 1, m + 1)).toarray()  # pixels
+    (rows, ours), (columns, theirs) = numbered(truth), numbered(predicted)
+    n, m = len(ours) + 1, len(theirs) + 1
+    both = np.bincount((rows * m + columns).reshape(-1), minlength=n * m).reshape(n, m)  # pixels
     union = both.sum(axis=1, keepdims=True) + both.sum(axis=0, keepdims=True) - both
     return both[1:, 1:] / np.maximum(union[1:, 1:], 1)
-
-
-def _numbered(labels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the position of each pixel's object among all, from 1, and how many there are."""
-    numbers, positions = np.unique(np.append(labels, 0), return_inverse=True)
-    return positions[:-1], len(numbers) - 1
 
 
 def mask_iou(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from kft.arguments import check_choice, check_integer, check_seed
 from kft.data.dataset import Split
-from kft.data.label_images import checked_label_image
+from kft.data.label_images import checked_label_image, numbered
 from kft.data.segmentation.dataset import Segmentation, checksum_of
 from kft.data.splits import random_split
 from kft.data.task import Task
@@ -167,7 +167,7 @@ def _draw_cells(shape: tuple[int, int], rng: np.random.Generator) -> tuple[np.nd
         labels[window][mask] = number
         depth[window][mask] = inside[mask]
         placed.append((x, y, r))
-    return _renumbered(labels), depth
+    return checked_label_image(numbered(labels)[0], "labels"), depth
 
 
 def _cell(
@@ -194,13 +194,6 @@ def _cell(
     at = (np.arctan2(athwart, along) + math.pi) * (ANGLES / (2 * math.pi))
     edge = outline.astype(np.float32)[np.rint(at).astype(np.int32)]
     return (slice(top, bottom), slice(left, right)), 1 - np.sqrt(along**2 + athwart**2) / edge
-
-
-def _renumbered(labels: np.ndarray) -> np.ndarray:
-    """Number the cells from 1, without gaps."""
-    seen = np.bincount(labels.reshape(-1)) > 0
-    seen[0] = False
-    return checked_label_image((np.cumsum(seen) * seen)[labels], "labels")
 
 
 # What the microscope records ----------------------------------------------------------------------

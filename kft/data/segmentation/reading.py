@@ -32,7 +32,7 @@ from kft.arguments import check_choice, check_instance, check_path, check_seed
 from kft.data.dataset import Split
 from kft.data.images.folders import PART_FOLDERS, is_ignored
 from kft.data.images.pixels import PERCENTILES, checked_range, find_range, opened_as, read_as_stored
-from kft.data.label_images import checked_label_image, object_numbers
+from kft.data.label_images import checked_label_image, numbered, object_numbers
 from kft.data.segmentation.coco import annotated_mask, read_annotations
 from kft.data.segmentation.dataset import Segmentation, checksum_of, pixel_digest
 from kft.data.splits import PARTS, group_split, joined_groups, random_split
@@ -346,13 +346,13 @@ def assembled(
     labels = np.zeros(int(np.prod(shape)), dtype=np.int32)
     for i in sorted(range(len(places)), key=lambda i: len(places[i]), reverse=True):
         labels[places[i]] = i + 1
-    seen, numbers = np.unique(np.append(labels, 0), return_inverse=True)
+    compact, seen = numbered(labels)
     if counts is not None:
         empty = sum(not len(at) for at in places)
         counts["empty masks"] += empty
-        counts["objects that others cover"] += len(places) - empty - (len(seen) - 1)
+        counts["objects that others cover"] += len(places) - empty - len(seen)
         counts["shared"] += sum(map(len, places)) - int(np.count_nonzero(labels))
-    return checked_label_image(numbers[:-1].reshape(shape), "masks")
+    return checked_label_image(compact.reshape(shape), "masks")
 
 
 def _read_labels(path: Path) -> np.ndarray:
