@@ -122,7 +122,10 @@ def test_masks_are_prompts_as_logits_and_as_booleans(predictor):
         ({"boxes": [[5, np.nan, 7, 8]]}, "boxes must lie in the image"),
         ({"boxes": [1, 2, 3, 4]}, "boxes must be numbers"),
         ({"boxes": [[1, 2, 3, 4]], "points": [[1, 1], [2, 2]]}, "of the same objects"),
-        ({"masks": np.zeros((1, 3, 3))}, r"masks must be float logits \(objects, 16, 16\), or bool"),
+        (
+            {"masks": np.zeros((1, 3, 3))},
+            r"masks must be float logits \(objects, 16, 16\), or bool",
+        ),
         ({"masks": np.full((1, 16, 16), np.nan)}, "masks must be finite"),
     ],
 )
@@ -147,7 +150,9 @@ def test_a_predictor_takes_a_sam_and_an_image(sam):
 def test_masks_are_enlarged_as_in_the_reference(shape):
     logits = np.random.default_rng(0).standard_normal((16, 16)).astype("float32")
     options = {"mode": "bilinear", "align_corners": False}
-    expected = torch.nn.functional.interpolate(torch.tensor(logits)[None, None], (32, 32), **options)
+    expected = torch.nn.functional.interpolate(
+        torch.tensor(logits)[None, None], (32, 32), **options
+    )
     height, width = sizes_within(*shape, 32)
     expected = torch.nn.functional.interpolate(expected[..., :height, :width], shape, **options)
     assert_rounds_alike(_Enlarging(shape, 32, 16)(logits), expected[0, 0].numpy())

@@ -131,7 +131,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "class_weight": ("nothing", 5, [1.0]), "label_smoothing": ("x", 2, -1),
             "keep_best": FLAGS, "encode": (5, "encode"), "frontier": ("nothing", None, 1, []),
             "callbacks": (None, 5, [None], [5], ["x"], [type]), "optimizer": (5, "adam", None),
-            "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,)}),
+            "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,),
+            "prompting": (5, "x")}),
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
         ("finetune", kft.finetune, (), {"settings": kft.finetuning.Settings("amp"), "out": "run"}, {
             "settings": (None, 5, "amp"), "out": (None, 5), "overwrite": FLAGS,

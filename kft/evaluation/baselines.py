@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from kft.data import Dataset
     from kft.data.dataset import Split
 
-RECORD_TASKS = tuple(task for task in Task if not task.per_residue)
-RESIDUE_TASKS = tuple(task for task in Task if task.per_residue)
+RECORD_TASKS = tuple(task for task in Task if task.level == "record")
+RESIDUE_TASKS = tuple(task for task in Task if task.level == "residue")
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 PUBLISHED = " prediction"  # last word of the fields of `parameters` with one of another program
 STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
