@@ -1,8 +1,8 @@
 """Segmentation of images into objects: prompts, masks, training, scores, baselines and files.
 
-Nothing in `masks`, `metrics`, `baselines`, `prompts` and `automatic` needs Keras: they work on arrays,
-whichever model has predicted them. `Predictor` and `segment` prompt a SAM, and `Prompting` says how
-`kft.fit` does so in training.
+Nothing in `masks`, `metrics`, `baselines`, `prompts` and `automatic` needs Keras: they work on
+arrays, whichever model has predicted them. `Predictor` and `segment` prompt a SAM, and `Prompting`
+says how `kft.fit` does so in training.
 """
 
 import importlib

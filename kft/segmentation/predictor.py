@@ -161,8 +161,11 @@ class Predictor:
         for place in np.ndindex(count, MASKS):
             on_image = enlarge(logits[place])
             found[place] = on_image > 0
-            above = np.count_nonzero(on_image > STABILITY_OFFSET)
-            stability[place] = above / max(np.count_nonzero(on_image > -STABILITY_OFFSET), 1)
+            low, high = (
+                int(np.count_nonzero(on_image > offset))
+                for offset in (-STABILITY_OFFSET, STABILITY_OFFSET)
+            )
+            stability[place] = high / max(low, 1)
         return Prediction(found, iou, stability, logits)
 
     def everything(self, settings: Settings | None = None) -> Found:
@@ -179,6 +182,8 @@ class Predictor:
         """
         if self._pixels is None:
             raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
+        if settings is not None:
+            check_instance("settings", settings, Settings, "a kft.segmentation.Settings")
         whole = self._pixels
 
         def of_crop(crop: tuple[int, int, int, int]) -> Any:
