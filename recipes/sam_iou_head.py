@@ -1,7 +1,7 @@
 """Does a SAM score its own masks better once the head that predicts their IoU is trained alone?
 
-Lists all parameters of a SAM, freezes all but `mask_decoder.iou_prediction_head`, lists what is left,
-trains it on label images, and saves the weights as samLE_funfrozen{n}: the masks stay as they are.
+Lists all parameters of a SAM, freezes all but `mask_decoder.iou_prediction_head`, lists them again,
+trains on label images, and saves the model as samLE_funfrozen{n}: its masks stay as they are.
 
 Data: simulated cells (Apache-2.0, no download); or your own folder, `--data`, see
 docs/segmentation.md.
