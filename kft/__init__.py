@@ -114,8 +114,8 @@ _HOME = {
     "load_embeddings": "kft.inference",
     "score_mutations": "kft.inference.mutations",
     "scan": "kft.inference.mutations",
-    "segment": "kft.segmentation",
-    "segment_everything": "kft.segmentation",
+    "segment": "kft.segmentation.predictor",
+    "segment_everything": "kft.segmentation.predictor",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -208,8 +208,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.params import unfreeze as unfreeze
     from kft.preparation import prepare as prepare
     from kft.reporting import report as report
-    from kft.segmentation import segment as segment
-    from kft.segmentation import segment_everything as segment_everything
+    from kft.segmentation.predictor import segment as segment
+    from kft.segmentation.predictor import segment_everything as segment_everything
     from kft.training import callbacks as callbacks
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies
@@ -241,6 +241,7 @@ def _start() -> None:
         "kft.lora",
         "kft.models",
         "kft.models.heads",
+        "kft.segmentation.training",
         "kft.training.frontier",
         "kft.training.optimizers",
         "kft.training.pretraining",

@@ -124,7 +124,7 @@ def test_masks_are_prompts_as_logits_and_as_booleans(predictor):
         ({"boxes": [[1, 2, 3, 4]], "points": [[1, 1], [2, 2]]}, "of the same objects"),
         (
             {"masks": np.zeros((1, 3, 3))},
-            r"masks must be float logits \(objects, 16, 16\), or bool",
+            r"masks must be float logits \(objects, 16, 16\)",
         ),
         ({"masks": np.full((1, 16, 16), np.nan)}, "masks must be finite"),
     ],

@@ -47,29 +47,32 @@ CASES = {
 }
 
 
-def ours(sam, x, given, objects):
-    """Masks and IoU; rows of prompts are filled up with absent ones."""
-    points, labels = [np.full((2, objects, 2, 2), 7, "float32")], [np.full((2, objects, 2), ABSENT)]
-    if "points" in given:
-        points.append(x["points"][:, :objects])
-        labels.append(x["labels"][:, :objects])
-    if "boxes" in given:
-        points.append(x["boxes"][:, :objects].reshape(2, objects, 2, 2))
-        labels.append(np.tile([2, 3], (2, objects, 1)))
-    else:
-        points.append(np.zeros((2, objects, 1, 2), "float32"))
-        labels.append(np.full((2, objects, 1), NOT_A_POINT))
-    masks = x["masks"] if "masks" in given else np.zeros((2, objects, SIDE, SIDE), "float32")
-    outputs = sam(
-        {
-            "images": x["images"],
-            "points": np.concatenate(points, 2),
-            "labels": np.concatenate(labels, 2).astype("int32"),
-            "masks": masks,
-            "has_mask": np.full((2, objects), "masks" in given, "float32"),
-        }
-    )
-    return [ops.convert_to_numpy(outputs[name]) for name in ("masks", "iou")]
+def ours(sam, x):
+    """{case: (masks, IoU)}, all computed at once: prompts that a case lacks are absent."""
+    rows = []
+    for given, objects in CASES.values():
+        boxes = x["boxes"][:, :objects].reshape(2, objects, 2, 2)
+        labels = np.concatenate(
+            [
+                x["labels"][:, :objects] if "points" in given else np.full((2, objects, 2), ABSENT),
+                np.tile([2, 3] if "boxes" in given else [NOT_A_POINT, ABSENT], (2, objects, 1)),
+            ],
+            axis=2,
+        )
+        masks = x["masks"] if "masks" in given else np.zeros((2, objects, SIDE, SIDE), "float32")
+        rows.append(
+            {
+                "points": np.concatenate([x["points"][:, :objects], boxes], 2),
+                "labels": labels.astype("int32"),
+                "masks": masks,
+                "has_mask": np.full((2, objects), "masks" in given, "float32"),
+            }
+        )
+    together = {name: np.concatenate([row[name] for row in rows], 1) for name in rows[0]}
+    outputs = sam({"images": x["images"], **together})
+    ends = np.cumsum([objects for _, objects in CASES.values()])[:-1]
+    found = [np.split(ops.convert_to_numpy(outputs[n]), ends, 1) for n in ("masks", "iou")]
+    return dict(zip(CASES, zip(*found, strict=True), strict=True))
 
 
 def of_transformers(model, x, dtype):
@@ -124,7 +127,7 @@ def of_original(model, x):
 def check_parity(sam, x, expected, truth):
     found = ops.convert_to_numpy(sam.image_encoder({"images": x["images"]}))
     assert_parity(found, expected[0], truth[0], "embedding")
-    cases = {name: ours(sam, x, *case) for name, case in CASES.items()}
+    cases = ours(sam, x)
     for name, case in cases.items():
         assert_parity(case[0], expected[1][name][0], truth[1][name][0], f"masks of {name}")
     joined = [np.concatenate([y[n][1] for n in CASES], 1) for y in (cases, expected[1], truth[1])]
@@ -142,6 +145,7 @@ def test_agrees_with_transformers(tmp_path):
     check_parity(sam, x, *(of_transformers(*run) for run in runs))
 
 
+@pytest.mark.once
 def test_agrees_with_the_original_code(tmp_path):
     reference = references.original_sam()
     torch.save(reference.state_dict(), tmp_path / "sam.pth")
@@ -160,6 +164,7 @@ def test_agrees_with_the_original_code(tmp_path):
     check_parity(sam, x, of_original(reference, x), truth)
 
 
+@pytest.mark.once
 def test_objects_do_not_see_each_other():
     sam, rng = models.sam(), np.random.default_rng(0)
     images = rng.uniform(0, 255, (1, 32, 32, 3)).astype("float32")
@@ -216,6 +221,7 @@ def test_groups_of_layers_are_found_by_their_names():
 # Copies and files ---------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("way", [contracts.saved, contracts.deepcopy, contracts.clone])
 def test_copies_keep_adapters_and_marks(way, tmp_path):
     sam = models.sam()
@@ -289,6 +295,18 @@ def test_images_are_resized_by_their_longer_side_and_filled_up():
     sam.value_range = (0, 600)
     assert sam.encode([np.full((10, 5), 300, "uint16")])["images"][0, 0, 0, 0] == 127.5
     assert type(sam).from_config(sam.get_config()).value_range == (0, 600)
+
+
+@pytest.mark.once
+def test_what_has_no_prompts_refuses_it():
+    sam, image = models.sam(), np.zeros((8, 8), "uint8")
+    for call in (
+        lambda: kft.Model(sam, kft.heads.Classification(2)),
+        lambda: kft.predict(sam, [image]),
+        lambda: kft.embed(sam, [image]),
+    ):
+        with pytest.raises(ValueError, match="must not be a model that takes prompts"):
+            call()
 
 
 @pytest.mark.once

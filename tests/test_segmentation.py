@@ -327,8 +327,8 @@ def test_all_objects_are_found(cells):
 def test_crops_find_small_objects_and_cut_none():
     discs = baselines.disc_at_point([[30, 30], [128, 99], [150, 50], [160, 160]], 6.0, (200, 200))
     labels = masks.to_labels(discs)
-    settings = automatic.Settings(points_per_side=9, crop_layers=1, crop_overlap=0.3)
-    alone = automatic.Settings(points_per_side=9)
+    settings = automatic.Settings(points_per_side=12, crop_layers=1, crop_overlap=0.3)
+    alone = automatic.Settings(points_per_side=12)
     assert len(automatic.find_masks(oracle(labels), labels.shape, alone)) < 4
     found = automatic.find_masks(
         oracle(labels), labels.shape, settings, lambda crop: oracle(labels, crop)

@@ -131,7 +131,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "class_weight": ("nothing", 5, [1.0]), "label_smoothing": ("x", 2, -1),
             "keep_best": FLAGS, "encode": (5, "encode"), "frontier": ("nothing", None, 1, []),
             "callbacks": (None, 5, [None], [5], ["x"], [type]), "optimizer": (5, "adam", None),
-            "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,)}),
+            "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,),
+            "prompting": (5, "x")}),
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
         ("finetune", kft.finetune, (), {"settings": kft.finetuning.Settings("amp"), "out": "run"}, {
             "settings": (None, 5, "amp"), "out": (None, 5), "overwrite": FLAGS,
@@ -174,22 +175,6 @@ def of_tables(data) -> list[Row]:
     ]  # fmt: skip
 
 
-def of_images() -> list[Row]:
-    """Segmentation."""
-    image = np.zeros((20, 30), "uint8")
-    return [
-        ("segment", kft.segment, (), {"sam": models.sam(), "image": image, "points": [[3, 5]]}, {
-            "sam": NO_MODEL, "image": (None, 5, "", [], "nothing", np.zeros(3)),
-            "points": (5, "nothing", [], [[3]], [[40, 5]], [[np.nan, 5]], [["a", "b"]]),
-            "labels": (5, "nothing", [7], [[1, 1]]),
-            "boxes": (5, "nothing", [], [[1, 2, 3]], [[9, 2, 3, 4]], [[1, 2, 50, 4]]),
-            "masks": (5, "nothing", [], np.zeros((1, 3, 3)))}),
-        ("segment_everything", kft.segment_everything, (), {"sam": models.sam(), "image": image}, {
-            "sam": NO_MODEL, "image": (None, 5, "", [], "nothing", np.zeros(3)),
-            "settings": (5, "nothing", [], {"iou": 0.5})}),
-    ]  # fmt: skip
-
-
 def of_others(model) -> list[Row]:
     """Names, heads and encoders."""
     return [
@@ -203,6 +188,20 @@ def of_others(model) -> list[Row]:
         ("encode", model.encode, (), {"sequences": ["MKT"]}, {
             "sequences": (None, 5, "MKT", [], [None], [5], [""], ["M1"]),
             "max_length": without(INTEGERS, None)}),
+        *of_segmentation(models.sam(), np.zeros((8, 8), "uint8")),
+    ]  # fmt: skip
+
+
+def of_segmentation(sam, image) -> list[Row]:
+    """Prompts of a SAM."""
+    given = {"sam": sam, "image": image}
+    wrong = {"sam": (None, 5, "sam"), "image": (None, 5, "nothing.png", np.zeros((0, 3)))}
+    return [
+        ("segment", kft.segment, (), {**given, "points": [[1, 1]]}, {
+            **wrong, "points": (5, "x", [[9, 9]], [1, 2], [["a", "b"]], []), "labels": (5, [[7]]),
+            "boxes": (5, "x", [[5, 5, 1, 1]], [[1, 2]]), "masks": (5, "x", np.zeros((1, 2, 2)))}),
+        ("segment_everything", kft.segment_everything, (), given, {
+            **wrong, "settings": (5, "x")}),
     ]  # fmt: skip
 
 
@@ -241,7 +240,6 @@ def arguments() -> Iterator[Case]:
         *of_adapters(model, new, adapted),
         *of_training(backbone, model, compiled, new, data, train, records),
         *of_tables(data),
-        *of_images(),
         *of_others(model),
     ]
     for name, function, positional, given, wrong in tables:

@@ -20,8 +20,9 @@ from scipy import sparse
 from kft.arguments import check_instance, check_integer
 from kft.backbones.sam import Sam, sizes_within
 from kft.backbones.sam.prompts import ABSENT, BOTTOM_RIGHT, NOT_A_POINT, TOP_LEFT
-from kft.data.images.pixels import find_range, looked_at
+from kft.data.images.pixels import find_range, looked_at, read_pixels
 from kft.messages import warn
+from kft.segmentation.automatic import Found, Settings, find_masks
 
 MASKS = 3
 STABILITY_OFFSET = 1.0  # of the logits, above and below 0, as in the reference
@@ -80,6 +81,7 @@ class Predictor:
         self.batch_size = check_integer("batch_size", batch_size)
         self.shape: tuple[int, int] = (0, 0)
         self._embedding: np.ndarray | None = None
+        self._pixels: np.ndarray | None = None
 
     def set_image(self, image: Any) -> "Predictor":
         """Encode an image, which all following prompts are for.
@@ -105,9 +107,15 @@ class Predictor:
                     f"others, the same for all images."
                 )
                 encode = replace(encode, value_range=found)
-        pixels, shape = encode.with_shape(image, "image")
-        embedding = self.sam.image_encoder.predict_on_batch({"images": pixels[None]})
-        self.shape, self._embedding = shape, ops.convert_to_numpy(embedding)
+        pixels = read_pixels(image, "image", encode.value_range)
+        return self._encode(pixels)
+
+    def _encode(self, pixels: np.ndarray) -> "Predictor":
+        """Encode pixels (H, W, 3), of 8 bits or floats from 0 to 255."""
+        images = self.sam.encode.fitted(pixels)[None]
+        embedding = self.sam.image_encoder.predict_on_batch({"images": images})
+        self.shape, self._pixels = (pixels.shape[0], pixels.shape[1]), pixels
+        self._embedding = ops.convert_to_numpy(embedding)
         return self
 
     def predict(
@@ -152,9 +160,41 @@ class Predictor:
         for place in np.ndindex(count, MASKS):
             on_image = enlarge(logits[place])
             found[place] = on_image > 0
-            above = np.count_nonzero(on_image > STABILITY_OFFSET)
-            stability[place] = above / max(np.count_nonzero(on_image > -STABILITY_OFFSET), 1)
+            low, high = (
+                int(np.count_nonzero(on_image > offset))
+                for offset in (-STABILITY_OFFSET, STABILITY_OFFSET)
+            )
+            stability[place] = high / max(low, 1)
         return Prediction(found, iou, stability, logits)
+
+    def everything(self, settings: Settings | None = None) -> Found:
+        """Find the masks of all objects of the image, from a grid of points.
+
+        Args:
+            settings: See `kft.segmentation.Settings`; None for those of the original.
+
+        Returns:
+            The masks that remain, the best first, with the numbers of those that do not.
+
+        Raises:
+            RuntimeError: There is no image yet.
+        """
+        if self._pixels is None:
+            raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
+        if settings is not None:
+            check_instance("settings", settings, Settings, "a kft.segmentation.Settings")
+        whole = self._pixels
+
+        def of_crop(crop: tuple[int, int, int, int]) -> Any:
+            x0, y0, x1, y1 = crop
+            other = Predictor(self.sam, self.batch_size)
+            return other._encode(whole[y0:y1, x0:x1])._of_points
+
+        return find_masks(self._of_points, self.shape, settings, of_crop)
+
+    def _of_points(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found = self.predict(points)
+        return found.masks, found.iou, found.stability
 
     def _decoded(self, prompts: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Run the mask decoder on some objects; returns logits and predicted IoU of three masks."""
@@ -309,6 +349,32 @@ def segment(
         (1, 20, 30)
     """
     return Predictor(sam).set_image(image).predict(points, labels, boxes, masks)
+
+
+def segment_everything(sam: Sam, image: Any, settings: Settings | None = None) -> Found:
+    """Find the masks of all objects of an image, from a grid of points.
+
+    `kft.segmentation.find_masks` does so with any function that predicts masks.
+
+    Args:
+        sam: The model.
+        image: As for `Predictor.set_image`.
+        settings: See `kft.segmentation.Settings`; None for those of the original.
+
+    Returns:
+        The masks that remain, the best first, with the numbers of those that do not.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: As for `Predictor`.
+
+    Example:
+        >>> from kft.segmentation import Settings
+        >>> sam = Sam(1, 32, 2, image_size=64, prompt_width=32, decoder_hidden_width=32)
+        >>> found = segment_everything(sam, np.zeros((20, 30), "uint8"), Settings(4))
+        >>> found.labels.shape
+        (20, 30)
+    """
+    return Predictor(sam).set_image(image).everything(settings)
 
 
 # Between the grid and the image -------------------------------------------------------------------

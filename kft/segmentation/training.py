@@ -94,17 +94,17 @@ def trainer(sam: keras.Model, rounds: int, encoder: keras.Model | None = None) -
         embedding = encoder(encoder.input)
     drawn = _drawn(4 * sam.grid, rounds)
     prompt_encoder, decoder = (sam.get_layer(x) for x in ("prompt_encoder", "mask_decoder"))
-    state = First(4 * sam.grid, name="first")(drawn["points"])
+    state = First(4 * sam.grid, name="first", dtype="float32")(drawn["points"])
     prompts = {"points": drawn["points"], "labels": drawn["labels"], **state}
     per_round = []
     for i in range(rounds):
         outputs = decoder(embedding, prompt_encoder(**prompts))
-        losses = StepLosses(name=f"losses_{i}")
+        losses = StepLosses(name=f"losses_{i}", dtype="float32")
         per_round.append(losses(outputs, drawn["targets"], drawn["inside"]))
         if i + 1 < rounds:
-            following = NextPrompts(i, sam.image_size, name=f"next_{i}")
+            following = NextPrompts(i, sam.image_size, name=f"next_{i}", dtype="float32")
             prompts = following(outputs, prompts["points"], prompts["labels"], drawn)
-    output = Summary(name="summary")(per_round, drawn["present"])
+    output = Summary(name="summary", dtype="float32")(per_round, drawn["present"])
     learner = flat(Learner({**inputs, **drawn}, output, name="graph"))
     learner = Trainer(learner.input, learner.output, name=f"{sam.name}_trainer")
     set_untracked(learner, trained_model=sam)

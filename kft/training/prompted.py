@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from scipy import ndimage
 
+from kft.arguments import check_instance
 from kft.messages import warn
 from kft.segmentation.training import (
     ABSENT,
@@ -237,6 +238,7 @@ def prompted_batches(
             with an object.
     """
     prompting = Prompting() if prompting is None else prompting
+    check_instance("prompting", prompting, Prompting, "a kft.segmentation.Prompting")
     if encode is None:
         fit_value_range(model, data)
     train = data.train if hasattr(data, "train") else data

@@ -101,26 +101,24 @@ class SamImages:
         if not images:
             raise ValueError("images is empty: give at least one.")
         names = names or [f"images[{i}]" for i in range(len(images))]
-        rows = [self.with_shape(*pair)[0] for pair in zip(images, names, strict=True)]
-        return {"images": np.stack(rows)}
+        pairs = zip(images, names, strict=True)
+        read = (read_pixels(image, name, self.value_range) for image, name in pairs)
+        return {"images": np.stack([self.fitted(pixels) for pixels in read])}
 
-    def with_shape(self, image: Any, name: str) -> tuple[np.ndarray, tuple[int, int]]:
-        """Encode one image.
+    def fitted(self, pixels: np.ndarray) -> np.ndarray:
+        """Resize the pixels of one image and fill them up.
 
         Args:
-            image: The image.
-            name: Its name in errors.
+            pixels: (h, w, 3), uint8 or float32 from 0 to 255.
 
         Returns:
-            Float32 array (S, S, 3), and the (h, w) that the image has.
+            Float32 array (S, S, 3).
         """
-        pixels = read_pixels(image, name, self.value_range)
-        shape = pixels.shape[0], pixels.shape[1]
-        h, w = sizes_within(*shape, self.size)
+        h, w = sizes_within(pixels.shape[0], pixels.shape[1], self.size)
         encoded = np.empty((self.size, self.size, 3), dtype="float32")
         encoded[...] = np.asarray(self.mean, dtype="float32")
         encoded[:h, :w] = resized_pixels(pixels, h, w)
-        return encoded, shape
+        return encoded
 
     def check(self, images: Sequence[Any], names: Sequence[str]) -> None:
         """Check images by their headers, so that errors do not come in the middle of an epoch.
