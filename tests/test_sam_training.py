@@ -7,6 +7,7 @@ import models
 import numpy as np
 import pytest
 from keras import ops
+from PIL import Image
 
 import kft
 from kft import params
@@ -159,7 +160,7 @@ def test_only_the_best_mask_and_the_scores_learn():
     kft.train_only(sam, "mask_decoder")
     batches = PromptedBatches(sam, images, labels, Prompting(1, 1), 1, 0, ["a"])
     learner = steps.trainer(sam, 1, sam.image_encoder)
-    learner.compile(keras.optimizers.SGD(0.1), **prompted.compile_arguments_of())
+    learner.compile(keras.optimizers.SGD(0.1), **prompted.compile_arguments_of(sam))
     before, x = models.values(sam), batches[0]
     outputs = sam(
         {**{name: x[0][name] for name in ("images", "points", "labels")},
@@ -306,8 +307,9 @@ def test_a_trained_model_is_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.once
-def test_wrong_data_are_named():
+def test_wrong_data_are_named(tmp_path):
     images, labels = discs(2)
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
     sam = models.sam()
     for data, message in (
         ((images, [0, 1]), r"targets\[0\] must be a label image"),
@@ -317,6 +319,7 @@ def test_wrong_data_are_named():
         ),
         ((images, [x * 0 for x in labels]), "No image of train shows an object"),
         ((images, labels, [1.0, 1.0]), "weights of records"),
+        (([tmp_path / "a.png", images[1]], [labels[0][:5], labels[1]]), r"its image has \(32, 32"),
         ((images, labels[:1]), "2 images and 1 label images"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -324,7 +327,7 @@ def test_wrong_data_are_named():
     with pytest.warns(UserWarning, match="1 of 2 images of train show no object"):
         kft.fit(sam, (images, [labels[0], labels[1] * 0]), "iou_head", epochs=1, verbose=0,
                 prompting=ONE_ROUND)  # fmt: skip
-    with pytest.raises(ValueError, match="loss, metrics"):
+    with pytest.raises(ValueError, match="loss: sam is trained by masks"):
         kft.fit(sam, (images, labels), "mask_decoder", loss="mse", verbose=0)
     with pytest.raises(ValueError, match="max_length is for sequences"):
         kft.fit(sam, (images, labels), "mask_decoder", max_length=5, verbose=0)

@@ -54,6 +54,7 @@ from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, 
 from kft.training.probing import solve
 from kft.training.prompted import (
     Prompting,
+    check_strategy,
     compile_arguments_of,
     fit_prompted,
     is_prompted,
@@ -245,7 +246,7 @@ def fit(
     }
     if is_prompted(model):
         batching["prompting"] = prompting
-        _check_phases_of_prompted(strategy)
+        check_strategy(strategy)
     elif prompting is not None:
         raise ValueError(f"prompting is for models that take prompts, and {model.name} takes none.")
     return run(model, data, strategy, batching, keep)
@@ -282,7 +283,8 @@ class _Run:
     ) -> FitResult:
         started = time.perf_counter()
         # Before anything is changed: records that do not fit raise an error.
-        records = _records(model, data, self.seed, **batching)
+        made = prompted_batches if is_prompted(model) else as_batches
+        records: Any = made(model, data, self.seed, **batching)
         if isinstance(model, Model):
             model.take_names(data)
         marks = user_marks(model)
@@ -425,12 +427,11 @@ class _Run:
         if kept == phase.epochs:  # interrupted between two phases
             self.optimizers.keep()
             return None, reason
-        if is_prompted(model):
-            at_frontier = reason is None
-            logs = fit_prompted(model, train, valid, at_frontier, **self.features, **options)
-        elif reason is None:
+        prompted = is_prompted(model)
+        if reason is None:
             try:
-                logs = fit_frontier(model, train, valid, **self.features, **options)
+                at_frontier = fit_prompted if prompted else fit_frontier
+                logs = at_frontier(model, train, valid, **self.features, **options)
             except FrontierError as error:
                 if self.frontier is True:
                     raise
@@ -440,7 +441,10 @@ class _Run:
         if logs is None:
             if phase.epochs > 1:
                 self._keep_images(records)
-            logs = train_as(model, flat(model), train, valid, **options)
+            if prompted:
+                logs = fit_prompted(model, train, valid, at_frontier=False, **options)
+            else:
+                logs = train_as(model, flat(model), train, valid, **options)
         self.optimizers.keep()
         return logs, reason
 
@@ -569,7 +573,8 @@ def _compile_args(
 ) -> dict[str, Any]:
     """The arguments of `compile`, without the optimizer."""
     if is_prompted(model):
-        return _compile_args_of_prompted(model, loss, metrics, class_weight, label_smoothing)
+        others = {"loss": loss, "metrics": metrics, "class_weight": class_weight}
+        return compile_arguments_of(model, **others, label_smoothing=label_smoothing or None)
     head: Any = getattr(model, "head", None)
     if loss is None and hasattr(head, "make_loss"):
         loss = head.make_loss(class_weight, label_smoothing)
@@ -586,39 +591,6 @@ def _compile_args(
         metrics = last["metrics"] if metrics is None else metrics
         return {"loss": last["loss"], kind: metrics}
     return {"loss": loss_of(model) if loss is None else loss, kind: metrics}
-
-
-def _compile_args_of_prompted(model: keras.Model, loss: Any, metrics: Any, *others: Any) -> dict:
-    if loss is not None or metrics is not None or any(x is not None and x for x in others):
-        raise ValueError(
-            f"loss, metrics, class_weight and label_smoothing are for models with one output, and "
-            f"{model.name} is trained by masks and their IoU: leave them out."
-        )
-    return compile_arguments_of()
-
-
-def _check_phases_of_prompted(strategy: strategies.Strategy) -> None:
-    if isinstance(strategy, strategies.LinearProbe):
-        raise ValueError(
-            "linear_probe solves for a head in closed form, and a model that takes prompts has no "
-            "such head: the strategies iou_head and mask_decoder train the least of a SAM."
-        )
-
-
-def _records(
-    model: keras.Model,
-    data: Any,
-    seed: int,
-    batch_size: int,
-    max_length: int | None,
-    **options: Any,
-) -> Any:
-    """Make batches to train on, and to validate on or None."""
-    if not is_prompted(model):
-        return as_batches(model, data, seed, batch_size, max_length, **options)
-    if max_length is not None:
-        raise ValueError(f"max_length is for sequences, received {max_length} with images.")
-    return prompted_batches(model, data, batch_size=batch_size, seed=seed, **options)
 
 
 def _reset_metrics(compile_args: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ of the grid of logits, `S` side of the model's input in pixels.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from kft.arguments import check_instance
+from kft.data.images.pixels import opened_as
 from kft.messages import warn
 from kft.segmentation.training import (
     ABSENT,
@@ -214,10 +216,11 @@ class PromptedBatches(Batches):
 def prompted_batches(
     model: keras.Model,
     data: Any,
-    prompting: Prompting | None,
-    batch_size: int,
     seed: int,
+    batch_size: int,
+    max_length: int | None = None,
     encode: Callable | None = None,
+    prompting: Prompting | None = None,
 ) -> tuple[PromptedBatches, PromptedBatches | None]:
     """Make batches to train on and, where there are records for it, batches to validate on.
 
@@ -225,10 +228,11 @@ def prompted_batches(
         model: The model that is trained.
         data: A `kft.data.Dataset` of images and label images, a `Split`, or a pair (images, label
             images).
-        prompting: How prompts are drawn; None for the usual way.
-        batch_size: Number of images per batch.
         seed: Int that determines the order of the images, and the prompts.
+        batch_size: Number of images per batch.
+        max_length: None; images have no length.
         encode: As for `kft.fit`.
+        prompting: How prompts are drawn; None for the usual way.
 
     Returns:
         Batches to train on, and batches to validate on or None.
@@ -237,6 +241,8 @@ def prompted_batches(
         ValueError: Targets that are no label images, or of another size than their images; no image
             with an object.
     """
+    if max_length is not None:
+        raise ValueError(f"max_length is for sequences, received {max_length} with images.")
     prompting = Prompting() if prompting is None else prompting
     check_instance("prompting", prompting, Prompting, "a kft.segmentation.Prompting")
     if encode is None:
@@ -260,8 +266,8 @@ def _with_objects(part: Any, called: str) -> tuple[list, list[np.ndarray], list[
     if len(labels) != len(images):
         raise ValueError(f"{called} has {len(images)} images and {len(labels)} label images.")
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        shape = np.shape(image)[:2] if isinstance(image, np.ndarray) else label.shape
-        if shape != label.shape:
+        shape = _shape_of(image, f"inputs[{i}]")
+        if label.shape not in (shape, shape[::-1] if isinstance(image, PathLike) else shape):
             raise ValueError(
                 f"targets[{i}] of {called} is a label image of {label.shape} and its image has "
                 f"{shape} pixels: give label images of the size of their images."
@@ -281,6 +287,14 @@ def _with_objects(part: Any, called: str) -> tuple[list, list[np.ndarray], list[
     return [images[i] for i in chosen], [labels[i] for i in chosen], names
 
 
+def _shape_of(image: Any, name: str) -> tuple[int, int]:
+    """Return (height, width) of an image; of a file, before its EXIF data rotate it."""
+    if isinstance(image, PathLike):
+        image = opened_as(name, image, decode=False)
+    size = np.shape(image)[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+    return int(size[0]), int(size[1])
+
+
 def _label_image(target: Any, name: str) -> np.ndarray:
     label = np.asarray(target)
     if label.ndim != 2 or label.dtype.kind not in "biu" or (label.size and label.min() < 0):
@@ -295,8 +309,37 @@ def _label_image(target: Any, name: str) -> np.ndarray:
 # Training -----------------------------------------------------------------------------------------
 
 
-def compile_arguments_of() -> dict[str, Any]:
-    """Return the arguments of `compile` for a model that is prompted."""
+def check_strategy(strategy: object) -> None:
+    """Check that a strategy does not solve for a head, which no model that is prompted has.
+
+    Args:
+        strategy: A strategy.
+
+    Raises:
+        ValueError: It is `LinearProbe`.
+    """
+    if type(strategy).__name__ == "LinearProbe":
+        raise ValueError(
+            "linear_probe solves for a head in closed form, and a model that takes prompts has no "
+            "such head: the strategies iou_head and mask_decoder train the least of a SAM."
+        )
+
+
+def compile_arguments_of(model: keras.Model, **given: Any) -> dict[str, Any]:
+    """Return the arguments of `compile` for a model that is prompted.
+
+    Args:
+        model: The model.
+        **given: Arguments of `kft.fit` that are for other models, None where they were not given.
+
+    Raises:
+        ValueError: One of those was given.
+    """
+    if unused := [name for name, value in given.items() if value is not None]:
+        raise ValueError(
+            f"{', '.join(unused)}: {model.name} is trained by masks and their IoU, and takes none. "
+            f"Leave it out."
+        )
     return {"loss": PromptLoss(), "metrics": [PromptMetric(column) for column in COLUMNS[1:]]}
 
 
@@ -304,7 +347,7 @@ def fit_prompted(
     model: keras.Model,
     train: PromptedBatches,
     valid: PromptedBatches | None,
-    at_frontier: bool,
+    at_frontier: bool = True,
     cache: Any = None,
     memory_limit: int = MEMORY_LIMIT,
     **options: Any,
