@@ -16,12 +16,13 @@ Shapes: `B` images, `N` objects of each, `P` = 2 + R - 1 prompts of each object,
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import keras
 from keras import ops
 
-from kft.arguments import check_fraction, check_integer
+from kft.arguments import check_integer
 from kft.keras_internals import set_direction, set_untracked
 from kft.models.graphs import Learner, flat
 
@@ -59,7 +60,9 @@ class Prompting:
         check_integer("objects", self.objects)
         check_integer("rounds", self.rounds, 1, MOST_ROUNDS)
         for name in ("box_probability", "mask_probability"):
-            check_fraction(name, getattr(self, name))
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+                raise ValueError(f"{name} must be a number from 0 to 1, received {value!r}.")
 
 
 # The graph ----------------------------------------------------------------------------------------
