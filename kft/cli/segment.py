@@ -7,7 +7,6 @@ import typer
 
 from kft.cli.options import Json, Out
 from kft.cli.output import short_errors, show
-from kft.cli.prompts import boxes_of, points_of
 
 
 def segment(
@@ -57,6 +56,8 @@ def segment(
 
     Example: kft segment cells.tif --boxes 10,20,60,70 --out masks.tif
     """
+    from kft.cli.prompts import boxes_of, points_of  # numpy, which the help does without
+
     written = one_written(out, out_option, figure)
     xy, marks = points_of(points or []) or (None, None)
     corners = boxes_of(boxes or [])
