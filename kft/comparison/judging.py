@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from kft.arguments import check_choice, check_instance, check_integer
 from kft.comparison.copies import Copies
 from kft.comparison.scoring import score_split, scored_part, scores_without
-from kft.data import Dataset, load
+from kft.data import Dataset, Task, load
 from kft.evaluation import baselines, metrics
 from kft.evaluation.calibration import (
     Calibration,
@@ -472,6 +472,7 @@ def _of_class(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 def _check_head(model: keras.Model, data: Dataset) -> None:
     """Raise an error if the model's head does not predict the targets of the data set."""
+    Task.named(data.task, "data.task")
     head = getattr(model, "head", None)
     task, outputs = getattr(head, "task", None), getattr(head, "units", None)
     if task is None:

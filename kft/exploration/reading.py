@@ -49,6 +49,7 @@ def records_of(
                 f"{named[0]} is {given[named[0]]!r}, but a kft.data Dataset states its own; leave "
                 "it out."
             )
+        Task.named(data.task, "data.task")
         return _of_dataset(data)
     notes: list[Finding] = []
     folder: Path | None = None
