@@ -158,6 +158,7 @@ _MODULES = {
     "scaling": "kft.evaluation.scaling",
     "scoring": "kft.inference.scoring",
     "strategies": "kft.training.strategies",
+    "structure": "kft.structure",
 }
 
 if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_public_names.py)
@@ -172,6 +173,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import plots as plots
     from kft import preparation as preparation
     from kft import reporting as reporting
+    from kft import structure as structure
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
@@ -216,7 +218,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 # What needs no Keras: `kft data` and `kft explore` start without it.
-_WITHOUT_KERAS = {"baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling"}
+_WITHOUT_KERAS = {
+    "baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling", "structure",
+}  # fmt: skip
 
 earlier_paths.install()
 _started = False

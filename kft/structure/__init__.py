@@ -12,6 +12,7 @@ from kft.structure.coevolution import (
     sequence_weights,
 )
 from kft.structure.files import ProteinChain, read_structure, write_structure
+from kft.structure.folding import Fold, fold_chain, smoothed_distogram
 from kft.structure.geometry import (
     bond_geometry,
     contacts,
@@ -34,6 +35,7 @@ from kft.structure.scores import (
 )
 
 __all__ = [
+    "Fold",
     "ProteinChain",
     "average_product_correction",
     "bond_geometry",
@@ -44,6 +46,7 @@ __all__ = [
     "direct_couplings",
     "distances",
     "distogram",
+    "fold_chain",
     "gdt_ts",
     "is_mirrored",
     "lddt",
@@ -54,6 +57,7 @@ __all__ = [
     "rmsd",
     "sequence_weights",
     "simulate_family",
+    "smoothed_distogram",
     "tm_score",
     "torsions",
     "write_structure",

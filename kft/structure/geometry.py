@@ -223,20 +223,21 @@ def rebuild(
     """Place the atoms of a backbone from its torsions (NeRF).
 
     Args:
-        torsions: Floats (N, 3), phi, psi and omega in radians, as `torsions` returns them. The phi
-            and omega of the first residue and the psi of the last are not used; NaN elsewhere is
-            taken as pi (trans, extended).
+        torsions: Floats (..., N, 3), phi, psi and omega in radians, as `torsions` returns them. The
+            phi and omega of the first residue and the psi of the last are not used; NaN elsewhere
+            is taken as pi (trans, extended).
         lengths: Floats (N, 3) as `bond_geometry` returns them; None for ideal lengths. NaN is
             taken as ideal.
         angles: Floats (N, 3) as `bond_geometry` returns them; None for ideal angles.
 
     Returns:
-        float64 array (N, 3, 3), N, CA and C in angstrom. The first N is at the origin.
+        float64 array (..., N, 3, 3), N, CA and C in angstrom. The first N is at the origin.
 
     Raises:
         ValueError: Shapes do not fit together.
 
-    Source: Parsons et al. 2005.
+    Source: Parsons et al. 2005. Each bond is the one before, turned by its torsion and bent by
+        its angle; products of all turns are taken pairwise, in log2(3 N) steps.
 
     Example:
         >>> chain = rebuild(np.full((10, 3), np.pi))  # extended
@@ -244,28 +245,53 @@ def rebuild(
         32.8
     """
     turned = np.array(torsions, dtype="float64")
-    if turned.ndim != 2 or turned.shape[1] != 3 or not len(turned):
+    if turned.ndim < 2 or turned.shape[-1] != 3 or not turned.shape[-2]:
         raise ValueError(f"torsions must have the shape (N, 3), received {turned.shape}.")
-    count = len(turned)
+    count = turned.shape[-2]
     turned[np.isnan(turned)] = np.pi
-    bond = _or_ideal("lengths", lengths, LENGTHS, count).ravel()
-    bend = _or_ideal("angles", angles, ANGLES, count).ravel()
-    # The turn that places N, CA and C of a residue: psi of the residue before, omega, phi.
-    turn = np.stack([np.r_[np.pi, turned[:-1, 1]], turned[:, 2], turned[:, 0]], axis=1).ravel()
-    atoms = np.zeros((3 * count, 3))
-    atoms[1] = [bond[0], 0, 0]
-    atoms[2] = atoms[1] + bond[1] * np.array([-np.cos(bend[0]), np.sin(bend[0]), 0])
-    for i in range(3, 3 * count):
-        a, b, c = atoms[i - 3 : i]
-        forward = _unit(c - b)
-        normal = _unit(np.cross(b - a, forward))
-        side = np.cross(normal, forward)
-        size, angle = bond[i - 1], bend[i - 2]
-        atoms[i] = c + size * (
-            -np.cos(angle) * forward
-            + np.sin(angle) * (np.cos(turn[i]) * side + np.sin(turn[i]) * normal)
-        )
-    return atoms.reshape(count, 3, 3)
+    bond = _or_ideal("lengths", lengths, LENGTHS, count).ravel()[:-1]  # (3N - 1,)
+    bend = _or_ideal("angles", angles, ANGLES, count).ravel()[:-2]  # (3N - 2,)
+    # A bond turns about the one before it: CA-C not at all, C-N by psi, N-CA by omega, CA-C by phi.
+    turn = np.zeros((*turned.shape[:-2], count, 3))
+    turn[..., 0] = turned[..., 1]
+    turn[..., :-1, 1] = turned[..., 1:, 2]
+    turn[..., :-1, 2] = turned[..., 1:, 0]
+    turn = np.concatenate([np.zeros((*turn.shape[:-2], 1)), _flat(turn)[..., : len(bend) - 1]], -1)
+    frames = _running_product(_turns(turn, np.pi - bend))  # (..., 3N - 2, 3, 3)
+    steps = np.empty((*turn.shape[:-1], len(bond), 3))
+    steps[..., 0, :] = [1.0, 0.0, 0.0]
+    steps[..., 1:, :] = frames[..., 0]  # each bond lies along the first axis of its frame
+    atoms = np.zeros((*turn.shape[:-1], 3 * count, 3))
+    atoms[..., 1:, :] = np.cumsum(steps * bond[:, None], axis=-2)
+    return atoms.reshape(*turn.shape[:-1], count, 3, 3)
+
+
+def _turns(turn: np.ndarray, bend: np.ndarray) -> np.ndarray:
+    """Return rotations (..., 3, 3): by `turn` about the first axis, `bend` about the third."""
+    rotations = np.zeros((*turn.shape, 3, 3))
+    cos, sin = np.cos(turn), np.sin(turn)
+    rotations[..., 0, 0] = np.cos(bend)
+    rotations[..., 0, 1] = -np.sin(bend)
+    rotations[..., 1, 0] = cos * np.sin(bend)
+    rotations[..., 1, 1] = cos * np.cos(bend)
+    rotations[..., 1, 2] = -sin
+    rotations[..., 2, 0] = sin * np.sin(bend)
+    rotations[..., 2, 1] = sin * np.cos(bend)
+    rotations[..., 2, 2] = cos
+    return rotations
+
+
+def _running_product(matrices: np.ndarray) -> np.ndarray:
+    """Return the products of the first 1, 2, ... matrices (..., K, 3, 3)."""
+    products, step = matrices.copy(), 1
+    while step < products.shape[-3]:
+        products[..., step:, :, :] = products[..., :-step, :, :] @ products[..., step:, :, :]
+        step *= 2
+    return products
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(*values.shape[:-2], -1)
 
 
 def _checked(coordinates: np.ndarray) -> np.ndarray:
@@ -286,7 +312,3 @@ def _or_ideal(name: str, values: np.ndarray | None, ideal: np.ndarray, count: in
     if given.shape != (count, 3):
         raise ValueError(f"{name} must have the shape ({count}, 3), received {given.shape}.")
     return np.where(np.isnan(given), ideal, given)
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
