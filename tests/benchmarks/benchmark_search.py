@@ -124,7 +124,9 @@ def recalls(table, vectors):
     for start in range(0, len(queries), 500):
         some = queries[start : start + 500]
         similarity = vectors[some] @ vectors.T
-        similarity = np.asarray(similarity.todense() if hasattr(similarity, "todense") else similarity)
+        similarity = np.asarray(
+            similarity.todense() if hasattr(similarity, "todense") else similarity
+        )
         similarity[np.arange(len(some)), some] = -np.inf
         order = np.argsort(-similarity, axis=1, kind="stable")[:, : max(AT)]
         same = codes[order] == codes[some][:, None]

@@ -297,7 +297,8 @@ def load_index(folder: str | Path) -> Index:
             f"{folder} is no index of kft.build_index: it has no {ABOUT}. Give another folder."
         )
     about = read_json(folder / ABOUT)
-    if about.get("format") != FORMAT or not isinstance(about.get("files"), dict):
+    parts = [about.get(name) for name in ("files", "settings", "backbone", "database")]
+    if about.get("format") != FORMAT or not all(isinstance(x, dict) for x in parts):
         raise ValueError(
             f"{folder / ABOUT} is of a later version of kft, or damaged: its format is "
             f"{about.get('format')!r}, expected {FORMAT}. Build the index anew."
