@@ -144,8 +144,44 @@ def shown(values, column):
     return f"{values[:, column].mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
+# Speed --------------------------------------------------------------------------------------------
+
+
 def speed(args):
-    pass
+    from kft.inference.search.index import Index, graph_of
+    from kft.inference.search.space import Space
+
+    count, width = (2000 if args.tiny else args.vectors), 320
+    vectors = clusters(count + 500, width)
+    queries, vectors = vectors[:500], vectors[500:]
+    start = time.perf_counter(), time.process_time()
+    graph = graph_of(vectors)
+    wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
+    print(f"{count:,} vectors of {width} numbers: built in {wall:.0f} s, {cpu:.0f} CPU s")
+    names, space = [""] * count, Space(np.zeros(width), None)
+    digests = np.zeros(count, "uint64")
+    exact, approximate = (Index(names, vectors, digests, space, {}, x) for x in (None, graph))
+    right, _ = exact.nearest(queries, 10)
+    print("| searched | ms per query, CPU | wall | recall of 10 |\n|---|---|---|---|")
+    for name, index in (("exact", exact), ("usearch", approximate)):
+        some = queries[: 20 if index is exact else None]
+        seconds, found = [], []
+        for query in some:
+            start = time.perf_counter(), time.process_time()
+            found.append(index.nearest(query[None], 10)[0][0])
+            seconds.append((time.process_time() - start[1], time.perf_counter() - start[0]))
+        cpu, wall = 1000 * np.median(seconds, axis=0)
+        recall = np.mean([len({*a} & {*b}) / 10 for a, b in zip(right, found, strict=False)])
+        print(f"| {name} | {cpu:.2f} | {wall:.2f} | {recall:.4f} |")
+
+
+def clusters(count, width):
+    """Vectors of length 1 in clusters of about 20, in no order."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(max(1, count // 20), width)).astype("float32")
+    vectors = centres[rng.integers(len(centres), size=count)]
+    vectors += rng.normal(size=vectors.shape).astype("float32")
+    return normalize(vectors)
 
 
 if __name__ == "__main__":
