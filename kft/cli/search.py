@@ -1,7 +1,7 @@
 """`kft search`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -67,7 +67,11 @@ def search(
         from kft.messages import harmless_cell
 
         model = kft.load(backbone, revision=revision)
-        reading = {"batch_size": batch_size, "column": column, "skip_invalid": skip_invalid}
+        reading: dict[str, Any] = {
+            "batch_size": batch_size,
+            "column": column,
+            "skip_invalid": skip_invalid,
+        }
         built = database
         if not database.is_dir():
             built = kft.build_index(

@@ -133,7 +133,7 @@ def embed(
         writing.checked_path(out)
     backbone = getattr(backbone, "backbone", backbone)
     check_choice("pooling", pooling, ("mean", "cls"))
-    numbers = (None,) if layers is None else checked_layers(backbone, layers)
+    numbers = (None,) if layers is None else _checked_layers(backbone, layers)
     if per_residue and getattr(backbone, "position_mask", None) is None:
         raise ValueError(
             f"per_residue needs a backbone whose inputs have residues, received {backbone.name}: "
@@ -231,7 +231,21 @@ def _ends(backbone: keras.Model) -> list[keras.Layer]:
     return ends
 
 
-def checked_layers(backbone: keras.Model, layers: Sequence[int]) -> tuple[int, ...]:
+def last_layer(backbone: keras.Model) -> int:
+    """Return the number of the last layer, whose output is that of the backbone.
+
+    Args:
+        backbone: A backbone of kft.
+
+    Raises:
+        ValueError: It is another model.
+    """
+    if not hasattr(backbone, "stages"):
+        raise ValueError(f"layers needs a backbone of kft, received {backbone.name}: leave it out.")
+    return len(_ends(backbone)) - 1
+
+
+def _checked_layers(backbone: keras.Model, layers: Sequence[int]) -> tuple[int, ...]:
     """Return the numbers of layers from 0 on.
 
     Args:
@@ -241,9 +255,7 @@ def checked_layers(backbone: keras.Model, layers: Sequence[int]) -> tuple[int, .
     Raises:
         ValueError: There is no such layer, or one is given twice.
     """
-    if not hasattr(backbone, "stages"):
-        raise ValueError(f"layers needs a backbone of kft, received {backbone.name}: leave it out.")
-    most = len(_ends(backbone)) - 1
+    most = last_layer(backbone)
     listed = [layers] if isinstance(layers, int) else list(layers)
     wrong = [x for x in listed if isinstance(x, bool) or x not in range(-most - 1, most + 1)]
     numbers = tuple(range(most + 1)[x] for x in listed if x not in wrong)

@@ -18,10 +18,10 @@ from typing import Any, Literal, NamedTuple
 import keras
 import numpy as np
 
-from kft.arguments import check_choice, check_flag, check_path
+from kft.arguments import check_choice, check_flag, check_integer, check_path
 from kft.data.sequences import compared
 from kft.files import atomic_write, read_json, write_text
-from kft.inference.embedding import checked_layers, stream_of
+from kft.inference.embedding import last_layer, stream_of
 from kft.inference.records import read_records
 from kft.inference.search.index import EXACT_UP_TO, Index, graph_of, usearch
 from kft.inference.search.space import TRANSFORMS, Moments, Space, space_of
@@ -100,7 +100,10 @@ def build_index(
     if exact is not None:
         check_flag("exact", exact)
     if layer is not None:
-        (layer,) = checked_layers(backbone, [layer])
+        last = last_layer(backbone)
+        layer = range(last + 1)[check_integer("layer", layer, -last - 1, last)]
+    if isinstance(database, Iterator):
+        database = list(database)  # it is read twice
     given = (database, batch_size, max_length, column, skip_invalid)
     stream = stream_of(backbone, pooling, (layer,), False, given, out is not None, "database")
     settings = {"pooling": pooling, "layer": layer, "transform": transform, "exact": exact}
