@@ -57,7 +57,7 @@ def search(
         written = one_of(out, out_option, "OUT")
         if not written.endswith((".csv", ".tsv")):
             raise typer.BadParameter(f"OUT must end in .csv or .tsv, received {written}.")
-    given = {"--index": index, "--layer": layer, "--transform": transform}
+    given: dict[str, Any] = {"--index": index, "--layer": layer, "--transform": transform}
     given |= {"--pooling": None if pooling == "mean" else pooling, "--max-length": max_length}
     if database.is_dir() and (wrong := [name for name, x in given.items() if x is not None]):
         raise typer.BadParameter(f"{wrong[0]} is for a DATABASE that is no index yet.")
@@ -72,7 +72,7 @@ def search(
             "column": column,
             "skip_invalid": skip_invalid,
         }
-        built = database
+        built: Any = database
         if not database.is_dir():
             built = kft.build_index(
                 model,
