@@ -239,8 +239,10 @@ def test_a_damaged_index_is_refused_by_name(small, tmp_path):
     (out / ABOUT).write_text("{")
     with pytest.raises(ValueError, match="damaged: not JSON"):
         kft.load_index(out)
-    with pytest.raises(FileExistsError, match=r"no index of kft.build_index: it has no index.json"):
+    with pytest.raises(ValueError, match="folder is .* no index of .* it has no index.json"):
         kft.load_index(tmp_path)
+    with pytest.raises(ValueError, match="out is .* no index of .* it has no index.json"):
+        kft.build_index(small, PROTEINS, tmp_path)
     with pytest.raises(FileNotFoundError, match="which does not exist"):
         kft.load_index(tmp_path / "none")
 

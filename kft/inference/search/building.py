@@ -80,11 +80,10 @@ def build_index(
         `Index`.
 
     Raises:
-        ValueError: A record is invalid, there is none, a setting is unknown, or `out` has an index
-            of something else.
+        ValueError: A record is invalid, there is none, a setting is unknown, or `out` is no index,
+            or one of something else.
         TypeError: A record is of another kind than the backbone takes.
         FileNotFoundError: There is no such file.
-        FileExistsError: `out` is something else than an index.
         ModuleNotFoundError: There are more than 100,000 records, and usearch is not installed.
 
     Example:
@@ -114,7 +113,7 @@ def build_index(
     out = check_path("out", out)
     about["database"] = _described_database(database, column)
     if out.exists():
-        index = load_index(out)
+        index = _opened("out", out)
         _check_same(out, index.about, about)
         return index
     identity = stream.source.identity
@@ -280,8 +279,7 @@ def load_index(folder: str | Path) -> Index:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        FileExistsError: It is something else than an index.
-        ValueError: The index is damaged, or of a later version.
+        ValueError: It is something else than an index, damaged, or of a later version.
         ModuleNotFoundError: It has a graph of neighbours, and usearch is not installed.
 
     Example:
@@ -292,12 +290,16 @@ def load_index(folder: str | Path) -> Index:
         ...     kft.load_index(f"{folder}/two").names
         ['inputs[0]', 'inputs[1]']
     """
-    folder = check_path("folder", folder)
+    return _opened("folder", check_path("folder", folder))
+
+
+def _opened(argument: str, folder: Path) -> Index:
     if not folder.exists():
-        raise FileNotFoundError(f"folder is {folder}, which does not exist; check the name.")
+        raise FileNotFoundError(f"{argument} is {folder}, which does not exist; check the name.")
     if not (folder / ABOUT).is_file():
-        raise FileExistsError(
-            f"{folder} is no index of kft.build_index: it has no {ABOUT}. Give another folder."
+        raise ValueError(
+            f"{argument} is {folder}, which is no index of kft.build_index: it has no {ABOUT}. Give "
+            f"another folder."
         )
     about = read_json(folder / ABOUT)
     parts = [about.get(name) for name in ("files", "settings", "backbone", "database")]
