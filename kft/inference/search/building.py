@@ -298,8 +298,8 @@ def _opened(argument: str, folder: Path) -> Index:
         raise FileNotFoundError(f"{argument} is {folder}, which does not exist; check the name.")
     if not (folder / ABOUT).is_file():
         raise ValueError(
-            f"{argument} is {folder}, which is no index of kft.build_index: it has no {ABOUT}. Give "
-            f"another folder."
+            f"{argument} is {folder}, which is no index of kft.build_index: it has no {ABOUT}. "
+            f"Give another folder."
         )
     about = read_json(folder / ABOUT)
     parts = [about.get(name) for name in ("files", "settings", "backbone", "database")]
