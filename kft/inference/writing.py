@@ -243,17 +243,30 @@ def _write_npz(parts: Iterable[Part], path: Path) -> None:
 
 
 class Names:
-    """Names as the bytes of their text, one after the other, and where each ends."""
+    """Names as the bytes of their text, one after the other, and where each ends.
+
+    Example:
+        >>> names = Names()
+        >>> names.add(["P1", "P02"])
+        >>> names.arrays()["names_offsets"].tolist()
+        [0, 2, 5]
+    """
 
     def __init__(self) -> None:
         self.text, self.ends = bytearray(), [0]
 
     def add(self, names: Iterable[str]) -> None:
+        """Add names.
+
+        Args:
+            names: Some names, in order.
+        """
         for name in names:
             self.text += name.encode("utf-8", "surrogatepass")
             self.ends.append(len(self.text))
 
     def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that `decoded_names` reads, {"names_utf8": ..., "names_offsets": ...}."""
         return {
             "names_utf8": np.frombuffer(bytes(self.text), dtype="uint8"),
             "names_offsets": np.array(self.ends, dtype="int64"),
