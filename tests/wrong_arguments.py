@@ -29,85 +29,34 @@ def without(values: tuple, *some: object) -> tuple:
 def of_zero_shot(backbone) -> list[Row]:
     """Similarity search and scores of mutants."""
     return [
-        (
-            "search",
-            kft.search,
-            (),
-            {"backbone": backbone, "queries": ["MKT"], "database": ["MKT", "GSS"], "k": 1},
-            {
-                "backbone": NO_MODEL,
-                "queries": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
-                "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
-                "k": (*INTEGERS, 3),
-                "batch_size": INTEGERS,
-                "column": (5, []),
-                "skip_invalid": FLAGS,
-            },
-        ),
-        (
-            "build_index",
-            kft.build_index,
-            (),
-            {"backbone": backbone, "database": ["MKT", "GSS"]},
-            {
-                "backbone": NO_MODEL,
-                "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
-                "out": (5, "", [], __file__),
-                "pooling": ("nothing", None, 5, ["mean"]),
-                "layer": (99, "x", 1.5, True, [1]),
-                "transform": ("nothing", 5, []),
-                "exact": without(FLAGS, None),
-                "batch_size": INTEGERS,
-                "max_length": without(INTEGERS, None),
-                "column": (5, []),
-                "skip_invalid": FLAGS,
-            },
-        ),
-        ("load_index", kft.load_index, (), {}, {"folder": (None, 5, "", [], "nothing", __file__)}),
-        (
-            "score_mutations",
-            kft.score_mutations,
-            (),
-            {"backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]},
-            {
-                "backbone": NO_MODEL,
-                "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),
-                "mutations": (
-                    None,
-                    5,
-                    [],
-                    "K2R",
-                    [None],
-                    [5],
-                    [""],
-                    ["K3R"],
-                    ["K2X"],
-                    [["K2R"]],
-                    {},
-                ),
-                "method": ("nothing", None, 5, []),
-                "offset": (1.5, "3", None, True, [1]),
-                "window": without(INTEGERS, None),
-                "column": (5, "nothing", []),
-                "skip_invalid": FLAGS,
-                "tokens": INTEGERS,
-            },
-        ),
-        (
-            "scan",
-            kft.scan,
-            (),
-            {"backbone": backbone, "sequence": "MKTAY"},
-            {
-                "backbone": NO_MODEL,
-                "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
-                "method": ("nothing", None, 5, []),
-                "offset": (1.5, "3", None, True, [1]),
-                "window": without(INTEGERS, None),
-                "tokens": INTEGERS,
-            },
-        ),
-    ]
+        ("search", kft.search, (), {
+            "backbone": backbone, "queries": ["MKT"], "database": ["MKT", "GSS"], "k": 1}, {
+            "backbone": NO_MODEL,
+            "queries": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "k": (*INTEGERS, 3), "batch_size": INTEGERS, "column": (5, []),
+            "skip_invalid": FLAGS}),
+        ("build_index", kft.build_index, (), {"backbone": backbone, "database": ["MKT", "GSS"]}, {
+            "backbone": NO_MODEL,
+            "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "out": (5, "", [], __file__), "pooling": ("nothing", None, 5, ["mean"]),
+            "layer": (99, "x", 1.5, True, [1]), "transform": ("nothing", 5, []),
+            "exact": without(FLAGS, None), "batch_size": INTEGERS,
+            "max_length": without(INTEGERS, None), "column": (5, []), "skip_invalid": FLAGS}),
+        ("load_index", kft.load_index, (), {}, {
+            "folder": (None, 5, "", [], "nothing", __file__)}),
+        ("score_mutations", kft.score_mutations, (), {
+            "backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]}, {
+            "backbone": NO_MODEL, "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),
+            "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "column": (5, "nothing", []),
+            "skip_invalid": FLAGS, "tokens": INTEGERS}),
+        ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
+            "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "tokens": INTEGERS}),
+    ]  # fmt: skip
 
 
 def of_models(backbone, model, records, table, adapter) -> list[Row]:

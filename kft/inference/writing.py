@@ -266,7 +266,7 @@ class Names:
             self.ends.append(len(self.text))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays that `decoded_names` reads, {"names_utf8": ..., "names_offsets": ...}."""
+        """Return the arrays that `decoded_names` reads: names_utf8 and names_offsets."""
         return {
             "names_utf8": np.frombuffer(bytes(self.text), dtype="uint8"),
             "names_offsets": np.array(self.ends, dtype="int64"),

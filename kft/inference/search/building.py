@@ -288,7 +288,7 @@ def load_index(folder: str | Path) -> Index:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = kft.build_index(backbone, ["MKTAYI", "GSS"], f"{folder}/two")
         ...     kft.load_index(f"{folder}/two").names
-        ['inputs[0]', 'inputs[1]']
+        ['database[0]', 'database[1]']
     """
     return _opened("folder", check_path("folder", folder))
 

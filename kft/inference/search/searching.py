@@ -99,7 +99,7 @@ def search(
         >>> backbone = kft.load("esm2_t6_8M_UR50D", weights=False)
         >>> hits = kft.search(backbone, ["MKTAYI"], ["GSS", "MKTAYI", "WWP"], k=1)
         >>> hits.table[["query", "hit", "same"]].values.tolist()
-        [['inputs[0]', 'inputs[1]', True]]
+        [['queries[0]', 'database[1]', True]]
     """
     check_model(backbone, "backbone")
     backbone = getattr(backbone, "backbone", backbone)
