@@ -19,6 +19,7 @@ from kft.cli.params import params
 from kft.cli.predict import predict
 from kft.cli.report import report
 from kft.cli.search import search
+from kft.cli.segment import segment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +28,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    explore, finetune, evaluate, predict, report, compare, embed, search, mutations, params, data,
+    explore, finetune, evaluate, predict, report, compare, embed, search, mutations, segment,
+    params, data,
     doctor,
 ):  # fmt: skip
     app.command(cls=EmbedCommand if verb is embed else None)(verb)
