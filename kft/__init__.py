@@ -112,6 +112,9 @@ _HOME = {
     "predict": "kft.inference",
     "embed": "kft.inference",
     "load_embeddings": "kft.inference",
+    "search": "kft.inference.search",
+    "build_index": "kft.inference.search",
+    "load_index": "kft.inference.search",
     "score_mutations": "kft.inference.mutations",
     "scan": "kft.inference.mutations",
     "segment": "kft.segmentation.predictor",
@@ -192,6 +195,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.inference import scoring as scoring
     from kft.inference.mutations import scan as scan
     from kft.inference.mutations import score_mutations as score_mutations
+    from kft.inference.search import build_index as build_index
+    from kft.inference.search import load_index as load_index
+    from kft.inference.search import search as search
     from kft.interpretation import dreaming as dreaming
     from kft.lora import add_lora as add_lora
     from kft.lora import load_adapter as load_adapter
