@@ -9,7 +9,7 @@ import typer
 KNOWN = "amp, chains, digits, gb1, gravitational_waves, secondary_structure"
 TABLES = ".csv, .tsv, .xlsx, .parquet, .jsonl"
 
-Inputs = Annotated[Path, typer.Argument(help=f"FASTA file, or table ({TABLES}).")]
+Inputs = Annotated[Path, typer.Argument(help=f"Table ({TABLES}), FASTA file, or folder of images.")]
 Out = Annotated[str | None, typer.Option("--out", help="The same as OUT.")]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the hub.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
