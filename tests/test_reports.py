@@ -279,6 +279,16 @@ def test_what_was_predicted_is_read_from_the_table_of_a_run(task, targets, predi
     np.testing.assert_allclose(scored.predictions, np.squeeze(predictions), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("truth", "classes"), [("HCH", ["C", "H"]), ("0.5 1 2", None)])
+def test_residues_beyond_max_length_have_no_prediction(truth, classes):
+    task = Task("residue_classification" if classes else "residue_regression")
+    names = [f"probability_{x}" for x in classes] if classes else ["predicted_y"]
+    table = pd.DataFrame({"true_y": [truth] * 2} | {name: ["0.5 0.5", "0.5"] for name in names})
+    scored, record = _scored(table, task, classes, "y")
+    assert len(scored.targets) == len(scored.predictions) == 3
+    assert record.tolist() == [0, 0, 1]
+
+
 def test_a_run_is_reported_from_its_folder(tmp_path):
     rng = np.random.default_rng(0)
     inputs = strings(rng.integers(6, 9, 45))

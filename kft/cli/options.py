@@ -27,7 +27,10 @@ Target = Annotated[
     list[str] | None,
     typer.Option(help="Column to predict; repeat it for labels."),
 ]
-InputColumn = Annotated[str | None, typer.Option("--inputs", help="Column of sequences or images.")]
+InputColumns = Annotated[
+    list[str] | None,
+    typer.Option("--inputs", help="Column of inputs; repeat it for numbers."),
+]
 SplitBy = Annotated[
     str | None,
     typer.Option("--split", help="random, cluster, or a column."),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import keras
+import numpy as np
 
-from kft.backbones import load
+from kft.backbones import load, randomised
+from kft.backbones.tabular import Column, DenseBackbone, columns_of
 from kft.data import Dataset
 from kft.data.inputs import InputKind
-from kft.finetuning.settings import IMAGES, PROTEINS, Settings
+from kft.finetuning.settings import COLUMNS, IMAGES, PROTEINS, Settings
 from kft.models import Model, heads
+from kft.preparation import Preparation
 from kft.training import strategies
 from kft.training.strategies import Strategy
 
@@ -28,8 +32,24 @@ def backbone_name(settings: Settings, data: Dataset) -> str:
         >>> backbone_name(Settings("digits"), load("digits"))
         'efficientnet_lite0'
     """
-    of_proteins = data.input_kind is InputKind.SEQUENCE
-    return settings.backbone or (PROTEINS if of_proteins else IMAGES)
+    usual = {InputKind.SEQUENCE: PROTEINS, InputKind.TABLE: COLUMNS}
+    return settings.backbone or usual.get(data.input_kind, IMAGES)
+
+
+def strategy_name(settings: Settings, data: Dataset) -> str:
+    """Return the name of the strategy of a run, by its backbone if the settings name none.
+
+    Args:
+        settings: Settings of the run.
+        data: Its data.
+
+    Example:
+        >>> from kft.data import load
+        >>> strategy_name(Settings("digits"), load("digits"))
+        'lora'
+    """
+    new = backbone_name(settings, data) == COLUMNS
+    return settings.strategy or ("from_scratch" if new else "lora")
 
 
 def described(settings: Settings, data: Dataset) -> dict[str, Any]:
@@ -47,21 +67,51 @@ def described(settings: Settings, data: Dataset) -> dict[str, Any]:
         >>> described(Settings("amp"), load("amp"))["backbone"]
         'kft_esm2_tiny'
     """
-    strategies.get(settings.strategy, **settings.options)  # now, not after the backbone is loaded
+    strategy = strategy_name(settings, data)
+    strategies.get(strategy, **settings.options)  # now, not after the backbone is loaded
+    backbone = backbone_name(settings, data)
     # Often a few positions of a protein are decisive, which have little weight in the mean.
     pooling = "attention" if data.input_kind is InputKind.SEQUENCE else "mean"
     head = heads.for_data(data, pooling=pooling)
     return {
-        "backbone": backbone_name(settings, data),
+        "backbone": backbone,
+        "columns": described_columns(data) if backbone == COLUMNS else None,
         "revision": settings.revision,
         "image_size": settings.image_size,
         "head": keras.saving.serialize_keras_object(head),
         "classes": None if data.classes is None else list(data.classes),
         "target": data.target,
         "seed": settings.seed,
-        "strategy": settings.strategy,
-        "options": dict(settings.options),
+        "strategy": strategy,
+        "options": settings.to_dict()["options"],
     }
+
+
+def described_columns(data: Dataset) -> list[dict[str, Any]]:
+    """Return the columns of the inputs, which a new network is made for, as plain values.
+
+    Args:
+        data: Data whose inputs are rows of a table.
+    """
+    if data.input_kind is not InputKind.TABLE:
+        raise ValueError(
+            f"backbone is {COLUMNS!r}, a network for columns of a table, but the inputs of "
+            f"{data.name} are of the kind {data.input_kind}: name another backbone, or the columns "
+            "in inputs."
+        )
+    return [asdict(column) for column in columns_of(data.train.inputs)]
+
+
+def new_backbone(about: Mapping[str, Any]) -> keras.Model:
+    """Load the backbone of a run, or make it where it is a new network for columns.
+
+    Args:
+        about: What `described` returned.
+    """
+    if about.get("columns"):
+        columns = [Column(**column) for column in about["columns"]]
+        return randomised(DenseBackbone(columns, name=about["backbone"]), about["seed"])
+    return load(about["backbone"], image_size=about["image_size"], revision=about["revision"])
 
 
 def new_model(about: Mapping[str, Any]) -> Model:
@@ -70,9 +120,7 @@ def new_model(about: Mapping[str, Any]) -> Model:
     Args:
         about: What `described` returned.
     """
-    backbone = load(about["backbone"], image_size=about["image_size"], revision=about["revision"])
-    keras.utils.set_random_seed(about["seed"])  # of the new weights of the head
-    model = Model(backbone, keras.saving.deserialize_keras_object(about["head"]))
+    model = Model(new_backbone(about), keras.saving.deserialize_keras_object(about["head"]))
     model.set_names(about["classes"] or (), about["target"])
     return model
 
@@ -84,3 +132,37 @@ def strategy_of(about: Mapping[str, Any]) -> Strategy:
         about: What `described` returned.
     """
     return strategies.get(about["strategy"], **about["options"])
+
+
+class PreparedRows:
+    """Encoder of rows that are prepared first, as those of the training were.
+
+    Args:
+        preparation: The steps.
+        encode: Encoder of the prepared rows.
+
+    Attributes:
+        filled: Number of missing values that were filled so far.
+    """
+
+    input_kind = InputKind.TABLE
+    specials = (0, 0)
+
+    def __init__(self, preparation: Preparation, encode: Any):
+        self.preparation, self.encode, self.filled = preparation, encode, 0
+        # For `kft.predict`, which reads columns that have levels as categories.
+        self.columns = [
+            Column(name, () if category else None) for name, category in preparation.columns.items()
+        ]
+
+    def __call__(
+        self,
+        inputs: Sequence[Mapping[str, Any]],
+        max_length: None = None,
+        pad_lengths: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Prepare and encode rows, see `kft.data.inputs.Encoder`."""
+        missing = [x is None or x != x for row in inputs for x in row.values()]
+        self.filled += sum(missing)
+        return self.encode(self.preparation.transform(inputs), max_length, pad_lengths, names)
