@@ -10,7 +10,7 @@ import typer
 from kft.cli.compare import compare
 from kft.cli.data import data
 from kft.cli.doctor import doctor
-from kft.cli.embed import EmbedCommand, embed
+from kft.cli.embed import EmbedVerb, embed
 from kft.cli.evaluate import evaluate
 from kft.cli.explore import explore
 from kft.cli.finetune import finetune
@@ -18,6 +18,7 @@ from kft.cli.mutations import mutations
 from kft.cli.params import params
 from kft.cli.predict import predict
 from kft.cli.report import report
+from kft.cli.spelling import Verb
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +29,7 @@ app = typer.Typer(
 for verb in (
     explore, finetune, evaluate, predict, report, compare, embed, mutations, params, data, doctor
 ):  # fmt: skip
-    app.command(cls=EmbedCommand if verb is embed else None)(verb)
+    app.command(cls=EmbedVerb if verb is embed else Verb)(verb)
 
 
 def _version(wanted: bool) -> None:

@@ -229,7 +229,7 @@ def _guessed(
         inputs = _inputs(kinds, path)
         if inputs is not None:
             what = "paths of images" if kinds[inputs] is Kind.IMAGE else "sequences"
-            said.append(f"Column {inputs!r} was taken for the {what}; name another with --inputs.")
+            said.append(f"Column {inputs!r} was taken for the {what}; name another in `inputs`.")
     elif isinstance(inputs, str) and kinds.get(inputs) is Kind.NUMBER:
         inputs = [inputs]
     if split is None and settings.groups is None:
@@ -237,12 +237,12 @@ def _guessed(
         if split is not None:
             said.append(
                 f"Column {split!r} was taken for the split into train, valid and test; set "
-                "--split random or --split cluster to ignore it."
+                "split='random' or split='cluster' to ignore it."
             )
     used = {split, settings.groups, *([inputs] if isinstance(inputs, str) else inputs or ())}
     if target is None:
         target = _target([name for name in frame.columns if name not in used], path)
-        said.append(f"Column {target!r} was taken for the target; name another with --target.")
+        said.append(f"Column {target!r} was taken for the target; name another in `target`.")
     if inputs is None:
         used |= {target} if isinstance(target, str) else set(target)
         inputs, said_of_rows = _rows({x: kind for x, kind in kinds.items() if x not in used}, path)
@@ -276,7 +276,7 @@ def _inputs(kinds: dict[str, Kind | None], path: Path) -> str | None:
     if len(found) > 1:
         raise ValueError(
             f"{path}: the column of the sequences or image paths cannot be guessed (several "
-            f"columns could hold them, {listed(found)}): name it with --inputs, one of "
+            f"columns could hold them, {listed(found)}): name it in `inputs`, one of "
             f"{listed(kinds, 20)}."
         )
     return found[0] if found else None
@@ -289,9 +289,9 @@ def _rows(kinds: dict[str, Kind | None], path: Path) -> tuple[list[str], list[st
     if not taken:
         raise ValueError(
             f"{path}: no column is left for the inputs ({listed(left, 20) or 'none'}): name those "
-            "of sequences, image paths, numbers or categories with --inputs."
+            "of sequences, image paths, numbers or categories in `inputs`."
         )
-    said = f"Columns {listed(taken, 20)} were taken for the inputs; name others with --inputs."
+    said = f"Columns {listed(taken, 20)} were taken for the inputs; name others in `inputs`."
     why = "names, texts or empty"
     return taken, [said, *([f"Left out as {why}: {listed(left, 20)}."] if left else [])]
 
@@ -314,4 +314,6 @@ def _target(names: Sequence[str], path: Path) -> str:
     if len(left) == 1:
         return left[0]
     which = f"several could be it: {listed(left, 20)}" if left else "no column is left"
-    raise ValueError(f"{path}: the column to predict cannot be guessed ({which}); set --target.")
+    raise ValueError(
+        f"{path}: the column to predict cannot be guessed ({which}); name it in `target`."
+    )

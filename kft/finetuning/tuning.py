@@ -105,7 +105,7 @@ def _trained(
     checksum = digest_of_data(data)
     earlier = _earlier(out, settings, checksum)
     if earlier is not None and earlier.finished:
-        log(f"{out} is finished already: nothing to do (--overwrite begins again).")
+        log(f"{out} is finished already: nothing to do (overwrite=True begins again).")
         return earlier
     for note in data.notes:
         log(note)
@@ -159,8 +159,8 @@ def _earlier(out: Path, settings: Settings, checksum: str) -> Run | None:
         differ.append("content of the data")
     if differ:
         raise ValueError(
-            f"{out} holds a run that differs in its {', '.join(differ)}: name another folder with "
-            "--out, or begin again with --overwrite."
+            f"{out} holds a run that differs in its {', '.join(differ)}: name another folder in "
+            "`out`, or begin again with overwrite=True."
         )
     return run
 
