@@ -24,7 +24,8 @@ from kft.exploration import Findings
 from kft.finetuning import Settings
 from kft.finetuning.tuning import truth
 from kft.inference.naming import with_predictions
-from kft.plots import plot_history, save_figure
+from kft.plots import plot_confusion, plot_correlation, plot_history, save_figure
+from kft.reporting import drawing
 from kft.reporting.document import Picture
 from kft.reporting.folders import _scored
 
@@ -241,6 +242,16 @@ def test_the_caption_of_curves_says_how_they_run(losses, said):
 
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], "float32")
+
+
+def test_a_figure_for_a_desk_is_whole_after_that_for_a_phone():
+    names = ["noise", "signal of two black holes"]
+    table = pd.DataFrame([[1, 0.1], [0.1, 1]], index=names, columns=names)
+    for figure, _ in (plot_correlation(table), plot_confusion([0, 1], [0, 1], names)):
+        drawing.narrow_svg(figure)
+        drawing.svg(figure)
+        boxes = [ax.get_tightbbox() for ax in figure.axes]
+        assert min(box.x0 for box in boxes) >= 0 and min(box.y0 for box in boxes) >= 0
 
 
 @pytest.mark.parametrize(

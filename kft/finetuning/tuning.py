@@ -36,6 +36,7 @@ from kft.preparation import PreparedDataset
 from kft.training import strategies
 from kft.training.fitting import FitResult, fit
 
+LOSSES = {"loss": "training loss", "val_loss": "validation loss"}  # what Keras calls them
 COVERAGE = 0.9  # of the intervals of predicted numbers
 Log = Callable[[str], None]
 
@@ -121,7 +122,8 @@ def _trained(
     if isinstance(data, PreparedDataset):
         data.preparation.save(out / files.PREPARATION)
     _explore(read, out, log)
-    log(f"Training {config['model']['backbone']} by {config['model']['strategy']}.")
+    about = config["model"]
+    log(f"Training, backbone {about['backbone']}, strategy {about['strategy']}.")
     done = fit(
         model,
         data,
@@ -236,7 +238,8 @@ def _explore(data: Dataset, out: Path, log: Log) -> None:
     severe = found.at_least("warning")
     if len(severe):
         log(
-            f"{len(severe)} findings on the data may matter: {', '.join(severe.codes)}; see {path}."
+            f"{len(severe)} findings on the data may matter: {', '.join(severe.codes)}. {path} "
+            "and the report explain them."
         )
 
 
@@ -269,7 +272,9 @@ class _Epochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.done += 1
         left = (self.params["epochs"] - epoch - 1) * (time.perf_counter() - self.began) / self.done
-        numbers = "  ".join(f"{k} {v:.4g}" for k, v in (logs or {}).items() if "loss" in k)
+        numbers = "  ".join(
+            f"{name} {logs[key]:.4g}" for key, name in LOSSES.items() if logs and key in logs
+        )
         rest = f"  about {duration(left)} left" if left else ""
         self.log(f"epoch {epoch + 1}/{self.params['epochs']}  {numbers}{rest}")
 

@@ -164,6 +164,7 @@ def plot_correlation(
         True
     """
     figure = new_figure(8, 7)
+    figure.set_layout_engine("compressed")  # as the matrix is square
     ax = figure.subplots()
     drawn = ax.imshow(correlations, cmap="RdBu_r", vmin=-1, vmax=1)
     figure.colorbar(drawn, ax=ax, label="Pearson's correlation", shrink=0.8)

@@ -60,7 +60,7 @@ def plot_confusion(
     shares = np.divide(counts, size, out=np.zeros(counts.shape), where=size > 0)
     names = [short_name(name) for name in classes]
     side = min(10, 3 + 0.5 * len(names) + 0.1 * max(map(len, names)))
-    figure = Figure(figsize=(side + 1, side), dpi=120, layout="constrained")
+    figure = Figure(figsize=(side + 1, side), dpi=120, layout="compressed")
     ax = figure.subplots()
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)

@@ -71,7 +71,7 @@ def _about(config: Mapping[str, Any]) -> About:
         data["name"],
         data["task"],
         model["target"],
-        listed(inputs, 20) if isinstance(inputs, list) else inputs or "input",
+        f"columns {listed(inputs, 20)}" if isinstance(inputs, list) else inputs or "input",
         tuple(model["classes"] or ()),
         pd.DataFrame.from_dict(data["records"], orient="index", columns=["records"]),
         tuple((name, str(value)) for name, value in facts if value),
