@@ -65,9 +65,7 @@ def _import_keras() -> None:
         with without_native_logs():
             importlib.import_module("keras")
             if os.environ.get("KERAS_BACKEND") == "tensorflow":  # which looks for GPUs later
-                import tensorflow
-
-                tensorflow.config.list_physical_devices("GPU")
+                sys.modules["tensorflow"].config.list_physical_devices("GPU")
     finally:
         if not there:
             _keras_json().unlink(missing_ok=True)

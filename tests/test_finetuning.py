@@ -286,6 +286,12 @@ def test_a_folder_of_images_is_read_whole_for_scoring(tmp_path):
     assert (len(data.train), data.test, data.classes) == (8, None, ("cat", "dog"))
 
 
+def test_an_image_that_is_missing_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("well,y\na.png,1\nb.PNG,2\n")
+    with pytest.raises(FileNotFoundError, match="names 2 of 2 images that do not exist"):
+        read_data(Settings(str(tmp_path / "a.csv")))
+
+
 def test_wrong_data_leave_no_folder(tmp_path):
     (tmp_path / "a.csv").write_text("sequence,y\nMKT,1\nGSS,\n")
     with pytest.raises(ValueError, match="missing"):

@@ -4,7 +4,7 @@
 """
 
 from kft.finetuning.folder import Run, is_run
-from kft.finetuning.models import backbone_name, described, new_backbone
+from kft.finetuning.models import backbone_name, described, new_backbone, new_head
 from kft.finetuning.planning import Plan, plan
 from kft.finetuning.reading import filled, read_data
 from kft.finetuning.settings import Settings
@@ -20,6 +20,7 @@ __all__ = [
     "finetune",
     "is_run",
     "new_backbone",
+    "new_head",
     "plan",
     "read_data",
 ]

@@ -15,6 +15,7 @@ from kft.data import Dataset
 from kft.data.inputs import InputKind
 from kft.finetuning.settings import COLUMNS, IMAGES, PROTEINS, Settings
 from kft.models import Model, heads
+from kft.models.heads import Head
 from kft.preparation import Preparation
 from kft.training import strategies
 from kft.training.strategies import Strategy
@@ -52,6 +53,22 @@ def strategy_name(settings: Settings, data: Dataset) -> str:
     return settings.strategy or ("from_scratch" if new else "lora")
 
 
+def new_head(data: Dataset) -> Head:
+    """Make the head of a run, by the task and the inputs of its data.
+
+    Args:
+        data: The data of the run.
+
+    Example:
+        >>> from kft.data import load
+        >>> new_head(load("digits")).classes
+        10
+    """
+    # Often a few positions of a protein are decisive, which have little weight in the mean.
+    pooling = "attention" if data.input_kind is InputKind.SEQUENCE else "mean"
+    return heads.for_data(data, pooling=pooling)
+
+
 def described(settings: Settings, data: Dataset) -> dict[str, Any]:
     """Return what it takes to make the model and the strategy of a run, as plain values.
 
@@ -70,9 +87,7 @@ def described(settings: Settings, data: Dataset) -> dict[str, Any]:
     strategy = strategy_name(settings, data)
     strategies.get(strategy, **settings.options)  # now, not after the backbone is loaded
     backbone = backbone_name(settings, data)
-    # Often a few positions of a protein are decisive, which have little weight in the mean.
-    pooling = "attention" if data.input_kind is InputKind.SEQUENCE else "mean"
-    head = heads.for_data(data, pooling=pooling)
+    head = new_head(data)
     return {
         "backbone": backbone,
         "columns": described_columns(data) if backbone == COLUMNS else None,

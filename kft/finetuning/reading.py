@@ -19,7 +19,7 @@ from kft.data.numbers import number
 from kft.data.proteins.fasta import read_fasta
 from kft.data.tables import SPELLINGS, read_table
 from kft.exploration.reading import FASTA
-from kft.exploration.records import Kind, kind_of_column
+from kft.exploration.records import SUFFIXES, Kind, kind_of_column
 from kft.finetuning.settings import Settings
 from kft.messages import listed
 from kft.preparation import Impute, prepare
@@ -263,6 +263,8 @@ def _kinds(frame: pd.DataFrame, folder: Path) -> dict[str, Kind | None]:
             kinds[name] = None
         elif 2 * numbers >= len(cells):  # as `kft.data.read_table` decides
             kinds[name] = Kind.NUMBER
+        elif all(Path(cell).suffix.lower() in SUFFIXES for cell in cells):
+            kinds[name] = Kind.IMAGE  # also where a file is missing, which is an error then
         else:
             kinds[name] = kind_of_column(cells, name, folder)
     return kinds
