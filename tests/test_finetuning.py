@@ -243,7 +243,7 @@ def test_columns_are_named_and_adapters_of_a_new_network_are_stored_whole(tmp_pa
     again = Run(run.folder).predict([{"mass": 80.0}, {"mass": 99.0}])
     np.testing.assert_array_equal(again, run.predict([{"mass": 80.0}, {"mass": 99.0}]))
     wrong = dataclasses.replace(settings, inputs=None, backbone="dense", data="digits", target=None)
-    with pytest.raises(ValueError, match="backbone is 'dense', a network for columns of a table"):
+    with pytest.raises(ValueError, match="data must hold rows of a table"):
         kft.finetune(wrong, tmp_path / "other")
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from kft.backbones import load, randomised
-from kft.backbones.tabular import Column, DenseBackbone, columns_of
 from kft.data import Dataset
 from kft.data.inputs import InputKind
 from kft.finetuning.settings import COLUMNS, IMAGES, PROTEINS, Settings
@@ -87,10 +85,12 @@ def described(settings: Settings, data: Dataset) -> dict[str, Any]:
     strategy = strategy_name(settings, data)
     strategies.get(strategy, **settings.options)  # now, not after the backbone is loaded
     backbone = backbone_name(settings, data)
-    head = new_head(data)
+    head, new = new_head(data), None
+    if backbone == COLUMNS:
+        new = keras.saving.serialize_keras_object(load(COLUMNS, weights=False, data=data))
     return {
         "backbone": backbone,
-        "columns": described_columns(data) if backbone == COLUMNS else None,
+        "network": new,
         "revision": settings.revision,
         "image_size": settings.image_size,
         "head": keras.saving.serialize_keras_object(head),
@@ -102,30 +102,14 @@ def described(settings: Settings, data: Dataset) -> dict[str, Any]:
     }
 
 
-def described_columns(data: Dataset) -> list[dict[str, Any]]:
-    """Return the columns of the inputs, which a new network is made for, as plain values.
-
-    Args:
-        data: Data whose inputs are rows of a table.
-    """
-    if data.input_kind is not InputKind.TABLE:
-        raise ValueError(
-            f"backbone is {COLUMNS!r}, a network for columns of a table, but the inputs of "
-            f"{data.name} are of the kind {data.input_kind}: name another backbone, or the columns "
-            "in inputs."
-        )
-    return [asdict(column) for column in columns_of(data.train.inputs)]
-
-
 def new_backbone(about: Mapping[str, Any]) -> keras.Model:
     """Load the backbone of a run, or make it where it is a new network for columns.
 
     Args:
         about: What `described` returned.
     """
-    if about.get("columns"):
-        columns = [Column(**column) for column in about["columns"]]
-        return randomised(DenseBackbone(columns, name=about["backbone"]), about["seed"])
+    if about.get("network"):
+        return randomised(keras.saving.deserialize_keras_object(about["network"]), about["seed"])
     return load(about["backbone"], image_size=about["image_size"], revision=about["revision"])
 
 
@@ -149,6 +133,13 @@ def strategy_of(about: Mapping[str, Any]) -> Strategy:
     return strategies.get(about["strategy"], **about["options"])
 
 
+class _Column(NamedTuple):
+    """A column of the rows that `PreparedRows` takes."""
+
+    name: str
+    levels: tuple[str, ...] | None  # of a category; None for numbers
+
+
 class PreparedRows:
     """Encoder of rows that are prepared first, as those of the training were.
 
@@ -167,7 +158,8 @@ class PreparedRows:
         self.preparation, self.encode, self.filled = preparation, encode, 0
         # For `kft.predict`, which reads columns that have levels as categories.
         self.columns = [
-            Column(name, () if category else None) for name, category in preparation.columns.items()
+            _Column(name, () if category else None)
+            for name, category in preparation.columns.items()
         ]
 
     def __call__(

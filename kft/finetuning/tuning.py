@@ -293,7 +293,7 @@ def _write_results(
     """Write model, predictions and scores; the state of the training is removed at the very end."""
     sizes = config["settings"]["batch_size"], config["settings"]["max_length"]
     test = data.splits["test"]
-    _save(done, out, whole=bool(config["model"].get("columns")))
+    _save(done, out, whole=bool(config["model"].get("network")))
     write_table(out / files.HISTORY, pd.DataFrame(done.history))
     rows: Any = predict(done.model, test.inputs, *sizes)
     table = _records(test)
