@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-KNOWN = "amp, chains, digits, gb1, gravitational_waves, secondary_structure, two_cities"
+KNOWN = "amp, cells, chains, digits, gb1, gravitational_waves, secondary_structure, two_cities"
 TABLES = ".csv, .tsv, .xlsx, .parquet, .jsonl"
 
 Inputs = Annotated[Path, typer.Argument(help=f"Table ({TABLES}), FASTA file, or folder of images.")]
