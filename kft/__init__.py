@@ -9,15 +9,12 @@ import importlib
 import importlib.util
 import json
 import os
-import re
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kft import earlier_paths
+from kft.native_logs import without_native_logs
 
 __version__ = "0.1.0"
 
@@ -64,42 +61,14 @@ def _import_keras() -> None:
     if "keras" in sys.modules:
         return
     there = _keras_json().exists()
-    wants_logs = "TF_CPP_MIN_LOG_LEVEL" in os.environ
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors alone, of TensorFlow
     try:
-        with nullcontext() if wants_logs else _without_native_logs():
+        with without_native_logs():
             importlib.import_module("keras")
+            if os.environ.get("KERAS_BACKEND") == "tensorflow":  # which looks for GPUs later
+                sys.modules["tensorflow"].config.list_physical_devices("GPU")
     finally:
         if not there:
             _keras_json().unlink(missing_ok=True)
-
-
-_NATIVE_LOG = re.compile(rb"[IW]\d{4} .*|WARNING: All log messages before absl.*|To enable the f.*")
-
-
-@contextmanager
-def _without_native_logs() -> Iterator[None]:
-    """Hold back what libraries in C++ write to stderr, and drop their lines that are no errors.
-
-    TensorFlow writes some of them before it reads TF_CPP_MIN_LOG_LEVEL.
-    """
-    try:
-        stderr = os.dup(2)
-    except OSError:  # closed
-        yield
-        return
-    with tempfile.TemporaryFile() as kept:
-        sys.stderr.flush()
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            kept.seek(0)
-            lines = [line for line in kept if not _NATIVE_LOG.match(line)]
-            os.write(2, b"".join(lines))
 
 
 # The module of each public name. A module is imported when one of its names is first used, except

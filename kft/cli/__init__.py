@@ -10,7 +10,7 @@ import typer
 from kft.cli.compare import compare
 from kft.cli.data import data
 from kft.cli.doctor import doctor
-from kft.cli.embed import EmbedCommand, embed
+from kft.cli.embed import EmbedVerb, embed
 from kft.cli.evaluate import evaluate
 from kft.cli.explore import explore
 from kft.cli.finetune import finetune
@@ -20,6 +20,7 @@ from kft.cli.predict import predict
 from kft.cli.report import report
 from kft.cli.search import search
 from kft.cli.segment import segment
+from kft.cli.spelling import Verb
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +33,7 @@ for verb in (
     params, data,
     doctor,
 ):  # fmt: skip
-    app.command(cls=EmbedCommand if verb is embed else None)(verb)
+    app.command(cls=EmbedVerb if verb is embed else Verb)(verb)
 
 
 def _version(wanted: bool) -> None:

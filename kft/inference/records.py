@@ -1,4 +1,4 @@
-"""The records to predict: lists, DataFrames, tables and FASTA files, some records at a time."""
+"""The records to predict: lists, DataFrames, tables, FASTA files, images; some at a time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pandas as pd
 
 from kft.data.cells import Table
 from kft.data.columns import decimal_of
+from kft.data.images.folders import files_in
 from kft.data.inputs import input_column, listed_inputs
 from kft.data.proteins.fasta import GZIP_MAGIC, Skipped, numbered_records
 from kft.data.rows import read_rows
@@ -94,24 +95,26 @@ def read_records(
         `Records`.
 
     Raises:
-        FileNotFoundError: A path leads to no file.
+        FileNotFoundError: A path leads to nothing, or a folder has no files.
         TypeError: `inputs` is no list of inputs, or a table whose column of inputs is not named.
         ValueError: A file is damaged, or has no such column.
     """
     if isinstance(inputs, str | Path):
-        if not os.path.isfile(inputs):
-            raise FileNotFoundError(
-                f"{argument} is {str(inputs)[:60]!r}, which is not a file: give the path of a "
-                "FASTA file or a table, or a list of raw inputs."
-            )
         path = Path(inputs)
+        if of_images and path.is_dir():
+            yield _of_images(files_in(path, path), path)
+            return
+        if not os.path.isfile(path):
+            kind = "a folder" if path.is_dir() else "not a file"
+            takes = "an image, a folder of images" if of_images else "a FASTA file"
+            raise FileNotFoundError(
+                f"{argument} is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} or a "
+                "table, or a list of raw inputs."
+            )
         if is_table(path):
             yield _of_table(Table(path, None), column, of_images, rows)
         elif of_images:
-            raise TypeError(
-                f"{argument} must be a list of images or a table of their paths, received "
-                f"{str(path)!r}: write [path]."
-            )
+            yield _of_images([path], path.parent)
         elif rows is not None:
             raise TypeError(
                 f"{argument} must be a table or a list of rows, received {str(path)!r}."
@@ -249,6 +252,17 @@ def _table_values(table: Table, column: str | None, of_images: bool) -> list[Any
 def _names(header: list[str], cells: Callable[[str], Any], places: list[str]) -> list[str]:
     known = [name for name in header if name.lower() in NAMES]
     return [str(cell) for cell in cells(known[0])] if known else places
+
+
+def _of_images(files: list[Path], root: Path) -> Records:
+    """Return files of images as records that are named by their paths in a folder."""
+    if not files:
+        raise FileNotFoundError(f"inputs is {str(root)!r}, a folder without files: name another.")
+    names = [file.relative_to(root).as_posix() for file in files]
+    called = [harmless(name) for name in names]
+    table = partial(pd.DataFrame, {"path": names})
+    count = len(files)
+    return Records(files, names, called, called, range(count), table, count, in_table=False)
 
 
 def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:
