@@ -131,6 +131,7 @@ _HOME = {
     "fit": "kft.training.fitting",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
+    "crossover": "kft.comparison",
     "explore": "kft.exploration",
     "prepare": "kft.preparation",
     "finetune": "kft.finetuning",
@@ -174,6 +175,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import reporting as reporting
     from kft.backbones import load as load
     from kft.comparison import compare as compare
+    from kft.comparison import crossover as crossover
     from kft.comparison import evaluate as evaluate
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling

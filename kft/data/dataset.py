@@ -184,6 +184,8 @@ class Dataset:
         class_weight: Weight of each class in the loss, which `kft.fit` uses; None for equal ones.
         target_transform: Function of the targets that was applied to them, which `kft.predict`,
             `kft.evaluate` and `kft.compare` undo; None if they are as they were measured.
+        wild_type: Sequence of the protein whose mutants the data are, see `kft.crossover`; None for
+            other data.
 
     Raises:
         ValueError: The task is unknown, or targets and task do not fit together.
@@ -212,6 +214,7 @@ class Dataset:
     target: str | None = None
     class_weight: tuple[float, ...] | None = None
     target_transform: TargetTransform | None = None
+    wild_type: str | None = None
 
     def __post_init__(self) -> None:
         task = Task.named(self.task, "`task`")

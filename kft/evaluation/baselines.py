@@ -125,7 +125,7 @@ def composition(data: Dataset) -> Baseline:
         `composition(kft.data.load("amp")).predictions[:, 1]`
     """
     # Fractions differ in scale (few Trp, many Leu), and one penalty should weigh them alike.
-    return _fit_linear("composition", [_Composition(), StandardScaler()], data)
+    return fit_linear("composition", [_Composition(), StandardScaler()], data)
 
 
 def kmers(data: Dataset, k: int = 3) -> Baseline:
@@ -149,7 +149,7 @@ def kmers(data: Dataset, k: int = 3) -> Baseline:
     if not 1 <= k <= longest:
         raise ValueError(f"k must be 1 to {longest}, the longest training sequence; received {k}")
     words = CountVectorizer(analyzer="char", ngram_range=(k, k), lowercase=False, dtype=np.float64)
-    return _fit_linear(f"{k}-mers", [words], data)
+    return fit_linear(f"{k}-mers", [words], data)
 
 
 def one_hot(data: Dataset) -> Baseline:
@@ -169,6 +169,16 @@ def one_hot(data: Dataset) -> Baseline:
     Example:
         `one_hot(kft.data.load("gb1")).name`  # "one-hot, 4 positions"
     """
+    steps, positions = one_hot_steps(data)
+    return fit_linear(f"one-hot, {positions} positions", steps, data)
+
+
+def one_hot_steps(data: Dataset) -> tuple[list[BaseEstimator], int]:
+    """Return the transformers of `one_hot`, and the number of positions.
+
+    Args:
+        data: As for `one_hot`.
+    """
     _check(data, RECORD_TASKS)
     lengths = _lengths(data)
     if len(lengths) > 1:
@@ -184,8 +194,7 @@ def one_hot(data: Dataset) -> Baseline:
         raise ValueError("one_hot needs training sequences that differ, but they are all the same")
     # An unseen residue is a row of zeros: it is predicted from the other positions.
     encoder = OneHotEncoder(handle_unknown="ignore")
-    name = f"one-hot, {len(positions)} positions"
-    return _fit_linear(name, [_Residues(tuple(positions)), encoder], data)
+    return [_Residues(tuple(positions)), encoder], len(positions)
 
 
 def nearest_neighbours(
@@ -250,7 +259,7 @@ def linear(data: Dataset) -> Baseline:
     Example:
         `linear(kft.data.load("two_cities")).predictions`
     """
-    return _fit_linear("linear model", [Columns()], data)
+    return fit_linear("linear model", [Columns()], data)
 
 
 def random_forest(data: Dataset, seed: int = 0) -> Baseline:
@@ -346,7 +355,7 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
     letters = [ord(letter) for letter in AMINO_ACIDS]
     encoder = OneHotEncoder(categories=[letters] * width, handle_unknown="ignore")
     name = "residue" if width == 1 else f"{width}-residue window"
-    fitted = _fit_linear(name, [encoder], _by_residue(data, width, rows, seed))
+    fitted = fit_linear(name, [encoder], _by_residue(data, width, rows, seed))
     predictions = _by_chain(fitted.predictions, _test(data).inputs)
     return replace(fitted, predictions=predictions, seconds=time.perf_counter() - start)
 
@@ -513,8 +522,14 @@ class _Residues(TransformerMixin, BaseEstimator):
         return _letters(sequences)[:, list(self.positions)]
 
 
-def _fit_linear(name: str, steps: list[BaseEstimator], data: Any) -> Baseline:
-    """Choose the penalty, fit on all labels outside test, predict test."""
+def fit_linear(name: str, steps: list[BaseEstimator], data: Any) -> Baseline:
+    """Choose the penalty, fit on all labels outside test, predict test.
+
+    Args:
+        name: Name of the baseline.
+        steps: Transformers of scikit-learn from inputs to features.
+        data: A data set with targets per record.
+    """
     start = time.perf_counter()
     _check(data, RECORD_TASKS)
     features = make_pipeline(*steps)
