@@ -107,6 +107,7 @@ def _without_native_logs() -> Iterator[None]:
 _HOME = {
     "load": "kft.backbones",
     "Model": "kft.models",
+    "PairBackbone": "kft.models",
     "load_model": "kft.models",
     "replace_head": "kft.models",
     "predict": "kft.inference",
@@ -195,6 +196,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.lora import save_adapter as save_adapter
     from kft.lora import unmerge_lora as unmerge_lora
     from kft.models import Model as Model
+    from kft.models import PairBackbone as PairBackbone
     from kft.models import heads as heads
     from kft.models import load_model as load_model
     from kft.models import losses as losses

@@ -147,9 +147,10 @@ def _on_features(
     if pooling not in ("mean", "cls"):
         return None
     model = new_model(backbone, head)
-    phases = strategy.phases(model)
+    prepared = strategy.prepare(model)
+    phases = strategy.phases(prepared)
     paths = [path for phase in phases for path in phase.trainable_layers or ("",)]
-    if strategy.prepare(model) is not model or any(x.split("/")[0] != head.name for x in paths):
+    if prepared is not model or any(path.split("/")[0] != head.name for path in paths):
         return None
     inputs = [x for part in data.splits.values() for x in part.inputs]
     rows = embed(backbone, inputs, pooling, options["batch_size"], max_length)

@@ -41,7 +41,7 @@ from kft.comparison.runs import (
 from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of, scores_without
 from kft.comparison.writing import file_name
 from kft.data import Dataset, load
-from kft.data.inputs import encoder_info
+from kft.data.inputs import encoder_info, residues_in
 from kft.messages import shown, warn
 from kft.models import heads
 from kft.params import user_marks, weights
@@ -193,7 +193,6 @@ def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
             if hasattr(method.strategy, "epochs"):
                 methods[i] = replace(method, strategy=replace(method.strategy, epochs=epochs))
     return methods
-
 
 
 def named_strategies(given: Any) -> dict[str, Any]:
@@ -428,7 +427,7 @@ class _Study:
         if longest is None or not info.input_kind.has_length:
             return
         counts = [
-            f"{sum(len(x) > longest for x in part.inputs):,} of {len(part):,} {name}"
+            f"{sum(residues_in(x) > longest for x in part.inputs):,} of {len(part):,} {name}"
             for name, part in self.data.splits.items()
         ]
         self.log.print(f"Of {', '.join(counts)} inputs only the first {longest} residues are used.")

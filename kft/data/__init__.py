@@ -1,4 +1,4 @@
-"""Data sets and readers: `load` a known one by name, or `read_table`, `read_fasta`, `read_images`.
+"""Data sets and readers: `load` a known one by name, or `read_table`, `read_pairs` and others.
 
 `spectrogram` computes an image from a gravitational-wave detector's strain.
 
@@ -17,10 +17,12 @@ from kft.data.gravitational_waves.strain import spectrogram
 from kft.data.images.digits import load_digits
 from kft.data.images.folders import read_images
 from kft.data.inputs import Encoder, InputKind
+from kft.data.pair_splits import pair_classes, pair_split
 from kft.data.proteins.amp import load_amp
 from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
 from kft.data.proteins.flip import load_gb1, load_secondary_structure
+from kft.data.proteins.pairs import read_pairs
 from kft.data.registry import load, names, register, unregister
 from kft.data.tables import read_csv, read_table
 from kft.data.task import Task
@@ -34,9 +36,12 @@ __all__ = [
     "Task",
     "load",
     "names",
+    "pair_classes",
+    "pair_split",
     "read_csv",
     "read_fasta",
     "read_images",
+    "read_pairs",
     "read_table",
     "register",
     "spectrogram",

@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 
 from kft.arguments import check_weights
-from kft.data.inputs import InputKind, kind_of, listed_inputs
+from kft.data.inputs import InputKind, kind_of, listed_inputs, residues_in
 from kft.data.numbers import marks
-from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
+from kft.data.sequences import (
+    Pairs,
+    Sequences,
+    changes,
+    checked,
+    checked_pairs,
+    normal,
+    warn_of_changes,
+)
 from kft.data.target_transforms import TargetTransform
 from kft.data.task import Task
 from kft.messages import harmless
@@ -25,7 +33,8 @@ class Split:
     """Inputs and targets of one part of a data set, checked on construction.
 
     Args:
-        inputs: List of N inputs: strings are sequences of residues; arrays (height, width) or
+        inputs: List of N inputs: strings are sequences of residues, tuples of two strings pairs of
+            these; arrays (height, width) or
             (height, width, channels), paths and PIL images are images; dicts of numbers and
             strings are rows of a table, as `frame.to_dict("records")` gives. Sequences are kept in
             upper case, without space around them and without a stop (*) at the end; a warning
@@ -113,8 +122,9 @@ class Split:
             return f"Split({len(self):,} rows of {len(self.inputs[0])} columns)"
         if not self.input_kind.has_length:
             return f"Split({len(self):,} records)"
-        lengths = [len(x) for x in self.inputs]
-        return f"Split({len(self):,} records, input lengths {min(lengths)} to {max(lengths)})"
+        lengths = [residues_in(x) for x in self.inputs]
+        kind = "pairs" if self.input_kind is InputKind.PAIR else "records"
+        return f"Split({len(self):,} {kind}, input lengths {min(lengths)} to {max(lengths)})"
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Split:
         """Return a new split with the records at these positions, in this order.
@@ -319,7 +329,7 @@ def _describe_sizes(images: list) -> str:
 
 def _as_inputs(inputs: Any) -> list:
     """Return inputs as a list; sequences in normal form, with a warning of what was changed."""
-    if isinstance(inputs, Sequences):
+    if isinstance(inputs, Sequences | Pairs):
         return inputs
     inputs = list(listed_inputs(inputs))
     for i, x in enumerate(inputs):
@@ -328,7 +338,13 @@ def _as_inputs(inputs: Any) -> list:
                 f"`inputs` of record {i} is {x!r}; expected a sequence or an image. Leave the "
                 "record out."
             )
-    if kind_of(inputs) is not InputKind.SEQUENCE:
+    kind = kind_of(inputs)
+    if kind is InputKind.PAIR:
+        pairs = checked_pairs(inputs, "inputs")
+        both = [sequence for pair in pairs for sequence in pair]
+        warn_of_changes(changes(both), len(both))
+        return Pairs((normal(first), normal(second)) for first, second in pairs)
+    if kind is not InputKind.SEQUENCE:
         return inputs
     inputs = checked(inputs, "inputs")
     warn_of_changes(changes(inputs), len(inputs))

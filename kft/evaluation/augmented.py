@@ -19,7 +19,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.pipeline import make_pipeline, make_union
 
-from kft.evaluation.baselines import Baseline, fit_linear, one_hot_steps
+from kft.evaluation.baselines import one_hot_steps
+from kft.evaluation.fitted import Baseline, fit_linear
 
 if TYPE_CHECKING:
     from kft.data import Dataset
