@@ -182,7 +182,7 @@ def test_the_test_against_a_reference_is_that_against_the_best():
         ({}, {"sizes": []}, "sizes must be a list of numbers of labels"),
         ({}, {"strategies": "lora"}, r"write \['lora'\]"),
         ({"wild_type": None}, {}, "wild_type must be the sequence of the protein"),
-        ({"test": None}, {}, "made has no test split"),
+        ({"test": None}, {}, "data set 'made' has no test split"),
         ({}, {"wild_type": "MKTAYIAKQ"}, "insertions and deletions"),
     ],
 )

@@ -1,6 +1,6 @@
 """Judgement of one model, and comparison of strategies with baselines and controls."""
 
-from kft.comparison.crossover import Crossover, crossover
+from kft.comparison.crossing import Crossover, crossover
 from kft.comparison.judging import Evaluation, evaluate
 from kft.comparison.labels import learning_curve
 from kft.comparison.results import Comparison, Row

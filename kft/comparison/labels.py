@@ -122,7 +122,7 @@ def predictions(
     for n in counts:
         for seed, order in enumerate(places):
             if log is not None:
-                log(f"{n:,} records, seed {seed}")
+                log(f"  {n:,} records, seed {seed}")
             part = replace(data, train=data.train.take(order[:n]))
             run = train(
                 backbone, head(part), part, strategy, options | {"seed": seed}, max_length, []

@@ -18,11 +18,11 @@ from kft.data.images.digits import load_digits
 from kft.data.images.folders import read_images
 from kft.data.inputs import Encoder, InputKind
 from kft.data.pair_splits import pair_classes, pair_split
+from kft.data.pair_tables import read_pairs
 from kft.data.proteins.amp import load_amp
 from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
 from kft.data.proteins.flip import load_gb1, load_secondary_structure
-from kft.data.proteins.pairs import read_pairs
 from kft.data.registry import load, names, register, unregister
 from kft.data.tables import read_csv, read_table
 from kft.data.task import Task

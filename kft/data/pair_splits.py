@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from kft.arguments import check_choice
+from kft.arguments import check_choice, check_flag, check_integer
 from kft.data.sequences import checked_pairs, compared
 from kft.data.splits import FRACTIONS, PARTS, cluster, group_split, random_split
 
@@ -55,6 +55,8 @@ def pair_split(
         array(['C3'], dtype='<U2')
     """
     check_choice("scheme", scheme, CLASSES)
+    check_flag("near_copies", near_copies)
+    check_integer("seed", seed, 0)
     pairs = checked_pairs(pairs)
     if scheme == "C1":
         return _seen(pairs, random_split(len(pairs), fractions, seed))

@@ -266,7 +266,7 @@ def keys_of(inputs: Sequence[Any]) -> list[str]:
 
 def _called(inputs: Sequence[Any]) -> str:
     kinds = {Sequences: "sequence", Pairs: "pair"}
-    return kinds.get(type(inputs), "row")  # type: ignore[arg-type]
+    return kinds.get(type(inputs), "row")
 
 
 def parted(

@@ -139,6 +139,7 @@ class PairBackbone(Backbone):
         check_instance("tower", tower, keras.Model, "a backbone, such as from kft.load")
         check_model(tower, "tower")
         check_choice("pooling", pooling, POOLINGS)
+        check_instance("name", name, str, "a string")
         encode = getattr(tower, "encode", None)
         if encode is None or encoder_info(encode).input_kind is not InputKind.SEQUENCE:
             raise TypeError(

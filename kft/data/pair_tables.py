@@ -65,7 +65,8 @@ def read_pairs(
     checked = check_arguments(split, None, task)
     check_seed("`seed`", seed)
     check_flag("`dropna`", dropna)
-    if isinstance(inputs, str) or len(list(inputs)) != 2 or len(set(inputs)) != 2:
+    a_list = isinstance(inputs, list | tuple) and len(inputs) == 2
+    if not a_list or inputs[0] == inputs[1] or not all(isinstance(x, str) for x in inputs):
         raise ValueError(f"`inputs` must be two columns of sequences, received {inputs!r:.60}.")
     if checked is not None and checked.per_residue:
         raise ValueError(f"`task` is {task!r}, but pairs have one target each.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,7 +12,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kft.arguments import check_confidence, check_flag, check_instance, check_integer
+from kft.arguments import (
+    check_confidence,
+    check_flag,
+    check_instance,
+    check_integer,
+    check_optional_integer,
+)
 from kft.comparison.labels import orders_of, predictions
 from kft.comparison.scoring import brief, scores_of
 from kft.comparison.study import named_strategies
@@ -20,6 +27,7 @@ from kft.data.inputs import InputKind
 from kft.data.task import Task
 from kft.evaluation import baselines
 from kft.evaluation.augmented import augmented
+from kft.evaluation.fitted import test_of
 from kft.evaluation.metrics import Interval
 from kft.evaluation.significance import Resampled, against
 from kft.inference.mutations import score_mutations
@@ -201,6 +209,8 @@ def crossover(
     check_model(backbone, "backbone")
     check_flag("verbose", verbose)
     check_integer("seeds", seeds)
+    check_integer("batch_size", batch_size)
+    check_optional_integer("max_length", max_length)
     check_integer("resamples", resamples)
     check_confidence(confidence)
     data = load(data) if isinstance(data, str) else data
@@ -211,22 +221,14 @@ def crossover(
     scored = _zero_shot(backbone, data, wild_type, method)
     orders = orders_of(data, seeds, max(sizes))
     data = replace(data, valid=None)
+    options = {"batch_size": batch_size}
     trainings: dict[str, Callable[[], dict[int, list]]] = {
         ONE_HOT: lambda: _fitted(baselines.one_hot, data, sizes, orders),
         AUGMENTED: lambda: _fitted(lambda x: augmented(x, scored), data, sizes, orders),
     }
     for name, strategy in chosen.items():
-        trainings[name] = lambda strategy=strategy, name=name: predictions(
-            backbone,
-            data,
-            strategy,
-            sizes,
-            orders,
-            head or heads.for_data,
-            {"batch_size": batch_size},
-            max_length,
-            log and (lambda line: log(f"{name}: {line}")),
-        )
+        given = (backbone, data, strategy, sizes, orders, head or heads.for_data, options)
+        trainings[name] = partial(predictions, *given, max_length, log)
     found, errors = {}, {}
     for name, run in trainings.items():
         if log:
@@ -239,10 +241,10 @@ def crossover(
         except Exception as error:
             errors[name] = brief(error)
             warn(f"{name} has failed: {errors[name]}")
-    known = [np.array([scored[sequence] for sequence in data.test.inputs])]
+    tested = test_of(data).inputs
+    known = [np.array([scored[sequence] for sequence in tested])]
     metric, zero_shot = next(iter(scores_of(data, known, resamples).items()))
-    records = len(data.test)
-    return Crossover(data.name, records, metric, zero_shot, method, found, confidence, errors)
+    return Crossover(data.name, len(tested), metric, zero_shot, method, found, confidence, errors)
 
 
 def _check(data: Any) -> None:
@@ -255,8 +257,7 @@ def _check(data: Any) -> None:
         )
     if data.input_kind is not InputKind.SEQUENCE:
         raise ValueError(f"data must hold sequences, and {data.name} holds {data.input_kind}s.")
-    if data.test is None:
-        raise ValueError(f"{data.name} has no test split to score: split it first.")
+    test_of(data)
 
 
 def _sizes(sizes: Sequence[int] | None, most: int) -> list[int]:
@@ -279,7 +280,7 @@ def _zero_shot(
             f"wild_type must be the sequence of the protein whose mutants {data.name} holds: the "
             f"data set does not name it."
         )
-    sequences = list(dict.fromkeys([*data.train.inputs, *data.test.inputs]))
+    sequences = list(dict.fromkeys([*data.train.inputs, *test_of(data).inputs]))
     mutants = pd.DataFrame({"mutated_sequence": sequences})
     found = score_mutations(backbone, wild_type, mutants, method)
     return dict(zip(sequences, found.score, strict=True))
