@@ -47,8 +47,8 @@ def arguments():
     add("--inputs", nargs=2, default=["sequence_a", "sequence_b"], metavar="COLUMN",
         help="the two columns of sequences in --csv")  # fmt: skip
     add("--target", help="column of the labels in --csv")
-    add("--proteins", type=count, default=200, help="number of simulated proteins")
-    add("--pairs", type=count, default=4000, help="number of simulated pairs")
+    add("--proteins", type=count, default=150, help="number of simulated proteins")
+    add("--pairs", type=count, default=2000, help="number of simulated pairs")
     add("--seeds", type=count, default=3, help="trainings for each strategy")
     add("--max-length", type=count, help="residues to keep of each protein")
     add("--tiny", action="store_true", help="40 proteins and 200 pairs, to test the recipe")

@@ -262,10 +262,10 @@ def parts_of(data):
 
 def test_each_label_has_a_model_of_its_own(labelled):
     names = ["label frequencies", "composition", "3-mers"]
-    fitted = fit_all(labelled)
-    assert [baseline.name for baseline in fitted] == names
+    found = fit_all(labelled)
+    assert [baseline.name for baseline in found] == names
     known = np.concatenate([labelled.train.targets, labelled.valid.targets])
-    constant, linear, _ = fitted
+    constant, linear, _ = found
     np.testing.assert_allclose(constant.predictions, np.tile(known.mean(axis=0), (100, 1)))
     assert constant.parameters == 3 and linear.parameters == 2 * 20 + 3
     assert linear.predictions.shape == (100, 3) and not linear.predictions[:, 2].any()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from importlib import metadata
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -343,6 +343,8 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
         ("fill_mask", ["--sequence", "MKT"], "no gap"),
         ("fill_mask", ["--every", 300], "--every must be at most 100"),
         ("mutation_effect", ["--mutations", "mine.csv"], "--mutations needs --wild-type"),
+        ("few_labels", ["--csv", "mine.csv"], "--csv needs --wild-type"),
+        ("interaction", ["--csv", "mine.csv"], "--csv needs --target"),
     ],
 )
 def test_recipes_say_what_is_missing(tmp_path, capsys, name, options, message):
@@ -658,6 +660,33 @@ def test_mutations_are_scored_and_scanned(tmp_path):
     assert "What stands out" in printed and (tmp_path / "masked_marginal.png").exists()
     table = pd.read_csv(tmp_path / "masked_marginal.csv")
     assert len(table) == 190 and table.position.min() == 51
+
+
+@pytest.mark.in_turn("torch")
+def test_few_labels_of_your_own_table(tmp_path):
+    rows = [(f"MKTAY{x}{y}", float(i)) for i, (x, y) in enumerate(product("ACDEF", "GHIKLMN"))]
+    pd.DataFrame(rows, columns=["variant", "y"]).to_csv(tmp_path / "mine.csv", index=False)
+    printed = run(
+        "few_labels", tmp_path, "--csv", tmp_path / "mine.csv", "--inputs", "variant", "--target",
+        "y", "--wild-type", "MKTAYIA", "--backbone", "kft_esm2_tiny", "--sizes", 8, "--seeds", 1,
+        "--method", "wild_type_marginal",
+    )  # fmt: skip
+    assert "Better than zero-shot" in printed and (tmp_path / "few_labels.png").exists()
+    table = pd.read_csv(tmp_path / "few_labels.csv")
+    assert table.method.tolist() == [
+        "zero-shot", "one-hot ridge", "augmented ridge", "linear_probe"
+    ]  # fmt: skip
+
+
+@pytest.mark.in_turn("torch")
+def test_interaction(tmp_path):
+    printed = run("interaction", tmp_path, "--tiny", "--splits", "C1", "C3")
+    table = pd.read_csv(tmp_path / "interaction.csv")
+    assert set(table.method) >= {"degree of proteins", "5 similar pairs", "linear_probe"}
+    at = table[table.method == "degree of proteins"].set_index("split").AUROC
+    assert at["C3"].startswith("0.500") and not at["C1"].startswith("0.500")
+    assert (table[table.split == "C3"][["C1", "C2"]] == 0).all(axis=None)
+    assert "AUROC by split" in printed
 
 
 @pytest.mark.in_turn("torch")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from kft.arguments import check_choice, check_flag, check_integer
+from kft.arguments import check_choice, check_flag, check_seed
 from kft.data.sequences import checked_pairs, compared
 from kft.data.splits import FRACTIONS, PARTS, cluster, group_split, random_split
 
@@ -56,7 +56,7 @@ def pair_split(
     """
     check_choice("scheme", scheme, CLASSES)
     check_flag("near_copies", near_copies)
-    check_integer("seed", seed, 0)
+    check_seed("seed", seed)
     pairs = checked_pairs(pairs)
     if scheme == "C1":
         return _seen(pairs, random_split(len(pairs), fractions, seed))

@@ -467,7 +467,8 @@ def batches(
     masks = getattr(records, "masks", None)
     result = Batches(inputs, targets, encode, batch_size, seed, max_length, names, masks, weights)
     warn_of_cut(result.residues_cut, len(inputs), max_length)
-    warn_of_changes(result.changes, len(inputs))
+    in_pairs = result.info.input_kind is InputKind.PAIR
+    warn_of_changes(result.changes, len(inputs) * (1 + in_pairs))
     return result
 
 
