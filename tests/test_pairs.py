@@ -337,5 +337,13 @@ def test_compare_and_evaluate_take_pairs(tmp_path):
     model = kft.fit(make(), data, "linear_probe", verbose=0).model
     judged = kft.evaluate(model, replace(data, name="pairs"), resamples=20)
     assert np.isfinite(judged.scores["AUROC"].value)
-    table = kft.predict(model, data.test.inputs, as_frame=True)
-    assert len(table) == len(data.test)
+    predicted = kft.predict(model, data.test.inputs)
+    mine = pd.DataFrame(data.test.inputs, columns=["sequence_a", "sequence_b"]).assign(id="x")
+    mine.to_csv(tmp_path / "mine.csv", index=False)
+    for source in (mine, tmp_path / "mine.csv"):
+        table = kft.predict(model, source, as_frame=True)
+        assert np.allclose(table.probability_yes, predicted[:, 1], atol=1e-6)
+        assert table.sequence_a.tolist() == mine.sequence_a.tolist()
+    with pytest.raises(ValueError, match="must have the columns sequence_a and sequence_b"):
+        kft.predict(model, mine.rename(columns={"sequence_a": "a"}))
+    assert "first" in str(kft.explore(data))

@@ -11,7 +11,7 @@ from kft.backbones import load
 from kft.data import Dataset
 from kft.data.inputs import InputKind
 from kft.finetuning.settings import IMAGES, PROTEINS, Settings
-from kft.models import Model, heads
+from kft.models import Model, PairBackbone, heads
 from kft.training import strategies
 from kft.training.strategies import Strategy
 
@@ -28,7 +28,7 @@ def backbone_name(settings: Settings, data: Dataset) -> str:
         >>> backbone_name(Settings("digits"), load("digits"))
         'efficientnet_lite0'
     """
-    of_proteins = data.input_kind is InputKind.SEQUENCE
+    of_proteins = data.input_kind in (InputKind.SEQUENCE, InputKind.PAIR)
     return settings.backbone or (PROTEINS if of_proteins else IMAGES)
 
 
@@ -61,6 +61,7 @@ def described(settings: Settings, data: Dataset) -> dict[str, Any]:
         "seed": settings.seed,
         "strategy": settings.strategy,
         "options": dict(settings.options),
+        **({"pairs": True} if data.input_kind is InputKind.PAIR else {}),
     }
 
 
@@ -71,6 +72,8 @@ def new_model(about: Mapping[str, Any]) -> Model:
         about: What `described` returned.
     """
     backbone = load(about["backbone"], image_size=about["image_size"], revision=about["revision"])
+    if about.get("pairs"):
+        backbone = PairBackbone(backbone)
     keras.utils.set_random_seed(about["seed"])  # of the new weights of the head
     model = Model(backbone, keras.saving.deserialize_keras_object(about["head"]))
     model.set_names(about["classes"] or (), about["target"])

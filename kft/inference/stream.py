@@ -23,7 +23,7 @@ from kft.arguments import (
 from kft.data.inputs import InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
-from kft.inference.records import Records, count_in_fasta, read_records, table_rows
+from kft.inference.records import Records, count_in_fasta, read_records, table_pairs, table_rows
 from kft.inference.writing import Part, Rows
 from kft.messages import progress
 from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
@@ -83,6 +83,7 @@ class Stream:
         """
         kind = self._check_kind()
         rows_of = partial(table_rows, self.encode) if kind is InputKind.TABLE else None
+        rows_of = table_pairs if kind is InputKind.PAIR else rows_of
         skipped = self._skipped if self.skip_invalid else None
         source = self.inputs, self.column, skipped, kind is InputKind.IMAGE, rows_of
         seen = 0
@@ -113,7 +114,7 @@ class Stream:
     def _check_kind(self) -> InputKind | None:
         """Return the kind of the inputs; raise an error for files of those that no file holds."""
         kind = None if self.encode is None else encoder_info(self.encode).input_kind
-        in_files = (None, InputKind.SEQUENCE, InputKind.IMAGE, InputKind.TABLE)
+        in_files = (None, *(one for one in InputKind if one is not InputKind.ROW))
         if kind not in in_files and isinstance(self.inputs, str | Path):
             raise TypeError(
                 f"inputs must be a list of {kind}s, received {str(self.inputs)!r}: write [path]."
