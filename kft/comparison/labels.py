@@ -141,10 +141,11 @@ def _on_features(
 ) -> tuple[keras.Model, Dataset] | None:
     """Return a model of features and a data set of them, if a strategy trains the head alone.
 
-    None if it does not, or if the head does not pool as `kft.embed`.
+    None if it does not, if the head does not pool as `kft.embed`, or if inputs are no sequences:
+    images may need a value range of the training part.
     """
     pooling = getattr(getattr(head, "pooling", None), "kind", None)
-    if pooling not in ("mean", "cls"):
+    if pooling not in ("mean", "cls") or not data.input_kind.has_length:
         return None
     model = new_model(backbone, head)
     prepared = strategy.prepare(model)
