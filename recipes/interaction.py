@@ -9,8 +9,9 @@ Data: simulated. Each protein carries one of eight motifs of kinds of residues, 
 two proteins interact if they carry the two motifs of one of four pairs. Half of the pairs do. Or
 your own table with two columns of sequences and one of labels.
 Command: KERAS_BACKEND=torch python recipes/interaction.py
-Needs: 1 GB, @@TIME@@ of one core.
-Expect: @@EXPECT@@
+Needs: 1 GB, 8 minutes of one core.
+Expect: AUROC of degree, similar pairs and linear probe 0.71, 0.88, 0.81 on C1, 0.59, 0.84, 0.80 on
+C2, 0.50, 0.77, 0.56 on C3, each within 0.06 to 0.11 (95%, over test pairs); see docs/pairs.md
 """
 
 import argparse
@@ -21,18 +22,6 @@ import pandas as pd
 import recipe
 
 import kft
-
-GROUPS = {"+": "KR", "-": "DE", "a": "FWY", "h": "ILMV", "p": "NQST", "s": "AGP"}
-MOTIFS = (
-    "+a+a+a+a",
-    "-h-h-h-h",
-    "ppaappaa",
-    "sshhsshh",
-    "+s+s+p+p",
-    "-a-a-s-s",
-    "hphphphp",
-    "a+-a+-a+",
-)
 
 
 def arguments():
@@ -49,7 +38,7 @@ def arguments():
     add("--target", help="column of the labels in --csv")
     add("--proteins", type=count, default=150, help="number of simulated proteins")
     add("--pairs", type=count, default=2000, help="number of simulated pairs")
-    add("--seeds", type=count, default=3, help="trainings for each strategy")
+    add("--seeds", type=count, default=1, help="trainings for each strategy")
     add("--max-length", type=count, help="residues to keep of each protein")
     add("--tiny", action="store_true", help="40 proteins and 200 pairs, to test the recipe")
     add("--out", type=Path, default=Path("out/interaction"), help="folder for results")
@@ -61,50 +50,11 @@ def arguments():
     return args
 
 
-def simulated(proteins, pairs, seed=0):
-    """Simulate proteins with planted motifs and pairs of them, half of which interact.
-
-    Args:
-        proteins: Number of proteins.
-        pairs: Number of pairs.
-        seed: Int from which they are drawn.
-
-    Returns:
-        Table with the columns `sequence_a`, `sequence_b` and `interacts`.
-    """
-    rng = np.random.default_rng(seed)
-    carried, sequences = [], []
-
-    def drawn_from(motif):
-        return "".join(rng.choice(list(GROUPS[group])) for group in motif)
-
-    for _ in range(proteins):
-        # One protein in five carries two motifs, and so has more partners.
-        motifs = rng.choice(len(MOTIFS), 1 + (rng.random() < 0.2), replace=False)
-        letters = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 24))
-        at = sorted(rng.choice(24, len(motifs), replace=False))
-        pieces = [letters[i:j] for i, j in zip([0, *at], [*at, 24], strict=True)]
-        planted = [drawn_from(MOTIFS[m]) for m in motifs]
-        ends = "".join(x + y for x, y in zip(planted, pieces[1:], strict=True))
-        sequences.append(pieces[0] + ends)
-        carried.append(set(motifs.tolist()))
-    first, second = np.triu_indices(proteins, 1)
-    # Motifs 0 and 1 bind each other, 2 and 3, and so on.
-    binds = np.array([
-        any(m ^ 1 in carried[j] for m in carried[i]) for i, j in zip(first, second, strict=True)
-    ])  # fmt: skip
-    drawn = [rng.permutation(np.flatnonzero(binds == which))[: pairs // 2] for which in (0, 1)]
-    at = rng.permutation(np.concatenate(drawn))
-    columns = {"sequence_a": first[at], "sequence_b": second[at]}
-    table = pd.DataFrame({name: [sequences[i] for i in side] for name, side in columns.items()})
-    return table.assign(interacts=np.where(binds[at], "yes", "no"))
-
-
 def main():
     args = arguments()
     table, target = args.csv, args.target
     if table is None:
-        table, target = simulated(args.proteins, args.pairs), "interacts"
+        table, target = recipe.interactome(args.proteins, args.pairs), "interacts"
     backbone = kft.PairBackbone(kft.load(args.backbone))
     args.out.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -215,8 +215,19 @@ class Composition(TransformerMixin, BaseEstimator):
     """Sequences -> fraction of each amino acid (N, 20); other letters count in the length only."""
 
     def fit(self, sequences: Sequence[str], targets: Any = None) -> Composition:
+        """Return the transformer as it is: nothing is fitted.
+
+        Args:
+            sequences: List of N sequences.
+            targets: Not used.
+        """
         return self
 
     def transform(self, sequences: Sequence[str]) -> np.ndarray:
+        """Return the fractions, float (N, 20).
+
+        Args:
+            sequences: List of N sequences.
+        """
         counts = np.array([[s.count(letter) for letter in AMINO_ACIDS] for s in sequences], float)
         return counts / np.maximum([len(s) for s in sequences], 1)[:, None]
