@@ -23,7 +23,14 @@ from kft.arguments import (
 from kft.data.inputs import InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
-from kft.inference.records import Records, count_in_fasta, read_records, table_pairs, table_rows
+from kft.inference.records import (
+    Records,
+    RowReader,
+    count_in_fasta,
+    read_records,
+    table_pairs,
+    table_rows,
+)
 from kft.inference.writing import Part, Rows
 from kft.messages import progress
 from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
@@ -82,8 +89,9 @@ class Stream:
             Records, and {column: rows}.
         """
         kind = self._check_kind()
-        rows_of = partial(table_rows, self.encode) if kind is InputKind.TABLE else None
-        rows_of = table_pairs if kind is InputKind.PAIR else rows_of
+        rows_of: RowReader | None = table_pairs if kind is InputKind.PAIR else None
+        if kind is InputKind.TABLE:
+            rows_of = partial(table_rows, self.encode)
         skipped = self._skipped if self.skip_invalid else None
         source = self.inputs, self.column, skipped, kind is InputKind.IMAGE, rows_of
         seen = 0
