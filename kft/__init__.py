@@ -115,6 +115,8 @@ _HOME = {
     "load_embeddings": "kft.inference",
     "score_mutations": "kft.inference.mutations",
     "scan": "kft.inference.mutations",
+    "segment": "kft.segmentation.predictor",
+    "segment_everything": "kft.segmentation.predictor",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -159,6 +161,7 @@ _MODULES = {
     "reporting": "kft.reporting",
     "scaling": "kft.evaluation.scaling",
     "scoring": "kft.inference.scoring",
+    "segmentation": "kft.segmentation",
     "strategies": "kft.training.strategies",
 }
 
@@ -174,6 +177,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import plots as plots
     from kft import preparation as preparation
     from kft import reporting as reporting
+    from kft import segmentation as segmentation
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import crossover as crossover
@@ -208,6 +212,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.params import unfreeze as unfreeze
     from kft.preparation import prepare as prepare
     from kft.reporting import report as report
+    from kft.segmentation.predictor import segment as segment
+    from kft.segmentation.predictor import segment_everything as segment_everything
     from kft.training import callbacks as callbacks
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies
@@ -239,6 +245,7 @@ def _start() -> None:
         "kft.lora",
         "kft.models",
         "kft.models.heads",
+        "kft.segmentation.training",
         "kft.training.frontier",
         "kft.training.optimizers",
         "kft.training.pretraining",

@@ -131,7 +131,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "class_weight": ("nothing", 5, [1.0]), "label_smoothing": ("x", 2, -1),
             "keep_best": FLAGS, "encode": (5, "encode"), "frontier": ("nothing", None, 1, []),
             "callbacks": (None, 5, [None], [5], ["x"], [type]), "optimizer": (5, "adam", None),
-            "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,)}),
+            "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,),
+            "prompting": (5, "x")}),
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
         ("finetune", kft.finetune, (), {"settings": kft.finetuning.Settings("amp"), "out": "run"}, {
             "settings": (None, 5, "amp"), "out": (None, 5), "overwrite": FLAGS,
@@ -215,6 +216,20 @@ def of_others(model) -> list[Row]:
         ("encode", model.encode, (), {"sequences": ["MKT"]}, {
             "sequences": (None, 5, "MKT", [], [None], [5], [""], ["M1"]),
             "max_length": without(INTEGERS, None)}),
+        *of_segmentation(models.sam(), np.zeros((8, 8), "uint8")),
+    ]  # fmt: skip
+
+
+def of_segmentation(sam, image) -> list[Row]:
+    """Prompts of a SAM."""
+    given = {"sam": sam, "image": image}
+    wrong = {"sam": (None, 5, "sam"), "image": (None, 5, "nothing.png", np.zeros((0, 3)))}
+    return [
+        ("segment", kft.segment, (), {**given, "points": [[1, 1]]}, {
+            **wrong, "points": (5, "x", [[9, 9]], [1, 2], [["a", "b"]], []), "labels": (5, [[7]]),
+            "boxes": (5, "x", [[5, 5, 1, 1]], [[1, 2]]), "masks": (5, "x", np.zeros((1, 2, 2)))}),
+        ("segment_everything", kft.segment_everything, (), given, {
+            **wrong, "settings": (5, "x")}),
     ]  # fmt: skip
 
 

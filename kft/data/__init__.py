@@ -1,5 +1,7 @@
 """Data sets and readers: `load` a known one by name, or `read_table`, `read_pairs` and others.
 
+`read_segmentation` reads images with the objects that are marked in them.
+
 `spectrogram` computes an image from a gravitational-wave detector's strain.
 
 To add a data set, write a file with a function that returns a `Dataset`, and give it a name with
@@ -24,6 +26,9 @@ from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
 from kft.data.proteins.flip import load_gb1, load_secondary_structure
 from kft.data.registry import load, names, register, unregister
+from kft.data.segmentation.cells import load_cells, simulate_cells
+from kft.data.segmentation.dataset import Segmentation
+from kft.data.segmentation.reading import read_segmentation
 from kft.data.tables import read_csv, read_table
 from kft.data.task import Task
 
@@ -32,6 +37,7 @@ __all__ = [
     "Encoder",
     "InputKind",
     "Record",
+    "Segmentation",
     "Split",
     "Task",
     "load",
@@ -42,14 +48,17 @@ __all__ = [
     "read_fasta",
     "read_images",
     "read_pairs",
+    "read_segmentation",
     "read_table",
     "register",
+    "simulate_cells",
     "spectrogram",
     "unregister",
 ]
 
 _OWN: dict[str, Callable[..., Dataset]] = {
     "amp": load_amp,
+    "cells": load_cells,
     "chains": load_chains,
     "digits": load_digits,
     "gb1": load_gb1,

@@ -52,7 +52,7 @@ from kft.evaluation.table_models import Columns, boosting, forest
 if TYPE_CHECKING:
     from kft.data import Dataset
 
-RESIDUE_TASKS = tuple(task for task in Task if task.per_residue)
+RESIDUE_TASKS = tuple(task for task in Task if task.level == "residue")
 PUBLISHED = " prediction"  # last word of the fields of `parameters` with one of another program
 
 
@@ -72,7 +72,7 @@ def constant(data: Dataset) -> Baseline:
         `evaluation.score(data.task, data.test.targets, constant(data).predictions)`
     """
     start = time.perf_counter()
-    task = checked_task(data, Task)
+    task = checked_task(data, RECORD_TASKS + RESIDUE_TASKS)
     targets = all_but_test(data)[1]
     if task.target == "class":
         model: Any = DummyClassifier(strategy="prior")
@@ -417,7 +417,7 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     Example:
         `[fit(data) for fit in suited(data).values()]`
     """
-    task = checked_task(data, Task)
+    task = checked_task(data, RECORD_TASKS + RESIDUE_TASKS)
     fits: dict[str, Callable[[Dataset], Baseline]]
     if task.per_residue:
         fits = {"constant": constant, "residue": partial(window, width=1), "window": window}

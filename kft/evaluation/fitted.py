@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kft.data import Dataset
     from kft.data.dataset import Split
 
-RECORD_TASKS = tuple(task for task in Task if not task.per_residue)
+RECORD_TASKS = tuple(task for task in Task if task.level == "record")
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
 
@@ -199,7 +199,7 @@ def checked_task(data: Dataset, tasks: Iterable[Task]) -> Task:
     if data.task not in list(tasks):
         raise ValueError(
             f"expected a data set for {' or '.join(tasks)}, received one for {data.task!r}; "
-            "fit_all picks the baselines that suit a task"
+            "fit_all picks the baselines that suit a task, and kft.segmentation has its own"
         )
     test_of(data)
     task = Task(data.task)

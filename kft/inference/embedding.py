@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kft.arguments import check_choice, check_flag
+from kft.backbones.contract import check_no_prompts
 from kft.inference import writing
 from kft.inference.predicting import collected
 from kft.inference.stream import Stream
@@ -128,6 +129,7 @@ def embed(
         [(6, 320), (3, 320)]
     """
     check_model(backbone, "backbone")
+    check_no_prompts(backbone, "backbone")
     check_flag("per_residue", per_residue)
     if out is not None:
         writing.checked_path(out)

@@ -26,6 +26,7 @@ from kft.plots.mutations import plot_scan
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
 from kft.plots.secondary_structure import plot_secondary_structure
+from kft.plots.segmentation import plot_masks
 from kft.plots.style import save_figure
 from kft.plots.training import plot_history, plot_learning_rates, plot_pretraining
 
@@ -42,6 +43,7 @@ __all__ = [
     "plot_history",
     "plot_learning_curve",
     "plot_learning_rates",
+    "plot_masks",
     "plot_missing",
     "plot_pretraining",
     "plot_reconstructions",
