@@ -76,6 +76,7 @@ def _import_keras() -> None:
 _HOME = {
     "load": "kft.backbones",
     "Model": "kft.models",
+    "PairBackbone": "kft.models",
     "load_model": "kft.models",
     "replace_head": "kft.models",
     "predict": "kft.inference",
@@ -105,6 +106,7 @@ _HOME = {
     "fit": "kft.training.fitting",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
+    "crossover": "kft.comparison",
     "explore": "kft.exploration",
     "prepare": "kft.preparation",
     "finetune": "kft.finetuning",
@@ -152,6 +154,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import structure as structure
     from kft.backbones import load as load
     from kft.comparison import compare as compare
+    from kft.comparison import crossover as crossover
     from kft.comparison import evaluate as evaluate
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling
@@ -174,6 +177,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.lora import save_adapter as save_adapter
     from kft.lora import unmerge_lora as unmerge_lora
     from kft.models import Model as Model
+    from kft.models import PairBackbone as PairBackbone
     from kft.models import heads as heads
     from kft.models import load_model as load_model
     from kft.models import losses as losses

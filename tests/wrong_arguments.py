@@ -51,7 +51,8 @@ def of_zero_shot(backbone) -> list[Row]:
             "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
             "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
             "window": without(INTEGERS, None), "column": (5, "nothing", []),
-            "skip_invalid": FLAGS, "tokens": INTEGERS}),
+            "skip_invalid": FLAGS, "tokens": INTEGERS,
+            "overlapping": ("yes", 1, None, True)}),
         ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
             "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
             "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
@@ -180,6 +181,34 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
     ]  # fmt: skip
 
 
+def of_mutants_and_pairs(backbone) -> list[Row]:
+    """Few labels, and pairs of proteins."""
+    part = kft.data.Split([f"MKTAY{x}" for x in "ACDEFGHI"], np.arange(8.0))
+    about = {"source": "", "licence": "", "citation": "", "checksum": "", "wild_type": "MKTAYI"}
+    data = kft.data.Dataset("toy", "regression", part, None, part, **about)
+    table = pd.DataFrame({"a": ["MKT", "GSS"], "b": ["GSS", "AAA"], "y": [0.5, 1.0]})
+    return [
+        ("crossover", kft.crossover, (), {"backbone": backbone, "data": data, "sizes": [4],
+                                          "verbose": False}, {
+            "backbone": NO_MODEL, "data": (None, 5, "nothing"),
+            "sizes": (5, [], [0], [99], ["x"], "8", [True]),
+            "strategies": (5, "lora", [], [5], ["nothing"]), "seeds": INTEGERS,
+            "wild_type": (5, "", [], "MK1AYI", b"MKTAYI"), "method": ("nothing", None, 5, []),
+            "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
+            "confidence": (0, 1, 2, "3", None), "resamples": INTEGERS, "verbose": ("yes", 5)}),
+        ("PairBackbone", kft.PairBackbone, (), {"tower": backbone}, {
+            "tower": NO_MODEL, "pooling": ("nothing", None, 5, ["mean"]), "name": (5, None, [])}),
+        ("read_pairs", kft.data.read_pairs, (table,), {"inputs": ["a", "b"], "split": None}, {
+            "inputs": (None, 5, [], "a", ["a"], ["a", "a"], ["a", "nothing"], [5, 6]),
+            "target": (None, 5, "nothing", []), "split": (5, "nothing", "cluster"),
+            "task": (5, "nothing", "residue_regression"), "seed": SEEDS, "dropna": FLAGS,
+            "weights": (5, "nothing")}),
+        ("pair_split", kft.data.pair_split, (), {"pairs": [("MKT", "GSS")]}, {
+            "pairs": (None, 5, "MKT", ["MKT"], [("MKT",)], [("MKT", 5)]),
+            "scheme": (None, 5, "C4", []), "seed": SEEDS, "near_copies": FLAGS}),
+    ]  # fmt: skip
+
+
 def of_tables(data) -> list[Row]:
     """Tables of plain columns."""
     table = pd.DataFrame({"age": [31.0, 40.0] * 10, "sex": ["f", "m"] * 10, "y": range(20)})
@@ -262,6 +291,7 @@ def arguments() -> Iterator[Case]:
         *of_zero_shot(backbone),
         *of_adapters(model, new, adapted),
         *of_training(backbone, model, compiled, new, data, train, records),
+        *of_mutants_and_pairs(backbone),
         *of_tables(data),
         *of_others(model),
     ]
@@ -281,7 +311,7 @@ ELSEWHERE = {
     ("finetune", "command"),
     ("fit_frontier", "verbose"), ("fit_frontier", "cache"), ("fit_frontier", "validation_data"),
     ("evaluate", "split"), ("evaluate", "resamples"), ("compare", "head"), ("compare", "out"),
-    ("compare", "verbose"), ("embed", "backbone"), ("predict", "model"),
+    ("compare", "verbose"), ("crossover", "head"), ("embed", "backbone"), ("predict", "model"),
     ("find_learning_rate", "model"), ("save_adapter", "model"), ("load_adapter", "model"),
     ("Model", "trainable"), ("Model", "dtype"),
 }  # fmt: skip
@@ -293,6 +323,9 @@ NAMES = {
     ("embed", "inputs"): "inputs|record|sequences",
     ("batches", "records"): "records|inputs|targets",
     ("compare", "strategies"): "strateg",
+    ("crossover", "strategies"): "strateg",
+    ("crossover", "data"): "data",
+    ("PairBackbone", "tower"): "tower|backbone",
     ("fit", "data"): "data|records|inputs|targets",
     ("fit_frontier", "data"): "data|records|inputs|targets",
     ("load", "name"): "name|model|file",

@@ -12,7 +12,7 @@ from kft.backbones import load, randomised
 from kft.data import Dataset
 from kft.data.inputs import InputKind
 from kft.finetuning.settings import COLUMNS, IMAGES, PROTEINS, Settings
-from kft.models import Model, heads
+from kft.models import Model, PairBackbone, heads
 from kft.models.heads import Head
 from kft.preparation import Preparation
 from kft.training import strategies
@@ -31,7 +31,9 @@ def backbone_name(settings: Settings, data: Dataset) -> str:
         >>> backbone_name(Settings("digits"), load("digits"))
         'efficientnet_lite0'
     """
-    usual = {InputKind.SEQUENCE: PROTEINS, InputKind.TABLE: COLUMNS}
+    usual = {
+        InputKind.SEQUENCE: PROTEINS, InputKind.PAIR: PROTEINS, InputKind.TABLE: COLUMNS
+    }  # fmt: skip
     return settings.backbone or usual.get(data.input_kind, IMAGES)
 
 
@@ -99,6 +101,7 @@ def described(settings: Settings, data: Dataset) -> dict[str, Any]:
         "seed": settings.seed,
         "strategy": strategy,
         "options": settings.to_dict()["options"],
+        **({"pairs": True} if data.input_kind is InputKind.PAIR else {}),
     }
 
 
@@ -119,7 +122,10 @@ def new_model(about: Mapping[str, Any]) -> Model:
     Args:
         about: What `described` returned.
     """
-    model = Model(new_backbone(about), keras.saving.deserialize_keras_object(about["head"]))
+    backbone = new_backbone(about)
+    if about.get("pairs"):
+        backbone = PairBackbone(backbone)
+    model = Model(backbone, keras.saving.deserialize_keras_object(about["head"]))
     model.set_names(about["classes"] or (), about["target"])
     return model
 

@@ -17,6 +17,7 @@ from kft.data.cells import Table
 from kft.data.columns import decimal_of
 from kft.data.images.folders import files_in
 from kft.data.inputs import input_column, listed_inputs
+from kft.data.pair_tables import COLUMNS
 from kft.data.proteins.fasta import GZIP_MAGIC, Skipped, numbered_records
 from kft.data.rows import read_rows
 from kft.data.spreadsheets import JSON_LINES, is_frame
@@ -108,8 +109,8 @@ def read_records(
             kind = "a folder" if path.is_dir() else "not a file"
             takes = "an image, a folder of images" if of_images else "a FASTA file"
             raise FileNotFoundError(
-                f"{argument} is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} or a "
-                "table, or a list of raw inputs."
+                f"{argument} is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} "
+                "or a table, or a list of raw inputs."
             )
         if is_table(path):
             yield _of_table(Table(path, None), column, of_images, rows)
@@ -186,6 +187,29 @@ def table_rows(encode: Any, table: Table) -> list[Any]:
     categories = [column.name for column in columns if column.levels is not None]
     numbers = [column.name for column in columns if column.levels is None]
     return read_rows(table, [column.name for column in columns], categories, numbers)
+
+
+def table_pairs(table: Table) -> list[tuple[str, str]]:
+    """Return the pairs of sequences in a table.
+
+    Args:
+        table: The table; its columns are those that `kft.data.read_pairs` takes by default, or it
+            has only two.
+
+    Raises:
+        ValueError: It has other columns.
+    """
+    named = [name for name in COLUMNS if name in table.header]
+    chosen = named if len(named) == 2 else table.header
+    if len(chosen) != 2:
+        raise ValueError(
+            f"inputs must have the columns {' and '.join(COLUMNS)}, received a table with "
+            f"{', '.join(table.header)}: rename them, or give list(zip(first, second))."
+        )
+    first, second = (
+        ["" if table.is_missing(cell) else cell for cell in table.cells(name)] for name in chosen
+    )
+    return list(zip(first, second, strict=True))
 
 
 def _of_frame(

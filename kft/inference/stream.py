@@ -23,7 +23,14 @@ from kft.arguments import (
 from kft.data.inputs import InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
-from kft.inference.records import Records, count_in_fasta, read_records, table_rows
+from kft.inference.records import (
+    Records,
+    RowReader,
+    count_in_fasta,
+    read_records,
+    table_pairs,
+    table_rows,
+)
 from kft.inference.writing import Part, Rows
 from kft.messages import progress
 from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
@@ -84,7 +91,9 @@ class Stream:
             Records, and {column: rows}.
         """
         kind = self._check_kind()
-        rows_of = partial(table_rows, self.encode) if kind is InputKind.TABLE else None
+        rows_of: RowReader | None = table_pairs if kind is InputKind.PAIR else None
+        if kind is InputKind.TABLE:
+            rows_of = partial(table_rows, self.encode)
         skipped = self._skipped if self.skip_invalid else None
         source = self.inputs, self.column, skipped, kind is InputKind.IMAGE, rows_of, self.argument
         seen = 0
@@ -115,7 +124,7 @@ class Stream:
     def _check_kind(self) -> InputKind | None:
         """Return the kind of the inputs; raise an error for files of those that no file holds."""
         kind = None if self.encode is None else encoder_info(self.encode).input_kind
-        in_files = (None, InputKind.SEQUENCE, InputKind.IMAGE, InputKind.TABLE)
+        in_files = (None, *(one for one in InputKind if one is not InputKind.ROW))
         if kind not in in_files and isinstance(self.inputs, str | Path):
             raise TypeError(
                 f"{self.argument} must be a list of {kind}s, received {str(self.inputs)!r}: write "
