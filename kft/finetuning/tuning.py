@@ -125,7 +125,8 @@ def _remove(out: Path) -> None:
     names = (files.CONFIG, files.MODEL, files.TRAINING, files.SPLIT, files.HISTORY)
     for name in (*names, files.PREDICTIONS, files.SCORES, files.FINDINGS, files.LOG):
         (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / files.ADAPTER, ignore_errors=True)
+    for folder in (files.ADAPTER, f"{files.TRAINING}.features"):
+        shutil.rmtree(out / folder, ignore_errors=True)
 
 
 def _earlier(out: Path, settings: Settings, checksum: str) -> Run | None:
