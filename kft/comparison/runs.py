@@ -318,7 +318,7 @@ def measured_step(
         name: _sizes(batches(part, model.encode, batch_size, 0, max_length))
         for name, part in data.splits.items()
     }
-    parts = [sum(sizes.get(name, [])) for name in ("train", "valid", "test")]
+    train, valid, test = (sizes.get(name, []) for name in ("train", "valid", "test"))
     return Step(
         seconds,
         forward,
@@ -328,8 +328,10 @@ def measured_step(
         cut,
         memory.peak,
         _sizes(records)[typical],
-        *parts,
-        longest=sum(max(sizes.get(name, [0])) for name in ("train", "valid")),
+        sum(train),
+        sum(valid),
+        sum(test),
+        longest=max(train) + max(valid, default=0),
         solving=max(solving - once - 2 * forward, 0.0),
         rows=int((targets[1] > 0).sum()) if len(targets) > 1 else len(targets[0]),
     )

@@ -54,7 +54,7 @@ def as_whole_tables(
         )
     for key in keys:
         module = key.removeprefix(PREFIX).removesuffix(_KEY)
-        indices = given
+        indices: Any = given
         if isinstance(given, dict):
             indices = next((x for name, x in given.items() if f".{module}".endswith(f".{name}")), 0)
         path = modules.path(module)
