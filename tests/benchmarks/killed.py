@@ -1,13 +1,14 @@
 """Kills what writes files at random moments, lets it go on, and counts what was lost.
 
-Command: KERAS_BACKEND=torch python tests/benchmarks/killed.py [KILLS [WORK ...]]
+Command: KERAS_BACKEND=torch python tests/benchmarks/killed.py [WORK ...] [--kills 20]
 Each work (embed, adapter, compare, pretrain, fit, finetune) runs in a process of its own, which is
-killed with SIGKILL KILLS times (20 unless given), at moments drawn at random, and then runs to the
-end. It is compared with one that was never killed, and hidden files that are left next to its own
-are counted. Processes are forked, so that each begins with everything imported: on torch the work
-has been done once in the process that they come from, which other backends do not survive.
+killed with SIGKILL, or with --signal SIGINT as by Ctrl-C, at moments drawn at random, and then runs
+to the end. It is compared with one that was never killed, and hidden files that are left next to
+its own are counted. Processes are forked, so that each begins with everything imported: on torch
+the work has been done once in the process that they come from, which other backends do not survive.
 """
 
+import argparse
 import contextlib
 import hashlib
 import multiprocessing
@@ -211,7 +212,7 @@ def hidden(folder):
     return [path.name for path in Path(folder).rglob(".*")]
 
 
-def killed(work, kills, rng):
+def killed(work, kills, by, rng):
     """Print a line on a work: how often the end was the same, and what was left."""
     began = time.monotonic()
     if keras.backend.backend() == "torch":
@@ -226,9 +227,9 @@ def killed(work, kills, rng):
             for _ in range(rng.randrange(1, 3 * steps // 4)):
                 pipe.recv()
             time.sleep(rng.uniform(0, 0.02))
-            process.kill()
+            os.kill(process.pid, by)
             process.join()
-            if process.exitcode != -signal.SIGKILL:
+            if not process.exitcode:
                 sys.exit(f"kill {kill} hit nothing: the process ended with {process.exitcode}")
             left += bool(hidden(folder))
             found, taken = ended(*begin(work, folder))
@@ -243,7 +244,14 @@ def killed(work, kills, rng):
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    count = int(sys.argv[1]) if sys.argv[1:] else 20
-    chosen = {work.__name__: work for work in WORKS}
-    for name in sys.argv[2:] or chosen:
-        killed(chosen[name], count, random.Random(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background ignores
+    known = {work.__name__: work for work in WORKS}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "works", nargs="*", metavar="WORK", help=f"{', '.join(known)}; all by default"
+    )
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signal", type=signal.Signals.__getitem__, default=signal.SIGKILL)
+    given = parser.parse_args()
+    for name in given.works or known:
+        killed(known[name], given.kills, given.signal, random.Random(0))
