@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -63,8 +64,8 @@ class Settings:
     image_size: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, for JSON."""
-        return {**asdict(self), "options": dict(self.options)}
+        """Return the settings as JSON holds them: paths as strings, tuples as lists."""
+        return json.loads(json.dumps({**asdict(self), "options": dict(self.options)}, default=str))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
