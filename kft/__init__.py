@@ -112,8 +112,13 @@ _HOME = {
     "predict": "kft.inference",
     "embed": "kft.inference",
     "load_embeddings": "kft.inference",
+    "search": "kft.inference.search",
+    "build_index": "kft.inference.search",
+    "load_index": "kft.inference.search",
     "score_mutations": "kft.inference.mutations",
     "scan": "kft.inference.mutations",
+    "segment": "kft.segmentation.predictor",
+    "segment_everything": "kft.segmentation.predictor",
     "batches": "kft.training.batching",
     "freeze": "kft.params",
     "unfreeze": "kft.params",
@@ -157,7 +162,9 @@ _MODULES = {
     "reporting": "kft.reporting",
     "scaling": "kft.evaluation.scaling",
     "scoring": "kft.inference.scoring",
+    "segmentation": "kft.segmentation",
     "strategies": "kft.training.strategies",
+    "structure": "kft.structure",
 }
 
 if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_public_names.py)
@@ -172,6 +179,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import plots as plots
     from kft import preparation as preparation
     from kft import reporting as reporting
+    from kft import segmentation as segmentation
+    from kft import structure as structure
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
@@ -186,6 +195,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.inference import scoring as scoring
     from kft.inference.mutations import scan as scan
     from kft.inference.mutations import score_mutations as score_mutations
+    from kft.inference.search import build_index as build_index
+    from kft.inference.search import load_index as load_index
+    from kft.inference.search import search as search
     from kft.interpretation import dreaming as dreaming
     from kft.lora import add_lora as add_lora
     from kft.lora import load_adapter as load_adapter
@@ -204,6 +216,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.params import unfreeze as unfreeze
     from kft.preparation import prepare as prepare
     from kft.reporting import report as report
+    from kft.segmentation.predictor import segment as segment
+    from kft.segmentation.predictor import segment_everything as segment_everything
     from kft.training import callbacks as callbacks
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies
@@ -216,7 +230,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 # What needs no Keras: `kft data` and `kft explore` start without it.
-_WITHOUT_KERAS = {"baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling"}
+_WITHOUT_KERAS = {
+    "baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling", "structure",
+}  # fmt: skip
 
 earlier_paths.install()
 _started = False
@@ -235,6 +251,7 @@ def _start() -> None:
         "kft.lora",
         "kft.models",
         "kft.models.heads",
+        "kft.segmentation.training",
         "kft.training.frontier",
         "kft.training.optimizers",
         "kft.training.pretraining",

@@ -32,6 +32,8 @@ def batch(model, seed=0):
         shape[1:] = [6 if n is None else n for n in x.shape[1:]]
         if x.name in ("visible", "hidden"):
             return np.stack([rng.permutation(shape[1]) for _ in range(2)]).astype("int32")
+        if x.name == "labels":  # of prompts
+            return rng.integers(-2, 4, shape).astype("int32")
         if "int" in x.dtype:
             return np.concatenate(
                 [np.zeros((2, 1)), rng.integers(4, 24, (2, 5)), np.full((2, 1), 2)], 1
@@ -44,7 +46,8 @@ def batch(model, seed=0):
 
 
 def outputs(model, x):
-    return ops.convert_to_numpy(model(x, training=False))
+    several = [ops.convert_to_numpy(y) for y in keras.tree.flatten(model(x, training=False))]
+    return several[0] if len(several) == 1 else np.concatenate([y.ravel() for y in several])
 
 
 def flags(model, of=None):

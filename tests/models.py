@@ -9,6 +9,7 @@ import kft
 from kft import params
 from kft.backbones.esm2.model import ESM2
 from kft.backbones.esmc.model import ESMC
+from kft.backbones.sam import Sam
 from kft.backbones.vision import published as vision_published
 from kft.backbones.vision.models import ConvNet, VisionTransformer
 from kft.lora.adapting import adapted
@@ -63,6 +64,18 @@ def esmc(blocks=1, width=16, heads=2, seed=0, **options):
     """A small ESM-C with random weights, those of published sizes in scale."""
     options = {"hidden_width": 24, **options}
     return kft.backbones.randomised(ESMC(blocks, width, heads, **options), seed)
+
+
+SMALL_SAM = {
+    "num_blocks": 2, "width": 16, "num_heads": 2, "global_blocks": [1], "image_size": 32,
+    "patch_size": 8, "window": 3, "prompt_width": 16, "mask_channels": 4, "decoder_heads": 2,
+    "decoder_hidden_width": 16, "iou_width": 16,
+}  # fmt: skip
+
+
+def sam(seed=0, **options):
+    """A small SAM with random weights, for images of 32 pixels; logits are 16 by 16."""
+    return kft.backbones.randomised(Sam(**{**SMALL_SAM, **options}), seed)
 
 
 def values(model):

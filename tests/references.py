@@ -1,6 +1,10 @@
 """The original implementations, small and random, for tests to compare with; needs torch."""
 
 import argparse
+import functools
+import sys
+import types
+import unittest.mock
 
 import keras
 import numpy as np
@@ -86,6 +90,66 @@ def _perturbed(model, scale):
             # The scales of norms and the biases start from 1 and 0, all else from nothing.
             parameter.copy_(noise if parameter.ndim > 1 else parameter + noise)
     return model
+
+
+# Of a small SAM whose second block attends to the whole image; windows need filling.
+SAM_SIZES = {
+    "blocks": 2, "width": 32, "heads": 2, "size": 64, "patch": 8, "window": 3, "prompts": 32,
+}  # fmt: skip
+
+
+def hugging_face_sam(scale=0.15, seed=0, epsilon=1e-6):
+    """transformers' SamModel with weights large enough to matter."""
+    from transformers import SamConfig, SamModel
+
+    n = SAM_SIZES
+    square = {"image_size": n["size"], "patch_size": n["patch"]}
+    torch.manual_seed(seed)
+    config = SamConfig(
+        vision_config={
+            "hidden_size": n["width"], "num_hidden_layers": n["blocks"], "mlp_dim": 48, **square,
+            "num_attention_heads": n["heads"], "window_size": n["window"], "num_pos_feats": 16,
+            "global_attn_indexes": [1], "output_channels": n["prompts"],
+        },
+        prompt_encoder_config={
+            "hidden_size": n["prompts"], "mask_input_channels": 8, **square,
+        },
+        mask_decoder_config={
+            "hidden_size": n["prompts"], "mlp_dim": 48, "num_attention_heads": 8,
+            "iou_head_hidden_dim": 24, "layer_norm_eps": epsilon,
+        },
+    )  # fmt: skip
+    return _perturbed(SamModel(config).eval(), scale)
+
+
+def original_sam(scale=0.15, seed=0):
+    """The Sam of the package segment-anything, of the same sizes.
+
+    It imports two modules of torchvision for parts that are not used here.
+    """
+    names = ("torchvision", "torchvision.ops", "torchvision.ops.boxes", "torchvision.transforms",
+             "torchvision.transforms.functional")  # fmt: skip
+    stubs = {name: types.ModuleType(name) for name in names}
+    for name in ("batched_nms", "box_area"):
+        setattr(stubs[names[2]], name, None)
+    for name in ("resize", "to_pil_image"):
+        setattr(stubs[names[4]], name, None)
+    with unittest.mock.patch.dict(sys.modules, stubs):
+        from segment_anything import modeling
+
+    n, grid = SAM_SIZES, SAM_SIZES["size"] // SAM_SIZES["patch"]
+    torch.manual_seed(seed)
+    encoder = modeling.ImageEncoderViT(
+        n["size"], n["patch"], embed_dim=n["width"], depth=n["blocks"], num_heads=n["heads"],
+        mlp_ratio=1.5, out_chans=n["prompts"], use_rel_pos=True, window_size=n["window"],
+        global_attn_indexes=(1,), norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-6),
+    )  # fmt: skip
+    prompts = modeling.PromptEncoder(n["prompts"], (grid, grid), (n["size"], n["size"]), 8)
+    transformer = modeling.TwoWayTransformer(2, n["prompts"], 8, 48)
+    decoder = modeling.MaskDecoder(
+        transformer_dim=n["prompts"], transformer=transformer, iou_head_hidden_dim=24
+    )
+    return _perturbed(modeling.Sam(encoder, prompts, decoder).eval(), scale)
 
 
 def telling(model, token_ids):

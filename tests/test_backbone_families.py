@@ -152,7 +152,7 @@ def test_what_it_cannot_do_is_said(toys, tmp_path):
     with pytest.raises(TypeError, match=r"must be an instance of .*Family, received <class"):
         backbones.register(Toys)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    kinds = "not an ESM-2, ESM-C, dense network of kft, ViT, DeiT, DINOv2, DINOv3 or Toy"
+    kinds = "not an ESM-2, ESM-C, SAM, dense network of kft, ViT, DeiT, DINOv2, DINOv3 or Toy"
     wrong = rf"{kinds}: .* model_type='bert', expected 'esm', .*'toy'"
     with pytest.raises(ValueError, match=wrong):
         kft.load(tmp_path, weights=False)

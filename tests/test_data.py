@@ -187,10 +187,10 @@ def test_secondary_structure_numbers_and_records():
 
 
 def test_unknown_name_lists_the_valid_ones_and_guesses():
-    with pytest.raises(ValueError, match=r"amp, chains, .*; received 'gb2'.*'gb1'"):
+    with pytest.raises(ValueError, match=r"amp, cells, chains, .*; received 'gb2'.*'gb1'"):
         data.load("gb2")
     proteins = ("amp", "chains", "gb1", "secondary_structure")
-    images = ("digits", "gravitational_waves")
+    images = ("cells", "digits", "gravitational_waves")
     assert data.names() == sorted([*proteins, *images, "two_cities"])
 
 
@@ -277,7 +277,7 @@ def test_split_refuses(arguments, message):
         ("classification", ("a", "b"), [0.0, 1.0], "needs integers"),
         ("classification", None, [0, 1], "name the classes"),
         ("regression", ("a", "b"), [0.0, 1.0], "leave `classes` out"),
-        ("residue_classification", ("a", "b"), [0, 1], "one target each"),
+        ("residue_classification", ("a", "b"), [0, 1], "one target per record"),
         ("classification", ("a", "b"), [[0], [1]], "one target per residue"),
     ],
 )

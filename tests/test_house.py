@@ -52,10 +52,10 @@ def test_files_and_functions_are_short(folder, most_lines):
 
 def test_what_extras_bring_is_imported_by_functions_alone():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {"pillow": "PIL"}
+    names = {"pillow": "PIL", "scikit-image": "skimage"}
     packages = {
         names.get(name, name.replace("-", "_"))
-        for extra in ("jax", "torch", "tensorflow", "vision", "structure", "tables")
+        for extra in ("jax", "torch", "tensorflow", "vision", "structure", "tables", "segmentation")
         for line in project["optional-dependencies"][extra]
         for name in [line.partition(">")[0]]
     }

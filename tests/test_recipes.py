@@ -91,6 +91,23 @@ def test_compare(tmp_path, as_written):
     assert (tmp_path / "compare" / "amp.png").exists()
 
 
+@pytest.mark.in_turn("torch")
+def test_sam_iou_head(tmp_path):
+    """All parameters are listed, then all but six frozen; only those change."""
+    printed = run("sam_iou_head", tmp_path, "--tiny")
+    lists = re.findall(r"^(\S+) +(trainable|frozen) +[\d,]+$", printed, re.MULTILINE)
+    names = [name for name, _ in lists]
+    assert names[: len(names) // 2] == names[len(names) // 2 :]
+    assert "image_encoder.blocks.0.attn.qkv.weight" in names
+    assert [name for name, mark in lists[len(names) // 2 :] if mark == "trainable"] == [
+        f"mask_decoder.iou_prediction_head.layers.{i}.{kind}" for i in range(3)
+        for kind in ("weight", "bias")
+    ]  # fmt: skip
+    assert "All other weights are as they were." in printed
+    trained = kft.load_model(tmp_path / "samLE_funfrozen2244.keras")
+    assert kft.parameters(trained).trainable == 2244
+
+
 @needs_chains
 @pytest.mark.in_turn("torch")
 def test_demo(tmp_path, as_written):
@@ -98,7 +115,12 @@ def test_demo(tmp_path, as_written):
     backbone = kft.backbones.randomised(kft.backbones.esm2.ESM2(1, 16, 2), seed=0)
     kft.backbones.save(backbone, tmp_path / "small")
     printed = run("demo", tmp_path, "--tiny", "--backbone", tmp_path / "small")
-    for words in ("16 train, ", "Recommended: ", "to 15-residue window (p ", "to from_scratch (p "):
+    for words in (
+        "16 train, ",
+        "Recommended: ",
+        "for 15-residue window (p ",
+        "for from_scratch (p ",
+    ):
         assert words in " ".join(printed.split())
     rows = re.findall(r"^(\S.*?) {2,}0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", printed, re.MULTILINE)
     assert rows == [
@@ -658,6 +680,20 @@ def test_mutations_are_scored_and_scanned(tmp_path):
     assert "What stands out" in printed and (tmp_path / "masked_marginal.png").exists()
     table = pd.read_csv(tmp_path / "masked_marginal.csv")
     assert len(table) == 190 and table.position.min() == 51
+
+
+@pytest.mark.once
+def test_myoglobin_is_searched_among_others(tmp_path):
+    small = ("--backbone", "kft_esm2_tiny")
+    printed = run("similarity_search", tmp_path, *small, "--tiny", "--k", "3")
+    assert re.search(r"rank among 42 by embeddings: hemoglobin alpha \d+, hemoglobin beta", printed)
+    assert "rank among 42 by 3-mers" in printed and (tmp_path / "map.png").exists()
+    assert pd.read_csv(tmp_path / "hits.csv")["query"].tolist() == 3 * ["myoglobin"]
+    mine = tmp_path / "mine.fasta"
+    mine.write_text(">a\nMKTAYIAKQR\n>b\nGSSGSSGSSG\n")
+    run("similarity_search", tmp_path, *small, "--queries", mine, "--database", mine)
+    hits = pd.read_csv(tmp_path / "hits.csv")
+    assert hits.hit.tolist() == ["a", "b", "b", "a"] and hits.same.tolist() == 2 * [True, False]
 
 
 @pytest.mark.in_turn("torch")

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 from contracts import check_padded_records, check_scored, check_sequence_encoder
-from models import esm2
+from models import BACKBONES, esm2
 from parity import assert_rounds_alike
 
 import kft
-from kft.data import Dataset, Split, read_csv
+from kft.data import Dataset, Segmentation, Split, read_csv
 from kft.data.inputs import InputKind, encoder_info, kind_of
 from kft.data.splits import cluster_split, group_split, random_split
 from kft.data.task import Task
@@ -78,7 +78,8 @@ def test_a_task_is_its_name(task):
     assert json.loads(json.dumps({"task": task})) == {"task": task.value}
     assert pickle.loads(pickle.dumps(task)) is task and Task(task.value) is task
     assert Task.of(task.target, task.level) is task
-    assert task.per_record.target == task.target and not task.per_record.per_residue
+    if task.level != "pixel":
+        assert task.per_record.target == task.target and not task.per_record.per_residue
 
 
 @pytest.mark.once
@@ -88,7 +89,7 @@ def test_an_unknown_task_lists_the_names():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("task", [task for task in Task if task.level != "pixel"])
 def test_the_head_of_a_task_has_its_loss(task):
     per_record = {
         "class": np.arange(4) % 2,
@@ -106,6 +107,28 @@ def test_the_head_of_a_task_has_its_loss(task):
     assert head.task is task and type(head.make_loss()).__name__ == task.loss
     assert isinstance(head.make_loss(), getattr(kft.losses, task.loss))
     assert head.units == task.outputs(data.train.targets, data.classes)
+
+
+@pytest.mark.once
+def test_segmentation_is_refused_where_records_or_residues_are_scored(tmp_path):
+    """By all that is for records or residues; `kft.segmentation` is named."""
+    labels = np.eye(8, dtype="uint16")
+    part = Split([np.zeros((8, 8), "uint8")] * 4, [labels] * 4)
+    about = dict.fromkeys(("source", "licence", "citation", "checksum"), "")
+    data = Segmentation("toy", "segmentation", part, part, part, **about)
+    task = Task.SEGMENTATION
+    assert not task.has_classes and task.baselines("image") == () and task.headline() == "SA"
+    path = write(tmp_path / "a.csv", ["sequence", "y"], [["MKT", 1], ["MKS", 2]])
+    model = kft.Model(BACKBONES["vit"](), kft.heads.Regression())
+    for call in (
+        lambda: kft.heads.for_data(data), lambda: kft.evaluation.score(task, [1, 0], [1, 0]),
+        lambda: read_csv(path, task="segmentation"), lambda: task.loss,
+        lambda: kft.explore(data), lambda: kft.prepare(data), lambda: kft.baselines.constant(data),
+        lambda: kft.evaluate(model, data), lambda: kft.fit(model, data, epochs=1),
+        lambda: kft.compare(model.backbone, data, ["linear_probe"]),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, TypeError), match="kft.segmentation"):
+            call()
 
 
 # What an input is ---------------------------------------------------------------------------------

@@ -26,6 +26,39 @@ def without(values: tuple, *some: object) -> tuple:
     return tuple(x for x in values if not any(x is y for y in some))
 
 
+def of_zero_shot(backbone) -> list[Row]:
+    """Similarity search and scores of mutants."""
+    return [
+        ("search", kft.search, (), {
+            "backbone": backbone, "queries": ["MKT"], "database": ["MKT", "GSS"], "k": 1}, {
+            "backbone": NO_MODEL,
+            "queries": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "k": (*INTEGERS, 3), "batch_size": INTEGERS, "column": (5, []),
+            "skip_invalid": FLAGS}),
+        ("build_index", kft.build_index, (), {"backbone": backbone, "database": ["MKT", "GSS"]}, {
+            "backbone": NO_MODEL,
+            "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "out": (5, "", [], __file__), "pooling": ("nothing", None, 5, ["mean"]),
+            "layer": (99, "x", 1.5, True, [1]), "transform": ("nothing", 5, []),
+            "exact": without(FLAGS, None), "batch_size": INTEGERS,
+            "max_length": without(INTEGERS, None), "column": (5, []), "skip_invalid": FLAGS}),
+        ("load_index", kft.load_index, (), {}, {
+            "folder": (None, 5, "", [], "nothing", __file__)}),
+        ("score_mutations", kft.score_mutations, (), {
+            "backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]}, {
+            "backbone": NO_MODEL, "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),
+            "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "column": (5, "nothing", []),
+            "skip_invalid": FLAGS, "tokens": INTEGERS}),
+        ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
+            "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "tokens": INTEGERS}),
+    ]  # fmt: skip
+
+
 def of_models(backbone, model, records, table, adapter) -> list[Row]:
     """Loading, predicting and choosing layers."""
     return [
@@ -46,17 +79,6 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
             "max_length": without(INTEGERS, None), "pooling": ("nothing", None, 5, ["mean"]),
             "out": ("x.txt", 5, ""), "per_residue": FLAGS, "layers": (5, [], [99], ["x"], [0, 0]),
             "column": (5, []), "skip_invalid": FLAGS}),
-        ("score_mutations", kft.score_mutations, (), {
-            "backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]}, {
-            "backbone": NO_MODEL, "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),
-            "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
-            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
-            "window": without(INTEGERS, None), "column": (5, "nothing", []),
-            "skip_invalid": FLAGS, "tokens": INTEGERS}),
-        ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
-            "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
-            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
-            "window": without(INTEGERS, None), "tokens": INTEGERS}),
         ("load_model", kft.load_model, (), {"path": adapter}, {
             "path": (None, 5, "", "nothing", __file__), "backbone": (5, "nothing", [])}),
         ("load_embeddings", kft.load_embeddings, (), {}, {
@@ -131,7 +153,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "class_weight": ("nothing", 5, [1.0]), "label_smoothing": ("x", 2, -1),
             "keep_best": FLAGS, "encode": (5, "encode"), "frontier": ("nothing", None, 1, []),
             "callbacks": (None, 5, [None], [5], ["x"], [type]), "optimizer": (5, "adam", None),
-            "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,)}),
+            "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,),
+            "prompting": (5, "x")}),
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
         ("finetune", kft.finetune, (), {"settings": kft.finetuning.Settings("amp"), "out": "run"}, {
             "settings": (None, 5, "amp"), "out": (None, 5), "overwrite": FLAGS,
@@ -187,6 +210,20 @@ def of_others(model) -> list[Row]:
         ("encode", model.encode, (), {"sequences": ["MKT"]}, {
             "sequences": (None, 5, "MKT", [], [None], [5], [""], ["M1"]),
             "max_length": without(INTEGERS, None)}),
+        *of_segmentation(models.sam(), np.zeros((8, 8), "uint8")),
+    ]  # fmt: skip
+
+
+def of_segmentation(sam, image) -> list[Row]:
+    """Prompts of a SAM."""
+    given = {"sam": sam, "image": image}
+    wrong = {"sam": (None, 5, "sam"), "image": (None, 5, "nothing.png", np.zeros((0, 3)))}
+    return [
+        ("segment", kft.segment, (), {**given, "points": [[1, 1]]}, {
+            **wrong, "points": (5, "x", [[9, 9]], [1, 2], [["a", "b"]], []), "labels": (5, [[7]]),
+            "boxes": (5, "x", [[5, 5, 1, 1]], [[1, 2]]), "masks": (5, "x", np.zeros((1, 2, 2)))}),
+        ("segment_everything", kft.segment_everything, (), given, {
+            **wrong, "settings": (5, "x")}),
     ]  # fmt: skip
 
 
@@ -222,6 +259,7 @@ def arguments() -> Iterator[Case]:
 
     tables = [
         *of_models(backbone, model, records, table, kft.save_adapter(adapted(), folder())),
+        *of_zero_shot(backbone),
         *of_adapters(model, new, adapted),
         *of_training(backbone, model, compiled, new, data, train, records),
         *of_tables(data),

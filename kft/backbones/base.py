@@ -22,9 +22,11 @@ class Backbone(Copied):
 
     Args:
         inputs: {name: symbolic input}, the names and shapes that `encode` returns.
-        outputs: Symbolic float (B, D), (B, L, D) or (B, height, width, D).
+        outputs: Symbolic float (B, D), (B, L, D) or (B, height, width, D); a model by itself may
+            have any.
         stages: Layers in order, each its own node of the graph.
         name: Name of the Keras model.
+        width: Size D of the features; None for the output's last axis.
         **kwargs: Further arguments of `keras.Model`.
 
     Attributes:
@@ -39,6 +41,10 @@ class Backbone(Copied):
         objectives: Names of the ways to pre-train it: "masked_language" for a backbone with
             `masked_lm`, "masked_autoencoding" for one whose first stage makes patches and that has
             a method `decoder_block`.
+        head_layers: Of a model by itself, the layers behind the stages, which strategies for heads
+            train; not set where a head is put on the backbone.
+        parts: {name of a strategy: patterns of the layers that it trains}, for parts of a model
+            that have names of their own.
         published_heads: Layers that were published with the backbone and are not part of its graph,
             such as a language-model head. `kft.backbones.randomised` draws them too.
         revision: Commit of the Hugging Face hub that its weights were downloaded from, None for
@@ -74,13 +80,14 @@ class Backbone(Copied):
     def __init__(
         self,
         inputs: Mapping[str, keras.KerasTensor],
-        outputs: keras.KerasTensor,
+        outputs: Any,
         stages: Sequence[keras.Layer],
         name: str,
+        width: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(inputs, outputs, name=name, **kwargs)
-        self.width = outputs.shape[-1]
+        self.width = outputs.shape[-1] if width is None else width
         set_untracked(self, _stages=[stage.name for stage in stages])
 
     @property

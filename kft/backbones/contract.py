@@ -118,5 +118,23 @@ def default_fan_in(variable: keras.Variable) -> float | None:
     return int(np.prod(shape[:-1]))  # (inputs, outputs), or (H, d, D) of an attention's output
 
 
+def check_no_prompts(model: keras.Model, called: str = "model") -> None:
+    """Check that a model is none that takes prompts, which is a model by itself.
+
+    Args:
+        model: The model.
+        called: Name of the argument, for the error.
+
+    Raises:
+        ValueError: It takes prompts.
+    """
+    if hasattr(model, "head_layers"):
+        raise ValueError(
+            f"{called} must not be a model that takes prompts, received {model.name}: it is a "
+            f"model by itself, to which kft.segment gives images and prompts, and which kft.fit "
+            f"trains as it is."
+        )
+
+
 def _backbone_of(model: keras.Model) -> keras.Model:
     return getattr(model, "backbone", model)

@@ -18,6 +18,8 @@ from kft.cli.mutations import mutations
 from kft.cli.params import params
 from kft.cli.predict import predict
 from kft.cli.report import report
+from kft.cli.search import search
+from kft.cli.segment import segment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    explore, finetune, evaluate, predict, report, compare, embed, mutations, params, data, doctor
+    explore, finetune, evaluate, predict, report, compare, embed, search, mutations, segment,
+    params, data,
+    doctor,
 ):  # fmt: skip
     app.command(cls=EmbedCommand if verb is embed else None)(verb)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-KNOWN = "amp, chains, digits, gb1, gravitational_waves, secondary_structure"
+KNOWN = "amp, cells, chains, digits, gb1, gravitational_waves, secondary_structure"
 TABLES = ".csv, .tsv, .xlsx, .parquet, .jsonl"
 
 Inputs = Annotated[Path, typer.Argument(help=f"FASTA file, or table ({TABLES}).")]

@@ -13,6 +13,7 @@ import numpy as np
 
 from kft.arguments import check_weights
 from kft.data.inputs import InputKind, kind_of, listed_inputs
+from kft.data.label_images import are_label_images, checked_label_images, count_objects
 from kft.data.numbers import marks
 from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
 from kft.data.target_transforms import TargetTransform
@@ -31,7 +32,8 @@ class Split:
             upper case, without space around them and without a stop (*) at the end; a warning
             states how many were changed, and how many look like DNA.
         targets: Array of N targets: integers for classes, floats for measurements, 0 or 1 (N, K)
-            for labels; or a list of N arrays with one entry per residue.
+            for labels; a list of N arrays with one entry per residue; or, of images, a list of N
+            label images (height, width) of integers: 0 is background, each object has a number.
         groups: Array of N group names, or None. Records of a group, such as near copies, are not
             separated by any split.
         masks: List of N boolean arrays with one entry per residue, or None. True marks a residue
@@ -73,6 +75,9 @@ class Split:
             raise TypeError("`targets` is None; give one per input.")
         kind = kind_of(inputs) if self.input_kind is None else InputKind(self.input_kind)
         columns: dict[str, Any] = {"inputs": inputs, "targets": _as_targets(self.targets)}
+        if kind is InputKind.IMAGE and getattr(columns["targets"], "ndim", 0) == 3:
+            columns["targets"] = list(columns["targets"])  # label images of one size
+        per_pixel = kind is InputKind.IMAGE and are_label_images(columns["targets"])
         if self.groups is not None:
             columns["groups"] = np.asarray(self.groups)
         if self.masks is not None:
@@ -93,11 +98,14 @@ class Split:
                     f"`{name}` has {len(column)} entries but `inputs` has {len(inputs)}; give "
                     "exactly one per input."
                 )
-        if isinstance(columns["targets"], list):
+        if per_pixel:
+            columns["targets"] = checked_label_images(columns["targets"], inputs)
+        elif isinstance(columns["targets"], list):
             _check_residues("targets", columns["targets"], inputs)
         if self.masks is not None:
             _check_residues("masks", columns["masks"], inputs)
-        columns["targets"] = _checked_targets(columns["targets"], columns.get("masks"))
+        if not per_pixel:
+            columns["targets"] = _checked_targets(columns["targets"], columns.get("masks"))
         for name, column in {**columns, "input_kind": kind}.items():
             object.__setattr__(self, name, column)  # how a frozen dataclass sets its own fields
 
@@ -165,8 +173,8 @@ class Dataset:
         name: Short name.
         task: What is predicted, a `kft.data.task.Task` or its name: "classification" (integer
             targets), "multilabel" (0 or 1, one column per label), "regression" (floats),
-            "residue_classification" (a list of integer arrays) or "residue_regression" (a list of
-            arrays of numbers).
+            "residue_classification" (a list of integer arrays), "residue_regression" (a list of
+            arrays of numbers) or "segmentation" (a list of label images, see `Segmentation`).
         train: Split.
         valid: Split, or None if the data was not split.
         test: Split, or None if the data was not split.
@@ -214,7 +222,7 @@ class Dataset:
     target_transform: TargetTransform | None = None
 
     def __post_init__(self) -> None:
-        task = Task.named(self.task, "`task`")
+        task = Task.named(self.task, "`task`", Task)
         object.__setattr__(self, "task", task)
         if (self.classes is not None) != task.has_classes:
             raise ValueError(
@@ -249,13 +257,14 @@ class Dataset:
         return values if self.target_transform is None else self.target_transform.inverse(values)
 
     def _check_fit(self, name: str, split: Split) -> None:
-        per_residue = isinstance(split.targets, list)
-        targets: Any = np.concatenate(split.targets) if per_residue and split else split.targets
-        if per_residue != self.task.per_residue:
+        several = isinstance(split.targets, list)
+        per_pixel = are_label_images(split.targets)
+        level = "pixel" if per_pixel else "residue" if several else "record"
+        if len(split) and level != self.task.level:
             raise ValueError(
-                f"`{name}` has {'one target per residue' if per_residue else 'one target each'}, "
-                f"which does not fit `task` {self.task!r}."
+                f"`{name}` has one target per {level}, which does not fit `task` {self.task!r}."
             )
+        targets: Any = np.concatenate(split.targets) if level == "residue" else split.targets
         if self.classes is None or not len(targets):
             return
         if targets.dtype.kind not in "iu":
@@ -274,6 +283,11 @@ class Dataset:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
         rows = [("task", self.task), ("records", sizes)]
+        if self.task.level == "pixel":
+            counts = {
+                name: count_objects(list(split.targets)) for name, split in self.splits.items()
+            }
+            rows.append(("objects", ", ".join(f"{k} {n:,}" for k, n in counts.items())))
         if self.classes is not None:
             rows.append((self.task.outputs_are, ", ".join(self.classes)))
         if self.variable_positions is not None:

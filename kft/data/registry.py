@@ -79,7 +79,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()[:3]
-        ['amp', 'chains', 'digits']
+        ['amp', 'cells', 'chains']
     """
     return sorted(_LOADERS)
 

@@ -148,6 +148,38 @@ def _parts_of_groups(
     return _parts(home[group], ratios, problem, remedy)
 
 
+def joined_groups(names: np.ndarray | None, digests: Sequence[str]) -> np.ndarray | None:
+    """Join groups that contain equal inputs, so that a random split separates no copies.
+
+    Args:
+        names: N names of groups, or None.
+        digests: N strings, equal for equal inputs.
+
+    Returns:
+        N names, of which equal inputs have the same; None for no groups and no copies.
+
+    Example:
+        >>> joined_groups(np.array(["a", "b", "b"]), ["x", "y", "x"]).tolist()
+        ['a', 'a', 'a']
+    """
+    if len(set(digests)) == len(digests):
+        return names
+    first: dict[str, int] = {}
+    copy_of = np.array([first.setdefault(look, i) for i, look in enumerate(digests)])
+    if names is None:
+        return copy_of
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    _, group = np.unique(names, return_inverse=True)
+    links = coo_array((np.ones(len(group)), (group, group[copy_of])))
+    size = max(links.shape)
+    links.resize((size, size))
+    _, joined = connected_components(links, directed=False)
+    _, where = np.unique(joined[group], return_index=True)
+    return np.asarray(names)[where][np.unique(joined[group], return_inverse=True)[1]]
+
+
 def cluster_split(
     sequences: Sequence[str],
     fractions: Sequence[float] = FRACTIONS,

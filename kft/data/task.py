@@ -1,4 +1,4 @@
-"""Tasks: what a target is, whether it is per record or residue, and how it is scored."""
+"""Tasks: what a target is, whether it is per record, residue or pixel, and how it is scored."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-Target = Literal["class", "labels", "number"]
-Level = Literal["record", "residue"]
+Target = Literal["class", "labels", "number", "objects"]
+Level = Literal["record", "residue", "pixel"]
 
 KINDS: dict[str, tuple[Target, Level]] = {
     "classification": ("class", "record"),
@@ -17,9 +17,10 @@ KINDS: dict[str, tuple[Target, Level]] = {
     "regression": ("number", "record"),
     "residue_classification": ("class", "residue"),
     "residue_regression": ("number", "residue"),
+    "segmentation": ("objects", "pixel"),
 }
 LOSSES = {"class": "CrossEntropy", "labels": "BinaryCrossEntropy", "number": "SquaredError"}
-OUTPUTS = {"class": "classes", "labels": "labels", "number": "numbers"}
+OUTPUTS = {"class": "classes", "labels": "labels", "number": "numbers", "objects": "objects"}
 
 
 class Task(StrEnum):
@@ -40,6 +41,7 @@ class Task(StrEnum):
     REGRESSION = "regression"
     RESIDUE_CLASSIFICATION = "residue_classification"
     RESIDUE_REGRESSION = "residue_regression"
+    SEGMENTATION = "segmentation"
 
     def __repr__(self) -> str:
         return repr(self.value)
@@ -75,7 +77,8 @@ class Task(StrEnum):
         Args:
             value: Name of the task.
             argument: What the error calls the argument.
-            allowed: The tasks that are possible here; None for all.
+            allowed: The tasks that are possible here; None for all but "segmentation", which
+                `kft.segmentation` trains and scores.
 
         Raises:
             ValueError: The name is not one of those allowed.
@@ -84,9 +87,14 @@ class Task(StrEnum):
             >>> Task.named("regression", "task")
             'regression'
         """
-        names = list(cls if allowed is None else allowed)
+        if allowed is None:
+            allowed = [task for task in cls if task is not cls.SEGMENTATION]
+        names = list(allowed)
         if value not in names:
-            raise ValueError(f"{argument} must be one of {', '.join(names)}, received {value!r}.")
+            hint = " Use kft.segmentation for it." if value == cls.SEGMENTATION else ""
+            raise ValueError(
+                f"{argument} must be one of {', '.join(names)}, received {value!r}.{hint}"
+            )
         return cls(value)
 
     @property
@@ -94,13 +102,13 @@ class Task(StrEnum):
         """What one target is.
 
         "class": one of K classes. "labels": K labels, any number of them true. "number": one
-        or several real numbers.
+        or several real numbers. "objects": any number of objects, each with the pixels it covers.
         """
         return KINDS[self][0]
 
     @property
     def level(self) -> Level:
-        """Where targets are given: "record" (one per input) or "residue" (one per position)."""
+        """Where targets are given: "record" (one per input), "residue" or "pixel"."""
         return KINDS[self][1]
 
     @property
@@ -116,16 +124,22 @@ class Task(StrEnum):
     @property
     def has_classes(self) -> bool:
         """Whether outputs have names: those of classes or labels."""
-        return self.target != "number"
+        return self.target in ("class", "labels")
 
     @property
     def loss(self) -> str:
-        """Name of the loss in `kft.losses` that suits the task."""
+        """Name of the loss in `kft.losses` that suits the task.
+
+        Raises:
+            ValueError: The task is "segmentation", whose masks `kft.segmentation` trains.
+        """
+        if self.target not in LOSSES:
+            raise ValueError(f"{self} has no loss in kft.losses: kft.segmentation trains it.")
         return LOSSES[self.target]
 
     @property
     def outputs_are(self) -> str:
-        """What the outputs are called in messages: "classes", "labels" or "numbers"."""
+        """What the outputs are called in messages: "classes", "labels", "numbers" or "objects"."""
         return OUTPUTS[self.target]
 
     def metrics(self, outputs: int = 1) -> tuple[str, ...]:
@@ -138,6 +152,8 @@ class Task(StrEnum):
             >>> Task("classification").metrics(2)
             ('AUROC', 'accuracy', 'MCC')
         """
+        if self.target == "objects":
+            return ("SA", "TP/(TP+FP+FN)")
         if self.target == "number":
             return ("Spearman", "Pearson", "RMSE", "MAE")
         if self.target == "labels":
@@ -168,6 +184,8 @@ class Task(StrEnum):
             >>> Task("residue_regression").baselines("sequence")
             ('constant', 'window')
         """
+        if self.target == "objects":
+            return ()  # kft.segmentation.baselines has its own
         if self.per_residue:
             return ("constant", "window")
         if input_kind == "sequence":
@@ -177,7 +195,7 @@ class Task(StrEnum):
         return ("constant", "nearest_neighbours") if input_kind == "image" else ("constant",)
 
     def outputs(self, targets: np.ndarray | list[np.ndarray], classes: tuple | None = None) -> int:
-        """Return how many numbers a model predicts for each record or residue.
+        """Return how many numbers a model predicts for each record, residue or pixel.
 
         Args:
             targets: Those of a split.
@@ -189,5 +207,7 @@ class Task(StrEnum):
         """
         if classes is not None:
             return len(classes)
+        if self.target == "objects":
+            return 1
         one = targets[0] if self.per_residue else np.asarray(targets)
         return one.shape[1] if np.ndim(one) > 1 else 1

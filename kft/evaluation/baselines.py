@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from kft.data import Dataset
     from kft.data.dataset import Split
 
-RECORD_TASKS = tuple(task for task in Task if not task.per_residue)
-RESIDUE_TASKS = tuple(task for task in Task if task.per_residue)
+RECORD_TASKS = tuple(task for task in Task if task.level == "record")
+RESIDUE_TASKS = tuple(task for task in Task if task.level == "residue")
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 PUBLISHED = " prediction"  # last word of the fields of `parameters` with one of another program
 STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
@@ -88,7 +88,7 @@ def constant(data: Dataset) -> Baseline:
         `evaluation.score(data.task, data.test.targets, constant(data).predictions)`
     """
     start = time.perf_counter()
-    task = _check(data, Task)
+    task = _check(data, RECORD_TASKS + RESIDUE_TASKS)
     targets = _all_but_test(data)[1]
     if task.target == "class":
         model: Any = DummyClassifier(strategy="prior")
@@ -423,7 +423,7 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     Example:
         `[fit(data) for fit in suited(data).values()]`
     """
-    task = _check(data, Task)
+    task = _check(data, RECORD_TASKS + RESIDUE_TASKS)
     fits: dict[str, Callable[[Dataset], Baseline]]
     if task.per_residue:
         fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
@@ -669,7 +669,7 @@ def _check(data: Dataset, tasks: Iterable[Task]) -> Task:
     if data.task not in list(tasks):
         raise ValueError(
             f"expected a data set for {' or '.join(tasks)}, received one for {data.task!r}; "
-            "fit_all picks the baselines that suit a task"
+            "fit_all picks the baselines that suit a task, and kft.segmentation has its own"
         )
     _test(data)
     task = Task(data.task)

@@ -166,7 +166,7 @@ def fit_conformal(
         >>> fit_conformal("regression", np.arange(99.0), np.zeros(99)).thresholds
         {None: 89.0}
     """
-    kind = Task.named(task, "task", [one for one in Task if one.target != "labels"])
+    kind = Task.named(task, "task", [one for one in Task if one.target in ("class", "number")])
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, received {confidence!r}.")
     errors = _errors(kind, np.asarray(targets), np.asarray(predictions))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kft.arguments import check_flag
+from kft.backbones.contract import check_no_prompts
 from kft.inference import writing
 from kft.inference.naming import with_harmless_words, with_predictions
 from kft.inference.records import Records
@@ -131,6 +132,7 @@ def predict(
         [(6, 3), (3, 3)]
     """
     check_model(model)
+    check_no_prompts(model)
     check_flag("as_frame", as_frame)
     if out is not None:
         writing.checked_path(out, [*writing.TABLES, *_ARRAYS])

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kft.arguments import check_instance
+from kft.backbones.contract import check_no_prompts
 from kft.backbones.copies import (
     Copied,
     adapters_of,
@@ -93,6 +94,7 @@ class Model(Learner):
     ):
         check_instance("backbone", backbone, keras.Model, "a Keras model, such as from kft.load")
         check_instance("name", name, str, "a string")
+        check_no_prompts(backbone, "backbone")
         mask = getattr(backbone, "position_mask", None)
         head, inputs, pooling = as_head(head, backbone.output, mask, pooling)
         names = {layer.name for layer in backbone.layers}

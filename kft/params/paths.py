@@ -148,7 +148,8 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 def _names(layer: keras.layers.Layer, below: Sequence[keras.layers.Layer]) -> list[str]:
     """Return the names of sublayers in paths."""
     if isinstance(layer, Functional | keras.Sequential):
-        return _numbered([sublayer.name for sublayer in below])
+        # A layer of a reference with groups of layers may state its path, "encoder/blocks/0".
+        return _numbered([getattr(sublayer, "path_in_model", sublayer.name) for sublayer in below])
     # A layer with adapters keeps its name (`kft.lora`).
     classes = [getattr(sublayer, "base_class", type(sublayer)) for sublayer in below]
     kinds = [to_snake_case(cls.__name__) for cls in classes]
@@ -267,7 +268,10 @@ def _matcher(pattern: Any, everything: dict[str, keras.layers.Layer]) -> Callabl
         parts = _parts(pattern)
         if not parts:
             raise ValueError(f"pattern {pattern!r} is empty: write a layer's path.")
-        return lambda path: _parts(path)[-len(parts) :] == parts
+        # A group, "encoder" in "encoder/blocks/0", is found as all its layers.
+        return lambda path: any(
+            _parts(one)[-len(parts) :] == parts for one in (path, *ancestors(path))
+        )
     if isinstance(pattern, re.Pattern):
         return lambda path: pattern.search(path) is not None
     if isinstance(pattern, keras.layers.Layer):

@@ -12,6 +12,7 @@ from kft.arguments import check_instance
 from kft.data.dataset import Dataset
 from kft.data.inputs import InputKind
 from kft.data.rows import frame_of, records_of
+from kft.data.task import Task
 from kft.exploration.exploring import explore
 from kft.exploration.findings import Findings
 from kft.messages import shown
@@ -82,6 +83,7 @@ def prepare(
             f"data must be a kft.data.Dataset, received a {type(data).__name__}: read it with "
             "kft.data.read_csv, read_fasta or read_images."
         )
+    Task.named(data.task, "data.task")
     if findings is not None:
         check_instance("findings", findings, Findings, "what kft.explore returns")
     if findings is not None and steps is not None:

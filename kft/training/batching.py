@@ -548,7 +548,8 @@ def _per_residue(
     """Return targets and masks as lists of arrays, one entry per residue; 0 where masked."""
     if residues is None:
         raise ValueError(
-            "targets are arrays, one entry per residue, but inputs have no residues: give "
+            "targets are arrays, one entry per residue, but inputs have no residues (label images "
+            "are for a model that kft.segmentation prompts): give "
             "one array (N,) or (N, K) of targets."
         )
     if masks is None:

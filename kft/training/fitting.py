@@ -52,6 +52,14 @@ from kft.training.frontier import (
 from kft.training.memory import explained
 from kft.training.optimizers import OptimizerFactory, Optimizers, WarmupCosine, adamw
 from kft.training.probing import solve
+from kft.training.prompted import (
+    Prompting,
+    check_strategy,
+    compile_arguments_of,
+    fit_prompted,
+    is_prompted,
+    prompted_batches,
+)
 from kft.training.range_test import loss_of
 from kft.training.resuming import Resumption, digest_of_records
 
@@ -132,6 +140,7 @@ def fit(
     verbose: Any = "auto",
     encode: Callable | None = None,
     resume: Path | str | None = None,
+    prompting: Prompting | None = None,
 ) -> FitResult:
     """Train the layers that are marked trainable, or fine-tune by a strategy, in phases.
 
@@ -180,6 +189,9 @@ def fit(
             and processor ends with the same weights as without the interruption. Outputs of frozen
             layers are kept batch by batch in a folder next to it, which is removed when they are no
             longer needed. Remove the file yourself. States of your own callbacks are not kept.
+        prompting: For a model that takes prompts, such as a SAM: how objects and prompts are drawn,
+            see `kft.segmentation.training.Prompting`; None for the usual way. The data are then
+            images and label images.
 
     Returns:
         `FitResult`; its `model` is the given one, trained, or the copy of from_scratch.
@@ -230,7 +242,16 @@ def fit(
     run = _Run(
         compile_args, class_weight, seed, frontier, features, options, optimizers, resumption
     )
-    batching = {"batch_size": batch_size, "max_length": max_length, "encode": encode}
+    batching: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "encode": encode,
+    }
+    if is_prompted(model):
+        batching["prompting"] = prompting
+        check_strategy(strategy)
+    elif prompting is not None:
+        raise ValueError(f"prompting is for models that take prompts, and {model.name} takes none.")
     return run(model, data, strategy, batching, keep)
 
 
@@ -265,7 +286,8 @@ class _Run:
     ) -> FitResult:
         started = time.perf_counter()
         # Before anything is changed: records that do not fit raise an error.
-        records = as_batches(model, data, self.seed, **batching)
+        made = prompted_batches if is_prompted(model) else as_batches
+        records: Any = made(model, data, self.seed, **batching)
         if isinstance(model, Model):
             model.take_names(data)
         marks = user_marks(model)
@@ -409,9 +431,11 @@ class _Run:
         if kept == phase.epochs:  # interrupted between two phases
             self.optimizers.keep()
             return None, reason
+        prompted = is_prompted(model)
         if reason is None:
             try:
-                logs = fit_frontier(model, train, valid, **self.features, **options)
+                at_frontier = fit_prompted if prompted else fit_frontier
+                logs = at_frontier(model, train, valid, **self.features, **options)
             except FrontierError as error:
                 if self.frontier is True:
                     raise
@@ -421,7 +445,10 @@ class _Run:
         if logs is None:
             if phase.epochs > 1:
                 self._keep_images(records)
-            logs = train_as(model, flat(model), train, valid, **options)
+            if prompted:
+                logs = fit_prompted(model, train, valid, at_frontier=False, **options)
+            else:
+                logs = train_as(model, flat(model), train, valid, **options)
         self.optimizers.keep()
         return logs, reason
 
@@ -495,6 +522,8 @@ def _checked_data(data: Any) -> Any:
 
 def _check_targets(model: keras.Model, data: Any) -> None:
     """Raise an error for wrong targets that Keras would train on without an error."""
+    if is_prompted(model):
+        return  # `prompted_batches` checks them
     if len(model.outputs) > 1:
         raise ValueError(
             f"kft.fit trains models with one output, {model.name} has {len(model.outputs)}: use "
@@ -535,7 +564,8 @@ def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
             "kft.heads.Classification: use such a head, or leave class_weight out."
         )
     train = getattr(data, "train", data)
-    return balanced(records_of(train)[1], classes, getattr(train, "masks", None))
+    _, targets, weights = records_of(train)
+    return balanced(targets, classes, getattr(train, "masks", None), weights)
 
 
 def _compile_args(
@@ -547,6 +577,9 @@ def _compile_args(
     label_smoothing: float,
 ) -> dict[str, Any]:
     """The arguments of `compile`, without the optimizer."""
+    if is_prompted(model):
+        others = {"loss": loss, "metrics": metrics, "class_weight": class_weight}
+        return compile_arguments_of(model, **others, label_smoothing=label_smoothing or None)
     head: Any = getattr(model, "head", None)
     if loss is None and hasattr(head, "make_loss"):
         loss = head.make_loss(class_weight, label_smoothing)

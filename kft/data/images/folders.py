@@ -30,7 +30,7 @@ from kft.data.images.pixels import (
     wrong_mode,
 )
 from kft.data.labels import read_labels
-from kft.data.splits import PARTS, group_split, random_split
+from kft.data.splits import PARTS, group_split, joined_groups, random_split
 from kft.data.tables import SPELLINGS, check_arguments, read_parts, settle_columns
 from kft.data.task import Task
 from kft.messages import listed
@@ -207,7 +207,7 @@ def _split(
     if content.table is not None and split != "random":
         return groups, read_parts(content.table, split, groups), f"Split by column {split!r}."
     how = f"Split at random{'' if groups is None else ' by group'}, seed {seed}."
-    groups = _joined(groups, [look.pixels for look in looks])
+    groups = joined_groups(groups, [look.pixels for look in looks])
     strata = None if content.classes is None else targets
     if groups is None:
         parts = random_split(len(targets), fractions, seed, strata)
@@ -235,7 +235,8 @@ def _check_parts(
         )
 
 
-def _is_ignored(path: Path, root: Path) -> bool:
+def is_ignored(path: Path, root: Path) -> bool:
+    """Return whether a file or folder below a root is hidden or made by a file manager."""
     parts = path.relative_to(root).parts
     return path.name.lower() in IGNORED or any(part.startswith(".") for part in parts)
 
@@ -306,7 +307,7 @@ def _read_folder(root: Path) -> _Content:
 
 def _files_in(folder: Path, root: Path) -> list[Path]:
     """List all files in a folder and in those inside it, in alphabetical order."""
-    found = sorted(p for p in folder.rglob("*") if not p.is_dir() and not _is_ignored(p, root))
+    found = sorted(p for p in folder.rglob("*") if not p.is_dir() and not is_ignored(p, root))
     if other := [str(path) for path in found if not path.is_file()]:
         raise ValueError(
             f"{root}: {len(other):,} entries are links to nothing, pipes or devices, not files: "
@@ -341,7 +342,7 @@ def _folders_in(folder: Path, root: Path) -> list[Path]:
 
 
 def _inside(folder: Path, root: Path, kind: Callable[[Path], bool]) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if kind(p) and not _is_ignored(p, root))
+    return sorted(p for p in folder.iterdir() if kind(p) and not is_ignored(p, root))
 
 
 def _part(folder: Path) -> str | None:
@@ -455,26 +456,6 @@ def _look(file: Path | Frame) -> _Look:
 
 
 # Notes ---------------------------------------------------------------------------
-
-
-def _joined(names: np.ndarray | None, pixels: Sequence[str]) -> np.ndarray | None:
-    """Join groups that contain equal images, so that a random split separates no copies."""
-    if len(set(pixels)) == len(pixels):
-        return names
-    first: dict[str, int] = {}
-    copy_of = np.array([first.setdefault(look, i) for i, look in enumerate(pixels)])
-    if names is None:
-        return copy_of
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    _, group = np.unique(names, return_inverse=True)
-    links = coo_array((np.ones(len(group)), (group, group[copy_of])))
-    size = max(links.shape)
-    links.resize((size, size))
-    _, joined = connected_components(links, directed=False)
-    _, where = np.unique(joined[group], return_index=True)
-    return np.asarray(names)[where][np.unique(joined[group], return_inverse=True)[1]]
 
 
 def _remarks(

@@ -292,6 +292,40 @@ def read_pixels(
     return _three_channels(scaled.astype("float32"), name)
 
 
+def read_as_stored(image: ImageLike, name: str) -> np.ndarray:
+    """Read the pixels of an image with the depth that they are stored with.
+
+    Args:
+        image: As for `read_pixels`.
+        name: Name of the argument, for errors.
+
+    Returns:
+        Array (h, w) of grey values or (h, w, 3) of colours; for files uint8 or uint16.
+        Transparent pixels are placed over white.
+
+    Raises:
+        FileNotFoundError: As `read_pixels`.
+        ValueError: As `read_pixels`.
+        TypeError: As `read_pixels`.
+
+    Example:
+        >>> read_as_stored(np.full((8, 8, 3), 7, "uint16"), "image").shape
+        (8, 8)
+    """
+    pixels, deep = _loaded(image, name)
+    if not deep:
+        pixels = _as_pixels(pixels, name) if pixels.dtype.kind != "f" else pixels
+    if pixels.ndim == 3 and pixels.shape[-1] == 4 and pixels.dtype.kind == "u":
+        most = np.iinfo(pixels.dtype).max
+        alpha = pixels[..., 3:] / most
+        pixels = np.rint(pixels[..., :3] * alpha + most * (1 - alpha)).astype(pixels.dtype)
+    if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3):
+        raise ValueError(f"{name} has shape {pixels.shape}: expected 1, 3 or 4 channels.")
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        return np.ascontiguousarray(pixels[..., 0])
+    return pixels
+
+
 UNKNOWN_RANGE = (
     "values of 16 bits, of which a camera may use only a part, and it is not known which are black "
     "and white. kft.fit finds them in its training images. Without kft.fit, set "

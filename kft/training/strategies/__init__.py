@@ -14,6 +14,7 @@ from kft.training.strategies.adapters import LoRA
 from kft.training.strategies.as_marked import AsMarked
 from kft.training.strategies.blocks import Full, GradualUnfreezing, LastBlocks
 from kft.training.strategies.head import HeadOnly, LinearProbe
+from kft.training.strategies.parts import IoUHead, MaskDecoder, PartOnly, PromptAndDecoder
 from kft.training.strategies.phases import Phase
 from kft.training.strategies.registry import (
     Strategy,
@@ -37,6 +38,12 @@ for _name, _kind in {
     "full": Full,
 }.items():
     register(_name)(_kind)
+for _name, _kind in {
+    "iou_head": IoUHead,
+    "mask_decoder": MaskDecoder,
+    "prompt_and_decoder": PromptAndDecoder,
+}.items():
+    register(_name, of_part=True)(_kind)
 
 __all__ = [
     "AsMarked",
@@ -44,10 +51,14 @@ __all__ = [
     "Full",
     "GradualUnfreezing",
     "HeadOnly",
+    "IoUHead",
     "LastBlocks",
     "LinearProbe",
     "LoRA",
+    "MaskDecoder",
+    "PartOnly",
     "Phase",
+    "PromptAndDecoder",
     "Strategy",
     "check_strategy",
     "get",

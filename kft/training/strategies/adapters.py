@@ -98,7 +98,8 @@ class LoRA(Strategy):
         """
         self._check_ratio()
         self._check_adapters(model)
-        _, head = blocks_and_head(model)
+        # The head of a model by itself was pre-trained too, and has adapters.
+        head = [] if hasattr(model, "head_layers") else blocks_and_head(model)[1]
         holders = [layer for _, layer in adapted(model)]
         trainable = (*paths_of(model, holders), *paths_of(model, head))
         multipliers = multipliers_of(model, self.layer_decay, self.learning_rate_multipliers)
@@ -108,7 +109,7 @@ class LoRA(Strategy):
                 if id(weight.variable) in second:
                     before = multipliers.get(weight.path, 1.0)
                     multipliers[weight.path] = before * self.loraplus_lr_ratio
-        name = "adapters and head"
+        name = "adapters and head" if head else "adapters"
         return [Phase(name, trainable, self.epochs, self.learning_rate, self.warmup, multipliers)]
 
     def _settings(self) -> dict[str, Any]:

@@ -105,6 +105,8 @@ def stages_and_head(
     Returns:
         List of the layers before the head, in order, and list of the head's layers.
     """
+    if hasattr(model, "head_layers"):  # a model by itself, such as a SAM
+        return model.stages, model.head_layers
     backbone, head = getattr(model, "backbone", None), getattr(model, "head", None)
     stages, heads = getattr(backbone, "stages", None), [head]
     if stages is None:

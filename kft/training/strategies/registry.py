@@ -62,14 +62,17 @@ class Strategy:
 
 
 _STRATEGIES: dict[str, type] = {}
+_OF_PARTS: dict[str, type] = {}  # those that only a model with parts of these names can take
 Kind = TypeVar("Kind", bound=type)
 
 
-def register(name: str) -> Callable[[Kind], Kind]:
+def register(name: str, of_part: bool = False) -> Callable[[Kind], Kind]:
     """Give a strategy of your own a name, by which `get`, `kft.fit` and `kft.compare` find it.
 
     Args:
         name: Name of the strategy. The name of another strategy is refused.
+        of_part: Whether only a model with a part of this name can take it, such as a SAM. Then
+            `names` does not list it.
 
     Returns:
         A decorator of the strategy's class, which returns the class itself.
@@ -99,7 +102,7 @@ def register(name: str) -> Callable[[Kind], Kind]:
             raise ValueError(
                 f"name {name!r} belongs to the strategy {_full_name(present)}: choose another."
             )
-        _STRATEGIES[name] = kind
+        (_OF_PARTS if of_part else _STRATEGIES)[name] = kind
         return kind
 
     return decorate
@@ -115,7 +118,7 @@ def unregister(name: str) -> None:
         ValueError: There is no strategy of this name.
     """
     _find(name)
-    del _STRATEGIES[name]
+    del (_STRATEGIES if name in _STRATEGIES else _OF_PARTS)[name]
 
 
 def _full_name(kind: type) -> str:
@@ -167,7 +170,8 @@ def name_of(strategy: object) -> str:
         'full'
     """
     kind = type(strategy)
-    return next((name for name, known in _STRATEGIES.items() if known is kind), kind.__name__)
+    everything = {**_STRATEGIES, **_OF_PARTS}
+    return next((name for name, known in everything.items() if known is kind), kind.__name__)
 
 
 def get(name: str, **options: Any) -> Strategy:
@@ -204,8 +208,12 @@ def get(name: str, **options: Any) -> Strategy:
 
 def _find(name: str) -> type:
     check_instance("name", name, str, "the name of a strategy")
-    if name not in _STRATEGIES:
-        close = difflib.get_close_matches(str(name), _STRATEGIES, n=1)
+    everything = {**_STRATEGIES, **_OF_PARTS}
+    if name not in everything:
+        close = difflib.get_close_matches(str(name), everything, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown strategy {name!r}.{hint} Valid are {', '.join(_STRATEGIES)}.")
-    return _STRATEGIES[name]
+        raise ValueError(
+            f"Unknown strategy {name!r}.{hint} Valid are {', '.join(_STRATEGIES)}; for a SAM also "
+            f"{', '.join(_OF_PARTS)}."
+        )
+    return everything[name]

@@ -1,0 +1,315 @@
+"""SAM: the numbers of transformers and of the original code, files, paths, copies."""
+
+import copy
+import re
+
+import contracts
+import keras
+import models
+import numpy as np
+import pytest
+import references
+import torch
+from keras import ops
+from parity import assert_parity, assert_rounds_alike
+
+import kft
+from kft import params
+from kft.backbones.sam import PUBLISHED, Sam, SamImages, original_name
+from kft.backbones.sam import weights as sam_weights
+from kft.backbones.sam.prompts import ABSENT, NOT_A_POINT
+
+SIZE, SIDE, OBJECTS = 64, 32, 3
+MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+
+# Parity -------------------------------------------------------------------------------------------
+
+
+def drawn(seed=0):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, SIZE, (2, OBJECTS, 2, 2))
+    return {
+        "images": rng.uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32"),
+        "points": rng.uniform(0, SIZE, (2, OBJECTS, 2, 2)).astype("float32"),
+        "labels": rng.integers(0, 2, (2, OBJECTS, 2)).astype("int32"),
+        "boxes": np.sort(corners, axis=2).reshape(2, OBJECTS, 4).astype("float32"),
+        "masks": (10 * rng.standard_normal((2, 1, SIDE, SIDE))).astype("float32"),
+    }
+
+
+# What each case gives, and the number of objects: transformers takes one mask for each image.
+CASES = {
+    "points": (("points",), OBJECTS),
+    "boxes": (("boxes",), OBJECTS),
+    "points and boxes": (("points", "boxes"), OBJECTS),
+    "points and masks": (("points", "masks"), 1),
+    "all": (("points", "boxes", "masks"), 1),
+}
+
+
+def ours(sam, x):
+    """{case: (masks, IoU)}, all computed at once: prompts that a case lacks are absent."""
+    rows = []
+    for given, objects in CASES.values():
+        boxes = x["boxes"][:, :objects].reshape(2, objects, 2, 2)
+        labels = np.concatenate(
+            [
+                x["labels"][:, :objects] if "points" in given else np.full((2, objects, 2), ABSENT),
+                np.tile([2, 3] if "boxes" in given else [NOT_A_POINT, ABSENT], (2, objects, 1)),
+            ],
+            axis=2,
+        )
+        masks = x["masks"] if "masks" in given else np.zeros((2, objects, SIDE, SIDE), "float32")
+        rows.append(
+            {
+                "points": np.concatenate([x["points"][:, :objects], boxes], 2),
+                "labels": labels.astype("int32"),
+                "masks": masks,
+                "has_mask": np.full((2, objects), "masks" in given, "float32"),
+            }
+        )
+    together = {name: np.concatenate([row[name] for row in rows], 1) for name in rows[0]}
+    outputs = sam({"images": x["images"], **together})
+    ends = np.cumsum([objects for _, objects in CASES.values()])[:-1]
+    found = [np.split(ops.convert_to_numpy(outputs[n]), ends, 1) for n in ("masks", "iou")]
+    return dict(zip(CASES, zip(*found, strict=True), strict=True))
+
+
+def of_transformers(model, x, dtype):
+    """The embedding, and {case: (masks, IoU)} with all four masks."""
+    mean, std = MEAN.astype(dtype), STD.astype(dtype)
+    pixels = torch.tensor(((x["images"].astype(dtype) - mean) / std).transpose(0, 3, 1, 2))
+    found = {}
+    with torch.no_grad():
+        embedding = model.get_image_embeddings(pixels)
+        for name, (given, objects) in CASES.items():
+            prompts = {
+                f"input_{one}": torch.tensor(x[one][:, :objects].astype(dtype)) for one in given
+            }
+            if "points" in given:
+                prompts["input_labels"] = torch.tensor(x["labels"][:, :objects])
+            one, three = (
+                model(image_embeddings=embedding, multimask_output=several, **prompts)
+                for several in (False, True)
+            )
+            found[name] = [
+                torch.cat([getattr(y, key) for y in (one, three)], 2).numpy()
+                for key in ("pred_masks", "iou_scores")
+            ]
+    return embedding.numpy().transpose(0, 2, 3, 1), found
+
+
+def of_original(model, x):
+    """The embedding, and {case: (masks, IoU)}, image by image, in float32 as the code runs."""
+    pixels = model.pixel_mean, model.pixel_std
+    pixels = (torch.tensor(x["images"].transpose(0, 3, 1, 2)) - pixels[0]) / pixels[1]
+    found = {}
+    with torch.no_grad():
+        embedding = model.image_encoder(pixels)
+        for name, (given, objects) in CASES.items():
+            rows = []
+            for i in range(2):
+                chosen = {one: torch.tensor(x[one][i, :objects]) for one in given}
+                points = None
+                if "points" in given:
+                    points = chosen["points"], torch.tensor(x["labels"][i, :objects])
+                masks = chosen["masks"][:, None] if "masks" in given else None
+                sparse, dense = model.prompt_encoder(points, chosen.get("boxes"), masks)
+                rows.append(
+                    model.mask_decoder.predict_masks(
+                        embedding[i : i + 1], model.prompt_encoder.get_dense_pe(), sparse, dense
+                    )
+                )
+            found[name] = [torch.stack([row[k] for row in rows]).numpy() for k in (0, 1)]
+    return embedding.numpy().transpose(0, 2, 3, 1), found
+
+
+def check_parity(sam, x, expected, truth):
+    found = ops.convert_to_numpy(sam.image_encoder({"images": x["images"]}))
+    assert_parity(found, expected[0], truth[0], "embedding")
+    cases = ours(sam, x)
+    for name, case in cases.items():
+        assert_parity(case[0], expected[1][name][0], truth[1][name][0], f"masks of {name}")
+    joined = [np.concatenate([y[n][1] for n in CASES], 1) for y in (cases, expected[1], truth[1])]
+    assert_parity(*joined, "IoU")
+
+
+def test_agrees_with_transformers(tmp_path):
+    reference = references.hugging_face_sam()
+    reference.save_pretrained(tmp_path)
+    sam = kft.load(tmp_path)
+    assert not sam.load_report.missing
+    assert not sam.load_report.skipped
+    x, precise = drawn(), copy.deepcopy(reference).double()
+    runs = [(reference, x, np.float32), (precise, x, np.float64)]
+    check_parity(sam, x, *(of_transformers(*run) for run in runs))
+
+
+@pytest.mark.once
+def test_agrees_with_the_original_code(tmp_path):
+    reference = references.original_sam()
+    torch.save(reference.state_dict(), tmp_path / "sam.pth")
+    sam = kft.load(tmp_path / "sam.pth")
+    assert not sam.load_report.skipped
+    named = {original_name(w.path): w.variable.shape for w in params.weights(sam)}
+    assert named.keys() - {"pixel_mean", "pixel_std"} == reference.state_dict().keys()
+    # The original code cannot run in float64: the truth is transformers' with these weights.
+    precise = references.hugging_face_sam(epsilon=1e-5)
+    renamed = {sam_weights.hugging_face_name(k): v for k, v in reference.state_dict().items()}
+    positions = renamed["shared_image_embedding.positional_embedding"]
+    renamed["prompt_encoder.shared_embedding.positional_embedding"] = positions
+    precise.load_state_dict(renamed)
+    x = drawn()
+    truth = of_transformers(precise.double(), x, np.float64)
+    check_parity(sam, x, of_original(reference, x), truth)
+
+
+@pytest.mark.once
+def test_objects_do_not_see_each_other():
+    sam, rng = models.sam(), np.random.default_rng(0)
+    images = rng.uniform(0, 255, (1, 32, 32, 3)).astype("float32")
+    points = rng.uniform(0, 32, (1, 4, 3, 2)).astype("float32")
+    labels = np.array([[[1, -1, -2], [1, 0, -1], [2, 3, -2], [2, 3, 0]]], "int32")
+    masks = rng.standard_normal((1, 4, 16, 16)).astype("float32")
+    has_mask = np.array([[0, 1, 0, 1]], "float32")
+    x = dict(zip(("points", "labels", "masks", "has_mask"), (points, labels, masks, has_mask),
+                 strict=True))  # fmt: skip
+    together = sam({"images": images, **x})
+    for i in range(4):
+        kept = labels[0, i] != ABSENT
+        one = {name: value[:, i : i + 1] for name, value in x.items()}
+        one |= {name: one[name][:, :, kept] for name in ("points", "labels")}
+        alone = sam({"images": images, **one})
+        for name in ("masks", "iou"):
+            both = [ops.convert_to_numpy(y[name]) for y in (together, alone)]
+            assert_rounds_alike(both[0][:, i : i + 1], both[1], what=f"{name} of object {i}")
+
+
+# Paths and sizes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.once
+def test_the_original_lists_596_parameters():
+    """Blocks are counted, and not built: 14 tensors in each of 32."""
+    small = {**models.SMALL_SAM, **PUBLISHED["sam-vit-huge"], "width": 16, "iou_width": 256,
+             "prompt_width": 256, "mask_channels": 16, "decoder_heads": 8}  # fmt: skip
+    sam = Sam(**{**small, "num_heads": 2})
+    table = kft.parameters(sam)
+    assert len(table.rows) == 596
+    assert sum(row.trainable for row in table.rows) == 593
+    kft.train_only(sam, "mask_decoder.iou_prediction_head")
+    table = kft.parameters(sam)
+    assert sum(row.trainable for row in table.rows) == 6
+    assert table.trainable == 132_612
+
+
+@pytest.mark.once
+def test_groups_of_layers_are_found_by_their_names():
+    sam = models.sam()
+    kft.train_only(sam, "image_encoder.blocks")
+    assert {w.path.rpartition("/blocks/")[0] for w in params.weights(sam) if w.trainable} == {
+        "image_encoder"
+    }
+    kft.unfreeze(sam)
+    kft.freeze(sam, "image_encoder")
+    assert {w.path.split("/")[0] for w in params.weights(sam) if w.trainable} == {
+        "prompt_encoder", "mask_decoder",
+    }  # fmt: skip
+    assert kft.train_only(sam, "mask_decoder.transformer.layers.0.self_attn")
+
+
+# Copies and files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("way", [contracts.saved, contracts.deepcopy, contracts.clone])
+def test_copies_keep_adapters_and_marks(way, tmp_path):
+    sam = models.sam()
+    kft.add_lora(sam, rank=2)
+    kft.freeze(sam, "image_encoder")
+    models.perturb_adapters(sam)
+    contracts.check_copy(sam, way, tmp_path)
+
+
+@pytest.mark.once
+def test_adapters_are_stored_under_the_original_names(tmp_path):
+    sam = models.sam()
+    kft.add_lora(sam, rank=2)
+    models.perturb_adapters(sam)
+    kft.save_adapter(sam, tmp_path / "adapter")
+    other = models.sam()
+    kft.load_adapter(other, tmp_path / "adapter")
+    assert models.same(models.values(sam), models.values(other))
+
+
+@pytest.mark.once
+def test_wrong_files_are_named(tmp_path):
+    reference = references.original_sam()
+    tensors = reference.state_dict()
+    for change, message in (
+        (lambda x: x.pop("mask_decoder.iou_token.weight"), "is not a"),
+        (lambda x: x.pop("prompt_encoder.no_mask_embed.weight"), "missing prompt_encoder.no_mask"),
+        (lambda x: x.pop("image_encoder.pos_embed"), "sizes cannot be read"),
+        (lambda x: x.update(extra=torch.zeros(2)), "unknown extra"),
+    ):
+        changed = dict(tensors)
+        change(changed)
+        torch.save(changed, tmp_path / "sam.pth")
+        with pytest.raises(ValueError, match=message):
+            kft.load(tmp_path / "sam.pth")
+    config = references.hugging_face_sam().config.to_dict()
+    for part, key, value in (
+        ("vision_config", "use_rel_pos", False),
+        ("mask_decoder_config", "hidden_size", 64),
+        ("prompt_encoder_config", "num_point_embeddings", 5),
+    ):
+        with pytest.raises(ValueError, match=key):
+            sam_weights.from_hugging_face(
+                {**config, part: {**config[part], key: value}}, None, "folder"
+            )
+    with pytest.raises(ValueError, match="prompt_width must be a multiple of 8"):
+        Sam(**{**models.SMALL_SAM, "prompt_width": 12})
+
+
+@pytest.mark.once
+def test_names_of_transformers():
+    reference, original = references.hugging_face_sam(), references.original_sam()
+    found = {sam_weights.hugging_face_name(name) for name in original.state_dict()}
+    theirs = set(reference.state_dict())
+    assert found == {name for name in theirs if "prompt_encoder.shared_embedding" not in name}
+
+
+# Images -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.once
+def test_images_are_resized_by_their_longer_side_and_filled_up():
+    found = SamImages(8)([np.full((10, 5), 200, "uint8")])["images"][0]
+    assert (found[:, :4] == 200).all()
+    np.testing.assert_array_equal(found[:, 4:], np.broadcast_to(MEAN.astype("float32"), (8, 4, 3)))
+    sam = models.sam()
+    pixels = ops.convert_to_numpy(sam.stages[0](found[None]))
+    assert not pixels[:, :, 4:].any()
+    with pytest.raises(ValueError, match=re.escape("images[0]")):
+        sam.encode([np.full((10, 5), 300, "uint16")])
+    sam.value_range = (0, 600)
+    assert sam.encode([np.full((10, 5), 300, "uint16")])["images"][0, 0, 0, 0] == 127.5
+    assert type(sam).from_config(sam.get_config()).value_range == (0, 600)
+
+
+@pytest.mark.once
+def test_what_has_no_prompts_refuses_it():
+    sam, image = models.sam(), np.zeros((8, 8), "uint8")
+    for call in (
+        lambda: kft.Model(sam, kft.heads.Classification(2)),
+        lambda: kft.predict(sam, [image]),
+        lambda: kft.embed(sam, [image]),
+    ):
+        with pytest.raises(ValueError, match="must not be a model that takes prompts"):
+            call()
+
+
+@pytest.mark.once
+def test_random_weights_are_drawn_for_names():
+    assert set(PUBLISHED) <= set(kft.backbones.names())
+    assert keras.saving.get_registered_object("kft>Sam") is Sam

@@ -1,0 +1,131 @@
+"""`kft segment`: prompts as they are written, and what the verb writes."""
+
+import json
+
+import models
+import numpy as np
+import pytest
+import tifffile
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+import kft
+from kft.cli import app
+from kft.cli.prompts import boxes_of, points_of
+from kft.segmentation import Settings, from_rle, segment, segment_everything
+
+pytestmark = pytest.mark.once
+
+
+def test_points_of_several_objects():
+    points, labels = points_of(["120,80 60,70,0; 1.5,2,1", "5,6"])
+    np.testing.assert_array_equal(points[0], [[120, 80], [60, 70], [1.5, 2]])
+    np.testing.assert_array_equal(points[1, 0], [5, 6])
+    assert labels.tolist() == [[1, 0, 1], [1, -1, -1]]
+    assert points_of([]) is None and boxes_of([]) is None
+
+
+def test_prompts_from_tables(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("object,x,y,label\na,1,2,1\nb,3,4,1\na,5,6,0\n")
+    points, labels = points_of([str(path)])
+    assert points.tolist() == [[[1, 2], [5, 6]], [[3, 4], [0, 0]]]
+    assert labels.tolist() == [[1, 0], [1, -1]]
+    path.write_text("X;Y\n1;2\n3;4\n")
+    assert points_of([str(path)])[0].tolist() == [[[1, 2]], [[3, 4]]]
+    path.write_text("x0,y0,x1,y1\n1,2,3,4\n5,6,7,8\n")
+    assert boxes_of([str(path)]).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert boxes_of(["1,2,3,4", "5,6,7,8"]).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: points_of(["1"]), "--points takes \"X,Y\", .*received '1'"),
+        (lambda path: points_of(["1,2,3"]), "the third number is 1 for a point of the object"),
+        (lambda path: points_of([""]), "received an empty text"),
+        (lambda path: boxes_of(["1,2,3"]), "--boxes takes X0,Y0,X1,Y1, received '1,2,3'"),
+        (lambda path: boxes_of(["1,2,3,nan"]), "--boxes takes X0,Y0,X1,Y1"),
+        (lambda path: boxes_of([path]), "has no column x0, x1, y1; it has x, y0"),
+        (lambda path: points_of([path]), "has no column y; it has x, y0"),
+        (lambda path: points_of([path[:-5] + "absent.csv"]), "cannot be read"),
+    ],
+)
+def test_wrong_prompts_are_named(tmp_path, call, message):
+    path = tmp_path / "a.csv"
+    path.write_text("x,y0\n1,2\n")
+    with pytest.raises(typer.BadParameter, match=message):
+        call(str(path))
+
+
+# The verb -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sam():
+    return models.sam()
+
+
+@pytest.fixture
+def run(sam, tmp_path, monkeypatch):
+    """Runs `kft segment` on an image of 24 x 20 pixels, with a small SAM; returns its result."""
+    monkeypatch.setattr(kft, "load", {"sam-vit-base": sam}.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    image = np.random.default_rng(0).integers(0, 255, (20, 24)).astype("uint8")
+    Image.fromarray(image).save("image.png")
+    return lambda *options: CliRunner().invoke(app, ["segment", "image.png", *options])
+
+
+def test_prompts_are_segmented(run, sam, tmp_path):
+    prompts = ["--points", "3,4 10,9,0", "--points", "12,9"]
+    result = run("masks.json", *prompts, "--figure", "masks.png", "--json")
+    assert result.exit_code == 0, result.output
+    about = json.loads(result.stdout)
+    points, labels = points_of(prompts[1::2])
+    expected = segment(sam, tmp_path / "image.png", points, labels)
+    assert about["objects"] == 2 and about["written"] == ["masks.json", "masks.png"]
+    np.testing.assert_allclose(about["predicted_iou"], expected.iou.max(axis=1), rtol=1e-5)
+    written = json.loads((tmp_path / "masks.json").read_text())
+    found = from_rle([one["segmentation"] for one in written["annotations"]])
+    np.testing.assert_array_equal(found, expected.best)
+    assert written["images"][0]["file_name"] == "image.png"
+    assert "3 points of the prompts" in (tmp_path / "masks.txt").read_text()
+
+
+def test_everything_is_segmented(run, sam, tmp_path):
+    limits = ["--points-per-side", "3", "--iou", "0", "--stability", "0"]
+    result = run("--everything", "--out", "labels.tif", *limits)
+    assert result.exit_code == 0, result.output
+    found = segment_everything(sam, tmp_path / "image.png", Settings(3, iou=0, stability=0))
+    assert f"{len(found)} objects. Written: labels.tif" in result.stdout
+    np.testing.assert_array_equal(tifffile.imread("labels.tif"), found.labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["masks.tif"], 2, "give points or boxes, or --everything"),
+        (["masks.tif", "--everything", "--points", "1,2"], 2, "give points or boxes, or"),
+        (["--points", "1,2"], 2, "give OUT once, or --figure; received OUT 0 times"),
+        (["a.tif", "--out", "b.tif", "--points", "1,2"], 2, "received OUT 2 times"),
+        (["masks.tif", "--points", "50,2"], 1, "points must lie in the image of 24 x 20 pixels"),
+        (["masks.gif", "--points", "5,2"], 1, "path must end in .tif"),
+        (["masks.tif", "--boxes", "9,2,3,9"], 1, "boxes must be x0, y0, x1, y1 with x0 < x1"),
+    ],
+)
+def test_wrong_commands_write_nothing(run, tmp_path, options, code, message):
+    result = run(*options)
+    assert result.exit_code == code and message in " ".join(result.stderr.replace("│", "").split())
+    assert [path.name for path in tmp_path.iterdir()] == ["image.png"]
+
+
+def test_crops_share_black_and_white(sam):
+    """Of 16 bits: a crop of the dark half is not stretched by itself."""
+    image = np.random.default_rng(0).integers(0, 200, (30, 30)).astype("uint16")
+    image[:, 15:] += 40_000
+    sam.value_range = (0, 65_535)
+    settings = Settings(2, iou=0, stability=0, crop_layers=1)
+    deep = segment_everything(sam, image, settings)
+    floats = segment_everything(sam, image / 65_535, settings)
+    np.testing.assert_array_equal(deep.labels, floats.labels)
