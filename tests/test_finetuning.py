@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -121,6 +122,9 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are_an_error(run, set
     before = (run.folder / "config.json").read_bytes()
     said = []
     kft.finetune(settings, run.folder, log=said.append)
+    assert "is finished already" in said[-1]
+    as_paths = dataclasses.replace(settings, data=file, backbone=Path(settings.backbone))
+    kft.finetune(as_paths, run.folder, log=said.append)
     assert "is finished already" in said[-1]
     with pytest.raises(ValueError, match="differs in its seed: name another folder"):
         kft.finetune(Settings(**{**settings.to_dict(), "seed": 1}), run.folder)

@@ -147,7 +147,8 @@ def _remove(out: Path) -> None:
     results = (files.PREPARATION, files.PREDICTIONS, files.SCORES, files.FINDINGS, files.LOG)
     for name in names + results:
         (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / files.ADAPTER, ignore_errors=True)
+    for folder in (files.ADAPTER, f"{files.TRAINING}.features"):
+        shutil.rmtree(out / folder, ignore_errors=True)
 
 
 def _earlier(out: Path, settings: Settings, checksum: str) -> Run | None:
