@@ -81,6 +81,9 @@ _HOME = {
     "predict": "kft.inference",
     "embed": "kft.inference",
     "load_embeddings": "kft.inference",
+    "search": "kft.inference.search",
+    "build_index": "kft.inference.search",
+    "load_index": "kft.inference.search",
     "score_mutations": "kft.inference.mutations",
     "scan": "kft.inference.mutations",
     "segment": "kft.segmentation.predictor",
@@ -130,6 +133,7 @@ _MODULES = {
     "scoring": "kft.inference.scoring",
     "segmentation": "kft.segmentation",
     "strategies": "kft.training.strategies",
+    "structure": "kft.structure",
 }
 
 if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_public_names.py)
@@ -145,6 +149,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import preparation as preparation
     from kft import reporting as reporting
     from kft import segmentation as segmentation
+    from kft import structure as structure
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
@@ -159,6 +164,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.inference import scoring as scoring
     from kft.inference.mutations import scan as scan
     from kft.inference.mutations import score_mutations as score_mutations
+    from kft.inference.search import build_index as build_index
+    from kft.inference.search import load_index as load_index
+    from kft.inference.search import search as search
     from kft.interpretation import dreaming as dreaming
     from kft.lora import add_lora as add_lora
     from kft.lora import load_adapter as load_adapter
@@ -191,7 +199,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 # What needs no Keras: `kft data` and `kft explore` start without it.
-_WITHOUT_KERAS = {"baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling"}
+_WITHOUT_KERAS = {
+    "baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling", "structure",
+}  # fmt: skip
 
 earlier_paths.install()
 _started = False

@@ -232,3 +232,28 @@ def test_mutations_of_a_table_and_of_all_single_residues(backbone, tmp_path):
     assert json.loads(done.stdout)["rows"] == 5 * 19
     assert pd.read_csv(tmp_path / "out.csv").mutant[0] == "M11L"
     shell("mutations", "MKTAY", "--backbone", backbone, "--out", "out.txt", status=2)
+
+
+# Search -------------------------------------------------------------------------------------------
+
+
+def test_search_keeps_an_index_and_writes_hits(backbone, tmp_path):
+    database, queries = tmp_path / "database.fasta", tmp_path / "queries.csv"
+    database.write_text(">=a\nMKTAY\n>b\nGSSGSS\n>c\nWWPWW\n")
+    queries.write_text("id,sequence\nq,GSSGSS\n")
+    options = ("--backbone", backbone, "-k", 2)
+    printed = shell("search", queries, database, *options).stdout.splitlines()
+    assert printed[0].split() == ["query", "rank", "hit", "similarity", "same"]
+    assert printed[1].split() == ["q", "1", "b", "1.000", "True"] and len(printed) == 3
+    kept = ("--index", tmp_path / "index", "--transform", "none")
+    found = json.loads(shell("search", queries, database, *options, *kept, "--json").stdout)
+    assert len(found) == 2 and found[0]["hit"] == "b" and found[0]["hit_record"] == 1
+    out = tmp_path / "new" / "hits.csv"
+    shell("search", queries, tmp_path / "index", out, "--backbone", backbone, "-k", 3)
+    assert set(pd.read_csv(out).hit) == {"'=a", "b", "c"}
+    done = shell("search", queries, database, *options, "--index", tmp_path / "index", status=1)
+    assert "its transform is 'none', received None" in done.stderr
+    done = shell("search", queries, database, "--backbone", backbone, status=1)
+    assert "k must be at most 3" in done.stderr
+    shell("search", queries, database, "hits.txt", *options, status=2)
+    shell("search", queries, tmp_path / "index", *options, "--layer", 1, status=2)

@@ -682,6 +682,20 @@ def test_mutations_are_scored_and_scanned(tmp_path):
     assert len(table) == 190 and table.position.min() == 51
 
 
+@pytest.mark.once
+def test_myoglobin_is_searched_among_others(tmp_path):
+    small = ("--backbone", "kft_esm2_tiny")
+    printed = run("similarity_search", tmp_path, *small, "--tiny", "--k", "3")
+    assert re.search(r"rank among 42 by embeddings: hemoglobin alpha \d+, hemoglobin beta", printed)
+    assert "rank among 42 by 3-mers" in printed and (tmp_path / "map.png").exists()
+    assert pd.read_csv(tmp_path / "hits.csv")["query"].tolist() == 3 * ["myoglobin"]
+    mine = tmp_path / "mine.fasta"
+    mine.write_text(">a\nMKTAYIAKQR\n>b\nGSSGSSGSSG\n")
+    run("similarity_search", tmp_path, *small, "--queries", mine, "--database", mine)
+    hits = pd.read_csv(tmp_path / "hits.csv")
+    assert hits.hit.tolist() == ["a", "b", "b", "a"] and hits.same.tolist() == 2 * [True, False]
+
+
 @pytest.mark.in_turn("torch")
 def test_two_cities(tmp_path):
     printed = run("two_cities", tmp_path, "--tiny")

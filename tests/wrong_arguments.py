@@ -26,6 +26,39 @@ def without(values: tuple, *some: object) -> tuple:
     return tuple(x for x in values if not any(x is y for y in some))
 
 
+def of_zero_shot(backbone) -> list[Row]:
+    """Similarity search and scores of mutants."""
+    return [
+        ("search", kft.search, (), {
+            "backbone": backbone, "queries": ["MKT"], "database": ["MKT", "GSS"], "k": 1}, {
+            "backbone": NO_MODEL,
+            "queries": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "k": (*INTEGERS, 3), "batch_size": INTEGERS, "column": (5, []),
+            "skip_invalid": FLAGS}),
+        ("build_index", kft.build_index, (), {"backbone": backbone, "database": ["MKT", "GSS"]}, {
+            "backbone": NO_MODEL,
+            "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "out": (5, "", [], __file__), "pooling": ("nothing", None, 5, ["mean"]),
+            "layer": (99, "x", 1.5, True, [1]), "transform": ("nothing", 5, []),
+            "exact": without(FLAGS, None), "batch_size": INTEGERS,
+            "max_length": without(INTEGERS, None), "column": (5, []), "skip_invalid": FLAGS}),
+        ("load_index", kft.load_index, (), {}, {
+            "folder": (None, 5, "", [], "nothing", __file__)}),
+        ("score_mutations", kft.score_mutations, (), {
+            "backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]}, {
+            "backbone": NO_MODEL, "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),
+            "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "column": (5, "nothing", []),
+            "skip_invalid": FLAGS, "tokens": INTEGERS}),
+        ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
+            "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "tokens": INTEGERS}),
+    ]  # fmt: skip
+
+
 def of_models(backbone, model, records, table, adapter) -> list[Row]:
     """Loading, predicting and choosing layers."""
     return [
@@ -46,17 +79,6 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
             "max_length": without(INTEGERS, None), "pooling": ("nothing", None, 5, ["mean"]),
             "out": ("x.txt", 5, ""), "per_residue": FLAGS, "layers": (5, [], [99], ["x"], [0, 0]),
             "column": (5, []), "skip_invalid": FLAGS}),
-        ("score_mutations", kft.score_mutations, (), {
-            "backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]}, {
-            "backbone": NO_MODEL, "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),
-            "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
-            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
-            "window": without(INTEGERS, None), "column": (5, "nothing", []),
-            "skip_invalid": FLAGS, "tokens": INTEGERS}),
-        ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
-            "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
-            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
-            "window": without(INTEGERS, None), "tokens": INTEGERS}),
         ("load_model", kft.load_model, (), {"path": adapter}, {
             "path": (None, 5, "", "nothing", __file__), "backbone": (5, "nothing", [])}),
         ("load_embeddings", kft.load_embeddings, (), {}, {
@@ -237,6 +259,7 @@ def arguments() -> Iterator[Case]:
 
     tables = [
         *of_models(backbone, model, records, table, kft.save_adapter(adapted(), folder())),
+        *of_zero_shot(backbone),
         *of_adapters(model, new, adapted),
         *of_training(backbone, model, compiled, new, data, train, records),
         *of_tables(data),

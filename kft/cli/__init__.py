@@ -18,6 +18,7 @@ from kft.cli.mutations import mutations
 from kft.cli.params import params
 from kft.cli.predict import predict
 from kft.cli.report import report
+from kft.cli.search import search
 from kft.cli.segment import segment
 from kft.cli.spelling import Verb
 
@@ -28,7 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    explore, finetune, evaluate, predict, report, compare, embed, mutations, segment, params, data,
+    explore, finetune, evaluate, predict, report, compare, embed, search, mutations, segment,
+    params, data,
     doctor,
 ):  # fmt: skip
     app.command(cls=EmbedVerb if verb is embed else Verb)(verb)

@@ -78,6 +78,7 @@ def read_records(
     skipped: list[Skipped] | None,
     of_images: bool = False,
     rows: RowReader | None = None,
+    argument: str = "inputs",
 ) -> Iterator[Records]:
     """Read raw inputs, a FASTA file in chunks.
 
@@ -88,6 +89,7 @@ def read_records(
         of_images: Whether cells of tables are paths of images, relative to the file of the table.
         rows: Function that returns the inputs in a table, for a model of its rows, see
             `table_rows`.
+        argument: What errors call `inputs`, and the records of a list.
 
     Yields:
         `Records`.
@@ -106,7 +108,7 @@ def read_records(
             kind = "a folder" if path.is_dir() else "not a file"
             takes = "an image, a folder of images" if of_images else "a FASTA file"
             raise FileNotFoundError(
-                f"inputs is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} or a "
+                f"{argument} is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} or a "
                 "table, or a list of raw inputs."
             )
         if is_table(path):
@@ -114,13 +116,15 @@ def read_records(
         elif of_images:
             yield _of_images([path], path.parent)
         elif rows is not None:
-            raise TypeError(f"inputs must be a table or a list of rows, received {str(path)!r}.")
+            raise TypeError(
+                f"{argument} must be a table or a list of rows, received {str(path)!r}."
+            )
         else:
             yield from _of_fasta(path, skipped)
     elif is_frame(inputs):
-        yield _of_frame(inputs, column, of_images, rows)
+        yield _of_frame(inputs, column, of_images, rows, argument)
     else:
-        yield _of_list(inputs)
+        yield _of_list(inputs, argument)
 
 
 def count_in_fasta(inputs: Any) -> int | None:
@@ -149,10 +153,12 @@ def _opener(path: Path) -> Any:
         return gzip.open if file.read(2) == GZIP_MAGIC else open
 
 
-def _of_list(inputs: Any) -> Records:
-    listed = listed_inputs(inputs)
+def _of_list(inputs: Any, argument: str) -> Records:
+    listed = listed_inputs(inputs, argument)
+    if not listed:
+        raise ValueError(f"{argument} is empty: give at least one input.")
     index = inputs.index if hasattr(inputs, "iloc") else None
-    names = [f"inputs[{i}]" for i in range(len(listed))]
+    names = [f"{argument}[{i}]" for i in range(len(listed))]
 
     def table() -> pd.DataFrame:
         if listed and all(isinstance(x, dict) for x in listed):
@@ -183,17 +189,27 @@ def table_rows(encode: Any, table: Table) -> list[Any]:
 
 
 def _of_frame(
-    frame: pd.DataFrame, column: str | None, of_images: bool, rows: RowReader | None
+    frame: pd.DataFrame,
+    column: str | None,
+    of_images: bool,
+    rows: RowReader | None,
+    argument: str,
 ) -> Records:
-    values = _frame_values(frame, column, of_images) if rows is None else rows(Table(frame, None))
+    values = (
+        _frame_values(frame, column, of_images, argument)
+        if rows is None
+        else rows(Table(frame, None))
+    )
     places = [f"row {label}" for label in frame.index]
     names = _names(list(map(str, frame.columns)), lambda name: frame[name], places)
     return Records(values, names, places, places, range(len(frame)), frame.copy, len(frame))
 
 
-def _frame_values(frame: pd.DataFrame, column: str | None, of_images: bool) -> list[Any]:
+def _frame_values(
+    frame: pd.DataFrame, column: str | None, of_images: bool, argument: str
+) -> list[Any]:
     """Return the cells of the column that holds the inputs."""
-    chosen = _column(list(frame.columns), "inputs", of_images) if column is None else column
+    chosen = _column(list(frame.columns), argument, of_images) if column is None else column
     if chosen not in frame:
         raise ValueError(
             f"`column` is {column!r}, which is not among the columns of the DataFrame: "
@@ -241,7 +257,7 @@ def _names(header: list[str], cells: Callable[[str], Any], places: list[str]) ->
 def _of_images(files: list[Path], root: Path) -> Records:
     """Return files of images as records that are named by their paths in a folder."""
     if not files:
-        raise FileNotFoundError(f"inputs is {str(root)!r}, a folder without files: name another.")
+        raise FileNotFoundError(f"{str(root)!r} is a folder without files: name another.")
     names = [file.relative_to(root).as_posix() for file in files]
     called = [harmless(name) for name in names]
     table = partial(pd.DataFrame, {"path": names})

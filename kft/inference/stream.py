@@ -46,6 +46,7 @@ class Stream:
         column: As for `kft.predict`.
         skip_invalid: As for `kft.predict`.
         verb: What is done, for the bar of progress.
+        argument: What errors call `inputs`.
     """
 
     model: keras.Model
@@ -58,6 +59,7 @@ class Stream:
     column: str | None
     skip_invalid: bool
     verb: str
+    argument: str = "inputs"
     _cut: list[int] = field(default_factory=list)
     _changes: Counter[str] = field(default_factory=Counter)
     _skipped: list[Skipped] = field(default_factory=list)
@@ -84,7 +86,7 @@ class Stream:
         kind = self._check_kind()
         rows_of = partial(table_rows, self.encode) if kind is InputKind.TABLE else None
         skipped = self._skipped if self.skip_invalid else None
-        source = self.inputs, self.column, skipped, kind is InputKind.IMAGE, rows_of
+        source = self.inputs, self.column, skipped, kind is InputKind.IMAGE, rows_of, self.argument
         seen = 0
         with progress() as bar:
             counted = None if bar.disable else count_in_fasta(self.inputs)
@@ -116,7 +118,8 @@ class Stream:
         in_files = (None, InputKind.SEQUENCE, InputKind.IMAGE, InputKind.TABLE)
         if kind not in in_files and isinstance(self.inputs, str | Path):
             raise TypeError(
-                f"inputs must be a list of {kind}s, received {str(self.inputs)!r}: write [path]."
+                f"{self.argument} must be a list of {kind}s, received {str(self.inputs)!r}: write "
+                f"[path]."
             )
         return kind
 
@@ -157,7 +160,7 @@ class Stream:
             if not seen:
                 first = self._skipped[0]
                 raise ValueError(f"no input is valid; the first, {first.place}: {first.reason}")
-            origin = self.inputs if isinstance(self.inputs, str | Path) else "inputs"
+            origin = self.inputs if isinstance(self.inputs, str | Path) else self.argument
             warn_of_skipped(self._skipped, origin)
         warn_of_cut(self._cut, seen, self.max_length)
         warn_of_changes(self._changes, seen)
