@@ -108,8 +108,8 @@ def read_records(
             kind = "a folder" if path.is_dir() else "not a file"
             takes = "an image, a folder of images" if of_images else "a FASTA file"
             raise FileNotFoundError(
-                f"{argument} is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} or a "
-                "table, or a list of raw inputs."
+                f"{argument} is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} or "
+                "a table, or a list of raw inputs."
             )
         if is_table(path):
             yield _of_table(Table(path, None), column, of_images, rows)
