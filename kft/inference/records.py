@@ -281,7 +281,7 @@ def _names(header: list[str], cells: Callable[[str], Any], places: list[str]) ->
 def _of_images(files: list[Path], root: Path) -> Records:
     """Return files of images as records that are named by their paths in a folder."""
     if not files:
-        raise FileNotFoundError(f"inputs is {str(root)!r}, a folder without files: name another.")
+        raise FileNotFoundError(f"{str(root)!r} is a folder without files: name another.")
     names = [file.relative_to(root).as_posix() for file in files]
     called = [harmless(name) for name in names]
     table = partial(pd.DataFrame, {"path": names})
