@@ -23,6 +23,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
 from kft.arguments import check_integer, check_seed
+from kft.messages import count_of
 from kft.structure.files import ProteinChain
 from kft.structure.geometry import BINS, BOUNDARIES, place_beta, rebuild
 
@@ -61,8 +62,8 @@ class Fold:
 
     def __repr__(self) -> str:
         return (
-            f"Fold of {len(self.chain)} residues: energy {self.energies[0]:.1f}, the lowest of "
-            f"{len(self.energies)} starts (others {self.energies[-1]:.1f} at most)"
+            f"Fold of {count_of(len(self.chain), 'residue')}: energy {self.energies[0]:.1f}, "
+            f"the lowest of {len(self.energies)} starts (others {self.energies[-1]:.1f} at most)"
         )
 
 
@@ -318,8 +319,8 @@ def _checked(name: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np
     values = np.asarray(values, dtype="float64")
     if values.shape != shape:
         raise ValueError(
-            f"{name} must have the shape {shape} for a sequence of {shape[0]} residues, received "
-            f"{values.shape}."
+            f"{name} must have the shape {shape} for a sequence of "
+            f"{count_of(shape[0], 'residue')}, received {values.shape}."
         )
     return values
 
