@@ -208,7 +208,8 @@ def _note_decimals(table: Table, target: str, cells: Iterable[str], decimal: str
     if decimal != "." and commas:
         table.notes.append(
             f"Column {target!r} has decimal commas, read as points "
-            f"({count_of(len(commas), 'number')}; {commas[0]!r} is {number(commas[0], decimal):g}); set decimal='.' if they are not."
+            f"({count_of(len(commas), 'number')}; {commas[0]!r} is "
+            f"{number(commas[0], decimal):g}); set decimal='.' if they are not."
         )
 
 

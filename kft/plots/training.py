@@ -119,8 +119,8 @@ def plot_history(
     several = f", in the phases {listed(phases, None)}, divided by dotted lines" * (len(phases) > 1)
     return figure, (
         f"{listed(names, None).capitalize()} of each of {count_of(len(history), 'epoch')} of "
-        f"training on {data}{several}. Training values are means over an epoch, while the weights change; "
-        f"validation values are taken at its end. What stands out: {_course(history, best_epoch)}"
+        f"training on {data}{several}. Training values are means over an epoch, while the "
+        f"weights change; validation values are taken at its end. What stands out: {_course(history, best_epoch)}"
     )
 
 

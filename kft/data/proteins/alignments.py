@@ -191,8 +191,8 @@ def read_alignment(path: str | os.PathLike[str], format: str | None = None) -> A
     if gaps:
         raise ValueError(
             f"{path}: the query {names[0]!r} has {count_of(gaps, 'gap')}. In a3m, each column is a "
-            "residue of the query; put the query first, or give format='fasta' if the rows are aligned "
-            "as they are."
+            "residue of the query; put the query first, or give format='fasta' if the rows are "
+            "aligned as they are."
         )
     return _checked(path, names, aligned, format, inserted)
 
