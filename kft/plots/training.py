@@ -120,7 +120,8 @@ def plot_history(
     return figure, (
         f"{listed(names, None).capitalize()} of each of {count_of(len(history), 'epoch')} of "
         f"training on {data}{several}. Training values are means over an epoch, while the "
-        f"weights change; validation values are taken at its end. What stands out: {_course(history, best_epoch)}"
+        f"weights change; validation values are taken at its "
+        f"end. What stands out: {_course(history, best_epoch)}"
     )
 
 
