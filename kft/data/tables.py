@@ -246,7 +246,7 @@ def read_target(
         task = task or task_of(table, target, words, sequences)
         read = READERS[task](table, target, words, sequences or ())
     targets, classes, *masks = read
-    note_conflicts(table, target, targets, keys_of(inputs), f"{_called(inputs)}s")
+    note_conflicts(table, target, targets, keys_of(inputs), _called(inputs))
     names = None
     if groups is not None:
         names = np.array(table.column(groups, "groups"))
