@@ -82,6 +82,12 @@ def test_files_are_read_again(tmp_path, cells, ending):
         np.testing.assert_array_equal(read, labels)
 
 
+def test_masks_that_a_label_image_hides_are_counted(tmp_path):
+    hidden = [[[1, 0, 0]], [[1, 1, 0]], [[1, 0, 0]], [[0, 0, 0]]]
+    with pytest.warns(UserWarning, match="2 of 4 masks are empty, or covered by smaller ones"):
+        masks.save_masks(hidden, tmp_path / "a.tif")
+
+
 def test_a_tiff_says_how_imagej_shows_it(tmp_path, cells):
     path = masks.save_masks(cells[1], tmp_path / "labels.tif")
     with tifffile.TiffFile(path) as file:

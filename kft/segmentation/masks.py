@@ -21,7 +21,7 @@ from kft.data.label_images import checked_label_image, numbered, object_numbers
 from kft.data.segmentation.coco import EXTRA, decoded
 from kft.data.segmentation.reading import assembled
 from kft.files import atomic_write, write_text
-from kft.messages import listed
+from kft.messages import listed, warn
 
 ENDINGS = (".tif", ".tiff", ".png", ".json", ".npy")
 
@@ -229,7 +229,8 @@ def save_masks(
         scores: N numbers for a file of annotations, or None.
 
     Returns:
-        The path. A file that was there is replaced once the new one is complete.
+        The path. A file that was there is replaced once the new one is complete. A warning counts
+        the masks that a label image does not hold, see `to_labels`.
 
     Raises:
         ValueError: The ending is another, or there are more objects than 16 bits number.
@@ -253,7 +254,15 @@ def save_masks(
         with atomic_write(path) as stream:
             np.save(stream, masks)
         return path
-    labels = checked_label_image(masks, "masks") if masks.ndim == 2 else to_labels(masks)
+    if masks.ndim == 2:
+        _write_labels(checked_label_image(masks, "masks"), path)
+        return path
+    labels = to_labels(masks)
+    if hidden := len(masks) - int(labels.max()):
+        warn(
+            f"{hidden:,} of {len(masks):,} masks are empty, or covered by smaller ones, and are "
+            f"not in the label image {path}: write .json or .npy to keep all."
+        )
     _write_labels(labels, path)
     return path
 

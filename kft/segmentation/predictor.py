@@ -181,8 +181,6 @@ class Predictor:
         """
         if self._pixels is None:
             raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
-        if settings is not None:
-            check_instance("settings", settings, Settings, "a kft.segmentation.Settings")
         whole = self._pixels
 
         def of_crop(crop: tuple[int, int, int, int]) -> Any:
@@ -211,7 +209,7 @@ class Predictor:
     def _encoded(self, points: Any, labels: Any, boxes: Any, masks: Any) -> dict[str, np.ndarray]:
         """Check prompts and bring them to the model's input, see `kft.backbones.sam.prompts`."""
         given = {"points": points, "boxes": boxes, "masks": masks}
-        given = {name: np.asarray(x) for name, x in given.items() if x is not None}
+        given = {name: _as_array(name, x) for name, x in given.items() if x is not None}
         if not given:
             raise ValueError("There is no prompt: give points, boxes or masks.")
         if labels is not None and points is None:
@@ -257,7 +255,8 @@ class Predictor:
                 f"points must be numbers (objects, points, 2) or (objects, 2), x and y, received "
                 f"{points.dtype} {points.shape}."
             )
-        kinds = np.ones(points.shape[:2], "int32") if labels is None else np.asarray(labels)
+        kinds = np.ones(points.shape[:2], "int32")
+        kinds = kinds if labels is None else _as_array("labels", labels)
         if kinds.ndim == 1 and points.shape[1] == 1:
             kinds = kinds[:, None]
         if kinds.shape != points.shape[:2] or not np.isin(kinds, (-1, 0, 1)).all():
@@ -375,6 +374,17 @@ def segment_everything(sam: Sam, image: Any, settings: Settings | None = None) -
         (20, 30)
     """
     return Predictor(sam).set_image(image).everything(settings)
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    """Return a prompt as an array; lists of different lengths are no array."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} must have as many entries for each object, received lists of different "
+            f"lengths: fill up points with (0, 0) and their labels with -1."
+        ) from None
 
 
 # Between the grid and the image -------------------------------------------------------------------
