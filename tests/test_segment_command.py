@@ -111,9 +111,9 @@ def test_everything_is_segmented(run, sam, tmp_path):
         (["--points", "1,2"], 2, "give OUT, or --figure alone, once, received it 0 times"),
         (["a.tif", "--out", "b.tif", "--points", "1,2"], 2, "received it 2 times"),
         (["a.tif", "--points", "1,2", "--least-area", "5"], 2, "--least-area is for --everything"),
-        (["a.tif", "--points", "1,2", "--figure", "b.pdf"], 1, "path must end in .png or .svg"),
+        (["a.tif", "--points", "1,2", "--figure", "b.pdf"], 1, "--figure must end in .png or"),
         (["masks.tif", "--points", "50,2"], 1, "points must lie in the image of 24 x 20 pixels"),
-        (["masks.gif", "--points", "5,2"], 1, "path must end in .tif"),
+        (["masks.gif", "--points", "5,2"], 1, "OUT must end in .tif"),
         (["masks.tif", "--boxes", "9,2,3,9"], 1, "boxes must be x0, y0, x1, y1 with x0 < x1"),
     ],
 )

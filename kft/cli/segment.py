@@ -89,9 +89,9 @@ def segment(
         from kft.segmentation.masks import checked_masks_path
 
         if written is not None:
-            checked_masks_path(written)
+            checked_masks_path(written, "out")
         if figure is not None:
-            checked_figure_path(figure)
+            checked_figure_path(figure, "figure")
         sam: Any = kft.load_model(model) if model.endswith(".keras") else kft.load(model)
         if everything:
             found = kft.segment_everything(sam, image, Settings(**of_grid))

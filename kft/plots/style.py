@@ -174,11 +174,12 @@ def save_figure(
     return path
 
 
-def checked_figure_path(path: str | Path) -> Path:
+def checked_figure_path(path: str | Path, name: str = "path") -> Path:
     """Check the path of a figure, so that a long computation fails at its start.
 
     Args:
         path: As for `save_figure`.
+        name: Name of the argument, for errors.
 
     Returns:
         The path.
@@ -192,7 +193,7 @@ def checked_figure_path(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
-        raise ValueError(f"path must end in .png or .svg, received {str(path)!r}.")
+        raise ValueError(f"{name} must end in .png or .svg, received {str(path)!r}.")
     return path
 
 

@@ -125,6 +125,26 @@ def boxes_of(objects: ArrayLike) -> np.ndarray:
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
+def cells_of(shape: Sequence[int], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels in the middles of the cells of a square grid that the longer side spans.
+
+    Args:
+        shape: (height, width) of the image.
+        side: Cells along a side of the grid.
+
+    Returns:
+        Rows (h,) and columns (w,) of the pixels, integers, for the cells whose middle is on the
+        image; h and w are at most `side`, and one of them is.
+
+    Example:
+        >>> cells_of((4, 8), 4)
+        (array([1, 3]), array([1, 3, 5, 7]))
+    """
+    middle = (np.arange(side) + 0.5) * max(shape) / side
+    rows, columns = (middle[middle < length].astype(np.int64) for length in shape)
+    return rows, columns
+
+
 # Formats ------------------------------------------------------------------------------------------
 
 
@@ -267,11 +287,12 @@ def save_masks(
     return path
 
 
-def checked_masks_path(path: str | os.PathLike[str]) -> Path:
+def checked_masks_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """Check the path of a file of masks, so that a long computation fails at its start.
 
     Args:
         path: As for `save_masks`.
+        name: Name of the argument, for errors.
 
     Returns:
         The path.
@@ -283,9 +304,11 @@ def checked_masks_path(path: str | os.PathLike[str]) -> Path:
         >>> checked_masks_path("labels.tif").name
         'labels.tif'
     """
-    path = check_path("path", path)
+    path = check_path(name, path)
     if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"path must end in {listed(ENDINGS, most=None)}, received {str(path)!r}.")
+        raise ValueError(
+            f"{name} must end in {listed(ENDINGS, most=None)}, received {str(path)!r}."
+        )
     return path
 
 

@@ -23,6 +23,7 @@ from kft.backbones.sam.prompts import ABSENT, BOTTOM_RIGHT, NOT_A_POINT, TOP_LEF
 from kft.data.images.pixels import find_range, looked_at, read_pixels
 from kft.messages import warn
 from kft.segmentation.automatic import Found, Settings, find_masks
+from kft.segmentation.masks import cells_of
 
 MASKS = 3
 STABILITY_OFFSET = 1.0  # of the logits, above and below 0, as in the reference
@@ -103,7 +104,7 @@ class Predictor:
             if found is not None:
                 warn(
                     f"image has 16 bits, of which {found[0]:,g} was taken for black and "
-                    f"{found[1]:,g} for white: set sam.value_range = (black, white) to choose "
+                    f"{found[1]:,g} for white. In Python, sam.value_range = (black, white) chooses "
                     f"others, the same for all images."
                 )
                 encode = replace(encode, value_range=found)
@@ -295,7 +296,7 @@ class Predictor:
         if masks is None:
             return np.zeros((count, side, side), "float32"), np.zeros(count, "float32")
         if masks.dtype == bool and masks.shape[1:] == shape:
-            grid = _on_grid(masks, self.sam.image_size, side)
+            grid = _on_grid(masks, side)
             return np.where(grid, _SURE, -_SURE).astype("float32"), np.ones(count, "float32")
         if masks.shape[1:] != (side, side) or masks.dtype.kind != "f":
             raise ValueError(
@@ -418,11 +419,9 @@ def _bilinear(new: int, old: int) -> sparse.csr_array:
     return sparse.csr_array((values, (rows, columns)), shape=(new, old))
 
 
-def _on_grid(masks: np.ndarray, size: int, side: int) -> np.ndarray:
+def _on_grid(masks: np.ndarray, side: int) -> np.ndarray:
     """Return masks (N, H, W) at the middles of the cells of a grid, bool (N, s, s)."""
-    height, width = masks.shape[1:]
-    middle = (np.arange(side) + 0.5) * max(height, width) / side
-    rows, columns = (middle[middle < length].astype(int) for length in (height, width))
+    rows, columns = cells_of(masks.shape[1:], side)
     grid = np.zeros((len(masks), side, side), bool)
     grid[:, : len(rows), : len(columns)] = masks[:, rows[:, None], columns]
     return grid

@@ -15,12 +15,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from scipy import ndimage
 
 from kft.arguments import check_instance
 from kft.data.images.pixels import opened_as
-from kft.data.label_images import checked_label_image, numbered
+from kft.data.label_images import checked_label_image, count_objects, numbered, object_numbers
 from kft.messages import warn
+from kft.segmentation.masks import boxes_of, cells_of
 from kft.segmentation.prompts import draw_points, with_noise
 from kft.segmentation.training import (
     ABSENT,
@@ -77,29 +77,21 @@ class Objects:
         """
         height, width = labels.shape
         ratio, cell = size / max(height, width), size / side
-        middle = (np.arange(side) + 0.5) * cell / ratio  # of cells, in pixels of the image
-        rows, columns = (middle[middle < length].astype(int) for length in (height, width))
+        rows, columns = cells_of(labels.shape, side)
         cells = np.zeros((side, side), "int32")
         inside = np.zeros((side, side), "float32")
-        inside[: max(len(rows), 1), : max(len(columns), 1)] = 1
+        last = np.array([max(len(rows), 1), max(len(columns), 1)]) - 1  # cells of the image
+        inside[: last[0] + 1, : last[1] + 1] = 1
         cells[: len(rows), : len(columns)] = labels[np.ix_(rows, columns)]
-        numbers, boxes = [], []
-        for i, found in enumerate(ndimage.find_objects(labels), 1):
-            if found is None:
-                continue
-            y, x = found
-            numbers.append(i)
-            boxes.append([x.start, y.start, x.stop, y.stop])
-        kept = set(np.unique(cells).tolist())
-        for number, (x0, y0, x1, y1) in zip(numbers, boxes, strict=True):
-            if number not in kept:
-                at = [int((a + b) / 2 * ratio / cell) for a, b in ((y0, y1), (x0, x1))]
-                cells[tuple(np.minimum(at, side - 1))] = number
-        kept = set(np.unique(cells).tolist())  # tiny objects may share a cell, which holds one
-        both = [(n, box) for n, box in zip(numbers, boxes, strict=True) if n in kept]
-        scaled = np.array([box for _, box in both], "float32").reshape(-1, 4) * ratio
+        numbers, boxes = object_numbers(labels), boxes_of(labels)
+        between = ~np.isin(numbers, cells)
+        for number, (x0, y0, x1, y1) in zip(numbers[between], boxes[between], strict=True):
+            at = [int((a + b) / 2 * ratio / cell) for a, b in ((y0, y1), (x0, x1))]
+            cells[tuple(np.minimum(at, last))] = number
+        kept = np.isin(numbers, cells)  # tiny objects may share a cell, which holds one
+        scaled = (boxes[kept] * ratio).astype("float32")
         within = np.array([width, height]) * ratio
-        return cls(cells, inside, np.array([n for n, _ in both], "int32"), scaled, within)
+        return cls(cells, inside, numbers[kept], scaled, within)
 
 
 def first_prompts(
@@ -170,7 +162,15 @@ class PromptedBatches(Batches):
     @cached_property
     def objects(self) -> list[Objects]:
         """The objects of each image."""
-        return [Objects.of(labels, self.size, self.grid) for labels in self.targets]
+        found = [Objects.of(labels, self.size, self.grid) for labels in self.targets]
+        total = count_objects(self.targets)
+        if lost := total - sum(len(one.numbers) for one in found):
+            warn(
+                f"{lost:,} of {total:,} objects are smaller than a cell of the model's grid and "
+                f"share it with another: they are left out of training. Larger images of the "
+                f"same objects, such as tiles, would keep them."
+            )
+        return found
 
     def __getitem__(self, index: int) -> Any:
         self.asked_for(index)
