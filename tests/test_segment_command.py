@@ -98,7 +98,7 @@ def test_everything_is_segmented(run, sam, tmp_path):
     result = run("--everything", "--out", "labels.tif", *limits)
     assert result.exit_code == 0, result.output
     found = segment_everything(sam, tmp_path / "image.png", Settings(3, iou=0, stability=0))
-    assert f"{len(found)} objects. Left out of the masks of the grid: " in result.stdout
+    assert "1 object. Left out of the masks of the grid: " in result.stdout and len(found) == 1
     assert f"{found.dropped['on a better mask']} on a better mask" in result.stdout
     np.testing.assert_array_equal(tifffile.imread("labels.tif"), found.labels)
 

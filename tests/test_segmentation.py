@@ -108,6 +108,7 @@ def test_a_tiff_says_how_imagej_shows_it(tmp_path, cells):
         (lambda: masks.to_labels(np.zeros((2, 2))), r"array \(objects, height, width\)"),
         (lambda: masks.save_masks(np.zeros((1, 2, 2)), "a.jpg"), r"path must end in .tif, "),
         (lambda: masks.from_rle([{"size": [2, 2], "counts": [5]}]), r"rles\[0\] has runs of 5"),
+        (lambda: masks.to_coco(np.ones((2, 1, 1)), "a.png", [0.5]), "for each of 2 masks, rec"),
         (lambda: metrics.iou_matrix(np.eye(2), np.eye(3)), r"one size, received \(2, 2\) and \(3"),
         (lambda: metrics.mask_iou(np.zeros((1, 2, 2)), np.zeros((2, 2, 2))), "must have one shape"),
         (lambda: metrics.accuracy_at(np.eye(2), [0.0]), "thresholds must be above 0"),

@@ -91,7 +91,7 @@ class Found:
         dropped: Number of masks that were left out, by why.
     """
 
-    masks: np.ndarray
+    masks: np.ndarray = field(repr=False)
     iou: np.ndarray
     stability: np.ndarray
     points: np.ndarray

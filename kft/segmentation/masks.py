@@ -211,12 +211,21 @@ def to_coco(
     Returns:
         {"images", "annotations", "categories"}; kft.data.read_segmentation reads it, too.
 
+    Raises:
+        ValueError: There is another number of scores than of masks.
+        ImportError: pycocotools is missing.
+
     Example:
         >>> to_coco([[[0, 1, 1]]], "a.png")["annotations"][0]["bbox"]
         [1.0, 0.0, 2.0, 1.0]
     """
     masks = checked_masks(masks)
     height, width = masks.shape[1:]
+    if scores is not None and np.shape(scores) != (len(masks),):
+        raise ValueError(
+            f"scores must be a number for each of {len(masks):,} masks, received shape "
+            f"{np.shape(scores)}."
+        )
     annotations = []
     for i, (rle, (x0, y0, x1, y1)) in enumerate(zip(to_rle(masks), boxes_of(masks), strict=True)):
         entry = {"id": i + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": rle}
