@@ -258,7 +258,7 @@ def test_a_table_of_pairs_is_read_with_errors_that_name_the_line(tmp_path):
 
 @pytest.mark.once
 def test_too_few_proteins_for_a_split_are_named():
-    with pytest.raises(ValueError, match="scheme='C3' leaves no pairs for train of 3 proteins"):
+    with pytest.raises(ValueError, match="class C3 leaves no pairs for train of 3 proteins"):
         pair_split([("MKTAYI", "GSSGSS"), ("MKTAYI", "WWPWWP")])
     with pytest.raises(ValueError, match="scheme must be one of C1, C2, C3"):
         pair_split(PAIRS, "C4")
