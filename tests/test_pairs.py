@@ -73,6 +73,7 @@ def test_the_frontier_is_inside_of_both_towers():
     assert [tuple(x.shape) for x in keras.tree.flatten(frozen.outputs)] == [(None, 48)]
 
 
+@pytest.mark.in_turn("torch")
 @pytest.mark.parametrize(
     ("strategy", "frozen"),
     [
@@ -87,6 +88,7 @@ def test_strategies(strategy, frozen, tmp_path):
     contracts.check_training(strategy, make(), DATA, frozen, tmp_path)
 
 
+@pytest.mark.in_turn("torch")
 def test_training_at_the_frontier_is_that_of_the_whole():
     kept = []
     for frontier in (True, False):
@@ -97,6 +99,7 @@ def test_training_at_the_frontier_is_that_of_the_whole():
     assert_rounds_alike(*kept)
 
 
+@pytest.mark.in_turn("torch")
 def test_adapters(tmp_path):
     model = make()
     contracts.check_base_is_kept(make(), model.encode(PAIRS))
