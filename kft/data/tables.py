@@ -446,7 +446,7 @@ def _remarks(
         leaked = sum(key in known for key in keys_of(splits["test"].inputs))
         if leaked:
             remedy = advice(sequences) if sequences else "kft.prepare leaves copies out"
-            remedy = "split='C2' or 'C3' keeps them apart" if what == "pair" else remedy
+            remedy = "split='C3' keeps them apart" if what == "pair" else remedy
             yield (
                 f"{leaked:,} test {what}s are also in train or valid, so test scores are too "
                 f"high; {remedy}."
