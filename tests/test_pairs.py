@@ -242,7 +242,7 @@ def test_a_table_of_pairs_is_read_with_errors_that_name_the_line(tmp_path):
     )
     mirrored.loc[mirrored.index[:3], "y"] = "yes"
     notes = " ".join(read_pairs(mirrored, ["a", "b"], split=None).notes)
-    assert "3 pairs are in several rows with different values of column 'y'" in notes
+    assert "3 pairs in several rows with different values of column 'y'" in notes
     assert "3 records repeat the pair of an earlier one" in notes
     path.write_text("a,b,y\nMKT,GSS,yes\nMKT,,no\n")
     with pytest.raises(ValueError, match="line 3"):

@@ -448,8 +448,8 @@ def _remarks(
             remedy = advice(sequences) if sequences else "kft.prepare leaves copies out"
             remedy = "split='C3' keeps them apart" if what == "pair" else remedy
             yield (
-                f"{leaked:,} test {what}s are also in train or valid, so test scores are too "
-                f"high; {remedy}."
+                f"{count_of(leaked, f'test {what}')} {'is' if leaked == 1 else 'are'} also in "
+                f"train or valid, so test scores are too high; {remedy}."
             )
     values = np.concatenate(targets) if isinstance(targets, list) else np.asarray(targets)
     if task.target == "number" and (values == values.round())[~np.isnan(values)].all():
