@@ -87,7 +87,7 @@ def embed(
     with short_errors("The same command continues."):
         import kft
 
-        path = kft.embed(
+        done = kft.embed(
             kft.load(backbone, revision=revision),
             inputs,
             pooling,
@@ -100,4 +100,4 @@ def embed(
             skip_invalid=skip_invalid,
             shard=shard,
         )
-        show({"written": str(path)}, as_json, f"Written: {path}")
+        show({"written": str(done)}, as_json, f"Written: {done}")
