@@ -219,7 +219,13 @@ def trained(strategy, epochs=2, data=None, **options):
     return done, before, models.values(sam)
 
 
-@pytest.mark.parametrize("strategy", ["mask_decoder", "lora"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param("mask_decoder", marks=pytest.mark.in_turn("jax")),
+        pytest.param("lora", marks=pytest.mark.in_turn("tensorflow")),
+    ],
+)
 def test_strategies_train_what_they_say(strategy):
     done, before, after = trained(strategy)
     assert moved(before, after) == ({"mask_decoder"} if strategy == "mask_decoder" else set())

@@ -102,11 +102,11 @@ def read_records(
     """
     if isinstance(inputs, str | Path):
         path = Path(inputs)
-        if of_images and path.is_dir():
+        if of_images and os.path.isdir(path):
             yield _of_images(files_in(path, path), path)
             return
         if not os.path.isfile(path):
-            kind = "a folder" if path.is_dir() else "not a file"
+            kind = "a folder" if os.path.isdir(path) else "not a file"
             takes = "an image, a folder of images" if of_images else "a FASTA file"
             raise FileNotFoundError(
                 f"{argument} is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} "

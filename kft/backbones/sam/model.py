@@ -28,7 +28,7 @@ from kft.arguments import check_integer
 from kft.backbones.base import Backbone
 from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.sam.decoder import MaskDecoder
-from kft.backbones.sam.encoder import EncoderBlock, GridEmbedding, Neck, Pixels
+from kft.backbones.sam.encoder import GridEmbedding, ImageBlock, Neck, Pixels
 from kft.backbones.sam.images import SamImages
 from kft.backbones.sam.prompts import PromptEncoder
 from kft.keras_internals import set_untracked
@@ -265,7 +265,7 @@ def _stages(sizes: Mapping[str, int], global_blocks: set[int], dtype: Any) -> li
     """Return the layers of the image encoder."""
     grid = sizes["image_size"] // sizes["patch_size"]
     blocks = [
-        EncoderBlock(
+        ImageBlock(
             sizes["width"],
             sizes["num_heads"],
             sizes["hidden_width"],
