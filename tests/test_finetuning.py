@@ -84,7 +84,7 @@ def test_an_interrupted_run_is_usable_and_ends_with_the_same_weights(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(tuning._Epochs, "on_epoch_end", interrupted)
         kft.finetune(settings, tmp_path)
-    with pytest.warns(UserWarning, match="best of its first 1 epochs"):
+    with pytest.warns(UserWarning, match="best of its first 1 epoch"):
         assert Run(tmp_path).predict(PEPTIDES[:3]).shape == (3, 1)
     whole = kft.finetune(settings, tmp_path)
     assert all(map(np.array_equal, weights(whole), weights(Run(run.folder))))

@@ -23,7 +23,7 @@ from kft.data.spreadsheets import (
     cells_of_json_lines,
     is_frame,
 )
-from kft.messages import listed, shown
+from kft.messages import count_of, listed, shown
 
 MISSING = {"na", "n/a", "#n/a", "nan", "null"}
 LONGEST_CELL = 2**24  # characters
@@ -287,8 +287,8 @@ def checked_rows(lines: Iterable[str], sep: str, path: Path) -> Iterator[tuple[i
                 width = width or len(row)
                 if len(row) != width:
                     raise ValueError(
-                        f"{path}, line {begin}: has {len(row)} columns, the header has "
-                        f"{width}; quote cells that contain {sep!r}."
+                        f"{path}, line {begin}: has {count_of(len(row), 'column')}, the header "
+                        f"has {width}; quote cells that contain {sep!r}."
                     )
                 yield begin, row
             begin = reader.line_num + 1

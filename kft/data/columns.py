@@ -410,7 +410,7 @@ def note_conflicts(
         other = next(i for i in conflicting[0] if values[i] != values[first])
         places = f"{table.place}s"
         table.notes.append(
-            f"{len(conflicting):,} {what} are in several {places} with different values of "
+            f"{count_of(len(conflicting), what)} in several {places} with different values of "
             f"column {target!r}, {sum(map(len, conflicting)):,} {places} in all (the first in "
             f"{places} {table.lines[first]} and {table.lines[other]}); all were kept. Keep one "
             f"{table.place} for each, or the mean of their values."

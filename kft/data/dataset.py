@@ -133,8 +133,8 @@ class Split:
         if not self.input_kind.has_length:
             return f"Split({count_of(len(self), 'record')})"
         lengths = [residues_in(x) for x in self.inputs]
-        kind = "pairs" if self.input_kind is InputKind.PAIR else "records"
-        return f"Split({len(self):,} {kind}, input lengths {min(lengths)} to {max(lengths)})"
+        kind = "pair" if self.input_kind is InputKind.PAIR else "record"
+        return f"Split({count_of(len(self), kind)}, input lengths {min(lengths)} to {max(lengths)})"
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Split:
         """Return a new split with the records at these positions, in this order.

@@ -246,7 +246,7 @@ def read_target(
         task = task or task_of(table, target, words, sequences)
         read = READERS[task](table, target, words, sequences or ())
     targets, classes, *masks = read
-    note_conflicts(table, target, targets, keys_of(inputs), f"{_called(inputs)}s")
+    note_conflicts(table, target, targets, keys_of(inputs), _called(inputs))
     names = None
     if groups is not None:
         names = np.array(table.column(groups, "groups"))
@@ -446,7 +446,7 @@ def _remarks(
         leaked = sum(key in known for key in keys_of(splits["test"].inputs))
         if leaked:
             remedy = advice(sequences) if sequences else "kft.prepare leaves copies out"
-            remedy = "split='C2' or 'C3' keeps them apart" if what == "pair" else remedy
+            remedy = "split='C3' keeps them apart" if what == "pair" else remedy
             yield (
                 f"{leaked:,} test {what}s are also in train or valid, so test scores are too "
                 f"high; {remedy}."

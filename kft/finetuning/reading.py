@@ -163,7 +163,7 @@ def _fasta(path: Path, settings: Settings) -> tuple[Dataset, Settings]:
     settings, _, said = _guessed(frame, replace(settings, inputs="sequence"), path)
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     read = replace(
-        _of_columns(frame, settings, of_images=False),
+        _of_columns(frame, settings, None),
         name=path.name.split(".")[0],
         source=str(path),
         checksum=checksum,

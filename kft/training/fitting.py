@@ -634,7 +634,7 @@ def _described_as_marked(model: keras.Model, strategy: strategies.AsMarked) -> s
     text = (
         f"Training the layers that are marked trainable: {len(trainable)} of {len(all_weights)} "
         f"weights, in {listed(parts, 4)}; for "
-        f"{count_of(strategy.epochs, 'epoch')}, with a learning rate of at most "
+        f"{count_of(strategy.epochs or 0, 'epoch')}, with a learning rate of at most "
         f"{strategy.learning_rate:g}. Epochs and learning rate, where not given, are "
         f"those of the strategy {similar!r}."
     )
