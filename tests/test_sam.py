@@ -308,6 +308,8 @@ def test_what_has_no_prompts_refuses_it():
         lambda: kft.Model(sam, kft.heads.Classification(2)),
         lambda: kft.predict(sam, [image]),
         lambda: kft.embed(sam, [image]),
+        lambda: kft.replace_head(sam, kft.heads.Classification(2)),
+        lambda: kft.fit_frontier(sam, ([image], [image])),
     ):
         with pytest.raises(ValueError, match="must not be a model that takes prompts"):
             call()

@@ -336,6 +336,7 @@ def test_wrong_data_are_named(tmp_path):
     sam = models.sam()
     for data, message in (
         ((images, [0, 1]), r"targets\[0\] must be a label image"),
+        ((["MKTAYI", "GSS"], [0, 1]), r"targets\[0\] must be a label image"),
         (
             (images, [labels[0], labels[1][:5]]),
             r"targets\[1\] of train is a label image of \(5, 32",

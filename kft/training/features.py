@@ -324,20 +324,25 @@ def _key(identity: str, inputs: Batches) -> str:
     for indices in inputs.record_indices:
         digest.update(f"{indices.dtype} {indices.shape}".encode() + indices.tobytes())
     for x in inputs.inputs:
-        _update_with_record(digest, x)
+        update_with_record(digest, x)
     return digest.hexdigest()[:32]
 
 
-def _update_with_record(digest: Any, x: Any) -> None:
-    """Add a raw record to a digest; of a file its name, size and time."""
+def update_with_record(digest: Any, x: Any) -> None:
+    """Add a raw record to a digest; of a file its name, size and time.
+
+    Args:
+        digest: Object of hashlib.
+        x: The record.
+    """
     if isinstance(x, dict):
         for name, part in x.items():
             digest.update(f"{name} ".encode())
-            _update_with_record(digest, part)
+            update_with_record(digest, part)
     elif isinstance(x, os.PathLike):
         file = os.stat(x)
         digest.update(f"{str(x)!r} {file.st_size} {file.st_mtime_ns} ".encode())
-    elif isinstance(x, str):
+    elif isinstance(x, str) or x is None:
         digest.update(f"{x!r} ".encode())
     else:
         array = np.asarray(x)

@@ -70,9 +70,25 @@ def check_memory(model: keras.Model, records: Batches, training: bool = False) -
     Raises:
         ValueError: The record is longer than `MOST_TOKENS_OF_ONE`, or the memory is too small.
     """
-    if records.lengths is None:
-        return
-    tokens, size, name = _longest(records, records.lengths)
+    if records.lengths is not None:
+        check_fits(model, *_longest(records, records.lengths), training)
+
+
+def check_fits(
+    model: keras.Model, tokens: int, size: int, name: str, training: bool = False
+) -> None:
+    """Raise an error if a record needs more memory than there is, as `check_memory`.
+
+    Args:
+        model: As for `check_memory`.
+        tokens: Tokens of the record with padding.
+        size: Number of records of its batch.
+        name: What the error calls it.
+        training: As for `check_memory`.
+
+    Raises:
+        ValueError: The record is too long.
+    """
     estimated = keras.backend.backend() != "torch" and not _on_graphics_card()
     # The config last: with adapters in it Keras imports TensorFlow, which takes seconds.
     if (not estimated and tokens <= MOST_TOKENS_OF_ONE) or (config := _sizes(model)) is None:

@@ -242,19 +242,24 @@ def prompted_batches(
         raise ValueError(f"max_length is for sequences, received {max_length} with images.")
     prompting = Prompting() if prompting is None else prompting
     check_instance("prompting", prompting, Prompting, "a kft.segmentation.Prompting")
-    if encode is None:
-        fit_value_range(model, data)
     train = data.train if hasattr(data, "train") else data
     valid = data.valid if hasattr(data, "train") else None
+    shown = _with_objects(train, "train")
+    shown_valid = None if valid is None else _with_objects(valid, "valid")
+    if encode is None:
+        fit_value_range(model, data)
 
-    def made(part: Any, order: int | None, called: str) -> PromptedBatches:
-        images, labels, names = _with_objects(part, called)
+    def made(part: _Shown, order: int | None) -> PromptedBatches:
+        images, labels, names = part
         return PromptedBatches(model, images, labels, prompting, batch_size, order, names, encode)
 
-    return made(train, seed, "train"), None if valid is None else made(valid, None, "valid")
+    return made(shown, seed), None if shown_valid is None else made(shown_valid, None)
 
 
-def _with_objects(part: Any, called: str) -> tuple[list, list[np.ndarray], list[str]]:
+_Shown = tuple[list, list[np.ndarray], list[str]]
+
+
+def _with_objects(part: Any, called: str) -> _Shown:
     """Return the images that show objects, their label images, and their names in errors."""
     images, targets, weights = records_of(part)
     if weights is not None:
