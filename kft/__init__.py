@@ -161,6 +161,7 @@ _MODULES = {
     "scoring": "kft.inference.scoring",
     "segmentation": "kft.segmentation",
     "strategies": "kft.training.strategies",
+    "structure": "kft.structure",
 }
 
 if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_public_names.py)
@@ -176,6 +177,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import preparation as preparation
     from kft import reporting as reporting
     from kft import segmentation as segmentation
+    from kft import structure as structure
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import evaluate as evaluate
@@ -222,7 +224,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 # What needs no Keras: `kft data` and `kft explore` start without it.
-_WITHOUT_KERAS = {"baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling"}
+_WITHOUT_KERAS = {
+    "baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling", "structure",
+}  # fmt: skip
 
 earlier_paths.install()
 _started = False

@@ -19,6 +19,7 @@ from kft.data.gravitational_waves.strain import spectrogram
 from kft.data.images.digits import load_digits
 from kft.data.images.folders import read_images
 from kft.data.inputs import Encoder, InputKind
+from kft.data.proteins.alignments import Alignment, read_alignment
 from kft.data.proteins.amp import load_amp
 from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
@@ -31,6 +32,7 @@ from kft.data.tables import read_csv, read_table
 from kft.data.task import Task
 
 __all__ = [
+    "Alignment",
     "Dataset",
     "Encoder",
     "InputKind",
@@ -40,6 +42,7 @@ __all__ = [
     "Task",
     "load",
     "names",
+    "read_alignment",
     "read_csv",
     "read_fasta",
     "read_images",
