@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,9 @@ from kft.data.images.pixels import find_range, read_pixels, resized_pixels
 from kft.data.inputs import kind_of
 from kft.data.task import Task
 from kft.evaluation.each_label import EachLabel
+from kft.evaluation.fitted import Baseline
+from kft.evaluation.pair_baselines import residue_pairs, separation
+from kft.evaluation.structures import vectors
 from kft.evaluation.table_models import Columns, boosting, forest
 
 if TYPE_CHECKING:
@@ -43,33 +46,16 @@ if TYPE_CHECKING:
 
 RECORD_TASKS = tuple(task for task in Task if task.level == "record")
 RESIDUE_TASKS = tuple(task for task in Task if task.level == "residue")
+PAIR_TASKS = tuple(task for task in Task if task.level == "pair")
+CONSTANTS = {
+    "class": "majority class",
+    "labels": "label frequencies",
+    "number": "mean",
+    "angles": "mean direction",
+}
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 PUBLISHED = " prediction"  # last word of the fields of `parameters` with one of another program
 STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What a baseline predicts on the test split, and what that cost.
-
-    Attributes:
-        name: For tables and legends.
-        predictions: (N, K) probabilities of classes or labels, or (N,) values for regression,
-            float64; for a residue task a list of N arrays (L, K) or (L,) with a row for every
-            residue of the chain, masked or not, as `kft.predict` returns it.
-        seconds: Wall-clock time to choose the penalty, fit and predict.
-        parameters: Number of fitted coefficients, intercepts included.
-        penalty: Strength of the L2 penalty that did best on the validation split; None if none.
-        given: Whether the predictions come with the data set, so that there are none for new
-            records.
-    """
-
-    name: str
-    predictions: np.ndarray | list[np.ndarray]
-    seconds: float
-    parameters: int
-    penalty: float | None = None
-    given: bool = False
 
 
 def constant(data: Dataset) -> Baseline:
@@ -105,8 +91,7 @@ def constant(data: Dataset) -> Baseline:
     parameters = predictions.shape[1] if task.target == "labels" else 1
     if task.target == "class":
         parameters = len(model.classes_)
-    name = {"class": "majority class", "labels": "label frequencies", "number": "mean"}[task.target]
-    return Baseline(name, predictions, time.perf_counter() - start, parameters)
+    return Baseline(CONSTANTS[task.target], predictions, time.perf_counter() - start, parameters)
 
 
 def composition(data: Dataset) -> Baseline:
@@ -414,8 +399,9 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         what one-hot cannot: mutations that meet within three residues. On GB1 they are the
         stronger of the two.) For residue tasks the constant predictor, the residue alone, and the
         window of 15, and for a class per residue the predictions that come with the data set. For
-        images the constant predictor and the nearest neighbours; for rows of a table the constant
-        predictor, a linear model, a random forest and boosted trees.
+        pairs of residues `separation` and `residue_pairs`. For images the constant predictor and
+        the nearest neighbours; for rows of a table the constant predictor, a linear model, a
+        random forest and boosted trees.
 
     Raises:
         ValueError: The task is unknown, there is no test split, or the masks mark no residue.
@@ -423,8 +409,10 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     Example:
         `[fit(data) for fit in suited(data).values()]`
     """
-    task = _check(data, RECORD_TASKS + RESIDUE_TASKS)
+    task = _check(data, RECORD_TASKS + RESIDUE_TASKS + PAIR_TASKS)
     fits: dict[str, Callable[[Dataset], Baseline]]
+    if task.per_pair:
+        return {"separation": separation, "residue_pairs": residue_pairs}
     if task.per_residue:
         fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
         fields = _published_fields(data) if task == Task.RESIDUE_CLASSIFICATION else []
@@ -536,7 +524,7 @@ def _all_but_test(data: Dataset) -> tuple[list, np.ndarray]:
     splits = _outside_test(data)
     inputs = [record for split in splits for record in split.inputs]
     if Task(data.task).per_residue:
-        targets = [np.concatenate(split.targets)[_marked(split)] for split in splits]
+        targets = [_numbers(data, split)[_marked(split)] for split in splits]
     else:
         targets = [split.targets for split in splits]
     return inputs, np.concatenate(targets)
@@ -585,7 +573,7 @@ def _loss(data: Dataset, penalty: float, folds: list[tuple]) -> float:
 def _predict(data: Dataset, model: Any, features: Any) -> np.ndarray:
     """Return values (N,), or probabilities (N, K) with a zero for classes that train lacks."""
     target = Task(data.task).target
-    if target == "number":
+    if target in ("number", "angles"):
         return np.asarray(model.predict(features), dtype=np.float64)
     if target == "labels":
         return model.predict_proba(features)
@@ -614,7 +602,7 @@ def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamesp
         windows, chain = _windows(split.inputs, width, chosen)
         # Residues of one chain are no more independent than records of one group.
         groups = chain if split.groups is None else np.asarray(split.groups)[chain]
-        targets = np.concatenate(split.targets)[chosen]
+        targets = _numbers(data, split)[chosen]
         parts.append(SimpleNamespace(inputs=windows, targets=targets, groups=groups))
     return SimpleNamespace(
         name=data.name,
@@ -624,6 +612,12 @@ def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamesp
         valid=parts[1] if len(parts) > 1 else None,
         test=SimpleNamespace(inputs=_windows(_test(data).inputs, width)[0]),
     )
+
+
+def _numbers(data: Dataset, split: Split) -> np.ndarray:
+    """Return the targets of the residues of all chains in one array; of angles unit vectors."""
+    targets = np.concatenate(split.targets)
+    return vectors(targets) if Task(data.task).target == "angles" else targets
 
 
 def _marked(split: Split) -> np.ndarray:

@@ -195,8 +195,8 @@ class Head(_OnPositions):
 
     @property
     def per_residue(self) -> bool:
-        """Whether every position has its own outputs."""
-        return self.task.per_residue
+        """Whether every position, or every pair of positions, has its own outputs."""
+        return self.task.level in ("residue", "pair")
 
     @property
     def is_linear(self) -> bool:
@@ -204,9 +204,11 @@ class Head(_OnPositions):
 
         Classes need a softmax, labels a sigmoid, and numbers no activation.
         """
-        usual = {"class": "softmax", "labels": "sigmoid", "number": None}[self.task.target]
+        usual: dict[str, str | None] = {"class": "softmax", "labels": "sigmoid", "number": None}
+        if self.task.target not in usual:
+            return False
         as_here = type(self).call in (Head.call, NumbersHead.call)
-        return as_here and self.last == "dense" and self.activation == usual
+        return as_here and self.last == "dense" and self.activation == usual[self.task.target]
 
     def build(
         self,
