@@ -111,6 +111,7 @@ _HOME = {
     "replace_head": "kft.models",
     "predict": "kft.inference",
     "embed": "kft.inference",
+    "fold": "kft.inference",
     "load_embeddings": "kft.inference",
     "score_mutations": "kft.inference.mutations",
     "scan": "kft.inference.mutations",
@@ -186,6 +187,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.exploration import explore as explore
     from kft.finetuning import finetune as finetune
     from kft.inference import embed as embed
+    from kft.inference import fold as fold
     from kft.inference import load_embeddings as load_embeddings
     from kft.inference import mutations as mutations
     from kft.inference import predict as predict

@@ -41,6 +41,10 @@ OTHERS = {
     "residue classes": ("ResidueClassification", {"classes": 3}, [1 / 3] * 3, 1.0),
     "residue numbers": ("ResidueRegression", {"targets": 2, "mean": 1.0, "std": [3.0, 1.0]},
                         [1.0, 1.0], 3.0),
+    "torsions": ("Torsions", {"mean": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]},
+                 [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 5.0),
+    "contacts": ("Contacts", {"width": 4, "prior": [[0.25, 0.75]] * 101}, [0.25, 0.75], 1.0),
+    "distogram": ("Distogram", {"classes": 5, "width": 4, "seed": 2}, [0.2] * 5, 1.0),
     "esm": ("EsmClassification", {"classes": 3, "dropout": 0.1, "seed": 3}, [1 / 3] * 3, 1.0),
     "esm tokens": ("EsmTokenClassification", {"classes": 3, "dropout": 0.1}, [1 / 3] * 3, 1.0),
 }  # fmt: skip
@@ -102,6 +106,7 @@ def test_config_and_weights_make_the_same_head(kind, pooling):
 @pytest.mark.usefixtures("as_written")
 def test_learns_and_is_saved_with_its_loss_and_metrics(kind, pooling, tmp_path):
     weights = 2 + (pooling == "attention") + 2 * (kind == "esm")
+    weights += 6 * (kind in ("contacts", "distogram"))
     check_head_training(partial(make, kind, pooling), weights, tmp_path)
 
 
@@ -114,7 +119,7 @@ def test_outputs_stay_float32_in_mixed_precision(kind, pooling):
 def test_what_is_pooled_already_is_not_pooled_again(kind, pooling, features):
     head = make(kind, pooling)
     if head.per_residue:
-        with pytest.raises(ValueError, match=r"every position of features .*\(4, 6\)"):
+        with pytest.raises(ValueError, match=r"position.* of features .*\(4, 6\)"):
             head(features[:, 0])
         return
     check_pooled_features(partial(make, kind, pooling), 2 + 2 * (kind == "esm"))

@@ -28,6 +28,7 @@ def without(values: tuple, *some: object) -> tuple:
 
 def of_models(backbone, model, records, table, adapter) -> list[Row]:
     """Loading, predicting and choosing layers."""
+    torsions = kft.Model(backbone, kft.heads.Torsions())
     return [
         ("load", kft.load, (), {"name": "kft_esm2_tiny"}, {
             "name": (None, 5, "", [], "esm2_t6", b"esm2"), "weights": FLAGS,
@@ -46,6 +47,9 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
             "max_length": without(INTEGERS, None), "pooling": ("nothing", None, 5, ["mean"]),
             "out": ("x.txt", 5, ""), "per_residue": FLAGS, "layers": (5, [], [99], ["x"], [0, 0]),
             "column": (5, []), "skip_invalid": FLAGS}),
+        ("fold", kft.fold, (), {"models": torsions, "sequence": "MKTAY", "starts": 1}, {
+            "models": (*NO_MODEL, model), "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "MK TA"),
+            "starts": INTEGERS, "iterations": INTEGERS, "seed": SEEDS, "name": (None, 5, [])}),
         ("score_mutations", kft.score_mutations, (), {
             "backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]}, {
             "backbone": NO_MODEL, "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),

@@ -99,8 +99,9 @@ class Task(StrEnum):
         Args:
             value: Name of the task.
             argument: What the error calls the argument.
-            allowed: The tasks that are possible here; None for all but "segmentation", which
-                `kft.segmentation` trains and scores.
+            allowed: The tasks that are possible here; None for those whose targets are columns of
+                tables: all but "segmentation", which `kft.segmentation` trains and scores, and
+                those of structures.
 
         Raises:
             ValueError: The name is not one of those allowed.
@@ -110,10 +111,14 @@ class Task(StrEnum):
             'regression'
         """
         if allowed is None:
-            allowed = [task for task in cls if task is not cls.SEGMENTATION]
+            allowed = [task for task in SCORED if not (task.per_pair or task.target == "angles")]
         names = list(allowed)
         if value not in names:
-            hint = " Use kft.segmentation for it." if value == cls.SEGMENTATION else ""
+            hint = ""
+            if value == cls.SEGMENTATION:
+                hint = " Use kft.segmentation for it."
+            elif value in list(SCORED):
+                hint = " kft.fit, kft.predict, kft.evaluate and kft.compare take it."
             raise ValueError(
                 f"{argument} must be one of {', '.join(names)}, received {value!r}.{hint}"
             )
@@ -247,3 +252,7 @@ class Task(StrEnum):
             return 2 * len(ANGLES)  # a sine and a cosine of each
         one = targets[0] if self.per_residue else np.asarray(targets)
         return one.shape[1] if np.ndim(one) > 1 else 1
+
+
+# Tasks of `kft.fit`, `kft.predict`, `kft.evaluate` and `kft.compare`.
+SCORED = tuple(task for task in Task if task is not Task.SEGMENTATION)

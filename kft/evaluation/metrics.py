@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from kft.arguments import check_integer, check_weights
-from kft.data.task import Task
+from kft.data.task import SCORED, Task
 from kft.evaluation.shares import independent_records, share_interval
 from kft.evaluation.structures import measure_angles, measure_pairs
 
@@ -332,7 +332,7 @@ def bootstrap(
     Raises:
         ValueError: As `score`.
     """
-    task = Task.named(task, "task")
+    task = Task.named(task, "task", SCORED)
     if task.per_residue and groups is None:
         raise ValueError(
             f"{task} needs groups, the chain of each residue: residues of one chain are not "

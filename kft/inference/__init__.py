@@ -1,7 +1,8 @@
-"""Predictions, embeddings and zero-shot scores of trained models."""
+"""Predictions, embeddings, folds and zero-shot scores of trained models."""
 
 from kft.inference.embedding import embed
 from kft.inference.embeddings_file import Embeddings, load_embeddings
+from kft.inference.folding import fold
 from kft.inference.predicting import predict
 
-__all__ = ["Embeddings", "embed", "load_embeddings", "predict"]
+__all__ = ["Embeddings", "embed", "fold", "load_embeddings", "predict"]

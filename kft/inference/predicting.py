@@ -106,8 +106,8 @@ def predict(
 
     Returns:
         float32 array (records, outputs), numbers in the unit in which targets were measured; for a
-        per-residue head a list of float32 arrays (residues, outputs), one per record, without
-        special tokens and without residues that `max_length` cuts off; or a DataFrame; or the path
+        per-residue head a list of float32 arrays (residues, outputs), and for one of pairs
+        (residues, residues, outputs), one per record, without special tokens and without residues that `max_length` cuts off; or a DataFrame; or the path
         `out`. An interrupted call leaves no file there. Columns of predictions are named for the
         target and the classes, which `kft.fit` notes in the model: `predicted_TARGET`
         (`prediction` if it has no name), and the probability of each class in
@@ -115,7 +115,8 @@ def predict(
         each residue.
 
     Raises:
-        ValueError: An input cannot be encoded, the message names it; or `out` has another ending.
+        ValueError: An input cannot be encoded, the message names it; `out` has another ending; or
+            `out` or `as_frame` is given with a head of pairs.
         TypeError: An input is of another kind than the model takes.
         FileNotFoundError: There is no such file.
 
@@ -134,6 +135,12 @@ def predict(
     check_model(model)
     check_no_prompts(model)
     check_flag("as_frame", as_frame)
+    task = getattr(getattr(model, "head", None), "task", None)
+    if (out is not None or as_frame) and task is not None and task.per_pair:
+        raise ValueError(
+            f"predictions of {task} are square arrays (residues, residues, classes), which no table "
+            f"has a row for: leave out `out` and `as_frame`, and save the arrays."
+        )
     if out is not None:
         writing.checked_path(out, [*writing.TABLES, *_ARRAYS])
 

@@ -20,7 +20,7 @@ from keras import ops
 from kft.arguments import check_fraction, check_integer
 from kft.backbones.composite import Composite
 from kft.data.numbers import marks
-from kft.data.task import Task
+from kft.data.task import SCORED, Task
 from kft.messages import shown
 from kft.models.losses import AbsoluteError, CrossEntropy, SquaredError
 
@@ -168,7 +168,7 @@ class Head(_OnPositions):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if "task" in vars(cls):
-            cls.task = Task.named(cls.task, f"{cls.__name__}.task")
+            cls.task = Task.named(cls.task, f"{cls.__name__}.task", SCORED)
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kft.data.task import Task
+from kft.data.task import SCORED, Task
 from kft.evaluation.pair_baselines import shares_by_separation
 from kft.models.heads.base import Head
 from kft.models.heads.pair import Contacts, Distogram
@@ -35,7 +35,7 @@ def for_data(data: Any, pooling: str = "mean") -> Head:
         >>> for_data(load("amp")).classes
         2
     """
-    return MAKERS[Task.named(data.task, "data.task")](data, pooling)
+    return MAKERS[Task.named(data.task, "data.task", SCORED)](data, pooling)
 
 
 def _scale(targets: Any) -> dict[str, Any]:
