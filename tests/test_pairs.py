@@ -1,6 +1,9 @@
 """Torsions, contacts and distograms: from targets over training to scores and folds."""
 
+import runpy
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -190,8 +193,8 @@ def test_baselines_of_pairs_count_pairs():
 def test_compared_and_evaluated(target, tmp_path):
     """A strategy beside the baselines; a stored run is read again."""
     data = data_of(target)
-    options = {"strategies": ["head_only"], "seeds": 1, "controls": False, "epochs": 1}
-    options |= {"cache": tmp_path, "copies": False, "resamples": 50}
+    options = {"strategies": ["head_only"], "seeds": 1, "controls": True, "epochs": 1}
+    options |= {"out": tmp_path / "out", "copies": False, "resamples": 50, "verbose": False}
     result = kft.compare(esm2(), data, **options)
     assert not [row.error for row in result.rows if row.error]
     again = kft.compare(esm2(), data, **options)
@@ -235,14 +238,14 @@ def test_errors_say_what_is_wrong():
         degrees = [180 * np.ones((len(x), 3)) for x in CHAINS]
         Dataset("toy", "torsions", Split(CHAINS, degrees), None, None, **ABOUT)
     model = model_of(data)
-    with pytest.raises(ValueError, match="no table has a row for"):
+    with pytest.raises(ValueError, match="no table has a row"):
         kft.predict(model, CHAINS, as_frame=True)
     with pytest.raises(ValueError, match="Torsions, received one of Contacts for contacts"):
         kft.fold(model, CHAINS[0])
     with pytest.raises(ValueError, match="prior must be probabilities"):
         kft.heads.Contacts(prior=[[0.5, 0.5]])
     with pytest.raises(ValueError, match="task must be one of .* kft.compare take it"):
-        kft.evaluation.calibration.calibration("contacts", [0], [0.5])
+        kft.evaluation.calibration.judge_calibration("contacts", [0], [0.5])
 
 
 @pytest.mark.once
@@ -253,3 +256,16 @@ def test_tables_of_torsions_are_in_degrees():
     phi = [float(x) for x in table.predicted_phi[0].split()]
     expected = directions(kft.predict(model, CHAINS[:1])[0])[:, 0]
     np.testing.assert_allclose(phi, np.rad2deg(expected), atol=0.06)
+
+
+# Recipes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.in_turn("torch")
+@pytest.mark.parametrize("name", ["torsions", "distogram"])
+def test_recipe(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kft.data, "load", lambda _, target: data_of(target))
+    monkeypatch.setattr(kft, "load", lambda _: esm2())
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--tiny", "--out", str(tmp_path)])
+    runpy.run_path(str(Path(__file__).parents[1] / "recipes" / f"{name}.py"), run_name="__main__")
+    assert data_of(name).task.headline() in capsys.readouterr().out

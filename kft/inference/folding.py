@@ -14,11 +14,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.arguments import check_instance
 from kft.data.proteins.geometry import BINS
 from kft.data.task import Task
 from kft.evaluation.structures import directions
 from kft.inference.predicting import predict
-from kft.params import check_model
+from kft.params.paths import check_model
 from kft.structure.folding import Fold, fold_chain
 
 NEAREST = 2  # residues apart from which a distogram is trained, see `kft.data.load("chains")`
@@ -62,8 +63,8 @@ def fold(
         >>> fold(model, "MKTAYI", starts=1).chain
         ProteinChain 'model' of 6 residues
     """
-    if not isinstance(sequence, str):
-        raise TypeError(f"sequence must be a string of residues, received {sequence!r:.40}.")
+    check_instance("sequence", sequence, str, "a string of residues")
+    check_instance("name", name, str, "a string")
     several: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
     if not several:
         raise ValueError("models must be at least one model, received none.")

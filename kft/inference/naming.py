@@ -29,8 +29,8 @@ def with_predictions(table: pd.DataFrame, model: Any, rows: Any) -> pd.DataFrame
         `predicted_y_0` and so on; of classes the most likely one in `predicted_y`, and the
         probability of each in `probability_NAME`; of labels the names of those that are likely,
         separated by semicolons, and their probabilities. Without a name of the target the first
-        column is `prediction`. Of torsions angles in degrees, in
-        `predicted_phi`, `predicted_psi` and `predicted_omega`. Cells of residues hold a letter, or words and numbers separated by
+        column is `prediction`. Of torsions angles in degrees, in `predicted_phi`, `predicted_psi`
+        and `predicted_omega`. Cells of residues hold a letter, or words and numbers separated by
         spaces, for each residue.
 
     Raises:

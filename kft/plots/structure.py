@@ -136,8 +136,10 @@ def plot_ramachandran(
     figure = new_figure(5.2, 5.2)
     ax = open_axes(figure.subplots())
     others, some = there & ~glycine, there & glycine
-    ax.scatter(*angles[others, :2].T, s=14, color=MODEL, label="residues other than glycine")
-    ax.scatter(*angles[some, :2].T, s=18, marker="^", color=WRONG, label="glycine")
+    ax.scatter(
+        angles[others, 0], angles[others, 1], s=14, color=MODEL, label="residues other than glycine"
+    )
+    ax.scatter(angles[some, 0], angles[some, 1], s=18, marker="^", color=WRONG, label="glycine")
     ax.axvline(0, color=GREY, linewidth=0.5)
     ax.axhline(0, color=GREY, linewidth=0.5)
     ticks = [-180, -90, 0, 90, 180]

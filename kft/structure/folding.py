@@ -189,7 +189,7 @@ class _Energy:
         self.concentration = np.where(unknown, UNKNOWN[:, 1], self.concentration)
         glycine = np.array([letter == "G" for letter in sequence])
         self.concentration[glycine & unknown[:, 0], 0] = 0.0
-        self.probabilities = None
+        self.probabilities: np.ndarray | None = None
         self.first, self.second = np.triu_indices(count, 1)
         self.potential = np.zeros((0, BINS))
         if distogram is not None:
