@@ -38,7 +38,7 @@ class PairsHead(ClassesHead):
     """
 
     pools = False
-    activation = None  # of the last layer: the softmax comes after the prior is added
+    activation: str | None = None  # of the last layer: the softmax comes after the prior is added
 
     def __init__(
         self,
