@@ -1,9 +1,10 @@
 """Do the distances between residues, and their torsions, fix the fold of a chain?
 
-Folds real chains from what a perfect network would predict: the bins of the true distances of
-C-beta, smoothed (`kft.structure.smoothed_distogram`), and the true torsions, by gradient descent on
-the torsions as in AlphaFold (Senior et al. 2020). Once from both, and once from the distances
-alone, which begin at random torsions. Beside them, what costs nothing: a helix and a random coil.
+Folds real chains from what a perfect network would predict: the bins of their true distances,
+smoothed (`kft.structure.smoothed_distogram`), and their true torsions. The chain is found by
+gradient descent on the torsions, as in AlphaFold (Senior et al. 2020): once from both, and once
+from the distances alone, which begin at random torsions. Beside them, what costs nothing: a helix
+and a random coil.
 
 Data: chains (cgdms, MIT; structures of the PDB, CC0), test chains of at most 60 residues without a
 break.

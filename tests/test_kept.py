@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import time
 import warnings
 from collections import Counter
@@ -42,6 +44,43 @@ class Interrupted:
             raise KeyboardInterrupt
         self.calls += 1
         return self.function(*args, **options)
+
+
+# One writer ---------------------------------------------------------------------------------------
+
+
+HOLDS = """
+import sys, time
+from kft.files import only_writer
+with only_writer(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    command = [sys.executable, "-c", HOLDS, str(tmp_path)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        refused = pytest.raises(BlockingIOError, match="another process is writing to")
+        with refused as error, files.only_writer(tmp_path):
+            pass
+        assert next(tmp_path.glob(".*.lock")).name in str(error.value)
+        other.kill()
+    with files.only_writer(tmp_path):  # the lock has ended with the process
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_on_another_machine_is_respected(tmp_path):
+    left = tmp_path / ".writer.00000000-writer.lock"
+    left.touch()
+    with pytest.raises(BlockingIOError), files.only_writer(tmp_path):
+        pass
+    os.utime(left, (0, 0))
+    with files.only_writer(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 # Aside --------------------------------------------------------------------------------------------
@@ -218,11 +257,14 @@ def test_warnings_of_cut_proteins_point_at_the_call(backbone, tmp_path):
 
 @pytest.mark.once
 @pytest.mark.parametrize("strategy", ["linear_probe", "head_only"])
-def test_interrupted_features_go_on(strategy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["cache", "resume"])
+def test_interrupted_features_go_on(strategy, place, tmp_path, monkeypatch):
+    keep = {place: tmp_path / "training.npz" if place == "resume" else tmp_path}
+
     def fitted():
         model = kft.Model(esm2(), kft.heads.Regression())
         records = (PROTEINS, np.arange(8.0))
-        kft.fit(model, records, strategy, batch_size=2, verbose=0, cache=tmp_path)
+        kft.fit(model, records, strategy, batch_size=2, verbose=0, **keep)
         return kft.predict(model, PROTEINS)
 
     calls = Counter()
@@ -242,8 +284,11 @@ def test_interrupted_features_go_on(strategy, tmp_path, monkeypatch):
     found = fitted()
     assert calls["all"] == 4  # the first to compare, two that were left, one of them twice
     assert hidden(tmp_path) == []
+    assert not (tmp_path / "training.npz.features").exists()
     kept = fitted()
-    assert calls["all"] == 5  # the first to compare
+    # The first to compare; no epoch of a probe is kept, and those of a head are all done.
+    again = 1 if place == "cache" else 5 if strategy == "linear_probe" else 0
+    assert calls["all"] == 4 + again
     np.testing.assert_array_equal(kept, found)
 
 

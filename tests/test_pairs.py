@@ -1,273 +1,349 @@
-"""Torsions, contacts and distograms: from targets over training to scores and folds."""
+"""Pairs of sequences: the backbone, the data set, splits by protein, and baselines of leakage."""
 
-import runpy
-import sys
+import warnings
 from dataclasses import replace
-from pathlib import Path
 
+import contracts
 import keras
+import models
 import numpy as np
+import pandas as pd
 import pytest
-from keras import ops
-from models import esm2
 from parity import assert_rounds_alike
-from scipy import stats
 
 import kft
-from kft import structure
-from kft.data import Dataset, Split
-from kft.data.proteins import chains
+from kft.backbones.tabular.columns import Column
+from kft.backbones.tabular.model import DenseBackbone
+from kft.data import Dataset, Split, pair_classes, pair_split, read_pairs
+from kft.data.inputs import InputKind
 from kft.evaluation import baselines
-from kft.evaluation.structures import UNKNOWN, as_chains, directions, vectors
+from kft.exploration import near_copies
+from kft.models.pairs import PairEncoder
+from kft.training.strategies import HeadOnly, LinearProbe
 
-CHAINS = ["MKTAYIAKQRQISF", "GAGAVLK", "ACDEFGHIK", "WVLIMAKR"]
-ABOUT = dict.fromkeys(("source", "licence", "citation", "checksum"), "")
-
-
-def coordinates(sequence):
-    """A wide helix, whose torsions vary with the residues: residues six apart touch."""
-    turned = np.array([[0.05 * (ord(letter) % 5), 0.0, 0.0] for letter in sequence])
-    return structure.rebuild(np.deg2rad([-95.0, -60.0, 180.0]) + turned)
+PAIRS = [("MKTAYI", "GSS"), ("ACDEFGHIKL", "K"), ("GSS", "MKTAYI"), ("LLKK", "WWPWWPWWPWW")]
+DATA = (PAIRS * 2, [0, 1, 0, 1] * 2)
 
 
-def split_of(target, sequences=CHAINS):
-    pairs = [chains._target(target, x, coordinates(x)) for x in sequences]
-    return Split(sequences, [values for values, _ in pairs], masks=[mask for _, mask in pairs])
+def make(backbone=None, **options):
+    """A small model of pairs whose head is not zero."""
+    tower = models.esm2(blocks=2) if backbone is None else backbone
+    head = kft.heads.Classification(2, kernel_initializer=keras.initializers.GlorotNormal(seed=1))
+    return kft.Model(kft.PairBackbone(tower, **options), head)
 
 
-def data_of(target):
-    task, classes = chains.TARGETS[target]
-    part = split_of(target)
-    return Dataset("toy", task, part, part, part, classes=classes, **ABOUT)
+# The backbone -------------------------------------------------------------------------------------
 
 
-def model_of(data):
-    return kft.Model(esm2(), kft.heads.for_data(data))
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_features_are_those_of_both_and_their_order_is_not_seen(pooling):
+    tower = models.esm2(blocks=2)
+    backbone = kft.PairBackbone(tower, pooling)
+    found = kft.embed(backbone, PAIRS)
+    first, second = (kft.embed(tower, side, pooling) for side in zip(*PAIRS, strict=True))
+    expected = np.hstack([np.abs(first - second), first * second, first + second])
+    assert_rounds_alike(found, expected)
+    np.testing.assert_array_equal(found[0], found[2])
+    assert backbone.width == found.shape[1] == 3 * 16
+    assert np.abs(found[0] - found[1]).max() > 0.01
 
 
-# Loss ---------------------------------------------------------------------------------------------
+def test_a_pair_is_predicted_as_if_it_were_alone():
+    contracts.check_padded_records(make(), PAIRS)
 
 
-def test_the_loss_of_angles_is_a_likelihood():
-    """As scipy's, for concentrations from 0 to 700, also where the polynomials meet."""
+@pytest.mark.parametrize("way", contracts.WAYS, ids=lambda way: way.__name__)
+def test_copies_share_nothing(way, tmp_path):
+    if way is not contracts.saved and keras.backend.backend() != "torch":
+        pytest.skip("the config is the same on all backends")
+    model = make()
+    model.backbone.stages[1].trainable = False
+    contracts.check_copy(model, way, tmp_path)
+
+
+def test_the_frontier_is_inside_of_both_towers():
+    model = make()
+    x = model.encode(PAIRS)
+    kft.freeze(model, ["embedding", "block_0"])
+    frozen, _ = contracts.check_split(model, x)
+    shapes = sorted(x.shape[1:] for x in keras.tree.flatten(frozen.outputs) if len(x.shape) == 3)
+    assert shapes == [(None, 16), (None, 16)]
+    kft.train_only(model, "head")
+    frozen, _ = contracts.check_split(model, x)
+    assert [tuple(x.shape) for x in keras.tree.flatten(frozen.outputs)] == [(None, 48)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "frozen"),
+    [
+        (LinearProbe(), ["embedding", "block_0", "block_1", "final_norm"]),
+        (HeadOnly(epochs=2), ["embedding", "block_0", "block_1", "final_norm"]),
+        (kft.strategies.get("last_blocks", blocks=1, epochs=2), ["embedding", "block_0"]),
+        (kft.strategies.get("full", epochs=1), []),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_strategies(strategy, frozen, tmp_path):
+    contracts.check_training(strategy, make(), DATA, frozen, tmp_path)
+
+
+def test_training_at_the_frontier_is_that_of_the_whole():
+    kept = []
+    for frontier in (True, False):
+        model = make()
+        strategy = kft.strategies.get("last_blocks", blocks=1, epochs=2)
+        kft.fit(model, DATA, strategy, frontier=frontier, verbose=0, batch_size=4)
+        kept.append(kft.predict(model, PAIRS))
+    assert_rounds_alike(*kept)
+
+
+def test_adapters(tmp_path):
+    model = make()
+    contracts.check_base_is_kept(make(), model.encode(PAIRS))
+    kft.add_lora(model, 2)
+    contracts.check_adapter_training(model, DATA, tmp_path, rank=2)
+    kft.save_adapter(model, tmp_path / "adapter")
+    again = make()
+    kft.load_adapter(again, tmp_path / "adapter")
+    assert_rounds_alike(kft.predict(again, PAIRS), kft.predict(model, PAIRS))
+
+
+@pytest.mark.once
+def test_esmc_is_a_tower_too():
+    backbone = kft.PairBackbone(models.esmc())
+    assert np.array_equal(*kft.embed(backbone, [PAIRS[0], PAIRS[2]]))
+
+
+@pytest.mark.once
+def test_the_encoder_pads_both_to_one_length_and_says_what_it_cuts():
+    encode = PairEncoder(models.esm2().encode)
+    arrays = encode(PAIRS, pad_lengths=(16,))
+    assert {name: x.shape for name, x in arrays.items()} == {
+        "token_ids_first": (4, 16), "token_ids_second": (4, 16)
+    }  # fmt: skip
+    alone = models.esm2().encode([PAIRS[3][1]])["token_ids"][0]
+    np.testing.assert_array_equal(arrays["token_ids_second"][3, : len(alone)], alone)
+    with pytest.warns(UserWarning, match="2 of 4 inputs were longer than max_length=8: 5 residues"):
+        batches = kft.batches((PAIRS, [0] * 4), encode, max_length=8)
+    assert sorted(batches.lengths) == [8, 8, 10, 10]
+    with pytest.warns(UserWarning, match="1 of 2 sequences ended in a stop"):
+        kft.batches([("MKT*", "GSS")], encode)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (["MKT"], TypeError, r"must be a pair of strings of residues, .*received 'MKT'"),
+        ([("MKT", 5)], TypeError, "must be a pair of strings of residues"),
+        ([("MKT", "GSS", "A")], TypeError, "must be a pair"),
+        ([("MKT", "")], ValueError, r"the second of inputs\[0\] is empty"),
+        ([("MK1", "GSS")], ValueError, r"the first of inputs\[0\] has '1' at position 3"),
+    ],
+)
+def test_what_is_no_pair_is_named(inputs, error, message):
+    with pytest.raises(error, match=message):
+        kft.predict(make(), inputs)
+
+
+@pytest.mark.once
+def test_wrong_towers_are_named():
+    with pytest.raises(TypeError, match="tower must be a backbone whose `encode` takes sequences"):
+        kft.PairBackbone(DenseBackbone([Column("age")]))
+    with pytest.raises(TypeError, match="tower must be a backbone"):
+        kft.PairBackbone(kft.PairBackbone(models.esm2()))
+    with pytest.raises(ValueError, match="pooling must be one of"):
+        kft.PairBackbone(models.esm2(), "attention")
+    with pytest.raises(TypeError, match=r"for pairs take kft.PairBackbone\(backbone\)"):
+        kft.embed(models.esm2(), PAIRS)
+
+
+# Data sets ----------------------------------------------------------------------------------------
+
+
+def simulated(proteins=30, pairs=200, seed=0):
+    """Pairs that interact if their proteins begin with W and D; some proteins have both."""
+    rng = np.random.default_rng(seed)
+    names = models.strings([12] * proteins, "ACEFGHIKLMNPQRSTVY", seed)
+    heads = [("WWW", "DDD", "WWWDDD")[rng.integers(3)] for _ in range(proteins)]
+    names = [head + name for head, name in zip(heads, names, strict=True)]
+    first, second = np.triu_indices(proteins, 1)
+    at = rng.permutation(len(first))[:pairs]
+    table = pd.DataFrame({"a": [names[i] for i in first[at]], "b": [names[i] for i in second[at]]})
+    binds = [
+        ("WWW" in a and "DDD" in b) or ("DDD" in a and "WWW" in b)
+        for a, b in zip(table.a, table.b, strict=True)
+    ]
+    return table.assign(y=np.where(binds, "yes", "no"))
+
+
+@pytest.mark.once
+def test_pairs_are_kept_in_normal_form():
+    with pytest.warns(UserWarning, match="1 of 4 sequences held lower-case letters"):
+        split = Split([("mkt", "GSS"), ["AAA", "WW"]], [0, 1])
+    assert split.inputs == [("MKT", "GSS"), ("AAA", "WW")]
+    assert split.input_kind is InputKind.PAIR
+    assert repr(split) == "Split(2 pairs, input lengths 3 to 3)"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert split.take([1]).inputs == [("AAA", "WW")]
+    with pytest.raises(TypeError, match=r"inputs\[1\]` must be a pair of strings"):
+        Split([("MKT", "GSS"), "AAA"], [0, 1])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("split", ["C1", "C2", "C3"])
+def test_test_pairs_are_of_the_class_asked_for(split):
+    data = read_pairs(simulated(), ["a", "b"], split=split)
+    train = data.train.inputs
+    for part in (data.valid, data.test):
+        assert set(pair_classes(train, part.inputs)) == {split}
+    sizes = [len(part) for part in data.splits.values()]
+    assert sum(sizes) == 200 if split == "C1" else 60 < sum(sizes) < 200
+    assert f"{200 - sum(sizes):,} of 200 pairs are left out" in data.notes[0]
+    if split == "C3":  # nor are proteins of valid in test
+        assert set(pair_classes(data.valid.inputs, data.test.inputs)) == {"C3"}
+    assert sizes[0] > 0.6 * sum(sizes)
+    again = read_pairs(simulated(), ["b", "a"], split=split)
+    assert [set(x) for x in again.train.inputs] == [set(x) for x in train] or split != "C1"
+
+
+@pytest.mark.once
+def test_near_copies_of_proteins_stay_together():
     rng = np.random.default_rng(0)
-    k = np.concatenate([[0.0, 1e-3, 3.749, 3.751, 700.0], rng.uniform(0, 20, 95)])
-    mean, angle = rng.uniform(-4, 4, (2, 100))
-    given = np.stack([k * np.sin(mean), k * np.cos(mean)], axis=-1).astype("float32")
-    loss = kft.losses.VonMises(reduction="none")
-    found = ops.convert_to_numpy(loss(angle[:, None], given))
-    expected = -np.log(1 / (2 * np.pi)) - np.where(k == 0, 0, k * np.cos(angle - mean))
-    expected = np.where(k == 0, expected, -stats.vonmises.logpdf(angle, np.maximum(k, 1e-9), mean))
-    assert abs(found - expected).max() < 1e-6 * (k.max() + 1)
-    assert abs(found - expected)[k < 20].max() < 2e-5
+    founders = models.strings([30] * 20, seed=1)
+    family = {}
+    for i, founder in enumerate(founders):
+        for _ in range(2):
+            at = rng.integers(30)
+            family[founder[:at] + "W" + founder[at + 1 :]] = i
+    names = list(family)
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    for near, shared in ((True, False), (False, True)):
+        parts = pair_split(pairs, "C3", seed=0, near_copies=near)
+        seen = [{family[x] for i in at for x in pairs[i]} for at in parts.values()]
+        assert bool(seen[0] & seen[2]) == shared
 
 
 @pytest.mark.once
-def test_angles_and_vectors_that_do_not_fit_are_an_error():
-    with pytest.raises(ValueError, match="one angle for each two of the predictions"):
-        kft.losses.VonMises()(np.zeros((2, 2)), np.zeros((2, 6)))
-
-
-# From targets to predictions ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("target", ["torsions", "distogram"])
-def test_trained_predicted_and_saved(target, tmp_path):
-    """At the frozen frontier and with LoRA; a chain is predicted as if it were alone."""
-    data = data_of(target)
-    model = model_of(data)
-    logs = kft.fit(model, data, strategy="head_only", epochs=3, batch_size=2, verbose=0)
-    losses = [row["loss"] for row in logs.history]
-    assert losses[-1] < losses[0]
-    kft.fit(model, data, strategy="lora", epochs=1, batch_size=2, verbose=0)
-    assert kft.lora.names(model)
-    found = kft.predict(model, CHAINS)
-    places = 2 if data.task.per_pair else 1
-    assert [x.shape for x in found] == [(len(x),) * places + (model.head.units,) for x in CHAINS]
-    assert_rounds_alike(kft.predict(model, CHAINS[1:2])[0], found[1])
-    with pytest.warns(UserWarning, match="residues were cut"):
-        cut = kft.predict(model, CHAINS[:1], max_length=5)[0]
-    assert cut.shape[:places] == (5,) * places
-    if data.task.per_pair:
-        assert all((x == x.transpose(1, 0, 2)).all() for x in found)
-        np.testing.assert_allclose(found[0].sum(-1), 1, rtol=1e-5)
-    model.save(tmp_path / "model.keras")
-    again = kft.predict(keras.saving.load_model(tmp_path / "model.keras"), CHAINS)
-    assert all(map(np.array_equal, found, again))
+def test_a_table_of_pairs_is_read_with_errors_that_name_the_line(tmp_path):
+    table = simulated()
+    path = tmp_path / "pairs.csv"
+    table.to_csv(path, index=False)
+    data = read_pairs(path, ["a", "b"], split="random")
+    assert data.classes == ("no", "yes") and data.task == "classification"
+    every = [pair for part in data.splits.values() for pair in part.inputs]
+    assert sorted(every) == sorted(zip(table.a, table.b, strict=True))
+    mirrored = pd.concat(
+        [table, pd.DataFrame({"a": table.b[:3], "b": table.a[:3], "y": "no"})], ignore_index=True
+    )
+    mirrored.loc[mirrored.index[:3], "y"] = "yes"
+    notes = " ".join(read_pairs(mirrored, ["a", "b"], split=None).notes)
+    assert "3 pairs are in several rows with different values of column 'y'" in notes
+    assert "3 records repeat the pair of an earlier one" in notes
+    path.write_text("a,b,y\nMKT,GSS,yes\nMKT,,no\n")
+    with pytest.raises(ValueError, match="line 3"):
+        read_pairs(path, ["a", "b"], split=None)
+    for options, message in (
+        ({"inputs": ["a", "a"]}, "`inputs` must be two columns"),
+        ({"inputs": "a"}, "`inputs` must be two columns"),
+        ({"split": "cluster"}, "'C3' keeps near copies together"),
+        ({"split": "C4"}, "`split` must be"),
+        ({"task": "residue_regression"}, "pairs have one target each"),
+        ({"inputs": ["a", "c"]}, "c"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_pairs(table, **{"inputs": ["a", "b"]} | options)
 
 
 @pytest.mark.once
-def test_the_untrained_head_predicts_what_training_holds():
-    data = data_of("distogram")
-    rows = kft.predict(model_of(data), CHAINS)
-    expected = baselines.separation(replace(data, valid=None)).predictions
-    for row, other in zip(rows, expected, strict=True):
-        np.testing.assert_allclose(row, other, rtol=1e-4)
-    data = data_of("torsions")
-    (row, *_) = kft.predict(model_of(data), CHAINS)
-    used = np.concatenate([x[m] for x, m in zip(data.train.targets, data.train.masks, strict=True)])
-    means = directions(vectors(used).mean(axis=0))
-    np.testing.assert_allclose(directions(row)[0], means, atol=1e-4)
+def test_too_few_proteins_for_a_split_are_named():
+    with pytest.raises(ValueError, match="scheme='C3' leaves no pairs for train of 3 proteins"):
+        pair_split([("MKTAYI", "GSSGSS"), ("MKTAYI", "WWPWWP")])
+    with pytest.raises(ValueError, match="scheme must be one of C1, C2, C3"):
+        pair_split(PAIRS, "C4")
+    with pytest.raises(ValueError, match="`fractions` must be three positive numbers"):
+        pair_split(PAIRS, fractions=(1, 2))
 
 
 @pytest.mark.once
-def test_targets_of_pairs_lie_where_the_residues_are():
-    data, encode = data_of("contacts"), esm2().encode
-    with pytest.warns(UserWarning, match="residues were cut"):
-        batches = kft.batches(data.train, encode, 4, seed=None, max_length=10)
-    _, targets, weights = batches[0]
-    order = batches.record_indices[0]
-    assert targets.shape == weights.shape == (4, *[targets.shape[1]] * 2)
-    row = list(order).index(0)
-    np.testing.assert_array_equal(targets[row, 1:11, 1:11], data.train.targets[0][:10, :10])
-    np.testing.assert_array_equal(weights[row, 1:11, 1:11], data.train.masks[0][:10, :10])
-    assert weights.sum() == sum(mask[:10, :10].sum() for mask in data.train.masks)
+def test_only_equal_pairs_in_either_order_are_near_copies():
+    found = near_copies(PAIRS[:2], [("GSS", "mktayi"), ("GSS", "AAAAAA")])
+    assert found[["test", "train"]].to_numpy().tolist() == [[0, 0]]
+    assert "only equal ones" in found.attrs["note"]
+
+
+# Baselines ----------------------------------------------------------------------------------------
+
+
+def toy(train, targets, test):
+    return Dataset(
+        "toy", "classification", Split(train, targets), None, Split(test, [0, 1]),
+        source="typed in", licence="none", citation="", checksum="", classes=("no", "yes"),
+    )  # fmt: skip
 
 
 @pytest.mark.once
-def test_targets_of_chains_are_those_of_the_structure():
-    sequence = CHAINS[0]
-    atoms = coordinates(sequence)
-    angles, known = chains._target("torsions", sequence, atoms)
-    assert known.tolist() == [False, *[True] * (len(sequence) - 2), False]
-    np.testing.assert_allclose(angles[known], structure.torsions(atoms)[known], atol=1e-6)
-    bins, known = chains._target("distogram", sequence, atoms)
-    apart = abs(np.subtract.outer(range(len(sequence)), range(len(sequence))))
-    assert ((known == (apart > 1)).all() and len(chains.BINS) == bins.max() + 1) or bins.max() < 64
-    found, known = chains._target("contacts", sequence, atoms)
-    assert (known == (apart >= 6)).all()
-    assert (found == structure.contacts(atoms)[0]).all()
-
-
-# Scores -------------------------------------------------------------------------------------------
+def test_the_degree_is_the_mean_target_of_the_pairs_of_each_protein():
+    data = toy([("AA", "CC"), ("AA", "DD"), ("EE", "CC")], [1, 1, 0], [("CC", "AA"), ("YY", "VV")])
+    found = baselines.degree(data).predictions
+    mean = 2 / 3
+    expected = ((2 + mean) / 3 + (1 + mean) / 3) / 2  # AA is in two that interact, CC in one of two
+    np.testing.assert_allclose(found[:, 1], [expected, mean])
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    numbers = Dataset(
+        "toy", "regression", Split(data.train.inputs, [1.0, 1.0, 0.0]), None,
+        Split(data.test.inputs, [0.0, 1.0]), source="", licence="", citation="", checksum="",
+    )  # fmt: skip
+    np.testing.assert_allclose(baselines.degree(numbers).predictions, found[:, 1])
 
 
 @pytest.mark.once
-def test_angles_are_compared_the_short_way_round():
-    true = np.deg2rad([[179.0, 0.0, 180.0], [10.0, 90.0, -180.0]])
-    given = vectors(np.deg2rad([[-179.0, 0.0, 170.0], [10.0, -90.0, 180.0]])) * [[3.0], [0.1]]
-    scores = kft.evaluation.score("torsions", true, given, groups=[0, 1])
-    assert scores.headline == "mean cosine"
-    values = [scores[f"MAE {angle}"].value for angle in ("phi", "psi", "omega")]
-    np.testing.assert_allclose(values, [1.0, 90.0, 5.0], atol=1e-5)
+def test_similar_pairs_are_found_in_either_order():
+    sequences = models.strings([20] * 12, seed=3)
+    train = list(zip(sequences[:6], sequences[6:], strict=True))
+    data = toy(train, [0, 1, 0, 1, 0, 1], [train[0][::-1], train[1]])
+    found = baselines.similar_pairs(data).predictions
+    assert found.argmax(axis=1).tolist() == [0, 1]
 
 
 @pytest.mark.once
-def test_scores_of_pairs_are_those_of_the_pairs_that_count():
-    rng = np.random.default_rng(0)
-    targets, given = [], []
-    for n in (9, 14):
-        rows = rng.dirichlet(np.ones(2), (n, n))
-        given.append((rows + rows.transpose(1, 0, 2)) / 2)
-        mask = abs(np.subtract.outer(range(n), range(n))) >= 6
-        contact = rng.uniform(size=(n, n)) < 0.3
-        targets.append(np.where(mask, contact | contact.T, UNKNOWN))
-    scores = kft.evaluation.score("contacts", as_chains(targets), as_chains(given))
-    losses, precisions = [], []
-    for true, p in zip(targets, given, strict=True):
-        first, second = np.nonzero(np.triu(true != UNKNOWN))
-        losses += [-np.log(p[i, j, true[i, j]]) for i, j in zip(first, second, strict=True)]
-        precisions.append(structure.contact_precision(p[..., 1], true == 1, true != UNKNOWN))
-    assert scores["log loss"].value == pytest.approx(np.mean(losses))
-    assert scores["precision at L"].value == pytest.approx(np.mean(precisions))
-    other = kft.evaluation.score("distogram", as_chains(targets), as_chains(given))
-    assert other["likelihood"].value == pytest.approx(np.exp(-np.mean(losses)))
+def test_baselines_of_leakage_fall_to_chance_where_no_protein_was_seen():
+    """What knows proteins alone scores on C1, not on C3; what sees the motifs scores on both."""
+    scores = {}
+    for split in ("C1", "C3"):
+        data = read_pairs(simulated(80, 1500), ["a", "b"], split=split)
+        assert list(baselines.suited(data)) == [
+            "constant", "degree", "similar_pairs", "pair_composition"
+        ]  # fmt: skip
+        for fit in (baselines.degree, baselines.pair_composition):
+            scored = kft.evaluation.score(data.task, data.test.targets, fit(data).predictions)
+            scores[split, fit.__name__] = scored["AUROC"].value
+    assert scores["C1", "degree"] > 0.7 and scores["C3", "degree"] == 0.5
+    assert scores["C3", "pair_composition"] > 0.8
 
 
 @pytest.mark.once
-def test_baselines_of_pairs_count_pairs():
-    """By hand: neighbours touch unless one of them is a W."""
-    inputs = ["AAWA", "WAAA"]
-    near = abs(np.subtract.outer(range(4), range(4))) == 1
-    tryptophan = [np.array([letter == "W" for letter in x]) for x in inputs]
-    targets = [(near & ~(w[:, None] | w)).astype(int) for w in tryptophan]
-    part = Split(inputs * 20, targets * 20, masks=[~np.eye(4, dtype=bool)] * 40)
-    data = Dataset("toy", "contacts", part, part, part, classes=("apart", "contact"), **ABOUT)
-    blind = baselines.separation(data).predictions[0][..., 1]
-    assert blind[0, 1] == blind[1, 2] == pytest.approx((2 * 40 * 3 + 1) / (2 * 40 * 6 + 2))
-    seen = baselines.residue_pairs(data).predictions[0][..., 1]
-    assert seen[0, 1] > 0.95 and seen[1, 2] < 0.05 and (seen == seen.T).all()
-    assert list(baselines.suited(data)) == ["separation", "residue_pairs"]
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("target", ["torsions", "contacts"])
-def test_compared_and_evaluated(target, tmp_path):
-    """A strategy beside the baselines; a stored run is read again."""
-    data = data_of(target)
-    options = {"strategies": ["head_only"], "seeds": 1, "controls": True, "epochs": 1}
-    options |= {"out": tmp_path / "out", "copies": False, "resamples": 50, "verbose": False}
-    result = kft.compare(esm2(), data, **options)
-    assert not [row.error for row in result.rows if row.error]
-    again = kft.compare(esm2(), data, **options)
-    for one, other in zip(result.rows[0].predictions[0], again.rows[0].predictions[0], strict=True):
-        np.testing.assert_array_equal(one, other)
-    judged = kft.evaluate(model_of(data), data, copies=False, resamples=50)
-    assert list(judged) == list(data.task.metrics(2)) and "split of toy" in str(judged)
-    with pytest.raises(ValueError, match="kft.evaluate gives the scores"):
-        judged.worst()
-
-
-# Folding ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.once
-def test_a_fold_has_the_predicted_torsions():
-    sequence = CHAINS[0]
-    helix = np.deg2rad([-63.0, -43.0, 180.0])
-    head = kft.heads.Torsions(mean=(50 * vectors(helix)).tolist())
-    model = kft.Model(esm2(), head)
-    fold = kft.fold(model, sequence, starts=1)
-    expected = structure.rebuild(np.tile(helix, (len(sequence), 1)))
-    assert structure.rmsd(fold.chain.coordinates[:, 1], expected[:, 1]) < 0.2
-    assert np.isnan(fold.expected_lddt).all()
-    both = [model, kft.Model(esm2(), kft.heads.for_data(data_of("distogram")))]
-    assert (kft.fold(both, sequence, starts=1, iterations=20).chain.confidence > 0).all()
-
-
-# Errors -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.once
-def test_errors_say_what_is_wrong():
-    part = split_of("contacts")
-    data = data_of("contacts")
-    with pytest.raises(ValueError, match=r"pairs need masks \(residues, residues\)"):
-        replace(data, train=Split(part.inputs, part.targets), valid=None, test=None)
-    with pytest.raises(ValueError, match=r"must be \(7,\), or \(7, 7\) for pairs"):
-        Split(CHAINS[1:2], [np.zeros((7, 7), int)], masks=[np.ones((7, 6), bool)])
-    with pytest.raises(ValueError, match="in radians"):
-        degrees = [180 * np.ones((len(x), 3)) for x in CHAINS]
-        Dataset("toy", "torsions", Split(CHAINS, degrees), None, None, **ABOUT)
-    model = model_of(data)
-    with pytest.raises(ValueError, match="no table has a row"):
-        kft.predict(model, CHAINS, as_frame=True)
-    with pytest.raises(ValueError, match="Torsions, received one of Contacts for contacts"):
-        kft.fold(model, CHAINS[0])
-    with pytest.raises(ValueError, match="prior must be probabilities"):
-        kft.heads.Contacts(prior=[[0.5, 0.5]])
-    with pytest.raises(ValueError, match="task must be one of .* kft.compare take it"):
-        kft.evaluation.calibration.judge_calibration("contacts", [0], [0.5])
-
-
-@pytest.mark.once
-def test_tables_of_torsions_are_in_degrees():
-    model = model_of(data_of("torsions"))
-    table = kft.predict(model, CHAINS[:1], as_frame=True)
-    assert list(table.columns) == ["sequence", "predicted_phi", "predicted_psi", "predicted_omega"]
-    phi = [float(x) for x in table.predicted_phi[0].split()]
-    expected = directions(kft.predict(model, CHAINS[:1])[0])[:, 0]
-    np.testing.assert_allclose(phi, np.rad2deg(expected), atol=0.06)
-
-
-# Recipes ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.in_turn("torch")
-@pytest.mark.parametrize("name", ["torsions", "distogram"])
-def test_recipe(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(kft.data, "load", lambda _, target: data_of(target))
-    monkeypatch.setattr(kft, "load", lambda _: esm2())
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--tiny", "--out", str(tmp_path)])
-    runpy.run_path(str(Path(__file__).parents[1] / "recipes" / f"{name}.py"), run_name="__main__")
-    assert data_of(name).task.headline() in capsys.readouterr().out
+def test_compare_and_evaluate_take_pairs(tmp_path):
+    data = read_pairs(simulated(), ["a", "b"], split="C2")
+    backbone = kft.PairBackbone(models.esm2())
+    found = kft.compare(
+        backbone, data, ["linear_probe"], seeds=1, controls=False, out=tmp_path, verbose=False,
+        resamples=20,
+    )  # fmt: skip
+    rows = {row.name: row for row in found.rows}
+    assert {"degree of proteins", "5 similar pairs", "linear_probe"} <= rows.keys()
+    assert not any(row.error for row in found.rows)
+    model = kft.fit(make(), data, "linear_probe", verbose=0).model
+    judged = kft.evaluate(model, replace(data, name="pairs"), resamples=20)
+    assert np.isfinite(judged.scores["AUROC"].value)
+    predicted = kft.predict(model, data.test.inputs)
+    mine = pd.DataFrame(data.test.inputs, columns=["sequence_a", "sequence_b"]).assign(id="x")
+    mine.to_csv(tmp_path / "mine.csv", index=False)
+    for source in (mine, tmp_path / "mine.csv"):
+        table = kft.predict(model, source, as_frame=True)
+        assert np.allclose(table.probability_yes, predicted[:, 1], atol=1e-6)
+        assert table.sequence_a.tolist() == mine.sequence_a.tolist()
+    with pytest.raises(ValueError, match="must have the columns sequence_a and sequence_b"):
+        kft.predict(model, mine.rename(columns={"sequence_a": "a"}))
+    assert "first" in str(kft.explore(data))

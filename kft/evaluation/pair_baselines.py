@@ -1,154 +1,164 @@
-"""Baselines for pairs of residues: how often each class occurs among pairs that are alike."""
+"""Baselines for pairs of proteins that show what is known without looking at both sequences.
+
+A model of interactions may score well because it knows which proteins have many partners, or
+because pairs like the test pair were in training (Park and Marcotte 2012; Bernett, Blumenthal and
+List 2024, "Cracking the black box of deep sequence-based protein-protein interaction prediction").
+`degree` and `similar_pairs` do only this: a model has to beat them on the same split.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.preprocessing import StandardScaler, normalize
 
-from kft.data.task import Task
-from kft.evaluation.fitted import Baseline
+from kft.data.sequences import compared
+from kft.evaluation.fitted import (
+    AMINO_ACIDS,
+    RECORD_TASKS,
+    Baseline,
+    Composition,
+    all_but_test,
+    checked_task,
+    fit_linear,
+    test_of,
+)
 
 if TYPE_CHECKING:
     from kft.data import Dataset
-    from kft.data.dataset import Split
 
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-KINDS = len(LETTERS) + 1  # all other letters are one kind
-FARTHEST = 100  # residues from which pairs are equally far apart
-STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # in pairs, of what is known of all types
+NEAREST = 5  # pairs of training whose targets are averaged
+BLOCK = 256  # test pairs that are compared at a time
+Pair = tuple[str, str]
 
 
-def separation(data: Dataset) -> Baseline:
-    """Predict how often each class occurs among pairs that are as far apart in the sequence.
+def degree(data: Dataset) -> Baseline:
+    """Predict from how the training pairs of each protein turn out, whatever its partner.
+
+    Of each protein the mean target of its training pairs, drawn towards that of all as if by one
+    more pair, so that a protein without any has the mean of all; the prediction is the mean of
+    both.
 
     Args:
-        data: A data set with targets per pair of residues.
+        data: A data set of pairs.
 
     Returns:
-        Baseline: of counts in training and validation split, with one pair of each class added.
+        Baseline: without coefficients.
 
     Raises:
-        ValueError: Targets are not per pair, or there is no test split.
+        ValueError: Targets are given per residue, or there is no test split.
 
     Example:
-        >>> from kft.data import Dataset, Split
-        >>> near = abs(np.subtract.outer(range(3), range(3))) < 2
-        >>> chain = Split(["AGA"], [near.astype(int)], masks=[~np.eye(3, dtype=bool)])
-        >>> toy = Dataset("toy", "contacts", chain, None, chain, source="typed in",
-        ...               licence="none", citation="", checksum="", classes=("apart", "contact"))
-        >>> separation(toy).predictions[0][0, 1].round(2).tolist()
-        [0.25, 0.75]
+        `degree(kft.data.read_pairs("mine.csv", split="C1")).predictions`
     """
     start = time.perf_counter()
-    chains, parts = _test(data), _outside_test(data)
-    rows = [row for part in parts for row in part.targets]
-    table = shares_by_separation(rows, _masks(parts), len(data.classes or ()))
-    predictions = [table[_apart(len(chain))] for chain in chains]
-    return Baseline("separation", predictions, time.perf_counter() - start, table.size)
+    pairs, values = _known(data)
+    total = values.mean(axis=0)
+    sums: dict[str, np.ndarray] = defaultdict(lambda: total)
+    counts: Counter[str] = Counter()
+    for pair, value in zip(pairs, values, strict=True):
+        for protein in set(map(compared, pair)):
+            sums[protein] = sums[protein] + value
+            counts[protein] += 1
+    predictions = [
+        np.mean([sums[x] / (counts[x] + 1) for x in map(compared, pair)], axis=0)
+        for pair in test_of(data).inputs
+    ]
+    return Baseline("degree of proteins", np.array(predictions), time.perf_counter() - start, 0)
 
 
-def shares_by_separation(
-    targets: Sequence[np.ndarray], masks: Sequence[np.ndarray], classes: int
-) -> np.ndarray:
-    """Count how often each class occurs among pairs that are as far apart.
+def similar_pairs(data: Dataset, k: int = 3) -> Baseline:
+    """Predict from the training pairs that are most similar.
 
-    Args:
-        targets: Classes (L, L) of each chain.
-        masks: Bool (L, L) of each chain, the pairs that count.
-        classes: Number K of classes.
-
-    Returns:
-        Float array (`FARTHEST` + 1, K); rows sum to 1, with one pair of each class added.
-    """
-    shape = FARTHEST + 1, classes
-    counts = np.zeros(shape)
-    for row, mask in zip(targets, masks, strict=True):
-        found = np.ravel_multi_index((_apart(len(row))[mask], row[mask]), shape)
-        counts += np.bincount(found, minlength=counts.size).reshape(shape)
-    return _shares(counts)
-
-
-def residue_pairs(data: Dataset) -> Baseline:
-    """Predict how often each class occurs among pairs of the same two residue types as far apart.
-
-    Rare pairs are filled up with those of all types that are as far apart; with how many is chosen
-    on the validation split.
+    Two pairs are as similar as their proteins, in the better of both orders: the product of the
+    cosines of their counts of words.
 
     Args:
-        data: As for `separation`.
+        data: A data set of pairs.
+        k: Length of the longest words that are counted; all shorter ones are too.
 
     Returns:
-        Baseline: `penalty` is the number of pairs that are filled in.
+        Baseline: the mean target of the nearest pairs, weighted by similarity.
 
     Raises:
-        ValueError: As for `separation`.
+        ValueError: As for `degree`.
 
     Example:
-        `residue_pairs(kft.data.load("chains", target="contacts")).predictions[0][..., 1]`
+        `similar_pairs(kft.data.read_pairs("mine.csv")).predictions`
     """
     start = time.perf_counter()
-    train, valid = _counts(data, data.train), data.valid
-    strength = STRENGTHS[len(STRENGTHS) // 2]
-    if valid is not None and len(valid):
-        held = _counts(data, valid)
-        losses = [-(held * np.log(_filled(train, strength))).sum() for strength in STRENGTHS]
-        strength = STRENGTHS[int(np.argmin(losses))]
-        train = train + held
-    table = _filled(train, strength)
-    predictions = [table[_apart(len(chain)), _types(chain)] for chain in _test(data)]
+    pairs, values = _known(data)
+    asked = test_of(data).inputs
+    sides = _counts([*pairs, *asked], k)
+    known, new = [side[: len(pairs)] for side in sides], [side[len(pairs) :] for side in sides]
+    rows = []
+    for at in range(0, len(asked), BLOCK):
+        block = [side[at : at + BLOCK] for side in new]
+        (aa, ab), (ba, bb) = [[(one @ other.T).toarray() for other in known] for one in block]
+        similarity = np.maximum(aa * bb, ab * ba)
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEAREST]
+        weights = np.take_along_axis(similarity, nearest, axis=1) + 1e-6  # where none is similar
+        weights /= weights.sum(axis=1, keepdims=True)
+        rows.append(np.einsum("bn,bn...->b...", weights, values[nearest]))
     seconds = time.perf_counter() - start
-    return Baseline("separation and residues", predictions, seconds, train.size, strength)
+    return Baseline(f"{NEAREST} similar pairs", np.concatenate(rows), seconds, 0)
 
 
-def _outside_test(data: Dataset) -> list[Split]:
-    return [part for part in (data.train, data.valid) if part is not None]
+def pair_composition(data: Dataset) -> Baseline:
+    """Fit a linear model on the amino acids of both proteins, in a form without order.
+
+    Args:
+        data: A data set of pairs.
+
+    Returns:
+        Baseline: of logistic regression or ridge regression on the products of the fractions of
+        amino acids of both, and their sums.
+
+    Raises:
+        ValueError: As for `degree`.
+
+    Example:
+        `pair_composition(kft.data.read_pairs("mine.csv")).parameters`
+    """
+    return fit_linear("composition of both", [_Compositions(), StandardScaler()], data)
 
 
-def _test(data: Dataset) -> Sequence[str]:
-    if not Task(data.task).per_pair or data.test is None:
-        raise ValueError(
-            f"expected a data set with a target for each pair of residues and a test split, "
-            f"received {data.name!r} for {data.task!r}."
-        )
-    return data.test.inputs
+def _known(data: Dataset) -> tuple[list[Pair], np.ndarray]:
+    """Return the pairs outside of test, and their targets: float (N,), or (N, K) of classes."""
+    task = checked_task(data, RECORD_TASKS)
+    pairs, targets = all_but_test(data)
+    if task.target == "class":
+        return pairs, np.eye(len(data.classes or ()))[targets]
+    return pairs, targets.astype("float64")
 
 
-def _apart(length: int) -> np.ndarray:
-    """Return how far apart the residues (L, L) of each pair are."""
-    return np.minimum(abs(np.subtract.outer(np.arange(length), np.arange(length))), FARTHEST)
+def _counts(pairs: Sequence[Pair], k: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Return the counts of k-mers of the first and of the second proteins, each of length 1."""
+    forms = [[compared(protein) for protein in pair] for pair in pairs]
+    proteins = {protein: i for i, protein in enumerate(dict.fromkeys(chain.from_iterable(forms)))}
+    words = CountVectorizer(analyzer="char", ngram_range=(1, k), lowercase=False, dtype=float)
+    rows = normalize(words.fit_transform(proteins))
+    first, second = zip(*forms, strict=True)
+    return rows[[proteins[x] for x in first]], rows[[proteins[x] for x in second]]
 
 
-def _types(chain: str) -> np.ndarray:
-    """Return a number (L, L) of the two types of each pair, the same in both orders."""
-    kinds = np.array([LETTERS.find(letter) % KINDS for letter in chain])
-    return np.minimum.outer(kinds, kinds) * KINDS + np.maximum.outer(kinds, kinds)
+class _Compositions(TransformerMixin, BaseEstimator):
+    """Pairs -> sums and products of the fractions of amino acids of both, (N, 20 + 210)."""
 
+    def fit(self, pairs: Sequence[Pair], targets: object = None) -> _Compositions:
+        return self
 
-def _masks(parts: Sequence[Split]) -> list[np.ndarray]:
-    return [mask for part in parts for mask in part.masks or ()]
-
-
-def _counts(data: Dataset, part: Split) -> np.ndarray:
-    """Return how many pairs (FARTHEST + 1, types, K) of each kind have each class."""
-    _test(data)
-    shape = (FARTHEST + 1, KINDS**2, len(data.classes or ()))
-    counts = np.zeros(shape)
-    for chain, classes, mask in zip(part.inputs, part.targets, _masks([part]), strict=True):
-        places = _apart(len(chain))[mask], _types(chain)[mask], classes[mask]
-        found = np.ravel_multi_index(places, shape)
-        counts += np.bincount(found, minlength=counts.size).reshape(shape)
-    return counts
-
-
-def _shares(counts: np.ndarray) -> np.ndarray:
-    """Return the share (..., K) of each class, with one pair of each added."""
-    return (counts + 1) / (counts + 1).sum(axis=-1, keepdims=True)
-
-
-def _filled(counts: np.ndarray, strength: float) -> np.ndarray:
-    """Return the share (..., types, K) of each class, filled up with that of all types."""
-    filled = counts + strength * _shares(counts.sum(axis=1))[:, None]
-    return filled / filled.sum(axis=-1, keepdims=True)
+    def transform(self, pairs: Sequence[Pair]) -> np.ndarray:
+        first, second = (Composition().transform(side) for side in zip(*pairs, strict=True))
+        products = first[:, :, None] * second[:, None, :]
+        products = products + products.transpose(0, 2, 1)  # the order makes no difference
+        above = np.triu_indices(len(AMINO_ACIDS))
+        return np.hstack([first + second, products[:, above[0], above[1]]])

@@ -20,8 +20,8 @@ the rule of one standard error.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -314,15 +314,47 @@ def against_best(methods: Sequence[Measured], confidence: float = 0.95) -> list[
     best = max(there, key=lambda i: methods[i].value)
     pairs = [(i, j) for i in there for j in there if i < j]
     p = {pair: _p(*(methods[i] for i in pair)) for pair in pairs}
-    corrected, largest = dict.fromkeys(pairs, math.nan), 0.0
-    for rank, pair in enumerate(sorted((x for x in pairs if p[x] == p[x]), key=lambda x: p[x])):
-        largest = max(largest, min(1.0, (len(pairs) - rank) * p[pair]))
-        corrected[pair] = largest
+    corrected = _holm(p)
     standings: list[Standing | None] = [None] * len(methods)
     for i in there:
         pair, gap = (min(i, best), max(i, best)), difference(methods[i], methods[best], confidence)
         standings[i] = Standing(gap, p.get(pair, 1.0), corrected.get(pair, 1.0))
     return standings
+
+
+def against(
+    reference: Measured, methods: Sequence[Measured], confidence: float = 0.95
+) -> list[Standing]:
+    """Test every method against one that was chosen before, with the test of `against_best`.
+
+    Args:
+        reference: The method that the others are compared with.
+        methods: M methods on the same metric, with the same resamples or folds.
+        confidence: Confidence level of the intervals of the gaps.
+
+    Returns:
+        M standings: score minus that of the reference, and `corrected` by Holm for M tests. All
+        are NaN where a score is undefined.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(0, 0.01, 500)
+        >>> known, better = (Resampled(np.array([v]), v, v + noise * v) for v in (0.5, 0.9))
+        >>> against(known, [better, known])[0].corrected < 0.001
+        True
+    """
+    p = {i: _p(method, reference) for i, method in enumerate(methods)}
+    corrected = _holm(p)
+    gaps = [difference(method, reference, confidence) for method in methods]
+    return [Standing(gap, p[i], corrected[i]) for i, gap in enumerate(gaps)]
+
+
+def _holm(p: Mapping[Any, float]) -> dict[Any, float]:
+    """Return Holm's correction of p-values by name; NaN stays NaN."""
+    corrected, largest = dict.fromkeys(p, math.nan), 0.0
+    for rank, name in enumerate(sorted((x for x in p if p[x] == p[x]), key=lambda x: p[x])):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[name]))
+        corrected[name] = largest
+    return corrected
 
 
 def _p(one: Measured, other: Measured) -> float:

@@ -302,6 +302,9 @@ def _of_dataset(data: Dataset) -> Records:
         frame = pd.DataFrame(inputs)
         frame.columns = pd.Index([f"x{x}" if isinstance(x, int) else str(x) for x in frame])
         kinds = {name: kind_of_column(frame[name], name) for name in frame.columns.tolist()}
+    elif data.input_kind is InputKind.PAIR:
+        frame = pd.DataFrame(inputs, columns=["first", "second"])
+        kinds = {"first": Kind.SEQUENCE, "second": Kind.SEQUENCE}
     else:
         column = data.input_kind.value
         series = pd.Series(index=range(len(inputs)), dtype=object)

@@ -22,6 +22,7 @@ from kft.plots.judging import (
     plot_roc_pr,
 )
 from kft.plots.learning_curve import plot_learning_curve
+from kft.plots.maps import plot_map
 from kft.plots.mutations import plot_scan
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
@@ -45,6 +46,7 @@ __all__ = [
     "plot_history",
     "plot_learning_curve",
     "plot_learning_rates",
+    "plot_map",
     "plot_masks",
     "plot_missing",
     "plot_pretraining",

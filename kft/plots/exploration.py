@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kft.messages import harmless, listed
-from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes
+from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes, short_name
 
 MOST_PANELS = 30  # distributions drawn
-MOST_NAMES = 40  # columns whose names are written at an axis
+MOST_COLUMNS = 40  # columns whose names are written at an axis
 ACROSS = 6  # panels in a row
 
 
@@ -48,7 +48,7 @@ def plot_distributions(
         counts, edges = histograms[name]
         colour = OTHERS[0] if name == target else MODEL
         ax.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colour)
-        ax.set_title(_name(name), fontsize=8, parse_math=False)
+        ax.set_title(short_name(name), fontsize=8, parse_math=False)
         ax.tick_params(labelsize=7)
         ax.set_yticks([])
         open_axes(ax).spines["left"].set_visible(False)
@@ -95,7 +95,7 @@ def plot_missing(
         True
     """
     overall = shares.iloc[:, 0].to_numpy(dtype=float)
-    order = np.argsort(overall, kind="stable")[-MOST_NAMES:]
+    order = np.argsort(overall, kind="stable")[-MOST_COLUMNS:]
     names, classes = list(shares.index), list(shares.columns)[1:]
     figure = new_figure(10, max(0.28, 0.09 * len(classes)) * len(order) + 1.6)
     ax = open_axes(figure.subplots())
@@ -106,8 +106,9 @@ def plot_missing(
         # Classes one above the other: with equal shares one mark would hide another.
         across = places + 0.7 * ((len(classes) - 1) / 2 - k) / len(classes)
         of_class = shares.iloc[order, k + 1]
-        ax.plot(of_class, across, "osD^v<>"[k % 7], color=colour, markersize=5, label=_name(name))
-    ax.set_yticks(places, [_name(names[i]) for i in order], fontsize=8, parse_math=False)
+        mark, label = "osD^v<>"[k % 7], short_name(name)
+        ax.plot(of_class, across, mark, color=colour, markersize=5, label=label)
+    ax.set_yticks(places, [short_name(names[i]) for i in order], fontsize=8, parse_math=False)
     ax.set(xlabel="share of records without a value", xlim=(0, 1.01))
     if len(classes):
         _legend(figure)
@@ -159,11 +160,12 @@ def plot_correlation(
         True
     """
     figure = new_figure(8, 7)
+    figure.set_layout_engine("compressed")  # as the matrix is square
     ax = figure.subplots()
     drawn = ax.imshow(correlations, cmap="RdBu_r", vmin=-1, vmax=1)
     figure.colorbar(drawn, ax=ax, label="Pearson's correlation", shrink=0.8)
-    if len(correlations) <= MOST_NAMES:
-        names = [_name(name) for name in correlations]
+    if len(correlations) <= MOST_COLUMNS:
+        names = [short_name(name) for name in correlations]
         places = np.arange(len(names))
         ax.set_xticks(places, names, rotation=90, fontsize=7, parse_math=False)
         ax.set_yticks(places, names, fontsize=7, parse_math=False)
@@ -210,12 +212,12 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
         hatch = (None, "///", "...")[k // 8 % 3]
         ax.barh(
             places, widths, left=left, color=colours[k % 8], edgecolor="white", hatch=hatch,
-            linewidth=0.5, label=_name(name),
+            linewidth=0.5, label=short_name(name),
         )  # fmt: skip
         left = left + widths
     for place, total in zip(places, left, strict=True):
         ax.annotate(f" {int(total):,}", (total, place), va="center", fontsize=8)
-    ax.set_yticks(places, [_name(name) for name in counts.index], fontsize=8, parse_math=False)
+    ax.set_yticks(places, [short_name(name) for name in counts.index], fontsize=8, parse_math=False)
     ax.invert_yaxis()
     ax.set(xlabel="records", xlim=(0, left.max() * 1.08))
     if counts.shape[1] > 1:
@@ -235,11 +237,6 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
 
 def _legend(figure: Figure) -> None:
     figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-
-
-def _name(name: object) -> str:
-    text = harmless(str(name).replace("\n", " "))
-    return text if len(text) <= 24 else f"{text[:23]}…"
 
 
 def _n(records: int | None) -> str:

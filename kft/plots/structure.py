@@ -136,10 +136,9 @@ def plot_ramachandran(
     figure = new_figure(5.2, 5.2)
     ax = open_axes(figure.subplots())
     others, some = there & ~glycine, there & glycine
-    ax.scatter(
-        angles[others, 0], angles[others, 1], s=14, color=MODEL, label="residues other than glycine"
-    )
-    ax.scatter(angles[some, 0], angles[some, 1], s=18, marker="^", color=WRONG, label="glycine")
+    phi, psi = angles[:, 0], angles[:, 1]
+    ax.scatter(phi[others], psi[others], s=14, color=MODEL, label="residues other than glycine")
+    ax.scatter(phi[some], psi[some], s=18, marker="^", color=WRONG, label="glycine")
     ax.axvline(0, color=GREY, linewidth=0.5)
     ax.axhline(0, color=GREY, linewidth=0.5)
     ticks = [-180, -90, 0, 90, 180]
@@ -148,7 +147,7 @@ def plot_ramachandran(
         xticks=ticks, yticks=ticks, aspect="equal",
     )  # fmt: skip
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    negative = int((angles[others, 0] < 0).sum())
+    negative = int((phi[others] < 0).sum())
     caption = (
         f"Torsions phi and psi of {int(there.sum())} of {len(sequence)} residues of "
         f"{harmless(name)}. {how}".rstrip()

@@ -112,7 +112,7 @@ def direct_couplings(
     Example:
         >>> rows = ("MKT", "MRT", "GKS", "GRS")
         >>> values = direct_couplings(Alignment(tuple("abcd"), rows), corrected=False)
-        >>> bool(values[0, 2] > 2 * values[0, 1])
+        >>> bool(values[0, 2] > 1.5 * values[0, 1])
         True
     """
     columns, states = alignment.columns, LETTERS - 1

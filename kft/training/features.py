@@ -207,7 +207,8 @@ def features_of(
     identity = None if cache is None else identity_of(frozen)
     source = Source(lambda x: outputs_of(frozen, x), shapes, identity, for_training=True)
     with progress() as bar:
-        task = bar.add_task("computing frozen features", total=len(inputs.inputs))
+        place = "not kept, see cache and resume" if cache is None else f"kept in {cache}"
+        task = bar.add_task(f"computing frozen features ({place})", total=len(inputs.inputs))
         return kept(source, inputs, cache, memory_limit, lambda n: bar.advance(task, n))
 
 

@@ -4,6 +4,7 @@ from recipe.arguments import above_zero, arguments, fraction, image_arguments
 from recipe.chains import draw_chain
 from recipe.corpora import CORPUS, OPTIMIZERS, corpus, masked_report, optimizer, proteins
 from recipe.defaults import REAL, SMALL, default_backbone
+from recipe.interactome import interactome
 from recipe.records import data, few_of_each
 from recipe.results import report
 from recipe.structures import compare_on_chains, structure_arguments
@@ -26,6 +27,7 @@ __all__ = [
     "fraction",
     "head",
     "image_arguments",
+    "interactome",
     "masked_report",
     "optimizer",
     "proteins",

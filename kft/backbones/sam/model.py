@@ -28,7 +28,7 @@ from kft.arguments import check_integer
 from kft.backbones.base import Backbone
 from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.sam.decoder import MaskDecoder
-from kft.backbones.sam.encoder import EncoderBlock, GridEmbedding, Neck, Pixels
+from kft.backbones.sam.encoder import GridEmbedding, ImageBlock, Neck, Pixels
 from kft.backbones.sam.images import SamImages
 from kft.backbones.sam.prompts import PromptEncoder
 from kft.keras_internals import set_untracked
@@ -104,7 +104,7 @@ class Sam(Backbone):
 
     Example:
         >>> sam = Sam(1, 32, 2, image_size=64, prompt_width=32, decoder_hidden_width=32)
-        >>> sam.image_encoder.output_shape, sam.output_shape["masks"]
+        >>> sam.image_encoder.output_shape, sam.output["masks"].shape
         ((None, 4, 4, 32), (None, None, 4, 16, 16))
     """
 
@@ -265,7 +265,7 @@ def _stages(sizes: Mapping[str, int], global_blocks: set[int], dtype: Any) -> li
     """Return the layers of the image encoder."""
     grid = sizes["image_size"] // sizes["patch_size"]
     blocks = [
-        EncoderBlock(
+        ImageBlock(
             sizes["width"],
             sizes["num_heads"],
             sizes["hidden_width"],

@@ -21,7 +21,7 @@ from keras import ops
 
 from kft.arguments import check_integer
 from kft.data.task import Task
-from kft.evaluation.pair_baselines import FARTHEST
+from kft.evaluation.residue_pairs import FARTHEST
 from kft.models.heads.base import ClassesHead, _dense
 from kft.models.heads.hugging_face import Drawn
 
