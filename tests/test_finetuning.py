@@ -203,6 +203,26 @@ def test_what_cannot_be_guessed_is_an_error_that_lists_the_columns(tmp_path):
         read_data(Settings("no such file.csv"))
 
 
+def test_two_columns_of_sequences_are_pairs(tmp_path):
+    pairs = pd.DataFrame({"sequence_a": PEPTIDES, "sequence_b": PEPTIDES[::-1]})
+    pairs["binds"] = np.arange(60) % 2
+    pairs.to_csv(tmp_path / "a.csv", index=False)
+    data, settings = read_data(Settings(str(tmp_path / "a.csv"), split="C1"))
+    assert (settings.inputs, settings.target) == (["sequence_a", "sequence_b"], "binds")
+    assert sorted(data.train.inputs + data.valid.inputs + data.test.inputs) == sorted(
+        zip(PEPTIDES, PEPTIDES[::-1], strict=True)
+    )
+    assert "sequence_a, sequence_b were read as pairs" in " ".join(data.notes)
+    other = pairs.rename(columns={"sequence_a": "bait", "sequence_b": "prey"})
+    other.to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(ValueError, match="bait, prey.* or two, for pairs of sequences"):
+        read_data(Settings(str(tmp_path / "b.csv")))
+    given = Settings(str(tmp_path / "b.csv"), inputs=["bait", "prey"])
+    assert len(read_whole(given).train.inputs[0]) == 2
+    with pytest.raises(ValueError, match="pairs are split by their proteins"):
+        read_data(dataclasses.replace(given, groups="binds", target="binds"))
+
+
 def columns(n=80):
     """A table of numbers and categories, with missing values and columns that are no inputs."""
     rng = np.random.default_rng(0)

@@ -130,10 +130,10 @@ def test_what_is_pooled_already_is_not_pooled_again(kind, pooling, features):
 def test_a_head_says_what_it_is(kind):
     head = make(kind, "mean" if kind in POOLED else None)
     tasks = ["classification", "multilabel", "regression"]
-    tasks += ["residue_classification", "residue_regression"]
+    tasks += ["residue_classification", "residue_regression", "torsions", "contacts", "distogram"]
     tasks += ["classification", "residue_classification"]
     assert head.task == dict(zip(HEADS, tasks, strict=True))[kind]
-    assert head.per_residue == head.task.startswith("residue")
+    assert head.per_residue == (head.task.level != "record")
     assert (head.pooling is None) == (kind in OTHERS)
     assert all(isinstance(metric, keras.metrics.Metric) for metric in head.make_metrics())
 
@@ -363,7 +363,8 @@ def test_for_data():
 
 @pytest.mark.once
 def test_for_data_names_the_tasks_it_knows():
-    known = "classification, multilabel, regression, residue_classification, residue_regression"
+    known = "classification, multilabel, regression, residue_classification, residue_regression, "
+    known += "torsions, contacts, distogram"
     with pytest.raises(
         ValueError, match=f"data.task must be one of {known}, received 'clustering'"
     ):

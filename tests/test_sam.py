@@ -262,8 +262,12 @@ def test_wrong_files_are_named(tmp_path):
         ("vision_config", "use_rel_pos", False),
         ("mask_decoder_config", "hidden_size", 64),
         ("prompt_encoder_config", "num_point_embeddings", 5),
+        ("vision_config", "image_size", 33),
+        ("vision_config", "global_attn_indexes", [99]),
+        ("vision_config", "global_attn_indexes", 1),
     ):
-        with pytest.raises(ValueError, match=key):
+        called = key.replace("global_attn_indexes", "global_blocks")
+        with pytest.raises(ValueError, match=f"folder.*{called}"):
             sam_weights.from_hugging_face(
                 {**config, part: {**config[part], key: value}}, None, "folder"
             )

@@ -242,7 +242,7 @@ class Table:
     def _places(self, rows: Sequence[int]) -> str:
         """Return the lines of records, the first ten by number."""
         numbers = listed((self.lines[i] for i in rows), MOST_NAMED)
-        return f"{self.place}{'s' * (len(rows) > 1)} {numbers}"
+        return f"{self.place if len(rows) == 1 else self.place + 's'} {numbers}"
 
     def _decode(self, content: bytes) -> str:
         if content[:2] == GZIP_MAGIC:

@@ -18,7 +18,7 @@ import numpy as np
 from kft.data.cells import Table
 from kft.data.numbers import NUMBER, marks, number, spelling, spellings
 from kft.data.task import Task
-from kft.messages import shown
+from kft.messages import count_of, shown
 
 INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+")  # digits in groups of three
@@ -207,8 +207,9 @@ def _note_decimals(table: Table, target: str, cells: Iterable[str], decimal: str
     commas = [cell for cell in cells if decimal in cell]
     if decimal != "." and commas:
         table.notes.append(
-            f"Column {target!r} has decimal commas, read as points ({len(commas):,} numbers; "
-            f"{commas[0]!r} is {number(commas[0], decimal):g}); set decimal='.' if they are not."
+            f"Column {target!r} has decimal commas, read as points "
+            f"({count_of(len(commas), 'number')}; {commas[0]!r} is "
+            f"{number(commas[0], decimal):g}); set decimal='.' if they are not."
         )
 
 
@@ -258,9 +259,8 @@ def _one_spelling(table: Table, target: str, cells: Sequence[str]) -> list[str]:
     if changed:
         several = [kind for kind in kinds.values() if len(kind) > 1]
         table.notes.append(
-            f"{changed:,} cells of column {target!r} were in another spelling of the same class: "
-            + "; ".join(f"{', '.join(kind[1:])} is {kind[0]}" for kind in several)
-            + "."
+            f"{count_of(changed, 'cell')} of column {target!r} in another spelling of the same "
+            "class: " + "; ".join(f"{', '.join(kind[1:])} is {kind[0]}" for kind in several) + "."
         )
     return [chosen[cell] for cell in cells]
 

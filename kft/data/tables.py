@@ -35,7 +35,7 @@ from kft.data.splits import (
     random_split,
 )
 from kft.data.task import Task
-from kft.messages import shown, warn
+from kft.messages import count_of, shown, warn
 
 SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PARTS}
 
@@ -375,7 +375,7 @@ def _split(
         parts, clusters = cluster_split(inputs, fractions, seed, strata)
         how = (
             f"Split by cluster, seed {seed}: sequences that share {SHARED:.0%} of the {KMER}-mers "
-            f"of the shorter one are in one split ({clusters.max() + 1:,} clusters)."
+            f"of the shorter one are in one split ({count_of(int(clusters.max()) + 1, 'cluster')})."
         )
     elif split in CLASSES and isinstance(inputs, Pairs):
         parts = pair_split(inputs, str(split), fractions, seed)

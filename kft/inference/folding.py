@@ -97,7 +97,7 @@ def _apart(count: int) -> np.ndarray:
 
 def _checked_task(model: Any) -> str:
     """Return the task of a model that can fold."""
-    head = getattr(model, "head", None)
+    head: Any = getattr(model, "head", None)
     task = getattr(head, "task", None)
     if task == Task.TORSIONS or (task == Task.DISTOGRAM and head.units == BINS):
         return task

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kft.arguments import check_number_above
-from kft.messages import harmless
+from kft.messages import count_of, harmless
 from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes
 
 RIGHT, WRONG = OTHERS[1], OTHERS[0]
@@ -126,8 +126,8 @@ def plot_ramachandran(
     angles = np.rad2deg(np.asarray(torsions, dtype="float64"))
     if angles.ndim != 2 or angles.shape[1] < 2 or len(angles) != len(sequence):
         raise ValueError(
-            f"torsions must have the shape ({len(sequence)}, 2) or ({len(sequence)}, 3) for the "
-            f"{len(sequence)} residues of sequence, received {angles.shape}."
+            f"torsions must have the shape ({len(sequence)}, 2) or ({len(sequence)}, 3) for "
+            f"{count_of(len(sequence), 'residue')} of sequence, received {angles.shape}."
         )
     there = np.isfinite(angles[:, :2]).all(axis=1)
     if not there.any():

@@ -21,6 +21,7 @@ import psutil
 
 from kft.arguments import check_fraction
 from kft.data.proteins.alignments import GAP, RESIDUES, Alignment
+from kft.messages import count_of
 
 LETTERS = len(RESIDUES) + 1
 BLOCK = 512  # sequences that are compared with all others at a time
@@ -180,8 +181,8 @@ def _frequencies(
     gaps = alignment.rows[0].count(GAP)
     if gaps:
         raise ValueError(
-            f"the query {alignment.names[0]!r} has {gaps} gaps, so columns are not its residues; "
-            "use alignment.to_query()."
+            f"the query {alignment.names[0]!r} has {count_of(gaps, 'gap')}, so columns are "
+            "not its residues; use alignment.to_query()."
         )
     weights = sequence_weights(alignment, identity)
     shares = weights / weights.sum()

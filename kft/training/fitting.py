@@ -23,7 +23,7 @@ from kft.arguments import (
 from kft.data import Dataset, Split
 from kft.data.spreadsheets import is_frame
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
-from kft.messages import listed
+from kft.messages import count_of, listed
 from kft.models import per_residue
 from kft.models.graphs import flat
 from kft.models.losses import balanced
@@ -342,7 +342,7 @@ class _Run:
         self.resumption.open(model)
         rows = list(self.resumption.rows)
         if rows and self.options["verbose"]:
-            print(f"Continued after {len(rows)} epochs, from {self.resumption.path}.")
+            print(f"Continued after {count_of(len(rows), 'epoch')}, from {self.resumption.path}.")
         return rows, [PhaseReport(**report) for report in self.resumption.reports]
 
     def _keep_images(self, records: tuple[Batches, Batches | None]) -> None:
@@ -633,8 +633,8 @@ def _described_as_marked(model: keras.Model, strategy: strategies.AsMarked) -> s
     parts = list(dict.fromkeys(path.partition("/")[0] for path in trainable))
     text = (
         f"Training the layers that are marked trainable: {len(trainable)} of {len(all_weights)} "
-        f"weights, in {listed(parts, 4)}; for {strategy.epochs} "
-        f"epoch{'s' * (strategy.epochs != 1)}, with a learning rate of at most "
+        f"weights, in {listed(parts, 4)}; for "
+        f"{count_of(strategy.epochs, 'epoch')}, with a learning rate of at most "
         f"{strategy.learning_rate:g}. Epochs and learning rate, where not given, are "
         f"those of the strategy {similar!r}."
     )
@@ -675,7 +675,7 @@ def _described(
 ) -> str:
     """One line on a phase."""
     epochs = phase.epochs
-    length = f"{epochs} epoch{'s' * (epochs > 1)}" if epochs else "in closed form"
+    length = count_of(epochs, "epoch") if epochs else "in closed form"
     once = "; frozen features are computed once" * (reason is None)
     return (
         f"Phase {number + 1} of {count}, {phase.name}: {table.trainable:,} of {table.total:,} "

@@ -27,7 +27,7 @@ from kft.inference.search.index import EXACT_UP_TO, Index, graph_of, usearch
 from kft.inference.search.space import TRANSFORMS, Moments, Space, space_of
 from kft.inference.stream import Stream
 from kft.inference.writing import Names, decoded_names, written_aside
-from kft.messages import listed, warn
+from kft.messages import count_of, listed, warn
 from kft.params import fingerprint
 from kft.params.paths import check_model
 
@@ -227,7 +227,7 @@ def _built(parts: Iterable[Vectors], about: dict[str, Any], folder: Path | None)
     names, digests, raw, moments = _collected(parts, folder)
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         warn(
-            f"database: {len(repeated):,} names occur more than once ({listed(repeated)}); "
+            f"database: {count_of(len(repeated), 'name')} of several records ({listed(repeated)}); "
             f"hit_record, the position of a hit, tells the records apart."
         )
     transform = about["settings"]["transform"]

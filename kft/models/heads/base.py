@@ -334,7 +334,7 @@ class Head(_OnPositions):
 class ClassesHead(Head):
     """Base class of heads that predict probabilities of K classes, exactly one of them true."""
 
-    activation = "softmax"
+    activation: str | None = "softmax"
 
     def __init__(self, classes: int, **kwargs: Any):
         classes = check_integer("classes", classes, 2, MOST_OUTPUTS)
