@@ -373,10 +373,17 @@ def call(layer, *inputs):
     return ops.convert_to_numpy(layer(*(None if x is None else ops.array(x) for x in inputs)))
 
 
+def places_of(head):
+    """The shape of the places that have outputs: records, positions, or pairs of positions."""
+    return {"record": (B,), "residue": (B, L), "pair": (B, L, L)}[head.task.level]
+
+
 def targets_for(head, seed=0):
     """Random targets of a head for the features of `head_inputs`."""
     rng = np.random.default_rng(seed)
-    shape = (B, L) if head.per_residue else (B,)
+    shape = places_of(head)
+    if head.task.target == "angles":
+        return rng.uniform(-np.pi, np.pi, (*shape, head.units // 2)).astype("float32")
     if head.task.target == "class":
         return rng.integers(0, head.units, shape)
     if head.task.target == "labels":
@@ -390,7 +397,7 @@ def check_prior(make, prior):
     head = make()
     found = call(head, features, mask)
     assert isinstance(head.task, kft.data.Task) and head.units == len(prior)
-    assert found.shape == ((B, L, len(prior)) if head.per_residue else (B, len(prior)))
+    assert found.shape == (*places_of(head), len(prior))
     assert found.dtype == "float32"
     np.testing.assert_allclose(found, np.broadcast_to(prior, found.shape), rtol=1e-6)
 
@@ -401,17 +408,18 @@ def check_padding(make, masked=True):
     head = make()
     head(features, mask)
     expected = call(randomise(head), features, mask)
-    assert np.ptp(expected, axis=0).min() > 1e-2  # they do differ
+    assert np.ptp(expected, axis=0).max(axis=-1).min() > 1e-2  # they do differ at each place
     order = [2, 0, 3, 1]
     longer = np.pad(features, ((0, 0), (0, 5), (0, 0)), constant_values=7.0)
     longer = call(head, longer[order], np.pad(mask, ((0, 0), (0, 5)))[order])
-    longer = longer[:, :L] if head.per_residue else longer
+    longer = longer[tuple(map(slice, places_of(head)))]
     assert_rounds_alike(longer, expected[order])
     if masked:
         elsewhere = np.where(mask[..., None], features, 1e3)
         assert_rounds_alike(call(head, elsewhere, mask), expected)
     alone = call(head, features[1:2, :3], mask[1:2, :3])
-    assert_rounds_alike(alone, expected[1:2, :3] if head.per_residue else expected[1:2])
+    first = (slice(1, 2), *[slice(3)] * (len(places_of(head)) - 1))
+    assert_rounds_alike(alone, expected[first])
 
 
 def check_head_config(make, given):
@@ -443,6 +451,8 @@ def check_head_training(make, weights, folder):
     targets = targets_for(head)
     head.check_targets([*targets] if head.per_residue else targets)
     of_positions = mask.astype("float32") if head.per_residue else None
+    if head.task.per_pair:
+        of_positions = of_positions[:, :, None] * of_positions[:, None]
     before = head.get_weights()
     for _ in range(2):  # at first the zero kernel hides the pooling from the loss
         model.train_on_batch((features, mask), targets, of_positions)

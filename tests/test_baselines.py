@@ -513,7 +513,7 @@ def test_bad_residue_input_is_named(charged):
     for fit in (composition, kmers, one_hot):
         with pytest.raises(ValueError, match=message):
             fit(data)
-    message = "residue_classification or residue_regression, received.*'classification'"
+    message = "residue_regression or torsions, received.*'classification'"
     with pytest.raises(ValueError, match=message):
         window(charged)
     with pytest.raises(ValueError, match="rows must be an integer of at least 1, received 0"):

@@ -41,6 +41,10 @@ OTHERS = {
     "residue classes": ("ResidueClassification", {"classes": 3}, [1 / 3] * 3, 1.0),
     "residue numbers": ("ResidueRegression", {"targets": 2, "mean": 1.0, "std": [3.0, 1.0]},
                         [1.0, 1.0], 3.0),
+    "torsions": ("Torsions", {"mean": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]},
+                 [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 5.0),
+    "contacts": ("Contacts", {"width": 4, "prior": [[0.25, 0.75]] * 101}, [0.25, 0.75], 1.0),
+    "distogram": ("Distogram", {"classes": 5, "width": 4, "seed": 2}, [0.2] * 5, 1.0),
     "esm": ("EsmClassification", {"classes": 3, "dropout": 0.1, "seed": 3}, [1 / 3] * 3, 1.0),
     "esm tokens": ("EsmTokenClassification", {"classes": 3, "dropout": 0.1}, [1 / 3] * 3, 1.0),
 }  # fmt: skip
@@ -102,6 +106,7 @@ def test_config_and_weights_make_the_same_head(kind, pooling):
 @pytest.mark.usefixtures("as_written")
 def test_learns_and_is_saved_with_its_loss_and_metrics(kind, pooling, tmp_path):
     weights = 2 + (pooling == "attention") + 2 * (kind == "esm")
+    weights += 6 * (kind in ("contacts", "distogram"))
     check_head_training(partial(make, kind, pooling), weights, tmp_path)
 
 
@@ -114,7 +119,7 @@ def test_outputs_stay_float32_in_mixed_precision(kind, pooling):
 def test_what_is_pooled_already_is_not_pooled_again(kind, pooling, features):
     head = make(kind, pooling)
     if head.per_residue:
-        with pytest.raises(ValueError, match=r"every position of features .*\(4, 6\)"):
+        with pytest.raises(ValueError, match=r"position.* of features .*\(4, 6\)"):
             head(features[:, 0])
         return
     check_pooled_features(partial(make, kind, pooling), 2 + 2 * (kind == "esm"))
@@ -125,10 +130,10 @@ def test_what_is_pooled_already_is_not_pooled_again(kind, pooling, features):
 def test_a_head_says_what_it_is(kind):
     head = make(kind, "mean" if kind in POOLED else None)
     tasks = ["classification", "multilabel", "regression"]
-    tasks += ["residue_classification", "residue_regression"]
+    tasks += ["residue_classification", "residue_regression", "torsions", "contacts", "distogram"]
     tasks += ["classification", "residue_classification"]
     assert head.task == dict(zip(HEADS, tasks, strict=True))[kind]
-    assert head.per_residue == head.task.startswith("residue")
+    assert head.per_residue == (head.task.level != "record")
     assert (head.pooling is None) == (kind in OTHERS)
     assert all(isinstance(metric, keras.metrics.Metric) for metric in head.make_metrics())
 
@@ -358,7 +363,8 @@ def test_for_data():
 
 @pytest.mark.once
 def test_for_data_names_the_tasks_it_knows():
-    known = "classification, multilabel, regression, residue_classification, residue_regression"
+    known = "classification, multilabel, regression, residue_classification, residue_regression, "
+    known += "torsions, contacts, distogram"
     with pytest.raises(
         ValueError, match=f"data.task must be one of {known}, received 'clustering'"
     ):

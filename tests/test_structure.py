@@ -5,7 +5,7 @@ import pytest
 import tmtools
 
 from kft import structure
-from kft.structure.geometry import ANGLES, BOUNDARIES, LENGTHS, pieces
+from kft.data.proteins.geometry import ANGLES, BOUNDARIES, LENGTHS, pieces
 
 pytestmark = pytest.mark.once
 

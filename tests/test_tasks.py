@@ -77,9 +77,11 @@ def test_a_task_is_its_name(task):
     assert {task.value: 1}[task] == 1
     assert json.loads(json.dumps({"task": task})) == {"task": task.value}
     assert pickle.loads(pickle.dumps(task)) is task and Task(task.value) is task
-    assert Task.of(task.target, task.level) is task
+    found = Task.of(task.target, task.level)
+    assert found is (Task.CONTACTS if task.per_pair else task)  # the first of two of pairs
     if task.level != "pixel":
-        assert task.per_record.target == task.target and not task.per_record.per_residue
+        like = "number" if task.target == "angles" else task.target
+        assert task.per_record.target == like and task.per_record.level == "record"
 
 
 @pytest.mark.once
@@ -97,12 +99,18 @@ def test_the_head_of_a_task_has_its_loss(task):
         "number": np.arange(4.0),
     }
     targets = [np.arange(4)] * 4 if task.per_residue else per_record[task.target]
+    masks = None
+    if task.target == "angles":
+        targets = [np.arange(12.0).reshape(4, 3) / 12] * 4
+    if task.per_pair:
+        targets, masks = [np.eye(4, dtype=int)] * 4, [np.ones((4, 4), bool)] * 4
     classes = tuple("abcd")[: 4 if task.target == "labels" else 2] if task.has_classes else None
     if task is Task.RESIDUE_CLASSIFICATION:
         classes = tuple("abcd")
     data = Dataset(
-        "toy", task, Split(["ACDE"] * 4, targets), None, None, "", "", "", "", classes=classes
-    )
+        "toy", task, Split(["ACDE"] * 4, targets, masks=masks), None, None, "", "", "", "",
+        classes=classes,
+    )  # fmt: skip
     head = kft.heads.for_data(data)
     assert head.task is task and type(head.make_loss()).__name__ == task.loss
     assert isinstance(head.make_loss(), getattr(kft.losses, task.loss))

@@ -62,6 +62,7 @@ def of_zero_shot(backbone) -> list[Row]:
 
 def of_models(backbone, model, records, table, adapter) -> list[Row]:
     """Loading, predicting and choosing layers."""
+    torsions = kft.Model(backbone, kft.heads.Torsions())
     return [
         ("load", kft.load, (), {"name": "kft_esm2_tiny"}, {
             "name": (None, 5, "", [], "esm2_t6", b"esm2"), "weights": FLAGS,
@@ -82,6 +83,9 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
             "column": (5, []), "skip_invalid": FLAGS, "shard": (5, "", "0/4", "5/4", "x", [1, 4])}),
         ("merge_embeddings", kft.merge_embeddings, (), {"folder": "nothing"}, {
             "folder": (None, 5, "", "nothing"), "out": (5, "", "x.txt")}),
+        ("fold", kft.fold, (), {"models": torsions, "sequence": "MKTAY", "starts": 1}, {
+            "models": (*NO_MODEL, model), "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "MK TA"),
+            "starts": INTEGERS, "iterations": INTEGERS, "seed": SEEDS, "name": (None, 5, [])}),
         ("load_model", kft.load_model, (), {"path": adapter}, {
             "path": (None, 5, "", "nothing", __file__), "backbone": (5, "nothing", [])}),
         ("load_embeddings", kft.load_embeddings, (), {}, {

@@ -15,6 +15,7 @@ from kft.arguments import check_choice, check_instance, check_integer
 from kft.comparison.copies import Copies
 from kft.comparison.scoring import score_split, scored_part, scores_without
 from kft.data import Dataset, Task, load
+from kft.data.task import SCORED
 from kft.evaluation import baselines, metrics
 from kft.evaluation.calibration import (
     Calibration,
@@ -181,6 +182,7 @@ class Evaluation(Scores):
         Raises:
             ValueError: There is no such column, or as for `kft.evaluation.groups.audit`.
         """
+        self._check_more("groups")
         name, groups = self._named(by)
         groups = groups[self.scored.owners]
         return audit(self.data.task, self.scored, groups, name, resamples=self._resamples)
@@ -188,7 +190,7 @@ class Evaluation(Scores):
     @cached_property
     def calibration(self) -> Calibration:
         """Calibration of the probabilities, with a temperature fitted on the valid split."""
-        task = self.data.task
+        task = self._check_more("calibration")
         options: dict[str, Any] = {"resamples": self._resamples}
         if not task.has_classes:
             raise ValueError(
@@ -219,6 +221,7 @@ class Evaluation(Scores):
 
         New records have no weights, so held-out ones count alike; those of weight 0 are left out.
         """
+        self._check_more("conformal")
         if self._without_validation:
             raise ValueError(f"conformal sets cannot be made: {self._without_validation}.")
         valid = _with_weight(self._scored("valid"))
@@ -268,7 +271,7 @@ class Evaluation(Scores):
             mean). Residues that are not scored do not count.
         """
         check_integer("n", n)
-        task, records = self.data.task, self.data.splits[self.split]
+        task, records = self._check_more("worst"), self.data.splits[self.split]
         targets, predictions = self.scored.targets, np.asarray(self.scored.predictions)
         right = outcome(task, targets, predictions).astype(float)
         errors = pd.Series(right if task.target == "number" else 1 - right)
@@ -307,6 +310,7 @@ class Evaluation(Scores):
         Example:
             `print(kft.evaluate(model, here).transfer(there))`
         """
+        self._check_more("transfer")
         there = load(new) if isinstance(new, str) else new
         check_instance("new", there, Dataset, "a kft.data.Dataset or the name of one")
         if (there.task, there.classes) != (self.data.task, self.data.classes):
@@ -336,7 +340,7 @@ class Evaluation(Scores):
             and "reliability" of classes and labels, "residuals" of numbers, and "groups" if `by`
             was given.
         """
-        task, about = self.data.task, {"data": self.data.name, "split": self.split}
+        task, about = self._check_more("figures"), {"data": self.data.name, "split": self.split}
         targets, predictions = self.scored.targets, np.asarray(self.scored.predictions)
         found = {}
         if task.has_classes:
@@ -356,16 +360,28 @@ class Evaluation(Scores):
             found["groups"] = plot_groups(self.groups, **about)
         return found
 
+    def _check_more(self, name: str) -> Task:
+        """Return the task; raise an error where `kft.evaluate` gives the scores alone."""
+        if not _has_more(self.data.task):
+            raise ValueError(
+                f"{name} is for classes, labels and numbers of records and residues; for "
+                f"{self.data.task!r} kft.evaluate gives the scores."
+            )
+        return self.data.task
+
     def to_frame(self) -> pd.DataFrame:
         """Return the scores as a DataFrame: a row per metric; columns `value`, `low`, `high`."""
         return pd.DataFrame.from_dict(dict(self), orient="index", columns=["value", "low", "high"])
 
     def __str__(self) -> str:
-        kind = "residues" if self.data.task.per_residue else "records"
+        task = self.data.task
+        kind = "chains" if task.per_pair else "residues" if task.per_residue else "records"
         n, where = len(self.scored.targets), f"the {self.split} split of {self.data.name}"
         lines = [super().__str__(), f"{n:,} {kind} of {where}; 95% intervals."]
         if metrics.hardly_varies(*self.scored[:2]):
             lines.append("The predictions hardly vary: the model has collapsed.")
+        if not _has_more(task):
+            return "\n".join(lines)
         if self.data.task.has_classes:
             lines.append(f"Calibration: {self.calibration}")
         if self._without_validation:
@@ -444,6 +460,10 @@ class Evaluation(Scores):
         return classes[int(_called(np.asarray(value)[None])[0]) if is_prediction else int(value)]
 
 
+def _has_more(task: Task) -> bool:
+    return not (task.per_pair or task.target == "angles")
+
+
 def _with_weight(part: Scored) -> Scored:
     """Return the records that count: all without weights, else those with a weight above 0."""
     if part.weights is None:
@@ -472,7 +492,7 @@ def _of_class(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 def _check_head(model: keras.Model, data: Dataset) -> None:
     """Raise an error if the model's head does not predict the targets of the data set."""
-    Task.named(data.task, "data.task")
+    Task.named(data.task, "data.task", SCORED)
     head = getattr(model, "head", None)
     task, outputs = getattr(head, "task", None), getattr(head, "units", None)
     if task is None:

@@ -514,6 +514,9 @@ class Store:
                 cost, predictions = json.loads(str(kept["about"])), kept["predictions"]
                 if "ends" in kept:
                     predictions = np.split(predictions, kept["ends"])
+                    if "sides" in kept:  # of pairs
+                        squares = zip(predictions, kept["sides"], strict=True)
+                        predictions = [rows.reshape(n, n, -1) for rows, n in squares]
                 return Run(predictions, **cost)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None  # absent or damaged: it is trained again
@@ -528,8 +531,12 @@ class Store:
         names = ("trainable", "parameters", "seconds", "memory")
         arrays: dict[str, Any] = {"about": json.dumps({name: getattr(run, name) for name in names})}
         if isinstance(run.predictions, list):
-            arrays["predictions"] = np.concatenate(run.predictions)
-            arrays["ends"] = np.cumsum([len(row) for row in run.predictions])[:-1]
+            rows = run.predictions
+            if rows[0].ndim == 3:  # of pairs
+                arrays["sides"] = np.array([len(row) for row in rows])
+                rows = [row.reshape(-1, row.shape[-1]) for row in rows]
+            arrays["predictions"] = np.concatenate(rows)
+            arrays["ends"] = np.cumsum([len(row) for row in rows])[:-1]
         else:
             arrays["predictions"] = run.predictions
         with atomic_write(self._file({**self.settings, **run_settings})) as stream:

@@ -13,10 +13,13 @@ from kft.data import Dataset, Split
 from kft.evaluation import baselines, metrics
 from kft.evaluation.metrics import Scored, Scores
 from kft.evaluation.significance import Resampled, resampled, without
+from kft.evaluation.structures import UNKNOWN, as_chains
 
 
 def scored_part(data: Dataset, split: str, predictions: Any) -> Scored:
     """Return what is scored: the records of a split, or its marked residues that were not cut.
+
+    Of pairs of residues it is the chains, each with its marked pairs.
 
     Args:
         data: A `kft.data.Dataset`.
@@ -26,6 +29,8 @@ def scored_part(data: Dataset, split: str, predictions: Any) -> Scored:
     records = data.splits[split]
     if data.task.per_residue:
         return _marked_residues(records, predictions)
+    if data.task.per_pair:
+        return _marked_pairs(records, predictions)
     owners = np.arange(len(records))
     targets = data.as_measured(records.targets)
     return Scored(np.asarray(targets), predictions, records.groups, records.weights, owners)
@@ -66,6 +71,15 @@ def _marked_residues(records: Split, predictions: Any) -> Scored:
     return Scored(np.concatenate(targets), np.concatenate(scored), groups, weights, owners)
 
 
+def _marked_pairs(records: Split, predictions: Any) -> Scored:
+    """Return the targets (L, L) of each chain, `UNKNOWN` where a pair is not scored."""
+    parts = [(slice(len(rows)),) * 2 for rows in predictions]
+    marked = zip(records.targets, records.masks or (), parts, strict=True)
+    targets = as_chains(np.where(mask[at], row[at], UNKNOWN) for row, mask, at in marked)
+    owners = np.arange(len(targets))
+    return Scored(targets, as_chains(predictions), records.groups, records.weights, owners)
+
+
 def baseline_rows(
     data: Dataset,
     resamples: int = 2000,
@@ -93,8 +107,9 @@ def baseline_rows(
         try:
             fitted = fit(data)
             predictions = data.as_measured(fitted.predictions)
-            if data.task.per_residue:
-                predictions = [row[:max_length] for row in predictions]
+            if data.task.level in ("residue", "pair"):
+                cut = (slice(max_length),) * (2 if data.task.per_pair else 1)
+                predictions = [row[cut] for row in predictions]
             scores = scores_of(data, [predictions], resamples)
             rest, price = scores_without(data, [predictions], copies, resamples)
         except Exception as error:

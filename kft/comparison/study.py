@@ -282,7 +282,7 @@ def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) ->
     check_integer("batch_size", batch_size)
     check_integer("resamples", resamples)
     targets = data.test.targets
-    values = np.concatenate(targets) if isinstance(targets, list) else targets
+    values = np.concatenate([*map(np.ravel, targets)]) if isinstance(targets, list) else targets
     if len(np.unique(values, axis=0)) < 2:
         raise ValueError(
             f"The test split of {data.name} has one target only: it cannot distinguish methods."

@@ -25,7 +25,7 @@ from kft.data.sequences import (
     warn_of_changes,
 )
 from kft.data.target_transforms import TargetTransform
-from kft.data.task import Task
+from kft.data.task import ANGLES, Task
 from kft.messages import count_of, harmless
 
 
@@ -41,11 +41,12 @@ class Split:
             upper case, without space around them and without a stop (*) at the end; a warning
             states how many were changed, and how many look like DNA.
         targets: Array of N targets: integers for classes, floats for measurements, 0 or 1 (N, K)
-            for labels; a list of N arrays with one entry per residue; or, of images, a list of N
+            for labels; a list of N arrays with one entry per residue; a list of N square arrays
+            with one entry per pair of residues, with masks as large; or, of images, a list of N
             label images (height, width) of integers: 0 is background, each object has a number.
         groups: Array of N group names, or None. Records of a group, such as near copies, are not
             separated by any split.
-        masks: List of N boolean arrays with one entry per residue, or None. True marks a residue
+        masks: List of N boolean arrays with one entry per residue or pair, or None. True marks one
             whose target is used, for instance one that is resolved in the structure. Where it is
             False the target may be missing (None, NaN, infinite or a negative class): it is kept
             as 0.
@@ -113,6 +114,7 @@ class Split:
             _check_residues("targets", columns["targets"], inputs)
         if self.masks is not None:
             _check_residues("masks", columns["masks"], inputs)
+            _check_pairs(columns["targets"], columns["masks"])
         if not per_pixel:
             columns["targets"] = _checked_targets(columns["targets"], columns.get("masks"))
         for name, column in {**columns, "input_kind": kind}.items():
@@ -186,7 +188,9 @@ class Dataset:
         task: What is predicted, a `kft.data.task.Task` or its name: "classification" (integer
             targets), "multilabel" (0 or 1, one column per label), "regression" (floats),
             "residue_classification" (a list of integer arrays), "residue_regression" (a list of
-            arrays of numbers) or "segmentation" (a list of label images, see `Segmentation`).
+            arrays of numbers), "torsions" (a list of arrays (residues, 3) in radians), "contacts"
+            and "distogram" (a list of integer arrays (residues, residues)) or "segmentation" (a
+            list of label images, see `Segmentation`).
         train: Split.
         valid: Split, or None if the data was not split.
         test: Split, or None if the data was not split.
@@ -273,13 +277,22 @@ class Dataset:
 
     def _check_fit(self, name: str, split: Split) -> None:
         several = isinstance(split.targets, list)
-        per_pixel = are_label_images(split.targets)
+        per_pixel = split.input_kind is InputKind.IMAGE and are_label_images(split.targets)
         level = "pixel" if per_pixel else "residue" if several else "record"
+        if several and split.masks is not None and len(split) and split.masks[0].ndim == 2:
+            level = "pair"
         if len(split) and level != self.task.level:
+            hint = " Targets of pairs need masks (residues, residues)." * self.task.per_pair
             raise ValueError(
                 f"`{name}` has one target per {level}, which does not fit `task` {self.task!r}."
+                f"{hint}"
             )
-        targets: Any = np.concatenate(split.targets) if level == "residue" else split.targets
+        targets: Any = split.targets
+        if level in ("residue", "pair") and several:
+            rows = [row.ravel() for row in targets] if level == "pair" else targets
+            targets = np.concatenate(rows)
+        if self.task.target == "angles":
+            _check_angles(name, targets)
         if self.classes is None or not len(targets):
             return
         if targets.dtype.kind not in "iu":
@@ -313,6 +326,15 @@ class Dataset:
         rows += [("note", note) for note in self.notes]
         lines = [f"  {key:<10}{value}" for key, value in rows if value]
         return harmless("\n".join([f"Dataset {self.name}", *lines]), keep="\n")
+
+
+def _check_angles(name: str, targets: np.ndarray) -> None:
+    if targets.ndim != 2 or targets.shape[1] != len(ANGLES) or abs(targets).max() > 2 * np.pi:
+        raise ValueError(
+            f"`{name}` holds targets of shape {targets.shape} up to {abs(targets).max():g}; "
+            f"torsions are an array (residues, {len(ANGLES)}) of {', '.join(ANGLES)} in radians "
+            f"for each record."
+        )
 
 
 def _check_labels(name: str, targets: np.ndarray, labels: tuple[str, ...]) -> None:
@@ -437,7 +459,7 @@ def _without_missing(row: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     Negative classes (-1, -100) mark missing targets, too.
     """
-    masked = (~mask).reshape(len(mask), *(1 for _ in row.shape[1:]))
+    masked = (~mask).reshape(*mask.shape, *(1 for _ in row.shape[mask.ndim :]))
     missing = _missing(row) | (row < 0 if row.dtype.kind == "i" else False)
     return np.where(masked & missing, np.zeros((), row.dtype), row) if missing.any() else row
 
@@ -451,6 +473,17 @@ def _missing(target: Any) -> np.ndarray:
     if array.dtype.kind == "f":
         return ~np.isfinite(array)
     return np.zeros(array.shape, dtype=bool)
+
+
+def _check_pairs(targets: Sequence[Any], masks: Sequence[np.ndarray]) -> None:
+    """Check that masks with two axes are square, as are their targets; pairs have such masks."""
+    for i, (row, mask) in enumerate(zip(targets, masks, strict=True)):
+        if mask.ndim > 1 and not mask.shape == np.shape(row) == (len(mask), len(mask)):
+            raise ValueError(
+                f"`masks` of record {i} has the shape {mask.shape} and its targets "
+                f"{np.shape(row)}; of {len(mask)} residues both must be {(len(mask),)}, or "
+                f"{(len(mask), len(mask))} for pairs of residues."
+            )
 
 
 def _check_residues(name: str, rows: Sequence[Any], inputs: Sequence[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Tasks: what a target is, whether it is per record, residue or pixel, and how it is scored."""
+"""Tasks: what a target is, whether it is per record, residue, pair or pixel, and its scores."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-Target = Literal["class", "labels", "number", "objects"]
-Level = Literal["record", "residue", "pixel"]
+Target = Literal["class", "labels", "number", "angles", "objects"]
+Level = Literal["record", "residue", "pair", "pixel"]
 
 KINDS: dict[str, tuple[Target, Level]] = {
     "classification": ("class", "record"),
@@ -17,10 +17,29 @@ KINDS: dict[str, tuple[Target, Level]] = {
     "regression": ("number", "record"),
     "residue_classification": ("class", "residue"),
     "residue_regression": ("number", "residue"),
+    "torsions": ("angles", "residue"),
+    "contacts": ("class", "pair"),
+    "distogram": ("class", "pair"),
     "segmentation": ("objects", "pixel"),
 }
-LOSSES = {"class": "CrossEntropy", "labels": "BinaryCrossEntropy", "number": "SquaredError"}
-OUTPUTS = {"class": "classes", "labels": "labels", "number": "numbers", "objects": "objects"}
+LOSSES = {
+    "class": "CrossEntropy",
+    "labels": "BinaryCrossEntropy",
+    "number": "SquaredError",
+    "angles": "VonMises",
+}
+OUTPUTS = {
+    "class": "classes",
+    "labels": "labels",
+    "number": "numbers",
+    "angles": "numbers",
+    "objects": "objects",
+}
+ANGLES = ("phi", "psi", "omega")  # the targets of "torsions"
+PAIR_METRICS = {
+    "contacts": ("precision at L", "precision at L/2", "precision at L/5", "log loss"),
+    "distogram": ("likelihood", "log loss", "accuracy"),
+}
 
 
 class Task(StrEnum):
@@ -41,6 +60,9 @@ class Task(StrEnum):
     REGRESSION = "regression"
     RESIDUE_CLASSIFICATION = "residue_classification"
     RESIDUE_REGRESSION = "residue_regression"
+    TORSIONS = "torsions"
+    CONTACTS = "contacts"
+    DISTOGRAM = "distogram"
     SEGMENTATION = "segmentation"
 
     def __repr__(self) -> str:
@@ -65,7 +87,7 @@ class Task(StrEnum):
             >>> Task.of("class", "residue")
             'residue_classification'
         """
-        for task in cls:
+        for task in cls:  # of pairs there are two of a kind, and contacts are the first
             if (task.target, task.level) == (target, level):
                 return task
         raise ValueError(f"There is no task with target {target!r} at level {level!r}.")
@@ -77,8 +99,9 @@ class Task(StrEnum):
         Args:
             value: Name of the task.
             argument: What the error calls the argument.
-            allowed: The tasks that are possible here; None for all but "segmentation", which
-                `kft.segmentation` trains and scores.
+            allowed: The tasks that are possible here; None for those whose targets are columns of
+                tables: all but "segmentation", which `kft.segmentation` trains and scores, and
+                those of structures.
 
         Raises:
             ValueError: The name is not one of those allowed.
@@ -88,10 +111,14 @@ class Task(StrEnum):
             'regression'
         """
         if allowed is None:
-            allowed = [task for task in cls if task is not cls.SEGMENTATION]
+            allowed = [task for task in SCORED if not (task.per_pair or task.target == "angles")]
         names = list(allowed)
         if value not in names:
-            hint = " Use kft.segmentation for it." if value == cls.SEGMENTATION else ""
+            hint = ""
+            if value == cls.SEGMENTATION:
+                hint = " Use kft.segmentation for it."
+            elif value in list(SCORED):
+                hint = " kft.fit, kft.predict, kft.evaluate and kft.compare take it."
             raise ValueError(
                 f"{argument} must be one of {', '.join(names)}, received {value!r}.{hint}"
             )
@@ -102,13 +129,14 @@ class Task(StrEnum):
         """What one target is.
 
         "class": one of K classes. "labels": K labels, any number of them true. "number": one
-        or several real numbers. "objects": any number of objects, each with the pixels it covers.
+        or several real numbers. "angles": phi, psi and omega in radians. "objects": any number of
+        objects, each with the pixels it covers.
         """
         return KINDS[self][0]
 
     @property
     def level(self) -> Level:
-        """Where targets are given: "record" (one per input), "residue" or "pixel"."""
+        """Where targets are given: "record", "residue", "pair" (of residues) or "pixel"."""
         return KINDS[self][1]
 
     @property
@@ -117,9 +145,14 @@ class Task(StrEnum):
         return self.level == "residue"
 
     @property
+    def per_pair(self) -> bool:
+        """Whether every pair of residues has its own target."""
+        return self.level == "pair"
+
+    @property
     def per_record(self) -> Task:
-        """The task with the same kind of target, given once per record."""
-        return Task.of(self.target, "record")
+        """The task with the same kind of target, given once per record; of angles, a regression."""
+        return Task.of("number" if self.target == "angles" else self.target, "record")
 
     @property
     def has_classes(self) -> bool:
@@ -154,6 +187,10 @@ class Task(StrEnum):
         """
         if self.target == "objects":
             return ("SA", "TP/(TP+FP+FN)")
+        if self.target == "angles":
+            return ("mean cosine", *(f"MAE {angle}" for angle in ANGLES))
+        if self.per_pair:
+            return PAIR_METRICS[self]
         if self.target == "number":
             return ("Spearman", "Pearson", "RMSE", "MAE")
         if self.target == "labels":
@@ -186,6 +223,8 @@ class Task(StrEnum):
         """
         if self.target == "objects":
             return ()  # kft.segmentation.baselines has its own
+        if self.per_pair:
+            return ("separation", "residue_pairs")
         if self.per_residue:
             return ("constant", "window")
         if input_kind == "sequence":
@@ -197,7 +236,7 @@ class Task(StrEnum):
         return ("constant", "nearest_neighbours") if input_kind == "image" else ("constant",)
 
     def outputs(self, targets: np.ndarray | list[np.ndarray], classes: tuple | None = None) -> int:
-        """Return how many numbers a model predicts for each record, residue or pixel.
+        """Return how many numbers a model predicts for each record, residue, pair or pixel.
 
         Args:
             targets: Those of a split.
@@ -211,5 +250,11 @@ class Task(StrEnum):
             return len(classes)
         if self.target == "objects":
             return 1
+        if self.target == "angles":
+            return 2 * len(ANGLES)  # a sine and a cosine of each
         one = targets[0] if self.per_residue else np.asarray(targets)
         return one.shape[1] if np.ndim(one) > 1 else 1
+
+
+# Tasks of `kft.fit`, `kft.predict`, `kft.evaluate` and `kft.compare`.
+SCORED = tuple(task for task in Task if task is not Task.SEGMENTATION)

@@ -44,15 +44,24 @@ from kft.evaluation.fitted import (
     marked_residues,
     outside_test,
     predicted,
+    residue_targets,
     test_of,
 )
 from kft.evaluation.pair_baselines import degree, pair_composition, similar_pairs
+from kft.evaluation.residue_pairs import residue_pairs, separation
 from kft.evaluation.table_models import Columns, boosting, forest
 
 if TYPE_CHECKING:
     from kft.data import Dataset
 
 RESIDUE_TASKS = tuple(task for task in Task if task.level == "residue")
+PAIR_TASKS = tuple(task for task in Task if task.level == "pair")
+CONSTANTS = {
+    "class": "majority class",
+    "labels": "label frequencies",
+    "number": "mean",
+    "angles": "mean direction",
+}
 PUBLISHED = " prediction"  # last word of the fields of `parameters` with one of another program
 
 
@@ -89,8 +98,7 @@ def constant(data: Dataset) -> Baseline:
     parameters = predictions.shape[1] if task.target == "labels" else 1
     if task.target == "class":
         parameters = len(model.classes_)
-    name = {"class": "majority class", "labels": "label frequencies", "number": "mean"}[task.target]
-    return Baseline(name, predictions, time.perf_counter() - start, parameters)
+    return Baseline(CONSTANTS[task.target], predictions, time.perf_counter() - start, parameters)
 
 
 def composition(data: Dataset) -> Baseline:
@@ -407,9 +415,9 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         what one-hot cannot: mutations that meet within three residues. On GB1 they are the
         stronger of the two.) For residue tasks the constant predictor, the residue alone, and the
         window of 15, and for a class per residue the predictions that come with the data set. For
-        images the constant predictor and the nearest neighbours; for pairs of proteins those of
-        `pair_baselines`; for rows of a table the constant
-        predictor, a linear model, a random forest and boosted trees.
+        pairs of residues `separation` and `residue_pairs`. For images the constant predictor and
+        the nearest neighbours; for pairs of proteins those of `pair_baselines`; for rows of a table
+        the constant predictor, a linear model, a random forest and boosted trees.
 
     Raises:
         ValueError: The task is unknown, there is no test split, or the masks mark no residue.
@@ -417,8 +425,10 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     Example:
         `[fit(data) for fit in suited(data).values()]`
     """
-    task = checked_task(data, RECORD_TASKS + RESIDUE_TASKS)
+    task = checked_task(data, RECORD_TASKS + RESIDUE_TASKS + PAIR_TASKS)
     fits: dict[str, Callable[[Dataset], Baseline]]
+    if task.per_pair:
+        return {"separation": separation, "residue_pairs": residue_pairs}
     if task.per_residue:
         fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
         fields = _published_fields(data) if task == Task.RESIDUE_CLASSIFICATION else []
@@ -519,7 +529,7 @@ def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamesp
         windows, chain = _windows(split.inputs, width, chosen)
         # Residues of one chain are no more independent than records of one group.
         groups = chain if split.groups is None else np.asarray(split.groups)[chain]
-        targets = np.concatenate(split.targets)[chosen]
+        targets = residue_targets(data, split)[chosen]
         parts.append(SimpleNamespace(inputs=windows, targets=targets, groups=groups))
     return SimpleNamespace(
         name=data.name,

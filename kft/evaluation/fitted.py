@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 
 from kft.data.task import Task
 from kft.evaluation.each_label import EachLabel
+from kft.evaluation.structures import vectors
 
 if TYPE_CHECKING:
     from kft.data import Dataset
@@ -33,7 +34,8 @@ class Baseline:
         name: For tables and legends.
         predictions: (N, K) probabilities of classes or labels, or (N,) values for regression,
             float64; for a residue task a list of N arrays (L, K) or (L,) with a row for every
-            residue of the chain, masked or not, as `kft.predict` returns it.
+            residue of the chain, masked or not, as `kft.predict` returns it; for pairs of residues
+            a list of N arrays (L, L, K).
         seconds: Wall-clock time to choose the penalty, fit and predict.
         parameters: Number of fitted coefficients, intercepts included.
         penalty: Strength of the L2 penalty that did best on the validation split; None if none.
@@ -87,10 +89,21 @@ def all_but_test(data: Dataset) -> tuple[list, np.ndarray]:
     splits = outside_test(data)
     inputs = [record for split in splits for record in split.inputs]
     if Task(data.task).per_residue:
-        targets = [np.concatenate(split.targets)[marked_residues(split)] for split in splits]
+        targets = [residue_targets(data, split)[marked_residues(split)] for split in splits]
     else:
         targets = [split.targets for split in splits]
     return inputs, np.concatenate(targets)
+
+
+def residue_targets(data: Dataset, split: Split) -> np.ndarray:
+    """Return the targets of the residues of all chains in one array; of angles unit vectors.
+
+    Args:
+        data: A data set with targets per residue.
+        split: One of its splits.
+    """
+    targets = np.concatenate(split.targets)
+    return vectors(targets) if Task(data.task).target == "angles" else targets
 
 
 def unfitted(data: Dataset, penalty: float) -> Any:
@@ -158,7 +171,7 @@ def predicted(data: Dataset, model: Any, features: Any) -> np.ndarray:
         features: Features (N, ...).
     """
     target = Task(data.task).target
-    if target == "number":
+    if target in ("number", "angles"):
         return np.asarray(model.predict(features), dtype=np.float64)
     if target == "labels":
         return model.predict_proba(features)

@@ -26,8 +26,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from kft.arguments import check_integer, check_weights
-from kft.data.task import Task
+from kft.data.task import SCORED, Task
 from kft.evaluation.shares import independent_records, share_interval
+from kft.evaluation.structures import measure_angles, measure_pairs
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -164,9 +165,12 @@ def score(
     Args:
         task: A `kft.data.task.Task` or its name. For tasks of residues, residues of all chains are
             in one array, and `groups` names the chain.
-        targets: (N,) classes, integers from 0; (N, K) labels, 0 or 1; or (N,) real values.
+        targets: (N,) classes, integers from 0; (N, K) labels, 0 or 1; (N,) real values; or (N, 3)
+            torsions in radians. Of pairs (N,) objects, the classes (L, L) of each chain, -1 where
+            a pair is not scored.
         predictions: Probabilities (N, K) of classes or labels, or (N,) or (N, 1) of class 1; for
-            regression (N,) or (N, 1) in the unit of the targets.
+            regression (N,) or (N, 1) in the unit of the targets; (N, 6) sines and cosines of
+            torsions; of pairs (N,) objects, the probabilities (L, L, K) of each chain.
         confidence: Coverage of the interval, between 0 and 1.
         resamples: Number of bootstrap resamples.
         seed: The only source of randomness.
@@ -179,7 +183,9 @@ def score(
         For two classes AUROC, accuracy, MCC; for more classes accuracy, MCC, macro F1, macro AUROC
         (each class against the others); for labels macro AUROC, macro F1 (a label is predicted if
         its probability is above 0.5) and subset accuracy (all labels of a record are right); for
-        numbers Spearman, Pearson, RMSE and MAE (the last two in the unit of the targets).
+        numbers Spearman, Pearson, RMSE and MAE (the last two in the unit of the targets). For
+        torsions the mean cosine of the error, and the MAE of each in degrees; for contacts and
+        distograms see `kft.evaluation.structures.measure_pairs`.
 
     Raises:
         ValueError: The task is unknown, lengths differ, a value is NaN or not a probability, a
@@ -269,7 +275,10 @@ def hardly_varies(targets: ArrayLike, predictions: ArrayLike) -> bool:
         >>> hardly_varies([1.0, 2.0, 3.0], [2.001, 2.002, 2.003])
         True
     """
-    targets, predictions = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
+    targets = np.asarray(targets)
+    if targets.dtype == object:  # of pairs, which differ by their separation at least
+        return False
+    predictions = np.asarray(predictions, dtype=np.float64)
     predictions = predictions.reshape(len(predictions), -1)  # (N, K)
     if targets.dtype.kind in "biu" and targets.ndim == 1 and predictions.shape[1] > 1:
         targets = np.eye(int(targets.max()) + 1)[targets.astype(int)]  # (N, K), one-hot
@@ -323,13 +332,14 @@ def bootstrap(
     Raises:
         ValueError: As `score`.
     """
-    task = Task.named(task, "task")
+    task = Task.named(task, "task", SCORED)
     if task.per_residue and groups is None:
         raise ValueError(
             f"{task} needs groups, the chain of each residue: residues of one chain are not "
             "independent"
         )
-    targets, predictions = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
+    kind = object if task.per_pair else np.float64
+    targets, predictions = np.asarray(targets), np.asarray(predictions, dtype=kind)
     _check_lengths(task, targets, predictions, groups)
     each = np.ones(len(targets))
     if weights is not None:
@@ -367,6 +377,8 @@ def measure_of(task: Task, targets: np.ndarray, predictions: np.ndarray) -> Meas
         >>> measure(np.array([[1.0, 0.0], [1.0, 1.0]]))["MAE"]
         array([0. , 0.5])
     """
+    if task.per_pair:
+        return measure_pairs(task, targets, predictions)
     return _MEASURES[task.target](targets, predictions)
 
 
@@ -520,6 +532,7 @@ _MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], Measure]] = {
     "class": _classification,
     "labels": _labels,
     "number": _regression,
+    "angles": measure_angles,
 }
 
 
@@ -587,8 +600,10 @@ def _check_options(confidence: float, resamples: int) -> None:
 def _check_lengths(
     task: Task, targets: np.ndarray, predictions: np.ndarray, groups: ArrayLike | None
 ) -> None:
-    if targets.ndim != (2 if task.target == "labels" else 1):
-        expected = "(N, K), a column per label" if task.target == "labels" else "(N,)"
+    if targets.ndim != (2 if task.target in ("labels", "angles") else 1):
+        expected = {"labels": "(N, K), a column per label", "angles": "(N, 3)"}.get(
+            task.target, "(N,)"
+        )
         raise ValueError(f"targets must be {expected}, received shape {targets.shape}")
     if predictions.ndim == 0 or len(predictions) != len(targets):
         received = len(predictions) if predictions.ndim else "a single number"

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
+from kft.data.task import ANGLES
 from kft.evaluation.crossvalidation import CrossValidated
 from kft.evaluation.metrics import Interval, bootstrap, interval, interval_of
 from kft.evaluation.shares import independent_records
@@ -34,6 +35,9 @@ from kft.evaluation.shares import independent_records
 BOUNDS = {  # smallest and largest value of a metric, if not 0 and 1
     "RMSE": (0, math.inf),
     "MAE": (0, math.inf),
+    "log loss": (0, math.inf),
+    "mean cosine": (-1, 1),
+    **{f"MAE {angle}": (0, 180) for angle in ANGLES},
     "MCC": (-1, 1),
     "Spearman": (-1, 1),
     "Pearson": (-1, 1),

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kft.data.task import ANGLES
+from kft.evaluation.structures import directions
 from kft.messages import harmless_cell
 
 LIKELY = 0.5  # probability from which a label is named
@@ -27,7 +29,8 @@ def with_predictions(table: pd.DataFrame, model: Any, rows: Any) -> pd.DataFrame
         `predicted_y_0` and so on; of classes the most likely one in `predicted_y`, and the
         probability of each in `probability_NAME`; of labels the names of those that are likely,
         separated by semicolons, and their probabilities. Without a name of the target the first
-        column is `prediction`. Cells of residues hold a letter, or words and numbers separated by
+        column is `prediction`. Of torsions angles in degrees, in `predicted_phi`, `predicted_psi`
+        and `predicted_omega`. Cells of residues hold a letter, or words and numbers separated by
         spaces, for each residue.
 
     Raises:
@@ -77,6 +80,11 @@ def _columns(model: Any, rows: Any) -> Iterator[tuple[str, Any]]:
     names = getattr(model, "classes", None) or [str(k) for k in range(outputs)]
     per_residue = isinstance(rows, list)
     by_record = rows if per_residue else rows.reshape(len(rows), outputs)
+    if task is not None and task.target == "angles":
+        degrees = [np.rad2deg(directions(row)).round(1) for row in rows]
+        for k, angle in enumerate(ANGLES):
+            yield f"predicted_{angle}", [_numbers(row[:, k]) for row in degrees]
+        return
     if task is None or not task.has_classes:
         columns = [first] if outputs == 1 else [f"{first}_{k}" for k in range(outputs)]
     else:

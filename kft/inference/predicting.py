@@ -108,16 +108,18 @@ def predict(
 
     Returns:
         float32 array (records, outputs), numbers in the unit in which targets were measured; for a
-        per-residue head a list of float32 arrays (residues, outputs), one per record, without
-        special tokens and without residues that `max_length` cuts off; or a DataFrame; or the path
-        `out`. An interrupted call leaves no file there. Columns of predictions are named for the
-        target and the classes, which `kft.fit` notes in the model: `predicted_TARGET`
-        (`prediction` if it has no name), and the probability of each class in
-        `probability_CLASS`. Per residue, cells hold a letter, or numbers separated by spaces, for
-        each residue.
+        per-residue head a list of float32 arrays (residues, outputs), and for one of pairs
+        (residues, residues, outputs), one per record, without special tokens and without residues
+        that `max_length` cuts off; or a DataFrame; or the path `out`. An interrupted call leaves no
+        file there. Columns of predictions are named for the target and the classes, which `kft.fit`
+        notes in the model: `predicted_TARGET` (`prediction` if it has no name), and the probability
+        of each class in `probability_CLASS`. Per residue, cells hold a letter, or numbers separated
+        by spaces, for each residue; torsions are in degrees, in `predicted_phi`, `predicted_psi`
+        and `predicted_omega`.
 
     Raises:
-        ValueError: An input cannot be encoded, the message names it; or `out` has another ending.
+        ValueError: An input cannot be encoded, the message names it; `out` has another ending; or
+            `out` or `as_frame` is given with a head of pairs.
         TypeError: An input is of another kind than the model takes.
         FileNotFoundError: There is no such file.
 
@@ -136,6 +138,12 @@ def predict(
     check_model(model)
     check_no_prompts(model)
     check_flag("as_frame", as_frame)
+    task = getattr(getattr(model, "head", None), "task", None)
+    if (out is not None or as_frame) and task is not None and task.per_pair:
+        raise ValueError(
+            f"predictions of {task} are arrays (residues, residues, classes), which no table has a "
+            f"row for: leave out `out` and `as_frame`, and save the arrays."
+        )
     if out is not None:
         writing.checked_path(out, [*writing.TABLES, *_ARRAYS])
 

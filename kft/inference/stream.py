@@ -188,7 +188,9 @@ class Stream:
         found: dict[str, Rows] = {}
         for i, (name, per_residue) in enumerate(self.columns.items()):
             if per_residue and records.lengths is not None:
-                found[name] = [features.of(i, k)[records.residues(k)] for k in range(count)]
+                rows = [(features.of(i, k), records.residues(k)) for k in range(count)]
+                axes = features.shapes[i].count(None)  # 2 of pairs
+                found[name] = [values[(at,) * axes] for values, at in rows]
             else:
                 found[name] = features.values[i].reshape(count, *features.shapes[i])
         return found

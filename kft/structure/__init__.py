@@ -5,15 +5,7 @@ Coordinates are in angstrom, angles in radians.
 
 from __future__ import annotations
 
-from kft.structure.coevolution import (
-    average_product_correction,
-    direct_couplings,
-    mutual_information,
-    sequence_weights,
-)
-from kft.structure.files import ProteinChain, read_structure, write_structure
-from kft.structure.folding import Fold, fold_chain, smoothed_distogram
-from kft.structure.geometry import (
+from kft.data.proteins.geometry import (
     bond_geometry,
     contacts,
     dihedral,
@@ -23,6 +15,14 @@ from kft.structure.geometry import (
     rebuild,
     torsions,
 )
+from kft.structure.coevolution import (
+    average_product_correction,
+    direct_couplings,
+    mutual_information,
+    sequence_weights,
+)
+from kft.structure.files import ProteinChain, read_structure, write_structure
+from kft.structure.folding import Fold, fold_chain, smoothed_distogram
 from kft.structure.potts import simulate_family
 from kft.structure.scores import (
     clashes,

@@ -20,9 +20,9 @@ from kft.arguments import check_integer, check_path
 from kft.data.proteins.alignments import RESIDUES
 from kft.data.proteins.dssp import CARBONYL, bonded
 from kft.data.proteins.fasta import checked_path, open_text
+from kft.data.proteins.geometry import pieces
 from kft.files import write_text
 from kft.messages import count_of, listed, shown, warn
-from kft.structure.geometry import pieces
 
 ATOMS = ("N", "CA", "C")
 SUFFIXES = {".pdb": "pdb", ".ent": "pdb", ".cif": "mmcif", ".mmcif": "mmcif", ".pdbx": "mmcif"}
@@ -43,7 +43,7 @@ class ProteinChain:
         ValueError: The parts do not have the same number of residues.
 
     Example:
-        >>> from kft.structure.geometry import rebuild
+        >>> from kft.data.proteins.geometry import rebuild
         >>> ProteinChain("model", "MKT", rebuild(np.full((3, 3), np.pi)))
         ProteinChain 'model' of 3 residues
     """

@@ -23,9 +23,9 @@ import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
 from kft.arguments import check_integer, check_seed
+from kft.data.proteins.geometry import BINS, BOUNDARIES, place_beta, rebuild
 from kft.messages import count_of
 from kft.structure.files import ProteinChain
-from kft.structure.geometry import BINS, BOUNDARIES, place_beta, rebuild
 
 WIDTH = BOUNDARIES[1] - BOUNDARIES[0]  # angstrom of a bin
 FIRST = BOUNDARIES[0] - WIDTH / 2  # angstrom, centre of the first bin

@@ -211,17 +211,21 @@ class Batches(Passes):
         return int(padded_length(self.lengths[self.record_indices[index]].max()))
 
     def _at_tokens(self, indices: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return targets (B, L) or (B, L, K) and weights (B, L), 0 except at residues."""
-        first = self.targets[0]
-        targets = np.zeros((len(indices), length, *first.shape[1:]), dtype=first.dtype)
-        weights = np.zeros((len(indices), length), dtype="float32")
+        """Return targets (B, L) or (B, L, K) and weights (B, L), 0 except at residues.
+
+        Those of pairs of residues are (B, L, L), both.
+        """
+        first, axes = self.targets[0], self.masks[0].ndim
+        places = (len(indices), *[length] * axes)
+        targets = np.zeros((*places, *first.shape[axes:]), dtype=first.dtype)
+        weights = np.zeros(places, dtype="float32")
         for row, i in enumerate(indices):
             at = self.residues(i)
-            kept = at.stop - at.start
-            targets[row, at] = self.targets[i][:kept]
-            weights[row, at] = self.masks[i][:kept]
+            there, kept = (at,) * axes, (slice(at.stop - at.start),) * axes
+            targets[row][there] = self.targets[i][kept]
+            weights[row][there] = self.masks[i][kept]
         if self.weights is not None:
-            weights *= self.weights[indices, None]
+            weights *= self.weights[indices].reshape(-1, *[1] * axes)
         return targets, weights
 
     def residues(self, record: int) -> slice:
@@ -552,7 +556,10 @@ def _per_residue(
     residues: Sequence[int] | None,
     names: Sequence[str],
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return targets and masks as lists of arrays, one entry per residue; 0 where masked."""
+    """Return targets and masks as lists of arrays, one entry per residue; 0 where masked.
+
+    Masks (N, N) say that there is one per pair of residues.
+    """
     if residues is None:
         raise ValueError(
             "targets are arrays, one entry per residue, but inputs have no residues (label images "
@@ -564,7 +571,9 @@ def _per_residue(
     if len(masks) != len(names):
         raise ValueError(f"{len(names)} inputs and {len(masks)} masks: give one per input.")
     dtype = "float32" if any(row.dtype.kind not in "biu" for row in targets) else "int32"
-    filled, width = [], targets[0].shape[1:]
+    axes = 2 if len(masks) and np.ndim(masks[0]) == 2 else 1
+    what = "residue" if axes == 1 else "pair of residues"
+    filled, width = [], targets[0].shape[axes:]
     for name, row, mask, n in zip(names, targets, masks, residues, strict=True):
         mask = np.asarray(mask)
         if mask.dtype != bool:
@@ -572,20 +581,20 @@ def _per_residue(
                 f"the mask of {name} must be bool, True where a target is used; received "
                 f"{mask.dtype}."
             )
-        if row.shape != (n, *width) or mask.shape != (n,):
+        if row.shape != ((n,) * axes + width) or mask.shape != (n,) * axes:
             raise ValueError(
                 f"{name} has {n} residues, targets of shape {row.shape} and a mask of shape "
-                f"{mask.shape}: expected {(n, *width)} and {(n,)}, one per residue. Several "
-                f"targets per record, and none per residue, are one array (N, K)."
+                f"{mask.shape}: expected {(n,) * axes + width} and {(n,) * axes}, one per {what}. "
+                f"Several targets per record, and none per residue, are one array (N, K)."
             )
         row = _in_range(_as_numbers(row), f"targets of {name}")
-        missing = mask & ~np.isfinite(row.reshape(n, -1)).all(axis=1)
-        if missing.any():
+        marked = mask.reshape(*mask.shape, *(1 for _ in width))
+        missing = np.argwhere(marked & ~np.isfinite(row))
+        if len(missing):
             raise ValueError(
-                f"the target of {name} at residue {int(np.argmax(missing)) + 1} is missing (NaN or "
+                f"the target of {name} at residue {missing[0, 0] + 1} is missing (NaN or "
                 f"infinite): give a value, or mark it False in masks."
             )
-        marked = mask.reshape(n, *(1 for _ in width))
         filled.append(np.where(marked, row, 0).astype(dtype))
     return filled, [np.asarray(mask) for mask in masks]
 

@@ -7,6 +7,7 @@ from recipe.defaults import REAL, SMALL, default_backbone
 from recipe.interactome import interactome
 from recipe.records import data, few_of_each
 from recipe.results import report
+from recipe.structures import compare_on_chains, structure_arguments
 from recipe.training import backbone, head, run, strategy
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "above_zero",
     "arguments",
     "backbone",
+    "compare_on_chains",
     "corpus",
     "data",
     "default_backbone",
@@ -32,4 +34,5 @@ __all__ = [
     "report",
     "run",
     "strategy",
+    "structure_arguments",
 ]

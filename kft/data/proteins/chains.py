@@ -1,4 +1,4 @@
-"""Short protein chains of the PDB with their coordinates, and the secondary structure in them."""
+"""Short protein chains of the PDB with their coordinates, and what is computed from them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from kft.arguments import check_integer
+from kft.arguments import check_choice, check_integer
 from kft.data.dataset import Dataset, Split
 from kft.data.proteins.dssp import bonded, dssp
+from kft.data.proteins.geometry import (
+    BOUNDARIES,
+    CONTACT,
+    SEPARATION,
+    contacts,
+    distogram,
+    torsions,
+)
 from kft.data.splits import cluster, kmers
 from kft.data.task import Task
 
@@ -22,8 +30,28 @@ AGAIN = f"pip install --no-deps --force-reinstall cgdms=={VERSION}"
 # Of the lines "path sha256" of all files that are read.
 SHA256 = "43144949265ea155a86b1d53af0da654b5e7cc2d72431b2401f7f9638df78885"
 LISTS, CHAINS = "cgdms/datasets", "cgdms/protein_data/train_val"
+HOW = {
+    "secondary_structure": "Labels are computed from the coordinates by the rules of DSSP, with "
+    "the oxygen placed from N, CA and C; each chain is seen alone, without its partners in the "
+    "crystal.",
+    "torsions": "Angles are phi, psi and omega in radians, computed from the coordinates. Residues "
+    "that lack one, as the first and the last of a chain do, are False in the masks.",
+    "contacts": f"Two residues are in contact if their CB, placed from N, CA and C, are nearer "
+    f"than {CONTACT:g} angstrom. Pairs less than {SEPARATION} residues apart, or with a break "
+    f"between them, are False in the masks.",
+    "distogram": "Classes are bins of the distance of two CB, placed from N, CA and C, named by "
+    "their lower edges in angstrom. Pairs less than 2 residues apart, or with a break between "
+    "them, are False in the masks.",
+}
 Chain = tuple[str, str, np.ndarray]  # sequence, prediction, coordinates
 CLASSES = ("C", "E", "H")
+BINS = tuple(f"{edge:.1f}" for edge in (0.0, *BOUNDARIES))  # by their lower edge in angstrom
+TARGETS: dict[str, tuple[Task, tuple[str, ...] | None]] = {  # name: task, names of classes
+    "secondary_structure": (Task.RESIDUE_CLASSIFICATION, CLASSES),
+    "torsions": (Task.TORSIONS, None),
+    "contacts": (Task.CONTACTS, ("apart", "contact")),
+    "distogram": (Task.DISTOGRAM, BINS),
+}
 KMER = 8  # two chains that share a word of so many residues belong to one cluster
 VALID = 0.1  # fraction of the training chains
 PREDICTION = "PSIPRED prediction"
@@ -36,8 +64,8 @@ CITATION = (
 )
 
 
-def load_chains(seed: int = 0) -> Dataset:
-    """Load 2,151 protein chains of 20 to 100 residues with coordinates and secondary structure.
+def load_chains(seed: int = 0, target: str = "secondary_structure") -> Dataset:
+    """Load 2,151 protein chains of 20 to 100 residues with coordinates and a target of them.
 
     The files come with the package cgdms, so no network is needed. They are read, and the package
     is never imported. The secondary structure is computed from the coordinates, see
@@ -50,15 +78,24 @@ def load_chains(seed: int = 0) -> Dataset:
 
     Args:
         seed: Seed that draws the validation chains; test does not change.
+        target: What is predicted:
+
+            - "secondary_structure": C (coil), E (strand) or H (helix) of each residue;
+            - "torsions": phi, psi and omega of each residue in radians; residues that lack one of
+              them, as the first and the last do, are False in `masks`;
+            - "contacts": whether the CB of two residues, at least 6 apart in the sequence, are
+              nearer than 8 angstrom;
+            - "distogram": which of 64 bins the distance of their CB is in, of residues at least 2
+              apart, see `kft.structure.distogram`.
 
     Returns:
-        Dataset: A residue classification into C (coil), E (strand) and H (helix). The groups are
-        clusters of chains that share a word of 8 residues; `masks` is False next to a break of
-        the backbone.
+        Dataset: The groups are clusters of chains that share a word of 8 residues. `masks` is False
+        next to a break of the backbone, and for pairs with a break between them.
 
     Raises:
         FileNotFoundError: If the package is not installed.
-        ValueError: If a file of the package is missing or damaged, or of another version.
+        ValueError: If a file of the package is missing or damaged, or of another version, or
+            `target` is none of these.
 
     Source: see `CITATION`.
 
@@ -67,6 +104,8 @@ def load_chains(seed: int = 0) -> Dataset:
         >>> data.test.parameters["coordinates"][0].shape  # doctest: +SKIP
         (28, 3, 3)
     """
+    check_choice("target", target, TARGETS)
+    task, classes = TARGETS[target]
     files = _read_package()
     training, test = (files[f"{LISTS}/{part}.txt"].decode().split() for part in ("train", "val"))
     parsed = {name: _parse(files[f"{CHAINS}/{name}.txt"]) for name in (*training, *test)}
@@ -75,11 +114,11 @@ def load_chains(seed: int = 0) -> Dataset:
     training = [name for name in training if name not in set(removed)]
     chains = {name: parsed[name] for name in (*training, *test)}
     clusters = cluster([sequences[name] for name in chains], KMER, threshold=1e-9)
-    everything = _as_split(chains, clusters)
+    everything = _as_split(chains, clusters, target)
     valid = _choose_valid(clusters[: len(training)], seed)
     return Dataset(
         name="chains",
-        task=Task.RESIDUE_CLASSIFICATION,
+        task=task,
         train=everything.take(np.setdiff1d(np.arange(len(training)), valid)),
         valid=everything.take(valid),
         test=everything.take(np.arange(len(training), len(chains))),
@@ -87,8 +126,8 @@ def load_chains(seed: int = 0) -> Dataset:
         licence="MIT (cgdms); structures CC0 (PDB)",
         citation=CITATION,
         checksum=SHA256,
-        classes=CLASSES,
-        notes=_notes(removed, list(chains), everything, clusters, seed, len(test)),
+        classes=classes,
+        notes=_notes(removed, chains, everything, clusters, seed, len(test), target),
     )
 
 
@@ -148,20 +187,37 @@ def _near_test(
     return [name for name in training if words & kmers(sequences[name], KMER)]
 
 
-def _as_split(chains: Mapping[str, Chain], clusters: np.ndarray) -> Split:
-    """Return all chains as one split, labelled from their coordinates."""
-    position = {letter: i for i, letter in enumerate(CLASSES)}
+def _as_split(chains: Mapping[str, Chain], clusters: np.ndarray, target: str) -> Split:
+    """Return all chains as one split, with targets from their coordinates."""
     inputs, targets, masks, rows = [], [], [], []
     for name, (sequence, prediction, coordinates) in chains.items():
         inputs.append(sequence)
-        states = dssp(coordinates, sequence)
-        targets.append(np.array([position[state] for state in states], dtype="int32"))
-        whole = np.concatenate([[True], bonded(coordinates), [True]])
-        masks.append(whole[:-1] & whole[1:])  # bonded to the residue before and to the next
+        values, mask = _target(target, sequence, coordinates)
+        targets.append(values)
+        masks.append(mask)
         rows.append((name, prediction, coordinates))
     longest = max(map(len, inputs))
     fields = [("name", "U8"), (PREDICTION, f"U{longest}"), ("coordinates", "O")]
     return Split(inputs, targets, clusters, masks, np.array(rows, dtype=fields))
+
+
+def _target(target: str, sequence: str, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the targets of one chain, of each residue or pair, and which of them are used."""
+    if target == "torsions":
+        angles = torsions(coordinates)
+        known = np.isfinite(angles).all(axis=1)
+        return np.where(known[:, None], angles, 0.0).astype("float32"), known
+    if target == "contacts":
+        found, known = contacts(coordinates, CONTACT, SEPARATION)
+        return found.astype("int32"), known
+    if target == "distogram":
+        bins, known = distogram(coordinates)
+        number = np.arange(len(bins))
+        return bins, known & (abs(number[:, None] - number) > 1)
+    states = dssp(coordinates, sequence)
+    whole = np.concatenate([[True], bonded(coordinates), [True]])
+    used = whole[:-1] & whole[1:]  # bonded to the residue before and to the next
+    return np.array([CLASSES.index(state) for state in states], dtype="int32"), used
 
 
 def _choose_valid(clusters: np.ndarray, seed: int) -> np.ndarray:
@@ -178,19 +234,19 @@ def _choose_valid(clusters: np.ndarray, seed: int) -> np.ndarray:
 
 def _notes(
     removed: Sequence[str],
-    names: Sequence[str],
+    parsed: Mapping[str, Chain],
     chains: Split,
     clusters: np.ndarray,
     seed: int,
     tests: int,
+    target: str,
 ) -> tuple[str, ...]:
     repeats = len(chains) - len(set(chains.inputs))
-    masks = chains.masks or []
-    broken = [name for name, mask in zip(names, masks, strict=True) if not mask.all()]
-    masked = int(sum((~mask).sum() for mask in masks))
+    whole = {name: bonded(coordinates) for name, (_, _, coordinates) in parsed.items()}
+    broken = [name for name, bonds in whole.items() if not bonds.all()]
+    masked = int(sum((~(np.r_[True, x] & np.r_[x, True])).sum() for x in whole.values()))
     return (
-        "Labels are computed from the coordinates by the rules of DSSP, with the oxygen placed "
-        "from N, CA and C; each chain is seen alone, without its partners in the crystal.",
+        HOW[target],
         f"Test is the validation list of the package, {tests} chains. {len(removed)} training "
         f"chains share a word of {KMER} residues with a test chain and were removed: "
         f"{', '.join(removed)}.",

@@ -11,13 +11,16 @@ makes the loss and metrics that suit it:
 from kft.models.heads.base import POOLINGS, Head, Pooling
 from kft.models.heads.choosing import for_data
 from kft.models.heads.hugging_face import Drawn, EsmClassification, EsmTokenClassification
+from kft.models.heads.pair import Contacts, Distogram
 from kft.models.heads.reading import published
 from kft.models.heads.record import Classification, MultiLabel, Regression
-from kft.models.heads.residue import ResidueClassification, ResidueRegression
+from kft.models.heads.residue import ResidueClassification, ResidueRegression, Torsions
 
 __all__ = [
     "POOLINGS",
     "Classification",
+    "Contacts",
+    "Distogram",
     "Drawn",
     "EsmClassification",
     "EsmTokenClassification",
@@ -27,6 +30,7 @@ __all__ = [
     "Regression",
     "ResidueClassification",
     "ResidueRegression",
+    "Torsions",
     "for_data",
     "published",
 ]

@@ -20,7 +20,7 @@ from keras import ops
 from kft.arguments import check_fraction, check_integer
 from kft.backbones.composite import Composite
 from kft.data.numbers import marks
-from kft.data.task import Task
+from kft.data.task import SCORED, Task
 from kft.messages import count_of, shown
 from kft.models.losses import AbsoluteError, CrossEntropy, SquaredError
 
@@ -168,7 +168,7 @@ class Head(_OnPositions):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if "task" in vars(cls):
-            cls.task = Task.named(cls.task, f"{cls.__name__}.task")
+            cls.task = Task.named(cls.task, f"{cls.__name__}.task", SCORED)
 
     def __init__(
         self,
@@ -195,8 +195,8 @@ class Head(_OnPositions):
 
     @property
     def per_residue(self) -> bool:
-        """Whether every position has its own outputs."""
-        return self.task.per_residue
+        """Whether every position, or every pair of positions, has its own outputs."""
+        return self.task.level in ("residue", "pair")
 
     @property
     def is_linear(self) -> bool:
@@ -204,9 +204,11 @@ class Head(_OnPositions):
 
         Classes need a softmax, labels a sigmoid, and numbers no activation.
         """
-        usual = {"class": "softmax", "labels": "sigmoid", "number": None}[self.task.target]
+        usual: dict[str, str | None] = {"class": "softmax", "labels": "sigmoid", "number": None}
+        if self.task.target not in usual:
+            return False
         as_here = type(self).call in (Head.call, NumbersHead.call)
-        return as_here and self.last == "dense" and self.activation == usual
+        return as_here and self.last == "dense" and self.activation == usual[self.task.target]
 
     def build(
         self,
@@ -333,7 +335,7 @@ class Head(_OnPositions):
 class ClassesHead(Head):
     """Base class of heads that predict probabilities of K classes, exactly one of them true."""
 
-    activation = "softmax"
+    activation: str | None = "softmax"
 
     def __init__(self, classes: int, **kwargs: Any):
         classes = check_integer("classes", classes, 2, MOST_OUTPUTS)
