@@ -20,8 +20,8 @@ from scipy import ndimage
 
 import kft
 from kft.backbones.sam import Sam
-from kft.data.segmentation.cells import STYLES, simulate_cells
 from kft.data.dataset import Split
+from kft.data.segmentation.cells import STYLES, simulate_cells
 from kft.segmentation import Prompting
 
 SHAPE = {
@@ -29,6 +29,7 @@ SHAPE = {
     "window": 8, "prompt_width": 128, "decoder_hidden_width": 512, "iou_width": 128,
 }  # fmt: skip
 TINY = {"num_blocks": 1, "width": 32, "global_blocks": (0,), "image_size": 64, "prompt_width": 32}
+FINER = 2  # times the frequencies of the positions of prompts
 REACH = 16  # pixels; unit of the way to the middle of a cell
 
 
@@ -36,8 +37,9 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--images", type=count, default=2000, help="simulated images")
-    add("--dense-epochs", type=count, default=4, help="epochs of the image encoder alone")
-    add("--epochs", type=count, default=4, help="epochs of all of it, with prompts")
+    add("--dense-epochs", type=count, default=5, help="epochs of the image encoder alone")
+    add("--epochs", type=count, default=4, help="epochs of all of it, with one prompt")
+    add("--last-epochs", type=count, default=2, help="epochs with prompts that correct")
     add("--objects", type=count, default=8, help="objects of an image in a step")
     add("--rounds", type=count, default=2, help="rounds of prompts, at most 8")
     add("--batch-size", type=count, default=4, help="images in a step")
@@ -47,7 +49,7 @@ def arguments():
     add("--out", type=Path, default=Path("out/pretrain_sam"), help="folder for results")
     args = parser.parse_args()
     if args.tiny:
-        args.images, args.dense_epochs, args.epochs, args.rounds, args.objects = 8, 1, 1, 1, 2
+        args.images, args.dense_epochs, args.epochs, args.last_epochs, args.objects = 8, 1, 1, 1, 2
     return args
 
 
@@ -57,10 +59,10 @@ def cells(number, size, seed):
     shape = [size, int(size * rng.uniform(0.7, 1))][:: rng.choice([-1, 1])]
     image, labels = simulate_cells(shape, STYLES[number % 3], [seed, number])
     share = rng.choice([1, rng.uniform(0.4, 1)])  # a part of the image shows larger cells
-    height, width = (max(16, int(share * side)) for side in labels.shape)
-    top, left = (rng.integers(s - n + 1) for s, n in zip(labels.shape, (height, width)))
-    image = image[top : top + height, left : left + width].astype("float32")
-    labels = labels[top : top + height, left : left + width]
+    sides = [max(16, int(share * side)) for side in labels.shape]
+    starts = [rng.integers(s - n + 1) for s, n in zip(labels.shape, sides, strict=True)]
+    rows, columns = (slice(a, a + n) for a, n in zip(starts, sides, strict=True))
+    image, labels = image[rows, columns].astype("float32"), labels[rows, columns]
     if rng.random() < 0.3:
         image = 255 - image
     image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
@@ -96,9 +98,11 @@ def main():
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     sam = kft.backbones.randomised(Sam(**{**SHAPE, **(TINY if args.tiny else {})}), args.seed)
+    positions = sam.get_layer("prompt_encoder").pe_layer.matrix
+    positions.assign(FINER * positions)  # objects are smaller, compared with the image, than SAM's
     print(f"{sam.count_params():,} parameters")
     pairs = [cells(number, sam.image_size, args.seed) for number in range(args.images)]
-    images, labels = (list(x) for x in zip(*pairs))
+    images, labels = (list(x) for x in zip(*pairs, strict=True))
     options = {"learning_rate": args.learning_rate, "seed": args.seed, "verbose": 2}
 
     outputs = keras.layers.Dense(48, name="dense")(sam.embedding)
@@ -109,12 +113,14 @@ def main():
         loss="mse", encode=sam.encode, resume=args.out / "dense.npz", **options,
     )  # fmt: skip
 
-    kft.fit(
-        sam, Split(images, labels), epochs=args.epochs, batch_size=args.batch_size,
-        prompting=Prompting(args.objects, args.rounds), resume=args.out / "prompted.npz", **options,
-    )  # fmt: skip
-    sam.save(args.out / "kft_sam_tiny.keras")
-    print(f"Written: {args.out}/kft_sam_tiny.keras")
+    for rounds, epochs in ((1, args.epochs), (args.rounds, args.last_epochs)):
+        options["learning_rate"] = args.learning_rate / rounds
+        kft.fit(
+            sam, Split(images, labels), epochs=epochs, batch_size=args.batch_size,
+            prompting=Prompting(args.objects, rounds), resume=args.out / f"{rounds}.npz", **options,
+        )  # fmt: skip
+    kft.backbones.save(sam, args.out / "model", "float16")
+    print(f"Written: {args.out}/model, which kft.load reads.")
 
 
 if __name__ == "__main__":

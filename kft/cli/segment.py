@@ -18,7 +18,7 @@ def segment(
     out_option: Out = None,
     model: Annotated[
         str, typer.Option(help="Name, folder or file of a SAM; or a .keras file.")
-    ] = "sam-vit-base",
+    ] = "kft_sam_tiny",
     points: Annotated[
         list[str] | None,
         typer.Option(

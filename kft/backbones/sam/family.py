@@ -1,4 +1,8 @@
-"""SAM for `kft.load`: published names, Hugging Face folders and the original torch files."""
+"""SAM for `kft.load`: published names, Hugging Face folders and the original torch files.
+
+`kft_sam_tiny` ships with kft; its model card says what it was trained on. The weights of the other
+names are downloaded from the Hugging Face hub.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,14 +11,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kft.backbones.checkpoints import commit_of, hub_folder
-from kft.backbones.registry import Family, read_folder, register
+from kft.backbones.registry import Family, read_folder, refuse_revision, register
 from kft.backbones.sam import weights as checkpoints
 from kft.backbones.sam.model import Sam
 from kft.backbones.sam.published import OWNER, PUBLISHED
 
+SHIPPED = Path(__file__).parent / "shipped"  # Hugging Face folders, each with its model card
+
 
 class SamFamily(Family):
-    """The three published sizes of SAM, and any other size from a folder or file."""
+    """The three published sizes of SAM, a small one, and any other size from a folder or file."""
 
     name = "SAM"
     options = ("revision",)
@@ -22,12 +28,19 @@ class SamFamily(Family):
     torch_layout = "original SAM"
 
     def names(self) -> list[str]:
-        return list(PUBLISHED)
+        shipped = sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
+        return [*shipped, *PUBLISHED]
 
     def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> Sam:
+        revision = options.get("revision")
+        if name not in PUBLISHED:
+            if revision:
+                refuse_revision(name)
+            shipped = read_folder(SHIPPED / name, weights)
+            return checkpoints.from_hugging_face(*shipped, name, dtype)
         if not weights:
             return Sam(**PUBLISHED[name], name=name, dtype=dtype)
-        folder = hub_folder(f"{OWNER}/{name}", options.get("revision"))
+        folder = hub_folder(f"{OWNER}/{name}", revision)
         sam = self.from_folder(folder, *read_folder(folder, True), name, dtype)
         sam.revision = commit_of(folder)
         return sam
