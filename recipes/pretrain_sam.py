@@ -38,7 +38,8 @@ def arguments():
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--images", type=count, default=2000, help="simulated images")
     add("--dense-epochs", type=count, default=5, help="epochs of the image encoder alone")
-    add("--epochs", type=count, default=4, help="epochs of all of it, with one prompt")
+    add("--few-epochs", type=count, default=2, help="epochs of all of it, on few large cells")
+    add("--epochs", type=count, default=3, help="epochs of all of it, with one prompt")
     add("--last-epochs", type=count, default=2, help="epochs with prompts that correct")
     add("--objects", type=count, default=8, help="objects of an image in a step")
     add("--rounds", type=count, default=2, help="rounds of prompts, at most 8")
@@ -49,16 +50,23 @@ def arguments():
     add("--out", type=Path, default=Path("out/pretrain_sam"), help="folder for results")
     args = parser.parse_args()
     if args.tiny:
-        args.images, args.dense_epochs, args.epochs, args.last_epochs, args.objects = 8, 1, 1, 1, 2
+        args.images, args.dense_epochs, args.few_epochs, args.objects = 8, 1, 1, 2
+        args.epochs = args.last_epochs = 1
     return args
 
 
-def cells(number, size, seed):
-    """Simulate one image of cells, changed so that they vary more than in one microscope."""
+def cells(number, size, seed, few=False):
+    """Simulate one image of cells, changed so that they vary more than in one microscope.
+
+    With `few` it is cut to some cells, which are then large.
+    """
     rng = np.random.default_rng((seed, number))
     shape = [size, int(size * rng.uniform(0.7, 1))][:: rng.choice([-1, 1])]
     image, labels = simulate_cells(shape, STYLES[number % 3], [seed, number])
     share = rng.choice([1, rng.uniform(0.4, 1)])  # a part of the image shows larger cells
+    if few:
+        radius = np.sqrt(np.count_nonzero(labels) / labels.max() / np.pi)
+        share = min(1, radius * np.exp(rng.uniform(*np.log((3, 10)))) / size)
     sides = [max(16, int(share * side)) for side in labels.shape]
     starts = [rng.integers(s - n + 1) for s, n in zip(labels.shape, sides, strict=True)]
     rows, columns = (slice(a, a + n) for a, n in zip(starts, sides, strict=True))
@@ -71,6 +79,13 @@ def cells(number, size, seed):
     image = 255 * (image.clip(0, 255) / 255) ** np.exp(rng.uniform(-0.5, 0.5))
     image += rng.uniform(0, 8) * rng.standard_normal(image.shape[:2])[..., None]
     return image.clip(0, 255).astype("uint8"), labels
+
+
+def simulated(number, size, seed, few=False):
+    """Return images and label images."""
+    pairs = [cells(i, size, seed, few) for i in range(number)]
+    kept = [pair for pair in pairs if pair[1].any()]
+    return [image for image, _ in kept], [labels for _, labels in kept]
 
 
 def dense(labels, size):
@@ -101,8 +116,7 @@ def main():
     positions = sam.get_layer("prompt_encoder").pe_layer.matrix
     positions.assign(FINER * positions)  # objects are smaller, compared with the image, than SAM's
     print(f"{sam.count_params():,} parameters")
-    pairs = [cells(number, sam.image_size, args.seed) for number in range(args.images)]
-    images, labels = (list(x) for x in zip(*pairs, strict=True))
+    images, labels = simulated(args.images, sam.image_size, args.seed)
     options = {"learning_rate": args.learning_rate, "seed": args.seed, "verbose": 2}
 
     outputs = keras.layers.Dense(48, name="dense")(sam.embedding)
@@ -113,11 +127,24 @@ def main():
         loss="mse", encode=sam.encode, resume=args.out / "dense.npz", **options,
     )  # fmt: skip
 
-    for rounds, epochs in ((1, args.epochs), (args.rounds, args.last_epochs)):
-        options["learning_rate"] = args.learning_rate / rounds
+    everything = Split(images, labels)
+    few = Split(*simulated(args.images // 2, sam.image_size, args.seed, few=True))
+    stages = (
+        ("large", few, args.few_epochs, args.objects // 2, 1, args.learning_rate),
+        ("all", everything, args.epochs, args.objects, 1, args.learning_rate),
+        (
+            "corrected",
+            everything,
+            args.last_epochs,
+            args.objects,
+            args.rounds,
+            args.learning_rate / 2,
+        ),
+    )
+    for name, data, epochs, objects, rounds, options["learning_rate"] in stages:
         kft.fit(
-            sam, Split(images, labels), epochs=epochs, batch_size=args.batch_size,
-            prompting=Prompting(args.objects, rounds), resume=args.out / f"{rounds}.npz", **options,
+            sam, data, epochs=epochs, batch_size=args.batch_size,
+            prompting=Prompting(objects, rounds), resume=args.out / f"{name}.npz", **options,
         )  # fmt: skip
     kft.backbones.save(sam, args.out / "model", "float16")
     print(f"Written: {args.out}/model, which kft.load reads.")
