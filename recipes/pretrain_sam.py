@@ -38,9 +38,9 @@ def arguments():
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--images", type=count, default=2000, help="simulated images")
     add("--dense-epochs", type=count, default=5, help="epochs of the image encoder alone")
-    add("--few-epochs", type=count, default=2, help="epochs of all of it, on few large cells")
-    add("--epochs", type=count, default=3, help="epochs of all of it, with one prompt")
-    add("--last-epochs", type=count, default=2, help="epochs with prompts that correct")
+    add("--few-epochs", type=count, default=3, help="epochs of all of it, on few large cells")
+    add("--epochs", type=count, default=2, help="epochs of all of it, with one prompt")
+    add("--last-epochs", type=count, default=1, help="epochs with prompts that correct")
     add("--objects", type=count, default=8, help="objects of an image in a step")
     add("--rounds", type=count, default=2, help="rounds of prompts, at most 8")
     add("--batch-size", type=count, default=4, help="images in a step")
@@ -129,22 +129,17 @@ def main():
 
     everything = Split(images, labels)
     few = Split(*simulated(args.images // 2, sam.image_size, args.seed, few=True))
+    rate = args.learning_rate / 2  # norms behind the blocks of the mask decoder want a smaller one
     stages = (
-        ("large", few, args.few_epochs, args.objects // 2, 1, args.learning_rate),
-        ("all", everything, args.epochs, args.objects, 1, args.learning_rate),
-        (
-            "corrected",
-            everything,
-            args.last_epochs,
-            args.objects,
-            args.rounds,
-            args.learning_rate / 2,
-        ),
+        ("few", few, args.few_epochs, args.objects // 2, 1, rate),
+        ("all", everything, args.epochs, args.objects, 1, rate),
+        ("corrected", everything, args.last_epochs, args.objects, args.rounds, rate / 2),
     )
     for name, data, epochs, objects, rounds, options["learning_rate"] in stages:
         kft.fit(
             sam, data, epochs=epochs, batch_size=args.batch_size,
-            prompting=Prompting(objects, rounds), resume=args.out / f"{name}.npz", **options,
+            prompting=Prompting(objects, rounds, focal=0.5), resume=args.out / f"{name}.npz",
+            **options,
         )  # fmt: skip
     kft.backbones.save(sam, args.out / "model", "float16")
     print(f"Written: {args.out}/model, which kft.load reads.")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kft.backbones.checkpoints import commit_of, hub_folder
+from kft.backbones.checkpoints import Tensors, commit_of, hub_folder, read_safetensors
 from kft.backbones.registry import Family, read_folder, refuse_revision, register
 from kft.backbones.sam import weights as checkpoints
 from kft.backbones.sam.model import Sam
@@ -44,6 +44,11 @@ class SamFamily(Family):
         sam = self.from_folder(folder, *read_folder(folder, True), name, dtype)
         sam.revision = commit_of(folder)
         return sam
+
+    def read(self, name: str) -> tuple[dict, Tensors]:
+        """Return config and tensors of a published name."""
+        folder = hub_folder(f"{OWNER}/{name}") if name in PUBLISHED else SHIPPED / name
+        return read_folder(folder, weights=False)[0], read_safetensors(folder)
 
     def from_folder(
         self,
