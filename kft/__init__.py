@@ -9,15 +9,12 @@ import importlib
 import importlib.util
 import json
 import os
-import re
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kft import earlier_paths
+from kft.native_logs import without_native_logs
 
 __version__ = "0.1.0"
 
@@ -64,42 +61,14 @@ def _import_keras() -> None:
     if "keras" in sys.modules:
         return
     there = _keras_json().exists()
-    wants_logs = "TF_CPP_MIN_LOG_LEVEL" in os.environ
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors alone, of TensorFlow
     try:
-        with nullcontext() if wants_logs else _without_native_logs():
+        with without_native_logs():
             importlib.import_module("keras")
+            if os.environ.get("KERAS_BACKEND") == "tensorflow":  # which looks for GPUs later
+                sys.modules["tensorflow"].config.list_physical_devices("GPU")
     finally:
         if not there:
             _keras_json().unlink(missing_ok=True)
-
-
-_NATIVE_LOG = re.compile(rb"[IW]\d{4} .*|WARNING: All log messages before absl.*|To enable the f.*")
-
-
-@contextmanager
-def _without_native_logs() -> Iterator[None]:
-    """Hold back what libraries in C++ write to stderr, and drop their lines that are no errors.
-
-    TensorFlow writes some of them before it reads TF_CPP_MIN_LOG_LEVEL.
-    """
-    try:
-        stderr = os.dup(2)
-    except OSError:  # closed
-        yield
-        return
-    with tempfile.TemporaryFile() as kept:
-        sys.stderr.flush()
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            kept.seek(0)
-            lines = [line for line in kept if not _NATIVE_LOG.match(line)]
-            os.write(2, b"".join(lines))
 
 
 # The module of each public name. A module is imported when one of its names is first used, except
@@ -107,11 +76,15 @@ def _without_native_logs() -> Iterator[None]:
 _HOME = {
     "load": "kft.backbones",
     "Model": "kft.models",
+    "PairBackbone": "kft.models",
     "load_model": "kft.models",
     "replace_head": "kft.models",
     "predict": "kft.inference",
     "embed": "kft.inference",
     "load_embeddings": "kft.inference",
+    "search": "kft.inference.search",
+    "build_index": "kft.inference.search",
+    "load_index": "kft.inference.search",
     "score_mutations": "kft.inference.mutations",
     "scan": "kft.inference.mutations",
     "segment": "kft.segmentation.predictor",
@@ -133,6 +106,7 @@ _HOME = {
     "fit": "kft.training.fitting",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
+    "crossover": "kft.comparison",
     "explore": "kft.exploration",
     "prepare": "kft.preparation",
     "finetune": "kft.finetuning",
@@ -161,6 +135,7 @@ _MODULES = {
     "scoring": "kft.inference.scoring",
     "segmentation": "kft.segmentation",
     "strategies": "kft.training.strategies",
+    "structure": "kft.structure",
 }
 
 if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_public_names.py)
@@ -176,8 +151,10 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft import preparation as preparation
     from kft import reporting as reporting
     from kft import segmentation as segmentation
+    from kft import structure as structure
     from kft.backbones import load as load
     from kft.comparison import compare as compare
+    from kft.comparison import crossover as crossover
     from kft.comparison import evaluate as evaluate
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling
@@ -190,6 +167,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.inference import scoring as scoring
     from kft.inference.mutations import scan as scan
     from kft.inference.mutations import score_mutations as score_mutations
+    from kft.inference.search import build_index as build_index
+    from kft.inference.search import load_index as load_index
+    from kft.inference.search import search as search
     from kft.interpretation import dreaming as dreaming
     from kft.lora import add_lora as add_lora
     from kft.lora import load_adapter as load_adapter
@@ -197,6 +177,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.lora import save_adapter as save_adapter
     from kft.lora import unmerge_lora as unmerge_lora
     from kft.models import Model as Model
+    from kft.models import PairBackbone as PairBackbone
     from kft.models import heads as heads
     from kft.models import load_model as load_model
     from kft.models import losses as losses
@@ -222,7 +203,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 # What needs no Keras: `kft data` and `kft explore` start without it.
-_WITHOUT_KERAS = {"baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling"}
+_WITHOUT_KERAS = {
+    "baselines", "data", "evaluation", "exploration", "explore", "plots", "scaling", "structure",
+}  # fmt: skip
 
 earlier_paths.install()
 _started = False

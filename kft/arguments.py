@@ -113,6 +113,24 @@ def check_weights(name: str, values: Any, count: int) -> np.ndarray:
     return weights
 
 
+def check_confidence(confidence: Any) -> float:
+    """Check that the confidence of intervals is between 0 and 1, and return it.
+
+    Args:
+        confidence: What was given. Booleans are not accepted.
+
+    Raises:
+        ValueError: It is not a number, or is out of range.
+
+    Example:
+        >>> check_confidence(0.95)
+        0.95
+    """
+    if check_number_above("confidence", confidence) >= 1:
+        raise ValueError(f"confidence must be between 0 and 1, received {confidence!r}.")
+    return float(confidence)
+
+
 def check_fraction(name: str, value: Any) -> float:
     """Check that an argument is a number of at least 0 and below 1.
 

@@ -92,6 +92,45 @@ class Aside:
 
 
 @contextmanager
+def only_writer(folder: Path | str) -> Iterator[None]:
+    """Hold a folder for this process, so that no other one writes to it meanwhile.
+
+    It is free again when the process ends, however it ends.
+
+    Args:
+        folder: The folder, which must exist.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with only_writer(folder):
+        ...         _ = Path(folder, "a").write_text("whole")
+    """
+    called = Path(folder) / _WRITER
+    own = _beside(called, _WRITER)
+    others = [x.with_suffix(".part") for x in called.parent.glob(f"{_pattern(called)}.lock")]
+    held = []
+    try:
+        for place in dict.fromkeys([*others, own]):
+            if (lock := _taken(place)) is None:
+                raise BlockingIOError(
+                    f"another process is writing to {folder}: wait until it has ended, or name "
+                    "another folder. If none is running, perhaps on another machine, remove "
+                    f"{place.with_suffix('.lock')}."
+                )
+            held.append((place, lock))
+        yield
+    finally:
+        for place, lock in held:
+            _release(place, lock)
+
+
+_WRITER = "writer"
+
+
+@contextmanager
 def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when it is complete and on the disk.
 

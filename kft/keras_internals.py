@@ -7,6 +7,7 @@ import functools
 import gc
 import inspect
 import itertools
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,7 @@ from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
 from keras.src.callbacks import monitor_callback
 from keras.src.models import Functional
 from keras.src.quantizers.utils import should_quantize_layer
+from keras.src.saving import serialization_lib
 from keras.src.utils.naming import to_snake_case
 
 __all__ = [
@@ -332,4 +334,23 @@ def torch_device() -> str:
     return get_device()
 
 
+# Saving -------------------------------------------------------------------------------------------
+
+
+class _TensorFlowIfImported:
+    """TensorFlow for Keras's serialisation, which asks whether an object is of its classes.
+
+    Keras imports it for that on any backend, which takes seconds. As long as nobody else has
+    imported it, no object is of its classes.
+    """
+
+    @property
+    def available(self) -> bool:
+        return hasattr(sys.modules.get("tensorflow"), "TypeSpec")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.modules["tensorflow"], name)
+
+
+serialization_lib.tf = _TensorFlowIfImported()
 _note_models()

@@ -22,19 +22,29 @@ BIASED, BALANCED = (43, 6, 12, 1), (16, 15, 16, 15)  # the persons of Faces95; a
 def coverage_of_means(sets, n=100, seed=0):
     """{kind of mean: share of the 90% intervals that hold the truth}."""
     rng = np.random.default_rng(seed)
-    held = {"share 0.8": 0, "share 0.97": 0, "difference of shares": 0, "MAE": 0, "in clusters": 0}
+    held = {}
     options = {"confidence": 0.9, "resamples": 300}
     for i in range(sets):
         common, rare, other = rng.random((3, n)) < [[0.8], [0.97], [0.6]]
         errors = np.abs(rng.standard_normal(n))
         clusters = np.arange(3 * n) // 3
         alike = rng.random(n)[clusters] + rng.random(3 * n)
-        found = [mean_interval(x, seed=i, **options) for x in (common, rare, other, errors)]
-        found[2] = minus(found[0], found[2])
-        found.append(mean_interval(alike, clusters, seed=i, **options))
-        truth = [0.8, 0.97, 0.2, np.sqrt(2 / np.pi), 1.0]
-        for name, interval, value in zip(held, found, truth, strict=True):
-            held[name] += interval.low <= value <= interval.high
+        high, weights = rng.uniform(0.95, 0.99), rng.exponential(size=n)
+        many, few = (mean_interval(x, seed=i, **options) for x in (common, other))
+        for name, truth, found in (
+            ("share 0.8", 0.8, many),
+            ("share 0.97", 0.97, mean_interval(rare, seed=i, **options)),
+            ("shares between 0.95 and 0.99", high, mean_interval(rng.random(n) < high, **options)),
+            (
+                "share 0.8, records with weights",
+                0.8,
+                mean_interval(common, weights=weights, **options),
+            ),
+            ("difference of shares", 0.2, minus(many, few)),
+            ("MAE", np.sqrt(2 / np.pi), mean_interval(errors, seed=i, **options)),
+            ("in clusters", 1.0, mean_interval(alike, clusters, seed=i, **options)),
+        ):
+            held[name] = held.get(name, 0) + (found.low <= truth <= found.high)
     return {name: count / sets for name, count in held.items()}
 
 
@@ -70,7 +80,7 @@ def conformal_coverage(sets, held_out=100, seed=0):
 # Levels: shares of sets without an effect in which a test at 5% finds one -----------------------
 
 
-def level_of_audit(sets, cluster=1, effect=0.0, seed=0):
+def level_of_audit(sets, cluster=1, effect=0.0, seed=0, weighted=False):
     """Three groups of 90, 24 and 6 records; with `effect` the last but one is predicted worse."""
     rng, found = np.random.default_rng(seed), 0
     by = np.repeat([0, 1, 2], [90, 24, 6])
@@ -78,7 +88,8 @@ def level_of_audit(sets, cluster=1, effect=0.0, seed=0):
     for i in range(sets):
         shared = rng.standard_normal(120 // cluster).repeat(cluster) * (cluster > 1)
         worse = shared + rng.standard_normal(120) > 0.8 - effect * (by == 1)
-        right = Scored(np.ones(120, int), np.where(worse, 0.1, 0.9), clusters)
+        weights = rng.exponential(size=120) if weighted else None
+        right = Scored(np.ones(120, int), np.where(worse, 0.1, 0.9), clusters, weights)
         found += audit("classification", right, by, resamples=199, seed=i).differs
     return found / sets
 
@@ -105,14 +116,15 @@ def level_of_transfer(sets, task="classification", shift=0.0, cluster=1, seed=0)
     return advised / sets
 
 
-def level_of_calibration(sets, sharpness=1.0, n=200, seed=0):
+def level_of_calibration(sets, sharpness=1.0, n=200, seed=0, weighted=False):
     """Share of sets in which a model is called badly calibrated; it is so if not of sharpness 1."""
     rng, found = np.random.default_rng(seed), 0
     for i in range(sets):
         logits = 1.5 * rng.standard_normal(n)
         targets = (rng.random(n) < 1 / (1 + np.exp(-logits))).astype(int)
         stated = 1 / (1 + np.exp(-sharpness * logits))
-        p = judge_calibration("classification", targets, stated, resamples=199, seed=i).p
+        options = {"resamples": 199, "weights": rng.exponential(size=n) if weighted else None}
+        p = judge_calibration("classification", targets, stated, seed=i, **options).p
         found += p <= 0.05
     return found / sets
 

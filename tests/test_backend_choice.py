@@ -11,6 +11,7 @@ import pytest
 
 import kft
 from kft.backbones.esm2.model import ESM2
+from kft.native_logs import without_native_logs
 
 pytestmark = pytest.mark.once
 
@@ -78,14 +79,46 @@ def test_it_is_not_said_where_help_is_asked_for(choose, monkeypatch):
     assert choose(["torch"]) == ("torch", "")
 
 
-def test_lines_of_libraries_that_are_no_errors_are_dropped(capfd):
-    with kft._without_native_logs():
+def test_lines_of_libraries_that_are_no_errors_are_dropped(capfd, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    with without_native_logs():
         os.write(2, b"I0000 00:00:17 27389 port.cc:153] oneDNN is on\nE0000 00:00 no GPU\nmine\n")
     assert capfd.readouterr().err == "E0000 00:00 no GPU\nmine\n"
-    with pytest.raises(ImportError), kft._without_native_logs():
+    with pytest.raises(ImportError), without_native_logs():
         print("lost?", file=sys.__stderr__)
         raise ImportError("no backend")
     assert "lost?" in capfd.readouterr().err
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")  # by a user who wants to see them
+    with without_native_logs():
+        os.write(2, b"I0000 00:00\n")
+    assert capfd.readouterr().err == "I0000 00:00\n"
+
+
+SAVES = "kft.Model(ESM2(1, 16, 2), kft.heads.Classification(2)).save(PATH)"
+LOADS = "kft.load('efficientnet_lite0', weights=False)"
+
+
+@pytest.mark.parametrize(
+    ("does", "imported"),
+    [(SAVES, False), pytest.param(LOADS, True, marks=pytest.mark.long)],
+)
+def test_tensorflow_beside_another_backend_writes_nothing(does, imported, tmp_path):
+    """Keras imports it when it saves a model, and keras-hub always."""
+    pytest.importorskip("tensorflow")
+    code = (
+        "import sys, kft\n"
+        "from kft.backbones.esm2.model import ESM2\n"
+        f"{does.replace('PATH', repr(str(tmp_path / 'a.keras')))}\n"
+        f"assert ('tensorflow' in sys.modules) is {imported}"
+    )
+    environment = {name: x for name, x in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_keras_names_the_remedy_where_kft_was_not_imported(tmp_path):

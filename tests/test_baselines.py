@@ -8,15 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import kft.data
-from kft.evaluation import baselines
+from kft.evaluation import baselines, fitted
 from kft.evaluation.baselines import composition, constant, fit_all, kmers, one_hot, window
 from kft.evaluation.metrics import score
 
 pytestmark = pytest.mark.once
 
-LETTERS = np.array(list(baselines.AMINO_ACIDS))
+LETTERS = np.array(list(fitted.AMINO_ACIDS))
 needs_flip = pytest.mark.skipif(
     not os.environ.get("KFT_DATA"), reason="KFT_DATA is unset: the FLIP files are not here"
 )
@@ -84,11 +86,11 @@ def test_composition_tells_charges_apart(charged):
     assert headline(charged, baseline) > 0.8
     assert baseline.predictions.shape == (100, 2)
     assert baseline.parameters == 20 + 1
-    assert baseline.penalty in baselines.STRENGTHS and baseline.seconds > 0
+    assert baseline.penalty in fitted.STRENGTHS and baseline.seconds > 0
 
 
 def test_composition_counts_fractions_of_the_whole_length():
-    rows = baselines._Composition().transform(["ACCX", "Y", ""])
+    rows = fitted.Composition().transform(["ACCX", "Y", ""])
     assert rows[0, :2].tolist() == [0.25, 0.5] and rows[1, -1] == 1 and not rows[2].any()
 
 
@@ -142,7 +144,7 @@ def test_penalty_is_the_best_on_valid_and_the_fit_uses_both(library):
         model = Ridge(alpha=strength).fit(features(train), train.targets)
         return np.square(model.predict(features(valid)) - valid.targets).mean()
 
-    assert baseline.penalty == min(baselines.STRENGTHS, key=loss)
+    assert baseline.penalty == min(fitted.STRENGTHS, key=loss)
     both = Ridge(alpha=baseline.penalty).fit(
         np.concatenate([features(train), features(valid)]),
         np.concatenate([train.targets, valid.targets]),
@@ -153,8 +155,8 @@ def test_penalty_is_the_best_on_valid_and_the_fit_uses_both(library):
 
 
 def test_penalty_means_the_same_for_both_models(charged, library):
-    assert baselines._linear(charged, 10.0).C == 0.1
-    assert baselines._linear(library, 10.0).alpha == 10.0
+    assert fitted.unfitted(charged, 10.0).C == 0.1
+    assert fitted.unfitted(library, 10.0).alpha == 10.0
 
 
 @pytest.mark.parametrize("fit", [constant, composition, kmers])
@@ -169,8 +171,8 @@ def test_targets_of_test_are_never_read(charged, fit):
 def test_without_valid_the_penalty_comes_from_folds_that_keep_groups_whole(charged):
     charged.valid = None
     charged.train.groups = np.arange(200) // 2
-    features = baselines.make_pipeline(baselines._Composition(), baselines.StandardScaler())
-    folds = baselines._folds(charged, features)
+    features = make_pipeline(fitted.Composition(), StandardScaler())
+    folds = fitted.folds_of(charged, features)
     rows = features.transform(charged.train.inputs)  # no two records have the same
     assert sum(len(held) for _, _, held, _ in folds) == 200 and len(folds) == 5
     for _, _, held, _ in folds:
@@ -260,15 +262,15 @@ def parts_of(data):
 
 def test_each_label_has_a_model_of_its_own(labelled):
     names = ["label frequencies", "composition", "3-mers"]
-    fitted = fit_all(labelled)
-    assert [baseline.name for baseline in fitted] == names
+    found = fit_all(labelled)
+    assert [baseline.name for baseline in found] == names
     known = np.concatenate([labelled.train.targets, labelled.valid.targets])
-    constant, linear, _ = fitted
+    constant, linear, _ = found
     np.testing.assert_allclose(constant.predictions, np.tile(known.mean(axis=0), (100, 1)))
     assert constant.parameters == 3 and linear.parameters == 2 * 20 + 3
     assert linear.predictions.shape == (100, 3) and not linear.predictions[:, 2].any()
     assert 0.45 < headline(labelled, constant) < 0.55 and headline(labelled, linear) > 0.9
-    assert linear.penalty in baselines.STRENGTHS
+    assert linear.penalty in fitted.STRENGTHS
     both = (linear.predictions[:, :2] > 0.5).all(axis=1)
     assert both.any() and labelled.test.targets[both].sum(axis=1).mean() > 1.5
 
@@ -289,7 +291,7 @@ def test_labels_of_images_come_from_the_nearest():
 
 def classes_by_neighbour(chain):
     """0 at the start of a chain; then 1 behind the alphabet's first half, 2 behind the second."""
-    halves = [1 + (baselines.AMINO_ACIDS.index(letter) >= 10) for letter in chain]
+    halves = [1 + (fitted.AMINO_ACIDS.index(letter) >= 10) for letter in chain]
     return np.array([0, *halves[:-1]])
 
 
@@ -388,9 +390,9 @@ def test_the_window_is_logistic_regression_on_the_residues_that_count():
         model = LogisticRegression(C=1 / strength, max_iter=10_000).fit(x, y)
         return -model.predict_log_proba(xv)[np.arange(len(yv)), yv].mean()
 
-    penalty = min(baselines.STRENGTHS, key=loss)
+    penalty = min(fitted.STRENGTHS, key=loss)
     assert baseline.penalty == penalty
-    assert penalty not in (baselines.STRENGTHS[0], baselines.STRENGTHS[-1])
+    assert penalty not in (fitted.STRENGTHS[0], fitted.STRENGTHS[-1])
     assert baseline.name == "3-residue window"
     assert baseline.parameters == 3 * (3 * 20 + 1) and baseline.seconds > 0
     both = LogisticRegression(C=1 / penalty, max_iter=10_000)
@@ -472,7 +474,7 @@ def test_without_valid_the_penalty_comes_from_folds_that_keep_chains_whole(named
     expected = data.train.groups[chain] if named else chain
     np.testing.assert_array_equal(drawn.train.groups, expected)
     drawn.train.inputs = np.arange(len(chain))[:, None]
-    folds = baselines._folds(drawn, baselines.StandardScaler(with_mean=False, with_std=False))
+    folds = fitted.folds_of(drawn, StandardScaler(with_mean=False, with_std=False))
     held = [set(expected[rows.ravel().astype(int)]) for _, _, rows, _ in folds]
     assert len(held) == 5 and sum(map(len, held)) == len(set.union(*held)) == len(set(expected))
     missing = window(data, width=3)

@@ -6,11 +6,13 @@ import sys
 
 import pandas as pd
 import pytest
+import typer
 from models import esm2, strings
 from typer.testing import CliRunner
 
 import kft
-from kft.cli import app, output
+from kft.arguments import check_integer
+from kft.cli import app, output, spelling
 
 pytestmark = pytest.mark.once
 
@@ -82,6 +84,56 @@ def test_there_is_completion_for_the_shell():
     assert "--install-completion" in shell("--help").output
 
 
+# Arguments in messages --------------------------------------------------------------------------
+
+COMMANDS = typer.main.get_command(app).commands
+PARAMETERS = [(verb, x) for verb, command in COMMANDS.items() for x in command.params]
+
+
+@pytest.mark.parametrize(("verb", "parameter"), PARAMETERS, ids=lambda x: getattr(x, "name", x))
+def test_messages_name_options_as_they_are_typed(verb, parameter):
+    """As the library's own checks word it, for each option and argument of each verb."""
+    name = parameter.name
+    with spelling.spelled(COMMANDS[verb]):
+        with pytest.raises(ValueError) as error:
+            check_integer(name, 0)
+        message = spelling.as_options(f"kft: {error.value}")
+        shown = parameter.opts[0]
+        if parameter.param_type_name == "argument" or parameter.help == "The same as FILE.":
+            shown = next(x for x in ("FILE", "RUN", "OUT", name.upper()) if x in message)
+        assert message == f"kft: {shown} must be an integer of at least 1, received 0."
+        assert spelling.as_options(f"set `{name}=` or `{name}`.") == f"set {shown} or {shown}."
+        assert spelling.as_options(f"set {name}='a b'; x") == f"set {shown} 'a b'; x"
+        if getattr(parameter, "is_flag", False):
+            off = parameter.secondary_opts[0] if parameter.secondary_opts else f"no {shown}"
+            told = spelling.as_options(f"with {name}=True or {name}=False it")
+            assert told == f"with {shown} or {off} it"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the target is far; column 'max_length' of a/max_length.csv",
+        "write kft.load('x', weights=False, data=data)",
+        "KERAS_BACKEND=torch",
+    ],
+)
+def test_words_data_and_code_in_messages_stay(text):
+    with spelling.spelled(COMMANDS["finetune"]):
+        assert spelling.as_options(text) == text
+
+
+def test_errors_and_notes_are_spelled_for_the_shell(tmp_path):
+    rows = [f"MKTAYIAKQ{x},{i}" for i, x in enumerate("ACDEFGHIKLMNPQRSTVWY")]
+    (tmp_path / "a.csv").write_text("\n".join(["sequence,y", *rows, "MKT,"]))
+    given = ("finetune", tmp_path / "a.csv", "--out", tmp_path / "run", "--dry-run")
+    assert "or --dropna to leave" in shell(*given, status=1).stderr
+    given += ("--dropna", "--split", "random")
+    assert "kft: --batch-size must" in shell(*given, "--batch-size", 0, status=1).stderr
+    said = shell(*given).stdout
+    assert "set --task classification if" in said and "name another in --inputs." in said
+
+
 # Results and exit codes -------------------------------------------------------------------------
 
 
@@ -121,7 +173,7 @@ def test_what_describes_is_printed_as_text_and_as_json(table, backbone):
 
 
 def test_exit_codes(tmp_path, table, run, monkeypatch):
-    assert "kft: data is" in shell("finetune", tmp_path / "no.csv", status=output.FAILED).stderr
+    assert "kft: FILE is" in shell("finetune", tmp_path / "no.csv", status=output.FAILED).stderr
     shell("finetune", status=2)
     shell("finetune", table, "--rank", "4", status=2)
     shell("finetune", table, "--option", "rank", status=2)
@@ -180,3 +232,28 @@ def test_mutations_of_a_table_and_of_all_single_residues(backbone, tmp_path):
     assert json.loads(done.stdout)["rows"] == 5 * 19
     assert pd.read_csv(tmp_path / "out.csv").mutant[0] == "M11L"
     shell("mutations", "MKTAY", "--backbone", backbone, "--out", "out.txt", status=2)
+
+
+# Search -------------------------------------------------------------------------------------------
+
+
+def test_search_keeps_an_index_and_writes_hits(backbone, tmp_path):
+    database, queries = tmp_path / "database.fasta", tmp_path / "queries.csv"
+    database.write_text(">=a\nMKTAY\n>b\nGSSGSS\n>c\nWWPWW\n")
+    queries.write_text("id,sequence\nq,GSSGSS\n")
+    options = ("--backbone", backbone, "-k", 2)
+    printed = shell("search", queries, database, *options).stdout.splitlines()
+    assert printed[0].split() == ["query", "rank", "hit", "similarity", "same"]
+    assert printed[1].split() == ["q", "1", "b", "1.000", "True"] and len(printed) == 3
+    kept = ("--index", tmp_path / "index", "--transform", "none")
+    found = json.loads(shell("search", queries, database, *options, *kept, "--json").stdout)
+    assert len(found) == 2 and found[0]["hit"] == "b" and found[0]["hit_record"] == 1
+    out = tmp_path / "new" / "hits.csv"
+    shell("search", queries, tmp_path / "index", out, "--backbone", backbone, "-k", 3)
+    assert set(pd.read_csv(out).hit) == {"'=a", "b", "c"}
+    done = shell("search", queries, database, *options, "--index", tmp_path / "index", status=1)
+    assert "its transform is 'none', received None" in done.stderr
+    done = shell("search", queries, database, "--backbone", backbone, status=1)
+    assert "k must be at most 3" in done.stderr
+    shell("search", queries, database, "hits.txt", *options, status=2)
+    shell("search", queries, tmp_path / "index", *options, "--layer", 1, status=2)

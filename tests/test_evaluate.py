@@ -284,10 +284,19 @@ def test_a_comparison_on_folds_tests_with_the_correction(monkeypatch, tmp_path):
 @pytest.mark.once
 def test_more_records_score_better_and_the_curve_says_how_many_are_needed():
     data, backbone = made(noise=0.02, sizes=(64, 20, 60)), models.esm2()
-    curve = learning_curve(backbone, data, counts=[4, 64], seeds=2, resamples=20)
+    copies = pd.DataFrame({"test": [0, 7], "train": [3, 3]})
+    curve = learning_curve(backbone, data, counts=[4, 64], seeds=2, resamples=20, copies=copies)
     assert curve.metric == "AUROC" and list(curve.scores) == [4, 64]
     assert curve.scores[64].value > curve.scores[4].value
     assert curve.to_frame()["seeds"].tolist() == [2, 2]
+    said = "Without copies is without the 2 of 60 test records that have a near copy in training."
+    assert curve.remark == said and str(curve).endswith(said)
+    rest = curve.without_copies
+    others = replace(data, test=data.test.take([i for i in range(60) if i not in (0, 7)]))
+    alone = learning_curve(backbone, others, counts=[4], seeds=2, resamples=20, copies=False)
+    np.testing.assert_allclose(rest.seeds[4], alone.seeds[4])
+    assert alone.without_copies is None and not alone.remark
+    assert curve.to_frame()["score without copies"][64] == rest.scores[64].value
     reached = curve.scores[64].value
     assert curve.needed(reached) == (64, "measured")
     number, why = curve.needed((1 + reached) / 2)
@@ -296,3 +305,5 @@ def test_more_records_score_better_and_the_curve_says_how_many_are_needed():
         curve.needed(1.0)
     with pytest.raises(ValueError, match="counts must be an integer from 2 to 64, received 65"):
         learning_curve(backbone, data, counts=[65])
+    with pytest.raises(ValueError, match="data must have a test split, made has none"):
+        learning_curve(backbone, replace(data, test=None), counts=[4])

@@ -355,11 +355,12 @@ TRUE = {("digits (rows)", "constant-column"), ("breast_cancer", "near-duplicate-
 
 
 def clean(amp):
-    """Name -> findings of ten data sets."""
+    """Name -> findings of eleven data sets."""
     for name in ("iris", "wine", "breast_cancer", "diabetes", "digits"):
         frame = getattr(datasets, f"load_{name}")(as_frame=True).frame
         yield f"{name} (rows)" if name == "digits" else name, explore(frame, target="target")
     yield "digits", explore(kft.data.load("digits"))
+    yield "waves", explore(kft.data.load("gravitational_waves", images=300))
     # Without its shortcut, the M at the beginning.
     texts = [text.removeprefix("M") for text in amp.train.inputs]
     yield "amp", explore(pd.DataFrame({"sequence": texts, "y": amp.train.targets}), target="y")
@@ -501,6 +502,41 @@ def test_names_cannot_harm_a_terminal_or_a_figure():
         assert "\x1b" not in caption
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        [0, 1, 2],
+        [("a", 0), ("a", 1), ("b", 0)],
+        pd.MultiIndex.from_tuples([("a", 0), ("a", 1), ("b", 0)]),
+        list(pd.date_range("2020", periods=3)),
+    ],
+)
+def test_names_of_columns_may_be_of_any_type(names):
+    frame = plain()[["x0", "x1", "x2"]]
+    frame.iloc[:30, 1] = np.nan
+    shares = pd.DataFrame({0: [0.1, 0.3, 0.2], "a": [0.1, 0.2, 0.2], 1.5: [0.1, 0.5, 0.2]})
+    frame.columns, shares.index = names, names
+    found = explore(frame, target=list(names)[2])
+    at = str(list(names)[1])
+    assert found.of("missing-values")[0].subject == repr(at)
+    assert {"distributions", "missing", "correlation"} <= set(found.figures())
+    caption = kft.plots.plot_missing(shares)[1]
+    assert f"differ most in {at}, from 20% (a) to 50% (1.5)" in caption
+    kft.plots.plot_correlation(frame.corr())
+    kft.plots.plot_balance(shares)
+
+
+def test_names_of_columns_that_repeat():
+    with pytest.raises(ValueError, match="data names column '1' twice"):
+        explore(pd.DataFrame(np.eye(3), columns=[1, "1", "b"]))
+    shares = pd.DataFrame({"all": [0.1, 0.3], "no": [0.1, 0.2], "yes": [0.1, 0.5]}, ["x", "x"])
+    assert "most are missing in x, 30%" in kft.plots.plot_missing(shares)[1]
+    counts = pd.DataFrame([[9, 1], [2, 3]], ["no", "no"], ["train", "train"])
+    assert "(n = 15)" in kft.plots.plot_balance(counts)[1]
+    nothing = pd.DataFrame([[1, np.nan], [np.nan, 1]], ["x", "x"], ["x", "x"])
+    assert kft.plots.plot_correlation(nothing)[1].endswith("no pair has a correlation.")
+
+
 # Files and what findings are ----------------------------------------------------------------------
 
 
@@ -531,6 +567,47 @@ def test_labels_and_classes_of_residues_are_counted():
         None, None, "", "", "", "", classes=("coil", "helix"),
     )  # fmt: skip
     assert explore(residues).summary.balance.loc["coil"].item() == 120
+
+
+def test_covariances_are_those_of_pandas_and_go_with_near_copies():
+    table = plain().assign(feet=lambda x: 3.28 * x.x1 + 1e-3 * x.x2)
+    found = explore(table, target="y")
+    summary, numbers = found.summary, table.select_dtypes("number")
+    pd.testing.assert_frame_equal(summary.covariance, numbers.cov())
+    pd.testing.assert_frame_equal(summary.correlation, numbers.corr())
+    evidence = found.of("near-duplicate-columns")[0].evidence
+    assert evidence["covariance"] == {"'x1' and 'feet'": pytest.approx(numbers.cov().x1.feet)}
+    strongest = summary.related().iloc[0]
+    assert strongest.tolist() == ["x1", "feet", *(summary.correlation.x1.feet,
+                                                  summary.covariance.x1.feet)]  # fmt: skip
+    again = Findings.from_json(found.to_json()).summary
+    pd.testing.assert_frame_equal(again.covariance, summary.covariance)
+    table.loc[:9, "x1"], table.loc[10:19, "x2"] = np.nan, -999
+    covariance = explore(table, target="y").summary.covariance
+    known = table.iloc[20:][["x1", "x2"]] - [table.x1.mean(), table.x2[table.x2 > -999].mean()]
+    assert covariance.x1.x2 == pytest.approx(known.prod(axis=1).sum() / 179)
+
+
+def test_near_copies_are_counted_by_pair_of_splits():
+    table = peptides()
+    train, valid, test = (table.index[table["split"] == x][:9] for x in ("train", "valid", "test"))
+    texts = table["sequence"].tolist()
+    for i in range(3):
+        texts[valid[i]] = texts[train[i]][:-1] + "M"
+    for i in (0, 1, 5):  # the first two are nearer to those of valid
+        texts[test[i]] = texts[train[i]][:-2] + "MM"
+    texts[test[6]] = texts[test[7]] = texts[valid[7]]
+    table["sequence"] = texts
+    found = explore(table, target="y", split="split")
+    counts = found.of("similar-across-splits")[0].evidence["records by pair of splits"]
+    assert counts == {"train-valid": 3, "train-test": 3, "valid-test": 2}
+    equal = found.of("sequences-across-splits")[0]
+    assert equal.evidence["records by pair of splits"] == {"valid-test": 2}
+    assert "(valid-test 2)" in equal.meaning
+    groups = table.assign(plate=np.r_[np.repeat("a", 4), np.arange(116).astype(str)])
+    found = explore(groups, target="y", split="split", groups="plate")
+    counts = found.of("groups-across-splits")[0].evidence["records by pair of splits"]
+    assert counts == {"train-valid": 1, "train-test": 1, "valid-test": 1}
 
 
 def test_findings_are_a_sequence_with_the_most_severe_first():

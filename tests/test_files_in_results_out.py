@@ -346,5 +346,27 @@ def test_tables_of_image_paths(tmp_path):
     np.testing.assert_array_equal(found[["probability_0", "probability_1"]], expected)
     frame = pd.DataFrame({"path": [str(tmp_path / path) for path in paths]})
     np.testing.assert_array_equal(kft.predict(model, frame), expected)
-    with pytest.raises(TypeError, match="list of images or a table of their paths"):
-        kft.predict(model, tmp_path / paths[0])
+    found = kft.predict(model, tmp_path / "plate", as_frame=True)
+    assert found["path"].tolist() == ["0.png", "1.png", "2.png"]
+    np.testing.assert_array_equal(found[["probability_0", "probability_1"]], expected)
+    np.testing.assert_array_equal(kft.predict(model, tmp_path / paths[1]), expected[1:2])
+
+
+def test_a_folder_of_images_with_other_files(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    model = kft.Model(BACKBONES["vit"](), kft.heads.Classification(2, pooling="cls"))
+    with pytest.raises(FileNotFoundError, match="a folder without files"):
+        kft.predict(model, tmp_path)
+    (tmp_path / "=a").mkdir()
+    image.fromarray(np.zeros((8, 8, 3), "uint8")).save(tmp_path / "=a" / "b.png")
+    (tmp_path / "notes.txt").write_text("of the microscope")
+    (tmp_path / ".hidden").touch()
+    with pytest.raises(ValueError, match="notes.txt"):
+        kft.predict(model, tmp_path)
+    out = tmp_path / "results" / "out.csv"
+    with pytest.warns(UserWarning, match=r"1 invalid records were skipped:\n  notes.txt: "):
+        kft.predict(model, tmp_path, out=out, skip_invalid=True)
+    assert pd.read_csv(out)["path"].tolist() == ["'=a/b.png"]
+    proteins = kft.Model(kft.load("kft_esm2_tiny", weights=False), kft.heads.Regression())
+    with pytest.raises(FileNotFoundError, match="which is a folder: give the path of a FASTA file"):
+        kft.predict(proteins, tmp_path)

@@ -12,6 +12,7 @@ from models import esm2, strings
 from PIL import Image
 
 import kft
+from kft.files import only_writer
 from kft.finetuning import Run, Settings, read_data, tuning
 from kft.finetuning.reading import read_whole
 
@@ -43,7 +44,8 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(file, backbone):
-    return Settings(str(file), backbone=backbone, options={"rank": 2, "dropout": 0.3}, epochs=3)
+    options = {"rank": 2, "dropout": 0.3, "targets": ("query", "value")}  # stored as a list
+    return Settings(str(file), backbone=backbone, options=options, epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,12 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are_an_error(run, set
     assert (run.folder / "config.json").read_bytes() == before
 
 
+def test_a_second_process_in_the_folder_is_refused(settings, tmp_path):
+    with only_writer(tmp_path), pytest.raises(BlockingIOError, match="another process is writing"):
+        kft.finetune(settings, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_new_records_are_scored(run, tmp_path):
     TABLE.rename(columns={"activity": "measured"}).to_csv(tmp_path / "later.csv", index=False)
     scores = run.evaluate(tmp_path / "later.csv", target="measured")
@@ -184,11 +192,59 @@ def test_what_cannot_be_guessed_is_an_error_that_lists_the_columns(tmp_path):
     table.to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(ValueError, match="several could be it: code, kd, ki"):
         read_data(Settings(str(tmp_path / "a.csv"), inputs="peptide", target=None, split="random"))
-    table.drop(columns="peptide").to_csv(tmp_path / "b.csv", index=False)
-    with pytest.raises(ValueError, match="no column does"):
-        read_data(Settings(str(tmp_path / "b.csv")))
+    table[["code", "kd"]].rename(columns={"code": "id"}).to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(ValueError, match=r"no column is left for the inputs \(id\)"):
+        read_data(Settings(str(tmp_path / "b.csv"), target="kd"))
     with pytest.raises(FileNotFoundError, match="neither a file or folder"):
         read_data(Settings("no such file.csv"))
+
+
+def columns(n=80):
+    """A table of numbers and categories, with missing values and columns that are no inputs."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"id": range(n), "mass": rng.normal(80, 10, n).round(2)})
+    table["detector"] = rng.choice(["a", "b"], n)
+    table["note"] = [f"text {x}" for x in range(n)]
+    table["empty"] = None
+    table["label"] = np.where(table.mass + 5 * (table.detector == "a") > 82, "signal", "noise")
+    table.loc[::7, "mass"] = None
+    return table
+
+
+def test_a_table_of_numbers_and_categories(tmp_path):
+    columns().to_csv(tmp_path / "a.csv", index=False, na_rep="NA")
+    run = kft.finetune(Settings(str(tmp_path / "a.csv"), epochs=1), tmp_path / "run")
+    about = run.config["model"]
+    assert (about["backbone"], about["strategy"]) == ("dense", "from_scratch")
+    assert run.config["data"]["inputs"] == ["mass", "detector"]
+    notes = " ".join(run.config["data"]["notes"])
+    assert "Left out as names, texts or empty: id, note, empty." in notes
+    assert "missing values filled" in notes
+    assert {"linear model", "random forest"} < set(run.scores["baselines"])
+    new = columns().drop(columns=["label", "note"])
+    new.loc[1, "detector"] = None
+    new.to_csv(tmp_path / "new.csv", index=False)
+    with pytest.warns(UserWarning, match="13 missing values were filled as in the training"):
+        Run(run.folder).predict(tmp_path / "new.csv", out=tmp_path / "out.csv")
+    found = pd.read_csv(tmp_path / "out.csv")
+    pd.testing.assert_frame_equal(found[new.columns], pd.read_csv(tmp_path / "new.csv"))
+    np.testing.assert_allclose(found.probability_noise + found.probability_signal, 1, rtol=1e-5)
+    with pytest.warns(UserWarning, match="12 missing values were filled"):
+        scores = run.evaluate(tmp_path / "a.csv")
+    assert 0 <= scores["accuracy"].value <= 1
+
+
+def test_columns_are_named_and_adapters_of_a_new_network_are_stored_whole(tmp_path):
+    columns().to_csv(tmp_path / "a.csv", index=False)
+    given = {"inputs": "mass", "target": "label", "strategy": "lora", "epochs": 1}
+    settings = Settings(str(tmp_path / "a.csv"), **given)
+    run = kft.finetune(settings, tmp_path / "run", baselines=False)
+    assert run.config["data"]["inputs"] == ["mass"]
+    again = Run(run.folder).predict([{"mass": 80.0}, {"mass": 99.0}])
+    np.testing.assert_array_equal(again, run.predict([{"mass": 80.0}, {"mass": 99.0}]))
+    wrong = dataclasses.replace(settings, inputs=None, backbone="dense", data="digits", target=None)
+    with pytest.raises(ValueError, match="data must hold rows of a table"):
+        kft.finetune(wrong, tmp_path / "other")
 
 
 def test_lines_that_are_no_json_are_named(tmp_path):
@@ -228,6 +284,12 @@ def test_a_folder_of_images_is_read_whole_for_scoring(tmp_path):
             Image.fromarray(pixels).save(tmp_path / kind / f"{i}.png")
     data = read_whole(Settings(str(tmp_path)))
     assert (len(data.train), data.test, data.classes) == (8, None, ("cat", "dog"))
+
+
+def test_an_image_that_is_missing_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("well,y\na.png,1\nb.PNG,2\n")
+    with pytest.raises(FileNotFoundError, match="names 2 of 2 images that do not exist"):
+        read_data(Settings(str(tmp_path / "a.csv")))
 
 
 def test_wrong_data_leave_no_folder(tmp_path):

@@ -16,9 +16,16 @@ from kft.evaluation.conformal import fit_conformal
 from kft.evaluation.crossvalidation import CrossValidated, corrected_t_test, folds
 from kft.evaluation.groups import audit
 from kft.evaluation.means import mean_interval, minus
-from kft.evaluation.metrics import Interval, Scored
+from kft.evaluation.metrics import Interval, Scored, interval, resample, score
 from kft.evaluation.outliers import detection, fit_outliers
-from kft.evaluation.significance import against_best, difference, resampled, within_one_error
+from kft.evaluation.shares import share_interval
+from kft.evaluation.significance import (
+    against_best,
+    difference,
+    resampled,
+    within_one_error,
+    without,
+)
 from kft.evaluation.transfer import judge_transfer
 
 pytestmark = pytest.mark.once
@@ -84,11 +91,95 @@ def test_a_biased_training_set_is_caught_and_a_balanced_one_is_not():
 # Intervals of means -----------------------------------------------------------------------------
 
 
-def test_shares_have_wilsons_interval():
-    for hits, n in ((0, 5), (3, 8), (7, 7)):
-        found = mean_interval(np.arange(n) < hits, confidence=0.9)
-        expected = stats.binomtest(hits, n).proportion_ci(0.9, method="wilson")
-        assert found[1:] == pytest.approx((expected.low, expected.high), abs=1e-12)
+def test_the_ends_of_a_share_are_as_improbable_as_stated():
+    for hits, n in ((0, 5), (3, 8), (97, 100), (7, 7)):
+        share, low, high = mean_interval(np.arange(n) < hits, confidence=0.9)
+        seen = stats.binom.pmf(hits, n, [low, high]) / 2
+        if hits:
+            assert stats.binom.sf(hits, n, low) + seen[0] == pytest.approx(0.05)
+        if hits < n:
+            assert stats.binom.cdf(hits - 1, n, high) + seen[1] == pytest.approx(0.05)
+        assert low <= share == hits / n <= high
+    assert mean_interval([False] * 5).low == 0 and mean_interval([True] * 5).high == 1
+
+
+def test_intervals_of_shares_cover_as_the_binomial_distribution_says():
+    hits, truths = np.arange(101), np.linspace(0.5, 0.995, 100)
+    ends = np.array([share_interval(k / 100, 100, 0.9) for k in hits])
+
+    def coverage(truth):
+        there = (ends[:, 0] <= truth) & (truth <= ends[:, 1])
+        return stats.binom.pmf(hits, 100, truth)[there].sum()
+
+    assert coverage(0.97) == pytest.approx(0.921, abs=0.001)
+    covered = [coverage(truth) for truth in truths]
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.01)
+    assert min(covered) > 0.86
+
+
+def test_accuracies_have_the_interval_of_a_share_where_records_are_independent():
+    targets, stated = np.arange(40) % 2, np.where(np.arange(40) < 38, np.arange(40) % 2, 0.5)
+    right = (stated > 0.5) == targets
+    weights = np.r_[np.ones(30), np.full(10, 3.0)]
+    for weight in (None, weights):
+        expected = mean_interval(right, weights=weight)
+        found = score("classification", targets, stated, weights=weight)["accuracy"]
+        one = resampled("classification", targets, [stated], weights=weight)["accuracy"]
+        assert found == one.interval() == pytest.approx(expected)
+    clusters = np.arange(40) // 4
+    found = score("classification", targets, stated, groups=clusters)["accuracy"]
+    assert found == pytest.approx(mean_interval(right, clusters))
+    several = resampled("classification", targets, [stated, stated])["accuracy"].interval()
+    draws = np.concatenate([x @ right / 40 for x in resample(40, None, 2000, 0)])
+    assert several == pytest.approx(interval(several.value, draws, 0.95))
+    part, _ = without("classification", targets, [stated], np.arange(40) < 20, weights=weights)
+    assert part["accuracy"].interval() == pytest.approx(mean_interval(right[:20]))
+
+
+# Weights of records -----------------------------------------------------------------------------
+
+
+def test_a_record_of_weight_two_counts_twice_and_one_of_weight_0_not_at_all(rng):
+    n = 60
+    targets, by = rng.integers(2, size=n), rng.choice(["a", "b"], n)
+    chances = np.clip(0.5 * targets + 0.6 * rng.random(n) - 0.05, 0, 1)
+    weights = rng.integers(0, 3, n)
+    again = np.repeat(np.arange(n), weights)
+    whole = Scored(targets, chances, None, weights)
+    repeated, task = Scored(targets[again], chances[again]), "classification"
+    one, other = (
+        audit(task, x, names, resamples=200) for x, names in ((whole, by), (repeated, by[again]))
+    )
+    np.testing.assert_allclose(one.table["accuracy"], other.table["accuracy"])
+    np.testing.assert_allclose(one.table["AUROC"], other.table["AUROC"])
+    assert one.gap.value == pytest.approx(other.gap.value)
+    used = weights > 0
+    alone = Scored(targets[used], chances[used], None, weights[used])
+    assert audit(task, alone, by[used], resamples=200).p == one.p
+    by_group = whole._replace(weights=np.where(by == "a", 5.0, 0.1))
+    plain = audit(task, whole._replace(weights=None), by, resamples=200)
+    assert audit(task, by_group, by, resamples=200).p == plain.p
+    left_out = np.where(used, by, None)
+    assert audit(task, whole, left_out, resamples=200).left_out == (~used).sum()
+    one, other = (
+        judge_calibration(task, *x[:2], weights=x.weights, resamples=50) for x in (whole, repeated)
+    )
+    assert one.error.value == pytest.approx(other.error.value)
+    np.testing.assert_allclose(
+        one.bins[["confidence", "right"]], other.bins[["confidence", "right"]]
+    )
+    assert one.bins["records"].sum() == used.sum()
+    one, other = (fit_temperature(task, *x[:2], x.weights) for x in (whole, repeated))
+    assert one == pytest.approx(other, rel=1e-4)
+    equal = np.full(n, 7.0)
+    assert mean_interval(targets == 1, weights=equal) == pytest.approx(mean_interval(targets == 1))
+    assert mean_interval(chances, weights=equal) == pytest.approx(mean_interval(chances))
+    for wrong, message in ((-1.0, "at least 0"), (0.0, "0 for every record|above 0")):
+        nothing = whole._replace(weights=np.full(n, wrong))
+        with pytest.raises(ValueError, match=message):
+            audit(task, nothing, by)
+        with pytest.raises(ValueError, match=message):
+            judge_calibration(task, targets, chances, weights=nothing.weights)
 
 
 def test_one_record_has_a_mean_and_no_interval_and_none_has_neither():
@@ -232,7 +323,7 @@ def test_groups_of_one_record_and_records_without_a_group_are_named():
     scored = Scored(np.array([0, 1, 1, 0, 1, 1]), np.array([0.1, 0.9, 0.2, 0.4, 0.8, 0.9]))
     found = audit("classification", scored, ["a", "a", "a", "b", "c", None], resamples=50)
     text = str(found)
-    assert "Of one record, so without an interval: b, c." in text
+    assert "Of one record, so left out of the gap: b, c." in text
     assert "1 records have no group and are left out" in text
     assert math.isnan(found.gap.value)  # one group of several records
     assert "b (n = 1) 1.000 (no interval)" in text or "b (n = 1) 1.000 [" in text

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import time
 import warnings
 from collections import Counter
@@ -42,6 +44,43 @@ class Interrupted:
             raise KeyboardInterrupt
         self.calls += 1
         return self.function(*args, **options)
+
+
+# One writer ---------------------------------------------------------------------------------------
+
+
+HOLDS = """
+import sys, time
+from kft.files import only_writer
+with only_writer(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    command = [sys.executable, "-c", HOLDS, str(tmp_path)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        refused = pytest.raises(BlockingIOError, match="another process is writing to")
+        with refused as error, files.only_writer(tmp_path):
+            pass
+        assert next(tmp_path.glob(".*.lock")).name in str(error.value)
+        other.kill()
+    with files.only_writer(tmp_path):  # the lock has ended with the process
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_on_another_machine_is_respected(tmp_path):
+    left = tmp_path / ".writer.00000000-writer.lock"
+    left.touch()
+    with pytest.raises(BlockingIOError), files.only_writer(tmp_path):
+        pass
+    os.utime(left, (0, 0))
+    with files.only_writer(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 # Aside --------------------------------------------------------------------------------------------

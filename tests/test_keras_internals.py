@@ -7,6 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from keras.src.saving import serialization_lib
+from keras.src.utils import module_utils
 
 from kft import keras_internals
 
@@ -47,6 +49,8 @@ def private_parts():
         optimizer: ("_trainable_variables", "_learning_rate"),
         metric: ("_direction",),
         keras.callbacks.Callback().on_epoch_end: ("_is_default",),
+        serialization_lib: ("tf",),
+        type(module_utils.tensorflow): ("available",),
     }  # fmt: skip
     for owner, names in owners.items():
         for name in names:

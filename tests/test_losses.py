@@ -122,6 +122,11 @@ def test_balanced_is_scikit_learns(rng):
     masks = [rng.uniform(size=len(row)) < 0.9 for row in rows]
     expected = compute_class_weight("balanced", classes=np.arange(4), y=y[np.concatenate(masks)])
     np.testing.assert_allclose(balanced(rows, 4, masks), expected)
+    weights = np.array([0.5, 2.0, 0.0])
+    each = np.repeat(weights, [50, 70, 80])
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=y, sample_weight=each)
+    np.testing.assert_allclose(balanced(rows, 4, weights=weights), expected)
+    np.testing.assert_allclose(balanced(y, 4, weights=each), expected)
 
 
 # What counts ------------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
 """Effects of mutations: each score against its equation, notations, tables, windows, bad input."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 import references
+import scipy.special
 import torch
 from models import esm2, esmc
 from parity import assert_rounds_alike
@@ -236,6 +239,69 @@ def test_a_long_protein_is_scored_in_windows_or_whole(pair):
         )
     with pytest.raises(ValueError, match="do not fit in window=8 together; set window=None"):
         kft.score_mutations(backbone, WILD_TYPE, ["K2R:S20A"], "joint_masked_marginal", window=8)
+
+
+def proteingym_overlapping(log_softmax, tokens, window):
+    """As ProteinGym publishes it for 1,024 tokens (compute_fitness.py), with its numbers scaled."""
+    n, scale = len(tokens), window / 1024
+    probs, seen, weights = 0.0, np.zeros(n), np.ones(window)
+    for i in range(1, window // 4 + 1):
+        weights[i] = 1 / (1 + math.exp(-(i - 128 * scale) / (16 * scale)))
+    for i in range(window - 2 - window // 4, window - 1):
+        weights[i] = 1 / (1 + math.exp((i - (window - 2) + 128 * scale) / (16 * scale)))
+
+    def add(start):
+        nonlocal probs
+        whole = np.zeros((n, 33))
+        whole[start : start + window] = log_softmax(tokens[start : start + window])
+        whole[start : start + window] *= weights[:, None]
+        probs = probs + whole
+        seen[start : start + window] += weights
+
+    start_left, end_left, start_right = 0, window - 1, n - window
+    while True:
+        add(start_left)
+        add(start_right)
+        if end_left > start_right:
+            break
+        start_left += window // 2 - 1
+        end_left += window // 2 - 1
+        start_right -= window // 2 - 1
+    if end_left - start_right + 1 < window // 2 - 1:
+        add(int(n / 2) - window // 2)
+    return probs / seen[:, None]
+
+
+@pytest.mark.parametrize("window", [16, 12])
+def test_overlapping_windows_are_those_of_proteingym(pair, window):
+    backbone, _ = pair
+    protein = (WILD_TYPE * 3)[:53]
+
+    def log_softmax(ids):
+        logits = backbone.masked_lm.predict_on_batch({"token_ids": ids[None].astype("int32")})
+        return scipy.special.log_softmax(np.asarray(logits, "float64")[0], axis=-1)
+
+    tokens = backbone.encode([protein])["token_ids"][0]
+    expected = proteingym_overlapping(log_softmax, tokens, window)
+    mutants = [f"{x}{i}{'W' if x != 'W' else 'A'}" for i, x in enumerate(protein, 1)]
+    found = kft.score_mutations(
+        backbone, protein, mutants, "wild_type_marginal", window=window, overlapping=True
+    )
+    rows = [(i, ALPHABET.index(m[-1]), ALPHABET.index(m[0])) for i, m in enumerate(mutants, 1)]
+    gains = [expected[i, new] - expected[i, old] for i, new, old in rows]
+    np.testing.assert_allclose(found.score, gains, rtol=0, atol=1e-4)
+    optimal = kft.score_mutations(backbone, protein, mutants, "wild_type_marginal", window=window)
+    assert np.abs(found.score - optimal.score).max() > 1e-2
+
+
+@pytest.mark.once
+def test_overlapping_windows_of_a_short_protein_are_one_and_other_methods_refuse_them(small):
+    given = small, "MKTAYI", ["K2R"]
+    whole = kft.score_mutations(*given, "wild_type_marginal", window=8)
+    again = kft.score_mutations(*given, "wild_type_marginal", window=8, overlapping=True)
+    assert again.score[0] == whole.score[0]
+    with pytest.raises(ValueError, match="overlapping must be False for method='masked_marginal'"):
+        kft.score_mutations(*given, overlapping=True)
 
 
 # Notations ----------------------------------------------------------------------------------------

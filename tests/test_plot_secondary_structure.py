@@ -26,16 +26,16 @@ def test_every_residue_is_drawn_and_errors_have_a_frame(tmp_path):
         SEQUENCE, TARGETS, {"probe": wrong, "other": probabilities}, name="1ABC"
     )
     first, second = figure.axes
-    assert frames(first) == [(3, 1)] and frames(second) == [(2, 1)]
-    assert [text.get_text() for text in first.texts] == list(SEQUENCE[:50]) * 3
-    assert [text.get_text() for text in second.texts] == list(SEQUENCE[50:]) * 3
-    np.testing.assert_array_equal(first.images[0].get_array()[0], TARGETS[:50])
+    assert frames(first) == [(3, 1)] and frames(second) == [(22, 1)]
+    assert [text.get_text() for text in first.texts] == list(SEQUENCE[:30]) * 3
+    assert [text.get_text() for text in second.texts] == list(SEQUENCE[30:]) * 3
+    np.testing.assert_array_equal(first.images[0].get_array()[0], TARGETS[:30])
     assert [label.get_text() for label in second.get_yticklabels()] == [
         "observed",
         "probe",
         "other",
     ]
-    assert [label.get_text() for label in second.get_xticklabels()] == ["60"]
+    assert [label.get_text() for label in second.get_xticklabels()] == ["40", "50", "60"]
     assert "sequence of 1ABC, 60 residues" in caption
     assert "50% coil, 25% strand and 25% helix" in caption
     assert "probe agrees with 58 of 60 residues (97%)" in caption

@@ -18,11 +18,13 @@ from kft.plots import (
     plot_balance,
     plot_classification,
     plot_comparison,
+    plot_confusion,
     plot_features,
     plot_learning_curve,
     plot_missing,
     plot_pretraining,
     plot_regression,
+    plot_roc_pr,
     plot_scaling,
     plot_secondary_structure,
     save_figure,
@@ -355,6 +357,30 @@ def test_no_two_entries_of_a_legend_look_alike(drawn):
     assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == len(bars) == 12
     lines = [line for line in drawn["pretraining"].axes[0].lines if line.get_label()[0] != "_"]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 9
+
+
+LONG = "Saccharomyces cerevisiae, grown in a medium without nitrogen, sample "
+
+
+@pytest.mark.parametrize("classes", [2, 40, 70])
+def test_long_names_of_classes_have_room(classes):
+    names = [f"{LONG}{k}" for k in range(classes)]
+    targets = np.arange(4 * classes) % classes
+    probabilities = np.eye(classes)[targets]
+    figures = [plot_confusion(targets, targets, names)[0]]
+    figures.append(plot_roc_pr(targets, probabilities, names)[0])
+    counts = pd.DataFrame(1, index=names[:9], columns=names[:3])
+    figures += [plot_balance(counts)[0], plot_missing(counts.assign(all=0.5)[["all"]])[0]]
+    for figure in figures:
+        figure.draw_without_rendering()
+        parts = [ax.get_tightbbox() for ax in figure.axes]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(parts, 2))
+        assert all(ax.get_window_extent().width > figure.bbox.width / 5 for ax in figure.axes[:1])
+        for part in parts:
+            assert part.x0 >= 0 and part.x1 <= figure.bbox.width + 1
+            assert part.y0 >= 0 and part.y1 <= figure.bbox.height + 1
+        drawn = [x.get_text() for x in figure.axes[0].get_yticklabels()]
+        assert len(set(drawn)) == len(drawn)
 
 
 def test_numbers_at_the_axis_do_not_overlap():

@@ -122,6 +122,28 @@ def test_copies_are_taken_out_of_train_and_repeats_are_averaged():
     assert prepared.steps[0].numbers == {"records": {"train": 1, "test": 1}}
 
 
+def test_weights_count_where_repeats_are_averaged_and_classes_weighed():
+    def part(rows, targets, weights):
+        return Split([{"x": float(x), "z": 0.0} for x in rows], targets, weights=weights)
+
+    rows, weights = [6, 6, 1, 7, 7], np.array([3.0, 1.0, 0.3, 0.0, 0.0])
+    parts = part(rows, np.array([2.0, 4.0, 0.1, 1.0, 2.0]), weights), None, part([8], [1.0], [1.0])
+    data = Dataset("toy", "regression", *parts, "typed in", "none", "", "")
+    train = kft.prepare(data, steps=[preparation.DropDuplicates()]).train
+    assert train.targets.tolist() == [2.5, 0.1, 1.5]
+    assert train.weights.tolist() == [2.0, 0.3, 0.0]
+    labels = part(rows, np.array([0, 0, 1, 1, 1]), weights)
+    data = Dataset("toy", "classification", labels, None, None, "", "", "", "", classes=("a", "b"))
+    kept = kft.prepare(data, steps=[preparation.DropDuplicates()])
+    assert kept.train.weights.tolist() == [2.0, 0.3, 0.0]
+    weighed = kft.prepare(data, steps=[preparation.WeightClasses()])
+    totals = np.bincount(labels.targets, weights * np.take(weighed.class_weight, labels.targets))
+    assert totals == pytest.approx([2.15, 2.15])
+    nothing = replace(data, train=part(rows, labels.targets, np.array([1.0, 1, 0, 0, 0])))
+    with pytest.raises(ValueError, match="class 'b' has no record with a weight above 0"):
+        kft.prepare(nothing, steps=[preparation.WeightClasses()])
+
+
 def test_sequences_are_split_by_cluster_and_left_as_they_are():
     rng = np.random.default_rng(0)
     proteins = ["".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 30)) for _ in range(60)]

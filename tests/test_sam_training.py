@@ -254,12 +254,12 @@ def test_the_frozen_encoder_runs_once_per_image(monkeypatch):
     call = block.call
     monkeypatch.setattr(block, "call", counted)
     sizes = {}
-    for epochs in (1, 2, 4):
+    for epochs in (1, 3):
         runs.clear()
         done = kft.fit(models.sam(), data, "mask_decoder", epochs=epochs, batch_size=2,
                        prompting=ONE_ROUND, verbose=0, frontier=True)  # fmt: skip
         sizes[epochs] = sum(n or 0 for n in runs)
-    assert sizes[1] == sizes[2] == sizes[4] >= 2 * (4 + 3)  # two blocks, of each image
+    assert sizes[1] == sizes[3] >= 2 * (4 + 3)  # two blocks, of each image
     assert done.best_epoch is not None
     assert {"val_loss", "val_iou", "val_last_iou", "iou_loss"} <= done.history[0].keys()
 
@@ -300,7 +300,17 @@ def test_a_trained_model_is_saved_and_loaded(tmp_path):
     assert sum(w.trainable for w in params.weights(loaded)) == sum(
         w.trainable for w in params.weights(done.model)
     )
-    kft.fit(loaded, discs(), epochs=1, batch_size=4, prompting=ONE_ROUND, verbose=0)
+
+
+@pytest.mark.long
+@pytest.mark.once
+def test_discs_are_learned():
+    images, labels = discs(8)
+    sam = models.sam(width=64, prompt_width=64, decoder_hidden_width=128, iou_width=64, window=4,
+                     image_size=64)  # fmt: skip
+    done = kft.fit(sam, (images, labels), "full", epochs=150, batch_size=4, learning_rate=1e-3,
+                   prompting=Prompting(objects=2, rounds=1), verbose=0)  # fmt: skip
+    assert done.history[-1]["iou"] > 0.8 > 0.4 > done.history[0]["iou"]
 
 
 # What cannot be trained ---------------------------------------------------------------------------

@@ -26,6 +26,40 @@ def without(values: tuple, *some: object) -> tuple:
     return tuple(x for x in values if not any(x is y for y in some))
 
 
+def of_zero_shot(backbone) -> list[Row]:
+    """Similarity search and scores of mutants."""
+    return [
+        ("search", kft.search, (), {
+            "backbone": backbone, "queries": ["MKT"], "database": ["MKT", "GSS"], "k": 1}, {
+            "backbone": NO_MODEL,
+            "queries": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "k": (*INTEGERS, 3), "batch_size": INTEGERS, "column": (5, []),
+            "skip_invalid": FLAGS}),
+        ("build_index", kft.build_index, (), {"backbone": backbone, "database": ["MKT", "GSS"]}, {
+            "backbone": NO_MODEL,
+            "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
+            "out": (5, "", [], __file__), "pooling": ("nothing", None, 5, ["mean"]),
+            "layer": (99, "x", 1.5, True, [1]), "transform": ("nothing", 5, []),
+            "exact": without(FLAGS, None), "batch_size": INTEGERS,
+            "max_length": without(INTEGERS, None), "column": (5, []), "skip_invalid": FLAGS}),
+        ("load_index", kft.load_index, (), {}, {
+            "folder": (None, 5, "", [], "nothing", __file__)}),
+        ("score_mutations", kft.score_mutations, (), {
+            "backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]}, {
+            "backbone": NO_MODEL, "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),
+            "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "column": (5, "nothing", []),
+            "skip_invalid": FLAGS, "tokens": INTEGERS,
+            "overlapping": ("yes", 1, None, True)}),
+        ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
+            "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
+            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
+            "window": without(INTEGERS, None), "tokens": INTEGERS}),
+    ]  # fmt: skip
+
+
 def of_models(backbone, model, records, table, adapter) -> list[Row]:
     """Loading, predicting and choosing layers."""
     return [
@@ -46,17 +80,6 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
             "max_length": without(INTEGERS, None), "pooling": ("nothing", None, 5, ["mean"]),
             "out": ("x.txt", 5, ""), "per_residue": FLAGS, "layers": (5, [], [99], ["x"], [0, 0]),
             "column": (5, []), "skip_invalid": FLAGS}),
-        ("score_mutations", kft.score_mutations, (), {
-            "backbone": backbone, "wild_type": "MKTAY", "mutations": ["K2R"]}, {
-            "backbone": NO_MODEL, "wild_type": (None, 5, "", [], "MK1AY", b"MKTAY"),
-            "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
-            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
-            "window": without(INTEGERS, None), "column": (5, "nothing", []),
-            "skip_invalid": FLAGS, "tokens": INTEGERS}),
-        ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
-            "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
-            "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
-            "window": without(INTEGERS, None), "tokens": INTEGERS}),
         ("load_model", kft.load_model, (), {"path": adapter}, {
             "path": (None, 5, "", "nothing", __file__), "backbone": (5, "nothing", [])}),
         ("load_embeddings", kft.load_embeddings, (), {}, {
@@ -158,6 +181,34 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
     ]  # fmt: skip
 
 
+def of_mutants_and_pairs(backbone) -> list[Row]:
+    """Few labels, and pairs of proteins."""
+    part = kft.data.Split([f"MKTAY{x}" for x in "ACDEFGHI"], np.arange(8.0))
+    about = {"source": "", "licence": "", "citation": "", "checksum": "", "wild_type": "MKTAYI"}
+    data = kft.data.Dataset("toy", "regression", part, None, part, **about)
+    table = pd.DataFrame({"a": ["MKT", "GSS"], "b": ["GSS", "AAA"], "y": [0.5, 1.0]})
+    return [
+        ("crossover", kft.crossover, (), {"backbone": backbone, "data": data, "sizes": [4],
+                                          "verbose": False}, {
+            "backbone": NO_MODEL, "data": (None, 5, "nothing"),
+            "sizes": (5, [], [0], [99], ["x"], "8", [True]),
+            "strategies": (5, "lora", [], [5], ["nothing"]), "seeds": INTEGERS,
+            "wild_type": (5, "", [], "MK1AYI", b"MKTAYI"), "method": ("nothing", None, 5, []),
+            "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
+            "confidence": (0, 1, 2, "3", None), "resamples": INTEGERS, "verbose": ("yes", 5)}),
+        ("PairBackbone", kft.PairBackbone, (), {"tower": backbone}, {
+            "tower": NO_MODEL, "pooling": ("nothing", None, 5, ["mean"]), "name": (5, None, [])}),
+        ("read_pairs", kft.data.read_pairs, (table,), {"inputs": ["a", "b"], "split": None}, {
+            "inputs": (None, 5, [], "a", ["a"], ["a", "a"], ["a", "nothing"], [5, 6]),
+            "target": (None, 5, "nothing", []), "split": (5, "nothing", "cluster"),
+            "task": (5, "nothing", "residue_regression"), "seed": SEEDS, "dropna": FLAGS,
+            "weights": (5, "nothing")}),
+        ("pair_split", kft.data.pair_split, (), {"pairs": [("MKT", "GSS")]}, {
+            "pairs": (None, 5, "MKT", ["MKT"], [("MKT",)], [("MKT", 5)]),
+            "scheme": (None, 5, "C4", []), "seed": SEEDS, "near_copies": FLAGS}),
+    ]  # fmt: skip
+
+
 def of_tables(data) -> list[Row]:
     """Tables of plain columns."""
     table = pd.DataFrame({"age": [31.0, 40.0] * 10, "sex": ["f", "m"] * 10, "y": range(20)})
@@ -237,8 +288,10 @@ def arguments() -> Iterator[Case]:
 
     tables = [
         *of_models(backbone, model, records, table, kft.save_adapter(adapted(), folder())),
+        *of_zero_shot(backbone),
         *of_adapters(model, new, adapted),
         *of_training(backbone, model, compiled, new, data, train, records),
+        *of_mutants_and_pairs(backbone),
         *of_tables(data),
         *of_others(model),
     ]
@@ -258,7 +311,7 @@ ELSEWHERE = {
     ("finetune", "command"),
     ("fit_frontier", "verbose"), ("fit_frontier", "cache"), ("fit_frontier", "validation_data"),
     ("evaluate", "split"), ("evaluate", "resamples"), ("compare", "head"), ("compare", "out"),
-    ("compare", "verbose"), ("embed", "backbone"), ("predict", "model"),
+    ("compare", "verbose"), ("crossover", "head"), ("embed", "backbone"), ("predict", "model"),
     ("find_learning_rate", "model"), ("save_adapter", "model"), ("load_adapter", "model"),
     ("Model", "trainable"), ("Model", "dtype"),
 }  # fmt: skip
@@ -270,6 +323,9 @@ NAMES = {
     ("embed", "inputs"): "inputs|record|sequences",
     ("batches", "records"): "records|inputs|targets",
     ("compare", "strategies"): "strateg",
+    ("crossover", "strategies"): "strateg",
+    ("crossover", "data"): "data",
+    ("PairBackbone", "tower"): "tower|backbone",
     ("fit", "data"): "data|records|inputs|targets",
     ("fit_frontier", "data"): "data|records|inputs|targets",
     ("load", "name"): "name|model|file",

@@ -48,6 +48,8 @@ def residue_tokens(sequence: str, name: str = "sequence") -> np.ndarray:
     """
     if not isinstance(sequence, str):
         advice = ": write .decode() for bytes" * isinstance(sequence, bytes)
+        if isinstance(sequence, list | tuple) and len(sequence) == 2:
+            advice = ": for pairs take kft.PairBackbone(backbone)"
         raise TypeError(
             f"{name} must be a string of one-letter residues, received {sequence!r:.40} "
             f"({type(sequence).__name__}){advice}."

@@ -10,7 +10,7 @@ import typer
 from kft.cli.compare import compare
 from kft.cli.data import data
 from kft.cli.doctor import doctor
-from kft.cli.embed import EmbedCommand, embed
+from kft.cli.embed import EmbedVerb, embed
 from kft.cli.evaluate import evaluate
 from kft.cli.explore import explore
 from kft.cli.finetune import finetune
@@ -18,7 +18,9 @@ from kft.cli.mutations import mutations
 from kft.cli.params import params
 from kft.cli.predict import predict
 from kft.cli.report import report
+from kft.cli.search import search
 from kft.cli.segment import segment
+from kft.cli.spelling import Verb
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,10 +29,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    explore, finetune, evaluate, predict, report, compare, embed, mutations, segment, params, data,
+    explore, finetune, evaluate, predict, report, compare, embed, search, mutations, segment,
+    params, data,
     doctor,
 ):  # fmt: skip
-    app.command(cls=EmbedCommand if verb is embed else None)(verb)
+    app.command(cls=EmbedVerb if verb is embed else Verb)(verb)
 
 
 def _version(wanted: bool) -> None:

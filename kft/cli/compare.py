@@ -25,7 +25,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for trainings, table, figure.")] = Path(
         "comparison"
     ),
-    inputs: of.InputColumn = None,
+    inputs: of.InputColumns = None,
     split: of.SplitBy = None,
     groups: of.Groups = None,
     task: of.TaskName = None,
@@ -47,18 +47,20 @@ def compare(
     Example: kft compare assay.csv --strategy linear_probe --strategy lora --seeds 5
     """
     source = of.one_of(file, data, "FILE")
-    columns: dict[str, Any] = {"target": one_or_more(target), "inputs": inputs, "split": split}
-    columns |= {"groups": groups, "task": task, "sep": sep, "decimal": decimal, "dropna": dropna}
+    columns: dict[str, Any] = {"target": one_or_more(target), "inputs": one_or_more(inputs)}
+    columns |= {"split": split, "groups": groups, "task": task}
+    columns |= {"sep": sep, "decimal": decimal, "dropna": dropna}
     with short_errors(f"The same command continues; finished trainings are in {out}."):
         import kft
 
-        settings = kft.finetuning.Settings(source, backbone=backbone, **columns)
-        read, _ = kft.finetuning.read_data(settings)
+        settings = kft.finetuning.Settings(
+            source, backbone=backbone, image_size=image_size, **columns
+        )
+        read = kft.finetuning.filled(kft.finetuning.read_data(settings)[0])
         for note in read.notes:
             say(note)
-        name = kft.finetuning.backbone_name(settings, read)
         result = kft.compare(
-            kft.load(name, image_size=image_size),
+            kft.finetuning.new_backbone(kft.finetuning.described(settings, read)),
             read,
             strategy or None,
             seeds,

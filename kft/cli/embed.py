@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
 from kft.cli.options import (
     BatchSize,
@@ -17,9 +16,10 @@ from kft.cli.options import (
     one_of,
 )
 from kft.cli.output import short_errors, show
+from kft.cli.spelling import Verb
 
 
-class EmbedCommand(TyperCommand):
+class EmbedVerb(Verb):
     """A command whose option --layers takes several numbers, as in `--layers 0 3 6`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

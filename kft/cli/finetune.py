@@ -22,13 +22,13 @@ def finetune(
     target: of.Target = None,
     backbone: of.Backbone = None,
     revision: of.Revision = None,
-    strategy: Annotated[str, typer.Option(help="How to train.")] = "lora",
+    strategy: Annotated[str | None, typer.Option(help="How to train. [lora]")] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Of the strategy, as rank=4."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("run"),
-    inputs: of.InputColumn = None,
+    inputs: of.InputColumns = None,
     split: of.SplitBy = None,
     groups: of.Groups = None,
     task: of.TaskName = None,
@@ -58,13 +58,13 @@ def finetune(
     """
     source = of.one_of(file, data, "FILE")
     values: dict[str, Any] = {"options": of.parsed(option), "target": one_or_more(target)}
+    values["inputs"] = one_or_more(inputs)
     kept = f"The same command continues; what is trained so far is in {out}."
     with short_errors(kept):
         import kft
 
         settings = kft.finetuning.Settings(
             source,
-            inputs=inputs,
             backbone=backbone,
             revision=revision,
             strategy=strategy,

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-KNOWN = "amp, cells, chains, digits, gb1, gravitational_waves, secondary_structure"
+KNOWN = "amp, cells, chains, digits, gb1, gravitational_waves, secondary_structure, two_cities"
 TABLES = ".csv, .tsv, .xlsx, .parquet, .jsonl"
 
-Inputs = Annotated[Path, typer.Argument(help=f"FASTA file, or table ({TABLES}).")]
+Inputs = Annotated[Path, typer.Argument(help=f"Table ({TABLES}), FASTA file, or folder of images.")]
 Out = Annotated[str | None, typer.Option("--out", help="The same as OUT.")]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the hub.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -27,7 +27,10 @@ Target = Annotated[
     list[str] | None,
     typer.Option(help="Column to predict; repeat it for labels."),
 ]
-InputColumn = Annotated[str | None, typer.Option("--inputs", help="Column of sequences or images.")]
+InputColumns = Annotated[
+    list[str] | None,
+    typer.Option("--inputs", help="Column of inputs; repeat it for numbers."),
+]
 SplitBy = Annotated[
     str | None,
     typer.Option("--split", help="random, cluster, or a column."),

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from kft.cli.spelling import as_options
 from kft.messages import harmless
 
 # Wrong usage, such as an unknown option, is 2: click's own.
@@ -25,7 +26,7 @@ def say(line: str) -> None:
     Args:
         line: The line.
     """
-    typer.echo(harmless(line, keep=LINE_END), err=True)
+    typer.echo(harmless(as_options(line), keep=LINE_END), err=True)
 
 
 def show(result: Any, as_json: bool, text: str | None = None) -> None:
@@ -39,7 +40,7 @@ def show(result: Any, as_json: bool, text: str | None = None) -> None:
     if as_json:
         typer.echo(json.dumps(result, indent=1, default=str))
     elif text is not None:
-        typer.echo(harmless(text, keep=LINE_END))
+        typer.echo(harmless(as_options(text), keep=LINE_END))
 
 
 @contextmanager

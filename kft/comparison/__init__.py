@@ -1,8 +1,18 @@
 """Judgement of one model, and comparison of strategies with baselines and controls."""
 
+from kft.comparison.crossing import Crossover, crossover
 from kft.comparison.judging import Evaluation, evaluate
 from kft.comparison.labels import learning_curve
 from kft.comparison.results import Comparison, Row
 from kft.comparison.study import compare
 
-__all__ = ["Comparison", "Evaluation", "Row", "compare", "evaluate", "learning_curve"]
+__all__ = [
+    "Comparison",
+    "Crossover",
+    "Evaluation",
+    "Row",
+    "compare",
+    "crossover",
+    "evaluate",
+    "learning_curve",
+]

@@ -82,8 +82,9 @@ def evaluate(
     Returns:
         `Evaluation`, a dict {metric name: interval} with the headline metric of the task first.
         Only residues that the split's `masks` mark are scored, and records count by the split's
-        `weights`. If there are near copies, its `score_without_copies` and `price_of_copies` have
-        the scores on the other records and the differences, and `print` shows a line on them.
+        `weights`, except in prediction sets and in the figures that say so. If there are near
+        copies, its `score_without_copies` and `price_of_copies` have the scores on the other
+        records and the differences, and `print` shows a line on them.
 
     Raises:
         ValueError: The split is unknown or absent, the head predicts another task or another
@@ -187,17 +188,19 @@ class Evaluation(Scores):
     @cached_property
     def calibration(self) -> Calibration:
         """Calibration of the probabilities, with a temperature fitted on the valid split."""
-        task, options = self.data.task, {"resamples": self._resamples}
+        task = self.data.task
+        options: dict[str, Any] = {"resamples": self._resamples}
         if not task.has_classes:
             raise ValueError(
                 f"calibration is for probabilities, {self.data.name} is a {task}: see `conformal`."
             )
-        targets, predictions, groups = self.scored[:3]
-        found = judge_calibration(task, targets, predictions, groups=groups, **options)
+        targets, predictions, groups, weights = self.scored[:4]
+        options |= {"groups": groups, "weights": weights}
+        found = judge_calibration(task, targets, predictions, **options)
         note, temperature, after = self._without_validation, np.nan, None
         if not note:
             valid = self._scored("valid")
-            temperature = fit_temperature(task, valid.targets, valid.predictions)
+            temperature = fit_temperature(task, *valid[:2], valid.weights)
             note = (
                 "every temperature that is lower, or every one that is higher, suits the valid "
                 "split better"
@@ -205,24 +208,28 @@ class Evaluation(Scores):
         if not np.isnan(temperature):
             note = ""
             scaled = with_temperature(task, predictions, temperature)
-            after = judge_calibration(task, targets, scaled, groups=groups, **options)
+            after = judge_calibration(task, targets, scaled, **options)
         return Calibration(
             found.bins, found.error, found.expected, found.p, temperature, after, note
         )
 
     @cached_property
     def conformal(self) -> Conformal:
-        """Prediction sets or intervals of 90%, from the errors on the valid split."""
+        """Prediction sets or intervals of 90%, from the errors on the valid split.
+
+        New records have no weights, so held-out ones count alike; those of weight 0 are left out.
+        """
         if self._without_validation:
             raise ValueError(f"conformal sets cannot be made: {self._without_validation}.")
-        valid = self._scored("valid")
+        valid = _with_weight(self._scored("valid"))
         return fit_conformal(self.data.task, valid.targets, valid.predictions)
 
     @cached_property
     def coverage(self) -> Interval:
         """Share of records of the split whose truth `conformal` covers, with its interval."""
-        covered = self.conformal.covers(*self.scored[:2])
-        return mean_interval(covered, self.scored.groups, resamples=self._resamples)
+        scored = _with_weight(self.scored)
+        covered = self.conformal.covers(*scored[:2])
+        return mean_interval(covered, scored.groups, resamples=self._resamples)
 
     @cached_property
     def outliers(self) -> pd.DataFrame:
@@ -341,6 +348,10 @@ class Evaluation(Scores):
         else:
             quantity = self.data.target or "target"
             found["residuals"] = plot_residuals(targets, predictions, quantity, **about)
+        if self.scored.weights is not None:
+            for name in found.keys() - {"reliability"}:
+                figure, caption = found[name]
+                found[name] = figure, f"{caption} Records count alike here: weights are not used."
         if self._by is not None:
             found["groups"] = plot_groups(self.groups, **about)
         return found
@@ -361,9 +372,11 @@ class Evaluation(Scores):
             lines.append(f"Prediction sets: none, {self._without_validation}.")
         elif self.data.task.target != "labels":
             what = "sets" if self.data.task.has_classes else "intervals"
+            weighted = self.scored.weights is not None
+            alike = ", which count alike here: weights are not used" if weighted else ""
             lines.append(
                 f"Prediction {what} of {self.conformal.confidence:.0%} cover {self.coverage} of "
-                f"the {kind}."
+                f"the {kind}{alike}."
             )
         if self._by is not None:
             lines.append(f"Groups: {self.groups}")
@@ -429,6 +442,13 @@ class Evaluation(Scores):
         if task.target == "labels":
             return ", ".join(name for name, x in zip(classes, value, strict=True) if x > 0.5)
         return classes[int(_called(np.asarray(value)[None])[0]) if is_prediction else int(value)]
+
+
+def _with_weight(part: Scored) -> Scored:
+    """Return the records that count: all without weights, else those with a weight above 0."""
+    if part.weights is None:
+        return part
+    return part.take(np.asarray(part.weights) > 0)
 
 
 def _with_groups(part: Scored) -> Scored:

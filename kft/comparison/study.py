@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from kft.arguments import (
+    check_confidence,
     check_flag,
     check_instance,
     check_integer,
-    check_number_above,
     check_optional_integer,
 )
 from kft.comparison.copies import Copies
@@ -41,7 +41,7 @@ from kft.comparison.runs import (
 from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_of, scores_without
 from kft.comparison.writing import file_name
 from kft.data import Dataset, load
-from kft.data.inputs import encoder_info
+from kft.data.inputs import encoder_info, residues_in
 from kft.messages import shown, warn
 from kft.models import heads
 from kft.params import user_marks, weights
@@ -176,35 +176,8 @@ def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
     """Return the strategies with their names, and the controls."""
     if given is None:
         given = [name for name in strategies.names() if name != "from_scratch"]
-    if isinstance(given, str):
-        raise ValueError(
-            f"strategies must be a list or a dict, received {given!r}: write [{given!r}]."
-        )
-    expected = "a list of strategies or a dict {name: strategy}"
-    check_instance("strategies", given, Iterable, expected)
-    named = dict(given) if isinstance(given, dict) else {}
-    for strategy_or_name in [] if named else given:
-        name = strategy_or_name if isinstance(strategy_or_name, str) else _name(strategy_or_name)
-        if name in named:
-            raise ValueError(f"strategies names {name!r} twice: give a dict {{name: strategy}}.")
-        named[name] = strategy_or_name
-    if not named:
-        raise ValueError("strategies is empty: name at least one of kft.strategies.names().")
     methods = []
-    for name, strategy_or_name in named.items():
-        strategy = (
-            strategies.get(strategy_or_name)
-            if isinstance(strategy_or_name, str)
-            else strategy_or_name
-        )
-        if strategy is not None:
-            strategies.check_strategy(strategy)
-        if strategy is None or isinstance(strategy, strategies.AsMarked):
-            raise ValueError(
-                "strategies must choose the trainable layers, received one that trains the layers "
-                "that are marked: each training of a comparison starts from a copy in which all "
-                "layers are trainable."
-            )
+    for name, strategy in named_strategies(given).items():
         scratch = isinstance(strategy, strategies.FromScratch)
         methods.append(_Method(name, "control" if scratch else "strategy", strategy))
     if controls and all(method.kind == "strategy" for method in methods):
@@ -220,6 +193,56 @@ def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
             if hasattr(method.strategy, "epochs"):
                 methods[i] = replace(method, strategy=replace(method.strategy, epochs=epochs))
     return methods
+
+
+def named_strategies(given: Any) -> dict[str, Any]:
+    """Return the strategies that an argument `strategies` names.
+
+    Args:
+        given: List of names or strategies, or {name: strategy}.
+
+    Returns:
+        {name: strategy}.
+
+    Raises:
+        TypeError: It is neither, or holds what is no strategy.
+        ValueError: There is none, a name is there twice, or a strategy trains what is marked.
+
+    Example:
+        >>> list(named_strategies(["linear_probe", "lora"]))
+        ['linear_probe', 'lora']
+    """
+    if isinstance(given, str):
+        raise ValueError(
+            f"strategies must be a list or a dict, received {given!r}: write [{given!r}]."
+        )
+    expected = "a list of strategies or a dict {name: strategy}"
+    check_instance("strategies", given, Iterable, expected)
+    named = dict(given) if isinstance(given, dict) else {}
+    for strategy_or_name in [] if named else given:
+        name = strategy_or_name if isinstance(strategy_or_name, str) else _name(strategy_or_name)
+        if name in named:
+            raise ValueError(f"strategies names {name!r} twice: give a dict {{name: strategy}}.")
+        named[name] = strategy_or_name
+    if not named:
+        raise ValueError("strategies is empty: name at least one of kft.strategies.names().")
+    found = {}
+    for name, strategy_or_name in named.items():
+        strategy = (
+            strategies.get(strategy_or_name)
+            if isinstance(strategy_or_name, str)
+            else strategy_or_name
+        )
+        if strategy is not None:
+            strategies.check_strategy(strategy)
+        if strategy is None or isinstance(strategy, strategies.AsMarked):
+            raise ValueError(
+                "strategies must choose the trainable layers, received one that trains the layers "
+                "that are marked: each training of a comparison starts from a copy in which all "
+                "layers are trainable."
+            )
+        found[name] = strategy
+    return found
 
 
 def _name(strategy: Any) -> str:
@@ -255,8 +278,7 @@ def _check(data: Dataset, batch_size: int, confidence: float, resamples: int) ->
     """Raise errors now that would otherwise come after hours of training."""
     if data.test is None:
         raise ValueError(f"{data.name} has no test split to compare on: split it first.")
-    if check_number_above("confidence", confidence) >= 1:
-        raise ValueError(f"confidence must be between 0 and 1, received {confidence!r}.")
+    check_confidence(confidence)
     check_integer("batch_size", batch_size)
     check_integer("resamples", resamples)
     targets = data.test.targets
@@ -405,7 +427,7 @@ class _Study:
         if longest is None or not info.input_kind.has_length:
             return
         counts = [
-            f"{sum(len(x) > longest for x in part.inputs):,} of {len(part):,} {name}"
+            f"{sum(residues_in(x) > longest for x in part.inputs):,} of {len(part):,} {name}"
             for name, part in self.data.splits.items()
         ]
         self.log.print(f"Of {', '.join(counts)} inputs only the first {longest} residues are used.")

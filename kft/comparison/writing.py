@@ -30,14 +30,13 @@ def figure(comparison: Any) -> tuple[Figure, str]:
         A matplotlib figure, and its caption.
     """
     nothing = Interval(math.nan, math.nan, math.nan)
-    points = [
-        Point(
-            row.name, row.kind, row.seconds, comparison.interval(row), comparison.score(row).seeds
+    points = []
+    for row in comparison.rows:
+        seconds = math.nan if row.given else row.seconds
+        found = (
+            (comparison.interval(row), comparison.score(row).seeds) if row.scores else (nothing, [])
         )
-        if row.scores
-        else Point(row.name, row.kind, row.seconds, nothing, [])
-        for row in comparison.rows
-    ]
+        points.append(Point(row.name, row.kind, seconds, *found))
     best = comparison.best
     over = "folds" if comparison.folds else "resampled test records and seeds"
     remark = (

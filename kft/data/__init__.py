@@ -1,4 +1,4 @@
-"""Data sets and readers: `load` a known one by name, or `read_table`, `read_fasta`, `read_images`.
+"""Data sets and readers: `load` a known one by name, or `read_table`, `read_pairs` and others.
 
 `read_segmentation` reads images with the objects that are marked in them.
 
@@ -19,6 +19,9 @@ from kft.data.gravitational_waves.strain import spectrogram
 from kft.data.images.digits import load_digits
 from kft.data.images.folders import read_images
 from kft.data.inputs import Encoder, InputKind
+from kft.data.pair_splits import pair_classes, pair_split
+from kft.data.pair_tables import read_pairs
+from kft.data.proteins.alignments import Alignment, read_alignment
 from kft.data.proteins.amp import load_amp
 from kft.data.proteins.chains import load_chains
 from kft.data.proteins.fasta import Record, read_fasta
@@ -31,6 +34,7 @@ from kft.data.tables import read_csv, read_table
 from kft.data.task import Task
 
 __all__ = [
+    "Alignment",
     "Dataset",
     "Encoder",
     "InputKind",
@@ -40,9 +44,13 @@ __all__ = [
     "Task",
     "load",
     "names",
+    "pair_classes",
+    "pair_split",
+    "read_alignment",
     "read_csv",
     "read_fasta",
     "read_images",
+    "read_pairs",
     "read_segmentation",
     "read_table",
     "register",

@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 
 from kft.arguments import check_weights
-from kft.data.inputs import InputKind, kind_of, listed_inputs
+from kft.data.inputs import InputKind, kind_of, listed_inputs, residues_in
 from kft.data.label_images import are_label_images, checked_label_images, count_objects
 from kft.data.numbers import marks
-from kft.data.sequences import Sequences, changes, checked, normal, warn_of_changes
+from kft.data.sequences import (
+    Pairs,
+    Sequences,
+    changes,
+    checked,
+    checked_pairs,
+    normal,
+    warn_of_changes,
+)
 from kft.data.target_transforms import TargetTransform
 from kft.data.task import Task
 from kft.messages import harmless
@@ -26,7 +34,8 @@ class Split:
     """Inputs and targets of one part of a data set, checked on construction.
 
     Args:
-        inputs: List of N inputs: strings are sequences of residues; arrays (height, width) or
+        inputs: List of N inputs: strings are sequences of residues, tuples of two strings pairs of
+            these; arrays (height, width) or
             (height, width, channels), paths and PIL images are images; dicts of numbers and
             strings are rows of a table, as `frame.to_dict("records")` gives. Sequences are kept in
             upper case, without space around them and without a stop (*) at the end; a warning
@@ -121,8 +130,9 @@ class Split:
             return f"Split({len(self):,} rows of {len(self.inputs[0])} columns)"
         if not self.input_kind.has_length:
             return f"Split({len(self):,} records)"
-        lengths = [len(x) for x in self.inputs]
-        return f"Split({len(self):,} records, input lengths {min(lengths)} to {max(lengths)})"
+        lengths = [residues_in(x) for x in self.inputs]
+        kind = "pairs" if self.input_kind is InputKind.PAIR else "records"
+        return f"Split({len(self):,} {kind}, input lengths {min(lengths)} to {max(lengths)})"
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Split:
         """Return a new split with the records at these positions, in this order.
@@ -192,6 +202,8 @@ class Dataset:
         class_weight: Weight of each class in the loss, which `kft.fit` uses; None for equal ones.
         target_transform: Function of the targets that was applied to them, which `kft.predict`,
             `kft.evaluate` and `kft.compare` undo; None if they are as they were measured.
+        wild_type: Sequence of the protein whose mutants the data are, see `kft.crossover`; None for
+            other data.
 
     Raises:
         ValueError: The task is unknown, or targets and task do not fit together.
@@ -220,6 +232,7 @@ class Dataset:
     target: str | None = None
     class_weight: tuple[float, ...] | None = None
     target_transform: TargetTransform | None = None
+    wild_type: str | None = None
 
     def __post_init__(self) -> None:
         task = Task.named(self.task, "`task`", Task)
@@ -330,7 +343,7 @@ def _describe_sizes(images: list) -> str:
 
 def _as_inputs(inputs: Any) -> list:
     """Return inputs as a list; sequences in normal form, with a warning of what was changed."""
-    if isinstance(inputs, Sequences):
+    if isinstance(inputs, Sequences | Pairs):
         return inputs
     inputs = list(listed_inputs(inputs))
     for i, x in enumerate(inputs):
@@ -339,7 +352,13 @@ def _as_inputs(inputs: Any) -> list:
                 f"`inputs` of record {i} is {x!r}; expected a sequence or an image. Leave the "
                 "record out."
             )
-    if kind_of(inputs) is not InputKind.SEQUENCE:
+    kind = kind_of(inputs)
+    if kind is InputKind.PAIR:
+        pairs = checked_pairs(inputs, "inputs")
+        both = [sequence for pair in pairs for sequence in pair]
+        warn_of_changes(changes(both), len(both))
+        return Pairs((normal(first), normal(second)) for first, second in pairs)
+    if kind is not InputKind.SEQUENCE:
         return inputs
     inputs = checked(inputs, "inputs")
     warn_of_changes(changes(inputs), len(inputs))

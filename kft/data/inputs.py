@@ -17,9 +17,9 @@ from kft.messages import listed
 class InputKind(StrEnum):
     """What the inputs of a data set or of an encoder are; it compares equal to its name.
 
-    "sequence": strings of residues, which differ in length. "image": paths, PIL images or arrays
-    of pixels. "table": rows of a table, each a dict of numbers and categories by column. "row":
-    arrays of numbers of one shape, or dicts of them.
+    "sequence": strings of residues, which differ in length. "pair": two of these each. "image":
+    paths, PIL images or arrays of pixels. "table": rows of a table, each a dict of numbers and
+    categories by column. "row": arrays of numbers of one shape, or dicts of them.
 
     Example:
         >>> InputKind("sequence").has_length, InputKind("image") == "image"
@@ -27,6 +27,7 @@ class InputKind(StrEnum):
     """
 
     SEQUENCE = "sequence"
+    PAIR = "pair"
     IMAGE = "image"
     TABLE = "table"
     ROW = "row"
@@ -37,7 +38,7 @@ class InputKind(StrEnum):
     @property
     def has_length(self) -> bool:
         """Whether inputs differ in length, so that batches put similar lengths together."""
-        return self is InputKind.SEQUENCE
+        return self in (InputKind.SEQUENCE, InputKind.PAIR)
 
 
 def kind_of(inputs: Sequence[Any]) -> InputKind:
@@ -50,12 +51,14 @@ def kind_of(inputs: Sequence[Any]) -> InputKind:
     Example:
         >>> kind_of(["MKTAYI", "GSS"]), kind_of([np.zeros((8, 8))]), kind_of([np.zeros(3)])
         ('sequence', 'image', 'row')
-        >>> kind_of([{"age": 31.0, "sex": "f"}])
-        'table'
+        >>> kind_of([{"age": 31.0, "sex": "f"}]), kind_of([("MKTAYI", "GSS")])
+        ('table', 'pair')
     """
     if not len(inputs) or all(isinstance(x, str) for x in inputs):
         return InputKind.SEQUENCE
     first = next(x for x in inputs if not isinstance(x, str))
+    if isinstance(first, list | tuple) and len(first) == 2 and isinstance(first[0], str):
+        return InputKind.PAIR
     if isinstance(first, PathLike) or hasattr(first, "convert"):  # as PIL's images have
         return InputKind.IMAGE
     if isinstance(first, dict) and first and not any(map(np.ndim, first.values())):
@@ -63,6 +66,19 @@ def kind_of(inputs: Sequence[Any]) -> InputKind:
     if isinstance(first, dict) or np.ndim(first) == 1 or np.ndim(first) > 3:
         return InputKind.ROW
     return InputKind.IMAGE if np.ndim(first) else InputKind.SEQUENCE
+
+
+def residues_in(x: Any) -> int:
+    """Return the length of a sequence, or that of the longer one of a pair.
+
+    Args:
+        x: An input that has a length, see `InputKind.has_length`.
+
+    Example:
+        >>> residues_in("MKT"), residues_in(("MKT", "GSSGIG"))
+        (3, 6)
+    """
+    return len(x) if isinstance(x, str) else max(map(len, x))
 
 
 SEQUENCE_COLUMN = "sequence"  # the column that is taken of a table with several, if there is one

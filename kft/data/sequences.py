@@ -41,6 +41,15 @@ class Sequences(list):
     """
 
 
+class Pairs(list):
+    """List of pairs of strings in normal form; what was changed in them has been reported.
+
+    Example:
+        >>> Pairs([("MKT", "GSS")])[0]
+        ('MKT', 'GSS')
+    """
+
+
 def normal(sequence: str) -> str:
     """Return a sequence in normal form: upper case, no space around it, no stop at its end.
 
@@ -69,6 +78,16 @@ def compared(sequence: str) -> str:
         'MKTAY'
     """
     return normal(sequence).translate(GAPS)
+
+
+def compared_pair(pair: Iterable[str]) -> tuple[str, ...]:
+    """Return the form in which pairs are compared: that of each sequence, in alphabetical order.
+
+    Example:
+        >>> compared_pair(("MKT", "gs-s"))
+        ('GSS', 'MKT')
+    """
+    return tuple(sorted(map(compared, pair)))
 
 
 def is_dna(sequence: str) -> bool:
@@ -169,3 +188,25 @@ def checked(sequences: Any, name: str = "sequences") -> list[str]:
                 f"({type(sequence).__name__})."
             )
     return sequences
+
+
+def checked_pairs(pairs: Any, name: str = "pairs") -> list[tuple[str, str]]:
+    """Return pairs as a list of tuples; raise TypeError if they are not pairs of strings.
+
+    Args:
+        pairs: List of N pairs (tuples or lists) of strings.
+        name: Name of the list in errors.
+
+    Example:
+        >>> checked_pairs([["MKT", "GSS"]])
+        [('MKT', 'GSS')]
+    """
+    pairs = listed_inputs(pairs, name)
+    for i, pair in enumerate(pairs):
+        a_pair = isinstance(pair, list | tuple) and len(pair) == 2
+        if not a_pair or not all(isinstance(sequence, str) for sequence in pair):
+            raise TypeError(
+                f"`{name}[{i}]` must be a pair of strings of residues, (first, second), received "
+                f"{pair!r:.60}."
+            )
+    return [tuple(pair) for pair in pairs]

@@ -12,8 +12,18 @@ from kft.data.cells import Table
 from kft.data.columns import READERS, note_alike, note_conflicts, read_weights, task_of
 from kft.data.dataset import Dataset, Split
 from kft.data.labels import read_labels
+from kft.data.pair_splits import CLASSES, SEEN, pair_split
 from kft.data.rows import Row, key_of, read_rows
-from kft.data.sequences import STOP, Sequences, SequenceWarning, compared, is_dna, normal_forms
+from kft.data.sequences import (
+    STOP,
+    Pairs,
+    Sequences,
+    SequenceWarning,
+    compared,
+    compared_pair,
+    is_dna,
+    normal_forms,
+)
 from kft.data.splits import (
     FRACTIONS,
     KMER,
@@ -118,9 +128,9 @@ def read_table(
     if columns:
         read: Any = read_rows(table, columns, categories)
     else:
-        read = _sequences(table, str(inputs))
-    records = _records(table, read, target, groups, task, weights)
-    return _parted(records, table, split, fractions, seed)
+        read = read_sequences(table, str(inputs))
+    records = read_target(table, read, target, groups, task, weights)
+    return parted(records, table, split, fractions, seed)
 
 
 read_csv = read_table  # its name for text files
@@ -170,10 +180,10 @@ def _check_categories(categories: Any, columns: Sequence[str]) -> None:
         )
 
 
-class _Records(NamedTuple):
+class Records(NamedTuple):
     """Content of the columns of a table."""
 
-    inputs: Sequences | list[Row]
+    inputs: Sequences | Pairs | list[Row]
     task: Task
     targets: np.ndarray | list
     classes: tuple[str, ...] | None
@@ -210,14 +220,24 @@ def settle_columns(
     table.settle(columns, dropna, may_be_empty)
 
 
-def _records(
+def read_target(
     table: Table,
-    inputs: Sequences | list[Row],
+    inputs: Sequences | Pairs | list[Row],
     target: Any,
     groups: str | None,
     task: Task | None,
     weights: str | None,
-) -> _Records:
+) -> Records:
+    """Read the columns of targets, groups and weights.
+
+    Args:
+        table: The table.
+        inputs: The inputs of its records.
+        target: As for `read_table`.
+        groups: As for `read_table`.
+        task: As for `read_table`.
+        weights: As for `read_table`.
+    """
     sequences = inputs if isinstance(inputs, Sequences) else None
     if task is Task.MULTILABEL:
         read: tuple[Any, ...] = read_labels(table, target)
@@ -226,8 +246,7 @@ def _records(
         task = task or task_of(table, target, words, sequences)
         read = READERS[task](table, target, words, sequences or ())
     targets, classes, *masks = read
-    what = "rows" if sequences is None else "sequences"
-    note_conflicts(table, target, targets, _keys(inputs), what)
+    note_conflicts(table, target, targets, keys_of(inputs), f"{_called(inputs)}s")
     names = None
     if groups is not None:
         names = np.array(table.column(groups, "groups"))
@@ -235,18 +254,33 @@ def _records(
     name = target if isinstance(target, str) else None
     mask = masks[0] if masks else None
     each = None if weights is None else read_weights(table, weights)
-    return _Records(inputs, task, targets, classes, mask, names, name, each)
+    return Records(inputs, task, targets, classes, mask, names, name, each)
 
 
-def _keys(inputs: Sequence[Any]) -> list[str]:
+def keys_of(inputs: Sequence[Any]) -> list[str]:
     """Return a text per input that is equal for equal ones."""
+    if isinstance(inputs, Pairs):
+        return [" ".join(compared_pair(pair)) for pair in inputs]
     return list(map(compared if isinstance(inputs, Sequences) else key_of, inputs))
 
 
-def _parted(
-    records: _Records, table: Table, split: str | None, fractions: Sequence[float], seed: int
+def _called(inputs: Sequence[Any]) -> str:
+    kinds = {Sequences: "sequence", Pairs: "pair"}
+    return kinds.get(type(inputs), "row")
+
+
+def parted(
+    records: Records, table: Table, split: str | None, fractions: Sequence[float], seed: int
 ) -> Dataset:
-    """Split the records and return their data set."""
+    """Split the records and return their data set.
+
+    Args:
+        records: The records.
+        table: The table that they were read from.
+        split: As for `read_table`, or for pairs as for `read_pairs`.
+        fractions: As for `read_table`.
+        seed: As for `read_table`.
+    """
     inputs, targets = records.inputs, records.targets
     parts, clusters, how = _split(
         table, split, inputs, records.groups, records.task, targets, fractions, seed
@@ -276,8 +310,13 @@ def _parted(
     )
 
 
-def _sequences(table: Table, inputs: str) -> Sequences:
-    """Return the sequences in normal form, note what was changed, and warn of DNA at once."""
+def read_sequences(table: Table, inputs: str) -> Sequences:
+    """Return the sequences in normal form, note what was changed, and warn of DNA at once.
+
+    Args:
+        table: The table.
+        inputs: Name of the column.
+    """
     cells = table.column(inputs, "inputs")
     sequences, notes = normal_forms(cells, "inputs")
     table.stops = {i for i, cell in enumerate(cells) if cell.endswith(STOP)}
@@ -338,6 +377,14 @@ def _split(
             f"Split by cluster, seed {seed}: sequences that share {SHARED:.0%} of the {KMER}-mers "
             f"of the shorter one are in one split ({clusters.max() + 1:,} clusters)."
         )
+    elif split in CLASSES and isinstance(inputs, Pairs):
+        parts = pair_split(inputs, str(split), fractions, seed)
+        left = len(inputs) - sum(map(len, parts.values()))
+        how = (
+            f"Split by protein, class {split} of Park and Marcotte, seed {seed}: "
+            f"{SEEN[str(split)]} of a test pair {'are' if split == 'C1' else 'is'} in training; "
+            f"{left:,} of {len(inputs):,} pairs are left out."
+        )
     elif split == "random" and groups is not None:
         parts = group_split(groups, fractions, seed, strata)
         how = f"Split at random by group, seed {seed}."
@@ -380,25 +427,26 @@ def read_parts(table: Table, split: str, groups: np.ndarray | None) -> dict[str,
 
 
 def _remarks(
-    inputs: Sequences | list[Row], splits: Mapping[str, Any], task: Task, targets: Any
+    inputs: Sequences | Pairs | list[Row], splits: Mapping[str, Any], task: Task, targets: Any
 ) -> Iterator[str]:
     """Yield sentences about unusual things that may be intended."""
     sequences = inputs if isinstance(inputs, Sequences) else Sequences()
-    what = "sequence" if isinstance(inputs, Sequences) else "row"
+    what = _called(inputs)
     gaps = sum("-" in sequence or "." in sequence for sequence in sequences)
     if gaps:
         yield (
             f"{gaps:,} sequences hold gaps (- or .): they are compared without them, and encoded "
             "with them."
         )
-    repeats = len(inputs) - len(set(_keys(inputs)))
+    repeats = len(inputs) - len(set(keys_of(inputs)))
     if repeats:
         yield f"{repeats:,} records repeat the {what} of an earlier one; they were kept."
     if splits["test"] is not None:
-        known = {key for part in ("train", "valid") for key in _keys(splits[part].inputs)}
-        leaked = sum(key in known for key in _keys(splits["test"].inputs))
+        known = {key for part in ("train", "valid") for key in keys_of(splits[part].inputs)}
+        leaked = sum(key in known for key in keys_of(splits["test"].inputs))
         if leaked:
             remedy = advice(sequences) if sequences else "kft.prepare leaves copies out"
+            remedy = "split='C2' or 'C3' keeps them apart" if what == "pair" else remedy
             yield (
                 f"{leaked:,} test {what}s are also in train or valid, so test scores are too "
                 f"high; {remedy}."

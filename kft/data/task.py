@@ -178,7 +178,7 @@ class Task(StrEnum):
         """Return the names of the functions in `kft.baselines` that can predict the task.
 
         Args:
-            input_kind: "sequence", "image" or "table", see `kft.data.inputs.InputKind`.
+            input_kind: "sequence", "pair", "image" or "table", see `kft.data.inputs.InputKind`.
 
         Example:
             >>> Task("residue_regression").baselines("sequence")
@@ -190,6 +190,8 @@ class Task(StrEnum):
             return ("constant", "window")
         if input_kind == "sequence":
             return ("constant", "one_hot", "composition", "kmers")
+        if input_kind == "pair":
+            return ("constant", "degree", "similar_pairs", "pair_composition")
         if input_kind == "table":
             return ("constant", "linear", "random_forest", "gradient_boosting")
         return ("constant", "nearest_neighbours") if input_kind == "image" else ("constant",)

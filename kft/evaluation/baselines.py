@@ -12,8 +12,8 @@ model, a random forest and boosted trees. Only residues that the splits' `masks`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GroupKFold
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from kft.arguments import check_integer
@@ -35,41 +32,28 @@ from kft.data.images.pixels import find_range, read_pixels, resized_pixels
 from kft.data.inputs import kind_of
 from kft.data.task import Task
 from kft.evaluation.each_label import EachLabel
+from kft.evaluation.fitted import (
+    AMINO_ACIDS,
+    RECORD_TASKS,
+    Baseline,
+    Composition,
+    all_but_test,
+    checked_task,
+    fit_linear,
+    folds_of,
+    marked_residues,
+    outside_test,
+    predicted,
+    test_of,
+)
+from kft.evaluation.pair_baselines import degree, pair_composition, similar_pairs
 from kft.evaluation.table_models import Columns, boosting, forest
 
 if TYPE_CHECKING:
     from kft.data import Dataset
-    from kft.data.dataset import Split
 
-RECORD_TASKS = tuple(task for task in Task if task.level == "record")
 RESIDUE_TASKS = tuple(task for task in Task if task.level == "residue")
-AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 PUBLISHED = " prediction"  # last word of the fields of `parameters` with one of another program
-STRENGTHS = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)  # of the L2 penalty; of equals the first wins
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What a baseline predicts on the test split, and what that cost.
-
-    Attributes:
-        name: For tables and legends.
-        predictions: (N, K) probabilities of classes or labels, or (N,) values for regression,
-            float64; for a residue task a list of N arrays (L, K) or (L,) with a row for every
-            residue of the chain, masked or not, as `kft.predict` returns it.
-        seconds: Wall-clock time to choose the penalty, fit and predict.
-        parameters: Number of fitted coefficients, intercepts included.
-        penalty: Strength of the L2 penalty that did best on the validation split; None if none.
-        given: Whether the predictions come with the data set, so that there are none for new
-            records.
-    """
-
-    name: str
-    predictions: np.ndarray | list[np.ndarray]
-    seconds: float
-    parameters: int
-    penalty: float | None = None
-    given: bool = False
 
 
 def constant(data: Dataset) -> Baseline:
@@ -88,8 +72,8 @@ def constant(data: Dataset) -> Baseline:
         `evaluation.score(data.task, data.test.targets, constant(data).predictions)`
     """
     start = time.perf_counter()
-    task = _check(data, RECORD_TASKS + RESIDUE_TASKS)
-    targets = _all_but_test(data)[1]
+    task = checked_task(data, RECORD_TASKS + RESIDUE_TASKS)
+    targets = all_but_test(data)[1]
     if task.target == "class":
         model: Any = DummyClassifier(strategy="prior")
     elif task.target == "labels":
@@ -97,11 +81,11 @@ def constant(data: Dataset) -> Baseline:
     else:
         model = DummyRegressor(strategy="mean")
     model.fit(np.zeros((len(targets), 1)), targets)
-    inputs = _test(data).inputs
+    inputs = test_of(data).inputs
     number = sum(len(chain) for chain in inputs) if task.per_residue else len(inputs)
-    predictions: Any = _predict(data, model, np.zeros((number, 1)))
+    predictions: Any = predicted(data, model, np.zeros((number, 1)))
     if task.per_residue:
-        predictions = _by_chain(predictions, _test(data).inputs)
+        predictions = _by_chain(predictions, test_of(data).inputs)
     parameters = predictions.shape[1] if task.target == "labels" else 1
     if task.target == "class":
         parameters = len(model.classes_)
@@ -125,7 +109,7 @@ def composition(data: Dataset) -> Baseline:
         `composition(kft.data.load("amp")).predictions[:, 1]`
     """
     # Fractions differ in scale (few Trp, many Leu), and one penalty should weigh them alike.
-    return _fit_linear("composition", [_Composition(), StandardScaler()], data)
+    return fit_linear("composition", [Composition(), StandardScaler()], data)
 
 
 def kmers(data: Dataset, k: int = 3) -> Baseline:
@@ -149,7 +133,7 @@ def kmers(data: Dataset, k: int = 3) -> Baseline:
     if not 1 <= k <= longest:
         raise ValueError(f"k must be 1 to {longest}, the longest training sequence; received {k}")
     words = CountVectorizer(analyzer="char", ngram_range=(k, k), lowercase=False, dtype=np.float64)
-    return _fit_linear(f"{k}-mers", [words], data)
+    return fit_linear(f"{k}-mers", [words], data)
 
 
 def one_hot(data: Dataset) -> Baseline:
@@ -169,7 +153,17 @@ def one_hot(data: Dataset) -> Baseline:
     Example:
         `one_hot(kft.data.load("gb1")).name`  # "one-hot, 4 positions"
     """
-    _check(data, RECORD_TASKS)
+    steps, positions = one_hot_steps(data)
+    return fit_linear(f"one-hot, {positions} positions", steps, data)
+
+
+def one_hot_steps(data: Dataset) -> tuple[list[BaseEstimator], int]:
+    """Return the transformers of `one_hot`, and the number of positions.
+
+    Args:
+        data: As for `one_hot`.
+    """
+    checked_task(data, RECORD_TASKS)
     lengths = _lengths(data)
     if len(lengths) > 1:
         raise ValueError(
@@ -184,8 +178,7 @@ def one_hot(data: Dataset) -> Baseline:
         raise ValueError("one_hot needs training sequences that differ, but they are all the same")
     # An unseen residue is a row of zeros: it is predicted from the other positions.
     encoder = OneHotEncoder(handle_unknown="ignore")
-    name = f"one-hot, {len(positions)} positions"
-    return _fit_linear(name, [_Residues(tuple(positions)), encoder], data)
+    return [_Residues(tuple(positions)), encoder], len(positions)
 
 
 def nearest_neighbours(
@@ -209,9 +202,9 @@ def nearest_neighbours(
         `nearest_neighbours(kft.data.load("digits")).predictions`
     """
     start = time.perf_counter()
-    task = _check(data, RECORD_TASKS)
+    task = checked_task(data, RECORD_TASKS)
     features = _Pixels(side, data.value_range)
-    folds = _folds(data, features)
+    folds = folds_of(data, features)
     errors: dict[int, float] = {}
 
     def fitted(k: int, inputs: np.ndarray, targets: np.ndarray) -> Any:
@@ -223,14 +216,14 @@ def nearest_neighbours(
     for k in [k for k in neighbours if k <= min(len(fold[0]) for fold in folds)]:
         losses = []
         for inputs, targets, held_out, held_out_targets in folds:
-            predicted = fitted(k, inputs, targets).predict(held_out)
-            wrong = np.square(predicted - held_out_targets)
+            found = fitted(k, inputs, targets).predict(held_out)
+            wrong = np.square(found - held_out_targets)
             losses.append(np.mean(wrong if task.target == "number" else wrong != 0))
         errors[k] = float(np.mean(losses))
     k = min(errors, key=lambda k: errors[k])
-    inputs, targets = _all_but_test(data)
+    inputs, targets = all_but_test(data)
     model = fitted(k, features.transform(inputs), targets)
-    predictions = _predict(data, model, features.transform(_test(data).inputs))
+    predictions = predicted(data, model, features.transform(test_of(data).inputs))
     seconds = time.perf_counter() - start
     return Baseline(f"{k} nearest neighbours", predictions, seconds, 0)
 
@@ -250,7 +243,7 @@ def linear(data: Dataset) -> Baseline:
     Example:
         `linear(kft.data.load("two_cities")).predictions`
     """
-    return _fit_linear("linear model", [Columns()], data)
+    return fit_linear("linear model", [Columns()], data)
 
 
 def random_forest(data: Dataset, seed: int = 0) -> Baseline:
@@ -294,8 +287,8 @@ def gradient_boosting(data: Dataset, seed: int = 0) -> Baseline:
 def _fit_trees(name: str, make: Callable[..., Any], data: Dataset, seed: int) -> Baseline:
     """Fit a model of trees, each label or column of numbers by itself, on all but test."""
     start = time.perf_counter()
-    target = _check(data, RECORD_TASKS).target
-    inputs, targets = _all_but_test(data)
+    target = checked_task(data, RECORD_TASKS).target
+    inputs, targets = all_but_test(data)
     features = Columns(scaled=False)
     model: Any = make(target, seed)
     if target == "labels":
@@ -303,7 +296,7 @@ def _fit_trees(name: str, make: Callable[..., Any], data: Dataset, seed: int) ->
     elif np.ndim(targets) > 1:
         model = MultiOutputRegressor(model)
     model.fit(features.fit_transform(inputs), targets)
-    predictions = _predict(data, model, features.transform(_test(data).inputs))
+    predictions = predicted(data, model, features.transform(test_of(data).inputs))
     return Baseline(name, predictions, time.perf_counter() - start, 0)
 
 
@@ -342,12 +335,12 @@ def window(data: Dataset, width: int = 15, rows: int = 50_000, seed: int = 0) ->
     if check_integer("width", width) % 2 == 0:
         raise ValueError(f"width must be odd, with the residue in the middle; received {width}.")
     check_integer("rows", rows)
-    _check(data, RESIDUE_TASKS)
+    checked_task(data, RESIDUE_TASKS)
     letters = [ord(letter) for letter in AMINO_ACIDS]
     encoder = OneHotEncoder(categories=[letters] * width, handle_unknown="ignore")
     name = "residue" if width == 1 else f"{width}-residue window"
-    fitted = _fit_linear(name, [encoder], _by_residue(data, width, rows, seed))
-    predictions = _by_chain(fitted.predictions, _test(data).inputs)
+    fitted = fit_linear(name, [encoder], _by_residue(data, width, rows, seed))
+    predictions = _by_chain(fitted.predictions, test_of(data).inputs)
     return replace(fitted, predictions=predictions, seconds=time.perf_counter() - start)
 
 
@@ -376,8 +369,8 @@ def published(data: Dataset, field: str) -> Baseline:
         array([0, 0, 1])
     """
     start = time.perf_counter()
-    _check(data, [Task.RESIDUE_CLASSIFICATION])
-    test, names, fields = _test(data), data.classes or (), _published_fields(data)
+    checked_task(data, [Task.RESIDUE_CLASSIFICATION])
+    test, names, fields = test_of(data), data.classes or (), _published_fields(data)
     if test.parameters is None or field not in fields:
         raise ValueError(
             f"field must be a prediction in the parameters of the test split of {data.name!r} "
@@ -414,7 +407,8 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         what one-hot cannot: mutations that meet within three residues. On GB1 they are the
         stronger of the two.) For residue tasks the constant predictor, the residue alone, and the
         window of 15, and for a class per residue the predictions that come with the data set. For
-        images the constant predictor and the nearest neighbours; for rows of a table the constant
+        images the constant predictor and the nearest neighbours; for pairs of proteins those of
+        `pair_baselines`; for rows of a table the constant
         predictor, a linear model, a random forest and boosted trees.
 
     Raises:
@@ -423,7 +417,7 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
     Example:
         `[fit(data) for fit in suited(data).values()]`
     """
-    task = _check(data, RECORD_TASKS + RESIDUE_TASKS)
+    task = checked_task(data, RECORD_TASKS + RESIDUE_TASKS)
     fits: dict[str, Callable[[Dataset], Baseline]]
     if task.per_residue:
         fits = {"constant": constant, "residue": partial(window, width=1), "window": window}
@@ -439,6 +433,9 @@ def suited(data: Dataset) -> dict[str, Callable[[Dataset], Baseline]]:
         "one_hot": one_hot,
         "composition": composition,
         "kmers": kmers,
+        "degree": degree,
+        "similar_pairs": similar_pairs,
+        "pair_composition": pair_composition,
         "nearest_neighbours": nearest_neighbours,
         "linear": linear,
         "random_forest": random_forest,
@@ -469,17 +466,6 @@ def fit_all(data: Dataset, progress: Callable[[str], None] | None = None) -> lis
             progress(f"baseline {number}/{len(fits)}: {name}")
         fitted.append(fit(data))
     return fitted
-
-
-class _Composition(TransformerMixin, BaseEstimator):
-    """Sequences -> fraction of each amino acid (N, 20); other letters count in the length only."""
-
-    def fit(self, sequences: Sequence[str], targets: Any = None) -> _Composition:
-        return self
-
-    def transform(self, sequences: Sequence[str]) -> np.ndarray:
-        counts = np.array([[s.count(letter) for letter in AMINO_ACIDS] for s in sequences], float)
-        return counts / np.maximum([len(s) for s in sequences], 1)[:, None]
 
 
 class _Pixels(TransformerMixin, BaseEstimator):
@@ -513,87 +499,6 @@ class _Residues(TransformerMixin, BaseEstimator):
         return _letters(sequences)[:, list(self.positions)]
 
 
-def _fit_linear(name: str, steps: list[BaseEstimator], data: Any) -> Baseline:
-    """Choose the penalty, fit on all labels outside test, predict test."""
-    start = time.perf_counter()
-    _check(data, RECORD_TASKS)
-    features = make_pipeline(*steps)
-    folds = _folds(data, features)
-    penalty = min(STRENGTHS, key=lambda strength: _loss(data, strength, folds))
-    inputs, targets = _all_but_test(data)
-    model = _linear(data, penalty).fit(features.fit_transform(inputs), targets)
-    predictions = _predict(data, model, features.transform(_test(data).inputs))
-    parameters = model.coef_.size + np.size(model.intercept_)
-    return Baseline(name, predictions, time.perf_counter() - start, parameters, penalty)
-
-
-def _outside_test(data: Dataset) -> list[Split]:
-    return [part for part in (data.train, data.valid) if part is not None and len(part.inputs)]
-
-
-def _all_but_test(data: Dataset) -> tuple[list, np.ndarray]:
-    """Return the inputs of training and validation split, and the targets that are used."""
-    splits = _outside_test(data)
-    inputs = [record for split in splits for record in split.inputs]
-    if Task(data.task).per_residue:
-        targets = [np.concatenate(split.targets)[_marked(split)] for split in splits]
-    else:
-        targets = [split.targets for split in splits]
-    return inputs, np.concatenate(targets)
-
-
-def _linear(data: Dataset, penalty: float) -> Any:
-    """Return a model that is not fitted yet."""
-
-    # scikit-learn names the strength of the penalty in opposite ways: C = 1 / alpha.
-    def logistic() -> LogisticRegression:
-        return LogisticRegression(C=1 / penalty, max_iter=10_000)
-
-    target = Task(data.task).target
-    if target == "labels":
-        return EachLabel(logistic)
-    return logistic() if target == "class" else Ridge(alpha=penalty)
-
-
-def _folds(data: Dataset, features: BaseEstimator) -> list[tuple]:
-    """Return what the penalty is chosen on: (features, targets, held-out features, targets)."""
-    train, targets = features.fit_transform(data.train.inputs), np.asarray(data.train.targets)
-    if data.valid is not None and len(data.valid.inputs):
-        return [(train, targets, features.transform(data.valid.inputs), data.valid.targets)]
-    # Without groups every record is one: then this is plain five-fold cross-validation.
-    groups = np.arange(len(targets)) if data.train.groups is None else data.train.groups
-    parts = GroupKFold(min(5, len(np.unique(groups)))).split(train, groups=groups)
-    return [(train[fit], targets[fit], train[held], targets[held]) for fit, held in parts]
-
-
-def _loss(data: Dataset, penalty: float, folds: list[tuple]) -> float:
-    """Return the held-out negative log likelihood or squared error, the mean over folds."""
-    losses, target = [], Task(data.task).target
-    for train, targets, held_out, held_out_targets in folds:
-        predictions = _predict(data, _linear(data, penalty).fit(train, targets), held_out)
-        if target == "number":
-            losses.append(np.square(predictions - held_out_targets).mean())
-            continue
-        if target == "class":
-            likelihood = predictions[np.arange(len(predictions)), held_out_targets]
-        else:
-            likelihood = np.where(held_out_targets, predictions, 1 - predictions)
-        losses.append(-np.log(np.maximum(likelihood, 1e-12)).mean())
-    return float(np.mean(losses))
-
-
-def _predict(data: Dataset, model: Any, features: Any) -> np.ndarray:
-    """Return values (N,), or probabilities (N, K) with a zero for classes that train lacks."""
-    target = Task(data.task).target
-    if target == "number":
-        return np.asarray(model.predict(features), dtype=np.float64)
-    if target == "labels":
-        return model.predict_proba(features)
-    probabilities = np.zeros((features.shape[0], len(data.classes or ())))
-    probabilities[:, model.classes_] = model.predict_proba(features)
-    return probabilities
-
-
 def _letters(sequences: Sequence[str]) -> np.ndarray:
     """Return sequences of one length as letters (N, L)."""
     return np.array([list(sequence) for sequence in sequences])
@@ -604,8 +509,8 @@ def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamesp
 
     Outside test it holds at most `rows` of the residues that the masks mark; of test it holds all.
     """
-    splits = _outside_test(data)
-    marked = [_marked(split) for split in splits]
+    splits = outside_test(data)
+    marked = [marked_residues(split) for split in splits]
     places = np.flatnonzero(np.concatenate(marked))
     drawn = np.zeros(sum(map(len, marked)), dtype=bool)
     drawn[np.random.default_rng(seed).permutation(places)[:rows]] = True
@@ -622,15 +527,8 @@ def _by_residue(data: Dataset, width: int, rows: int, seed: int) -> SimpleNamesp
         classes=data.classes,
         train=parts[0],
         valid=parts[1] if len(parts) > 1 else None,
-        test=SimpleNamespace(inputs=_windows(_test(data).inputs, width)[0]),
+        test=SimpleNamespace(inputs=_windows(test_of(data).inputs, width)[0]),
     )
-
-
-def _marked(split: Split) -> np.ndarray:
-    """Return whether the target of each residue is used, of all chains in one array."""
-    if split.masks is None:
-        return np.ones(sum(map(len, split.inputs)), dtype=bool)
-    return np.concatenate(split.masks)
 
 
 def _by_chain(rows: Any, chains: Sequence) -> list[np.ndarray]:
@@ -655,27 +553,3 @@ def _windows(
 def _lengths(data: Dataset) -> set[int]:
     splits = (data.train, data.valid, data.test)
     return {len(sequence) for split in splits if split is not None for sequence in split.inputs}
-
-
-def _test(data: Dataset) -> Split:
-    """Return the test split, or raise an error if there is none."""
-    if data.test is None:
-        raise ValueError(f"data set {data.name!r} has no test split to predict; split it first")
-    return data.test
-
-
-def _check(data: Dataset, tasks: Iterable[Task]) -> Task:
-    """Return the task of a data set, or raise an error if there is nothing to fit or predict."""
-    if data.task not in list(tasks):
-        raise ValueError(
-            f"expected a data set for {' or '.join(tasks)}, received one for {data.task!r}; "
-            "fit_all picks the baselines that suit a task, and kft.segmentation has its own"
-        )
-    _test(data)
-    task = Task(data.task)
-    if task.per_residue and not any(_marked(part).any() for part in _outside_test(data)):
-        raise ValueError(
-            f"data set {data.name!r} has no residue with a target outside test: its masks are all "
-            "False"
-        )
-    return task

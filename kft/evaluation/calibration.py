@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
-from kft.arguments import check_integer
+from kft.arguments import check_integer, check_weights
 from kft.data.task import Task
 from kft.evaluation.means import UNDEFINED
 from kft.evaluation.metrics import Interval, interval, measure_of, resample
@@ -73,6 +73,7 @@ def judge_calibration(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    weights: ArrayLike | None = None,
 ) -> Calibration:
     """Compare predicted probabilities with the shares of records that are right.
 
@@ -87,6 +88,8 @@ def judge_calibration(
             that resampling adds to the error is subtracted.
         resamples: Number of bootstrap resamples, and of simulated outcomes.
         seed: Seed of both.
+        weights: (N,) numbers of at least 0, how much each record counts; None for all alike. Those
+            of weight 0 are left out.
 
     Returns:
         `Calibration` without a temperature.
@@ -100,13 +103,14 @@ def judge_calibration(
         (0.15, [4])
     """
     check_integer("bins", bins)
-    stated, right, event_groups = _events(task, targets, probabilities, groups)
+    stated, right, event_groups, weight = _events(task, targets, probabilities, groups, weights)
     place = np.minimum((stated * bins).astype(int), bins - 1)  # (E,)
     present, place = np.unique(place, return_inverse=True)
     member = np.eye(len(present))[place]  # (E, bins)
 
     def error(counts: np.ndarray, outcome: np.ndarray) -> np.ndarray:
-        return np.abs((counts * (stated - outcome)) @ member).sum(axis=1) / counts.sum(axis=1)
+        each = counts * weight
+        return np.abs((each * (stated - outcome)) @ member).sum(axis=1) / each.sum(axis=1)
 
     rng = np.random.default_rng([seed, 1])
     every = np.ones((1, len(stated)))
@@ -128,24 +132,27 @@ def judge_calibration(
         found = interval(value, np.maximum(draws - draws.mean() + value, 0), confidence)
     independent = units == len(stated)
     p = (1 + (null >= value - 1e-12).sum()) / (1 + resamples) if independent else math.nan
-    records = member.sum(axis=0)
+    total = weight @ member
     table = pd.DataFrame(
         {
-            "confidence": stated @ member / records,
-            "right": right @ member / records,
-            "records": records.astype(int),
+            "confidence": (weight * stated) @ member / total,
+            "right": (weight * right) @ member / total,
+            "records": member.sum(axis=0).astype(int),
         }
     )
     return Calibration(table, found, float(null.mean()), float(p))
 
 
-def fit_temperature(task: str, targets: ArrayLike, probabilities: ArrayLike) -> float:
+def fit_temperature(
+    task: str, targets: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None
+) -> float:
     """Find the temperature that gives the probabilities of held-out records the least log loss.
 
     Args:
         task: As for `judge_calibration`.
         targets: As for `judge_calibration`, of records that the model was not trained on.
         probabilities: As for `judge_calibration`.
+        weights: As for `judge_calibration`.
 
     Returns:
         The temperature, above 1 for an over-confident model. NaN if there is no best one: every
@@ -162,7 +169,11 @@ def fit_temperature(task: str, targets: ArrayLike, probabilities: ArrayLike) -> 
     """
     kind = Task.named(task, "task")
     targets, probabilities = np.asarray(targets), np.asarray(probabilities, dtype=np.float64)
-    _events(task, targets, probabilities, None)  # raises an error for what cannot be scored
+    # Raises an error for what cannot be scored.
+    weight = _events(task, targets, probabilities, None, weights)[3]
+    if weights is not None:
+        used = np.asarray(weights, dtype=np.float64) > 0
+        targets, probabilities = targets[used], probabilities[used]
     if kind.target == "class":
         truth = np.eye(_two_columns(probabilities).shape[1])[targets.astype(int)].astype(bool)
     else:
@@ -171,7 +182,7 @@ def fit_temperature(task: str, targets: ArrayLike, probabilities: ArrayLike) -> 
     def loss(log_temperature: float) -> float:
         scaled = with_temperature(task, probabilities, math.exp(log_temperature))
         columns = _two_columns(scaled if kind.target == "class" else scaled.ravel())
-        return float(-np.log(np.maximum(columns[truth], 1e-300)).mean())
+        return float(np.average(-np.log(np.maximum(columns[truth], 1e-300)), weights=weight))
 
     low, high = map(math.log, TEMPERATURES)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
@@ -215,9 +226,13 @@ def _two_columns(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _events(
-    task: str, targets: ArrayLike, probabilities: ArrayLike, groups: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return confidence (E,), whether it is right (E,), and the groups of the events."""
+    task: str,
+    targets: ArrayLike,
+    probabilities: ArrayLike,
+    groups: ArrayLike | None,
+    weights: ArrayLike | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+    """Return confidence (E,), whether it is right (E,), groups and weights of the events."""
     kind = Task.named(task, "task", [one for one in Task if one.has_classes])
     targets, probabilities = np.asarray(targets), np.asarray(probabilities, dtype=np.float64)
     if len(targets) != len(probabilities):
@@ -226,10 +241,17 @@ def _events(
             f"and {len(probabilities)}."
         )
     measure_of(kind, targets, probabilities)  # raises an error for NaN and wrong classes
-    names = None if groups is None else np.asarray(groups)
+    names, each = None if groups is None else np.asarray(groups), np.ones(len(targets))
+    if weights is not None:
+        each = check_weights("weights", weights, len(targets))
+        used = np.flatnonzero(each)
+        if not len(used):
+            raise ValueError("weights must be above 0 for at least one record, all of them are 0.")
+        targets, probabilities, each = targets[used], probabilities[used], each[used]
+        names = None if names is None else names[used]
     if kind.target == "labels":
         names = np.arange(len(targets)) if names is None else names
-        events = np.clip(probabilities.ravel(), 0, 1)
-        return events, targets.ravel() == 1, np.repeat(names, targets.shape[1])
+        events, labels = np.clip(probabilities.ravel(), 0, 1), targets.shape[1]
+        return events, targets.ravel() == 1, np.repeat(names, labels), np.repeat(each, labels)
     columns = np.clip(_two_columns(probabilities), 0, 1)
-    return columns.max(axis=1), columns.argmax(axis=1) == targets, names
+    return columns.max(axis=1), columns.argmax(axis=1) == targets, names, each

@@ -28,11 +28,16 @@ class LearningCurve:
         metric: Name of the metric; higher is better and 1 is perfect.
         scores: Number of records -> mean score over seeds with its interval.
         seeds: Number of records -> (S,) score of each seed.
+        without_copies: The curve on the test records without a near copy in training; None if no
+            record has one, or none was looked for.
+        remark: A sentence on the near copies, "" if there is nothing to say.
     """
 
     metric: str
     scores: Mapping[int, Interval]
     seeds: Mapping[int, np.ndarray]
+    without_copies: LearningCurve | None = None
+    remark: str = ""
 
     def needed(self, wanted: float) -> tuple[float, str]:
         """Find how many records are needed for a score.
@@ -74,9 +79,26 @@ class LearningCurve:
         return float(law.scale / missing ** (1 / law.exponent.value)), "extrapolated"
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row per number of records: `score`, `low`, `high` and `seeds`, their number."""
+        """Return a row per number of records: `score`, `low`, `high` and `seeds`, their number.
+
+        If there are near copies, `score without copies`, `low without copies` and `high without
+        copies` are those on the other test records.
+        """
         rows = {
             n: {"score": x.value, "low": x.low, "high": x.high, "seeds": len(self.seeds[n])}
             for n, x in self.scores.items()
         }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("records")
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("records")
+        if self.without_copies is None:
+            return table
+        rest = self.without_copies.to_frame().drop(columns="seeds")
+        return table.join(rest.add_suffix(" without copies"))
+
+    def __str__(self) -> str:
+        rest = {} if self.without_copies is None else self.without_copies.scores
+        lines = [
+            f"{self.metric} with {n:,} training records: {score}"
+            + (f"; without near copies {rest[n]}" if n in rest else "")
+            for n, score in self.scores.items()
+        ]
+        return "\n".join([*lines, *[self.remark] * bool(self.remark)])

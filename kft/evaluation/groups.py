@@ -17,12 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from kft.arguments import check_integer
+from kft.arguments import check_integer, check_weights
 from kft.data.task import Task
 from kft.evaluation.means import UNDEFINED, mean_interval, minus
 from kft.evaluation.metrics import Interval, Scored, measure_of, score
@@ -76,7 +77,7 @@ class GroupAudit:
             text += f" Gap between {self.best} and {self.worst}: {self.gap}."
         small = self.table.index[self.table["records"] == 1]
         if len(small):
-            text += f" Of one record, so without an interval: {listed(small)}."
+            text += f" Of one record, so left out of the gap: {listed(small)}."
         if self.left_out:
             text += f" {self.left_out:,} records have no {self.by} and are left out."
         if math.isnan(self.p):
@@ -99,7 +100,8 @@ def audit(
 ) -> GroupAudit:
     """Score each group of records by itself, and test whether the groups differ.
 
-    Records count alike: weights are not used.
+    Records count by `scored.weights` in all that is compared, if there are weights; those of weight
+    0 are left out.
 
     Args:
         task: A `kft.data.task.Task`, or its name.
@@ -132,26 +134,26 @@ def audit(
             f"by must name the group of each of {len(scored.targets)} records, received "
             f"{len(column)} names."
         )
-    there = column.notna().to_numpy()
+    there, left_out = column.notna().to_numpy(), int(column.isna().sum())
     if not there.any():
         raise ValueError(f"by must name at least one group: {name} is missing in every record.")
+    if scored.weights is not None:
+        weights = check_weights("scored.weights", scored.weights, len(column))
+        there = there & (weights > 0)
+        if not there.any():
+            raise ValueError(f"scored.weights are 0 for every record that has a {name}.")
     codes, groups = pd.factorize(column[there], sort=True)
-    targets, predictions = np.asarray(scored.targets)[there], np.asarray(scored.predictions)[there]
-    clusters = None if scored.groups is None else np.asarray(scored.groups)[there]
-    outcomes = outcome(kind, targets, predictions)
+    part = scored.take(there)
+    outcomes = outcome(kind, part.targets, part.predictions)
     options = (confidence, resamples, seed)
     rows = []
     for code in range(len(groups)):
         chosen = codes == code
-        within = None if clusters is None else clusters[chosen]
-        part = Scored(targets[chosen], predictions[chosen], within)
-        rows.append(_row(kind, part, outcomes[chosen], options))
+        rows.append(_row(kind, part.take(chosen), outcomes[chosen], options))
     table = pd.DataFrame(rows, index=pd.Index(groups, name=name))
-    gap, best, worst = _gap(kind, outcomes, codes, clusters, list(groups), options)
-    p = _permuted(outcomes.astype(float), codes, clusters, resamples, seed)
-    return GroupAudit(
-        name, OUTCOMES[kind.target], table, gap, best, worst, p, confidence, int((~there).sum())
-    )
+    gap, best, worst = _gap(kind, outcomes, codes, part, list(groups), options)
+    p = _permuted(outcomes.astype(float), codes, part, resamples, seed)
+    return GroupAudit(name, OUTCOMES[kind.target], table, gap, best, worst, p, confidence, left_out)
 
 
 def outcome(task: Task, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -188,10 +190,11 @@ def _row(
     task: Task, part: Scored, outcomes: np.ndarray, options: tuple[float, int, int]
 ) -> dict[str, float]:
     """Return the row of a group: its size, and each metric with its interval."""
-    found = {OUTCOMES[task.target]: mean_interval(outcomes, part.groups, *options)}
+    within: dict[str, Any] = {"groups": part.groups, "weights": part.weights}
+    found = {OUTCOMES[task.target]: mean_interval(outcomes, part.groups, *options, part.weights)}
     clusters = len(outcomes) if part.groups is None else len(np.unique(part.groups))
     if clusters > 1:
-        scores = score(task, part.targets, part.predictions, *options, groups=part.groups)
+        scores = score(task, part.targets, part.predictions, *options, **within)
         found |= {metric: row for metric, row in scores.items() if metric not in found}
     row: dict[str, float] = {"records": len(outcomes)}
     for metric, values in found.items():
@@ -203,7 +206,7 @@ def _gap(
     task: Task,
     outcomes: np.ndarray,
     codes: np.ndarray,
-    clusters: np.ndarray | None,
+    part: Scored,
     names: list,
     options: tuple[float, int, int],
 ) -> tuple[Interval, Hashable, Hashable]:
@@ -217,9 +220,11 @@ def _gap(
     means = {}
     for code in large:
         chosen = codes == code
-        within = None if clusters is None else clusters[chosen]
+        clusters, weights = (None if x is None else x[chosen] for x in (part.groups, part.weights))
         # Seeds differ, as the groups are independent samples.
-        means[code] = mean_interval(outcomes[chosen], within, corrected, resamples, seed + code)
+        means[code] = mean_interval(
+            outcomes[chosen], clusters, corrected, resamples, seed + code, weights
+        )
     low = min(large, key=lambda code: means[code].value)
     high = max(large, key=lambda code: means[code].value)
     best, worst = (low, high) if task.target == "number" else (high, low)
@@ -227,11 +232,7 @@ def _gap(
 
 
 def _permuted(
-    outcomes: np.ndarray,
-    codes: np.ndarray,
-    clusters: np.ndarray | None,
-    permutations: int,
-    seed: int,
+    outcomes: np.ndarray, codes: np.ndarray, part: Scored, permutations: int, seed: int
 ) -> float:
     """Return p of "the outcome does not depend on the group", from permuted names of groups.
 
@@ -240,10 +241,17 @@ def _permuted(
     groups = int(codes.max()) + 1
     if groups < 2 or np.ptp(outcomes) < 1e-12:
         return math.nan
-    cluster = np.arange(len(codes)) if clusters is None else np.unique(clusters, False, True)[1]
+    weights = np.ones(len(codes))
+    if part.weights is not None:
+        # With mean 1 in each group, so that records which change places are worth the same.
+        means = np.bincount(codes, part.weights) / np.bincount(codes)
+        weights = part.weights / means[codes]
+    cluster = np.arange(len(codes))
+    if part.groups is not None:
+        cluster = np.unique(part.groups, return_inverse=True)[1]
     unit = np.unique(cluster * groups + codes, return_inverse=True)[1]  # (N,)
-    sizes = np.bincount(unit).astype(float)  # (U,)
-    sums = np.bincount(unit, outcomes - outcomes.mean())
+    sizes = np.bincount(unit, weights)  # (U,)
+    sums = np.bincount(unit, weights * (outcomes - np.average(outcomes, weights=weights)))
     labels = np.zeros(len(sizes), dtype=int)
     labels[unit] = codes
 

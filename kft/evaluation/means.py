@@ -1,7 +1,7 @@
 """Intervals of means: of a share of records, of an error, and of the difference of two.
 
-The share of records with a property has Wilson's interval (JASA 22:209, 1927), which is right for a
-handful of records and for shares of 0 and 1, where a bootstrap gives an interval of no width. All
+The share of records with a property has the interval of `kft.evaluation.shares`, which is right for
+a handful of records and for shares of 0 and 1, where a bootstrap gives an interval of no width. All
 other means, and all means over records in groups, have the percentile bootstrap of
 `kft.evaluation.metrics`. The interval of a difference is made of the intervals of its two parts
 (Newcombe, Statistics in Medicine 17:873, 1998; Zou and Donner, Statistics in Medicine 27:1693,
@@ -14,9 +14,10 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
 
+from kft.arguments import check_weights
 from kft.evaluation.metrics import Interval, interval, resample
+from kft.evaluation.shares import independent_records, share_interval
 
 UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
@@ -27,6 +28,7 @@ def mean_interval(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    weights: ArrayLike | None = None,
 ) -> Interval:
     """Compute a mean over records with its interval.
 
@@ -36,29 +38,41 @@ def mean_interval(
         confidence: Confidence level of the interval.
         resamples: Number of bootstrap resamples.
         seed: Seed of the resamples.
+        weights: (N,) numbers of at least 0, how much each record counts; None for all alike.
 
     Returns:
         The mean; its ends are NaN where no interval exists, that is for one record or one group.
-        All NaN if there are no records.
+        All NaN if there are no records, or none with a weight above 0.
+
+    Raises:
+        ValueError: A weight is negative or NaN, or there are not N.
 
     Example:
         >>> print(mean_interval([True] * 6))
-        1.000 [0.610, 1.000]
+        1.000 [0.607, 1.000]
     """
     values = np.asarray(values)
+    each = np.ones(len(values))
+    names = None if groups is None else np.asarray(groups)
+    if weights is not None:
+        each = check_weights("weights", weights, len(values))
+        used = each > 0
+        values, each = values[used], each[used]
+        names = None if names is None else names[used]
     if not len(values):
         return UNDEFINED
-    single = groups is None or len(np.unique(np.asarray(groups))) == len(values)
-    if values.dtype == bool and single:
-        return _wilson(float(values.mean()), len(values), confidence)
-    values = values.astype(np.float64)
-    if len(values) < 2 or (groups is not None and len(np.unique(np.asarray(groups))) < 2):
-        return Interval(float(values.mean()), math.nan, math.nan)
+    records = independent_records(len(values), names, each)
+    is_share, values = values.dtype == bool, values.astype(np.float64)
+    mean = float(each @ values / each.sum())
+    if is_share and records is not None:
+        return Interval(mean, *share_interval(mean, records, confidence))
+    if len(values) < 2 or (names is not None and len(np.unique(names)) < 2):
+        return Interval(mean, math.nan, math.nan)
     draws = [
-        counts @ values / counts.sum(axis=1)
-        for counts in resample(len(values), groups, resamples, seed)
+        counts @ (each * values) / (counts @ each)
+        for counts in resample(len(values), names, resamples, seed)
     ]
-    return interval(float(values.mean()), np.concatenate(draws), confidence)
+    return interval(mean, np.concatenate(draws), confidence)
 
 
 def minus(one: Interval, other: Interval) -> Interval:
@@ -79,10 +93,3 @@ def minus(one: Interval, other: Interval) -> Interval:
     below = math.hypot(one.value - one.low, other.high - other.value)
     above = math.hypot(one.high - one.value, other.value - other.low)
     return Interval(value, value - below, value + above)
-
-
-def _wilson(share: float, n: int, confidence: float) -> Interval:
-    z = float(norm.ppf((1 + confidence) / 2))
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Interval(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))

@@ -11,7 +11,8 @@ Shapes: `R` resamples, `N` test records (residues, for a per-residue task), `K` 
 
 The interval is the percentile bootstrap of Efron and Tibshirani, "An Introduction to the
 Bootstrap" (1993), chapter 13; whole clusters are drawn when `groups` is given (Field and Welsh,
-"Bootstrapping clustered data", 2007).
+"Bootstrapping clustered data", 2007). Shares of independent records have the interval of
+`kft.evaluation.shares`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from numpy.typing import ArrayLike
 
 from kft.arguments import check_integer, check_weights
 from kft.data.task import Task
+from kft.evaluation.shares import independent_records, share_interval
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
 
+SHARES = ("accuracy", "subset accuracy")  # metrics that are shares of the records
 _BLOCK = 200_000  # counts held at once: bounds memory, and small blocks stay in the cache
 
 
@@ -120,6 +123,19 @@ class Scored(NamedTuple):
     weights: np.ndarray | None = None
     owners: np.ndarray | None = None
 
+    def take(self, rows: np.ndarray) -> Scored:
+        """Return some of them.
+
+        Args:
+            rows: (N,) booleans, or positions.
+        """
+        columns: dict[str, Any] = {
+            name: np.asarray(column)[rows]
+            for name, column in self._asdict().items()
+            if column is not None
+        }
+        return self._replace(**columns)
+
 
 def score(
     task: str,
@@ -132,6 +148,9 @@ def score(
     weights: ArrayLike | None = None,
 ) -> Scores:
     """Score predictions, each metric with a percentile bootstrap interval.
+
+    Accuracies, which are shares of the records, have mid-P intervals where records are independent:
+    a bootstrap is too narrow near 0 and 1 (`kft.evaluation.shares`).
 
     All metrics use the same resamples, which depend only on `seed`, `resamples`, the number of
     records and `groups`: two models scored with the same seed are scored on the same resamples.
@@ -174,7 +193,10 @@ def score(
     """
     _check_options(confidence, resamples)
     values, draws = bootstrap(task, targets, predictions, resamples, seed, groups, weights)
-    return Scores({name: interval(values[name], draws[name], confidence) for name in values})
+    records = independent_records(len(np.asarray(targets)), groups, weights)
+    return Scores(
+        {name: interval_of(name, values[name], draws[name], confidence, records) for name in values}
+    )
 
 
 def difference(
@@ -385,6 +407,23 @@ def interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
         return Interval(math.nan, math.nan, math.nan)
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value, float(low), float(high))
+
+
+def interval_of(
+    metric: str, value: float, draws: np.ndarray, confidence: float, records: float | None
+) -> Interval:
+    """Return the value of a metric with its interval: mid-P of a share, else of its draws.
+
+    Args:
+        metric: Name of the metric.
+        value: Its value.
+        draws: Array (R,), its values on the resamples.
+        confidence: Confidence level.
+        records: Number of independent records, see `kft.evaluation.shares`, or None.
+    """
+    if metric not in SHARES or records is None or math.isnan(value):
+        return interval(value, draws, confidence)
+    return Interval(value, *share_interval(value, records, confidence))
 
 
 def _classification(targets: np.ndarray, predictions: np.ndarray) -> Measure:

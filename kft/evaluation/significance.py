@@ -20,15 +20,16 @@ the rule of one standard error.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
 from kft.evaluation.crossvalidation import CrossValidated
-from kft.evaluation.metrics import Interval, bootstrap, interval
+from kft.evaluation.metrics import Interval, bootstrap, interval, interval_of
+from kft.evaluation.shares import independent_records
 
 BOUNDS = {  # smallest and largest value of a metric, if not 0 and 1
     "RMSE": (0, math.inf),
@@ -48,6 +49,9 @@ class Resampled(NamedTuple):
         by_records: Array (R,), that mean on resampled test sets.
         variance: Variance of the mean due to seeds.
         bounds: Smallest and largest value of the metric.
+        metric: Name of the metric.
+        records: Number of independent records, see `kft.evaluation.shares`; None if records are in
+            groups or there are several seeds.
     """
 
     seeds: np.ndarray
@@ -55,6 +59,8 @@ class Resampled(NamedTuple):
     by_records: np.ndarray
     variance: float = 0.0
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    metric: str = ""
+    records: float | None = None
 
     @property
     def part(self) -> tuple[float, int]:
@@ -73,7 +79,7 @@ class Resampled(NamedTuple):
         return (high - low) / 2
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        """Return the mean with its percentile interval.
+        """Return the mean with its interval, as `evaluation.score` does for one seed.
 
         Args:
             confidence: Confidence level, between 0 and 1.
@@ -81,7 +87,7 @@ class Resampled(NamedTuple):
         Returns:
             The mean and its interval.
         """
-        return interval(self.value, self.draws, confidence)
+        return interval_of(self.metric, self.value, self.draws, confidence, self.records)
 
 
 def resampled(
@@ -122,7 +128,7 @@ def resampled(
     if not len(predictions):
         raise ValueError("predictions must be given for at least one seed, received none.")
     each = [bootstrap(task, targets, one, resamples, seed, groups, weights) for one in predictions]
-    return _by_metric(each)
+    return _by_metric(each, independent_records(len(np.asarray(targets)), groups, weights))
 
 
 def without(
@@ -174,11 +180,16 @@ def without(
                 {name: whole_draws[name] - part_draws[name] for name in part},
             )
         )
-    return _by_metric(parts), _by_metric(prices, bounded=False)
+    used = np.asarray(kept, dtype=bool)
+    names, counts = (None if x is None else np.asarray(x)[used] for x in (groups, weights))
+    records = independent_records(int(used.sum()), names, counts)
+    return _by_metric(parts, records), _by_metric(prices, bounded=False)
 
 
 def _by_metric(
-    each: Sequence[tuple[dict[str, float], dict[str, np.ndarray]]], bounded: bool = True
+    each: Sequence[tuple[dict[str, float], dict[str, np.ndarray]]],
+    records: float | None = None,
+    bounded: bool = True,
 ) -> dict[str, Resampled]:
     """Combine the values and draws of each seed."""
     unbounded = (-math.inf, math.inf)
@@ -187,7 +198,7 @@ def _by_metric(
             np.array([values[name] for values, _ in each]),
             np.stack([draws[name] for _, draws in each]),
             BOUNDS.get(name, (0, 1)) if bounded else unbounded,
-        )
+        )._replace(metric=name, records=records if len(each) == 1 else None)
         for name in each[0][0]
     }
 
@@ -299,15 +310,47 @@ def against_best(methods: Sequence[Measured], confidence: float = 0.95) -> list[
     best = max(there, key=lambda i: methods[i].value)
     pairs = [(i, j) for i in there for j in there if i < j]
     p = {pair: _p(*(methods[i] for i in pair)) for pair in pairs}
-    corrected, largest = dict.fromkeys(pairs, math.nan), 0.0
-    for rank, pair in enumerate(sorted((x for x in pairs if p[x] == p[x]), key=lambda x: p[x])):
-        largest = max(largest, min(1.0, (len(pairs) - rank) * p[pair]))
-        corrected[pair] = largest
+    corrected = _holm(p)
     standings: list[Standing | None] = [None] * len(methods)
     for i in there:
         pair, gap = (min(i, best), max(i, best)), difference(methods[i], methods[best], confidence)
         standings[i] = Standing(gap, p.get(pair, 1.0), corrected.get(pair, 1.0))
     return standings
+
+
+def against(
+    reference: Measured, methods: Sequence[Measured], confidence: float = 0.95
+) -> list[Standing]:
+    """Test every method against one that was chosen before, with the test of `against_best`.
+
+    Args:
+        reference: The method that the others are compared with.
+        methods: M methods on the same metric, with the same resamples or folds.
+        confidence: Confidence level of the intervals of the gaps.
+
+    Returns:
+        M standings: score minus that of the reference, and `corrected` by Holm for M tests. All
+        are NaN where a score is undefined.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(0, 0.01, 500)
+        >>> known, better = (Resampled(np.array([v]), v, v + noise * v) for v in (0.5, 0.9))
+        >>> against(known, [better, known])[0].corrected < 0.001
+        True
+    """
+    p = {i: _p(method, reference) for i, method in enumerate(methods)}
+    corrected = _holm(p)
+    gaps = [difference(method, reference, confidence) for method in methods]
+    return [Standing(gap, p[i], corrected[i]) for i, gap in enumerate(gaps)]
+
+
+def _holm(p: Mapping[Any, float]) -> dict[Any, float]:
+    """Return Holm's correction of p-values by name; NaN stays NaN."""
+    corrected, largest = dict.fromkeys(p, math.nan), 0.0
+    for rank, name in enumerate(sorted((x for x in p if p[x] == p[x]), key=lambda x: p[x])):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[name]))
+        corrected[name] = largest
+    return corrected
 
 
 def _p(one: Measured, other: Measured) -> float:

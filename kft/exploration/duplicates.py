@@ -9,6 +9,7 @@ import pandas as pd
 
 from kft.data.sequences import compared
 from kft.exploration.findings import Finding, error, info, warning
+from kft.exploration.pairs import count_by_splits, equal_pairs, splits_in_words
 from kft.exploration.records import Kind, Records
 
 MANY = 0.05  # share of repeated records from which they are a warning
@@ -41,10 +42,13 @@ def equal_records(records: Records) -> Iterator[Finding]:
         across = repeated & (lowest != highest)[codes]
         if across.any():
             counts = pd.Series(records.parts[across]).value_counts()
+            between = count_by_splits(records.parts, *equal_pairs(codes, records.parts, across))
             yield error(
                 f"{what}s-across-splits", records.name,
-                {"records": int(across.sum()), "by split": counts.to_dict()},
-                f"The same {what} is in several splits, so test scores are too high.",
+                {"records": int(across.sum()), "by split": counts.to_dict(),
+                 "records by pair of splits": between},
+                f"The same {what} is in several splits ({splits_in_words(between)}), so the "
+                "score on one of them is too high.",
                 "Split again with equal ones in one split.",
                 np.flatnonzero(across),
             )  # fmt: skip

@@ -67,7 +67,8 @@ def explore(
         data: A data set of `kft.data`, a table, or the path of a CSV, TSV or FASTA file (plain or
             gzipped), of an Excel file (.xlsx, its first sheet), of a Parquet or JSON lines (.jsonl)
             file, or of a folder of images as for `kft.data.read_images`.
-        target: Column of the target, or None. A data set states its own.
+        target: Column of the target, or None. A data set states its own. Names of columns that are
+            no strings, such as 0, are given as they are, and written as strings in what is found.
         groups: Column of groups (patients, plates), or None.
         split: Column that names the split of each record, or None.
         task: "classification" or "regression"; None takes a target of words, or of at most 20
@@ -92,15 +93,15 @@ def explore(
     """
     check_separators(sep, decimal)
     records = records_of(data, target, groups, split, task, sep, decimal)
-    correlations = tables.correlation(records)
+    correlations, covariances = tables.correlation_and_covariance(records)
     found = list(records.notes)
     for check in CHECKS:
         found += check(records)
-    found += tables.near_duplicate_columns(records, correlations)
-    return Findings(found, records.name, _summary(records, correlations))
+    found += tables.near_duplicate_columns(records, correlations, covariances)
+    return Findings(found, records.name, _summary(records, correlations, covariances))
 
 
-def _summary(records: Records, correlations: pd.DataFrame) -> Summary:
+def _summary(records: Records, correlations: pd.DataFrame, covariances: pd.DataFrame) -> Summary:
     histograms = {
         name: (profile.counts, profile.edges)
         for name, profile in records.profiles.items()
@@ -120,6 +121,7 @@ def _summary(records: Records, correlations: pd.DataFrame) -> Summary:
         _missing(records),
         correlations,
         _balance(records),
+        covariances,
     )
 
 

@@ -121,6 +121,7 @@ class Summary:
             by class.
         correlation: Correlations of the columns of numbers.
         balance: Number of records by class (rows) and split or group (columns).
+        covariance: Covariances of the columns of numbers, in the product of their units.
     """
 
     records: int = 0
@@ -130,6 +131,38 @@ class Summary:
     missing: pd.DataFrame = field(default_factory=pd.DataFrame)
     correlation: pd.DataFrame = field(default_factory=pd.DataFrame)
     balance: pd.DataFrame = field(default_factory=pd.DataFrame)
+    covariance: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def related(self, most: int = 10) -> pd.DataFrame:
+        """Return the pairs of columns that correlate most, with their covariance.
+
+        Args:
+            most: Largest number of pairs.
+
+        Returns:
+            Table of columns `one`, `other`, `correlation` and `covariance`, the strongest first.
+            The covariance is NaN in findings that an earlier version has stored without it.
+
+        Example:
+            >>> table = pd.DataFrame([[1, -0.5], [-0.5, 1]], index=["a", "b"], columns=["a", "b"])
+            >>> Summary(correlation=table, covariance=4 * table).related().values.tolist()
+            [['a', 'b', -0.5, -2.0]]
+        """
+        values = self.correlation.to_numpy(dtype=float)
+        first, second = np.triu_indices(len(values), 1)
+        known = np.isfinite(values[first, second])
+        first, second = first[known], second[known]
+        order = np.argsort(-np.abs(values[first, second]), kind="stable")[:most]
+        first, second = first[order], second[order]
+        covariance = self.covariance.reindex_like(self.correlation).to_numpy(dtype=float)
+        return pd.DataFrame(
+            {
+                "one": self.correlation.index[first],
+                "other": self.correlation.columns[second],
+                "correlation": values[first, second],
+                "covariance": covariance[first, second],
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the tables as plain Python values, for JSON; `from_dict` reads them."""
@@ -163,7 +196,7 @@ class Summary:
         return cls(records, content.get("target"), histograms=histograms, **tables)
 
 
-TABLES = ("columns", "missing", "correlation", "balance")  # of `Summary`
+TABLES = ("columns", "missing", "correlation", "balance", "covariance")  # of `Summary`
 
 
 class Findings(Sequence[Finding]):

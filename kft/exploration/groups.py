@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import chi2_contingency
 
 from kft.exploration.findings import Finding, error, info, warning
+from kft.exploration.pairs import count_by_splits, equal_pairs, splits_in_words
 from kft.exploration.records import Kind, Records, counted
 from kft.exploration.screens import auroc
 from kft.messages import listed
@@ -60,11 +61,15 @@ def groups_across_splits(records: Records) -> Iterator[Finding]:
     parts = pd.Series(records.parts).groupby(records.groups).nunique()
     several = list(parts.index[parts > 1])
     if several:
-        rows = np.flatnonzero(np.isin(records.groups.astype(str), several))
+        there = np.isin(records.groups.astype(str), several)
+        rows = np.flatnonzero(there)
+        pairs = equal_pairs(pd.factorize(records.groups)[0], records.parts, there)
+        between = count_by_splits(records.parts, *pairs)
         yield error(
             "groups-across-splits", listed(map(repr, several)),
-            {"groups": len(several), "records": len(rows)},
-            "Groups have records in several splits, so the test holds copies of what was trained.",
+            {"groups": len(several), "records": len(rows), "records by pair of splits": between},
+            f"Groups have records in several splits ({splits_in_words(between)}), so one split "
+            "holds relatives of another.",
             "Split by group.",
             rows,
         )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from kft.exploration.findings import Finding, error, info, warning
 from kft.exploration.looks import Look
-from kft.exploration.pairs import sharing_pairs
+from kft.exploration.pairs import count_by_splits, sharing_pairs, splits_in_words
 from kft.exploration.records import Records
 
 BITS_APART = 10  # bits of the hash in which near-duplicates may differ
@@ -119,9 +119,12 @@ def near_duplicates(records: Records) -> Iterator[Finding]:
             "Keep them in one split.", rows,
         )  # fmt: skip
     else:
+        between = count_by_splits(records.parts, first, second)
         yield warning(
-            "near-images-across-splits", records.name, evidence,
-            "Images of different splits look alike, so test scores are too high.",
+            "near-images-across-splits", records.name,
+            {"records by pair of splits": between} | evidence,
+            f"Images of different splits look alike ({splits_in_words(between)}), so the score on "
+            "one of them is too high.",
             "Keep them in one split, with groups= of the subject, the plate or the film.", rows,
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kft.data.inputs import InputKind, kind_of, listed_inputs
-from kft.data.sequences import compared
+from kft.data.sequences import compared, compared_pair
 from kft.data.splits import are_variants
 from kft.exploration.images import ALIKE
 from kft.exploration.looks import SMALL, Look, looks
@@ -28,6 +28,10 @@ COLUMNS = ["test", "train", "identity", "coverage", "how"]
 NOTE_VARIANTS = (
     "All sequences are variants of one protein, so identity tells nothing: near copies are "
     "variants that differ from a training variant at one position."
+)
+NOTE_PAIRS = (
+    "Of pairs only equal ones, in either order, are near copies; kft.data.pair_classes tells in "
+    "which test pairs a protein was seen."
 )
 
 Match = tuple[int, int, float, float, str]  # the columns of the table
@@ -115,6 +119,8 @@ def _searches(
         return [(_similar_images, train, test)], ""
     if kinds <= {InputKind.ROW, InputKind.TABLE}:
         return [(_equal, [*map(_row_key, train)], [*map(_row_key, test)])], ""
+    if kinds == {InputKind.PAIR}:
+        return [(_equal, [*map(compared_pair, train)], [*map(compared_pair, test)])], NOTE_PAIRS
     forms = [*map(compared, train)], [*map(compared, test)]
     if all(forms[0]) and all(forms[1]) and are_variants([*forms[0], *forms[1]]):
         return [(_equal, *forms), (_near_variants, *forms)], NOTE_VARIANTS

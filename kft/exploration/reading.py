@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+from collections.abc import Hashable
 from pathlib import Path
 from typing import IO, Any
 
@@ -201,19 +202,15 @@ def _of_frame(
             f"{name} has {len(frame):,} records and {len(frame.columns):,} columns; at least one "
             "of each is needed."
         )
-    frame = frame.rename(columns=str).reset_index(drop=True)
+    given = list(frame.columns)
+    frame = frame.set_axis([str(column) for column in given], axis=1).reset_index(drop=True)
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise ValueError(f"data names column {twice[0]!r} twice; give each column its own name.")
-    for argument, column in {"target": target, "groups": groups, "split": split}.items():
-        if column is None:
-            continue
-        check_instance(argument, column, str, "the name of a column")
-        if column not in frame:
-            raise ValueError(
-                f"{argument} is {column!r}, which is not among the columns of {name}: "
-                f"{', '.join(frame.columns)}."
-            )
+    target, groups, split = (
+        _named_column(argument, column, given, name)
+        for argument, column in {"target": target, "groups": groups, "split": split}.items()
+    )
     columns, kinds, notes = {}, {}, list(notes)
     for column in frame.columns:
         if column in (groups, split):
@@ -241,6 +238,19 @@ def _of_frame(
         None if groups is None else frame[groups].astype(str).to_numpy(dtype=object),
         None if split is None else _parts(frame[split]),
         notes,
+    )
+
+
+def _named_column(argument: str, column: Any, given: list, name: str) -> str | None:
+    """Return the name of a column as a string; an error if there is none."""
+    names = [str(one) for one in given]
+    if column is None or (isinstance(column, str) and column in names):
+        return column
+    if isinstance(column, Hashable) and column in given:  # a number, a date or a tuple
+        return names[given.index(column)]
+    check_instance(argument, column, str, "the name of a column")
+    raise ValueError(
+        f"{argument} is {column!r}, which is not among the columns of {name}: {', '.join(names)}."
     )
 
 
@@ -292,6 +302,9 @@ def _of_dataset(data: Dataset) -> Records:
         frame = pd.DataFrame(inputs)
         frame.columns = pd.Index([f"x{x}" if isinstance(x, int) else str(x) for x in frame])
         kinds = {name: kind_of_column(frame[name], name) for name in frame.columns.tolist()}
+    elif data.input_kind is InputKind.PAIR:
+        frame = pd.DataFrame(inputs, columns=["first", "second"])
+        kinds = {"first": Kind.SEQUENCE, "second": Kind.SEQUENCE}
     else:
         column = data.input_kind.value
         series = pd.Series(index=range(len(inputs)), dtype=object)

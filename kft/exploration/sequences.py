@@ -11,6 +11,7 @@ import pandas as pd
 from kft.data.sequences import STOP, compared, is_dna
 from kft.data.splits import are_variants
 from kft.exploration.findings import Finding, error, info, warning
+from kft.exploration.pairs import count_by_splits, splits_in_words
 from kft.exploration.records import Kind, Records
 from kft.exploration.similarity import IDENTITY, MOST_ALIGNED, K, similar_sequences
 
@@ -144,10 +145,11 @@ def _similar(records: Records, name: str, pairs: pd.DataFrame) -> Finding:
             f"Different sequences are at least {IDENTITY:.0%} identical.{limit}",
             ADVICE_SPLIT, rows,
         )  # fmt: skip
+    between = count_by_splits(records.parts, *pairs[["first", "second"]].to_numpy().T)
     return warning(
-        "similar-across-splits", repr(name), evidence,
-        f"Sequences of different splits are at least {IDENTITY:.0%} identical, so the test holds "
-        f"relatives of what was trained.{limit}",
+        "similar-across-splits", repr(name), {"records by pair of splits": between} | evidence,
+        f"Sequences of different splits are at least {IDENTITY:.0%} identical "
+        f"({splits_in_words(between)}), so one split holds relatives of another.{limit}",
         ADVICE_SPLIT, rows,
     )  # fmt: skip
 

@@ -39,15 +39,16 @@ def similar_sequences(
 ) -> pd.DataFrame:
     """Find pairs of similar sequences, of all, or of those in different parts.
 
-    Each sequence is aligned with the candidate that shares most of its k-mers. Sequences that are
-    equal are not candidates.
+    Each sequence is aligned with the candidate that shares most of its k-mers, of each other part
+    if there are parts. Sequences that are equal are not candidates.
 
     Args:
         sequences: List of N strings; case, gaps and stops are ignored.
         parts: N names of splits; then only pairs from two of them are found. None finds all.
         identity: Least identity of a pair, from 0 to 1: equal residues of the alignment by the
             length of the shorter sequence.
-        most_aligned: Number of pairs to align, those with most shared k-mers first.
+        most_aligned: Number of pairs to align, those with most shared k-mers first; the pairs of
+            parts take turns.
 
     Returns:
         Table of pairs: first, second (positions from 0), shared (share of the k-mers of the
@@ -64,7 +65,7 @@ def similar_sequences(
     """
     forms = [compared(sequence) for sequence in sequences]
     candidates = candidate_pairs(forms, parts)
-    chosen = _best_of_each(candidates).iloc[:most_aligned]
+    chosen = _best_of_each(candidates, parts).iloc[:most_aligned]
     found = chosen.assign(
         identity=[
             align_pair(forms[a], forms[b]).identity
@@ -139,11 +140,24 @@ def _minimizers(
     return least[inside], owners[:n][inside]
 
 
-def _best_of_each(candidates: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs that are the best of one of their two sequences, the best first."""
+def _best_of_each(
+    candidates: pd.DataFrame, parts: Sequence | np.ndarray | None = None
+) -> pd.DataFrame:
+    """Return the pairs that are the best of one of their sequences between two parts.
+
+    The best are first; the pairs of parts take turns.
+    """
     ordered = candidates.sort_values("shared", ascending=False, kind="stable")
-    best = ~ordered["first"].duplicated() | ~ordered["second"].duplicated()
-    return ordered[best].reset_index(drop=True)
+    between = np.zeros(len(ordered), dtype=np.int64)
+    if parts is not None:
+        codes = pd.factorize(np.asarray(parts, dtype=object))[0]
+        ends = np.sort(codes[ordered[["first", "second"]].to_numpy()], axis=1)
+        between = ends[:, 0] * (codes.max(initial=0) + 1) + ends[:, 1]
+    keyed = ordered.assign(between=between)
+    best = ~keyed.duplicated(["between", "first"]) | ~keyed.duplicated(["between", "second"])
+    keyed = keyed[best]
+    turn = keyed.groupby("between").cumcount().to_numpy()
+    return ordered[best].iloc[np.argsort(turn, kind="stable")].reset_index(drop=True)
 
 
 class Alignment(NamedTuple):

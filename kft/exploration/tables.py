@@ -204,27 +204,32 @@ def several_spellings(records: Records) -> Iterator[Finding]:
 # Correlations -----------------------------------------------------------------------------------
 
 
-def correlation(records: Records) -> pd.DataFrame:
-    """Return the correlations of columns of numbers that vary.
+def correlation_and_covariance(records: Records) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the correlations and the covariances of columns of numbers that vary.
 
-    A pair is correlated over the records that have both values. Means and deviations are those of
-    each column.
+    Both are over the records in which a pair has both values, with the means and deviations of
+    each column. Suspected sentinels are left out.
 
     Args:
         records: The records.
 
     Returns:
-        Table (columns, columns) of Pearson's correlation.
+        Table (columns, columns) of Pearson's correlation; and table (columns, columns) of the
+        covariance, divided by the number of records minus 1, in the unit of one column times that
+        of the other.
     """
     names = [name for name, x in records.profiles.items() if x.deviation > 0][:MOST_COLUMNS]
     shape = len(names), len(names)
-    products, ones, others = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    scale = [(records.profiles[name].mean, records.profiles[name].deviation) for name in names]
+    products, ones, others, counts = (np.zeros(shape) for _ in range(4))
+    means, deviations = (
+        np.array([getattr(records.profiles[name], what) for name in names])
+        for what in ("mean", "deviation")
+    )
     for begin in range(0, len(records), CHUNK):
         chunk = records.inputs[names].iloc[begin : begin + CHUNK]
         values = chunk.to_numpy(dtype="float64", na_value=np.nan)
         with np.errstate(over="ignore", invalid="ignore"):
-            values = (values - [mean for mean, _ in scale]) / [deviation for _, deviation in scale]
+            values = (values - means) / deviations
         present = np.isfinite(values)
         for i, name in enumerate(names):
             if name in records.missing:
@@ -234,18 +239,31 @@ def correlation(records: Records) -> pd.DataFrame:
         products += values.T @ values
         ones += (values**2).T @ mask
         others += mask.T @ values**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return pd.DataFrame(products / np.sqrt(ones * others), index=names, columns=names)
+        counts += mask.T @ mask
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        correlations = products / np.sqrt(ones * others)
+        covariances = products / (counts - 1) * np.outer(deviations, deviations)
+    covariances[counts < 2] = np.nan
+    return (
+        pd.DataFrame(correlations, index=names, columns=names),
+        pd.DataFrame(covariances, index=names, columns=names),
+    )
 
 
-def near_duplicate_columns(records: Records, correlations: pd.DataFrame) -> Iterator[Finding]:
+def near_duplicate_columns(
+    records: Records, correlations: pd.DataFrame, covariances: pd.DataFrame
+) -> Iterator[Finding]:
     """Find columns that say the same, or nearly."""
     matrix = np.abs(np.triu(correlations.to_numpy(), 1))
     names = list(correlations.columns)
     pairs = [(names[i], names[j]) for i, j in zip(*np.nonzero(matrix >= NEAR_COPY), strict=True)]
     equal = [pair for pair in pairs if records.inputs[pair[0]].equals(records.inputs[pair[1]])]
     equal += list(_equal_words(records))
-    near = {f"{a!r} and {b!r}": correlations.loc[a, b] for a, b in pairs if (a, b) not in equal}
+    pairs = [pair for pair in pairs if pair not in equal]
+    near, covaried = (
+        {f"{a!r} and {b!r}": table.loc[a, b] for a, b in pairs}
+        for table in (correlations, covariances)
+    )
     if equal:
         yield warning(
             "equal-columns", listed(f"{a!r} and {b!r}" for a, b in equal),
@@ -255,7 +273,8 @@ def near_duplicate_columns(records: Records, correlations: pd.DataFrame) -> Iter
         )  # fmt: skip
     if near:
         yield warning(
-            "near-duplicate-columns", listed(near, most=2), {"correlation": near},
+            "near-duplicate-columns", listed(near, most=2),
+            {"correlation": near, "covariance": covaried},
             f"Pairs of columns correlate by {NEAR_COPY} or more, so they say nearly the same.",
             "Keep one of each pair if you read weights or importances; a penalty copes with both.",
         )  # fmt: skip

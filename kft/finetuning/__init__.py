@@ -4,10 +4,23 @@
 """
 
 from kft.finetuning.folder import Run, is_run
-from kft.finetuning.models import backbone_name
+from kft.finetuning.models import backbone_name, described, new_backbone, new_head
 from kft.finetuning.planning import Plan, plan
-from kft.finetuning.reading import read_data
+from kft.finetuning.reading import filled, read_data
 from kft.finetuning.settings import Settings
 from kft.finetuning.tuning import finetune
 
-__all__ = ["Plan", "Run", "Settings", "backbone_name", "finetune", "is_run", "plan", "read_data"]
+__all__ = [
+    "Plan",
+    "Run",
+    "Settings",
+    "backbone_name",
+    "described",
+    "filled",
+    "finetune",
+    "is_run",
+    "new_backbone",
+    "new_head",
+    "plan",
+    "read_data",
+]

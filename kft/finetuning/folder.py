@@ -6,6 +6,7 @@ model.keras       the model; or adapter/, for LoRA, with the name of the backbon
 history.csv       one row per epoch
 predictions.csv   records of the test split, with their true targets
 scores.json       scores on the test split, of the model and of baselines
+preparation.json  of rows of a table: how missing values are filled
 findings.json     what `kft.explore` found in the data
 log.txt           the lines that were printed
 training.npz      only while a training is not finished: the state from which it continues
@@ -30,18 +31,20 @@ from kft.data.cells import Table
 from kft.evaluation.metrics import Interval, Scores
 from kft.evaluation.metrics import table as score_table
 from kft.files import atomic_write
-from kft.finetuning.models import new_model, strategy_of
+from kft.finetuning.models import PreparedRows, new_model, strategy_of
 from kft.finetuning.reading import as_classes, read_whole
 from kft.finetuning.settings import Settings
 from kft.inference import predict
 from kft.inference.records import is_table
-from kft.messages import harmless_cell
+from kft.messages import harmless_cell, warn
 from kft.models import load_model
+from kft.preparation import load as load_preparation
 from kft.training.resuming import restore_best
 
 CONFIG, MODEL, ADAPTER, TRAINING = "config.json", "model.keras", "adapter", "training.npz"
 SPLIT, HISTORY, PREDICTIONS = "split.csv", "history.csv", "predictions.csv"
 SCORES, FINDINGS, LOG = "scores.json", "findings.json", "log.txt"
+PREPARATION = "preparation.json"
 FORMAT = 1  # of the folder; a change that earlier versions cannot read raises it
 
 
@@ -144,13 +147,19 @@ class Run:
             As `kft.predict`. Predictions of numbers have two columns more, `_low` and `_high`, the
             interval that holds 90% of the targets where new records are like the validation split.
         """
-        known = {
+        known: dict[str, Any] = {
             "column": self._column(inputs),
             "batch_size": self.settings.batch_size,
             "max_length": self.settings.max_length,
         }
         given = {name: value for name, value in options.items() if value is not None}
-        return predict(self.model, inputs, **{**known, **given})
+        if not (self.folder / PREPARATION).exists():
+            return predict(self.model, inputs, **{**known, **given})
+        rows = PreparedRows(load_preparation(self.folder / PREPARATION), self.model.encode)
+        found = predict(self.model, inputs, **{**known, "encode": rows, **given})
+        if rows.filled:
+            warn(f"{rows.filled:,} missing values were filled as in the training.")
+        return found
 
     def evaluate(
         self,
@@ -178,7 +187,7 @@ class Run:
             self.settings,
             data=str(data),
             target=target or self.config["model"]["target"] or self.settings.target,
-            inputs=about["inputs"] if about["inputs"] in columns_of(data) else None,
+            inputs=self._inputs(data),
             task=about["task"],
             split=None,
             groups=None,
@@ -186,8 +195,7 @@ class Run:
             decimal=decimal,
         )
         new = as_classes(read_whole(settings), self.config["model"]["classes"])
-        sizes = self.settings.batch_size, self.settings.max_length
-        return score_split(new, "train", predict(self.model, new.train.inputs, *sizes))
+        return score_split(new, "train", self.predict(new.train.inputs))
 
     def summary(self) -> dict[str, Any]:
         """Return status, sizes and scores as plain values, for JSON."""
@@ -214,10 +222,16 @@ class Run:
         title = f"{self.config['data']['name']}, {self.scores['records']:,} records of test"
         return f"{title}, with 95% intervals\n{score_table(scores).to_string()}"
 
+    def _inputs(self, data: Any) -> str | list[str] | None:
+        """The columns of the inputs, where the new data are a table that has them."""
+        names = self.config["data"].get("inputs")
+        if isinstance(names, list):
+            return names
+        return names if names is not None and names in columns_of(data) else None
+
     def _column(self, inputs: Any) -> str | None:
-        """The column of the inputs, where the new data are a table that has one of this name."""
-        name = self.config["data"].get("inputs")
-        return name if name is not None and name in columns_of(inputs) else None
+        column = self._inputs(inputs)
+        return column if isinstance(column, str) else None
 
 
 def _interval(values: dict[str, float | None]) -> Interval:

@@ -10,7 +10,7 @@ import keras
 from kft.comparison.progress import duration
 from kft.comparison.runs import expected_seconds, measured_step
 from kft.finetuning.models import described, new_model, strategy_of
-from kft.finetuning.reading import read_data
+from kft.finetuning.reading import filled, read_data
 from kft.finetuning.settings import Settings
 from kft.params import parameters
 
@@ -72,7 +72,7 @@ def plan(settings: Settings) -> Plan:
     Raises:
         ValueError: As for `finetune`.
     """
-    data, _ = read_data(settings)
+    data = filled(read_data(settings)[0])
     about = described(settings, data)
     model = new_model(about)
     head = keras.saving.deserialize_keras_object(about["head"])
@@ -91,7 +91,7 @@ def plan(settings: Settings) -> Plan:
         {part: len(records) for part, records in data.splits.items()},
         data.notes,
         about["backbone"],
-        settings.strategy,
+        about["strategy"],
         table.trainable,
         table.total,
         seconds,

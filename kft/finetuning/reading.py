@@ -14,17 +14,20 @@ import pandas as pd
 from kft import data as datasets
 from kft.data import Dataset
 from kft.data.cells import Table
+from kft.data.inputs import InputKind
 from kft.data.numbers import number
 from kft.data.proteins.fasta import read_fasta
 from kft.data.tables import SPELLINGS, read_table
 from kft.exploration.reading import FASTA
-from kft.exploration.records import Kind, kind_of_column
+from kft.exploration.records import SUFFIXES, Kind, kind_of_column
 from kft.finetuning.settings import Settings
 from kft.messages import listed
+from kft.preparation import Impute, prepare
 
 TARGETS = ("y", "target", "label", "labels", "class", "activity", "score", "value", "fitness")
 NAMES = ("", "id", "name", "index", "accession", "entry", "unnamed: 0", "description")
 SPLITS = ("split", "set", "part", "fold")
+ROWS = (Kind.NUMBER, Kind.CATEGORY)  # columns that are inputs where there are no others
 WHOLE = "none"  # as `split`: all records in train
 LOOKED_AT = 1000  # rows from which columns are guessed
 
@@ -60,10 +63,37 @@ def read_data(settings: Settings) -> tuple[Dataset, Settings]:
     if path.name.lower().removesuffix(".gz").endswith(FASTA):
         return _fasta(path, settings)
     table = Table(path, settings.sep, None, settings.decimal)
-    first = [row[: len(table.header)] for row in table.rows[:LOOKED_AT]]
+    first = [
+        ["" if table.is_missing(cell) else cell for cell in row[: len(table.header)]]
+        for row in table.rows[:LOOKED_AT]
+    ]
     frame = pd.DataFrame(first, columns=pd.Index(table.header, dtype=object))
     settings, of_images, said = _guessed(frame, settings, path)
     return _with_notes(_of_columns(path, settings, of_images), said), settings
+
+
+def filled(data: Dataset) -> Dataset:
+    """Fill missing values in the inputs of rows, and learn from the training part how.
+
+    Args:
+        data: A data set that `read_data` has read.
+
+    Returns:
+        For rows of a table a `PreparedDataset`, also if none is missing: later ones may be. Other
+        data as they are.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"age": [31, None, 50], "y": [1.5, 2.0, 2.5]})
+        >>> data = filled(datasets.read_table(table, inputs=["age"], split=None))
+        >>> data.train.inputs[1]
+        {'age': 40.5, 'age is missing': 1.0}
+    """
+    if data.input_kind is not InputKind.TABLE:
+        return data
+    prepared = prepare(data, steps={"New records may lack values, too.": Impute()})
+    (done,) = prepared.steps
+    return prepared if any(done.numbers["cells"].values()) else replace(prepared, notes=data.notes)
 
 
 def _images(path: Path, settings: Settings) -> Dataset:
@@ -95,7 +125,8 @@ def _of_columns(source: Any, settings: Settings, of_images: bool) -> Dataset:
     }
     if of_images:
         return datasets.read_images(source, split=_how(settings, "random"), **options)
-    split = _how(settings, "cluster" if settings.groups is None else "random")
+    similar = isinstance(settings.inputs, str) and settings.groups is None
+    split = _how(settings, "cluster" if similar else "random")
     return read_table(source, split=split, sep=settings.sep, **options)
 
 
@@ -191,49 +222,80 @@ def _guessed(
     frame: pd.DataFrame, settings: Settings, path: Path
 ) -> tuple[Settings, bool, list[str]]:
     """Return the settings with all columns named, whether inputs are images, and what to say."""
-    said = []
     kinds = _kinds(frame, path.parent)
     inputs, split, target = settings.inputs, settings.split, settings.target
+    said = []
     if inputs is None:
         inputs = _inputs(kinds, path)
-        what = "paths of images" if kinds[inputs] is Kind.IMAGE else "sequences"
-        said.append(f"Column {inputs!r} was taken for the {what}; name another with --inputs.")
+        if inputs is not None:
+            what = "paths of images" if kinds[inputs] is Kind.IMAGE else "sequences"
+            said.append(f"Column {inputs!r} was taken for the {what}; name another in `inputs`.")
+    elif isinstance(inputs, str) and kinds.get(inputs) is Kind.NUMBER:
+        inputs = [inputs]
     if split is None and settings.groups is None:
         split = _split(frame)
         if split is not None:
             said.append(
                 f"Column {split!r} was taken for the split into train, valid and test; set "
-                "--split random or --split cluster to ignore it."
+                "split='random' or split='cluster' to ignore it."
             )
+    used = {split, settings.groups, *([inputs] if isinstance(inputs, str) else inputs or ())}
     if target is None:
-        used = {inputs, split, settings.groups}
         target = _target([name for name in frame.columns if name not in used], path)
-        said.append(f"Column {target!r} was taken for the target; name another with --target.")
+        said.append(f"Column {target!r} was taken for the target; name another in `target`.")
+    if inputs is None:
+        used |= {target} if isinstance(target, str) else set(target)
+        inputs, said_of_rows = _rows({x: kind for x, kind in kinds.items() if x not in used}, path)
+        said += said_of_rows
     settings = replace(settings, inputs=inputs, split=split, target=target)
-    return settings, kinds.get(inputs) is Kind.IMAGE, said
+    of_images = isinstance(inputs, str) and kinds.get(inputs) is Kind.IMAGE
+    return settings, of_images, said
 
 
-def _kinds(frame: pd.DataFrame, folder: Path) -> dict[str, Kind]:
-    kinds = {}
+def _kinds(frame: pd.DataFrame, folder: Path) -> dict[str, Kind | None]:
+    """Return the kind of each column; None where it is empty."""
+    kinds: dict[str, Kind | None] = {}
     for k, name in enumerate(frame.columns):
         cells = frame.iloc[:, k]
         cells = cells[cells.str.strip() != ""]
-        numbers = len(cells) and all(number(cell.replace(",", ".")) is not None for cell in cells)
-        kinds[name] = Kind.NUMBER if numbers else kind_of_column(cells, name, folder)
+        numbers = sum(number(cell.replace(",", ".")) is not None for cell in cells)
+        if len(cells) == 0:
+            kinds[name] = None
+        elif 2 * numbers >= len(cells):  # as `kft.data.read_table` decides
+            kinds[name] = Kind.NUMBER
+        elif all(Path(cell).suffix.lower() in SUFFIXES for cell in cells):
+            kinds[name] = Kind.IMAGE  # also where a file is missing, which is an error then
+        else:
+            kinds[name] = kind_of_column(cells, name, folder)
     return kinds
 
 
-def _inputs(kinds: dict[str, Kind], path: Path) -> str:
+def _inputs(kinds: dict[str, Kind | None], path: Path) -> str | None:
+    """Return the column of sequences or image paths; None where there is none."""
     if "sequence" in kinds:
         return "sequence"
     found = [name for name, kind in kinds.items() if kind in (Kind.SEQUENCE, Kind.IMAGE)]
-    if len(found) == 1:
-        return found[0]
-    which = f"several columns could hold them, {listed(found)}" if found else "no column does"
-    raise ValueError(
-        f"{path}: the column of the sequences or image paths cannot be guessed ({which}): name it "
-        f"with --inputs, one of {listed(kinds, 20)}."
-    )
+    if len(found) > 1:
+        raise ValueError(
+            f"{path}: the column of the sequences or image paths cannot be guessed (several "
+            f"columns could hold them, {listed(found)}): name it in `inputs`, one of "
+            f"{listed(kinds, 20)}."
+        )
+    return found[0] if found else None
+
+
+def _rows(kinds: dict[str, Kind | None], path: Path) -> tuple[list[str], list[str]]:
+    """Return the columns of numbers and categories, and what to say of them."""
+    taken = [x for x, kind in kinds.items() if kind in ROWS and x.lower() not in NAMES]
+    left = [name for name in kinds if name not in taken]
+    if not taken:
+        raise ValueError(
+            f"{path}: no column is left for the inputs ({listed(left, 20) or 'none'}): name those "
+            "of sequences, image paths, numbers or categories in `inputs`."
+        )
+    said = f"Columns {listed(taken, 20)} were taken for the inputs; name others in `inputs`."
+    why = "names, texts or empty"
+    return taken, [said, *([f"Left out as {why}: {listed(left, 20)}."] if left else [])]
 
 
 def _split(frame: pd.DataFrame) -> str | None:
@@ -254,4 +316,6 @@ def _target(names: Sequence[str], path: Path) -> str:
     if len(left) == 1:
         return left[0]
     which = f"several could be it: {listed(left, 20)}" if left else "no column is left"
-    raise ValueError(f"{path}: the column to predict cannot be guessed ({which}); set --target.")
+    raise ValueError(
+        f"{path}: the column to predict cannot be guessed ({which}); name it in `target`."
+    )

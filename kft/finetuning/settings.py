@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-PROTEINS, IMAGES = "kft_esm2_tiny", "efficientnet_lite0"  # backbones, if none is named
+# Backbones, if none is named. Nothing is pre-trained for columns of any meaning.
+PROTEINS, IMAGES, COLUMNS = "kft_esm2_tiny", "efficientnet_lite0", "dense"
 
 
 @dataclass(frozen=True)
@@ -16,12 +18,14 @@ class Settings:
     Args:
         data: Name of `kft.data.names()`, or the path of a table, FASTA file or folder of images.
         target: Column to predict, or list of columns of 0 and 1, one per label; None guesses it.
-        inputs: Column of the sequences or image paths; None guesses it.
+        inputs: Column of the sequences or image paths, or list of columns of numbers and
+            categories; None guesses it.
         backbone: Name or path for `kft.load`; None for the small ESM-2 that kft brings, for images
-            EfficientNet-Lite0.
+            EfficientNet-Lite0, for columns of numbers and categories a new network ("dense").
         revision: Commit, tag or branch of the hub for the backbone; None for the latest. The commit
             that was used is in the record of the run.
-        strategy: Name of `kft.strategies.names()`.
+        strategy: Name of `kft.strategies.names()`; None for "lora", with a new network
+            "from_scratch".
         options: Options of the strategy, such as {"rank": 4}.
         split: "random", "cluster" or the name of a column; None guesses the column, else takes
             "cluster" for sequences and "random" for images.
@@ -30,7 +34,7 @@ class Settings:
         sep: Character between the columns of a text file; None finds it.
         decimal: Decimal sign of a text file, "." or ","; None finds it.
         dropna: Whether lines with missing values are left out.
-        seed: Seed of the split, the head, the order of batches and dropout.
+        seed: Seed of the split, new weights, the order of batches and dropout.
         epochs: Epochs; None for those of the strategy.
         learning_rate: Highest learning rate; None for that of the strategy.
         batch_size: Records per batch.
@@ -44,10 +48,10 @@ class Settings:
 
     data: str
     target: str | Sequence[str] | None = None
-    inputs: str | None = None
+    inputs: str | Sequence[str] | None = None
     backbone: str | None = None
     revision: str | None = None
-    strategy: str = "lora"
+    strategy: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
     groups: str | None = None
@@ -63,8 +67,9 @@ class Settings:
     image_size: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, for JSON."""
-        return {**asdict(self), "options": dict(self.options)}
+        """Return the settings as plain values, as they are read from JSON: tuples become lists."""
+        values = {**asdict(self), "options": dict(self.options)}
+        return json.loads(json.dumps(values, default=str))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:

@@ -22,19 +22,21 @@ from kft.comparison.scoring import baseline_rows, score_split
 from kft.data import Dataset, Split
 from kft.evaluation.metrics import Scores
 from kft.exploration import explore
-from kft.files import atomic_write, ensure_writable
+from kft.files import atomic_write, ensure_writable, only_writer
 from kft.finetuning import folder as files
 from kft.finetuning.folder import Run, write_json, write_table
 from kft.finetuning.models import described, new_model, strategy_of
-from kft.finetuning.reading import read_data
+from kft.finetuning.reading import filled, read_data
 from kft.finetuning.settings import Settings
 from kft.inference import predict
 from kft.inference.naming import with_harmless_words, with_predictions
 from kft.lora import save_adapter
 from kft.messages import harmless
+from kft.preparation import PreparedDataset
 from kft.training import strategies
 from kft.training.fitting import FitResult, fit
 
+LOSSES = {"loss": "training loss", "val_loss": "validation loss"}  # what Keras calls them
 COVERAGE = 0.9  # of the intervals of predicted numbers
 Log = Callable[[str], None]
 
@@ -67,7 +69,8 @@ def finetune(
 
     Raises:
         ValueError: The folder holds a run with other settings or data, or the data are wrong.
-        OSError: Something cannot be read or written.
+        OSError: Something cannot be read or written; `BlockingIOError` if another process is
+            writing to the folder.
 
     Example:
         `finetune(Settings("mine.csv", target="y"), "run").predict("new.csv", out="out.csv")`
@@ -78,17 +81,32 @@ def finetune(
     if log is not None:
         check_callable("log", log, "a function")
     out = check_path("out", out)
-    data, named = read_data(settings)
-    if data.test is None:
-        raise ValueError(f"{data.name} has no test split to score: split it first.")
+    read, named = read_data(settings)
+    if read.test is None:
+        raise ValueError(f"{read.name} has no test split to score: split it first.")
     ensure_writable(out)  # wrong data leave no folder
+    lines = _Lines(out / files.LOG, log)
+    with only_writer(out):
+        if overwrite:
+            _remove(out)
+        return _trained(settings, read, named, out, baselines, lines, command)
+
+
+def _trained(
+    settings: Settings,
+    read: Dataset,
+    named: Settings,
+    out: Path,
+    baselines: bool,
+    log: Log,
+    command: Sequence[str],
+) -> Run:
+    """Begin a run, or go on with that of the folder, and write its results."""
+    data = filled(read)
     checksum = digest_of_data(data)
-    if overwrite:
-        _remove(out)
     earlier = _earlier(out, settings, checksum)
-    log = _Lines(out / files.LOG, log)
     if earlier is not None and earlier.finished:
-        log(f"{out} is finished already: nothing to do (--overwrite begins again).")
+        log(f"{out} is finished already: nothing to do (overwrite=True begins again).")
         return earlier
     for note in data.notes:
         log(note)
@@ -101,8 +119,11 @@ def finetune(
     write_table(out / files.SPLIT, split_table(data))
     if earlier is None:
         write_json(out / files.CONFIG, config)
-    _explore(data, out, log)
-    log(f"Training {config['model']['backbone']} by {settings.strategy}.")
+    if isinstance(data, PreparedDataset):
+        data.preparation.save(out / files.PREPARATION)
+    _explore(read, out, log)
+    about = config["model"]
+    log(f"Training, backbone {about['backbone']}, strategy {about['strategy']}.")
     done = fit(
         model,
         data,
@@ -123,7 +144,8 @@ def finetune(
 def _remove(out: Path) -> None:
     """Remove the files of an earlier run, and nothing else."""
     names = (files.CONFIG, files.MODEL, files.TRAINING, files.SPLIT, files.HISTORY)
-    for name in (*names, files.PREDICTIONS, files.SCORES, files.FINDINGS, files.LOG):
+    results = (files.PREPARATION, files.PREDICTIONS, files.SCORES, files.FINDINGS, files.LOG)
+    for name in names + results:
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / files.ADAPTER, ignore_errors=True)
 
@@ -139,8 +161,8 @@ def _earlier(out: Path, settings: Settings, checksum: str) -> Run | None:
         differ.append("content of the data")
     if differ:
         raise ValueError(
-            f"{out} holds a run that differs in its {', '.join(differ)}: name another folder with "
-            "--out, or begin again with --overwrite."
+            f"{out} holds a run that differs in its {', '.join(differ)}: name another folder in "
+            "`out`, or begin again with overwrite=True."
         )
     return run
 
@@ -216,7 +238,8 @@ def _explore(data: Dataset, out: Path, log: Log) -> None:
     severe = found.at_least("warning")
     if len(severe):
         log(
-            f"{len(severe)} findings on the data may matter: {', '.join(severe.codes)}; see {path}."
+            f"{len(severe)} findings on the data may matter: {', '.join(severe.codes)}. {path} "
+            "and the report explain them."
         )
 
 
@@ -249,7 +272,9 @@ class _Epochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.done += 1
         left = (self.params["epochs"] - epoch - 1) * (time.perf_counter() - self.began) / self.done
-        numbers = "  ".join(f"{k} {v:.4g}" for k, v in (logs or {}).items() if "loss" in k)
+        numbers = "  ".join(
+            f"{name} {logs[key]:.4g}" for key, name in LOSSES.items() if logs and key in logs
+        )
         rest = f"  about {duration(left)} left" if left else ""
         self.log(f"epoch {epoch + 1}/{self.params['epochs']}  {numbers}{rest}")
 
@@ -268,7 +293,7 @@ def _write_results(
     """Write model, predictions and scores; the state of the training is removed at the very end."""
     sizes = config["settings"]["batch_size"], config["settings"]["max_length"]
     test = data.splits["test"]
-    _save(done, out)
+    _save(done, out, whole=bool(config["model"].get("network")))
     write_table(out / files.HISTORY, pd.DataFrame(done.history))
     rows: Any = predict(done.model, test.inputs, *sizes)
     table = _records(test)
@@ -305,9 +330,9 @@ def _write_results(
     log(f"Written to {out}. New records: kft predict {out} NEW.csv --out OUT.csv")
 
 
-def _save(done: FitResult, out: Path) -> None:
-    """Write the adapter, or the whole model where more than an adapter was trained."""
-    if isinstance(done.strategy, strategies.LoRA):
+def _save(done: FitResult, out: Path, whole: bool) -> None:
+    """Write the adapter, or the whole model where its backbone is trained or in no other file."""
+    if isinstance(done.strategy, strategies.LoRA) and not whole:
         save_adapter(done.model, out / files.ADAPTER)
         return
     unfinished = out / f".{files.MODEL}"  # Keras needs the ending

@@ -141,12 +141,42 @@ def embed(
             f"per_residue needs a backbone whose inputs have residues, received {backbone.name}: "
             f"leave it out."
         )
-    model = _embedder(backbone, pooling, numbers, per_residue)
-    endings = {number: "" if number is None else f"_{number}" for number in numbers}
-    columns = {f"{'pooled' if per_residue else 'values'}{x}": False for x in endings.values()}
+    given = (inputs, batch_size, max_length, column, skip_invalid)
+    stream = stream_of(backbone, pooling, numbers, per_residue, given, kept=out is not None)
+    if out is not None:
+        return writing.write(stream.parts, out, stream.source.identity)
+    parts = [rows for _, rows in stream.parts()]
+    found = {number: collected(x[f"values{_ending(number)}"] for x in parts) for number in numbers}
+    if layers is None:
+        return found[None]
+    return {given: found[number] for given, number in zip(layers, numbers, strict=True)}
+
+
+def stream_of(
+    backbone: keras.Model,
+    pooling: str,
+    layers: tuple[int | None, ...],
+    per_residue: bool,
+    given: tuple[Any, int, int | None, str | None, bool],
+    kept: bool,
+    argument: str = "inputs",
+) -> Stream:
+    """Make the stream of embeddings of raw inputs, see `embed`.
+
+    Args:
+        backbone: A backbone of kft.
+        pooling: "mean" or "cls".
+        layers: Numbers of layers, from 0 on; None is the output of the backbone.
+        per_residue: Whether there are columns of residues as well.
+        given: The arguments `inputs`, `batch_size`, `max_length`, `column` and `skip_invalid`.
+        kept: Whether an interrupted computation is kept for a later one.
+        argument: What errors call `inputs`.
+    """
+    model = _embedder(backbone, pooling, layers, per_residue)
+    names = [f"{'pooled' if per_residue else 'values'}{_ending(layer)}" for layer in layers]
+    columns = dict.fromkeys(names, False)
     if per_residue:
-        columns |= {f"values{x}": True for x in endings.values()}
-    encode = getattr(backbone, "encode", None)
+        columns |= {f"values{_ending(layer)}": True for layer in layers}
 
     def run(encoded: Any) -> list[np.ndarray]:
         return [x.astype("float32", copy=False) for x in outputs_of(model, encoded)]
@@ -154,17 +184,14 @@ def embed(
     shapes = None
     if per_residue:
         shapes = [model.output[f"frontier_{i}"].shape[1:] for i in range(len(columns))]
-    identity = None if out is None else identity_of(model)
-    source = Source(run, shapes, identity, for_training=False)
-    given = (inputs, batch_size, max_length, column, skip_invalid)
-    stream = Stream(backbone, source, columns, encode, *given, "embedding")
-    if out is not None:
-        return writing.write(stream.parts, out, identity)
-    parts = [rows for _, rows in stream.parts()]
-    found = {number: collected(x[f"values{end}"] for x in parts) for number, end in endings.items()}
-    if layers is None:
-        return found[None]
-    return {given: found[number] for given, number in zip(layers, numbers, strict=True)}
+    source = Source(run, shapes, identity_of(model) if kept else None, for_training=False)
+    encode = getattr(backbone, "encode", None)
+    return Stream(backbone, source, columns, encode, *given, "embedding", argument)
+
+
+def _ending(layer: int | None) -> str:
+    """Return the end of the name of a column."""
+    return "" if layer is None else f"_{layer}"
 
 
 # One model per backbone and settings: a new one would be compiled again at every call.
@@ -206,11 +233,31 @@ def _ends(backbone: keras.Model) -> list[keras.Layer]:
     return ends
 
 
-def _checked_layers(backbone: keras.Model, layers: Sequence[int]) -> tuple[int, ...]:
-    """Return the numbers of layers from 0 on."""
+def last_layer(backbone: keras.Model) -> int:
+    """Return the number of the last layer, whose output is that of the backbone.
+
+    Args:
+        backbone: A backbone of kft.
+
+    Raises:
+        ValueError: It is another model.
+    """
     if not hasattr(backbone, "stages"):
         raise ValueError(f"layers needs a backbone of kft, received {backbone.name}: leave it out.")
-    most = len(_ends(backbone)) - 1
+    return len(_ends(backbone)) - 1
+
+
+def _checked_layers(backbone: keras.Model, layers: Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers of layers from 0 on.
+
+    Args:
+        backbone: A backbone of kft.
+        layers: As for `embed`.
+
+    Raises:
+        ValueError: There is no such layer, or one is given twice.
+    """
+    most = last_layer(backbone)
     listed = [layers] if isinstance(layers, int) else list(layers)
     wrong = [x for x in listed if isinstance(x, bool) or x not in range(-most - 1, most + 1)]
     numbers = tuple(range(most + 1)[x] for x in listed if x not in wrong)

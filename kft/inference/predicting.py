@@ -84,8 +84,9 @@ def predict(
         model: A `kft.Model`, or any Keras model with one output.
         inputs: List of raw inputs, for proteins strings of residues, for rows of a table dicts of
             its columns; a pandas Series or DataFrame; or the path of a table (.csv, .tsv, .xlsx,
-            .parquet, .jsonl) or of a FASTA file, plain or gzipped, which is read in parts, so that
-            it may be larger than the memory.
+            .parquet, .jsonl), of an image or a folder of images, in which hidden files are skipped,
+            or of a FASTA file, plain or gzipped, which is read in parts, so that it may be larger
+            than the memory.
         batch_size: Largest number of inputs per batch; batches of long proteins are smaller.
         max_length: Number of residues to keep of each protein; None keeps all.
         out: Path of a .csv, .tsv, .xlsx, .parquet or .jsonl file, to which the columns of the input
@@ -101,8 +102,8 @@ def predict(
             or for images, whose paths are relative to the table, "path". A model of rows takes all
             columns that it knows by name.
         skip_invalid: True skips inputs that cannot be encoded, with one warning that lists
-            them. Such a record of a FASTA file is left out; of a list or table it keeps its
-            place, and its predictions are NaN, and empty in files.
+            them. Such a record of a FASTA file or of a folder is left out; of a list or table it
+            keeps its place, and its predictions are NaN, and empty in files.
 
     Returns:
         float32 array (records, outputs), numbers in the unit in which targets were measured; for a

@@ -1,4 +1,4 @@
-"""The records to predict: lists, DataFrames, tables and FASTA files, some records at a time."""
+"""The records to predict: lists, DataFrames, tables, FASTA files, images; some at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import pandas as pd
 
 from kft.data.cells import Table
 from kft.data.columns import decimal_of
+from kft.data.images.folders import files_in
 from kft.data.inputs import input_column, listed_inputs
+from kft.data.pair_tables import COLUMNS
 from kft.data.proteins.fasta import GZIP_MAGIC, Skipped, numbered_records
 from kft.data.rows import read_rows
 from kft.data.spreadsheets import JSON_LINES, is_frame
@@ -77,6 +79,7 @@ def read_records(
     skipped: list[Skipped] | None,
     of_images: bool = False,
     rows: RowReader | None = None,
+    argument: str = "inputs",
 ) -> Iterator[Records]:
     """Read raw inputs, a FASTA file in chunks.
 
@@ -87,37 +90,42 @@ def read_records(
         of_images: Whether cells of tables are paths of images, relative to the file of the table.
         rows: Function that returns the inputs in a table, for a model of its rows, see
             `table_rows`.
+        argument: What errors call `inputs`, and the records of a list.
 
     Yields:
         `Records`.
 
     Raises:
-        FileNotFoundError: A path leads to no file.
+        FileNotFoundError: A path leads to nothing, or a folder has no files.
         TypeError: `inputs` is no list of inputs, or a table whose column of inputs is not named.
         ValueError: A file is damaged, or has no such column.
     """
     if isinstance(inputs, str | Path):
-        if not os.path.isfile(inputs):
-            raise FileNotFoundError(
-                f"inputs is {str(inputs)[:60]!r}, which is not a file: give the path of a FASTA "
-                "file or a table, or a list of raw inputs."
-            )
         path = Path(inputs)
+        if of_images and path.is_dir():
+            yield _of_images(files_in(path, path), path)
+            return
+        if not os.path.isfile(path):
+            kind = "a folder" if path.is_dir() else "not a file"
+            takes = "an image, a folder of images" if of_images else "a FASTA file"
+            raise FileNotFoundError(
+                f"{argument} is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} "
+                "or a table, or a list of raw inputs."
+            )
         if is_table(path):
             yield _of_table(Table(path, None), column, of_images, rows)
         elif of_images:
-            raise TypeError(
-                f"inputs must be a list of images or a table of their paths, received {str(path)!r}"
-                ": write [path]."
-            )
+            yield _of_images([path], path.parent)
         elif rows is not None:
-            raise TypeError(f"inputs must be a table or a list of rows, received {str(path)!r}.")
+            raise TypeError(
+                f"{argument} must be a table or a list of rows, received {str(path)!r}."
+            )
         else:
             yield from _of_fasta(path, skipped)
     elif is_frame(inputs):
-        yield _of_frame(inputs, column, of_images, rows)
+        yield _of_frame(inputs, column, of_images, rows, argument)
     else:
-        yield _of_list(inputs)
+        yield _of_list(inputs, argument)
 
 
 def count_in_fasta(inputs: Any) -> int | None:
@@ -146,10 +154,12 @@ def _opener(path: Path) -> Any:
         return gzip.open if file.read(2) == GZIP_MAGIC else open
 
 
-def _of_list(inputs: Any) -> Records:
-    listed = listed_inputs(inputs)
+def _of_list(inputs: Any, argument: str) -> Records:
+    listed = listed_inputs(inputs, argument)
+    if not listed:
+        raise ValueError(f"{argument} is empty: give at least one input.")
     index = inputs.index if hasattr(inputs, "iloc") else None
-    names = [f"inputs[{i}]" for i in range(len(listed))]
+    names = [f"{argument}[{i}]" for i in range(len(listed))]
 
     def table() -> pd.DataFrame:
         if listed and all(isinstance(x, dict) for x in listed):
@@ -179,18 +189,51 @@ def table_rows(encode: Any, table: Table) -> list[Any]:
     return read_rows(table, [column.name for column in columns], categories, numbers)
 
 
+def table_pairs(table: Table) -> list[tuple[str, str]]:
+    """Return the pairs of sequences in a table.
+
+    Args:
+        table: The table; its columns are those that `kft.data.read_pairs` takes by default, or it
+            has only two.
+
+    Raises:
+        ValueError: It has other columns.
+    """
+    named = [name for name in COLUMNS if name in table.header]
+    chosen = named if len(named) == 2 else table.header
+    if len(chosen) != 2:
+        raise ValueError(
+            f"inputs must have the columns {' and '.join(COLUMNS)}, received a table with "
+            f"{', '.join(table.header)}: rename them, or give list(zip(first, second))."
+        )
+    first, second = (
+        ["" if table.is_missing(cell) else cell for cell in table.cells(name)] for name in chosen
+    )
+    return list(zip(first, second, strict=True))
+
+
 def _of_frame(
-    frame: pd.DataFrame, column: str | None, of_images: bool, rows: RowReader | None
+    frame: pd.DataFrame,
+    column: str | None,
+    of_images: bool,
+    rows: RowReader | None,
+    argument: str,
 ) -> Records:
-    values = _frame_values(frame, column, of_images) if rows is None else rows(Table(frame, None))
+    values = (
+        _frame_values(frame, column, of_images, argument)
+        if rows is None
+        else rows(Table(frame, None))
+    )
     places = [f"row {label}" for label in frame.index]
     names = _names(list(map(str, frame.columns)), lambda name: frame[name], places)
     return Records(values, names, places, places, range(len(frame)), frame.copy, len(frame))
 
 
-def _frame_values(frame: pd.DataFrame, column: str | None, of_images: bool) -> list[Any]:
+def _frame_values(
+    frame: pd.DataFrame, column: str | None, of_images: bool, argument: str
+) -> list[Any]:
     """Return the cells of the column that holds the inputs."""
-    chosen = _column(list(frame.columns), "inputs", of_images) if column is None else column
+    chosen = _column(list(frame.columns), argument, of_images) if column is None else column
     if chosen not in frame:
         raise ValueError(
             f"`column` is {column!r}, which is not among the columns of the DataFrame: "
@@ -233,6 +276,17 @@ def _table_values(table: Table, column: str | None, of_images: bool) -> list[Any
 def _names(header: list[str], cells: Callable[[str], Any], places: list[str]) -> list[str]:
     known = [name for name in header if name.lower() in NAMES]
     return [str(cell) for cell in cells(known[0])] if known else places
+
+
+def _of_images(files: list[Path], root: Path) -> Records:
+    """Return files of images as records that are named by their paths in a folder."""
+    if not files:
+        raise FileNotFoundError(f"inputs is {str(root)!r}, a folder without files: name another.")
+    names = [file.relative_to(root).as_posix() for file in files]
+    called = [harmless(name) for name in names]
+    table = partial(pd.DataFrame, {"path": names})
+    count = len(files)
+    return Records(files, names, called, called, range(count), table, count, in_table=False)
 
 
 def _of_fasta(path: Path, skipped: list[Skipped] | None) -> Iterator[Records]:

@@ -23,7 +23,14 @@ from kft.arguments import (
 from kft.data.inputs import InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
-from kft.inference.records import Records, count_in_fasta, read_records, table_rows
+from kft.inference.records import (
+    Records,
+    RowReader,
+    count_in_fasta,
+    read_records,
+    table_pairs,
+    table_rows,
+)
 from kft.inference.writing import Part, Rows
 from kft.messages import progress
 from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
@@ -46,6 +53,7 @@ class Stream:
         column: As for `kft.predict`.
         skip_invalid: As for `kft.predict`.
         verb: What is done, for the bar of progress.
+        argument: What errors call `inputs`.
     """
 
     model: keras.Model
@@ -58,6 +66,7 @@ class Stream:
     column: str | None
     skip_invalid: bool
     verb: str
+    argument: str = "inputs"
     _cut: list[int] = field(default_factory=list)
     _changes: Counter[str] = field(default_factory=Counter)
     _skipped: list[Skipped] = field(default_factory=list)
@@ -82,9 +91,11 @@ class Stream:
             Records, and {column: rows}.
         """
         kind = self._check_kind()
-        rows_of = partial(table_rows, self.encode) if kind is InputKind.TABLE else None
+        rows_of: RowReader | None = table_pairs if kind is InputKind.PAIR else None
+        if kind is InputKind.TABLE:
+            rows_of = partial(table_rows, self.encode)
         skipped = self._skipped if self.skip_invalid else None
-        source = self.inputs, self.column, skipped, kind is InputKind.IMAGE, rows_of
+        source = self.inputs, self.column, skipped, kind is InputKind.IMAGE, rows_of, self.argument
         seen = 0
         with progress() as bar:
             counted = None if bar.disable else count_in_fasta(self.inputs)
@@ -113,10 +124,11 @@ class Stream:
     def _check_kind(self) -> InputKind | None:
         """Return the kind of the inputs; raise an error for files of those that no file holds."""
         kind = None if self.encode is None else encoder_info(self.encode).input_kind
-        in_files = (None, InputKind.SEQUENCE, InputKind.IMAGE, InputKind.TABLE)
+        in_files = (None, *(one for one in InputKind if one is not InputKind.ROW))
         if kind not in in_files and isinstance(self.inputs, str | Path):
             raise TypeError(
-                f"inputs must be a list of {kind}s, received {str(self.inputs)!r}: write [path]."
+                f"{self.argument} must be a list of {kind}s, received {str(self.inputs)!r}: write "
+                f"[path]."
             )
         return kind
 
@@ -157,7 +169,7 @@ class Stream:
             if not seen:
                 first = self._skipped[0]
                 raise ValueError(f"no input is valid; the first, {first.place}: {first.reason}")
-            origin = self.inputs if isinstance(self.inputs, str | Path) else "inputs"
+            origin = self.inputs if isinstance(self.inputs, str | Path) else self.argument
             warn_of_skipped(self._skipped, origin)
         warn_of_cut(self._cut, seen, self.max_length)
         warn_of_changes(self._changes, seen)

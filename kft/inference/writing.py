@@ -94,7 +94,7 @@ def write(
     Raises:
         ValueError: `out` ends in anything else.
     """
-    return _written_aside(parts, WRITERS[checked_path(out).suffix], Path(out), identity)
+    return written_aside(parts, WRITERS[checked_path(out).suffix], Path(out), identity)
 
 
 def write_tables(
@@ -118,16 +118,26 @@ def write_tables(
         ImportError: The package that writes Excel or Parquet files is not installed.
         ValueError: `out` ends in anything else.
     """
-    return _written_aside(tables, _write_tables, checked_path(out, TABLES), identity)
+    return written_aside(tables, _write_tables, checked_path(out, TABLES), identity)
 
 
-def _written_aside(
+def written_aside(
     parts: Callable[[Path], Iterable[Any]],
     writer: Callable[[Iterable[Any], Path], None],
     out: Path,
     identity: str | None,
 ) -> Path:
-    """Write a file in a folder next to it, and move it to its place once it is complete."""
+    """Write a file or folder next to its place, and move it there once it is complete.
+
+    Args:
+        parts: As for `write`.
+        writer: Function of the parts and of a path, which writes the file or folder there.
+        out: Path of the file or folder; missing folders around it are made.
+        identity: As for `write`.
+
+    Returns:
+        Path: `out`.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Aside(out, None if identity is None else identity[:16])
     keep = False
@@ -205,7 +215,7 @@ def _titles(columns: dict[str, Any]) -> list[str]:
 
 def _write_npz(parts: Iterable[Part], path: Path) -> None:
     """Write what `numpy.savez` writes, without holding all values in memory."""
-    encoded, lengths = _Names(), []
+    encoded, lengths = Names(), []
     shapes: dict[str, tuple[int, ...]] = {}
     for records, columns in parts:
         encoded.add(records.names)
@@ -232,18 +242,31 @@ def _write_npz(parts: Iterable[Part], path: Path) -> None:
                 np.lib.format.write_array(file, array)
 
 
-class _Names:
-    """Names as the bytes of their text, one after the other, and where each ends."""
+class Names:
+    """Names as the bytes of their text, one after the other, and where each ends.
+
+    Example:
+        >>> names = Names()
+        >>> names.add(["P1", "P02"])
+        >>> names.arrays()["names_offsets"].tolist()
+        [0, 2, 5]
+    """
 
     def __init__(self) -> None:
         self.text, self.ends = bytearray(), [0]
 
     def add(self, names: Iterable[str]) -> None:
+        """Add names.
+
+        Args:
+            names: Some names, in order.
+        """
         for name in names:
             self.text += name.encode("utf-8", "surrogatepass")
             self.ends.append(len(self.text))
 
     def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that `decoded_names` reads: names_utf8 and names_offsets."""
         return {
             "names_utf8": np.frombuffer(bytes(self.text), dtype="uint8"),
             "names_offsets": np.array(self.ends, dtype="int64"),

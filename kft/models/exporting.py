@@ -6,6 +6,7 @@ export fixes the number of tokens; here PyTorch's exporter is called with open s
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import warnings
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
+
+from kft.native_logs import without_native_logs
 
 # ONNX files end at 2 GB; weights of larger models are written to a second file.
 MOST_BYTES = 1_900_000_000
@@ -75,6 +78,8 @@ def _check_saved_model(backend: str) -> None:
             'A SavedModel is written with TensorFlow: pip install "kft[tensorflow]" (the model '
             "still runs on JAX)."
         )
+    with without_native_logs():
+        importlib.import_module("tensorflow")
 
 
 def _check_converter(backend: str) -> None:

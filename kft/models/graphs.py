@@ -159,7 +159,7 @@ def flat(model: keras.Model) -> Learner:
     if isinstance(model, Learner) and not any(_graph(layer) for layer in model.layers):
         return model
     tensors = {id(x): x for x in model.inputs}
-    _run_again(model, tensors)
+    run_again(model, tensors)
     outputs = keras.tree.map_structure(lambda x: tensors[id(x)], model.output)
     return Learner(model.input, outputs, name=model.name)
 
@@ -171,8 +171,14 @@ def _graph(layer: keras.Layer) -> keras.Model | None:
     return layer if getattr(runs, "__qualname__", "") == "Functional.call" else None
 
 
-def _run_again(model: keras.Model, tensors: dict[int, Any]) -> None:
-    """Call every layer of the graph once more, symbolically; functional models are flattened."""
+def run_again(model: keras.Model, tensors: dict[int, Any]) -> None:
+    """Call every layer of a graph once more, symbolically; functional models are flattened.
+
+    Args:
+        model: A functional model.
+        tensors: {id of an input of the model: the tensor in its place}, to which the outputs of
+            all nodes are added.
+    """
     for node in nodes_of(model):
         if node.is_input:
             continue
@@ -182,7 +188,7 @@ def _run_again(model: keras.Model, tensors: dict[int, Any]) -> None:
             outputs = keras.tree.flatten(node.operation(*args, **kwargs))
         else:
             inside = dict(zip(map(id, inner.inputs), keras.tree.flatten(args), strict=True))
-            _run_again(inner, inside)
+            run_again(inner, inside)
             outputs = [inside[id(x)] for x in inner.outputs]
         tensors |= zip(map(id, node.outputs), outputs, strict=True)
 

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.arguments import check_weights
 from kft.keras_internals import set_direction
 
 REDUCTION = "mean_with_sample_weight"
@@ -215,7 +216,12 @@ class AbsoluteError(keras.metrics.MeanMetricWrapper):
         return {"name": self.name, "dtype": self.dtype}
 
 
-def balanced(targets: Any, classes: int, masks: Sequence[np.ndarray] | None = None) -> np.ndarray:
+def balanced(
+    targets: Any,
+    classes: int,
+    masks: Sequence[np.ndarray] | None = None,
+    weights: Any = None,
+) -> np.ndarray:
     """Compute weights that give every class the same total: n / (classes * count of the class).
 
     This is "balanced" of scikit-learn's `compute_class_weight` (King and Zeng 2001). The mean
@@ -225,12 +231,14 @@ def balanced(targets: Any, classes: int, masks: Sequence[np.ndarray] | None = No
         targets: Integers (n,), or for residue tasks a list of integer arrays, one per record.
         classes: Number K of classes.
         masks: With a list of arrays, bool arrays that mark the targets to use, or None for all.
+        weights: Numbers (records,), how much each record counts, by which n and the counts are
+            sums; None for all alike.
 
     Returns:
         float64 array (K,), for the `class_weight` of `CrossEntropy`.
 
     Raises:
-        ValueError: A target is not a class, or a class does not occur.
+        ValueError: A target is not a class, or a class does not occur or has no weight.
 
     Example:
         >>> balanced([0, 0, 0, 1], 2).round(3).tolist()
@@ -238,7 +246,10 @@ def balanced(targets: Any, classes: int, masks: Sequence[np.ndarray] | None = No
     """
     if masks is not None:
         targets = [np.asarray(t)[np.asarray(m)] for t, m in zip(targets, masks, strict=True)]
+    each = None if weights is None else check_weights("weights", weights, len(targets))
     if isinstance(targets, list | tuple) and any(np.ndim(row) for row in targets):
+        if each is not None:
+            each = np.repeat(each, [len(row) for row in targets])
         targets = np.concatenate([np.asarray(row) for row in targets])
     targets = np.asarray(targets).ravel()
     wrong = ~np.isin(targets, np.arange(classes))
@@ -246,13 +257,14 @@ def balanced(targets: Any, classes: int, masks: Sequence[np.ndarray] | None = No
         raise ValueError(
             f"targets must be classes 0 to {classes - 1}, received {targets[wrong][0]}."
         )
-    counts = np.bincount(targets.astype("int64"), minlength=classes)
+    counts = np.bincount(targets.astype("int64"), each, minlength=classes)
     if not counts.all():
+        which = "targets" if each is None else "targets with a weight above 0"
         raise ValueError(
-            f"class {int(np.argmin(counts))} occurs in none of the {len(targets)} targets, and has "
+            f"class {int(np.argmin(counts))} occurs in none of the {len(targets)} {which}, and has "
             f"no balanced weight: leave the class out, or give the weights yourself."
         )
-    return len(targets) / (classes * counts)
+    return counts.sum() / (classes * counts)
 
 
 def _absolute_error(y_true: Any, y_pred: Any) -> Any:

@@ -22,11 +22,13 @@ from kft.plots.judging import (
     plot_roc_pr,
 )
 from kft.plots.learning_curve import plot_learning_curve
+from kft.plots.maps import plot_map
 from kft.plots.mutations import plot_scan
 from kft.plots.results import plot_classification, plot_regression
 from kft.plots.scaling import Panel, plot_scaling
 from kft.plots.secondary_structure import plot_secondary_structure
 from kft.plots.segmentation import plot_masks
+from kft.plots.structure import plot_contacts, plot_ramachandran
 from kft.plots.style import save_figure
 from kft.plots.training import plot_history, plot_learning_rates, plot_pretraining
 
@@ -36,6 +38,7 @@ __all__ = [
     "plot_classification",
     "plot_comparison",
     "plot_confusion",
+    "plot_contacts",
     "plot_correlation",
     "plot_distributions",
     "plot_features",
@@ -43,9 +46,11 @@ __all__ = [
     "plot_history",
     "plot_learning_curve",
     "plot_learning_rates",
+    "plot_map",
     "plot_masks",
     "plot_missing",
     "plot_pretraining",
+    "plot_ramachandran",
     "plot_reconstructions",
     "plot_regression",
     "plot_reliability",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Transform
 
 from kft.evaluation.metrics import Interval
 from kft.messages import listed
@@ -27,7 +28,7 @@ class Point(NamedTuple):
     Attributes:
         name: Its label.
         kind: "strategy", "baseline" or "control".
-        seconds: Duration of one training.
+        seconds: Duration of one training; NaN if there was none, as for given predictions.
         score: Mean over seeds, with its interval.
         seeds: Array (S,), the score of each seed.
     """
@@ -121,22 +122,33 @@ def _figure(
 
 def _draw(ax: Axes, point: Point, ringed: bool) -> None:
     colour, marker = LOOKS[point.kind]
-    x, (value, low, high) = point.seconds, point.score
-    ax.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.8)
+    (x, value), where = _place(ax, point)
+    _, low, high = point.score
+    ax.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.8, transform=where)
     if len(point.seeds) > 1:
         spread = x * np.geomspace(0.94, 1.06, len(point.seeds))
-        ax.plot(spread, point.seeds, ".", color=colour, markersize=4, alpha=0.7)
+        look: dict[str, Any] = {"color": colour, "markersize": 4, "alpha": 0.7}
+        ax.plot(spread, point.seeds, ".", **look, transform=where)
     # A white edge sets marks at the same place apart.
-    ax.plot([x], [value], marker, color=colour, markersize=9, markeredgecolor="white")
+    look = {"color": colour, "markersize": 9, "markeredgecolor": "white"}
+    ax.plot([x], [value], marker, **look, transform=where)
     if ringed:
-        ax.plot([x], [value], "o", markersize=17, fillstyle="none", color="black")
+        ring: dict[str, Any] = {"markersize": 17, "fillstyle": "none", "color": "black"}
+        ax.plot([x], [value], "o", **ring, transform=where)
+
+
+def _place(ax: Axes, point: Point) -> tuple[tuple[float, float], Transform]:
+    """Return where a point is drawn, at the left edge without a time, and in which coordinates."""
+    if math.isnan(point.seconds):
+        return (0.02, point.score.value), ax.get_yaxis_transform()
+    return (point.seconds, point.score.value), ax.transData
 
 
 def _limits(drawn: Sequence[Point], best: Point) -> tuple[float, float]:
-    """Return limits of the axis: the range of the strategies, extended downwards by its width."""
+    """Return limits of the axis: the range of the strategies, and twice its width below."""
     low = min([p.score.low for p in drawn if p.kind == "strategy"] or [best.score.low])
     high = max(p.score.high for p in drawn)
-    near = [p.score.low for p in drawn if p.score.value > 2 * low - high]
+    near = [p.score.low for p in drawn if p.score.value > 3 * low - 2 * high]
     low = min([low, *near])
     margin = 0.06 * max(high - low, 1e-3)
     return low - margin, high + margin
@@ -169,8 +181,8 @@ def _label(
                 "shrinkA": 0,
                 "shrinkB": 5,
             }
-        at = (point.seconds, point.score.value)
-        ax.annotate(text, at, (1.03, place), textcoords="axes fraction", **look)
+        at, where = _place(ax, point)
+        ax.annotate(text, at, (1.03, place), xycoords=where, textcoords="axes fraction", **look)
 
 
 def _legend(
@@ -197,13 +209,13 @@ def _findings(
     remark: str,
 ) -> str:
     """Describe what stands out, in one sentence or several."""
-    text = f"{best.name} scores highest, {metric} {best.score}, in {_time(best.seconds)}"
+    text = f"{best.name} scores highest, {metric} {best.score}, {_time(best.seconds)}"
     if best in flat:
         text = "the predictions of all methods hardly vary"
     elif chosen and chosen != best.name:
         point = next(p for p in drawn if p.name == chosen)
         text += (
-            f"; {chosen} reaches {point.score.value:.3f} in {_time(point.seconds)} and lies within "
+            f"; {chosen} reaches {point.score.value:.3f} {_time(point.seconds)} and lies within "
             f"one standard error of it"
         )
     if remark:
@@ -227,13 +239,17 @@ def _caption(
     size = f" (n = {records:,})" if records else ""
     without = [point.name for point in points if point not in drawn]
     missing = f" Not drawn, without a score: {listed(without, None)}." if without else ""
+    given = [point.name for point in drawn if math.isnan(point.seconds)]
+    edge = f" At the left edge, without a training: {listed(given, None)}." if given else ""
     band = " The band reaches one standard error below the best." * bool(error)
     return (
         f"Test {metric} against the time of one training, for {len(drawn)} methods on {data}"
         f"{size}. Large marks are means over seeds, small dots single seeds, bars intervals."
-        f"{band}{missing} {made}{' ' * bool(made)}What stands out: {findings}"
+        f"{band}{missing}{edge} {made}{' ' * bool(made)}What stands out: {findings}"
     )
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:,.0f} s"
+    if math.isnan(seconds):
+        return "without a training"
+    return f"in {seconds:.1f} s" if seconds < 10 else f"in {seconds:,.0f} s"

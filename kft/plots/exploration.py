@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kft.messages import harmless, listed
-from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes
+from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes, short_name
 
 MOST_PANELS = 30  # distributions drawn
-MOST_NAMES = 40  # columns whose names are written at an axis
+MOST_COLUMNS = 40  # columns whose names are written at an axis
 ACROSS = 6  # panels in a row
 
 
@@ -48,7 +48,7 @@ def plot_distributions(
         counts, edges = histograms[name]
         colour = OTHERS[0] if name == target else MODEL
         ax.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colour)
-        ax.set_title(_name(name), fontsize=8, parse_math=False)
+        ax.set_title(short_name(name), fontsize=8, parse_math=False)
         ax.tick_params(labelsize=7)
         ax.set_yticks([])
         open_axes(ax).spines["left"].set_visible(False)
@@ -82,7 +82,7 @@ def plot_missing(
 
     Args:
         shares: Share from 0 to 1, one row per column of the data; the first column is the share in
-            all records, the others those in each class.
+            all records, the others those in each class. Names may be of any type, and repeat.
         data: Name of the data, for the caption.
         records: Number of records, for the caption.
 
@@ -94,47 +94,50 @@ def plot_missing(
         >>> "mass, 70%" in caption
         True
     """
-    ordered = shares.sort_values("all").iloc[-MOST_NAMES:]
-    classes = shares.columns[1:]
-    figure = new_figure(10, max(0.28, 0.09 * len(classes)) * len(ordered) + 1.6)
+    overall = shares.iloc[:, 0].to_numpy(dtype=float)
+    order = np.argsort(overall, kind="stable")[-MOST_COLUMNS:]
+    names, classes = list(shares.index), list(shares.columns)[1:]
+    figure = new_figure(10, max(0.28, 0.09 * len(classes)) * len(order) + 1.6)
     ax = open_axes(figure.subplots())
-    places = np.arange(len(ordered))
-    ax.barh(places, ordered["all"], color="#DDDDDD", label="all")
+    places = np.arange(len(order))
+    ax.barh(places, overall[order], color="#DDDDDD", label="all")
     for k, name in enumerate(classes):
         colour = [MODEL, *OTHERS][k % 7]
         # Classes one above the other: with equal shares one mark would hide another.
         across = places + 0.7 * ((len(classes) - 1) / 2 - k) / len(classes)
-        ax.plot(
-            ordered[name], across, "osD^v<>"[k % 7], color=colour, markersize=5, label=_name(name)
-        )
-    ax.set_yticks(places, [_name(name) for name in ordered.index], fontsize=8, parse_math=False)
+        of_class = shares.iloc[order, k + 1]
+        mark, label = "osD^v<>"[k % 7], short_name(name)
+        ax.plot(of_class, across, mark, color=colour, markersize=5, label=label)
+    ax.set_yticks(places, [short_name(names[i]) for i in order], fontsize=8, parse_math=False)
     ax.set(xlabel="share of records without a value", xlim=(0, 1.01))
     if len(classes):
         _legend(figure)
-    most = str(shares["all"].idxmax())
+    most = int(overall.argmax())
     one = len(shares) == 1
     which = "one column that has any" if one else f"{len(shares):,} columns that have any"
     caption = (
         f"Missing values of {data}{_n(records)}, in the {which}: "
         "NaN, empty cells, words such as NA, suspected sentinels. Bars are shares of all records"
-        + (", points shares of each class" if shares.shape[1] > 1 else "")
-        + f". What stands out: most are missing in {most}, {shares['all'].max():.0%} of records"
-        + _widest(shares)
-        + "."
+        + (", points shares of each class" if len(classes) else "")
+        + f". What stands out: most are missing in {names[most]}, {overall[most]:.0%} of "
+        "records" + _widest(shares) + "."
     )
     return figure, harmless(caption, keep="\n")
 
 
 def _widest(shares: pd.DataFrame) -> str:
     """Say which column differs most between classes."""
-    if shares.shape[1] < 3:
+    by_class = shares.iloc[:, 1:].astype(float)
+    spread = (by_class.max(axis=1) - by_class.min(axis=1)).fillna(-1).to_numpy()
+    if by_class.shape[1] < 2 or spread.max(initial=-1) < 0:
         return ""
-    ranges = shares.iloc[:, 1:].max(axis=1) - shares.iloc[:, 1:].min(axis=1)
-    name = str(ranges.idxmax())
-    by_class = pd.Series(shares.loc[name]).iloc[1:]
+    row = int(spread.argmax())
+    values = by_class.to_numpy()[row]
+    low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
+    classes = list(by_class.columns)
     return (
-        f"; classes differ most in {name}, from {by_class.min():.0%} ({by_class.idxmin()}) to "
-        f"{by_class.max():.0%} ({by_class.idxmax()})"
+        f"; classes differ most in {list(shares.index)[row]}, from {values[low]:.0%} "
+        f"({classes[low]}) to {values[high]:.0%} ({classes[high]})"
     )
 
 
@@ -157,24 +160,30 @@ def plot_correlation(
         True
     """
     figure = new_figure(8, 7)
+    figure.set_layout_engine("compressed")  # as the matrix is square
     ax = figure.subplots()
     drawn = ax.imshow(correlations, cmap="RdBu_r", vmin=-1, vmax=1)
     figure.colorbar(drawn, ax=ax, label="Pearson's correlation", shrink=0.8)
-    if len(correlations) <= MOST_NAMES:
-        names = [_name(name) for name in correlations]
+    if len(correlations) <= MOST_COLUMNS:
+        names = [short_name(name) for name in correlations]
         places = np.arange(len(names))
         ax.set_xticks(places, names, rotation=90, fontsize=7, parse_math=False)
         ax.set_yticks(places, names, fontsize=7, parse_math=False)
     else:
         ax.set(xlabel="column, counted from 0", ylabel="column, counted from 0")
-    pairs = np.abs(np.triu(correlations.to_numpy(), 1))
-    i, j = np.unravel_index(np.nanargmax(pairs), pairs.shape)
-    value = float(correlations.to_numpy()[i, j])
+    values = correlations.to_numpy(dtype=float)
+    pairs = np.where(np.triu(np.ones(values.shape), 1) > 0, np.abs(values), np.nan)
+    stands_out = "no pair has a correlation"
+    if np.isfinite(pairs).any():
+        i, j = (int(at) for at in np.unravel_index(np.nanargmax(pairs), pairs.shape))
+        stands_out = (
+            f"{list(correlations.index)[i]} and {list(correlations.columns)[j]} correlate most, "
+            f"by {values[i, j]:.2f}"
+        )
     caption = (
         f"Pearson's correlation between {len(correlations):,} columns of numbers of {data}"
         f"{_n(records)}. Each pair is correlated over the records that have both values, suspected "
-        f"sentinels left out. What stands out: {correlations.index[int(i)]} and "
-        f"{correlations.columns[int(j)]} correlate most, by {value:.2f}."
+        f"sentinels left out. What stands out: {stands_out}."
     )
     return figure, harmless(caption, keep="\n")
 
@@ -199,22 +208,22 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
     places, left = np.arange(len(counts)), np.zeros(len(counts))
     colours = [MODEL, *OTHERS, GREY]
     for k, name in enumerate(counts.columns):
-        widths = counts[name].to_numpy()
+        widths = counts.iloc[:, k].to_numpy()
         hatch = (None, "///", "...")[k // 8 % 3]
         ax.barh(
             places, widths, left=left, color=colours[k % 8], edgecolor="white", hatch=hatch,
-            linewidth=0.5, label=_name(name),
+            linewidth=0.5, label=short_name(name),
         )  # fmt: skip
         left = left + widths
     for place, total in zip(places, left, strict=True):
         ax.annotate(f" {int(total):,}", (total, place), va="center", fontsize=8)
-    ax.set_yticks(places, [_name(name) for name in counts.index], fontsize=8, parse_math=False)
+    ax.set_yticks(places, [short_name(name) for name in counts.index], fontsize=8, parse_math=False)
     ax.invert_yaxis()
     ax.set(xlabel="records", xlim=(0, left.max() * 1.08))
     if counts.shape[1] > 1:
         _legend(figure)
     totals = counts.sum(axis=1)
-    most, least = str(totals.idxmax()), str(totals.idxmin())
+    most, least = (list(counts.index)[int(at)] for at in (np.argmax(totals), np.argmin(totals)))
     ratio = totals.max() / max(1, totals.min())
     caption = (
         f"Number of records by class of {data} (n = {int(totals.sum()):,})"
@@ -228,11 +237,6 @@ def plot_balance(counts: pd.DataFrame, data: str = "the data") -> tuple[Figure, 
 
 def _legend(figure: Figure) -> None:
     figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-
-
-def _name(name: object) -> str:
-    text = harmless(str(name).replace("\n", " "))
-    return text if len(text) <= 24 else f"{text[:23]}…"
 
 
 def _n(records: int | None) -> str:

@@ -19,8 +19,9 @@ from sklearn.metrics import (
 from kft.evaluation.calibration import Calibration
 from kft.evaluation.groups import GroupAudit
 from kft.messages import listed
-from kft.plots.style import GREY, MODEL, OTHERS, looks
+from kft.plots.style import GREY, MODEL, OTHERS, looks, short_name
 
+MOST_NAMES = 60  # classes of which names have room
 MANY = 12  # classes above which cells of a matrix and curves of a figure could not be read
 
 
@@ -57,8 +58,9 @@ def plot_confusion(
     counts = confusion_matrix(targets, predicted, labels=range(len(classes)))
     size = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, size, out=np.zeros(counts.shape), where=size > 0)
-    side = min(10, 3 + 0.5 * len(classes))
-    figure = Figure(figsize=(side + 1, side), dpi=120, layout="constrained")
+    names = [short_name(name) for name in classes]
+    side = min(10, 3 + 0.5 * len(names) + 0.1 * max(map(len, names)))
+    figure = Figure(figsize=(side + 1, side), dpi=120, layout="compressed")
     ax = figure.subplots()
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)
@@ -66,10 +68,8 @@ def plot_confusion(
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
             ax.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
-    ticks = range(len(classes))
-    ax.set_xticks(ticks, classes, rotation=90 if len(classes) > 3 else 0)
-    ax.set_yticks(ticks, classes)
     ax.set(xlabel="predicted class", ylabel="true class")
+    _name_both(ax, names)
     wrong = counts * (1 - np.eye(len(classes), dtype=int))
     row, column = divmod(int(wrong.argmax()), len(classes))
     stands = "no record is wrong."
@@ -85,6 +85,17 @@ def plot_confusion(
         f"classes, columns predicted ones; colour is the share of the true class.{absence} "
         f"What stands out: {stands}"
     )
+
+
+def _name_both(ax: Axes, names: Sequence[str]) -> None:
+    """Write the classes along both axes of a matrix; of very many only their numbers."""
+    if len(names) > MOST_NAMES:
+        ax.set(xlabel="number of the predicted class", ylabel="number of the true class")
+        return
+    beside = len(names) <= 3 and max(map(len, names)) <= 10  # they have room side by side
+    size = 10 if len(names) <= MANY else 7
+    ax.set_xticks(range(len(names)), names, rotation=0 if beside else 90, fontsize=size)
+    ax.set_yticks(range(len(names)), names, fontsize=size)
 
 
 def plot_roc_pr(
@@ -129,7 +140,7 @@ def plot_roc_pr(
         area, precision = roc_auc_score(one, values), average_precision_score(one, values)
         found[str(name)] = (float(area), float(precision), float(one.mean()))
         colour, style = styles[k]
-        label = name if len(classes) <= MANY else None
+        label = short_name(name) if len(classes) <= MANY else None
         left.plot(*roc_curve(one, values)[:2], label=label, color=colour, linestyle=style)
         high, recall, _ = precision_recall_curve(one, values)
         right.plot(recall, high, drawstyle="steps-post", color=colour, linestyle=style)
@@ -275,7 +286,8 @@ def plot_groups(
     places = np.arange(len(rows))
     ax.hlines(places, low, high, color=MODEL, linewidth=2)
     ax.plot(values, places, "o", color=MODEL)
-    names = [f"{name} (n = {n:,})" for name, n in rows["records"].astype(int).items()]
+    counts = rows["records"].astype(int).items()
+    names = [f"{short_name(name)} (n = {n:,})" for name, n in counts]
     ax.set_yticks(places, names)
     ax.invert_yaxis()
     ax.set_xlabel(f"{audit.outcome} with {audit.confidence:.0%} interval")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from kft.evaluation.metrics import Interval
-from kft.plots.style import looks, new_figure, open_axes
+from kft.plots.style import GREY, looks, new_figure, open_axes
 
 
 def plot_learning_curve(
@@ -17,6 +17,7 @@ def plot_learning_curve(
     records: int | None = None,
     each: str = "training records",
     made: str = "",
+    level: tuple[str, Interval] | None = None,
 ) -> tuple[Figure, str]:
     """Draw the test score of several methods against the number of records they learned from.
 
@@ -27,6 +28,7 @@ def plot_learning_curve(
         records: Number of records in its test split, for the caption.
         each: What the axis counts.
         made: How runs and intervals were made, a sentence for the caption.
+        level: Name and score of a method that needs no records, drawn as a level line; or None.
 
     Returns:
         The figure, 1080 pixels wide when saved, and its caption.
@@ -53,12 +55,16 @@ def plot_learning_curve(
         values, lows, highs = zip(*[curve[n] for n in counts], strict=True)
         ax.plot(counts, values, marker="o", color=colour, linestyle=style, label=name)
         ax.fill_between(counts, lows, highs, color=colour, alpha=0.12, linewidth=0)
+    if level is not None:
+        name, score = level
+        ax.axhline(score.value, color=GREY, linewidth=1, label=name)
+        ax.axhspan(score.low, score.high, color=GREY, alpha=0.12, linewidth=0)
     ax.set(xscale="log", xlabel=f"{each} (logarithmic)", ylabel=f"test {metric} with 95% interval")
     ticks = _ticks(common)
     ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
     ax.minorticks_off()
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return figure, _caption(curves, common, metric, data, records, each, made)
+    return figure, _caption(curves, common, metric, data, records, each, made, level)
 
 
 def _ticks(counts: Sequence[int]) -> list[int]:
@@ -79,6 +85,7 @@ def _caption(
     records: int | None,
     each: str,
     made: str,
+    level: tuple[str, Interval] | None,
 ) -> str:
     size = f" (n = {records:,})" if records else ""
     few, many = common[0], common[-1]
@@ -87,8 +94,9 @@ def _caption(
         order = sorted(curves, key=lambda name: -curves[name][n].value)
         return ", ".join(f"{name} {curves[name][n]}" for name in order)
 
+    alone = "" if level is None else f" {level[0]}, without any, has {level[1]};"
     return (
         f"Test {metric} on {data}{size} against the number of {each}, for {len(curves)} methods; "
-        f"bands are 95% intervals. {made}{' ' * bool(made)}What stands out: with {few:,} "
+        f"bands are 95% intervals. {made}{' ' * bool(made)}What stands out:{alone} with {few:,} "
         f"{scores(few)}{f'; with {many:,} {scores(many)}' * (few != many)}."
     )

@@ -15,7 +15,7 @@ from kft.messages import listed
 from kft.plots.style import new_figure
 
 STATES = {"C": ("coil", "#D4D4D4"), "E": ("strand", "#56B4E9"), "H": ("helix", "#E69F00")}
-PER_LINE = 50  # residues
+PER_LINE = 50  # residues at most
 OBSERVED = "observed"
 
 
@@ -56,15 +56,15 @@ def plot_secondary_structure(
     targets, predicted, known = _checked(sequence, targets, predictions, classes, mask)
     rows = np.array([np.where(known, targets, -1), *predicted.values()])
     lines = -(-len(sequence) // PER_LINE)
-    longest = min(len(sequence), PER_LINE)
+    longest = min(len(sequence), -(-len(sequence) // (10 * lines)) * 10)  # lines of similar length
     labels = [OBSERVED, *predicted]
     width = 0.17 * longest + 0.09 * max(map(len, labels)) + 0.3
     # The legend needs six inches.
     figure = new_figure(max(width, 6), lines * (0.25 * len(rows) + 0.5) + 0.5)
     axes = figure.subplots(lines, 1, squeeze=False)[:, 0]
     for line, ax in enumerate(axes):
-        start = line * PER_LINE
-        part = slice(start, start + PER_LINE)
+        start = line * longest
+        part = slice(start, start + longest)
         _draw_line(ax, sequence[part], rows[:, part], start, longest, classes)
         ax.set_yticks(range(len(labels)), labels)
     handles = [Patch(color=STATES[letter][1], label=STATES[letter][0]) for letter in classes]

@@ -30,6 +30,7 @@ NUMBER = re.compile(r"\$\\mathdefault\{[-−\d.^{}\\times ]*\}\$")  # at a logar
 LineStyle = str | tuple[int, tuple[int, ...]]
 STYLES: tuple[LineStyle, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 DPI = 120
+LONGEST_NAME = 24  # letters of a name next to an axis
 MARGIN = 0.15  # inches around a caption under the picture
 
 
@@ -74,6 +75,19 @@ def open_axes(ax: Axes) -> Axes:
     """Leave only the lower and the left line of the frame."""
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def short_name(name: object) -> str:
+    """Return a name from data as there is room for it next to an axis, without its middle.
+
+    Example:
+        >>> short_name("Saccharomyces cerevisiae S288C")
+        'Saccharomyces …iae S288C'
+    """
+    text = harmless(str(name).replace("\n", " "))
+    end = 9  # often names begin alike
+    whole = len(text) <= LONGEST_NAME
+    return text if whole else f"{text[: LONGEST_NAME - end - 1]}…{text[-end:]}"
 
 
 def looks(number: int) -> list[tuple[str, LineStyle]]:

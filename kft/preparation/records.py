@@ -41,7 +41,8 @@ class DropConflicts(RecordStep):
 class DropDuplicates(RecordStep):
     """Keep one of the records with equal inputs: that of the test, else of the validation part.
 
-    Numbers to predict are averaged over the copies in the part in which one is kept.
+    Numbers to predict are averaged over the copies in the part in which one is kept, by the weights
+    of the records if they have any. The record that is kept has the mean weight of these copies.
 
     Example:
         `kft.prepare(data, steps=[DropDuplicates()])`
@@ -55,9 +56,7 @@ class DropDuplicates(RecordStep):
         order = np.argsort(rank, kind="stable")
         kept = np.ones(len(keys), dtype=bool)
         kept[order] = ~pd.Series(keys[order]).duplicated().to_numpy() | (keys[order] < 0)
-        if data.task == "regression":
-            data = _with_means(data, keys, parts)
-        return _kept(data, kept)
+        return _kept(_with_means(data, keys, parts), kept)
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,8 @@ _WAYS = ("random", "group", "cluster")
 class WeightClasses(RecordStep):
     """Weigh the classes in the loss so that each has the same total in the training part.
 
-    The weights are those of scikit-learn's "balanced"; `kft.fit` uses them.
+    The weights are those of scikit-learn's "balanced"; `kft.fit` uses them. Records with weights of
+    their own count by these, with which the weight of their class is multiplied.
     """
 
     name: ClassVar = "classes weighted"
@@ -162,14 +162,17 @@ class WeightClasses(RecordStep):
         if data.task.target != "class" or data.classes is None:
             raise ValueError(f"{self.name} is for one class per record; the task is {data.task!r}.")
         targets: Any = data.train.targets
+        each: Any = data.train.weights
         if data.task.per_residue:
             masks = data.train.masks or [np.ones(len(row), dtype=bool) for row in targets]
             targets = np.concatenate([row[m] for row, m in zip(targets, masks, strict=True)])
-        counts = np.bincount(targets, minlength=len(data.classes))
+            each = None if each is None else np.repeat(each, [int(m.sum()) for m in masks])
+        counts = np.bincount(targets, each, minlength=len(data.classes))
         if not counts.all():
             absent = data.classes[int(np.argmin(counts))]
+            what = "record" if each is None else "record with a weight above 0"
             raise ValueError(
-                f"class {absent!r} has no record in the training part: split again, stratified, "
+                f"class {absent!r} has no {what} in the training part: split again, stratified, "
                 "with kft.preparation.Resplit()."
             )
         weights = tuple((counts.sum() / (len(counts) * counts)).tolist())
@@ -257,15 +260,32 @@ def _kept(data: Dataset, kept: np.ndarray) -> tuple[Dataset, dict[str, Any]]:
 
 
 def _with_means(data: Dataset, keys: np.ndarray, parts: np.ndarray) -> Dataset:
-    """Return a data set in which equal inputs of one part have the mean of their targets."""
+    """Return a data set in which equal inputs of one part have the mean of numbers and weights."""
     changed: dict[str, Any] = {}
     for name, part in data.splits.items():
         own = keys[parts == name]
         groups = np.where(own < 0, own - np.arange(len(own)), own)  # what is not compared is alone
-        targets = pd.DataFrame(np.asarray(part.targets, dtype="float64"))
-        means = targets.groupby(groups).transform("mean").to_numpy()
-        changed[name] = replace(part, targets=means.reshape(np.shape(part.targets)))
+        new: dict[str, Any] = {}
+        weights = np.ones(len(own))
+        if part.weights is not None:
+            weights = np.asarray(part.weights, dtype="float64")
+            new["weights"] = _mean_of(groups, weights)
+        if data.task == "regression":
+            # Copies that have no weight at all count alike.
+            weights = np.where(_mean_of(groups, weights) > 0, weights, 1.0)
+            targets = np.asarray(part.targets, dtype="float64")
+            means = _mean_of(groups, weights[:, None] * targets.reshape(len(own), -1))
+            means = (means / _mean_of(groups, weights)[:, None]).reshape(targets.shape)
+            alone = ~pd.Series(groups).duplicated(keep=False).to_numpy()
+            means[alone] = targets[alone]  # without rounding
+            new["targets"] = means
+        changed[name] = replace(part, **new) if new else part
     return replace(data, **changed)
+
+
+def _mean_of(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return for each record the mean of the values (N,) or (N, K) of its group."""
+    return pd.DataFrame(values).groupby(groups).transform("mean").to_numpy().reshape(values.shape)
 
 
 def _check_column(records: Split, column: str) -> None:

@@ -128,3 +128,5 @@ def _narrowed(figure: Figure) -> Iterator[None]:
         for ax, spec in places:
             ax.set_subplotspec(spec)
         figure.set_size_inches(width, height)
+        with _without_warnings():
+            figure.draw_without_rendering()  # parts find their places from where they are

@@ -16,6 +16,7 @@ from kft.evaluation.metrics import Interval, Scored
 from kft.exploration import Findings
 from kft.finetuning import Run
 from kft.finetuning.folder import FINDINGS, HISTORY, PREDICTIONS
+from kft.messages import listed
 from kft.plots import plot_confusion, plot_reliability, plot_residuals, plot_roc_pr
 from kft.reporting.parts import (
     WORST,
@@ -64,12 +65,13 @@ def parts_of_run(folder: Path | str) -> Parts:
 
 def _about(config: Mapping[str, Any]) -> About:
     data, model = config["data"], config["model"]
+    inputs = data.get("inputs")
     facts = (("source", data["source"]), ("SHA-256 of the file", data["sha256"]))
     return About(
         data["name"],
         data["task"],
         model["target"],
-        data.get("inputs") or "input",
+        f"columns {listed(inputs, 20)}" if isinstance(inputs, list) else inputs or "input",
         tuple(model["classes"] or ()),
         pd.DataFrame.from_dict(data["records"], orient="index", columns=["records"]),
         tuple((name, str(value)) for name, value in facts if value),
@@ -100,7 +102,7 @@ def _training(run: Run) -> Training | None:
     history = pd.read_csv(path) if path.stat().st_size > 2 else pd.DataFrame()
     names = ("seed", "epochs", "learning_rate", "batch_size", "max_length", "image_size")
     return Training(
-        settings["strategy"] + f" ({options})" * bool(options),
+        run.config["model"]["strategy"] + f" ({options})" * bool(options),
         [{str(name): x for name, x in row.items()} for row in history.to_dict(orient="records")],
         pd.DataFrame(),
         result.get("best_epoch"),
@@ -170,23 +172,28 @@ def _scored(
     else:
         names = [x for x in table if str(x).startswith("probability_")][: len(classes)]
     numbers = [_numbers(table[name]) for name in names]
-    record = np.repeat(np.arange(len(table)), [len(x) for x in numbers[0]])
+    lengths = [len(x) for x in numbers[0]]  # targets of residues beyond them have no prediction
+    record = np.repeat(np.arange(len(table)), lengths)
     columns = np.stack([np.concatenate(x) for x in numbers], axis=1)  # (N, K)
     if classes is None:
-        targets = np.concatenate(_numbers(truth)).reshape(len(columns), -1)
+        given = _numbers(truth)
+        if task.per_residue:
+            given = [x[:n] for x, n in zip(given, lengths, strict=True)]
+        targets = np.concatenate(given).reshape(len(columns), -1)
         kept = np.isfinite(targets).all(axis=1)  # other residues are not scored
         targets, columns, record = targets[kept], columns[kept], record[kept]
         if targets.shape[1] == 1:
             targets, columns = targets[:, 0], columns[:, 0]
         return Scored(targets, columns), record
     if task.target == "labels":
-        given = [set(str(x).split(";")) for x in truth.fillna("")]
-        return Scored(np.array([[x in of for x in classes] for of in given], int), columns), record
+        sets = [set(str(x).split(";")) for x in truth.fillna("")]
+        return Scored(np.array([[x in of for x in classes] for of in sets], int), columns), record
     words = truth.astype(str)
     if not task.per_residue:
         return Scored(np.array([classes.index(x) for x in words]), columns), record
     between = None if all(len(x) == 1 for x in classes) else " "
-    flat = [x for cell in words for x in (list(cell) if between is None else cell.split(between))]
+    cells = [list(cell) if between is None else cell.split(between) for cell in words]
+    flat = [x for cell, n in zip(cells, lengths, strict=True) for x in cell[:n]]
     kept = np.array([x in classes for x in flat])  # others are not scored
     targets = np.array([classes.index(x) for x, here in zip(flat, kept, strict=True) if here])
     return Scored(targets, columns[kept], record[kept]), record[kept]

@@ -168,7 +168,14 @@ def _exploration(parts: Parts) -> list[Block]:
     if rest:
         caption = f"{_count(len(rest), 'finding')} that describe the data."
         blocks.append(_table_of_findings(caption, rest, folded=True))
-    return [*blocks, *_pictures(found.figures())]
+    blocks += _pictures(found.figures())
+    related = found.summary.related()
+    if len(related):
+        caption = (
+            "Columns that correlate most; the covariance is in the unit of one times the other."
+        )
+        blocks.append(table_of(caption, related, folded=True))
+    return blocks
 
 
 def _table_of_findings(caption: str, found: list, folded: bool = False) -> Table:

@@ -16,7 +16,6 @@ Shapes: `B` images, `N` objects of each, `P` = 2 + R - 1 prompts of each object,
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import keras
@@ -64,7 +63,7 @@ class Prompting:
         check_integer("rounds", self.rounds, 1, MOST_ROUNDS)
         for name in ("box_probability", "mask_probability"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must be a number from 0 to 1, received {value!r}.")
         check_number_above("focal", self.focal)
 

@@ -20,7 +20,7 @@ from kft.arguments import (
     check_seed,
     check_weights,
 )
-from kft.data.inputs import InputKind, encoder_info, listed_inputs
+from kft.data.inputs import InputKind, encoder_info, listed_inputs, residues_in
 from kft.data.sequences import SequenceWarning, warn_of_changes
 from kft.messages import warn
 
@@ -244,15 +244,21 @@ class Batches(Passes):
                 encoded = self.encode([x], names=[name])
                 tokens = _tokens(encoded)
                 residues.append(tokens - sum(self.info.specials))
-                if self.max_length is not None and len(x) > self.max_length:
-                    encoded = self.encode([x], self.max_length, names=[name])
-                    left = _tokens(encoded)
-                    self.residues_cut += [tokens - left] if left < tokens else []
-                    tokens = left
+                if self.max_length is not None and residues_in(x) > self.max_length:
+                    before, encoded = encoded, self.encode([x], self.max_length, names=[name])
+                    cut = self._tokens_in(before) - self._tokens_in(encoded)
+                    self.residues_cut += [cut] if cut else []
+                    tokens = _tokens(encoded)
                 lengths.append(tokens)
                 if kept is not None:
                     kept.append({key: array[0] for key, array in encoded.items()})
         return np.array(lengths), residues
+
+    def _tokens_in(self, encoded: Mapping[str, np.ndarray]) -> int:
+        """Return the number of tokens of one record, of both sequences for a pair."""
+        if self.info.input_kind is not InputKind.PAIR or self.info.pad is None:
+            return _tokens(encoded)
+        return sum(int((array != self.info.pad[name]).sum()) for name, array in encoded.items())
 
     def go_to(self, epoch: int) -> None:
         """Make `epoch` the current one, to continue a training."""
@@ -461,7 +467,8 @@ def batches(
     masks = getattr(records, "masks", None)
     result = Batches(inputs, targets, encode, batch_size, seed, max_length, names, masks, weights)
     warn_of_cut(result.residues_cut, len(inputs), max_length)
-    warn_of_changes(result.changes, len(inputs))
+    in_pairs = result.info.input_kind is InputKind.PAIR
+    warn_of_changes(result.changes, len(inputs) * (1 + in_pairs))
     return result
 
 

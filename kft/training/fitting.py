@@ -560,7 +560,8 @@ def _class_weight(model: keras.Model, data: Any, class_weight: Any) -> Any:
             "kft.heads.Classification: use such a head, or leave class_weight out."
         )
     train = getattr(data, "train", data)
-    return balanced(records_of(train)[1], classes, getattr(train, "masks", None))
+    _, targets, weights = records_of(train)
+    return balanced(targets, classes, getattr(train, "masks", None), weights)
 
 
 def _compile_args(

@@ -4,6 +4,7 @@ from recipe.arguments import above_zero, arguments, fraction, image_arguments
 from recipe.chains import draw_chain
 from recipe.corpora import CORPUS, OPTIMIZERS, corpus, masked_report, optimizer, proteins
 from recipe.defaults import REAL, SMALL, default_backbone
+from recipe.interactome import interactome
 from recipe.masks import mask_scores, sam_arguments, trained_sam
 from recipe.records import data, few_of_each
 from recipe.results import report
@@ -25,6 +26,7 @@ __all__ = [
     "fraction",
     "head",
     "image_arguments",
+    "interactome",
     "mask_scores",
     "masked_report",
     "optimizer",

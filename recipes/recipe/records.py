@@ -1,11 +1,11 @@
 """Data sets of recipes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from kft.data import load, read_csv, read_images
+from kft.data import load, names
+from kft.finetuning import Settings, read_data
 
 
 def data(args, **options):
@@ -18,12 +18,9 @@ def data(args, **options):
     Returns:
         `kft.data.Dataset`.
     """
-    path = Path(args.data)
-    of_images = hasattr(args, "image_size") or args.inputs == "path"
-    if path.is_dir() or (of_images and (path.suffix or path.is_file())):
-        dataset = read_images(path, args.inputs, args.target, args.split or "random")
-    elif path.suffix or path.is_file():
-        dataset = read_csv(path, args.inputs, args.target, args.split or "cluster")
+    if args.data not in names():
+        settings = Settings(args.data, target=args.target, inputs=args.inputs, split=args.split)
+        dataset, _ = read_data(settings)  # as `kft finetune` reads it
     else:
         if args.data == "gb1":
             options = {"crop": True}

@@ -6,7 +6,8 @@ from pathlib import Path
 from kft import backbones
 from kft.backbones.esm2.model import ESM2
 from kft.comparison.runs import new_model
-from kft.models import Model, heads, load_model
+from kft.finetuning import new_head as head
+from kft.models import Model, load_model
 from kft.params import parameters
 from kft.training import strategies
 from kft.training.fitting import fit
@@ -54,20 +55,6 @@ def _saved(path, args, size):
         raise SystemExit(f"--dtype: {path} keeps the dtype that it was saved with.")
     model = model.resized(size) if size else model
     return backbones.randomised(model, 0) if args.random else model
-
-
-def head(dataset):
-    """Make a new head for a data set.
-
-    Args:
-        dataset: `kft.data.Dataset`.
-
-    Returns:
-        A kft head.
-    """
-    # Often a few positions of a protein are decisive, which have little weight in the mean.
-    of_proteins = dataset.input_kind == "sequence"
-    return heads.for_data(dataset, pooling="attention" if of_proteins else "mean")
 
 
 def strategy(args, name, **options):

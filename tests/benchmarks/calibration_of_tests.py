@@ -30,12 +30,16 @@ def main():
         ("groups differ", judged.level_of_audit, {"effect": 1.0}),
         ("groups differ, clusters of 3", lambda n, **o: judged.level_of_audit(n, 3, **o),
          {"effect": 1.0}),
+        ("groups differ, records with weights",
+         lambda n, **o: judged.level_of_audit(n, weighted=True, **o), {"effect": 1.0}),
         ("fine-tune, AUROC", judged.level_of_transfer, {"shift": 2.0}),
         ("fine-tune, AUROC, clusters of 2",
          lambda n, **o: judged.level_of_transfer(n, cluster=2, **o), {"shift": 2.0}),
         ("fine-tune, Spearman", lambda n, **o: judged.level_of_transfer(n, "regression", **o),
          {"shift": 2.0}),
         ("badly calibrated", judged.level_of_calibration, {"sharpness": 2.0}),
+        ("badly calibrated, records with weights",
+         lambda n, **o: judged.level_of_calibration(n, weighted=True, **o), {"sharpness": 2.0}),
     ):  # fmt: skip
         print(f"| {name} | {level(sets):.1%} | {level(sets, **effect):.1%} |", flush=True)
     alike, better = (judged.levels_of_cross_validation(sets, effect=e) for e in (0.0, 1.0))

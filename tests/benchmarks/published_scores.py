@@ -31,7 +31,7 @@ def main():
     add("--strategies", nargs="+", default=["linear_probe", "head_only", "lora", "full"])
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, help="default: 8 on gb1, 1 on secondary_structure; head_only 20")
-    add("--max-length", type=int, default=512, help="residues, in training")
+    add("--max-length", type=int, default=512, help="residues of secondary structure")
     add("--out", type=Path, default=Path("out/published_scores"))
     options = parser.parse_args()
     of_domain = options.data == "gb1"

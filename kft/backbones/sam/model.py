@@ -83,7 +83,7 @@ class Sam(Backbone):
 
     Example:
         >>> sam = Sam(1, 32, 2, image_size=64, prompt_width=32, decoder_hidden_width=32)
-        >>> sam.image_encoder.output_shape, sam.output_shape["masks"]
+        >>> sam.image_encoder.output_shape, sam.output["masks"].shape
         ((None, 4, 4, 32), (None, None, 4, 16, 16))
     """
 

@@ -19,6 +19,7 @@ from keras import ops
 
 from kft.backbones.vision.positions import patch_rotations
 from kft.keras_internals import change_class, to_snake_case
+from kft.native_logs import without_native_logs
 
 
 def keras_hub() -> ModuleType:
@@ -29,7 +30,8 @@ def keras_hub() -> ModuleType:
         ValueError: Keras is set to channels first, which parts of keras-hub would follow.
     """
     try:
-        import keras_hub
+        with without_native_logs():
+            import keras_hub
     except ImportError as error:
         raise ImportError(
             f"Vision backbones are made of keras-hub's layers, which cannot be imported "

@@ -284,7 +284,7 @@ def _read_folder(root: Path) -> _Content:
     numbers: list[int] = []
     part_of_file: list[str | None] = []
     for name, part, folder in folders:
-        inside = _files_in(folder, root)
+        inside = files_in(folder, root)
         if not inside:
             raise ValueError(f"{folder}, the folder of a class, is empty; fill or remove it.")
         files += inside
@@ -305,8 +305,18 @@ def _read_folder(root: Path) -> _Content:
     return _Content(files, targets, classes, parts=parts)
 
 
-def _files_in(folder: Path, root: Path) -> list[Path]:
-    """List all files in a folder and in those inside it, in alphabetical order."""
+def files_in(folder: Path, root: Path) -> list[Path]:
+    """List the files in a folder and in those inside it, in alphabetical order.
+
+    Hidden files are left out.
+
+    Args:
+        folder: The folder.
+        root: The folder that the user has named, for the error.
+
+    Raises:
+        ValueError: An entry is no file: a link to nothing, a pipe or a device.
+    """
     found = sorted(p for p in folder.rglob("*") if not p.is_dir() and not is_ignored(p, root))
     if other := [str(path) for path in found if not path.is_file()]:
         raise ValueError(

@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO, cast
 
 from kft.arguments import check_path
 from kft.files import check_file
@@ -139,11 +139,18 @@ def numbered_records(
     Raises:
         ValueError: As `read_fasta`.
     """
+    with open_text(path) as lines:
+        yield from _numbered_records(lines, path, skipped)
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a text file, plain or gzipped.
+
+    Bytes that cannot be decoded become surrogates, so that an error can name the line.
+    """
     with path.open("rb") as file:
         opener = gzip.open if file.read(2) == GZIP_MAGIC else open
-    # Undecodable bytes become surrogates, so that an error can name the line.
-    with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape") as lines:
-        yield from _numbered_records(lines, path, skipped)
+    return cast(TextIO, opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape"))
 
 
 def parse_fasta(lines: Iterable[str], origin: Any) -> Iterator[Record]:
@@ -173,7 +180,7 @@ def _numbered_records(
     name: str | None = None
     header_line, before = 0, 0  # before: the first line that is in no record
     pieces: list[str] = []
-    for number, line in _numbered(lines, origin):
+    for number, line in numbered_lines(lines, origin):
         if line.startswith(">"):
             if name is not None and _is_valid(name, pieces, origin, header_line, skipped):
                 yield header_line, Record(name, "".join(pieces))
@@ -190,8 +197,12 @@ def _numbered_records(
         yield header_line, Record(name, "".join(pieces))
 
 
-def _numbered(lines: Iterable[str], origin: Any) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line) without blank lines and comments."""
+def numbered_lines(lines: Iterable[str], origin: Any) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line) without blank lines and comments that begin with `;`.
+
+    Raises:
+        ValueError: A line is not text, or a compressed file is damaged.
+    """
     number = 0
     try:
         for number, line in enumerate(lines, start=1):

@@ -60,8 +60,8 @@ def load_gb1(split: str = "three_vs_rest", crop: bool = False) -> Dataset:
         rows = _read_table(archive, split)
     sequences = [row["sequence"] for row in rows]
     notes = [f"Split {split!r} as published, validation records drawn from its training set."]
+    wild_type = next(sequence for sequence in sequences if GB1_DOMAIN in sequence)
     if crop:
-        wild_type = next(sequence for sequence in sequences if GB1_DOMAIN in sequence)
         start = wild_type.index(GB1_DOMAIN)
         sequences = [sequence[start : start + len(GB1_DOMAIN)] for sequence in sequences]
         cropped = f"Cropped to the GB1 domain, {len(GB1_DOMAIN)} of {len(wild_type)} residues"
@@ -81,6 +81,7 @@ def load_gb1(split: str = "three_vs_rest", crop: bool = False) -> Dataset:
         checksum=SHA256["gb1"],
         notes=tuple(notes),
         variable_positions=_variable_positions(sequences),
+        wild_type=GB1_DOMAIN if crop else wild_type,
     )
 
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -40,8 +40,10 @@ from kft.inference.mutations.passes import (
     Pass,
     log_probabilities,
     one_masked,
+    overlapping_windows,
     unmasked,
     window_of,
+    window_weights,
 )
 from kft.training.pretraining import AS_ANOTHER, AS_MASK, STANDARD, Vocabulary
 
@@ -58,6 +60,7 @@ class Protein(NamedTuple):
         after: Number of tokens behind the last residue.
         window: Most tokens of a pass; None for all.
         tokens: Tokens of a batch.
+        overlapping: Whether a long protein is read in overlapping windows.
     """
 
     backbone: keras.Model
@@ -68,6 +71,7 @@ class Protein(NamedTuple):
     after: int
     window: int | None
     tokens: int
+    overlapping: bool = False
 
     def residues(self, token_ids: np.ndarray) -> range:
         """Return the positions of the residues among tokens.
@@ -126,27 +130,49 @@ def _gain(log: np.ndarray, mutant: int, wild_type: int) -> float:
 def _by_site(protein: Protein, mutants: Sequence[Mutant], masked: bool) -> np.ndarray:
     """Sum over sites what the wild type says of each, hidden alone or not hidden."""
     at = sorted({site + protein.before for mutant in mutants for site, _ in mutant.sites or ()})
-    row, mask = protein.token_ids, protein.vocabulary.mask
-    if masked:
-        reads = [[t] for t in at]
-        passes = (one_masked(row, t, mask, protein.window) for t in at)
+    row, ids = protein.token_ids, protein.ids
+    if protein.overlapping and len(row) > (protein.window or len(row)):
+        table = _blended(protein, at)
     else:
-        shown = list(unmasked(row, at, protein.window))
-        reads = [positions for positions, _ in shown]
-        passes = (one for _, one in shown)
-    found = log_probabilities(protein.backbone, passes, protein.tokens, len(reads))
-    table = {
-        t: log
-        for positions, logs in zip(reads, found, strict=True)
-        for t, log in zip(positions, logs, strict=True)
-    }
-    ids = protein.ids
+        if masked:
+            hide = protein.vocabulary.mask
+            shown = [([t], one_masked(row, t, hide, protein.window)) for t in at]
+        else:
+            shown = list(unmasked(row, at, protein.window))
+        table = {t: log for t, log, _ in _read(protein, shown)}
     scores = np.zeros(len(mutants))
     for i, mutant in enumerate(mutants):
         for site, residue in mutant.sites or ():
             t = site + protein.before
             scores[i] += _gain(table[t], ids[residue], row[t])
     return scores
+
+
+def _read(
+    protein: Protein, shown: Sequence[tuple[list[int], Pass]]
+) -> Iterator[tuple[int, np.ndarray, int]]:
+    """Yield position, log-probabilities and place within the pass of all that passes read."""
+    passes = (one for _, one in shown)
+    found = log_probabilities(protein.backbone, passes, protein.tokens, len(shown))
+    for (positions, one), logs in zip(shown, found, strict=True):
+        yield from zip(positions, logs, one.at.tolist(), strict=True)
+
+
+def _blended(protein: Protein, at: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return the weighted means of log-probabilities over the windows that hold each position."""
+    row, window = protein.token_ids, protein.window or len(protein.token_ids)
+    shown = []
+    for start in overlapping_windows(len(row), window):
+        inside = [t for t in at if start <= t < start + window]
+        if inside:
+            shown.append((inside, Pass(row[start : start + window], np.array(inside) - start)))
+    weights = window_weights(window)
+    sums: dict[int, Any] = dict.fromkeys(at, 0.0)
+    total = dict.fromkeys(at, 0.0)
+    for t, log, place in _read(protein, shown):
+        sums[t] = sums[t] + weights[place] * log
+        total[t] += weights[place]
+    return {t: sums[t] / total[t] for t in at}
 
 
 def wild_type_marginal(protein: Protein, mutants: Sequence[Mutant]) -> np.ndarray:

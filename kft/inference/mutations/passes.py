@@ -128,3 +128,48 @@ def unmasked(
         groups.setdefault(window_of(centre, len(token_ids), window), []).append(position)
     for (start, end), positions in groups.items():
         yield positions, Pass(token_ids[start:end], np.array(positions) - start)
+
+
+def overlapping_windows(length: int, window: int) -> list[int]:
+    """Return the starts of windows that cover a long protein from both ends to the middle.
+
+    Neighbours overlap by a little more than half; where the two in the middle overlap by less, one
+    more is put there.
+
+    Args:
+        length: Number L of tokens, <cls> and <eos> included; more than `window`.
+        window: Tokens of each window.
+
+    Source: Notin et al. 2023, ProteinGym, `scoring_window="overlapping"`, whose windows have 1,024
+    tokens; Brandes et al. 2023, Nature Genetics 55:1512.
+
+    Example:
+        >>> overlapping_windows(1500, 1024), overlapping_windows(2600, 1024)
+        ([0, 476], [0, 1576, 511, 1065])
+    """
+    step, left, right = window // 2 - 1, 0, length - window
+    starts = [left, right]
+    while left + window - 1 <= right:
+        left, right = left + step, right - step
+        starts += [left, right]
+    if left + window - right < step:
+        starts.append(length // 2 - window // 2)
+    return starts
+
+
+def window_weights(window: int) -> np.ndarray:
+    """Return the weight of each token of an overlapping window: low near both ends.
+
+    Args:
+        window: Tokens of the window. The scales are those of ProteinGym for 1,024.
+
+    Example:
+        >>> window_weights(1024)[[1, 128, 512, 894]].round(3).tolist()
+        [0.0, 0.5, 1.0, 0.5]
+    """
+    place, weights = np.arange(window), np.ones(window)
+    edge, centre, slope = window // 4, window / 8, window / 64
+    left, right = place[1 : edge + 1], place[window - 2 - edge : window - 1]
+    weights[left] = 1 / (1 + np.exp(-(left - centre) / slope))
+    weights[right] = 1 / (1 + np.exp((right - (window - 2) + centre) / slope))
+    return weights

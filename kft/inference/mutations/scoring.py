@@ -24,6 +24,7 @@ from kft.inference.mutations.methods import (
     WILD_TYPE,
     Protein,
     joint_masked_marginal,
+    wild_type_marginal,
 )
 from kft.inference.mutations.numbering import WrongResidue, fitting_offset
 from kft.inference.mutations.tables import COUNT, PROBLEM, SCORE, Row, read_mutations, read_rows
@@ -48,6 +49,7 @@ def score_mutations(
     column: str | None = None,
     skip_invalid: bool = False,
     tokens: int = 8192,
+    overlapping: bool = False,
 ) -> pd.DataFrame:
     """Score mutants of a protein without any measurements: how likely they are, by their sequence.
 
@@ -67,11 +69,13 @@ def score_mutations(
         offset: Number of the first residue of `wild_type`, minus 1, in the numbering of
             `mutations`.
         window: Tokens that the model is shown of a longer protein, around each site as in
-            ProteinGym; None shows the whole protein.
+            ProteinGym ("optimal"); None shows the whole protein.
         column: Column of a table that holds the mutations; None takes `mutant`.
         skip_invalid: True goes on where a row cannot be scored, with one warning; its score is NaN
             and `problem` has the reason.
         tokens: Tokens of a batch; affects only time and memory.
+        overlapping: True reads a longer protein in windows that overlap by half, and takes the
+            weighted mean, as ProteinGym ("overlapping"); for "wild_type_marginal" alone.
 
     Returns:
         DataFrame with the rows and columns of `mutations` in their order, and `mutations` (how many
@@ -96,7 +100,14 @@ def score_mutations(
     check_choice("method", method, METHODS)
     check_offset(offset)
     check_flag("skip_invalid", skip_invalid)
+    check_flag("overlapping", overlapping)
+    if overlapping and method != wild_type_marginal.__name__:
+        raise ValueError(
+            f"overlapping must be False for method={method!r}: only wild_type_marginal has no "
+            "position in the middle of its windows."
+        )
     protein, letters = _protein(backbone, wild_type, window, tokens)
+    protein = protein._replace(overlapping=overlapping)
     table, places = read_mutations(mutations, column)
     rows = [_scorable(row, method, protein) for row in read_rows(table, column, letters, offset)]
     _report(rows, places, letters, offset, skip_invalid)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import keras
 
-from kft.training.strategies.phases import Phase, blocks_and_head, paths_of
+from kft.training.strategies.phases import Phase, paths_of, stages_and_head
 from kft.training.strategies.registry import Strategy
 
 
@@ -35,7 +35,7 @@ class LinearProbe(Strategy):
         Returns:
             List of one `Phase`.
         """
-        _, heads = blocks_and_head(model)
+        _, heads = stages_and_head(model)
         # Not the pooling layer: its weights have no closed form.
         solved = paths_of(model, [getattr(head, "dense", head) for head in heads])
         return [Phase("solve for the head", solved, 0, 0.0, rows=self.rows)]
@@ -71,5 +71,5 @@ class HeadOnly(Strategy):
         Returns:
             List of one `Phase`.
         """
-        head = paths_of(model, blocks_and_head(model)[1])
+        head = paths_of(model, stages_and_head(model)[1])
         return [Phase("head", head, self.epochs, self.learning_rate, self.warmup)]
