@@ -19,6 +19,7 @@ import recipe
 from scipy import ndimage
 
 import kft
+from kft import params
 from kft.backbones.sam import Sam
 from kft.data.dataset import Split
 from kft.data.segmentation.cells import STYLES, simulate_cells
@@ -109,12 +110,26 @@ def dense(labels, size):
     return targets.reshape(grid, 4, grid, 4, 3).transpose(0, 2, 1, 3, 4).reshape(grid, grid, 48)
 
 
+def look_near_prompts(sam):
+    """Set random weights so that attention between prompts and image begins with what is near.
+
+    Positions vary faster, since cells are small, and queries are projected as keys are: positions
+    that are near each other then have a large product.
+    """
+    matrix = sam.get_layer("prompt_encoder").pe_layer.matrix
+    matrix.assign(FINER * matrix)
+    kernels = {w.path: w.variable for w in params.weights(sam) if "cross_attn" in w.path}
+    for path, kernel in kernels.items():
+        if path.endswith("q_proj/kernel"):
+            kernel.assign(2 * kernel)
+            kernels[path.replace("q_proj", "k_proj")].assign(kernel)
+
+
 def main():
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     sam = kft.backbones.randomised(Sam(**{**SHAPE, **(TINY if args.tiny else {})}), args.seed)
-    positions = sam.get_layer("prompt_encoder").pe_layer.matrix
-    positions.assign(FINER * positions)  # objects are smaller, compared with the image, than SAM's
+    look_near_prompts(sam)
     print(f"{sam.count_params():,} parameters")
     images, labels = simulated(args.images, sam.image_size, args.seed)
     options = {"learning_rate": args.learning_rate, "seed": args.seed, "verbose": 2}
@@ -131,13 +146,13 @@ def main():
     few = Split(*simulated(args.images // 2, sam.image_size, args.seed, few=True))
     rate = args.learning_rate / 2  # norms behind the blocks of the mask decoder want a smaller one
     stages = (
-        ("few", few, args.few_epochs, args.objects // 2, 1, rate),
-        ("all", everything, args.epochs, args.objects, 1, rate),
-        ("corrected", everything, args.last_epochs, args.objects, args.rounds, rate / 2),
+        ("few", few, "prompt_and_decoder", args.few_epochs, args.objects // 2, 1, rate),
+        ("all", everything, "full", args.epochs, args.objects, 1, rate),
+        ("corrected", everything, "full", args.last_epochs, args.objects, args.rounds, rate / 2),
     )
-    for name, data, epochs, objects, rounds, options["learning_rate"] in stages:
+    for name, data, strategy, epochs, objects, rounds, options["learning_rate"] in stages:
         kft.fit(
-            sam, data, epochs=epochs, batch_size=args.batch_size,
+            sam, data, strategy, epochs, batch_size=args.batch_size,
             prompting=Prompting(objects, rounds, focal=0.5), resume=args.out / f"{name}.npz",
             **options,
         )  # fmt: skip
