@@ -118,11 +118,11 @@ def look_near_prompts(sam):
     """
     matrix = sam.get_layer("prompt_encoder").pe_layer.matrix
     matrix.assign(FINER * matrix)
-    kernels = {w.path: w.variable for w in params.weights(sam) if "cross_attn" in w.path}
-    for path, kernel in kernels.items():
-        if path.endswith("q_proj/kernel"):
+    variables = {w.path: w.variable for w in params.weights(sam)}
+    for path, kernel in variables.items():
+        if path.endswith(("to_image/q_proj/kernel", "to_token/q_proj/kernel")):
             kernel.assign(2 * kernel)
-            kernels[path.replace("q_proj", "k_proj")].assign(kernel)
+            variables[path.replace("q_proj", "k_proj")].assign(kernel)
 
 
 def main():

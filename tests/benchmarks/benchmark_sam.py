@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 import kft
+from kft.backbones.sam import Sam
 from kft.data import read_segmentation
 from kft.evaluation.means import mean_interval
 from kft.plots import save_figure
@@ -37,6 +38,8 @@ from kft.segmentation.baselines import (
 from kft.segmentation.masks import boxes_of, to_masks
 from kft.segmentation.metrics import accuracy_at, iou_matrix, mask_iou
 from kft.segmentation.prompts import draw_points
+from kft.segmentation.training import trainer
+from kft.training.prompted import compile_arguments_of, prompted_batches
 
 STRATEGIES = ("iou_head", "mask_decoder", "lora", "full")
 ROWS = [
@@ -173,6 +176,37 @@ def draw(scores, out):
     save_figure(figure, caption, out / "score_and_cost.png")
 
 
+def costs(objects=10, repeats=5):
+    """Print what a step with many objects costs, as a share of as many steps with one.
+
+    The encoder is frozen and its embedding given. The model of vit_b's shapes has a single block in
+    its image encoder, which does not run.
+    """
+    of_vit_b = Sam(1, 32, 2, name="the decoder of sam-vit-base")
+    for sam in (kft.load("kft_sam_tiny", weights=False), of_vit_b):
+        kft.train_only(sam, "mask_decoder")
+        image = np.zeros((64, 64), "uint8")
+        labels = np.kron(np.arange(1, 17).reshape(4, 4), np.ones((16, 16), int))
+        times = {}
+        for count in (1, objects):
+            prompting = Prompting(count, 1)
+            train, _ = prompted_batches(sam, ([image], [labels]), 0, 1, prompting=prompting)
+            arrays, zeros = train[0]
+            del arrays["images"]
+            arrays["frontier_0"] = np.zeros((1, *sam.embedding.shape[1:]), "float32")
+            learner = trainer(sam, 1)
+            learner.compile("sgd", **compile_arguments_of(sam))
+            taken = []
+            for _ in range(1 + repeats):
+                begun = time.perf_counter()
+                learner.train_on_batch(arrays, zeros)
+                taken.append(time.perf_counter() - begun)
+            times[count] = np.median(taken[1:])
+        ratio = times[objects] / (objects * times[1])
+        print(f"{sam.name}: a step of 1 object {1000 * times[1]:.0f} ms, of {objects} objects "
+              f"{1000 * times[objects]:.0f} ms, {ratio:.2f} of {objects} steps of 1")  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -182,7 +216,11 @@ def main():
     add("--prompts-only", action="store_true", help="no automatic masks, which take longest")
     add("--draw", action="store_true", help="only print and draw what is there")
     add("--out", type=Path, default=Path("out/benchmark_sam"), help="folder of scores.csv")
+    add("--costs", action="store_true", help="only what a step with ten objects costs")
     options = parser.parse_args()
+    if options.costs:
+        costs()
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "scores.csv"
     scores = pd.read_csv(path) if path.exists() else pd.DataFrame({"row": []})
