@@ -6,8 +6,9 @@ segment what points and boxes show. A run that is stopped continues when it is s
 
 Data: simulated cells (Apache-2.0, no download), cut, inverted, tinted and with noise.
 Command: KERAS_BACKEND=torch python recipes/pretrain_sam.py
-Needs: 4 GB; 45 minutes of one core.
-Expect: kft_sam_tiny; docs/segmentation.md
+Needs: 4 GB; about 30 minutes of one core. A long training is needed for good masks.
+Expect: after 2,000 steps on 900 images a mean IoU of about 0.25 from one prompt, on the images of
+training and too little for use; it was still rising.
 """
 
 import argparse

@@ -4,7 +4,7 @@ Nothing is trained. Writes three label images, and a figure of each with its cap
 
 Data: one simulated image of cells (Apache-2.0, no download); or your own image, `--image`.
 Command: KERAS_BACKEND=torch python recipes/sam_prompt.py --image FILE --points 120,80 60,70
-Needs: 1 GB and seconds with kft_sam_tiny.
+Needs: 4 GB and a minute of one core.
 Expect: docs/segmentation.md
 """
 
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import recipe
 
-import kft
 from kft.data.segmentation.cells import simulate_cells
 from kft.plots import plot_masks, save_figure
 from kft.segmentation import Predictor, Settings, boxes_of, save_masks, to_labels, to_masks
@@ -29,13 +28,14 @@ def numbers(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, count = parser.add_argument, recipe.above_zero(int)
-    add("--sam", default="kft_sam_tiny", help="published name, folder or .pth file")
+    add("--sam", default="sam-vit-base", help="published name, folder or .pth file")
     add("--image", type=Path, help="an image; default: a simulated one, prompted by its truth")
     add("--points", type=numbers, nargs="+", help="X,Y of each object, in pixels")
     add("--boxes", type=numbers, nargs="+", help="X0,Y0,X1,Y1 of each object, in pixels")
     add("--points-per-side", type=count, default=20, help="of the grid of automatic masks")
     add("--iou", type=float, default=0.6, help="least predicted IoU of automatic masks")
     add("--stability", type=float, default=0.6, help="least stability of automatic masks")
+    add("--seed", type=int, default=0, help="of the random weights of --tiny")
     add("--tiny", action="store_true", help="a run of a few seconds, to test the recipe")
     add("--out", type=Path, default=Path("out/sam_prompt"), help="folder for results")
     args = parser.parse_args()
@@ -45,7 +45,8 @@ def main():
         image, labels = simulate_cells(64 if args.tiny else 256, seed=1)
         points, _ = draw_points(to_masks(labels), np.random.default_rng(0))
         boxes = boxes_of(labels)
-    predictor = Predictor(kft.load(args.sam)).set_image(image)
+    sam = recipe.prompted_sam(args)
+    predictor = Predictor(sam).set_image(image)
     settings = Settings(side, iou=args.iou, stability=args.stability, most_area=0.2)
     found = {"everything": predictor.everything(settings).masks}
     for name, given in (("points", points), ("boxes", boxes)):
@@ -55,7 +56,7 @@ def main():
     for name, masks in found.items():
         prompts = {name: {"points": points, "boxes": boxes}[name]} if name != "everything" else {}
         figure, caption = plot_masks(
-            image, to_labels(masks), how=f"predicted by {args.sam} from {name}", **prompts
+            image, to_labels(masks), how=f"predicted by {sam.name} from {name}", **prompts
         )
         save_masks(masks, args.out / f"{name}.tif", image)
         save_figure(figure, caption, args.out / f"{name}.png")

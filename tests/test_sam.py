@@ -15,10 +15,9 @@ from parity import assert_parity, assert_rounds_alike
 
 import kft
 from kft import params
-from kft.backbones.sam import PUBLISHED, Sam, SamImages, family, original_name
+from kft.backbones.sam import PUBLISHED, Sam, SamImages, original_name
 from kft.backbones.sam import weights as sam_weights
 from kft.backbones.sam.prompts import ABSENT, NOT_A_POINT
-from kft.segmentation import mask_iou
 
 SIZE, SIDE, OBJECTS = 64, 32, 3
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
@@ -297,28 +296,6 @@ def test_transformers_reads_what_is_written(tmp_path):
     kft.backbones.save(sam, tmp_path / "half", "float16")
     halves = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "ours")]
     assert 2 * halves[0] == pytest.approx(halves[1], rel=0.05)
-
-
-@pytest.mark.once
-def test_the_small_one_ships():
-    """It needs no network, is smaller than 8 MB, and finds a bright disc by a point and a box."""
-    folder = family.SHIPPED / "kft_sam_tiny"
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 8e6
-    rows, columns = np.mgrid[:128, :128]
-    disc = (rows - 60) ** 2 + (columns - 70) ** 2 < 20**2
-    image = np.where(disc, 180, 20).astype("uint8")
-    sam = kft.load("kft_sam_tiny")
-    found = (
-        kft.segment(sam, image, points=[[70, 60]]),
-        kft.segment(sam, image, boxes=[[50, 40, 90, 80]]),
-    )
-    for prediction in found:
-        assert mask_iou([disc], prediction.best)[0] > 0.8
-    assert kft.backbones.read_checkpoint("kft_sam_tiny")[0]["model_type"] == "sam"
-    with pytest.raises(ValueError, match="revision"):
-        kft.load("kft_sam_tiny", revision="main")
-    random = kft.load("kft_sam_tiny", weights=False)
-    assert random.get_config() == sam.get_config()
 
 
 # Images -------------------------------------------------------------------------------------------

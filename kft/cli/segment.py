@@ -18,7 +18,7 @@ def segment(
     out_option: Out = None,
     model: Annotated[
         str, typer.Option(help="Name, folder or file of a SAM; or a .keras file.")
-    ] = "kft_sam_tiny",
+    ] = "sam-vit-base",
     points: Annotated[
         list[str] | None,
         typer.Option(

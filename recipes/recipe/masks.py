@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 
 import kft
+from kft.backbones.sam import Sam
 from kft.segmentation import Predictor, Prompting, boxes_of, mask_iou, mean_iou, to_masks
 from kft.segmentation.baselines import disc_at_point, ellipse_in_box, median_radius
 from kft.segmentation.prompts import draw_points
 from recipe.arguments import above_zero
 
-OTHER_CELLS = 1000  # added to the seed, since kft_sam_tiny was trained on the cells of seed 0
+SMALL_SAM = {
+    "num_blocks": 1, "width": 32, "num_heads": 2, "image_size": 64, "prompt_width": 32,
+    "decoder_heads": 4, "decoder_hidden_width": 64, "iou_width": 32,
+}  # fmt: skip
 
 
 def sam_arguments(doc, **defaults):
@@ -26,7 +30,7 @@ def sam_arguments(doc, **defaults):
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     add, count = parser.add_argument, above_zero(int)
-    add("--sam", default="kft_sam_tiny", help="published name, folder or .pth file")
+    add("--sam", default="sam-vit-base", help="published name, folder or .pth file")
     add("--data", help="folder of images and label images; default: simulated cells")
     add("--epochs", type=count, default=5, help="epochs of training")
     add("--learning-rate", type=above_zero(float), default=5e-4, help="highest one")
@@ -53,9 +57,20 @@ def cells(args):
         data = kft.data.read_segmentation(args.data)
     else:
         size, images = (64, 8) if args.tiny else (256, 60)
-        data = kft.data.load("cells", images=images, size=size, seed=args.seed + OTHER_CELLS)
+        data = kft.data.load("cells", images=images, size=size, seed=args.seed)
     print(data)
     return data, prompting
+
+
+def prompted_sam(args):
+    """Load the model, or with `--tiny` make a small one with random weights.
+
+    Args:
+        args: Arguments with `sam`, `tiny` and `seed`.
+    """
+    if args.tiny:
+        return kft.backbones.randomised(Sam(**SMALL_SAM), args.seed)
+    return kft.load(args.sam)
 
 
 def mask_scores(sam, data):
@@ -93,7 +108,7 @@ def trained_sam(args, strategy):
         The trained model.
     """
     data, prompting = cells(args)
-    sam = kft.load(args.sam)
+    sam = prompted_sam(args)
     print("A disc at the point and the ellipse in the box: ", end="")
     mask_scores(None, data)
     print(f"{sam.name} as it is: ", end="")

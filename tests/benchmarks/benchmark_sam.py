@@ -41,6 +41,8 @@ from kft.segmentation.prompts import draw_points
 from kft.segmentation.training import trainer
 from kft.training.prompted import compile_arguments_of, prompted_batches
 
+SMALL = {"num_blocks": 1, "width": 128, "num_heads": 4, "image_size": 256, "prompt_width": 128,
+         "decoder_hidden_width": 512, "iou_width": 128}  # fmt: skip
 STRATEGIES = ("iou_head", "mask_decoder", "lora", "full")
 ROWS = [
     "baselines", "as_it_is", "mask_decoder:80:1", "iou_head:80:1", "full:80:1", "lora:80:1",
@@ -183,7 +185,7 @@ def costs(objects=10, repeats=5):
     its image encoder, which does not run.
     """
     of_vit_b = Sam(1, 32, 2, name="the decoder of sam-vit-base")
-    for sam in (kft.load("kft_sam_tiny", weights=False), of_vit_b):
+    for sam in (Sam(**SMALL, name="small"), of_vit_b):
         kft.train_only(sam, "mask_decoder")
         image = np.zeros((64, 64), "uint8")
         labels = np.kron(np.arange(1, 17).reshape(4, 4), np.ones((16, 16), int))
@@ -211,7 +213,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--rows", nargs="+", default=ROWS, help="strategy:images:seed, as_it_is or baselines")
-    add("--sam", default="kft_sam_tiny", help="name or folder of the model")
+    add("--sam", default="sam-vit-base", help="name or folder of the model")
     add("--images", type=int, help="of the test part [all]")
     add("--prompts-only", action="store_true", help="no automatic masks, which take longest")
     add("--draw", action="store_true", help="only print and draw what is there")

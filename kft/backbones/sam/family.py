@@ -1,7 +1,7 @@
 """SAM for `kft.load`: published names, Hugging Face folders and the original torch files.
 
-`kft_sam_tiny` ships with kft; its model card says what it was trained on. The weights of the other
-names are downloaded from the Hugging Face hub.
+Folders in "shipped" would be names of models in the package. The weights of the published names are
+downloaded from the Hugging Face hub.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ SHIPPED = Path(__file__).parent / "shipped"  # Hugging Face folders, each with i
 
 
 class SamFamily(Family):
-    """The three published sizes of SAM, a small one, and any other size from a folder or file."""
+    """The three published sizes of SAM, and any other size from a folder or file."""
 
     name = "SAM"
     options = ("revision",)
