@@ -283,6 +283,25 @@ def test_names_of_transformers():
     assert found == {name for name in theirs if "prompt_encoder.shared_embedding" not in name}
 
 
+@pytest.mark.once
+def test_transformers_reads_what_is_written(tmp_path):
+    """All tensors and sizes are those of the model that was read; kft reads them, too."""
+    from transformers import SamModel
+
+    reference = references.hugging_face_sam()
+    reference.save_pretrained(tmp_path / "theirs")
+    sam = kft.load(tmp_path / "theirs")
+    kft.backbones.save(sam, tmp_path / "ours")
+    again, found = SamModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(found.values())
+    for name, tensor in reference.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    assert kft.load(tmp_path / "ours").get_config() == sam.get_config()
+    kft.backbones.save(sam, tmp_path / "half", "float16")
+    halves = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "ours")]
+    assert 2 * halves[0] == pytest.approx(halves[1], rel=0.05)
+
+
 # Images -------------------------------------------------------------------------------------------
 
 

@@ -176,10 +176,13 @@ def test_only_the_best_mask_and_the_scores_learn():
     logits = ops.convert_to_numpy(outputs["masks"])[:, :, 1:]
     shaped = [np.broadcast_to(y, logits.shape) for y in (x[0]["targets"][:, :, None], 1.0)]
     tensors = [ops.convert_to_tensor(y.astype("float32")) for y in (logits, *shaped)]
-    of_masks = 20 * steps.focal_loss(*tensors) + steps.dice_loss(*tensors)
-    best = 1 + int(ops.convert_to_numpy(of_masks).argmin())
+    parts = [ops.convert_to_numpy(loss(*tensors)) for loss in (steps.focal_loss, steps.dice_loss)]
+    of_masks = 20 * parts[0] + parts[1]
+    best = 1 + int(of_masks.argmin())
     losses = learner_outputs(sam, learner, x)[0, 0]
-    np.testing.assert_allclose(losses[2], ops.convert_to_numpy(of_masks).min(), rtol=1e-5)
+    np.testing.assert_allclose(losses[2], of_masks.min(), rtol=1e-5)
+    other = learner_outputs(sam, steps.trainer(sam, 1, sam.image_encoder, focal=0.5), x)[0, 0]
+    np.testing.assert_allclose(other[2], (0.5 * parts[0] + parts[1]).min(), rtol=1e-5)
     assert losses[0] == 1
     np.testing.assert_allclose(losses[1], losses[2] + losses[3], rtol=1e-6)
     learner.fit(x[0], x[1], verbose=0)
@@ -359,6 +362,8 @@ def test_wrong_data_are_named(tmp_path):
         kft.fit(sam, (images, labels), "linear_probe", verbose=0)
     with pytest.raises(ValueError, match="rounds must be"):
         Prompting(rounds=9)
+    with pytest.raises(ValueError, match="focal must be"):
+        Prompting(focal=0)
 
 
 @pytest.mark.once

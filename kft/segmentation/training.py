@@ -21,7 +21,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kft.arguments import check_integer, check_share
+from kft.arguments import check_integer, check_number_above, check_share
 
 # Labels of prompts; those with "as" are for the batches of `kft.training`, which knows no family.
 from kft.backbones.sam.prompts import ABSENT, NEGATIVE, POSITIVE
@@ -45,6 +45,8 @@ class Prompting:
         rounds: Rounds of prompts, at most 8.
         box_probability: Probability that the first prompt of an object is its box and not a point.
         mask_probability: Probability of a round that the last mask is a prompt, too.
+        focal: Weight of the focal loss; that of the Dice loss is 1. A small one is for weights that
+            are random: most cells are background, and the focal loss first learns that all are.
 
     Raises:
         ValueError: A value is out of range.
@@ -58,12 +60,14 @@ class Prompting:
     rounds: int = 3
     box_probability: float = 0.5
     mask_probability: float = 0.5
+    focal: float = 20.0
 
     def __post_init__(self) -> None:
         check_integer("objects", self.objects)
         check_integer("rounds", self.rounds, 1, MOST_ROUNDS)
         for name in ("box_probability", "mask_probability"):
             check_share(name, getattr(self, name))
+        check_number_above("focal", self.focal)
 
 
 # The graph ----------------------------------------------------------------------------------------
@@ -77,7 +81,9 @@ class Trainer(Learner):
         return self.trained_model.trainable_variables
 
 
-def trainer(sam: keras.Model, rounds: int, encoder: keras.Model | None = None) -> keras.Model:
+def trainer(
+    sam: keras.Model, rounds: int, encoder: keras.Model | None = None, focal: float = 20.0
+) -> keras.Model:
     """Return a model whose output is the losses of a step, which shares all layers with `sam`.
 
     Args:
@@ -85,6 +91,7 @@ def trainer(sam: keras.Model, rounds: int, encoder: keras.Model | None = None) -
         rounds: R.
         encoder: The part of the image encoder behind the frozen frontier; None where all of it is
             frozen, and the embedding itself is the input "frontier_0".
+        focal: As for `Prompting`.
 
     Returns:
         Functional model of `inputs_of`'s inputs and those of `encoder`; its output is float
@@ -103,7 +110,7 @@ def trainer(sam: keras.Model, rounds: int, encoder: keras.Model | None = None) -
     per_round = []
     for i in range(rounds):
         outputs = decoder(embedding, prompt_encoder(**prompts))
-        losses = StepLosses(name=f"losses_{i}", dtype="float32")
+        losses = StepLosses(focal, name=f"losses_{i}", dtype="float32")
         per_round.append(losses(outputs, drawn["targets"], drawn["inside"]))
         if i + 1 < rounds:
             following = NextPrompts(i, sam.image_size, name=f"next_{i}", dtype="float32")
@@ -249,19 +256,24 @@ _OUT = ("masks", "iou")
 class StepLosses(keras.layers.Layer):
     """Losses of one round: masks and IoU of the decoder, true masks -> float (B, N, 4).
 
-    They are the loss, its part from the mask (20 focal + Dice of the best of the three masks), its
-    part from the IoU (mean squared error over the three), and the true IoU of the mask of the
+    They are the loss, its part from the mask (focal and Dice loss of the best of the three masks),
+    its part from the IoU (mean squared error over the three), and the true IoU of the mask of the
     highest predicted one.
+
+    Args:
+        focal: As for `Prompting`.
     """
 
-    def __init__(self, **kwargs: Any):
+    def __init__(self, focal: float, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
+        self.focal = focal
 
     def call(self, outputs: Mapping[str, Any], targets: Any, inside: Any) -> Any:
         """Compute the losses, see the class."""
         logits, predicted = (ops.cast(outputs[x][:, :, 1:], "float32") for x in _OUT)
         truth, inside = ops.expand_dims(targets, 2), inside[:, None, None]  # (B, 1 or N, 1, s, s)
-        of_masks = 20 * focal_loss(logits, truth, inside) + dice_loss(logits, truth, inside)
+        of_masks = self.focal * focal_loss(logits, truth, inside)
+        of_masks = of_masks + dice_loss(logits, truth, inside)
         best = ops.one_hot(ops.argmin(of_masks, axis=-1), of_masks.shape[-1], dtype="float32")
         mask_loss = ops.sum(best * of_masks, axis=-1)
         iou = true_iou(logits, truth, inside)  # (B, N, 3)

@@ -368,7 +368,7 @@ def fit_prompted(
     for part in (train, valid):
         if part is not None:
             part.features = features_of(encoder, part, cache, memory_limit) if at_frontier else None
-    learner = trainer(model, train.prompting.rounds, rest)
+    learner = trainer(model, train.prompting.rounds, rest, train.prompting.focal)
     return train_as(model, learner, train, valid, **options)
 
 

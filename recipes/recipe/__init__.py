@@ -5,6 +5,7 @@ from recipe.chains import draw_chain
 from recipe.corpora import CORPUS, OPTIMIZERS, corpus, masked_report, optimizer, proteins
 from recipe.defaults import REAL, SMALL, default_backbone
 from recipe.interactome import interactome
+from recipe.masks import mask_scores, prompted_sam, sam_arguments, trained_sam
 from recipe.records import data, few_of_each
 from recipe.results import report
 from recipe.structures import compare_on_chains, structure_arguments
@@ -28,11 +29,15 @@ __all__ = [
     "head",
     "image_arguments",
     "interactome",
+    "mask_scores",
     "masked_report",
     "optimizer",
+    "prompted_sam",
     "proteins",
     "report",
     "run",
+    "sam_arguments",
     "strategy",
     "structure_arguments",
+    "trained_sam",
 ]

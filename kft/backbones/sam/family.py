@@ -1,4 +1,8 @@
-"""SAM for `kft.load`: published names, Hugging Face folders and the original torch files."""
+"""SAM for `kft.load`: published names, Hugging Face folders and the original torch files.
+
+Folders in "shipped" would be names of models in the package. The weights of the published names are
+downloaded from the Hugging Face hub.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,11 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kft.backbones.checkpoints import commit_of, hub_folder
-from kft.backbones.registry import Family, read_folder, register
+from kft.backbones.checkpoints import Tensors, commit_of, hub_folder, read_safetensors
+from kft.backbones.registry import Family, read_folder, refuse_revision, register
 from kft.backbones.sam import weights as checkpoints
 from kft.backbones.sam.model import Sam
 from kft.backbones.sam.published import OWNER, PUBLISHED
+
+SHIPPED = Path(__file__).parent / "shipped"  # Hugging Face folders, each with its model card
 
 
 class SamFamily(Family):
@@ -22,15 +28,27 @@ class SamFamily(Family):
     torch_layout = "original SAM"
 
     def names(self) -> list[str]:
-        return list(PUBLISHED)
+        shipped = sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
+        return [*shipped, *PUBLISHED]
 
     def load(self, name: str, weights: bool, dtype: str | None, **options: Any) -> Sam:
+        revision = options.get("revision")
+        if name not in PUBLISHED:
+            if revision:
+                refuse_revision(name)
+            shipped = read_folder(SHIPPED / name, weights)
+            return checkpoints.from_hugging_face(*shipped, name, dtype)
         if not weights:
             return Sam(**PUBLISHED[name], name=name, dtype=dtype)
-        folder = hub_folder(f"{OWNER}/{name}", options.get("revision"))
+        folder = hub_folder(f"{OWNER}/{name}", revision)
         sam = self.from_folder(folder, *read_folder(folder, True), name, dtype)
         sam.revision = commit_of(folder)
         return sam
+
+    def read(self, name: str) -> tuple[dict, Tensors]:
+        """Return config and tensors of a published name."""
+        folder = hub_folder(f"{OWNER}/{name}") if name in PUBLISHED else SHIPPED / name
+        return read_folder(folder, weights=False)[0], read_safetensors(folder)
 
     def from_folder(
         self,

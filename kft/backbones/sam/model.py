@@ -4,7 +4,7 @@ It is a model by itself and not a backbone with a head: prompt encoder and mask 
 with the image encoder, and make sense only with it. Its stages are those of the image encoder, each
 its own node of the graph, so that it is frozen and cut at its frontier as any backbone. Paths of
 layers are those of the reference, `segment-anything` 1.0, with Keras's names of weights (kernel for
-weight, gamma and beta in norms); `original_name` translates them.
+weight, gamma and beta in norms); `names.original_name` translates them.
 
 Differences from the reference: those of `prompts`, `images` and `layers`. Pixels are normalised
 inside of the model ("image_encoder/pixels"), by constants that are saved with it; the positions of
@@ -27,33 +27,12 @@ import numpy as np
 from kft.arguments import check_integer
 from kft.backbones.base import Backbone
 from kft.backbones.quantized import dtype_of, quantize_as
+from kft.backbones.sam import writing
 from kft.backbones.sam.decoder import MaskDecoder
 from kft.backbones.sam.encoder import GridEmbedding, ImageBlock, Neck, Pixels
 from kft.backbones.sam.images import SamImages
 from kft.backbones.sam.prompts import PromptEncoder
 from kft.keras_internals import set_untracked
-
-_IN_ORIGINAL = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
-_ELSEWHERE = {
-    "image_encoder.patch_embed.pos_embed": "image_encoder.pos_embed",
-    "image_encoder.pixels.pixel_mean": "pixel_mean",
-    "image_encoder.pixels.pixel_std": "pixel_std",
-}
-
-
-def original_name(path: str) -> str:
-    """Return what the original code calls a weight.
-
-    Args:
-        path: Path of the weight in kft.
-
-    Example:
-        >>> original_name("mask_decoder/iou_prediction_head/layers/0/kernel")
-        'mask_decoder.iou_prediction_head.layers.0.weight'
-    """
-    layer, _, weight = path.replace("/", ".").rpartition(".")
-    name = f"{layer}.{_IN_ORIGINAL.get(weight, weight)}"
-    return _ELSEWHERE.get(name, name)
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -241,6 +220,10 @@ class Sam(Backbone):
         if len(variable.shape) == 4:
             return int(np.prod(variable.shape[:-1]))  # no rectifier follows
         return super().fan_in(variable)
+
+    def to_hugging_face(self, dtype: str | None = None) -> tuple[dict[str, Any], dict]:
+        """Return the content of config.json and the tensors, see `kft.backbones.save`."""
+        return writing.to_hugging_face(self, dtype)
 
     def get_config(self) -> dict[str, Any]:
         own = {**self._config, "preprocessing": self.encode.get_config()}

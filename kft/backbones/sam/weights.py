@@ -22,58 +22,12 @@ from kft.backbones.checkpoints import (
     Tensors,
     fill,
 )
-from kft.backbones.sam.model import Sam, original_name
-from kft.params import weights
+from kft.backbones.sam.model import Sam
+from kft.backbones.sam.names import SHARED, hugging_face_name, in_files, original_name
 
 _MOST_PIXELS = 16_384
-_BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.")
-_POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
-_SHARED = "shared_image_embedding.positional_embedding"
 _COPY = "prompt_encoder.shared_embedding.positional_embedding"
-
-# (in the original, in Hugging Face); the first that fits the beginning or a part of a name counts.
-_TO_HUGGING_FACE = [
-    (rf"^{re.escape(_POSITIONS)}$", _SHARED),
-    (r"^image_encoder\.patch_embed\.proj", "vision_encoder.patch_embed.projection"),
-    (r"^image_encoder\.blocks", "vision_encoder.layers"),
-    (r"^image_encoder\.neck\.0", "vision_encoder.neck.conv1"),
-    (r"^image_encoder\.neck\.1", "vision_encoder.neck.layer_norm1"),
-    (r"^image_encoder\.neck\.2", "vision_encoder.neck.conv2"),
-    (r"^image_encoder\.neck\.3", "vision_encoder.neck.layer_norm2"),
-    (r"^image_encoder", "vision_encoder"),
-    (r"mask_downscaling\.0", "mask_embed.conv1"),
-    (r"mask_downscaling\.1", "mask_embed.layer_norm1"),
-    (r"mask_downscaling\.3", "mask_embed.conv2"),
-    (r"mask_downscaling\.4", "mask_embed.layer_norm2"),
-    (r"mask_downscaling\.6", "mask_embed.conv3"),
-    (r"point_embeddings", "point_embed"),
-    (r"norm_final_attn", "layer_norm_final_attn"),
-    (r"\.norm(\d)\.", r".layer_norm\1."),
-    (r"output_upscaling\.0", "upscale_conv1"),
-    (r"output_upscaling\.1", "upscale_layer_norm"),
-    (r"output_upscaling\.3", "upscale_conv2"),
-]
-
-
-def hugging_face_name(name: str, iou_depth: int = 3) -> str:
-    """Return what transformers calls a tensor of the original code.
-
-    Args:
-        name: Name in the original code.
-        iou_depth: Number of layers of the head that predicts the IoU.
-
-    Example:
-        >>> hugging_face_name("mask_decoder.iou_prediction_head.layers.2.weight")
-        'mask_decoder.iou_prediction_head.proj_out.weight'
-    """
-    for pattern, replacement in _TO_HUGGING_FACE:
-        name = re.sub(pattern, replacement, name)
-
-    def in_perceptron(match: re.Match[str]) -> str:
-        i, last = int(match[2]), (iou_depth if "iou" in match[1] else 3) - 1
-        return match[1] + {0: "proj_in", last: "proj_out"}.get(i, f"layers.{i - 1}")
-
-    return re.sub(r"((?:iou_prediction_head|mlps\.\d+)\.)layers\.(\d+)", in_perceptron, name)
+_BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.")
 
 
 # Folders ------------------------------------------------------------------------------------------
@@ -103,7 +57,7 @@ def from_hugging_face(
     sam = _built(arguments, source, dtype)
     if tensors is not None:
         depth = arguments["iou_depth"]
-        named = {_COPY: _SHARED} if _COPY in tensors else {}
+        named = {_COPY: SHARED} if _COPY in tensors else {}
         _fill(sam, tensors, source, lambda name: hugging_face_name(name, depth), named)
     return sam
 
@@ -262,11 +216,9 @@ def _fill(
     if not isinstance(tensors, Tensors):
         tensors = Tensors.of(tensors, source=source)
     names = {name.removeprefix("sam."): name for name in tensors}
-    if _COPY in names and _SHARED not in names:  # a file holds one of two tied tensors
-        names[_SHARED], tied = names.pop(_COPY), {}
-    variables = {
-        w.path: w.variable for w in weights(sam) if not w.path.startswith("image_encoder/pixels/")
-    }
+    if _COPY in names and SHARED not in names:  # a file holds one of two tied tensors
+        names[SHARED], tied = names.pop(_COPY), {}
+    variables = in_files(sam)
     origins = {
         path: Origin(
             (renamed(original_name(path)),),
