@@ -280,6 +280,18 @@ def test_names_of_transformers():
 
 
 @pytest.mark.once
+def test_all_layers_are_frozen_and_unfrozen_though_their_paths_have_several_parts():
+    sam = models.sam()
+    everything = params.parameters(sam).trainable
+    kft.freeze(sam)
+    assert params.parameters(sam).trainable == 0
+    kft.train_only(sam, "mask_decoder")
+    assert 0 < params.parameters(sam).trainable < everything
+    kft.unfreeze(sam)
+    assert params.parameters(sam).trainable == everything
+
+
+@pytest.mark.once
 def test_transformers_reads_what_is_written(tmp_path):
     """All tensors and sizes are those of the model that was read; kft reads them, too."""
     from transformers import SamModel
