@@ -82,6 +82,7 @@ _HOME = {
     "predict": "kft.inference",
     "embed": "kft.inference",
     "load_embeddings": "kft.inference",
+    "merge_embeddings": "kft.inference",
     "search": "kft.inference.search",
     "build_index": "kft.inference.search",
     "load_index": "kft.inference.search",
@@ -162,6 +163,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.finetuning import finetune as finetune
     from kft.inference import embed as embed
     from kft.inference import load_embeddings as load_embeddings
+    from kft.inference import merge_embeddings as merge_embeddings
     from kft.inference import mutations as mutations
     from kft.inference import predict as predict
     from kft.inference import scoring as scoring

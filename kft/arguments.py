@@ -154,6 +154,29 @@ def check_fraction(name: str, value: Any) -> float:
     return number
 
 
+def check_share(name: str, value: Any) -> float:
+    """Check that an argument is a number from 0 to 1, both included.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What was given. Booleans are not accepted.
+
+    Returns:
+        The value as a `float`.
+
+    Raises:
+        ValueError: The value is not a number, or is out of range.
+
+    Example:
+        >>> check_share("box_probability", 1)
+        1.0
+    """
+    number = _as_float(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, received {shown(value)}.")
+    return number
+
+
 def check_seed(name: str, value: Any) -> int:
     """Check that an argument is a seed that all backends take: an integer from 0 to 2**32 - 1.
 

@@ -469,6 +469,16 @@ def check_file(path: Path | str, called: str) -> Path:
     return path
 
 
+def sha256_of(path: Path | str) -> str:
+    """Return the sha256 of the content of a file, in hexadecimal.
+
+    Args:
+        path: Path of the file.
+    """
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def check_sha256(path: Path | str, expected: str, advice: str) -> None:
     """Check that a file is the published one.
 
@@ -486,8 +496,7 @@ def check_sha256(path: Path | str, expected: str, advice: str) -> None:
         ...     path.touch()
         ...     check_sha256(path, hashlib.sha256().hexdigest(), "Download it again.")
     """
-    with open(path, "rb") as stream:
-        received = hashlib.file_digest(stream, "sha256").hexdigest()
+    received = sha256_of(path)
     if received != expected:
         raise ValueError(
             f"{path} is not the published file: its sha256 is {received}, expected {expected}. "

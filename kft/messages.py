@@ -41,6 +41,24 @@ def listed(names: Iterable[object], most: int | None = 5) -> str:
     return ", ".join(words[:most]) + more
 
 
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """Write a number with its noun, which is plural unless the number is 1.
+
+    Args:
+        number: How many there are.
+        noun: What is counted, in the singular.
+        plural: Its plural; None adds an s.
+
+    Returns:
+        Both, with commas between thousands.
+
+    Example:
+        >>> count_of(1, "row"), count_of(2000, "row"), count_of(0, "copy", "copies")
+        ('1 row', '2,000 rows', '0 copies')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def harmless(text: object, keep: str = "") -> str:
     """Escape characters that a terminal acts on instead of showing them.
 

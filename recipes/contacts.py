@@ -20,6 +20,7 @@ import pandas as pd
 import recipe
 
 import kft
+from kft import structure
 from kft.evaluation.metrics import interval
 
 NEAR = 8.0  # angstrom
@@ -47,12 +48,8 @@ def beta(coordinates, sequence):
     Returns:
         Floats (L, 3), in angstrom.
     """
-    n, ca, c = (coordinates[:, atom].astype("float64") for atom in range(3))
-    to_ca, to_c = ca - n, c - ca
-    # Bond lengths and angles of an ideal residue, as trRosetta has them (Yang et al. 2020).
-    placed = -0.58273431 * np.cross(to_ca, to_c) + 0.56802827 * to_ca - 0.54067466 * to_c + ca
     glycine = np.array([residue == "G" for residue in sequence])
-    return np.where(glycine[:, None], ca, placed)
+    return np.where(glycine[:, None], coordinates[:, 1], structure.place_beta(coordinates))
 
 
 def long_range(coordinates, sequence):

@@ -9,7 +9,7 @@ Command: KERAS_BACKEND=torch python recipes/sam_iou_head.py --sam sam-vit-base -
 Needs: the extra segmentation; for sam-vit-huge 16 GB of memory, and its weights from the Hugging
 Face hub or `--sam FILE.pth`. Without `--sam` a small shape with random weights shows the steps in a
 minute of one core; nothing can be learned from its scores.
-Expect: docs/segmentation.md
+Expect: no score is known yet, none was measured with the published weights.
 """
 
 import argparse

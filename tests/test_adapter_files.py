@@ -335,7 +335,9 @@ def test_bad_files(tmp_path):
         ({"rank_pattern": [2]}, r"rank_pattern must be an object, received \[2\]"),
         ({"use_dora": 1}, "use_dora must be true or false, received 1"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3', expected 'LORA'"),
-        ({"trainable_token_indices": [3]}, r"trainable_token_indices=\[3\] is not supported"),
+        ({"trainable_token_indices": [3]}, r"is \[3\], and there are rows of 0 tables"),
+        ({"trainable_token_indices": 3}, "must be a list or an object, received 3"),
+        ({"target_parameters": ["x"]}, r"target_parameters=\['x'\] is not supported"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not supported"),
         ({"r": 8}, "has rank 4 in the tensors and 8 in adapter_config.json"),
     ):
@@ -544,11 +546,16 @@ SAVED_IN_FULL = {  # what kft reads as PEFT computes it, with the arguments of P
     "head's dense layer": ("language model", {"modules_to_save": ["lm_head.dense"]}, {}),
     "table": ("backbone", {"modules_to_save": ["word_embeddings"]}, {}),
     "embedding layers": ("language model", {}, {"save_embedding_layers": True}),
-}
+    "tokens": ("backbone", {"trainable_token_indices": [5, 20, 3]}, {}),
+    "tokens of a table by name": (
+        "language model", {"trainable_token_indices": {"word_embeddings": [20, 5]}}, {}
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.once
 @pytest.mark.filterwarnings("ignore:.*LoRA tensor.* have invalid shape")  # of a bias of B
+@pytest.mark.filterwarnings("ignore:.*trained alone .trainable_token_indices.")
 @pytest.mark.parametrize("case", SAVED_IN_FULL)
 def test_other_options_of_peft(case, tmp_path):
     form, options, saving = SAVED_IN_FULL[case]
@@ -561,6 +568,32 @@ def test_other_options_of_peft(case, tmp_path):
     kft.save_adapter(ours, tmp_path / "again")
     kft.load_adapter(other, tmp_path / "again")
     assert_rounds_alike(other.predict_on_batch(TOKENS), ours.predict_on_batch(TOKENS))
+
+
+@pytest.mark.once
+def test_rows_of_tokens_are_those_of_the_files(tmp_path):
+    base, path = reference("backbone"), tmp_path / "adapter_config.json"
+    ours = counterpart(base, "backbone")
+    options = {"r": 2, "trainable_token_indices": [5, 20]}
+    with_peft(base, "backbone", options).save_pretrained(tmp_path)
+    config = json.loads(path.read_text())
+    for indices, message in (
+        ([5, 99], r"different integers from 0 to 32, .* received \[5, 99\]"),
+        ([5, 5], "different integers"),
+        ([5], r"shape \(1, 32\) are expected, received \(2, 32\)"),
+        ({"other": [5, 20]}, "different integers .* received 0"),
+        (None, "is {}, and there are rows of 1 tables"),
+    ):
+        path.write_text(json.dumps({**config, "trainable_token_indices": indices}))
+        with pytest.raises(ValueError, match=message):
+            kft.load_adapter(ours, tmp_path)
+    path.write_text(json.dumps(config))
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="is no table of tokens of"):
+        kft.load_adapter(other, tmp_path)
+    assert not kft.lora.names(ours) and kft.parameters(ours).frozen == 0
+    with pytest.warns(UserWarning, match="has 2 rows of embedding/tokens that were trained alone"):
+        kft.load_adapter(ours, tmp_path)
 
 
 @pytest.mark.once

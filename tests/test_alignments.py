@@ -52,7 +52,7 @@ def test_take_keeps_the_query():
         ("", "x.a3m", "is empty"),
         ("MKT\n", "x.a3m", "line 1: expected '# STOCKHOLM' or a header"),
         (">a\n>b\nMKT\n", "x.a3m", "line 1: no sequence follows"),
-        (">a\nMK-T\n>b\nMKAT\n", "x.a3m", "the query 'a' has 1 gaps"),
+        (">a\nMK-T\n>b\nMKAT\n", "x.a3m", "the query 'a' has 1 gap"),
         (">a\nMKT\n>b\nMKTA\n>c\nMK\n", "x.a3m", r"2 of 3 rows have another length: 'b' 4, 'c' 2"),
         (">a\nMKT\n>b\nM1T\n", "x.a3m", "sequence 'b', column 2: '1' is no residue"),
         ("# STOCKHOLM 1.0\na MKT\n", "x.sto", "the line // that ends"),
@@ -151,7 +151,7 @@ def test_direct_couplings_find_planted_pairs_that_information_misses():
 
 def test_a_gapped_query_is_named():
     family = Alignment(("q", "b"), ("M-T", "MKT"))
-    with pytest.raises(ValueError, match="the query 'q' has 1 gaps.*to_query"):
+    with pytest.raises(ValueError, match="the query 'q' has 1 gap.*to_query"):
         direct_couplings(family)
     with pytest.raises(ValueError, match="pseudocount must be above 0"):
         direct_couplings(family.to_query(), pseudocount=0)

@@ -222,8 +222,7 @@ def test_max_length_warns_once_with_what_it_cuts():
     with pytest.warns(UserWarning) as caught:
         batches = kft.batches(inputs, encode, max_length=4, seed=None)
     assert [str(w.message) for w in caught] == [
-        "5001 of 5003 inputs were longer than max_length=4: 25002 residues were cut from their "
-        "ends."
+        "5001 of 5003 inputs were longer than max_length=4: 25,002 residues cut from their ends."
     ]
     assert caught[0].filename == __file__
     assert batches[0]["token_ids"].shape == (32, 8)  # and no further warning

@@ -342,7 +342,7 @@ def test_what_max_length_cuts_is_scored_for_nobody(residues):
 def test_what_is_expected(backbone, data):
     step = runs.Step(
         seconds=0.31, forward=0.1, head=0.01, once=0.0, setup=2.0, cut=0.5, memory=0,
-        batch=10, train=1000, valid=100, test=100,
+        batch=10, train=1000, valid=100, test=100, longest=20, solving=0.05, rows=10,
     )  # fmt: skip
     deep = esm2(4)
 
@@ -355,7 +355,9 @@ def test_what_is_expected(backbone, data):
         return seconds
 
     # In batches: 100 to train on, 10 to validate on and 10 to test on. Each phase is cut twice.
-    assert expected("linear_probe") == pytest.approx(3 + 0.1 * 120)
+    # Frozen features of two batches are computed twice, and the head is solved for.
+    assert expected("linear_probe") == pytest.approx(3 + 0.1 * 122 + 0.05 * 100)
+    assert expected("linear_probe", rows=500) == pytest.approx(3 + 0.1 * 122 + 0.05 * 50)
     each = 0.11 * 110 + 0.2 * 100
     assert expected("full", epochs=2) == pytest.approx(3 + 0.1 * 10 + 2 * each)
     # An adapter needs the gradients of all activations, and of few weights.

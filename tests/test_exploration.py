@@ -438,7 +438,7 @@ def test_the_shortcut_of_amp_is_found(amp):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"a,b\n1,2\n3\n", "line 3: has 1 columns, the header has 2"),
+        (b"a,b\n1,2\n3\n", "line 3: has 1 column, the header has 2"),
         (b"a,b\n1,2\n3,4,5\n", "line 3: has 3 columns, the header has 2"),
         (b'a,b\n1,"2\n3,4\n', "unclosed quote"),
         (b"a,b\n1,\xff\n", "not text in UTF-8"),

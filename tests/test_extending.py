@@ -152,7 +152,7 @@ def test_what_the_head_is_asked():
     model = make()
     with pytest.raises(ValueError, match="Counts have no classes"):
         kft.fit(model, DATA, "head_only", class_weight=[1.0], verbose=0)
-    with pytest.raises(ValueError, match="CountHead predicts 1 numbers; the targets .* 2 each"):
+    with pytest.raises(ValueError, match="CountHead predicts 1 number; the targets .* 2 each"):
         kft.fit(model, (SEQUENCES, np.ones((len(SEQUENCES), 2))), "head_only", verbose=0)
     with pytest.raises(ValueError, match="needs a linear head, received CountHead"):
         kft.fit(model, DATA, "linear_probe", verbose=0)

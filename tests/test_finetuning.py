@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -83,7 +84,7 @@ def test_an_interrupted_run_is_usable_and_ends_with_the_same_weights(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(tuning._Epochs, "on_epoch_end", interrupted)
         kft.finetune(settings, tmp_path)
-    with pytest.warns(UserWarning, match="best of its first 1 epochs"):
+    with pytest.warns(UserWarning, match="best of its first 1 epoch"):
         assert Run(tmp_path).predict(PEPTIDES[:3]).shape == (3, 1)
     whole = kft.finetune(settings, tmp_path)
     assert all(map(np.array_equal, weights(whole), weights(Run(run.folder))))
@@ -121,6 +122,9 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are_an_error(run, set
     before = (run.folder / "config.json").read_bytes()
     said = []
     kft.finetune(settings, run.folder, log=said.append)
+    assert "is finished already" in said[-1]
+    as_paths = dataclasses.replace(settings, data=file, backbone=Path(settings.backbone))
+    kft.finetune(as_paths, run.folder, log=said.append)
     assert "is finished already" in said[-1]
     with pytest.raises(ValueError, match="differs in its seed: name another folder"):
         kft.finetune(Settings(**{**settings.to_dict(), "seed": 1}), run.folder)
@@ -197,6 +201,26 @@ def test_what_cannot_be_guessed_is_an_error_that_lists_the_columns(tmp_path):
         read_data(Settings(str(tmp_path / "b.csv"), target="kd"))
     with pytest.raises(FileNotFoundError, match="neither a file or folder"):
         read_data(Settings("no such file.csv"))
+
+
+def test_two_columns_of_sequences_are_pairs(tmp_path):
+    pairs = pd.DataFrame({"sequence_a": PEPTIDES, "sequence_b": PEPTIDES[::-1]})
+    pairs["binds"] = np.arange(60) % 2
+    pairs.to_csv(tmp_path / "a.csv", index=False)
+    data, settings = read_data(Settings(str(tmp_path / "a.csv"), split="C1"))
+    assert (settings.inputs, settings.target) == (["sequence_a", "sequence_b"], "binds")
+    assert sorted(data.train.inputs + data.valid.inputs + data.test.inputs) == sorted(
+        zip(PEPTIDES, PEPTIDES[::-1], strict=True)
+    )
+    assert "sequence_a, sequence_b were read as pairs" in " ".join(data.notes)
+    other = pairs.rename(columns={"sequence_a": "bait", "sequence_b": "prey"})
+    other.to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(ValueError, match="bait, prey.* or two, for pairs of sequences"):
+        read_data(Settings(str(tmp_path / "b.csv")))
+    given = Settings(str(tmp_path / "b.csv"), inputs=["bait", "prey"])
+    assert len(read_whole(given).train.inputs[0]) == 2
+    with pytest.raises(ValueError, match="pairs are split by their proteins"):
+        read_data(dataclasses.replace(given, groups="binds", target="binds"))
 
 
 def columns(n=80):

@@ -324,7 +324,7 @@ def test_groups_of_one_record_and_records_without_a_group_are_named():
     found = audit("classification", scored, ["a", "a", "a", "b", "c", None], resamples=50)
     text = str(found)
     assert "Of one record, so left out of the gap: b, c." in text
-    assert "1 records have no group and are left out" in text
+    assert "Left out: 1 record without group" in text
     assert math.isnan(found.gap.value)  # one group of several records
     assert "b (n = 1) 1.000 (no interval)" in text or "b (n = 1) 1.000 [" in text
     assert math.isnan(found.table.loc["b", "AUROC"] if "AUROC" in found.table else math.nan)

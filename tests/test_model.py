@@ -289,7 +289,7 @@ def test_max_length_cuts_and_says_so_once(predictor, monkeypatch, tmp_path):
     with pytest.warns(UserWarning) as caught:
         found = kft.predict(predictor, path, max_length=9, batch_size=3)
     assert [str(w.message) for w in caught if w.category is UserWarning] == [
-        "3 of 8 inputs were longer than max_length=9: 8 residues were cut from their ends."
+        "3 of 8 inputs were longer than max_length=9: 8 residues cut from their ends."
     ]
     cut = [s if "<" in s else s[:9] for s in PROTEINS]
     assert_rounds_alike(found, kft.predict(predictor, cut, batch_size=3))

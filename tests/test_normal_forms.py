@@ -84,10 +84,10 @@ def test_conflicting_targets_of_one_sequence_are_reported(write):
         write([*PEPTIDES, PEPTIDES[4].lower(), PEPTIDES[5]], [*range(40), 4, 7.5]), split=None
     )
     (note,) = (note for note in data.notes if "different values" in note)
-    assert note.startswith("1 sequences are in several lines") and "lines 7 and 43" in note
+    assert note.startswith("1 sequence in several lines") and "lines 7 and 43" in note
     words = ["toxic", "benign"] * 20
     data = read_csv(write([*PEPTIDES, PEPTIDES[1] + "*"], [*words, "toxic"]), split=None)
-    assert any("1 sequences" in note and "lines 3 and 42" in note for note in data.notes)
+    assert any("1 sequence in" in note and "lines 3 and 42" in note for note in data.notes)
 
 
 # Stored -----------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ def test_the_frontier_is_inside_of_both_towers():
     assert [tuple(x.shape) for x in keras.tree.flatten(frozen.outputs)] == [(None, 48)]
 
 
+@pytest.mark.in_turn("torch")
 @pytest.mark.parametrize(
     ("strategy", "frozen"),
     [
@@ -87,6 +88,7 @@ def test_strategies(strategy, frozen, tmp_path):
     contracts.check_training(strategy, make(), DATA, frozen, tmp_path)
 
 
+@pytest.mark.in_turn("torch")
 def test_training_at_the_frontier_is_that_of_the_whole():
     kept = []
     for frontier in (True, False):
@@ -97,6 +99,7 @@ def test_training_at_the_frontier_is_that_of_the_whole():
     assert_rounds_alike(*kept)
 
 
+@pytest.mark.in_turn("torch")
 def test_adapters(tmp_path):
     model = make()
     contracts.check_base_is_kept(make(), model.encode(PAIRS))
@@ -239,7 +242,7 @@ def test_a_table_of_pairs_is_read_with_errors_that_name_the_line(tmp_path):
     )
     mirrored.loc[mirrored.index[:3], "y"] = "yes"
     notes = " ".join(read_pairs(mirrored, ["a", "b"], split=None).notes)
-    assert "3 pairs are in several rows with different values of column 'y'" in notes
+    assert "3 pairs in several rows with different values of column 'y'" in notes
     assert "3 records repeat the pair of an earlier one" in notes
     path.write_text("a,b,y\nMKT,GSS,yes\nMKT,,no\n")
     with pytest.raises(ValueError, match="line 3"):
@@ -258,7 +261,7 @@ def test_a_table_of_pairs_is_read_with_errors_that_name_the_line(tmp_path):
 
 @pytest.mark.once
 def test_too_few_proteins_for_a_split_are_named():
-    with pytest.raises(ValueError, match="scheme='C3' leaves no pairs for train of 3 proteins"):
+    with pytest.raises(ValueError, match="class C3 leaves no pairs for train of 3 proteins"):
         pair_split([("MKTAYI", "GSSGSS"), ("MKTAYI", "WWPWWP")])
     with pytest.raises(ValueError, match="scheme must be one of C1, C2, C3"):
         pair_split(PAIRS, "C4")

@@ -112,6 +112,8 @@ def test_masks_are_prompts_as_logits_and_as_booleans(predictor):
         ({"points": [1, 2, 3]}, "points must be numbers"),
         ({"points": [["a", "b"]]}, "points must be numbers"),
         ({"points": np.zeros((0, 2))}, "at least one"),
+        ({"points": [[[1, 2], [3, 4]], [[5, 6]]]}, "points must have as many entries.*with -1"),
+        ({"points": [[1, 2], [3, 4]], "labels": [[1], [1, 0]]}, "labels must have as many"),
         ({"points": [[1, 2]], "labels": [[2]]}, "labels must be 1, 0 or -1"),
         ({"points": [[1, 2]], "labels": [[1, 1]]}, "labels must be 1, 0 or -1"),
         ({"points": [[1, 2]], "labels": [[-1]]}, "1 of 1 objects have no prompt"),

@@ -98,3 +98,8 @@ def test_a_split_stands_for_its_inputs_and_a_data_set_does_not():
     np.testing.assert_array_equal(kft.predict(MODEL, split), kft.predict(MODEL, PROTEINS))
     with pytest.raises(TypeError, match="a Dataset: give one of its parts, such as data.test"):
         kft.predict(MODEL, kft.data.load("amp"))
+
+
+def test_a_row_of_a_table_is_no_sequence():
+    with pytest.raises(TypeError, match=r"\(dict\): give one column, as inputs='peptide'"):
+        BACKBONE.encode([{"peptide": "MKT", "age": 3}])

@@ -83,8 +83,8 @@ def test_printing_tells_images_and_not_lengths(folder):
     assert repr(arrays) == "Split(2 images of 6 x 4 to 9 x 8 pixels)"
     from PIL import Image
 
-    assert repr(Split([Image.new("L", (6, 4))], [0])) == "Split(1 images of 6 x 4 pixels)"
-    assert repr(Split(["MK"], [0])) == "Split(1 records, input lengths 2 to 2)"
+    assert repr(Split([Image.new("L", (6, 4))], [0])) == "Split(1 image of 6 x 4 pixels)"
+    assert repr(Split(["MK"], [0])) == "Split(1 record, input lengths 2 to 2)"
 
 
 def test_odd_but_valid_images_are_taken(folder):
@@ -314,7 +314,7 @@ TABLES = {
     "twice": (
         [("star/1.png", 1, 0, ""), ("star/2.png", 2, 0, ""), ("star/../star/1.png", 2, 0, "")],
         {},
-        "names 1 images more than once: .*1.png \\(lines 2, 4\\)",
+        "names 1 image more than once: .*1.png \\(lines 2, 4\\)",
     ),
     "label without image": ([("", 1, 0, "")], {}, "line 2: column 'path' is '', a missing value"),
     "no column": (

@@ -202,7 +202,7 @@ def test_what_is_left_out_is_counted(tmp_path):
     for said in (
         "1 regions of many objects (iscrowd) were left out", "1 empty masks were left out",
         "1 annotations without a mask were left out", "1 objects that others cover were left out",
-        "33 pixels are in several masks", "1 images have no objects",
+        "33 pixels are in several masks", "1 image without objects",
     ):  # fmt: skip
         assert said in notes
     assert [len(object_numbers(x)) for x in read.train.targets] == [3, 2, 2, 2, 0]
@@ -291,8 +291,11 @@ def test_wrong_annotations_are_errors(tmp_path, wrong):
     ("content", "message"),
     [
         ('{"images": []}', "must be a file of COCO annotations"),
-        ('{"images": [], "annotations": [{"image_id": 1}]}', "images that it does not list"),
-        ('{"images": [{"id": 1, "file_name": "../a.png"}], "annotations": []}', "names 1 images"),
+        ('{"images": [], "annotations": [{"image_id": 1}]}', "1 image that it does not list"),
+        (
+            '{"images": [{"id": 1, "file_name": "../a.png"}], "annotations": []}',
+            "names 1 image not in",
+        ),
         ('{"images": [], "annotations": []}', "has no images"),
         ("[", "is damaged: not JSON"),
     ],

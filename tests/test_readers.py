@@ -172,7 +172,7 @@ def test_repeats_are_kept_and_counted(write):
         (HEADER + "MKT,1\n\n\nGIG,high\n", "line 5: column 'y' is 'high', but other lines"),
         (HEADER + "MKT,high\nGIG,1\n", "line 2: column 'y' is 'high', but"),
         (HEADER + 'MKT,1\nGIG,"1,5"\n', "line 3: .*'1,5'.*decimals take a point"),
-        (HEADER + "MKT,1\nGIG\n", "line 3: has 1 columns, the header has 2"),
+        (HEADER + "MKT,1\nGIG\n", "line 3: has 1 column, the header has 2"),
         (HEADER + "MKT,1\nGIG,1,5\n", "line 3: has 3 columns, the header has 2"),
         (HEADER + 'MKT,1\n"GIG,2\nAAA,3\n', "line 3: .*unclosed quote"),
         (HEADER + "MKT,a\nGIG,a\n", "holds only 'a'; a classification needs at least two"),

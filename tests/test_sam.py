@@ -262,8 +262,12 @@ def test_wrong_files_are_named(tmp_path):
         ("vision_config", "use_rel_pos", False),
         ("mask_decoder_config", "hidden_size", 64),
         ("prompt_encoder_config", "num_point_embeddings", 5),
+        ("vision_config", "image_size", 33),
+        ("vision_config", "global_attn_indexes", [99]),
+        ("vision_config", "global_attn_indexes", 1),
     ):
-        with pytest.raises(ValueError, match=key):
+        called = key.replace("global_attn_indexes", "global_blocks")
+        with pytest.raises(ValueError, match=f"folder.*{called}"):
             sam_weights.from_hugging_face(
                 {**config, part: {**config[part], key: value}}, None, "folder"
             )
@@ -307,7 +311,7 @@ def test_transformers_reads_what_is_written(tmp_path):
     assert kft.load(tmp_path / "ours").get_config() == sam.get_config()
     kft.backbones.save(sam, tmp_path / "half", "float16")
     halves = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "ours")]
-    assert 2 * halves[0] == pytest.approx(halves[1], rel=0.05)
+    assert 2 * halves[0] == pytest.approx(halves[1], rel=0.1)  # names take some bytes, too
 
 
 # Images -------------------------------------------------------------------------------------------
@@ -335,6 +339,8 @@ def test_what_has_no_prompts_refuses_it():
         lambda: kft.Model(sam, kft.heads.Classification(2)),
         lambda: kft.predict(sam, [image]),
         lambda: kft.embed(sam, [image]),
+        lambda: kft.replace_head(sam, kft.heads.Classification(2)),
+        lambda: kft.fit_frontier(sam, ([image], [image])),
     ):
         with pytest.raises(ValueError, match="must not be a model that takes prompts"):
             call()

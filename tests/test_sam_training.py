@@ -46,6 +46,13 @@ def test_objects_on_the_grid_keep_the_smallest():
     assert not found.inside[:, 8:].any()
     assert np.argwhere(found.cells == 5).tolist() == [[10, 2]]
     assert (found.cells == 2).sum() == 5 * 4
+    labels[41, 8] = 6  # in the cell of 5
+    with pytest.warns(UserWarning, match="1 of 3 objects are smaller than a cell"):
+        PromptedBatches(models.sam(), [labels], [labels], ONE_ROUND, 1, None, "a").objects  # noqa: B018
+    labels = np.zeros((64, 33), int)
+    labels[5, 32] = 1  # behind the last cell whose middle is on the image
+    edge = Objects.of(labels, size=32, side=16)
+    assert edge.inside[edge.cells == 1].tolist() == [1]
     one = Objects.of(np.ones((1, 1), int), size=32, side=16)
     assert one.cells[0, 0] == 1
     assert one.inside.sum() == 16 * 16
@@ -215,7 +222,13 @@ def trained(strategy, epochs=2, data=None, **options):
     return done, before, models.values(sam)
 
 
-@pytest.mark.parametrize("strategy", ["mask_decoder", "lora"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param("mask_decoder", marks=pytest.mark.in_turn("jax")),
+        pytest.param("lora", marks=pytest.mark.in_turn("tensorflow")),
+    ],
+)
 def test_strategies_train_what_they_say(strategy):
     done, before, after = trained(strategy)
     assert moved(before, after) == ({"mask_decoder"} if strategy == "mask_decoder" else set())
@@ -326,6 +339,7 @@ def test_wrong_data_are_named(tmp_path):
     sam = models.sam()
     for data, message in (
         ((images, [0, 1]), r"targets\[0\] must be a label image"),
+        ((["MKTAYI", "GSS"], [0, 1]), r"targets\[0\] must be a label image"),
         (
             (images, [labels[0], labels[1][:5]]),
             r"targets\[1\] of train is a label image of \(5, 32",

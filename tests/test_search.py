@@ -321,5 +321,5 @@ def test_errors_name_the_argument(small, tmp_path):
     with pytest.raises(ValueError, match="empty"):
         kft.search(small, ["MKT"], empty)
     table = pd.DataFrame({"id": ["a", "a", "b"], "sequence": ["MKT", "GSS", "WWP"]})
-    with pytest.warns(UserWarning, match=r"1 names occur more than once \(a\); hit_record"):
+    with pytest.warns(UserWarning, match=r"1 name of several records \(a\); hit_record"):
         assert kft.search(small, ["GSS"], table, k=1).table.hit_record.tolist() == [1]

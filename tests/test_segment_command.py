@@ -98,7 +98,8 @@ def test_everything_is_segmented(run, sam, tmp_path):
     result = run("--everything", "--out", "labels.tif", *limits)
     assert result.exit_code == 0, result.output
     found = segment_everything(sam, tmp_path / "image.png", Settings(3, iou=0, stability=0))
-    assert f"{len(found)} objects. Written: labels.tif" in result.stdout
+    assert "1 object. Left out of the masks of the grid: " in result.stdout and len(found) == 1
+    assert f"{found.dropped['on a better mask']} on a better mask" in result.stdout
     np.testing.assert_array_equal(tifffile.imread("labels.tif"), found.labels)
 
 
@@ -107,10 +108,12 @@ def test_everything_is_segmented(run, sam, tmp_path):
     [
         (["masks.tif"], 2, "give points or boxes, or --everything"),
         (["masks.tif", "--everything", "--points", "1,2"], 2, "give points or boxes, or"),
-        (["--points", "1,2"], 2, "give OUT once, or --figure; received OUT 0 times"),
-        (["a.tif", "--out", "b.tif", "--points", "1,2"], 2, "received OUT 2 times"),
+        (["--points", "1,2"], 2, "give OUT, or --figure alone, once, received it 0 times"),
+        (["a.tif", "--out", "b.tif", "--points", "1,2"], 2, "received it 2 times"),
+        (["a.tif", "--points", "1,2", "--least-area", "5"], 2, "--least-area is for --everything"),
+        (["a.tif", "--points", "1,2", "--figure", "b.pdf"], 1, "--figure must end in .png or"),
         (["masks.tif", "--points", "50,2"], 1, "points must lie in the image of 24 x 20 pixels"),
-        (["masks.gif", "--points", "5,2"], 1, "path must end in .tif"),
+        (["masks.gif", "--points", "5,2"], 1, "OUT must end in .tif"),
         (["masks.tif", "--boxes", "9,2,3,9"], 1, "boxes must be x0, y0, x1, y1 with x0 < x1"),
     ],
 )

@@ -82,6 +82,12 @@ def test_files_are_read_again(tmp_path, cells, ending):
         np.testing.assert_array_equal(read, labels)
 
 
+def test_masks_that_a_label_image_hides_are_counted(tmp_path):
+    hidden = [[[1, 0, 0]], [[1, 1, 0]], [[1, 0, 0]], [[0, 0, 0]]]
+    with pytest.warns(UserWarning, match="2 of 4 masks are empty, or covered by smaller ones"):
+        masks.save_masks(hidden, tmp_path / "a.tif")
+
+
 def test_a_tiff_says_how_imagej_shows_it(tmp_path, cells):
     path = masks.save_masks(cells[1], tmp_path / "labels.tif")
     with tifffile.TiffFile(path) as file:
@@ -102,6 +108,7 @@ def test_a_tiff_says_how_imagej_shows_it(tmp_path, cells):
         (lambda: masks.to_labels(np.zeros((2, 2))), r"array \(objects, height, width\)"),
         (lambda: masks.save_masks(np.zeros((1, 2, 2)), "a.jpg"), r"path must end in .tif, "),
         (lambda: masks.from_rle([{"size": [2, 2], "counts": [5]}]), r"rles\[0\] has runs of 5"),
+        (lambda: masks.to_coco(np.ones((2, 1, 1)), "a.png", [0.5]), "for each of 2 masks, rec"),
         (lambda: metrics.iou_matrix(np.eye(2), np.eye(3)), r"one size, received \(2, 2\) and \(3"),
         (lambda: metrics.mask_iou(np.zeros((1, 2, 2)), np.zeros((2, 2, 2))), "must have one shape"),
         (lambda: metrics.accuracy_at(np.eye(2), [0.0]), "thresholds must be above 0"),

@@ -209,7 +209,7 @@ def test_it_is_found_in_the_training_part_alone(tmp_path):
     root = folder(tmp_path / "cells", *camera(40))
     data = read(root)
     assert data.value_range == pixels.find_range(data.train.inputs)
-    assert "40 images have 16 bits, with 12" in data.notes[1]
+    assert "40 images of 16 bits, with 12" in data.notes[1]
     assert "percentiles 0.1 and 99.9 of the 20 in train" in data.notes[1]
     assert "16 bits" in repr(data)
     # What is in the other parts does not count, but what does not reach the range is said.
@@ -227,9 +227,7 @@ def test_it_is_found_in_the_training_part_alone(tmp_path):
     eight = read(folder(tmp_path / "eight", *eight_bits(40)))
     assert eight.value_range is None and len(eight.notes) == 1
     deep_png(eight.test.inputs[0], np.full((8, 8, 3), 900, "uint16"))
-    assert (
-        "1 images have 16 bits, and none of them is in train" in read(tmp_path / "eight").notes[1]
-    )
+    assert "1 image of 16 bits, and none in train" in read(tmp_path / "eight").notes[1]
     deep_png(eight.train.inputs[0], np.full((8, 8, 3), 900, "uint16"))
     assert "2 have colours, and Pillow" in read(tmp_path / "eight").notes[1]
 

@@ -208,8 +208,8 @@ def test_alternative_locations_missing_atoms_and_modified_residues(tmp_path):
     with pytest.warns(UserWarning) as warned:
         read = structure.read_structure(path)
     messages = " ".join(str(w.message) for w in warned)
-    assert "1 residues are read as X: UNK 2" in messages
-    assert "broken after residues 5" in messages
+    assert "1 residue read as X: UNK 2" in messages
+    assert "broken after 5" in messages
     assert read.sequence == "MXAAAA"
     np.testing.assert_allclose(read.coordinates[2, 1], chain[2, 1] + 1.0, atol=1e-3)
     assert np.isnan(read.coordinates[4, 2]).all()

@@ -284,12 +284,12 @@ def test_compare(tmp_path, as_written):
 
 
 @pytest.mark.once
-def test_one_path_is_no_list_of_images(tmp_path):
-    """Nor a FASTA file, which a path is for a protein language model."""
+def test_a_path_is_an_image_for_a_vision_model(tmp_path):
+    """Not a FASTA file, which it is for a protein language model."""
     (tmp_path / "a.png").write_text(">a\nMKT\n")
     backbone = BACKBONES["vit"]()
     for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
-        with pytest.raises(TypeError, match=r"write \[path\]"):
+        with pytest.raises(ValueError, match="a.png"):
             kft.embed(backbone, path)
 
 

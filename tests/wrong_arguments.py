@@ -79,7 +79,9 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
             "inputs": (None, 5, [], [None], [""], ["MK1"]), "batch_size": INTEGERS,
             "max_length": without(INTEGERS, None), "pooling": ("nothing", None, 5, ["mean"]),
             "out": ("x.txt", 5, ""), "per_residue": FLAGS, "layers": (5, [], [99], ["x"], [0, 0]),
-            "column": (5, []), "skip_invalid": FLAGS}),
+            "column": (5, []), "skip_invalid": FLAGS, "shard": (5, "", "0/4", "5/4", "x", [1, 4])}),
+        ("merge_embeddings", kft.merge_embeddings, (), {"folder": "nothing"}, {
+            "folder": (None, 5, "", "nothing"), "out": (5, "", "x.txt")}),
         ("load_model", kft.load_model, (), {"path": adapter}, {
             "path": (None, 5, "", "nothing", __file__), "backbone": (5, "nothing", [])}),
         ("load_embeddings", kft.load_embeddings, (), {}, {

@@ -398,7 +398,7 @@ def _from_file(
     path: Path, weights: bool, dtype: str | None, options: dict[str, Any]
 ) -> keras.Model:
     if path.suffix == ".keras":
-        raise ValueError(f"{path} is a Keras model: open it with keras.saving.load_model.")
+        raise ValueError(f"{path} is a Keras model: open it with kft.load_model.")
     refuse_h5(path)
     if path.suffix in (".safetensors", ".bin"):
         return _from_folder(path.parent, str(path), weights, dtype, options)

@@ -13,7 +13,7 @@ import numpy as np
 from kft.arguments import check_optional_integer
 from kft.data import sequences as forms
 from kft.data.inputs import InputKind, listed_inputs
-from kft.messages import warn
+from kft.messages import count_of, warn
 
 ALPHABET = (
     "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
@@ -50,6 +50,8 @@ def residue_tokens(sequence: str, name: str = "sequence") -> np.ndarray:
         advice = ": write .decode() for bytes" * isinstance(sequence, bytes)
         if isinstance(sequence, list | tuple) and len(sequence) == 2:
             advice = ": for pairs take kft.PairBackbone(backbone)"
+        if isinstance(sequence, dict):  # a row of a table, of which a model takes one column
+            advice = f": give one column, as inputs={next(iter(sequence), 'sequence')!r}"
         raise TypeError(
             f"{name} must be a string of one-letter residues, received {sequence!r:.40} "
             f"({type(sequence).__name__}){advice}."
@@ -120,7 +122,7 @@ def encode(
         if cut:
             warn(
                 f"{len(cut)} of {len(rows)} sequences were longer than max_length={max_length}: "
-                f"{sum(cut)} residues were cut from their ends."
+                f"{count_of(sum(cut), 'residue')} cut from their ends."
             )
         rows = [row[:max_length] for row in rows]
     length = max(map(len, rows)) + 2

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from kft.cli.options import (
+    Backbone,
     BatchSize,
     Column,
     Inputs,
@@ -39,11 +40,13 @@ def embed(
     inputs: Inputs,
     out: Annotated[
         str | None,
-        typer.Argument(metavar="OUT", help="File to write: .npz, .h5, .parquet or .csv."),
+        typer.Argument(
+            metavar="OUT", help="File: .npz, .h5, .parquet or .csv; for --shard a folder."
+        ),
     ] = None,
     *,
     out_option: Out = None,
-    backbone: Annotated[str, typer.Option(help="Published name, folder or file.")],
+    backbone: Backbone = None,
     pooling: Annotated[
         Literal["mean", "cls"], typer.Option(help="How residues are pooled.")
     ] = "mean",
@@ -55,6 +58,12 @@ def embed(
     ] = None,
     column: Column = None,
     skip_invalid: SkipInvalid = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only part I of N, written to the folder OUT.")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Join the parts in a folder: --merge FOLDER [OUT].")
+    ] = False,
     revision: Revision = None,
     as_json: Json = False,
 ) -> None:
@@ -62,20 +71,33 @@ def embed(
 
     Example: kft embed proteins.fasta vectors.npz --backbone esm2_t6_8M_UR50D
     """
-    written = one_of(out, out_option, "OUT")
+    if merge:
+        if backbone is not None or shard is not None:
+            raise typer.BadParameter("--merge takes FOLDER and OUT, no --backbone and no --shard.")
+        joined = None if out is out_option is None else one_of(out, out_option, "OUT")
+        with short_errors():
+            import kft
+
+            path = kft.merge_embeddings(inputs, joined)
+            show({"written": str(path)}, as_json, f"Written: {path}")
+        return
+    if backbone is None:
+        raise typer.BadParameter("give --backbone: a published name, a folder or a file.")
+    target = one_of(out, out_option, "OUT")
     with short_errors("The same command continues."):
         import kft
 
-        kft.embed(
+        done = kft.embed(
             kft.load(backbone, revision=revision),
             inputs,
             pooling,
             batch_size,
             max_length,
-            written,
+            target,
             per_residue,
             layers or None,
             column=column,
             skip_invalid=skip_invalid,
+            shard=shard,
         )
-        show({"written": written}, as_json, f"Written: {written}")
+        show({"written": str(done)}, as_json, f"Written: {done}")

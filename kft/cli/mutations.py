@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kft.cli.options import Json, Out, Revision, one_of
-from kft.cli.output import short_errors, show
+from kft.cli.output import check_table, short_errors, write_table
 
 
 def mutations(
@@ -38,12 +38,9 @@ def mutations(
     Example: kft mutations MKTAYIAKQR scores.csv --table mine.csv --backbone esm2_t6_8M_UR50D
     """
     written = one_of(out, out_option, "OUT")
-    if not written.endswith((".csv", ".tsv")):
-        raise typer.BadParameter(f"OUT must end in .csv or .tsv, received {written}.")
+    check_table(written)
     with short_errors():
         import kft
-        from kft.files import write_text
-        from kft.messages import harmless_cell
 
         model = kft.load(backbone, revision=revision)
         if table is None:
@@ -58,9 +55,4 @@ def mutations(
                 column=column,
                 skip_invalid=skip_invalid,
             )
-        text = found.select_dtypes(exclude="number").columns
-        found = found.assign(**{name: found[name].map(harmless_cell) for name in text})
-        sep = "\t" if written.endswith(".tsv") else ","
-        Path(written).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(written), found.to_csv(index=False, sep=sep))
-        show({"written": written, "rows": len(found)}, as_json, f"Written: {written}")
+        write_table(found, written, as_json)

@@ -29,7 +29,7 @@ Target = Annotated[
 ]
 InputColumns = Annotated[
     list[str] | None,
-    typer.Option("--inputs", help="Column of inputs; repeat it for numbers."),
+    typer.Option("--inputs", help="Column of inputs; may be repeated."),
 ]
 SplitBy = Annotated[
     str | None,

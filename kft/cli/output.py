@@ -7,12 +7,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from kft.cli.spelling import as_options
-from kft.messages import harmless
+from kft.files import write_text
+from kft.messages import harmless, harmless_cell
 
 # Wrong usage, such as an unknown option, is 2: click's own.
 FAILED, INTERRUPTED = 1, 130
@@ -41,6 +43,34 @@ def show(result: Any, as_json: bool, text: str | None = None) -> None:
         typer.echo(json.dumps(result, indent=1, default=str))
     elif text is not None:
         typer.echo(harmless(as_options(text), keep=LINE_END))
+
+
+def check_table(out: str) -> None:
+    """Check that a table can be written to a path, by its ending.
+
+    Args:
+        out: The path.
+
+    Raises:
+        typer.BadParameter: It ends in something else than .csv or .tsv.
+    """
+    if not out.endswith((".csv", ".tsv")):
+        raise typer.BadParameter(f"OUT must end in .csv or .tsv, received {out}.")
+
+
+def write_table(table: Any, out: str, as_json: bool) -> None:
+    """Write a table for a spreadsheet, and print where it is.
+
+    Args:
+        table: A DataFrame.
+        out: Path that `check_table` has passed; folders that lack are made.
+        as_json: Whether to print JSON.
+    """
+    text = table.select_dtypes(exclude=["number", "bool"]).columns
+    table = table.assign(**{name: table[name].map(harmless_cell) for name in text})
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    write_text(Path(out), table.to_csv(index=False, sep="\t" if out.endswith(".tsv") else ","))
+    show({"written": out, "rows": len(table)}, as_json, f"Written: {out}")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from kft.cli.options import (
     SkipInvalid,
     one_of,
 )
-from kft.cli.output import short_errors, show
+from kft.cli.output import check_table, short_errors, show, write_table
 
 
 def search(
@@ -55,16 +55,13 @@ def search(
     written = None
     if out is not None or out_option is not None:
         written = one_of(out, out_option, "OUT")
-        if not written.endswith((".csv", ".tsv")):
-            raise typer.BadParameter(f"OUT must end in .csv or .tsv, received {written}.")
+        check_table(written)
     given: dict[str, Any] = {"--index": index, "--layer": layer, "--transform": transform}
     given |= {"--pooling": None if pooling == "mean" else pooling, "--max-length": max_length}
     if database.is_dir() and (wrong := [name for name, x in given.items() if x is not None]):
         raise typer.BadParameter(f"{wrong[0]} is for a DATABASE that is no index yet.")
     with short_errors("The same command continues." if index is not None else None):
         import kft
-        from kft.files import write_text
-        from kft.messages import harmless_cell
 
         model = kft.load(backbone, revision=revision)
         reading: dict[str, Any] = {
@@ -88,10 +85,4 @@ def search(
         if written is None:
             show(hits.table.to_dict("records"), as_json, str(hits))
             return
-        table = hits.to_frame()
-        for name in ("query", "hit"):
-            table[name] = table[name].map(harmless_cell)
-        Path(written).parent.mkdir(parents=True, exist_ok=True)
-        sep = "\t" if written.endswith(".tsv") else ","
-        write_text(Path(written), table.to_csv(index=False, sep=sep))
-        show({"written": written, "rows": len(hits)}, as_json, f"Written: {written}")
+        write_table(hits.table, written, as_json)

@@ -1,11 +1,12 @@
 """`kft segment`."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kft.cli.options import Json, Out
+from kft.cli.options import Json, Out, one_of
 from kft.cli.output import short_errors, show
 
 
@@ -38,15 +39,21 @@ def segment(
         bool, typer.Option("--everything", help="Find all objects, without prompts.")
     ] = False,
     points_per_side: Annotated[
-        int, typer.Option(help="With --everything: points along each side of the grid.")
-    ] = 32,
-    iou: Annotated[float, typer.Option(help="With --everything: least predicted IoU.")] = 0.88,
+        int | None,
+        typer.Option(help="With --everything: points along each side of the grid [default: 32]."),
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(help="With --everything: least predicted IoU [default: 0.88]."),
+    ] = None,
     stability: Annotated[
-        float, typer.Option(help="With --everything: least stability of a mask.")
-    ] = 0.95,
+        float | None,
+        typer.Option(help="With --everything: least stability of a mask [default: 0.95]."),
+    ] = None,
     least_area: Annotated[
-        int, typer.Option(help="With --everything: pixels of the smallest object.")
-    ] = 0,
+        int | None,
+        typer.Option(help="With --everything: pixels of the smallest object [default: 0]."),
+    ] = None,
     figure: Annotated[
         str | None, typer.Option(help="File of a figure, .png or .svg; its caption beside it.")
     ] = None,
@@ -58,29 +65,42 @@ def segment(
     """
     from kft.cli.prompts import boxes_of, points_of  # numpy, which the help does without
 
-    written = one_written(out, out_option, figure)
+    only_figure = figure is not None and out is None and out_option is None
+    written = None if only_figure else one_of(out, out_option, "OUT, or --figure alone,")
     xy, marks = points_of(points or []) or (None, None)
     corners = boxes_of(boxes or [])
     if everything == (xy is not None or corners is not None):
         raise typer.BadParameter("give points or boxes, or --everything and neither of them.")
+    of_grid: dict[str, Any] = {
+        "points_per_side": points_per_side,
+        "iou": iou,
+        "stability": stability,
+        "least_area": least_area,
+    }
+    of_grid = {name: value for name, value in of_grid.items() if value is not None}
+    if of_grid and not everything:
+        name = next(iter(of_grid)).replace("_", "-")
+        raise typer.BadParameter(f"--{name} is for --everything: leave it out with prompts.")
     with short_errors():
         import kft
         from kft.plots import plot_masks, save_figure
+        from kft.plots.style import checked_figure_path
         from kft.segmentation import Settings, save_masks, to_labels
         from kft.segmentation.masks import checked_masks_path
 
         if written is not None:
-            checked_masks_path(written)
+            checked_masks_path(written, "out")
+        if figure is not None:
+            checked_figure_path(figure, "figure")
         sam: Any = kft.load_model(model) if model.endswith(".keras") else kft.load(model)
         if everything:
-            settings = Settings(
-                points_per_side, iou=iou, stability=stability, least_area=least_area
-            )
-            found = kft.segment_everything(sam, image, settings)
+            found = kft.segment_everything(sam, image, Settings(**of_grid))
             masks, scores, how = found.masks, found.iou, "of a grid of points"
+            left_out = found.dropped
         else:
             predicted = kft.segment(sam, image, xy, marks, corners)
             masks, scores, how = predicted.best, predicted.iou.max(axis=1), "of prompts"
+            left_out = {}
         files = [path for path in (written, figure) if path is not None]
         if written is not None:
             save_masks(masks, written, image, scores)
@@ -92,23 +112,16 @@ def segment(
             "objects": len(masks),
             "pixels": [int(mask.sum()) for mask in masks],
             "predicted_iou": [float(score) for score in scores],
+            "left_out": left_out,
             "written": files,
         }
-        show(about, as_json, f"{len(masks):,} objects. Written: {', '.join(files)}")
+        show(about, as_json, _sentences(len(masks), left_out, files))
 
 
-def one_written(out: str | None, out_option: str | None, figure: str | None) -> str | None:
-    """Return the file of masks, or None if only a figure is asked for.
-
-    Args:
-        out: The argument OUT, or None.
-        out_option: The option --out, or None.
-        figure: The option --figure, or None.
-
-    Raises:
-        typer.BadParameter: OUT was given twice, or neither OUT nor --figure.
-    """
-    given = [path for path in (out, out_option) if path is not None]
-    if len(given) > 1 or not (given or figure):
-        raise typer.BadParameter(f"give OUT once, or --figure; received OUT {len(given)} times.")
-    return given[0] if given else None
+def _sentences(objects: int, left_out: Mapping[str, int], files: Sequence[str]) -> str:
+    """Return how many objects there are, which masks were left out, and what was written."""
+    said = [f"{objects:,} object{'s' * (objects != 1)}."]
+    if left_out:
+        numbers = ", ".join(f"{number:,} {why}" for why, number in left_out.items())
+        said.append(f"Left out of the masks of the grid: {numbers}.")
+    return " ".join([*said, f"Written: {', '.join(files)}"])

@@ -63,9 +63,9 @@ def as_options(text: str) -> str:
         text: The message.
 
     Example:
-        >>> from typer.core import TyperOption
-        >>> options = [TyperOption(param_decls=["--dropna"], is_flag=True)]
-        >>> with spelled(Verb("finetune", params=options)):
+        >>> import typer
+        >>> from kft.cli import app
+        >>> with spelled(typer.main.get_command(app).commands["finetune"]):
         ...     as_options("fill them, or dropna=True to leave them out; kft.f(dropna=True)")
         'fill them, or --dropna to leave them out; kft.f(dropna=True)'
     """

@@ -31,7 +31,7 @@ from kft.evaluation.fitted import test_of
 from kft.evaluation.metrics import Interval
 from kft.evaluation.significance import Resampled, against
 from kft.inference.mutations import score_mutations
-from kft.messages import listed, warn
+from kft.messages import count_of, listed, warn
 from kft.models import heads
 from kft.params.paths import check_model
 from kft.plots import plot_learning_curve
@@ -134,8 +134,8 @@ class Crossover:
     def __str__(self) -> str:
         table = self.to_frame()
         title = (
-            f"{self.data}: {self.metric} on {self.records:,} test records, by number of labels; "
-            f"zero-shot ({self.method}) {self._interval(self.zero_shot)}"
+            f"{self.data}: {self.metric} on {count_of(self.records, 'test record')}, by number of "
+            f"labels; zero-shot ({self.method}) {self._interval(self.zero_shot)}"
         )
         labelled = table[table.method != ZERO_SHOT].copy()
         scores = labelled[["score", "low", "high"]].to_numpy()
@@ -232,7 +232,7 @@ def crossover(
     found, errors = {}, {}
     for name, run in trainings.items():
         if log:
-            log(f"{name}: {len(sizes)} numbers of labels, seeds: {seeds}")
+            log(f"{name}: {count_of(len(sizes), 'number')} of labels, {count_of(seeds, 'seed')}")
         try:
             found[name] = {
                 n: next(iter(scores_of(data, each, resamples).values()))

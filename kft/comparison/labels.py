@@ -19,6 +19,7 @@ from kft.data.inputs import InputKind
 from kft.evaluation.curves import LearningCurve
 from kft.evaluation.significance import Resampled
 from kft.inference import embed
+from kft.messages import count_of
 from kft.models import heads
 from kft.params.paths import check_model
 from kft.training import strategies
@@ -144,7 +145,7 @@ def predictions(
     for n in counts:
         for seed, order in enumerate(places):
             if log is not None:
-                log(f"  {n:,} records, seed {seed}")
+                log(f"  {count_of(n, 'record')}, seed {seed}")
             part = replace(data, train=data.train.take(order[:n]))
             run = train(
                 backbone, head(part), part, strategy, options | {"seed": seed}, max_length, []

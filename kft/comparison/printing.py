@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
-from kft.messages import harmless
+from kft.messages import count_of, harmless
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +28,7 @@ def table(comparison: Any) -> Table:
 
     where = "cross-validation" if comparison.folds else "test split"
     title = (
-        f"{comparison.data}: {where} of {comparison.records:,} records, "
+        f"{comparison.data}: {where} of {count_of(comparison.records, 'record')}, "
         f"{comparison.trainings}, {comparison.confidence:.0%} intervals"
     )
     grid = Table(title=Text(harmless(title)), title_justify="left")
@@ -80,16 +79,6 @@ def _has_copies(comparison: Any) -> bool:
     return any(row.score_without_copies for row in comparison.rows)
 
 
-def seeds(found: Sized) -> str:
-    """Return the number of seeds with its noun.
-
-    Example:
-        >>> seeds([0, 1, 2])
-        '3 seeds'
-    """
-    return f"{len(found)} seed{'s' * (len(found) > 1)}"
-
-
 def columns(comparison: Any) -> tuple[str, ...]:
     """Return the titles of the columns after the one of the method.
 
@@ -121,7 +110,7 @@ def cells(comparison: Any, row: Any) -> list[str]:
         copies = [str(rest.interval(comparison.confidence))]
     standing, lost = comparison.standings.get(row.name), comparison.lost_seeds(row)
     some = 0 < lost < len(next(iter(row.scores.values())).seeds)  # all lost: score "undefined"
-    unit = f"{lost} folds" if comparison.folds else seeds(range(lost))
+    unit = count_of(lost, "fold" if comparison.folds else "seed")
     name = f"{row.name} (without {unit})" if some else row.name
     name += " (recommended)" * (row is comparison.recommended)
     if row is comparison.best:

@@ -14,7 +14,6 @@ import pandas as pd
 
 from kft.comparison import printing, writing
 from kft.comparison.copies import Copies
-from kft.comparison.printing import seeds
 from kft.evaluation.metrics import Interval
 from kft.evaluation.significance import (
     Measured,
@@ -23,6 +22,7 @@ from kft.evaluation.significance import (
     difference,
     within_one_error,
 )
+from kft.messages import count_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,7 +122,7 @@ class Comparison:
     @property
     def trainings(self) -> str:
         """Number of seeds, or of folds, in words."""
-        return f"{self.folds} folds" if self.folds else seeds(self.seeds)
+        return count_of(self.folds, "fold") if self.folds else count_of(len(self.seeds), "seed")
 
     @cached_property
     def metric(self) -> str:
@@ -271,7 +271,9 @@ class Comparison:
         failed = [f"{row.name} ({row.error})" for row in self.rows if row.error]
         sentences = [f"Failed: {'; '.join(failed)}."] if failed else []
         constant = [
-            row.name + f" ({row.constant_seeds} of {seeds(row.predictions)})" * (not row.collapsed)
+            row.name
+            + f" ({row.constant_seeds} of {count_of(len(row.predictions), 'seed')})"
+            * (not row.collapsed)
             for row in self.rows
             if row.constant_seeds and row.kind != "baseline" and not row.shuffled_labels
         ]

@@ -31,6 +31,8 @@ from kft.training.batching import Batches, batches
 from kft.training.features import FrontierError
 from kft.training.fitting import fit
 from kft.training.frontier import fit_value_range, split
+from kft.training.optimizers import adamw
+from kft.training.probing import solve
 from kft.training.strategies import Phase, Strategy
 
 # One run --------------------------------------------------------------------------------------
@@ -253,6 +255,11 @@ class Step:
         train: Size of the train split, in the same unit.
         valid: Size of the valid split, 0 if there is none.
         test: Size of the test split.
+        longest: Size of the longest batches of train and valid, which are run twice where frozen
+            features are computed once.
+        solving: Wall-clock time of solving for a linear head on the rows of the batch, 0 for other
+            heads.
+        rows: Number of these rows: records, or residues with a target.
     """
 
     seconds: float
@@ -266,6 +273,9 @@ class Step:
     train: int
     valid: int
     test: int
+    longest: int = 0
+    solving: float = 0.0
+    rows: int = 1
 
 
 def measured_step(
@@ -275,7 +285,10 @@ def measured_step(
     batch_size: int,
     max_length: int | None,
 ) -> Step:
-    """Train a copy of the backbone on one batch of median length, and measure the time.
+    """Train a copy of the backbone on one batch of typical length, and measure the time.
+
+    The length is the mean over all tokens of that of their batch: where the time of a token grows
+    linearly with the length, as in attention, such batches take as long as all batches do.
 
     Args:
         backbone: The pre-trained backbone; it is not changed.
@@ -292,23 +305,71 @@ def measured_step(
     setup = time.perf_counter() - started
     fit_value_range(model, data)
     records = batches(data.train, model.encode, batch_size, 0, max_length)
-    lengths = [records.padded(i) or 0 for i in range(len(records))]
-    middle = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
-    once = _median_seconds(lambda: records[middle])
-    inputs, *targets = records[middle]
-    loss = head.make_loss() if hasattr(head, "make_loss") else "mse"
-    model.compile("adam", loss)
+    typical = _typical(records)
+    once = _median_seconds(lambda: records[typical])
+    inputs, *targets = records[typical]
+    _compile(model, head)
     with PeakMemory() as memory:
-        # Reading the loss waits until the backend has computed it.
-        seconds = _median_seconds(lambda: float(model.train_on_batch(inputs, *targets)))
-    forward, of_head, cut = _parts_of_step(model, loss, inputs, targets, seconds)
+        seconds = _seconds_of_training(model, inputs, targets)
+    forward, of_head, cut = _parts_of_step(model, head, inputs, targets, seconds)
+    part = data.train.take(records.record_indices[typical])
+    solving = _seconds_of_solving(model, batches(part, model.encode, batch_size, None, max_length))
     sizes = {
-        name: sum(_sizes(batches(part, model.encode, batch_size, 0, max_length)))
+        name: _sizes(batches(part, model.encode, batch_size, 0, max_length))
         for name, part in data.splits.items()
     }
-    parts = [sizes.get(name, 0) for name in ("train", "valid", "test")]
-    size = _sizes(records)[middle]
-    return Step(seconds, forward, of_head, once, setup, cut, memory.peak, size, *parts)
+    train, valid, test = (sizes.get(name, []) for name in ("train", "valid", "test"))
+    return Step(
+        seconds,
+        forward,
+        of_head,
+        once,
+        setup,
+        cut,
+        memory.peak,
+        _sizes(records)[typical],
+        sum(train),
+        sum(valid),
+        sum(test),
+        longest=max(train) + max(valid, default=0),
+        solving=max(solving - once - 2 * forward, 0.0),
+        rows=int((targets[1] > 0).sum()) if len(targets) > 1 else len(targets[0]),
+    )
+
+
+def _typical(records: Batches) -> int:
+    """Return the number of the full batch whose length is next to the mean over all tokens."""
+    counts = np.array([len(rows) for rows in records.record_indices])
+    lengths = np.array([records.padded(i) or 1 for i in range(len(records))])
+    mean = np.average(lengths, weights=counts * lengths)
+    return int(np.argmin(np.where(counts == counts.max(), abs(lengths - mean), np.inf)))
+
+
+def _compile(model: keras.Model, head: keras.layers.Layer) -> None:
+    """Compile a model as `fit` does, so that a step takes as long."""
+    made = hasattr(head, "make_loss")
+    loss, metrics = (head.make_loss(), head.make_metrics()) if made else ("mse", None)
+    optimizer = adamw(1e-5, model.trainable_variables)
+    model.compile(optimizer, loss, weighted_metrics=metrics)
+
+
+def _seconds_of_training(model: keras.Model, inputs: Any, targets: Sequence[Any]) -> float:
+    """Return the time of a step; reading its loss waits until the backend has computed it."""
+    return _median_seconds(
+        lambda: float(model.train_on_batch(inputs, *targets, return_dict=True)["loss"])
+    )
+
+
+def _seconds_of_solving(model: keras.Model, records: Batches) -> float:
+    """Return the time of solving for a linear head, frozen features included; 0 for others."""
+    started = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a solution that is not used
+            solve(model, records)
+    except (ValueError, FloatingPointError):  # not linear, or too few records for it
+        return 0.0
+    return time.perf_counter() - started
 
 
 def _median_seconds(work: Callable[[], Any]) -> float:
@@ -322,7 +383,7 @@ def _median_seconds(work: Callable[[], Any]) -> float:
 
 
 def _parts_of_step(
-    model: Model, loss: Any, inputs: Any, targets: Sequence[Any], seconds: float
+    model: Model, head: keras.layers.Layer, inputs: Any, targets: Sequence[Any], seconds: float
 ) -> tuple[float, float, float]:
     """Return the seconds of the forward pass, of training the head alone, and of cutting."""
     started = time.perf_counter()
@@ -334,9 +395,9 @@ def _parts_of_step(
     cut = time.perf_counter() - started
     forward = _median_seconds(lambda: frozen.predict_on_batch(inputs))
     features = frozen.predict_on_batch(inputs)
-    learner.compile("adam", loss)
-    head = _median_seconds(lambda: float(learner.train_on_batch(features, *targets)))
-    return min(forward, seconds), min(head, seconds), cut
+    _compile(learner, head)
+    of_head = _seconds_of_training(learner, features, targets)
+    return min(forward, seconds), min(of_head, seconds), cut
 
 
 def _sizes(records: Batches) -> list[int]:
@@ -347,9 +408,10 @@ def _sizes(records: Batches) -> list[int]:
 def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float:
     """Estimate the time of a training and of predicting the test split.
 
-    Frozen features are computed once (see `kft.training.frontier`). Half of a backward pass is for
-    activations, of all layers above the frontier, and half for weights, of those that learn.
-    Compilation is not included. Nothing is changed.
+    Frozen features are computed once, and of the longest batches twice (see
+    `kft.training.features`). Half of a backward pass is for activations, of all layers above the
+    frontier, and half for weights, of those that learn. The time of solving for a linear head
+    grows with the number of rows. Compilation is not included. Nothing is changed.
 
     Args:
         step: `Step`.
@@ -366,6 +428,10 @@ def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float
         above, learning = _fractions(model, phase) if phase.epochs else (0.0, 0.0)
         # `fit` cuts once to see whether it saves time, and once more to train.
         seconds += 2 * step.cut + (1 - above) * step.forward * (train + valid)
+        if above < 1:
+            seconds += (1 - above) * step.forward * step.longest / step.batch
+        if not phase.epochs:
+            seconds += step.solving * min(train, phase.rows / step.rows)
         each = step.head + above * step.forward
         seconds += phase.epochs * (each * (train + valid) + (above + learning) * half * train)
     return seconds

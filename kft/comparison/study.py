@@ -42,7 +42,7 @@ from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_
 from kft.comparison.writing import file_name
 from kft.data import Dataset, load
 from kft.data.inputs import encoder_info, residues_in
-from kft.messages import shown, warn
+from kft.messages import count_of, shown, warn
 from kft.models import heads
 from kft.params import user_marks, weights
 from kft.params.paths import check_model
@@ -369,7 +369,7 @@ class _Study:
 
     def expect(self, methods: Sequence[_Method], seeds: Sequence[int]) -> None:
         """Print the number of trainings, of those that are kept, and the expected time."""
-        count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        count = count_of(len(seeds), "seed")
         self.notes.print(
             f"{self.data.name}: {len(methods)} methods from {count} each, and baselines; "
             f"training on {keras.backend.backend()}."

@@ -23,7 +23,7 @@ from kft.data.spreadsheets import (
     cells_of_json_lines,
     is_frame,
 )
-from kft.messages import listed, shown
+from kft.messages import count_of, listed, shown
 
 MISSING = {"na", "n/a", "#n/a", "nan", "null"}
 LONGEST_CELL = 2**24  # characters
@@ -242,7 +242,7 @@ class Table:
     def _places(self, rows: Sequence[int]) -> str:
         """Return the lines of records, the first ten by number."""
         numbers = listed((self.lines[i] for i in rows), MOST_NAMED)
-        return f"{self.place}{'s' * (len(rows) > 1)} {numbers}"
+        return f"{self.place if len(rows) == 1 else self.place + 's'} {numbers}"
 
     def _decode(self, content: bytes) -> str:
         if content[:2] == GZIP_MAGIC:
@@ -287,8 +287,8 @@ def checked_rows(lines: Iterable[str], sep: str, path: Path) -> Iterator[tuple[i
                 width = width or len(row)
                 if len(row) != width:
                     raise ValueError(
-                        f"{path}, line {begin}: has {len(row)} columns, the header has "
-                        f"{width}; quote cells that contain {sep!r}."
+                        f"{path}, line {begin}: has {count_of(len(row), 'column')}, the header "
+                        f"has {width}; quote cells that contain {sep!r}."
                     )
                 yield begin, row
             begin = reader.line_num + 1

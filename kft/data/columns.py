@@ -18,7 +18,7 @@ import numpy as np
 from kft.data.cells import Table
 from kft.data.numbers import NUMBER, marks, number, spelling, spellings
 from kft.data.task import Task
-from kft.messages import shown
+from kft.messages import count_of, shown
 
 INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+")  # digits in groups of three
@@ -207,8 +207,9 @@ def _note_decimals(table: Table, target: str, cells: Iterable[str], decimal: str
     commas = [cell for cell in cells if decimal in cell]
     if decimal != "." and commas:
         table.notes.append(
-            f"Column {target!r} has decimal commas, read as points ({len(commas):,} numbers; "
-            f"{commas[0]!r} is {number(commas[0], decimal):g}); set decimal='.' if they are not."
+            f"Column {target!r} has decimal commas, read as points "
+            f"({count_of(len(commas), 'number')}; {commas[0]!r} is "
+            f"{number(commas[0], decimal):g}); set decimal='.' if they are not."
         )
 
 
@@ -258,9 +259,8 @@ def _one_spelling(table: Table, target: str, cells: Sequence[str]) -> list[str]:
     if changed:
         several = [kind for kind in kinds.values() if len(kind) > 1]
         table.notes.append(
-            f"{changed:,} cells of column {target!r} were in another spelling of the same class: "
-            + "; ".join(f"{', '.join(kind[1:])} is {kind[0]}" for kind in several)
-            + "."
+            f"{count_of(changed, 'cell')} of column {target!r} in another spelling of the same "
+            "class: " + "; ".join(f"{', '.join(kind[1:])} is {kind[0]}" for kind in several) + "."
         )
     return [chosen[cell] for cell in cells]
 
@@ -410,7 +410,7 @@ def note_conflicts(
         other = next(i for i in conflicting[0] if values[i] != values[first])
         places = f"{table.place}s"
         table.notes.append(
-            f"{len(conflicting):,} {what} are in several {places} with different values of "
+            f"{count_of(len(conflicting), what)} in several {places} with different values of "
             f"column {target!r}, {sum(map(len, conflicting)):,} {places} in all (the first in "
             f"{places} {table.lines[first]} and {table.lines[other]}); all were kept. Keep one "
             f"{table.place} for each, or the mean of their values."

@@ -26,7 +26,7 @@ from kft.data.sequences import (
 )
 from kft.data.target_transforms import TargetTransform
 from kft.data.task import Task
-from kft.messages import harmless
+from kft.messages import count_of, harmless
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,14 +125,16 @@ class Split:
         if not self.inputs:
             return "Split(0 records)"
         if self.input_kind is InputKind.IMAGE:
-            return f"Split({len(self):,} images{_describe_sizes(self.inputs)})"
+            return f"Split({count_of(len(self), 'image')}{_describe_sizes(self.inputs)})"
         if self.input_kind is InputKind.TABLE:
-            return f"Split({len(self):,} rows of {len(self.inputs[0])} columns)"
+            return (
+                f"Split({count_of(len(self), 'row')} of {count_of(len(self.inputs[0]), 'column')})"
+            )
         if not self.input_kind.has_length:
-            return f"Split({len(self):,} records)"
+            return f"Split({count_of(len(self), 'record')})"
         lengths = [residues_in(x) for x in self.inputs]
-        kind = "pairs" if self.input_kind is InputKind.PAIR else "records"
-        return f"Split({len(self):,} {kind}, input lengths {min(lengths)} to {max(lengths)})"
+        kind = "pair" if self.input_kind is InputKind.PAIR else "record"
+        return f"Split({count_of(len(self), kind)}, input lengths {min(lengths)} to {max(lengths)})"
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Split:
         """Return a new split with the records at these positions, in this order.

@@ -9,7 +9,7 @@ import numpy as np
 from kft.data.cells import Table
 from kft.data.columns import note_alike
 from kft.data.numbers import number
-from kft.messages import shown
+from kft.messages import count_of, shown
 
 YES, NO = {"1", "true", "yes"}, {"0", "false", "no"}
 SEPARATORS = ";|,"
@@ -79,8 +79,8 @@ def _from_names(table: Table, target: str) -> tuple[np.ndarray, tuple[str, ...]]
     how = f"separated by {sign!r}" if sign else "one in each cell, as no cell holds ; or | or ,"
     empty = sum(not row for row in rows)
     table.notes.append(
-        f"Column {target!r} was read as names of {len(labels):,} labels, {how}; {empty:,} of "
-        f"{len(rows):,} records have none."
+        f"Column {target!r} was read as names of {count_of(len(labels), 'label')}, {how}; "
+        f"{empty:,} of {len(rows):,} records have none."
     )
     note_alike(table, target, labels, "labels")
     position = {name: k for k, name in enumerate(labels)}

@@ -131,6 +131,6 @@ def _check_filled(parts: dict[str, np.ndarray], scheme: str, groups: int, protei
     if empty:
         of = f" of {proteins:,} proteins in {groups:,} groups of near copies" * (scheme != "C1")
         raise ValueError(
-            f"scheme={scheme!r} leaves no pairs for {empty[0]}{of}: use more pairs, other "
-            "fractions or another scheme."
+            f"class {scheme} leaves no pairs for {empty[0]}{of}: use more pairs, other fractions "
+            f"or another class, of {', '.join(CLASSES)}."
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from kft.arguments import check_integer
 from kft.data.sequences import checked, compared
-from kft.messages import shown
+from kft.messages import count_of, shown
 
 PARTS = ("train", "valid", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -116,7 +116,7 @@ def group_split(
     names, group = np.unique(_named(groups), return_inverse=True)
     largest = int(np.bincount(group).max(initial=0))
     problem = (
-        f"{len(group)} records form {len(names)} group{'s' * (len(names) != 1)}, the largest of "
+        f"{len(group)} records form {count_of(len(names), 'group')}, the largest of "
         f"{largest}: too few"
     )
     return _parts_of_groups(group, fractions, seed, stratify, problem)
@@ -217,8 +217,9 @@ def cluster_split(
     clusters = cluster(sequences, k, threshold)
     sizes = np.bincount(clusters, minlength=1)
     problem = (
-        f"{len(clusters)} sequences form {clusters.max(initial=-1) + 1} cluster"
-        f"{'s' * (len(sizes) != 1)} of near copies, the largest of {sizes.max()}: too few"
+        f"{len(clusters)} sequences form "
+        f"{count_of(int(clusters.max(initial=-1)) + 1, 'cluster')} of near copies, "
+        f"the largest of {sizes.max()}: too few"
     )
     # If one cluster holds nearly all records, they cannot be split by clusters.
     remedy = VARIANTS if 2 * sizes.max() > len(clusters) else REMEDY

@@ -35,7 +35,7 @@ from kft.data.splits import (
     random_split,
 )
 from kft.data.task import Task
-from kft.messages import shown, warn
+from kft.messages import count_of, shown, warn
 
 SPELLINGS = {"validation": "valid", "val": "valid"} | {part: part for part in PARTS}
 
@@ -246,7 +246,7 @@ def read_target(
         task = task or task_of(table, target, words, sequences)
         read = READERS[task](table, target, words, sequences or ())
     targets, classes, *masks = read
-    note_conflicts(table, target, targets, keys_of(inputs), f"{_called(inputs)}s")
+    note_conflicts(table, target, targets, keys_of(inputs), _called(inputs))
     names = None
     if groups is not None:
         names = np.array(table.column(groups, "groups"))
@@ -375,7 +375,7 @@ def _split(
         parts, clusters = cluster_split(inputs, fractions, seed, strata)
         how = (
             f"Split by cluster, seed {seed}: sequences that share {SHARED:.0%} of the {KMER}-mers "
-            f"of the shorter one are in one split ({clusters.max() + 1:,} clusters)."
+            f"of the shorter one are in one split ({count_of(int(clusters.max()) + 1, 'cluster')})."
         )
     elif split in CLASSES and isinstance(inputs, Pairs):
         parts = pair_split(inputs, str(split), fractions, seed)
@@ -446,10 +446,10 @@ def _remarks(
         leaked = sum(key in known for key in keys_of(splits["test"].inputs))
         if leaked:
             remedy = advice(sequences) if sequences else "kft.prepare leaves copies out"
-            remedy = "split='C2' or 'C3' keeps them apart" if what == "pair" else remedy
+            remedy = "split='C3' keeps them apart" if what == "pair" else remedy
             yield (
-                f"{leaked:,} test {what}s are also in train or valid, so test scores are too "
-                f"high; {remedy}."
+                f"{count_of(leaked, f'test {what}')} {'is' if leaked == 1 else 'are'} also in "
+                f"train or valid, so test scores are too high; {remedy}."
             )
     values = np.concatenate(targets) if isinstance(targets, list) else np.asarray(targets)
     if task.target == "number" and (values == values.round())[~np.isnan(values)].all():

@@ -27,7 +27,7 @@ from kft.arguments import check_integer, check_weights
 from kft.data.task import Task
 from kft.evaluation.means import UNDEFINED, mean_interval, minus
 from kft.evaluation.metrics import Interval, Scored, measure_of, score
-from kft.messages import listed
+from kft.messages import count_of, listed
 
 OUTCOMES = {"class": "accuracy", "labels": "labels right", "number": "MAE"}
 
@@ -79,7 +79,7 @@ class GroupAudit:
         if len(small):
             text += f" Of one record, so left out of the gap: {listed(small)}."
         if self.left_out:
-            text += f" {self.left_out:,} records have no {self.by} and are left out."
+            text += f" Left out: {count_of(self.left_out, 'record')} without {self.by}."
         if math.isnan(self.p):
             return f"{text} No test: there is one group, or every record has the same outcome."
         found = "the groups differ" if self.differs else "no difference is shown"

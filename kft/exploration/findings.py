@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kft import plots
-from kft.messages import harmless
+from kft.messages import count_of, harmless
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -355,7 +355,7 @@ class Findings(Sequence[Finding]):
         from rich.text import Text
 
         counts = [f"{sum(x.severity == s for x in self)} {s}" for s in reversed(Severity)]
-        title = f"{self.name}: {self.summary.records:,} records; {', '.join(counts)}"
+        title = f"{self.name}: {count_of(self.summary.records, 'record')}; {', '.join(counts)}"
         grid = Table(title=Text(harmless(title, keep="\n")), title_justify="left", show_lines=True)
         for name in ("severity", "code", "subject", "evidence", "meaning and advice"):
             grid.add_column(name, overflow="fold")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kft.arguments import check_share
 from kft.data.inputs import InputKind, kind_of, listed_inputs
 from kft.data.sequences import compared, compared_pair
 from kft.data.splits import are_variants
@@ -86,8 +87,7 @@ def near_copies(
         [[0, 1, 0.9375, 1.0, 'alignment']]
     """
     for name, limit in {"identity": identity, "coverage": coverage, "cosine": cosine}.items():
-        if not 0 <= limit <= 1:
-            raise ValueError(f"{name} must be a number from 0 to 1, received {limit!r}.")
+        check_share(name, limit)
     seen, new = listed_inputs(train, "train"), listed_inputs(test, "test")
     searches, note = _searches(seen, new, identity, coverage) if seen and new else ([], "")
     if embed is not None and seen:

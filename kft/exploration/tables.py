@@ -9,7 +9,7 @@ import pandas as pd
 
 from kft.exploration.findings import Finding, error, info, warning
 from kft.exploration.records import Kind, Records
-from kft.messages import listed
+from kft.messages import count_of, listed
 
 NEAR_CONSTANT = 0.99  # share of one value
 NEAR_COPY = 0.99  # correlation from which two columns say nearly the same
@@ -113,7 +113,7 @@ def outliers(records: Records) -> Iterator[Finding]:
     far = {name: profile.far for name, profile in records.profiles.items() if profile.far}
     if far:
         yield info(
-            "outliers", f"{len(far):,} columns", {"records": far},
+            "outliers", count_of(len(far), "column"), {"records": far},
             "Values lie more than three interquartile ranges outside of the quartiles.",
             "Scale by median and quartiles rather than by mean and deviation, or take logarithms.",
         )  # fmt: skip
@@ -125,7 +125,7 @@ def skewed_columns(records: Records) -> Iterator[Finding]:
     long = {name: x for name, x in skewness.items() if abs(x) >= SKEWED}
     if long:
         yield info(
-            "skewed", f"{len(long):,} columns", {"skewness": long},
+            "skewed", count_of(len(long), "column"), {"skewness": long},
             "These columns have a long tail on one side.",
             "Take logarithms of positive ones, or scale by ranks; trees need neither.",
         )  # fmt: skip
@@ -282,7 +282,7 @@ def near_duplicate_columns(
     if some:
         at = np.unravel_index(np.where(matrix < NEAR_COPY, matrix, 0).argmax(), matrix.shape)
         yield info(
-            "correlated-columns", f"{some:,} pairs",
+            "correlated-columns", count_of(some, "pair"),
             {"strongest": f"{names[at[0]]} and {names[at[1]]}", "correlation": matrix[at]},
             f"Pairs of columns correlate by {CORRELATED} or more.",
             "Do not read the weights of a linear model one by one.",

@@ -36,7 +36,7 @@ from kft.finetuning.reading import as_classes, read_whole
 from kft.finetuning.settings import Settings
 from kft.inference import predict
 from kft.inference.records import is_table
-from kft.messages import harmless_cell, warn
+from kft.messages import count_of, harmless_cell, warn
 from kft.models import load_model
 from kft.preparation import load as load_preparation
 from kft.training.resuming import restore_best
@@ -129,8 +129,8 @@ class Run:
         model = strategy_of(about).prepare(new_model(about))
         epochs = restore_best(model, path)
         warnings.warn(
-            f"{self.folder} is not finished: the best of its first {epochs} epochs is used. Run "
-            "the same command again to train the rest.",
+            f"{self.folder} is not finished: the best of its first {count_of(epochs, 'epoch')} is "
+            "used. Run the same command again to train the rest.",
             stacklevel=2,
         )
         return model
@@ -219,7 +219,9 @@ class Run:
             name: Scores({metric: _interval(x) for metric, x in of.items()})
             for name, of in rows.items()
         }
-        title = f"{self.config['data']['name']}, {self.scores['records']:,} records of test"
+        title = (
+            f"{self.config['data']['name']}, {count_of(self.scores['records'], 'record')} of test"
+        )
         return f"{title}, with 95% intervals\n{score_table(scores).to_string()}"
 
     def _inputs(self, data: Any) -> str | list[str] | None:

@@ -16,6 +16,8 @@ from kft.data import Dataset
 from kft.data.cells import Table
 from kft.data.inputs import InputKind
 from kft.data.numbers import number
+from kft.data.pair_tables import COLUMNS as PAIR
+from kft.data.pair_tables import read_pairs
 from kft.data.proteins.fasta import read_fasta
 from kft.data.tables import SPELLINGS, read_table
 from kft.exploration.reading import FASTA
@@ -68,8 +70,8 @@ def read_data(settings: Settings) -> tuple[Dataset, Settings]:
         for row in table.rows[:LOOKED_AT]
     ]
     frame = pd.DataFrame(first, columns=pd.Index(table.header, dtype=object))
-    settings, of_images, said = _guessed(frame, settings, path)
-    return _with_notes(_of_columns(path, settings, of_images), said), settings
+    settings, kind, said = _guessed(frame, settings, path)
+    return _with_notes(_of_columns(path, settings, kind), said), settings
 
 
 def filled(data: Dataset) -> Dataset:
@@ -113,17 +115,24 @@ def _known(settings: Settings) -> Dataset:
     return datasets.load(settings.data)
 
 
-def _of_columns(source: Any, settings: Settings, of_images: bool) -> Dataset:
+def _of_columns(source: Any, settings: Settings, kind: InputKind | None) -> Dataset:
     options: dict[str, Any] = {
         "inputs": settings.inputs,
         "target": settings.target,
-        "groups": settings.groups,
         "task": settings.task,
         "seed": settings.seed,
         "decimal": settings.decimal,
         "dropna": settings.dropna,
     }
-    if of_images:
+    if kind is InputKind.PAIR:
+        if settings.groups is not None:
+            raise ValueError(
+                f"groups is {settings.groups!r}, but pairs are split by their proteins: leave it "
+                "out."
+            )
+        return read_pairs(source, split=_how(settings, "C3"), sep=settings.sep, **options)
+    options["groups"] = settings.groups
+    if kind is InputKind.IMAGE:
         return datasets.read_images(source, split=_how(settings, "random"), **options)
     similar = isinstance(settings.inputs, str) and settings.groups is None
     split = _how(settings, "cluster" if similar else "random")
@@ -154,7 +163,7 @@ def _fasta(path: Path, settings: Settings) -> tuple[Dataset, Settings]:
     settings, _, said = _guessed(frame, replace(settings, inputs="sequence"), path)
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     read = replace(
-        _of_columns(frame, settings, of_images=False),
+        _of_columns(frame, settings, None),
         name=path.name.split(".")[0],
         source=str(path),
         checksum=checksum,
@@ -220,14 +229,14 @@ def as_classes(data: Dataset, classes: Sequence[str] | None) -> Dataset:
 
 def _guessed(
     frame: pd.DataFrame, settings: Settings, path: Path
-) -> tuple[Settings, bool, list[str]]:
-    """Return the settings with all columns named, whether inputs are images, and what to say."""
+) -> tuple[Settings, InputKind | None, list[str]]:
+    """Return the settings with all columns named, images, pairs or neither, and what to say."""
     kinds = _kinds(frame, path.parent)
     inputs, split, target = settings.inputs, settings.split, settings.target
     said = []
     if inputs is None:
         inputs = _inputs(kinds, path)
-        if inputs is not None:
+        if isinstance(inputs, str):
             what = "paths of images" if kinds[inputs] is Kind.IMAGE else "sequences"
             said.append(f"Column {inputs!r} was taken for the {what}; name another in `inputs`.")
     elif isinstance(inputs, str) and kinds.get(inputs) is Kind.NUMBER:
@@ -248,8 +257,12 @@ def _guessed(
         inputs, said_of_rows = _rows({x: kind for x, kind in kinds.items() if x not in used}, path)
         said += said_of_rows
     settings = replace(settings, inputs=inputs, split=split, target=target)
-    of_images = isinstance(inputs, str) and kinds.get(inputs) is Kind.IMAGE
-    return settings, of_images, said
+    if isinstance(inputs, str):
+        return settings, InputKind.IMAGE if kinds.get(inputs) is Kind.IMAGE else None, said
+    if list(inputs) == list(PAIR) or [kinds.get(x) for x in inputs] == [Kind.SEQUENCE] * 2:
+        said.append(f"Columns {listed(inputs)} were read as pairs of sequences.")
+        return settings, InputKind.PAIR, said
+    return settings, None, said
 
 
 def _kinds(frame: pd.DataFrame, folder: Path) -> dict[str, Kind | None]:
@@ -270,16 +283,18 @@ def _kinds(frame: pd.DataFrame, folder: Path) -> dict[str, Kind | None]:
     return kinds
 
 
-def _inputs(kinds: dict[str, Kind | None], path: Path) -> str | None:
-    """Return the column of sequences or image paths; None where there is none."""
+def _inputs(kinds: dict[str, Kind | None], path: Path) -> str | list[str] | None:
+    """Return the column of sequences or image paths, two for pairs; None where there is none."""
     if "sequence" in kinds:
         return "sequence"
+    if all(name in kinds for name in PAIR):
+        return list(PAIR)
     found = [name for name, kind in kinds.items() if kind in (Kind.SEQUENCE, Kind.IMAGE)]
     if len(found) > 1:
         raise ValueError(
             f"{path}: the column of the sequences or image paths cannot be guessed (several "
             f"columns could hold them, {listed(found)}): name it in `inputs`, one of "
-            f"{listed(kinds, 20)}."
+            f"{listed(kinds, 20)}; or two, for pairs of sequences."
         )
     return found[0] if found else None
 

@@ -18,8 +18,8 @@ class Settings:
     Args:
         data: Name of `kft.data.names()`, or the path of a table, FASTA file or folder of images.
         target: Column to predict, or list of columns of 0 and 1, one per label; None guesses it.
-        inputs: Column of the sequences or image paths, or list of columns of numbers and
-            categories; None guesses it.
+        inputs: Column of the sequences or image paths, list of columns of numbers and
+            categories, or of two columns of sequences, whose pairs are the inputs; None guesses it.
         backbone: Name or path for `kft.load`; None for the small ESM-2 that kft brings, for images
             EfficientNet-Lite0, for columns of numbers and categories a new network ("dense").
         revision: Commit, tag or branch of the hub for the backbone; None for the latest. The commit

@@ -31,7 +31,7 @@ from kft.finetuning.settings import Settings
 from kft.inference import predict
 from kft.inference.naming import with_harmless_words, with_predictions
 from kft.lora import save_adapter
-from kft.messages import harmless
+from kft.messages import count_of, harmless
 from kft.preparation import PreparedDataset
 from kft.training import strategies
 from kft.training.fitting import FitResult, fit
@@ -147,7 +147,8 @@ def _remove(out: Path) -> None:
     results = (files.PREPARATION, files.PREDICTIONS, files.SCORES, files.FINDINGS, files.LOG)
     for name in names + results:
         (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / files.ADAPTER, ignore_errors=True)
+    for folder in (files.ADAPTER, f"{files.TRAINING}.features"):
+        shutil.rmtree(out / folder, ignore_errors=True)
 
 
 def _earlier(out: Path, settings: Settings, checksum: str) -> Run | None:
@@ -326,7 +327,7 @@ def _write_results(
     (out / files.TRAINING).unlink(missing_ok=True)
     if not data.task.has_classes and config["result"]["margins"] is None:
         log("Predictions get no intervals, which need 9 validation records of one number each.")
-    log(f"Scores on the {len(test):,} records of the test split: {scores['model']}")
+    log(f"Scores on the {count_of(len(test), 'record')} of the test split: {scores['model']}")
     log(f"Written to {out}. New records: kft predict {out} NEW.csv --out OUT.csv")
 
 

@@ -10,13 +10,16 @@ from typing import Any, Literal, overload
 import keras
 import numpy as np
 
-from kft.arguments import check_choice, check_flag
+from kft.arguments import check_choice, check_flag, check_path
 from kft.backbones.contract import check_no_prompts
 from kft.inference import writing
 from kft.inference.predicting import collected
+from kft.inference.shards import checked_shard, write_shard
 from kft.inference.stream import Stream
 from kft.keras_internals import nodes_of
+from kft.messages import shown
 from kft.models.heads import Pooling
+from kft.params import fingerprint
 from kft.params.paths import check_model
 from kft.training.features import Source, identity_of, outputs_of
 
@@ -52,6 +55,7 @@ def embed(
     layers: Sequence[int] | None = None,
     column: str | None = None,
     skip_invalid: bool = False,
+    shard: str | None = None,
 ) -> Path: ...
 
 
@@ -68,6 +72,7 @@ def embed(
     *,
     column: str | None = None,
     skip_invalid: bool = False,
+    shard: str | None = None,
 ) -> Vectors | dict[int, Vectors] | Path: ...
 
 
@@ -83,6 +88,7 @@ def embed(
     *,
     column: str | None = None,
     skip_invalid: bool = False,
+    shard: str | None = None,
 ) -> Vectors | dict[int, Vectors] | Path:
     """Compute one vector per raw input, or per residue, in the order of the inputs.
 
@@ -100,21 +106,26 @@ def embed(
             to, read it with `kft.load_embeddings`; None returns them. Its columns are `values`,
             and per residue also `pooled`; of several layers `values_0`, `values_3` and so on. What
             an interrupted call has computed is kept next to `out`, and the same call continues
-            from it.
+            from it. With `shard` the path of a folder.
         per_residue: Whether to return a vector for each residue. A file then has the pooled ones
             as well.
         layers: Numbers of layers; None takes the output of the backbone.
         column: As for `kft.predict`.
         skip_invalid: As for `kft.predict`.
+        shard: "3/64" computes the third of 64 parts of the records, with about as many residues
+            each, and writes it to the folder `out`, unless it is there. `kft.merge_embeddings`
+            joins the parts. None computes all records.
 
     Returns:
         float32 array (records, D); with `per_residue` a list of float32 arrays (residues, D), one
         per record, without special tokens; with `layers` a dict of these, by number as it was
-        given; or the path `out`. An interrupted call leaves no file there.
+        given; or the path `out`, with `shard` that of the file in it. An interrupted call leaves no
+        file there.
 
     Raises:
-        ValueError: An input cannot be encoded, the pooling or a layer is unknown, or `per_residue`
-            is asked of inputs that have no residues.
+        ValueError: An input cannot be encoded, the pooling or a layer is unknown, `per_residue` is
+            asked of inputs that have no residues, or the folder has shards of another backbone, of
+            other inputs or settings.
         TypeError: An input is of another kind than the backbone takes.
         FileNotFoundError: There is no such file.
         ModuleNotFoundError: `out` ends in .parquet, and pyarrow is not installed.
@@ -131,7 +142,9 @@ def embed(
     check_model(backbone, "backbone")
     check_no_prompts(backbone, "backbone")
     check_flag("per_residue", per_residue)
-    if out is not None:
+    if shard is not None:
+        out = _checked_folder(out, shard)
+    elif out is not None:
         writing.checked_path(out)
     backbone = getattr(backbone, "backbone", backbone)
     check_choice("pooling", pooling, ("mean", "cls"))
@@ -143,6 +156,10 @@ def embed(
         )
     given = (inputs, batch_size, max_length, column, skip_invalid)
     stream = stream_of(backbone, pooling, numbers, per_residue, given, kept=out is not None)
+    if out is not None and shard is not None:
+        about = {"backbone": backbone.name, "weights": fingerprint(backbone, trainable=None)}
+        about |= {"pooling": pooling, "layers": list(numbers), "per_residue": per_residue}
+        return write_shard(stream, out, shard, {**about, "max_length": max_length})
     if out is not None:
         return writing.write(stream.parts, out, stream.source.identity)
     parts = [rows for _, rows in stream.parts()]
@@ -150,6 +167,18 @@ def embed(
     if layers is None:
         return found[None]
     return {given: found[number] for given, number in zip(layers, numbers, strict=True)}
+
+
+def _checked_folder(out: Any, shard: str) -> Path:
+    """Return the folder of the shards, or raise an error for another `out` or `shard`."""
+    checked_shard(shard)
+    folder = None if out is None else check_path("out", out)
+    if folder is None or folder.suffix in writing.WRITERS or folder.is_file():
+        raise ValueError(
+            f"out must be the folder of the shards where shard is given, received {shown(out)}; "
+            f"kft.merge_embeddings writes the file of all."
+        )
+    return folder
 
 
 def stream_of(

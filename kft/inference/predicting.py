@@ -101,9 +101,10 @@ def predict(
         column: Column of a table that holds the inputs; None takes the only one, or "sequence",
             or for images, whose paths are relative to the table, "path". A model of rows takes all
             columns that it knows by name.
-        skip_invalid: True skips inputs that cannot be encoded, with one warning that lists
-            them. Such a record of a FASTA file or of a folder is left out; of a list or table it
-            keeps its place, and its predictions are NaN, and empty in files.
+        skip_invalid: True skips inputs that cannot be encoded, or are too long for the memory as
+            far as that is known before, with one warning that lists them. Such a record of a FASTA
+            file or of a folder is left out; of a list or table it keeps its place, and its
+            predictions are NaN, and empty in files.
 
     Returns:
         float32 array (records, outputs), numbers in the unit in which targets were measured; for a

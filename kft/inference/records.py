@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -27,6 +28,20 @@ CHUNK = 8192  # records of a FASTA file that are in memory at a time
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".parquet", *JSON_LINES)
 RowReader = Callable[[Table], list[Any]]  # function that returns the inputs in a table
 NAMES = ("id", "name")  # columns of a table that name its records, in files of embeddings
+
+
+class Stretch(NamedTuple):
+    """Some records of an input, one after the other.
+
+    Attributes:
+        start: Number of the first, from 0.
+        stop: Number after the last.
+        total: Number of records of the whole input.
+    """
+
+    start: int
+    stop: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,26 @@ class Records:
             make_table=table if self.in_table else lambda: table().iloc[at],
         )
 
+    def cut(self, start: int, stop: int, total: int) -> Records:
+        """Return the records from `start` to `stop`, as if the input had no others.
+
+        Args:
+            start: Position of the first, from 0.
+            stop: Position after the last.
+            total: As the attribute.
+        """
+        table = self.make_table
+        return replace(
+            self,
+            inputs=self.inputs[start:stop],
+            names=self.names[start:stop],
+            called=self.called[start:stop],
+            places=self.places[start:stop],
+            numbers=self.numbers[start:stop],
+            make_table=lambda: table().iloc[start:stop],
+            total=total,
+        )
+
 
 def read_records(
     inputs: Any,
@@ -102,11 +137,11 @@ def read_records(
     """
     if isinstance(inputs, str | Path):
         path = Path(inputs)
-        if of_images and path.is_dir():
+        if of_images and os.path.isdir(path):
             yield _of_images(files_in(path, path), path)
             return
         if not os.path.isfile(path):
-            kind = "a folder" if path.is_dir() else "not a file"
+            kind = "a folder" if os.path.isdir(path) else "not a file"
             takes = "an image, a folder of images" if of_images else "a FASTA file"
             raise FileNotFoundError(
                 f"{argument} is {str(inputs)[:60]!r}, which is {kind}: give the path of {takes} "
@@ -126,6 +161,35 @@ def read_records(
         yield _of_frame(inputs, column, of_images, rows, argument)
     else:
         yield _of_list(inputs, argument)
+
+
+def records_within(
+    stretch: Stretch, parts: Iterable[Records], skipped: list[Skipped] | None
+) -> Iterator[Records]:
+    """Yield the records of a stretch; what follows it is not read.
+
+    Args:
+        stretch: The stretch.
+        parts: All records, as of `read_records`.
+        skipped: The list that was given to `read_records`. Invalid records stay in it if they come
+            after the last valid record before the stretch, and before its end, so that each one is
+            in one of several stretches.
+    """
+    first, last, seen = -math.inf, math.inf, 0
+    for part in parts:
+        start, stop = stretch.start - seen, stretch.stop - seen
+        count = len(part.inputs)
+        seen += count
+        if 0 < start <= count:
+            first = part.numbers[start - 1]
+        if 0 < stop <= count and stretch.stop < stretch.total:
+            last = part.numbers[stop - 1]
+        if start < count and stop > 0:
+            yield part.cut(max(start, 0), min(stop, count), stretch.stop - stretch.start)
+        if last < math.inf:
+            break
+    if skipped is not None:
+        skipped[:] = [one for one in skipped if first < one.number <= last]
 
 
 def count_in_fasta(inputs: Any) -> int | None:
@@ -281,7 +345,7 @@ def _names(header: list[str], cells: Callable[[str], Any], places: list[str]) ->
 def _of_images(files: list[Path], root: Path) -> Records:
     """Return files of images as records that are named by their paths in a folder."""
     if not files:
-        raise FileNotFoundError(f"inputs is {str(root)!r}, a folder without files: name another.")
+        raise FileNotFoundError(f"{str(root)!r} is a folder without files: name another.")
     names = [file.relative_to(root).as_posix() for file in files]
     called = [harmless(name) for name in names]
     table = partial(pd.DataFrame, {"path": names})

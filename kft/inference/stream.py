@@ -20,22 +20,24 @@ from kft.arguments import (
     check_integer,
     check_optional_integer,
 )
-from kft.data.inputs import InputKind, encoder_info
+from kft.data.inputs import EncoderInfo, InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
 from kft.data.sequences import warn_of_changes
 from kft.inference.records import (
     Records,
     RowReader,
+    Stretch,
     count_in_fasta,
     read_records,
+    records_within,
     table_pairs,
     table_rows,
 )
 from kft.inference.writing import Part, Rows
 from kft.messages import progress
-from kft.training.batching import Batches, batches, silent_cuts, warn_of_cut
+from kft.training.batching import Batches, batches, padded_length, silent_cuts, warn_of_cut
 from kft.training.features import Features, Source, kept
-from kft.training.memory import check_memory, explained
+from kft.training.memory import check_fits, check_memory, explained
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Stream:
         skip_invalid: As for `kft.predict`.
         verb: What is done, for the bar of progress.
         argument: What errors call `inputs`.
+        stretch: The records that are computed; None for all.
     """
 
     model: keras.Model
@@ -67,6 +70,7 @@ class Stream:
     skip_invalid: bool
     verb: str
     argument: str = "inputs"
+    stretch: Stretch | None = None
     _cut: list[int] = field(default_factory=list)
     _changes: Counter[str] = field(default_factory=Counter)
     _skipped: list[Skipped] = field(default_factory=list)
@@ -90,17 +94,15 @@ class Stream:
         Yields:
             Records, and {column: rows}.
         """
-        kind = self._check_kind()
-        rows_of: RowReader | None = table_pairs if kind is InputKind.PAIR else None
-        if kind is InputKind.TABLE:
-            rows_of = partial(table_rows, self.encode)
         skipped = self._skipped if self.skip_invalid else None
-        source = self.inputs, self.column, skipped, kind is InputKind.IMAGE, rows_of, self.argument
-        seen = 0
+        read = self.read(skipped)
+        if self.stretch is not None:
+            read = records_within(self.stretch, read, skipped)
+        seen, may_be_empty = 0, self.stretch is not None
         with progress() as bar:
-            counted = None if bar.disable else count_in_fasta(self.inputs)
+            counted = None if bar.disable or self.stretch else count_in_fasta(self.inputs)
             task = bar.add_task(self.verb, total=counted)
-            for part in read_records(*source):
+            for part in read:
                 bar.update(task, total=counted if part.total is None else part.total)
                 count, valid = len(part.inputs), None
                 sizes = self.batch_size, None, self.max_length
@@ -108,6 +110,7 @@ class Stream:
                     part, valid = self._without_invalid(part, self.encode)
                     bar.advance(task, count - len(part.inputs))
                 if count and not len(part.inputs):
+                    may_be_empty &= not part.in_table
                     continue  # none is valid
                 with silent_cuts():  # reported once, at the end
                     records = batches(part.inputs, self.encode, *sizes, part.called)
@@ -119,7 +122,20 @@ class Stream:
                 if valid is not None:
                     rows = {name: _in_places(x, valid, count) for name, x in rows.items()}
                 yield part, rows
-        self._warn(seen)
+        self._warn(seen, may_be_empty)
+
+    def read(self, skipped: list[Skipped] | None) -> Iterator[Records]:
+        """Read all records.
+
+        Args:
+            skipped: List to which invalid records of a FASTA file are added; None raises an error.
+        """
+        kind = self._check_kind()
+        rows_of: RowReader | None = table_pairs if kind is InputKind.PAIR else None
+        if kind is InputKind.TABLE:
+            rows_of = partial(table_rows, self.encode)
+        of_images = kind is InputKind.IMAGE
+        return read_records(self.inputs, self.column, skipped, of_images, rows_of, self.argument)
 
     def _check_kind(self) -> InputKind | None:
         """Return the kind of the inputs; raise an error for files of those that no file holds."""
@@ -136,17 +152,30 @@ class Stream:
         self, part: Records, encode: Callable[..., Any]
     ) -> tuple[Records, list[int] | None]:
         """Return the records that can be encoded, and their positions if the others keep theirs."""
-        valid = []
+        valid, fits, info = [], 0, encoder_info(encode)
         for i, (x, called) in enumerate(zip(part.inputs, part.called, strict=True)):
             try:
                 with silent_cuts():
-                    encode([x], names=[called])
+                    encoded = encode([x], names=[called])
+                tokens = self._tokens(encoded, info)
+                if tokens > fits:
+                    check_fits(self.model, tokens, 1, called)
+                    fits = tokens
                 valid.append(i)
             except (ValueError, TypeError, OSError) as error:
                 self._skipped.append(Skipped(part.numbers[i], part.places[i], str(error)))
         if len(valid) == len(part.inputs):
             return part, None
         return part.take(valid), valid if part.in_table else None
+
+    def _tokens(self, encoded: Any, info: EncoderInfo) -> int:
+        """Return the tokens that one encoded input is padded to, 0 if inputs have no length."""
+        if not info.input_kind.has_length:
+            return 0
+        tokens = next(iter(encoded.values())).shape[-1]
+        if self.max_length is not None:
+            tokens = min(tokens, self.max_length + sum(info.specials))
+        return padded_length(tokens)
 
     def _rows(
         self, records: Batches, folder: Path | None, advance: Callable[[int], None]
@@ -164,9 +193,9 @@ class Stream:
                 found[name] = features.values[i].reshape(count, *features.shapes[i])
         return found
 
-    def _warn(self, seen: int) -> None:
+    def _warn(self, seen: int, may_be_empty: bool) -> None:
         if self._skipped:
-            if not seen:
+            if not seen and not may_be_empty:
                 first = self._skipped[0]
                 raise ValueError(f"no input is valid; the first, {first.place}: {first.reason}")
             origin = self.inputs if isinstance(self.inputs, str | Path) else self.argument

@@ -32,7 +32,7 @@ Rows = np.ndarray | list[np.ndarray]
 Part = tuple[Records, dict[str, Rows]]  # some records, and their columns
 
 TABLES = (".csv", ".tsv", ".xlsx", ".parquet", ".jsonl")  # endings of files of tables
-_AT_ONCE = 256  # records per group of rows in HDF5 and Parquet
+AT_ONCE = 256  # records per group of rows in HDF5 and Parquet
 
 
 def checked_path(out: str | Path, endings: Iterable[str] | None = None) -> Path:
@@ -302,8 +302,8 @@ def _write_h5(parts: Iterable[Part], path: Path) -> None:
             if lengths := _lengths(columns):
                 _append(file, "lengths", np.array(lengths, dtype="int64"))
             for column, rows in columns.items():
-                for start in range(0, len(rows), _AT_ONCE):
-                    some = rows[start : start + _AT_ONCE]
+                for start in range(0, len(rows), AT_ONCE):
+                    some = rows[start : start + AT_ONCE]
                     _append(file, column, np.concatenate(some) if isinstance(some, list) else some)
 
 
@@ -323,8 +323,8 @@ def _write_parquet(parts: Iterable[Part], path: Path) -> None:
     writer = None
     try:
         for records, columns in parts:
-            for start in range(0, len(records.names), _AT_ONCE):
-                some = slice(start, start + _AT_ONCE)
+            for start in range(0, len(records.names), AT_ONCE):
+                some = slice(start, start + AT_ONCE)
                 arrays = {"name": pyarrow.array(records.names[some], pyarrow.large_string())}
                 arrays |= {name: _lists(pyarrow, rows[some]) for name, rows in columns.items()}
                 table = pyarrow.table(arrays)

@@ -308,7 +308,8 @@ def replace_head(
     Raises:
         TypeError: The model is not functional, or the head is no layer and no function.
         ValueError: The pattern matches no layer or several, or is given with a `kft.Model`; the
-            model has no layer to remove; or the backbone has a layer with the head's name.
+            model has no layer to remove or takes prompts; or the backbone has a layer with the
+            head's name.
 
     Example:
         >>> import kft
@@ -318,6 +319,7 @@ def replace_head(
         (None, 10)
     """
     check_model(model)
+    check_no_prompts(model)
     if isinstance(model, Model):
         if features is not None:
             raise ValueError(

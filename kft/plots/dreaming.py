@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 
-from kft.messages import listed
+from kft.messages import count_of, listed
 from kft.plots.style import DPI
 
 
@@ -81,7 +81,7 @@ def _caption(images: np.ndarray, stages: Sequence[str], how: str) -> str:
     grey = int(sum(np.ptp(image) == 0 for row in images for image in row))
     dead = f" {grey} grey: the noise did not activate the channel." if grey else ""
     which = "of one stage" if rows == 1 else f"of each of {rows} stages, early ones on top"
-    subject = f"{columns} channel{'s' * (columns > 1)} {which}"
+    subject = f"{count_of(columns, 'channel')} {which}"
     order = "" if rows == 1 else f"; patterns repeat most in {most} and least in {least}"
     out = (
         f"shifted by more than {_least_shift(images)} pixels, an image still correlates with "

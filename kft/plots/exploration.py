@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kft.messages import harmless, listed
+from kft.messages import count_of, harmless, listed
 from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes, short_name
 
 MOST_PANELS = 30  # distributions drawn
@@ -63,7 +63,7 @@ def plot_distributions(
     top = {name: counts.max() / max(1, counts.sum()) for name, (counts, _) in histograms.items()}
     highest = max(names, key=lambda name: top[name])
     caption = (
-        f"Distribution of {len(names):,} column{'s' * (len(names) > 1)} of numbers of {data}"
+        f"Distribution of {count_of(len(names), 'column')} of numbers of {data}"
         + _n(records)
         + (f"; {left_out:,} more are not shown" if left_out else "")
         + ". Each panel is a histogram of up to 30 bins of equal width between the 0.5% and 99.5% "

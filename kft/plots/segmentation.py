@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from kft.data.images.pixels import read_as_stored
 from kft.data.label_images import checked_label_image, numbered, object_numbers
+from kft.messages import count_of
 from kft.plots.style import MODEL, OTHERS, new_figure
 
 COLOURS = np.array([to_rgb(colour) for colour in (MODEL, *OTHERS[:5])])
@@ -151,13 +152,12 @@ def _caption(
     areas = np.unique(labels[labels > 0], return_counts=True)[1]
     points, boxes = prompts
     given = [
-        f"{count:,} {what}{'s' if what == 'point' and count != 1 else ''}"
-        f"{'es' if what == 'box' and count != 1 else ''}"
-        for count, what in ((points, "point"), (boxes, "box"))
+        count_of(count, one, several)
+        for count, one, several in ((points, "point", "points"), (boxes, "box", "boxes"))
         if count
     ]
     parts = [
-        f"Masks of {len(areas):,} object{'s' * (len(areas) != 1)} in {name} ({width:,} x "
+        f"Masks of {count_of(len(areas), 'object')} in {name} ({width:,} x "
         f"{height:,} pixels), {how}. Left: the image, from percentile {PERCENTILES[0]:g} (black) "
         f"to {PERCENTILES[1]:g} (white)"
         + (f", with the {' and '.join(given)} of the prompts" if given else "")

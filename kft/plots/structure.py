@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kft.arguments import check_number_above
-from kft.messages import harmless
+from kft.messages import count_of, harmless
 from kft.plots.style import GREY, MODEL, OTHERS, new_figure, open_axes
 
 RIGHT, WRONG = OTHERS[1], OTHERS[0]
@@ -126,8 +126,8 @@ def plot_ramachandran(
     angles = np.rad2deg(np.asarray(torsions, dtype="float64"))
     if angles.ndim != 2 or angles.shape[1] < 2 or len(angles) != len(sequence):
         raise ValueError(
-            f"torsions must have the shape ({len(sequence)}, 2) or ({len(sequence)}, 3) for the "
-            f"{len(sequence)} residues of sequence, received {angles.shape}."
+            f"torsions must have the shape ({len(sequence)}, 2) or ({len(sequence)}, 3) for "
+            f"{count_of(len(sequence), 'residue')} of sequence, received {angles.shape}."
         )
     there = np.isfinite(angles[:, :2]).all(axis=1)
     if not there.any():
@@ -136,8 +136,9 @@ def plot_ramachandran(
     figure = new_figure(5.2, 5.2)
     ax = open_axes(figure.subplots())
     others, some = there & ~glycine, there & glycine
-    ax.scatter(*angles[others, :2].T, s=14, color=MODEL, label="residues other than glycine")
-    ax.scatter(*angles[some, :2].T, s=18, marker="^", color=WRONG, label="glycine")
+    phi, psi = angles[:, 0], angles[:, 1]
+    ax.scatter(phi[others], psi[others], s=14, color=MODEL, label="residues other than glycine")
+    ax.scatter(phi[some], psi[some], s=18, marker="^", color=WRONG, label="glycine")
     ax.axvline(0, color=GREY, linewidth=0.5)
     ax.axhline(0, color=GREY, linewidth=0.5)
     ticks = [-180, -90, 0, 90, 180]
@@ -146,7 +147,7 @@ def plot_ramachandran(
         xticks=ticks, yticks=ticks, aspect="equal",
     )  # fmt: skip
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    negative = int((angles[others, 0] < 0).sum())
+    negative = int((phi[others] < 0).sum())
     caption = (
         f"Torsions phi and psi of {int(there.sum())} of {len(sequence)} residues of "
         f"{harmless(name)}. {how}".rstrip()

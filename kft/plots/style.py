@@ -162,9 +162,7 @@ def save_figure(
     Example:
         `save_figure(*plot_regression(targets, {"model": predictions}), "out/gb1.png")`
     """
-    path = Path(path)
-    if path.suffix not in (".png", ".svg"):
-        raise ValueError(f"path must end in .png or .svg, received {str(path)!r}.")
+    path = checked_figure_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_as_it_stands(figure)
     below = _written_below(figure, caption) if caption_below else nullcontext()
@@ -173,6 +171,29 @@ def save_figure(
             stream, format=path.suffix[1:], metadata={"Description": caption}, bbox_inches=box
         )
     write_text(path.with_suffix(".txt"), caption + "\n")
+    return path
+
+
+def checked_figure_path(path: str | Path, name: str = "path") -> Path:
+    """Check the path of a figure, so that a long computation fails at its start.
+
+    Args:
+        path: As for `save_figure`.
+        name: Name of the argument, for errors.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: It ends in neither ".png" nor ".svg".
+
+    Example:
+        >>> checked_figure_path("masks.svg").name
+        'masks.svg'
+    """
+    path = Path(path)
+    if path.suffix not in (".png", ".svg"):
+        raise ValueError(f"{name} must end in .png or .svg, received {str(path)!r}.")
     return path
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from kft.messages import listed
+from kft.messages import count_of, listed
 from kft.plots.style import GREY, MODEL, OTHERS, looks, new_figure, open_axes, set_apart
 
 
@@ -118,9 +118,10 @@ def plot_history(
         ax.legend(fontsize=9)
     several = f", in the phases {listed(phases, None)}, divided by dotted lines" * (len(phases) > 1)
     return figure, (
-        f"{listed(names, None).capitalize()} of each of {len(history)} epochs of training on "
-        f"{data}{several}. Training values are means over an epoch, while the weights change; "
-        f"validation values are taken at its end. What stands out: {_course(history, best_epoch)}"
+        f"{listed(names, None).capitalize()} of each of {count_of(len(history), 'epoch')} of "
+        f"training on {data}{several}. Training values are means over an epoch, while the "
+        f"weights change; validation values are taken at its "
+        f"end. What stands out: {_course(history, best_epoch)}"
     )
 
 

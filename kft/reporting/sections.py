@@ -15,7 +15,7 @@ import keras
 from kft.comparison.printing import cells, columns
 from kft.data.task import Task
 from kft.evaluation.metrics import Interval
-from kft.messages import listed
+from kft.messages import count_of, listed
 from kft.params.table import COLUMNS
 from kft.plots import plot_history
 from kft.reporting.document import (
@@ -96,7 +96,7 @@ def in_short(parts: Parts) -> list[str]:
     if parts.findings is not None:
         severe = parts.findings.at_least("warning")
         if len(severe):
-            said.append(f"{_count(len(severe), 'finding')} on the data may matter: see below.")
+            said.append(f"{count_of(len(severe), 'finding')} on the data may matter: see below.")
     return said
 
 
@@ -104,10 +104,6 @@ def _others(scores: Mapping[str, Mapping[str, Interval]], metric: str) -> dict[s
     """Return one score of each baseline that has it."""
     found = {name: row[metric] for name, row in scores.items() if metric in row}
     return {name: score for name, score in found.items() if score.value == score.value}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 # Sections ---------------------------------------------------------------------------------------
@@ -166,7 +162,7 @@ def _exploration(parts: Parts) -> list[Block]:
     else:
         blocks.append(Paragraph("Nothing was found that may mislead a model or a score."))
     if rest:
-        caption = f"{_count(len(rest), 'finding')} that describe the data."
+        caption = f"{count_of(len(rest), 'finding')} that describe the data."
         blocks.append(_table_of_findings(caption, rest, folded=True))
     blocks += _pictures(found.figures())
     related = found.summary.related()
@@ -370,7 +366,7 @@ def _limits(parts: Parts, missing: list[str]) -> Iterator[Block]:
     sizes = {} if parts.about is None else dict(parts.about.sizes["records"])
     test = parts.comparison.records if parts.comparison is not None else sizes.get("test")
     if test is not None and test < FEW:
-        said.append(f"The test split has {_count(int(test), 'record')}: scores are uncertain.")
+        said.append(f"The test split has {count_of(int(test), 'record')}: scores are uncertain.")
     if parts.training is not None and parts.comparison is None:
         said.append(
             "One training does not show how much the scores vary with the seed; kft.compare does."

@@ -8,6 +8,8 @@ says how `kft.fit` does so in training.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from kft.segmentation import baselines as baselines
+from kft.segmentation import prompts as prompts
 from kft.segmentation.automatic import Found, Settings, find_masks
 from kft.segmentation.masks import (
     boxes_of,

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from kft.arguments import check_callable, check_integer
+from kft.arguments import check_callable, check_instance, check_integer, check_share
 from kft.segmentation.masks import boxes_of, checked_masks, to_labels
 
 Prediction = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -76,9 +76,7 @@ class Settings:
         ):  # fmt: skip
             check_integer(name, getattr(self, name), least)
         for name in ("iou", "stability", "overlap", "most_area", "crop_overlap"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a number from 0 to 1, received {value!r}.")
+            check_share(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class Found:
         dropped: Number of masks that were left out, by why.
     """
 
-    masks: np.ndarray
+    masks: np.ndarray = field(repr=False)
     iou: np.ndarray
     stability: np.ndarray
     points: np.ndarray
@@ -242,7 +240,7 @@ def find_masks(
 
     Raises:
         ValueError: Settings have crops and `crop` is None, or shapes of a prediction do not fit.
-        TypeError: `predict` is no function.
+        TypeError: `predict` is no function, or `settings` no `Settings`.
 
     Example:
         >>> def predict(points):  # a disc of radius 3 around (8, 8) for every point
@@ -253,7 +251,8 @@ def find_masks(
         1
     """
     check_callable("predict", predict, "a function of points that returns masks")
-    settings = settings or Settings()
+    settings = Settings() if settings is None else settings
+    check_instance("settings", settings, Settings, "a kft.segmentation.Settings")
     if settings.crop_layers and crop is None:
         raise ValueError(
             "settings have crops, for which `crop` must be a function of (x0, y0, x1, y1) that "

@@ -21,7 +21,7 @@ from kft.data.label_images import checked_label_image, numbered, object_numbers
 from kft.data.segmentation.coco import EXTRA, decoded
 from kft.data.segmentation.reading import assembled
 from kft.files import atomic_write, write_text
-from kft.messages import listed
+from kft.messages import listed, warn
 
 ENDINGS = (".tif", ".tiff", ".png", ".json", ".npy")
 
@@ -125,6 +125,26 @@ def boxes_of(objects: ArrayLike) -> np.ndarray:
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
+def cells_of(shape: Sequence[int], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels in the middles of the cells of a square grid that the longer side spans.
+
+    Args:
+        shape: (height, width) of the image.
+        side: Cells along a side of the grid.
+
+    Returns:
+        Rows (h,) and columns (w,) of the pixels, integers, for the cells whose middle is on the
+        image; h and w are at most `side`, and one of them is.
+
+    Example:
+        >>> cells_of((4, 8), 4)
+        (array([1, 3]), array([1, 3, 5, 7]))
+    """
+    middle = (np.arange(side) + 0.5) * max(shape) / side
+    rows, columns = (middle[middle < length].astype(np.int64) for length in shape)
+    return rows, columns
+
+
 # Formats ------------------------------------------------------------------------------------------
 
 
@@ -191,12 +211,21 @@ def to_coco(
     Returns:
         {"images", "annotations", "categories"}; kft.data.read_segmentation reads it, too.
 
+    Raises:
+        ValueError: There is another number of scores than of masks.
+        ImportError: pycocotools is missing.
+
     Example:
         >>> to_coco([[[0, 1, 1]]], "a.png")["annotations"][0]["bbox"]
         [1.0, 0.0, 2.0, 1.0]
     """
     masks = checked_masks(masks)
     height, width = masks.shape[1:]
+    if scores is not None and np.shape(scores) != (len(masks),):
+        raise ValueError(
+            f"scores must be a number for each of {len(masks):,} masks, received shape "
+            f"{np.shape(scores)}."
+        )
     annotations = []
     for i, (rle, (x0, y0, x1, y1)) in enumerate(zip(to_rle(masks), boxes_of(masks), strict=True)):
         entry = {"id": i + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": rle}
@@ -229,7 +258,8 @@ def save_masks(
         scores: N numbers for a file of annotations, or None.
 
     Returns:
-        The path. A file that was there is replaced once the new one is complete.
+        The path. A file that was there is replaced once the new one is complete. A warning counts
+        the masks that a label image does not hold, see `to_labels`.
 
     Raises:
         ValueError: The ending is another, or there are more objects than 16 bits number.
@@ -253,16 +283,25 @@ def save_masks(
         with atomic_write(path) as stream:
             np.save(stream, masks)
         return path
-    labels = checked_label_image(masks, "masks") if masks.ndim == 2 else to_labels(masks)
+    if masks.ndim == 2:
+        _write_labels(checked_label_image(masks, "masks"), path)
+        return path
+    labels = to_labels(masks)
+    if hidden := len(masks) - int(labels.max()):
+        warn(
+            f"{hidden:,} of {len(masks):,} masks are empty, or covered by smaller ones, and are "
+            f"not in the label image {path}: write .json or .npy to keep all."
+        )
     _write_labels(labels, path)
     return path
 
 
-def checked_masks_path(path: str | os.PathLike[str]) -> Path:
+def checked_masks_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """Check the path of a file of masks, so that a long computation fails at its start.
 
     Args:
         path: As for `save_masks`.
+        name: Name of the argument, for errors.
 
     Returns:
         The path.
@@ -274,9 +313,11 @@ def checked_masks_path(path: str | os.PathLike[str]) -> Path:
         >>> checked_masks_path("labels.tif").name
         'labels.tif'
     """
-    path = check_path("path", path)
+    path = check_path(name, path)
     if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"path must end in {listed(ENDINGS, most=None)}, received {str(path)!r}.")
+        raise ValueError(
+            f"{name} must end in {listed(ENDINGS, most=None)}, received {str(path)!r}."
+        )
     return path
 
 

@@ -23,6 +23,7 @@ from kft.backbones.sam.prompts import ABSENT, BOTTOM_RIGHT, NOT_A_POINT, TOP_LEF
 from kft.data.images.pixels import find_range, looked_at, read_pixels
 from kft.messages import warn
 from kft.segmentation.automatic import Found, Settings, find_masks
+from kft.segmentation.masks import cells_of
 
 MASKS = 3
 STABILITY_OFFSET = 1.0  # of the logits, above and below 0, as in the reference
@@ -103,7 +104,7 @@ class Predictor:
             if found is not None:
                 warn(
                     f"image has 16 bits, of which {found[0]:,g} was taken for black and "
-                    f"{found[1]:,g} for white: set sam.value_range = (black, white) to choose "
+                    f"{found[1]:,g} for white. In Python, sam.value_range = (black, white) chooses "
                     f"others, the same for all images."
                 )
                 encode = replace(encode, value_range=found)
@@ -181,8 +182,6 @@ class Predictor:
         """
         if self._pixels is None:
             raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
-        if settings is not None:
-            check_instance("settings", settings, Settings, "a kft.segmentation.Settings")
         whole = self._pixels
 
         def of_crop(crop: tuple[int, int, int, int]) -> Any:
@@ -211,7 +210,7 @@ class Predictor:
     def _encoded(self, points: Any, labels: Any, boxes: Any, masks: Any) -> dict[str, np.ndarray]:
         """Check prompts and bring them to the model's input, see `kft.backbones.sam.prompts`."""
         given = {"points": points, "boxes": boxes, "masks": masks}
-        given = {name: np.asarray(x) for name, x in given.items() if x is not None}
+        given = {name: _as_array(name, x) for name, x in given.items() if x is not None}
         if not given:
             raise ValueError("There is no prompt: give points, boxes or masks.")
         if labels is not None and points is None:
@@ -257,7 +256,8 @@ class Predictor:
                 f"points must be numbers (objects, points, 2) or (objects, 2), x and y, received "
                 f"{points.dtype} {points.shape}."
             )
-        kinds = np.ones(points.shape[:2], "int32") if labels is None else np.asarray(labels)
+        kinds = np.ones(points.shape[:2], "int32")
+        kinds = kinds if labels is None else _as_array("labels", labels)
         if kinds.ndim == 1 and points.shape[1] == 1:
             kinds = kinds[:, None]
         if kinds.shape != points.shape[:2] or not np.isin(kinds, (-1, 0, 1)).all():
@@ -296,7 +296,7 @@ class Predictor:
         if masks is None:
             return np.zeros((count, side, side), "float32"), np.zeros(count, "float32")
         if masks.dtype == bool and masks.shape[1:] == shape:
-            grid = _on_grid(masks, self.sam.image_size, side)
+            grid = _on_grid(masks, side)
             return np.where(grid, _SURE, -_SURE).astype("float32"), np.ones(count, "float32")
         if masks.shape[1:] != (side, side) or masks.dtype.kind != "f":
             raise ValueError(
@@ -377,6 +377,17 @@ def segment_everything(sam: Sam, image: Any, settings: Settings | None = None) -
     return Predictor(sam).set_image(image).everything(settings)
 
 
+def _as_array(name: str, value: Any) -> np.ndarray:
+    """Return a prompt as an array; lists of different lengths are no array."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} must have as many entries for each object, received lists of different "
+            f"lengths: fill up points with (0, 0) and their labels with -1."
+        ) from None
+
+
 # Between the grid and the image -------------------------------------------------------------------
 
 
@@ -408,11 +419,9 @@ def _bilinear(new: int, old: int) -> sparse.csr_array:
     return sparse.csr_array((values, (rows, columns)), shape=(new, old))
 
 
-def _on_grid(masks: np.ndarray, size: int, side: int) -> np.ndarray:
+def _on_grid(masks: np.ndarray, side: int) -> np.ndarray:
     """Return masks (N, H, W) at the middles of the cells of a grid, bool (N, s, s)."""
-    height, width = masks.shape[1:]
-    middle = (np.arange(side) + 0.5) * max(height, width) / side
-    rows, columns = (middle[middle < length].astype(int) for length in (height, width))
+    rows, columns = cells_of(masks.shape[1:], side)
     grid = np.zeros((len(masks), side, side), bool)
     grid[:, : len(rows), : len(columns)] = masks[:, rows[:, None], columns]
     return grid

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kft.arguments import check_integer
+from kft.arguments import check_integer, check_share
 from kft.segmentation.masks import boxes_of, checked_masks
 
 POSITIVE, NEGATIVE, PADDING = 1, 0, -1  # labels of points
@@ -91,14 +91,32 @@ def draw_boxes(masks: ArrayLike, rng: np.random.Generator) -> np.ndarray:
     masks = checked_masks(masks)
     height, width = masks.shape[1:]
     boxes = boxes_of(masks)
-    empty = ~masks.any(axis=(1, 2))
+    drawn = with_noise(boxes, (width, height), rng)
+    drawn[~masks.any(axis=(1, 2))] = np.nan
+    return drawn
+
+
+def with_noise(boxes: np.ndarray, size: ArrayLike, rng: np.random.Generator) -> np.ndarray:
+    """Return boxes with noise, see `draw_boxes`.
+
+    Args:
+        boxes: Boxes (N, 4).
+        size: (width, height) of the image.
+        rng: Generator of random numbers.
+
+    Returns:
+        Boxes (N, 4) float32.
+
+    Example:
+        >>> with_noise(np.array([[0, 0, 8, 8]]), (8, 8), np.random.default_rng(0)).max()
+        np.float32(8.0)
+    """
+    size = np.asarray(size, dtype=np.float64)
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)  # (N, 4)
     noise = (NOISE * sides * rng.standard_normal(boxes.shape)).clip(-MOST_NOISE, MOST_NOISE)
-    drawn = np.clip(boxes + noise, 0, [width, height, width, height])
-    low = np.minimum(drawn[:, :2], [width - 1, height - 1])
-    drawn = np.hstack([low, np.maximum(drawn[:, 2:], low + 1)])
-    drawn[empty] = np.nan
-    return drawn.astype(np.float32)
+    drawn = np.clip(boxes + noise, 0, np.tile(size, 2))
+    low = np.minimum(drawn[:, :2], np.maximum(size - 1, 0))
+    return np.hstack([low, np.maximum(drawn[:, 2:], low + 1)]).astype(np.float32)
 
 
 def first_prompts(
@@ -121,8 +139,7 @@ def first_prompts(
         >>> first_prompts(np.ones((3, 8, 8)), np.random.default_rng(0), 0.0).labels.tolist()
         [[1], [1], [1]]
     """
-    if not 0 <= box_probability <= 1:
-        raise ValueError(f"box_probability must be from 0 to 1, received {box_probability!r}.")
+    check_share("box_probability", box_probability)
     masks = checked_masks(masks)
     points, there = draw_points(masks, rng)
     boxes = draw_boxes(masks, rng)

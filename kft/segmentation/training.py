@@ -21,12 +21,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from kft.arguments import check_integer, check_number_above
+from kft.arguments import check_integer, check_number_above, check_share
+
+# Labels of prompts; those with "as" are for the batches of `kft.training`, which knows no family.
+from kft.backbones.sam.prompts import ABSENT, NEGATIVE, POSITIVE
+from kft.backbones.sam.prompts import BOTTOM_RIGHT as BOTTOM_RIGHT
+from kft.backbones.sam.prompts import NOT_A_POINT as NOT_A_POINT
+from kft.backbones.sam.prompts import TOP_LEFT as TOP_LEFT
 from kft.keras_internals import set_direction, set_untracked
 from kft.models.graphs import Learner, flat
 
-# Labels, as in `kft.backbones.sam.prompts`.
-ABSENT, NOT_A_POINT, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -2, -1, 0, 1, 2, 3
 FIRST = 2  # prompts of the first round: a point and NOT_A_POINT, or the corners of a box
 MOST_ROUNDS = 8
 COLUMNS = ("loss", "mask_loss", "iou_loss", "iou", "last_iou")  # of what the learner returns
@@ -62,9 +66,7 @@ class Prompting:
         check_integer("objects", self.objects)
         check_integer("rounds", self.rounds, 1, MOST_ROUNDS)
         for name in ("box_probability", "mask_probability"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a number from 0 to 1, received {value!r}.")
+            check_share(name, getattr(self, name))
         check_number_above("focal", self.focal)
 
 

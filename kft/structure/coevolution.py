@@ -21,6 +21,7 @@ import psutil
 
 from kft.arguments import check_fraction
 from kft.data.proteins.alignments import GAP, RESIDUES, Alignment
+from kft.messages import count_of
 
 LETTERS = len(RESIDUES) + 1
 BLOCK = 512  # sequences that are compared with all others at a time
@@ -112,7 +113,7 @@ def direct_couplings(
     Example:
         >>> rows = ("MKT", "MRT", "GKS", "GRS")
         >>> values = direct_couplings(Alignment(tuple("abcd"), rows), corrected=False)
-        >>> bool(values[0, 2] > 2 * values[0, 1])
+        >>> bool(values[0, 2] > 1.5 * values[0, 1])
         True
     """
     columns, states = alignment.columns, LETTERS - 1
@@ -180,8 +181,8 @@ def _frequencies(
     gaps = alignment.rows[0].count(GAP)
     if gaps:
         raise ValueError(
-            f"the query {alignment.names[0]!r} has {gaps} gaps, so columns are not its residues; "
-            "use alignment.to_query()."
+            f"the query {alignment.names[0]!r} has {count_of(gaps, 'gap')}, so columns are "
+            "not its residues; use alignment.to_query()."
         )
     weights = sequence_weights(alignment, identity)
     shares = weights / weights.sum()

@@ -21,7 +21,7 @@ from kft.data.proteins.alignments import RESIDUES
 from kft.data.proteins.dssp import CARBONYL, bonded
 from kft.data.proteins.fasta import checked_path, open_text
 from kft.files import write_text
-from kft.messages import listed, shown, warn
+from kft.messages import count_of, listed, shown, warn
 from kft.structure.geometry import pieces
 
 ATOMS = ("N", "CA", "C")
@@ -59,15 +59,16 @@ class ProteinChain:
         coordinates = np.asarray(self.coordinates, dtype="float64")
         if coordinates.shape != (count, 3, 3) or not count:
             raise ValueError(
-                f"coordinates must have the shape ({count}, 3, 3) for the {count} residues of "
-                f"sequence, at least one; received {coordinates.shape}."
+                f"coordinates must have the shape ({count}, 3, 3) for "
+                f"{count_of(count, 'residue')} of sequence, at least one; received "
+                f"{coordinates.shape}."
             )
         numbers = tuple(self.numbers) or tuple(str(i + 1) for i in range(count))
         confidence = np.asarray(self.confidence, dtype="float64")
         confidence = confidence if confidence.size else np.zeros(count)
         for name, values in (("numbers", numbers), ("confidence", confidence)):
             if len(values) != count:
-                raise ValueError(f"{name} must be one for each of the {count} residues.")
+                raise ValueError(f"{name} must be one for each of {count_of(count, 'residue')}.")
         for name, value in (
             ("coordinates", coordinates), ("numbers", numbers), ("confidence", confidence),
         ):  # fmt: skip
@@ -78,7 +79,7 @@ class ProteinChain:
 
     def __repr__(self) -> str:
         breaks = f", breaks after {listed(self.breaks)}" if self.breaks else ""
-        return f"ProteinChain {self.name!r} of {len(self):,} residues{breaks}"
+        return f"ProteinChain {self.name!r} of {count_of(len(self), 'residue')}{breaks}"
 
     @property
     def breaks(self) -> tuple[str, ...]:
@@ -262,13 +263,13 @@ def _as_chain(name: str, atoms: Any) -> ProteinChain:
             if len(there):
                 coordinates[i, j] = residue.coord[there[0]]
     if unknown:
-        warn(f"{name}: {len(unknown)} residues are read as X: {listed(unknown)}.")
+        warn(f"{name}: {count_of(len(unknown), 'residue')} read as X: {listed(unknown)}.")
     chain = ProteinChain(name, "".join(letters), coordinates, tuple(numbers), confidence)
     if not np.isfinite(coordinates).all(axis=(1, 2)).any():
         raise ValueError(f"{name}: no residue has all of N, CA and C; a trace of CA is not enough.")
     if chain.breaks:
         warn(
-            f"{name}: the backbone is broken after residues {listed(chain.breaks)}; nothing is "
+            f"{name}: the backbone is broken after {listed(chain.breaks)}; nothing is "
             "computed across a break."
         )
     return chain

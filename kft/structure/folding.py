@@ -12,7 +12,7 @@ of C-alpha are penalised instead of Rosetta's van der Waals energy; bond lengths
 ideal. The gradient is exact and computed in float64 by numpy, so that the same predictions give the
 same chain with every backend.
 
-Shapes: `S` starts, `N` residues, `B` = 64 bins. Angstrom and radians.
+Shapes: `K` best starts, `N` residues, `B` = 64 bins. Angstrom and radians.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
 from kft.arguments import check_integer, check_seed
+from kft.messages import count_of
 from kft.structure.files import ProteinChain
 from kft.structure.geometry import BINS, BOUNDARIES, place_beta, rebuild
 
@@ -48,8 +49,9 @@ class Fold:
 
     Attributes:
         chain: The chain of the lowest energy; its confidence is the expected lDDT in percent.
-        energies: float64 array (S,), energy at the end of each start, lowest first.
-        chains: float64 array (S, N, 3, 3), the chain at the end of each start, in the same order.
+        energies: float64 array (K,), of the best starts, at most four, which were minimised to the
+            end; lowest first.
+        chains: float64 array (K, N, 3, 3), their chains, in the same order.
         expected_lddt: float64 array (N,), from 0 to 1, expected by the predicted distances; NaN
             without them.
     """
@@ -61,8 +63,8 @@ class Fold:
 
     def __repr__(self) -> str:
         return (
-            f"Fold of {len(self.chain)} residues: energy {self.energies[0]:.1f}, the lowest of "
-            f"{len(self.energies)} starts (others {self.energies[-1]:.1f} at most)"
+            f"Fold of {count_of(len(self.chain), 'residue')}: energy {self.energies[0]:.1f}, "
+            f"the lowest of {len(self.energies)} best starts (the highest {self.energies[-1]:.1f})"
         )
 
 
@@ -86,14 +88,15 @@ def fold_chain(
             alone.
         concentration: Of the von Mises distribution of each torsion, one number or an array (N, 3);
             0 for one that is not known.
-        starts: Number S of starts. The first is at `torsions` if they are given; the others, and
-            what is unknown, are drawn at random from the usual regions of helix and strand.
+        starts: Number of starts, each tried with its mirror image too if there are distances. The
+            first is at `torsions` if they are given; the others, and what is unknown, are drawn at
+            random from the usual regions of helix and strand.
         iterations: Largest number of steps from the best starts.
         seed: Seed of the starts.
         name: Name of the chain.
 
     Returns:
-        Fold: The chain of the lowest energy, and those of the other starts.
+        Fold: The chain of the lowest energy, and those of the next best starts.
 
     Raises:
         ValueError: Shapes do not fit together, neither distances nor torsions are given, or an
@@ -189,7 +192,7 @@ class _Energy:
         self.concentration = np.where(unknown, UNKNOWN[:, 1], self.concentration)
         glycine = np.array([letter == "G" for letter in sequence])
         self.concentration[glycine & unknown[:, 0], 0] = 0.0
-        self.probabilities = None
+        self.probabilities: np.ndarray | None = None
         self.first, self.second = np.triu_indices(count, 1)
         self.potential = np.zeros((0, BINS))
         if distogram is not None:
@@ -318,8 +321,8 @@ def _checked(name: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np
     values = np.asarray(values, dtype="float64")
     if values.shape != shape:
         raise ValueError(
-            f"{name} must have the shape {shape} for a sequence of {shape[0]} residues, received "
-            f"{values.shape}."
+            f"{name} must have the shape {shape} for a sequence of "
+            f"{count_of(shape[0], 'residue')}, received {values.shape}."
         )
     return values
 

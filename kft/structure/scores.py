@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from kft.arguments import check_integer
+from kft.structure.files import biotite
 
 SHORTEST_FRAGMENT = 4
 ROUNDS = 20  # of refining a superposition
@@ -72,8 +73,6 @@ def lddt(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
         >>> lddt(chain, chain).mean()  # doctest: +SKIP
         1.0
     """
-    from kft.structure.files import biotite
-
     shape = np.asarray(true).shape
     known = np.isfinite(np.asarray(true, dtype="float64")).all(-1) if len(shape) == 2 else None
     predicted, true = _checked(predicted, true)

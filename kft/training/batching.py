@@ -22,7 +22,7 @@ from kft.arguments import (
 )
 from kft.data.inputs import InputKind, encoder_info, listed_inputs, residues_in
 from kft.data.sequences import SequenceWarning, warn_of_changes
-from kft.messages import warn
+from kft.messages import count_of, warn
 
 # Numbers of tokens that batches of sequences are padded to. JAX compiles a model once per shape, so
 # shapes must be few. With these lengths, which grow by a third to a half per step, a quarter of the
@@ -373,7 +373,7 @@ def warn_of_cut(cut: Sequence[int], total: int, max_length: int | None) -> None:
     if cut:
         warn(
             f"{len(cut)} of {total} inputs were longer than max_length={max_length}: "
-            f"{sum(cut)} residues were cut from their ends."
+            f"{count_of(sum(cut), 'residue')} cut from their ends."
         )
 
 

@@ -21,7 +21,7 @@ from kft.keras_internals import (
     optimizer_weights,
     set_initial_epoch,
 )
-from kft.messages import listed
+from kft.messages import count_of, listed
 from kft.params import digest, digests, weights
 
 
@@ -177,8 +177,8 @@ class KeepBest(MonitorCallback):
         """
         if self.epoch is None:
             why = (
-                f"{self.monitor!r} was NaN in all {self._ended} epochs, so training has diverged: "
-                f"lower the learning rate"
+                f"{self.monitor!r} was NaN after {count_of(self._ended, 'epoch')}, so training has "
+                "diverged: lower the learning rate"
                 if self._ended
                 else "no epoch has ended: give this callback to fit first"
             )

@@ -207,7 +207,8 @@ def features_of(
     identity = None if cache is None else identity_of(frozen)
     source = Source(lambda x: outputs_of(frozen, x), shapes, identity, for_training=True)
     with progress() as bar:
-        task = bar.add_task("computing frozen features", total=len(inputs.inputs))
+        place = "not kept, see cache and resume" if cache is None else f"kept in {cache}"
+        task = bar.add_task(f"computing frozen features ({place})", total=len(inputs.inputs))
         return kept(source, inputs, cache, memory_limit, lambda n: bar.advance(task, n))
 
 
@@ -323,20 +324,25 @@ def _key(identity: str, inputs: Batches) -> str:
     for indices in inputs.record_indices:
         digest.update(f"{indices.dtype} {indices.shape}".encode() + indices.tobytes())
     for x in inputs.inputs:
-        _update_with_record(digest, x)
+        update_with_record(digest, x)
     return digest.hexdigest()[:32]
 
 
-def _update_with_record(digest: Any, x: Any) -> None:
-    """Add a raw record to a digest; of a file its name, size and time."""
+def update_with_record(digest: Any, x: Any) -> None:
+    """Add a raw record to a digest; of a file its name, size and time.
+
+    Args:
+        digest: Object of hashlib.
+        x: The record.
+    """
     if isinstance(x, dict):
         for name, part in x.items():
             digest.update(f"{name} ".encode())
-            _update_with_record(digest, part)
+            update_with_record(digest, part)
     elif isinstance(x, os.PathLike):
         file = os.stat(x)
         digest.update(f"{str(x)!r} {file.st_size} {file.st_mtime_ns} ".encode())
-    elif isinstance(x, str):
+    elif isinstance(x, str) or x is None:
         digest.update(f"{x!r} ".encode())
     else:
         array = np.asarray(x)

@@ -23,7 +23,7 @@ from kft.arguments import (
 from kft.data import Dataset, Split
 from kft.data.spreadsheets import is_frame
 from kft.keras_internals import compile_arguments, seed_generators, sublayers_of
-from kft.messages import listed
+from kft.messages import count_of, listed
 from kft.models import per_residue
 from kft.models.graphs import flat
 from kft.models.losses import balanced
@@ -172,7 +172,7 @@ def fit(
         frontier: "auto" computes the outputs of frozen layers once where that saves time; True
             raises an error where it cannot be done; False never does it.
         cache: Folder in which outputs of frozen layers are kept for the next run, see
-            `kft.fit_frontier`; None keeps none.
+            `kft.fit_frontier`; None keeps none, or with `resume` those of the present phase.
         memory_limit: Size of all such outputs, in bytes, above which they are read from a file.
             Encoded images may take as much again: where they are needed more than once, each is
             opened and resized once and kept in memory until the end of training. If all of them
@@ -186,8 +186,9 @@ def fit(
             inputs are arrays.
         resume: Path of a file (.npz) that keeps the training at the end of each epoch. If it is
             there already, the training continues with the epoch after it, and on the same backend
-            and processor ends with the same weights as without the interruption. Remove the file
-            when it is no longer needed. States of your own callbacks are not kept.
+            and processor ends with the same weights as without the interruption. Outputs of frozen
+            layers are kept batch by batch in a folder next to it, which is removed when they are no
+            longer needed. Remove the file yourself. States of your own callbacks are not kept.
         prompting: For a model that takes prompts, such as a SAM: how objects and prompts are drawn,
             see `kft.segmentation.training.Prompting`; None for the usual way. The data are then
             images and label images.
@@ -231,11 +232,13 @@ def fit(
     compile_args = _compile_args(model, data, loss, metrics, class_weight, label_smoothing)
     keep = [KeepBest()] if keep_best and getattr(data, "valid", None) is not None else []
     options = {"callbacks": callbacks, "verbose": verbose}
-    features = {"cache": cache, "memory_limit": memory_limit}
+    features: dict[str, Any] = {"cache": cache, "memory_limit": memory_limit}
     optimizers = Optimizers(optimizer)
     settings = {"strategy": repr(strategy), "seed": seed, "class_weight": class_weight}
     settings |= {"batch_size": batch_size, "max_length": max_length}
     resumption = Resumption(resume, settings, keep[0] if keep else None, optimizers)
+    if cache is None:
+        features["cache"] = resumption.features
     run = _Run(
         compile_args, class_weight, seed, frontier, features, options, optimizers, resumption
     )
@@ -312,6 +315,7 @@ class _Run:
             report, logs = self._run_phase(model, phase, place, records, history)
             reports.append(report)
             history += logs
+            self.resumption.forget_features()
             if phase.epochs and model.stop_training:
                 break
         one_run.finish()
@@ -338,7 +342,7 @@ class _Run:
         self.resumption.open(model)
         rows = list(self.resumption.rows)
         if rows and self.options["verbose"]:
-            print(f"Continued after {len(rows)} epochs, from {self.resumption.path}.")
+            print(f"Continued after {count_of(len(rows), 'epoch')}, from {self.resumption.path}.")
         return rows, [PhaseReport(**report) for report in self.resumption.reports]
 
     def _keep_images(self, records: tuple[Batches, Batches | None]) -> None:
@@ -629,8 +633,8 @@ def _described_as_marked(model: keras.Model, strategy: strategies.AsMarked) -> s
     parts = list(dict.fromkeys(path.partition("/")[0] for path in trainable))
     text = (
         f"Training the layers that are marked trainable: {len(trainable)} of {len(all_weights)} "
-        f"weights, in {listed(parts, 4)}; for {strategy.epochs} "
-        f"epoch{'s' * (strategy.epochs != 1)}, with a learning rate of at most "
+        f"weights, in {listed(parts, 4)}; for "
+        f"{count_of(strategy.epochs or 0, 'epoch')}, with a learning rate of at most "
         f"{strategy.learning_rate:g}. Epochs and learning rate, where not given, are "
         f"those of the strategy {similar!r}."
     )
@@ -671,7 +675,7 @@ def _described(
 ) -> str:
     """One line on a phase."""
     epochs = phase.epochs
-    length = f"{epochs} epoch{'s' * (epochs > 1)}" if epochs else "in closed form"
+    length = count_of(epochs, "epoch") if epochs else "in closed form"
     once = "; frozen features are computed once" * (reason is None)
     return (
         f"Phase {number + 1} of {count}, {phase.name}: {table.trainable:,} of {table.total:,} "

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from kft.arguments import check_integer, check_optional_integer, check_path, check_seed
+from kft.backbones.contract import check_no_prompts
 from kft.data.images.pixels import find_range
 from kft.keras_internals import (
     compile_arguments,
@@ -253,6 +254,7 @@ def fit_frontier(
         3
     """
     check_model(model)
+    check_no_prompts(model)
     check_sizes(batch_size, max_length, seed)
     check_cache(cache, memory_limit)
     check_integer("epochs", epochs)

@@ -70,17 +70,36 @@ def check_memory(model: keras.Model, records: Batches, training: bool = False) -
     Raises:
         ValueError: The record is longer than `MOST_TOKENS_OF_ONE`, or the memory is too small.
     """
-    config = _sizes(model)
-    if config is None or records.lengths is None:
+    if records.lengths is not None:
+        check_fits(model, *_longest(records, records.lengths), training)
+
+
+def check_fits(
+    model: keras.Model, tokens: int, size: int, name: str, training: bool = False
+) -> None:
+    """Raise an error if a record needs more memory than there is, as `check_memory`.
+
+    Args:
+        model: As for `check_memory`.
+        tokens: Tokens of the record with padding.
+        size: Number of records of its batch.
+        name: What the error calls it.
+        training: As for `check_memory`.
+
+    Raises:
+        ValueError: The record is too long.
+    """
+    estimated = keras.backend.backend() != "torch" and not _on_graphics_card()
+    # The config last: with adapters in it Keras imports TensorFlow, which takes seconds.
+    if (not estimated and tokens <= MOST_TOKENS_OF_ONE) or (config := _sizes(model)) is None:
         return
-    tokens, size, name = _longest(records, records.lengths)
     if tokens > MOST_TOKENS_OF_ONE:
         raise ValueError(
             f"{name} has {tokens:,} tokens, and kft runs at most {MOST_TOKENS_OF_ONE:,}, three "
             f"times the longest known protein: {_REMEDY}."
         )
     available = available_memory()
-    if available is None or keras.backend.backend() == "torch" or _on_graphics_card():
+    if available is None or not estimated:
         return
     needed = _estimate(config, tokens, size, training)
     if needed > available:

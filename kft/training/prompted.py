@@ -15,11 +15,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from scipy import ndimage
 
 from kft.arguments import check_instance
 from kft.data.images.pixels import opened_as
+from kft.data.label_images import checked_label_image, count_objects, numbered, object_numbers
 from kft.messages import warn
+from kft.segmentation.masks import boxes_of, cells_of
+from kft.segmentation.prompts import draw_points, with_noise
 from kft.segmentation.training import (
     ABSENT,
     BOTTOM_RIGHT,
@@ -36,8 +38,6 @@ from kft.segmentation.training import (
 from kft.training.batching import Batches, records_of
 from kft.training.features import MEMORY_LIMIT, Features, features_of
 from kft.training.frontier import fit_value_range, split, train_as
-
-NOISE, MOST_NOISE = 0.1, 20  # of a box: standard deviation as a share of its side; pixels
 
 
 def is_prompted(model: keras.Model) -> bool:
@@ -57,12 +57,14 @@ class Objects:
         inside: Float (s, s), 1 where there is an image.
         numbers: (K,) numbers of the objects.
         boxes: (K, 4), x0, y0, x1 and y1 in pixels of the model's input.
+        size: (2,) width and height of the image, in the same pixels.
     """
 
     cells: np.ndarray
     inside: np.ndarray
     numbers: np.ndarray
     boxes: np.ndarray
+    size: np.ndarray
 
     @classmethod
     def of(cls, labels: np.ndarray, size: int, side: int) -> "Objects":
@@ -75,34 +77,27 @@ class Objects:
         """
         height, width = labels.shape
         ratio, cell = size / max(height, width), size / side
-        middle = (np.arange(side) + 0.5) * cell / ratio  # of cells, in pixels of the image
-        rows, columns = (middle[middle < length].astype(int) for length in (height, width))
+        rows, columns = cells_of(labels.shape, side)
         cells = np.zeros((side, side), "int32")
         inside = np.zeros((side, side), "float32")
-        inside[: max(len(rows), 1), : max(len(columns), 1)] = 1
+        last = np.array([max(len(rows), 1), max(len(columns), 1)]) - 1  # cells of the image
+        inside[: last[0] + 1, : last[1] + 1] = 1
         cells[: len(rows), : len(columns)] = labels[np.ix_(rows, columns)]
-        numbers, boxes = [], []
-        for i, found in enumerate(ndimage.find_objects(labels), 1):
-            if found is None:
-                continue
-            y, x = found
-            numbers.append(i)
-            boxes.append([x.start, y.start, x.stop, y.stop])
-        kept = set(np.unique(cells).tolist())
-        for number, (x0, y0, x1, y1) in zip(numbers, boxes, strict=True):
-            if number not in kept:
-                at = [int((a + b) / 2 * ratio / cell) for a, b in ((y0, y1), (x0, x1))]
-                cells[tuple(np.minimum(at, side - 1))] = number
-        kept = set(np.unique(cells).tolist())  # tiny objects may share a cell, which holds one
-        both = [(n, box) for n, box in zip(numbers, boxes, strict=True) if n in kept]
-        scaled = np.array([box for _, box in both], "float32").reshape(-1, 4) * ratio
-        return cls(cells, inside, np.array([n for n, _ in both], "int32"), scaled)
+        numbers, boxes = object_numbers(labels), boxes_of(labels)
+        between = ~np.isin(numbers, cells)
+        for number, (x0, y0, x1, y1) in zip(numbers[between], boxes[between], strict=True):
+            at = [int((a + b) / 2 * ratio / cell) for a, b in ((y0, y1), (x0, x1))]
+            cells[tuple(np.minimum(at, last))] = number
+        kept = np.isin(numbers, cells)  # tiny objects may share a cell, which holds one
+        scaled = (boxes[kept] * ratio).astype("float32")
+        within = np.array([width, height]) * ratio
+        return cls(cells, inside, numbers[kept], scaled, within)
 
 
 def first_prompts(
     objects: Objects, chosen: np.ndarray, side: float, probability: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the first prompt of some objects: a point of it, or its box with noise.
+    """Draw the first prompt of each of some objects: a point of it, or its box with noise.
 
     Args:
         objects: Those of an image.
@@ -114,22 +109,15 @@ def first_prompts(
     Returns:
         Points (N, 2, 2) and their labels (N, 2): a point and NOT_A_POINT, or two corners.
     """
-    points = np.zeros((len(chosen), FIRST, 2), "float32")
-    labels = np.zeros((len(chosen), FIRST), "int32")
-    for row, k in enumerate(chosen):
-        place, noise, is_box = rng.random(3), rng.standard_normal(4), rng.random() < probability
-        if is_box:
-            box = objects.boxes[k]
-            sides = np.tile(box[2:] - box[:2], 2)
-            moved = box + (NOISE * sides * noise).clip(-MOST_NOISE, MOST_NOISE)
-            points[row] = np.stack([moved[:2], np.maximum(moved[2:], moved[:2] + 1)])
-            labels[row] = TOP_LEFT, BOTTOM_RIGHT
-        else:
-            ys, xs = np.nonzero(objects.cells == objects.numbers[k])
-            i = int(place[0] * len(xs))
-            points[row, 0] = (np.array([xs[i], ys[i]]) + place[1:]) * side - 0.5
-            labels[row] = POSITIVE, NOT_A_POINT
-    return points, labels
+    cells, _ = draw_points(objects.cells == objects.numbers[chosen, None, None], rng)
+    at = (cells + rng.random(cells.shape)) * side - 0.5  # anywhere in the cell
+    points = np.stack([at, np.zeros_like(at)], axis=1)
+    corners = with_noise(objects.boxes[chosen], objects.size, rng).reshape(-1, 2, 2)
+    is_box = rng.random((len(chosen), 1)) < probability
+    return (
+        np.where(is_box[..., None], corners, points).astype("float32"),
+        np.where(is_box, [TOP_LEFT, BOTTOM_RIGHT], [POSITIVE, NOT_A_POINT]).astype("int32"),
+    )
 
 
 # Batches ------------------------------------------------------------------------------------------
@@ -149,6 +137,7 @@ class PromptedBatches(Batches):
         batch_size: B.
         seed: Int, or None for a fixed order.
         names: Names of the records in errors.
+        encode: Function from images to {"images": array}; None for that of the model.
     """
 
     def __init__(
@@ -173,7 +162,15 @@ class PromptedBatches(Batches):
     @cached_property
     def objects(self) -> list[Objects]:
         """The objects of each image."""
-        return [Objects.of(labels, self.size, self.grid) for labels in self.targets]
+        found = [Objects.of(labels, self.size, self.grid) for labels in self.targets]
+        total = count_objects(self.targets)
+        if lost := total - sum(len(one.numbers) for one in found):
+            warn(
+                f"{lost:,} of {total:,} objects are smaller than a cell of the model's grid and "
+                f"share it with another: they are left out of training. Larger images of the "
+                f"same objects, such as tiles, would keep them."
+            )
+        return found
 
     def __getitem__(self, index: int) -> Any:
         self.asked_for(index)
@@ -245,19 +242,24 @@ def prompted_batches(
         raise ValueError(f"max_length is for sequences, received {max_length} with images.")
     prompting = Prompting() if prompting is None else prompting
     check_instance("prompting", prompting, Prompting, "a kft.segmentation.Prompting")
-    if encode is None:
-        fit_value_range(model, data)
     train = data.train if hasattr(data, "train") else data
     valid = data.valid if hasattr(data, "train") else None
+    shown = _with_objects(train, "train")
+    shown_valid = None if valid is None else _with_objects(valid, "valid")
+    if encode is None:
+        fit_value_range(model, data)
 
-    def made(part: Any, order: int | None, called: str) -> PromptedBatches:
-        images, labels, names = _with_objects(part, called)
+    def made(part: _Shown, order: int | None) -> PromptedBatches:
+        images, labels, names = part
         return PromptedBatches(model, images, labels, prompting, batch_size, order, names, encode)
 
-    return made(train, seed, "train"), None if valid is None else made(valid, None, "valid")
+    return made(shown, seed), None if shown_valid is None else made(shown_valid, None)
 
 
-def _with_objects(part: Any, called: str) -> tuple[list, list[np.ndarray], list[str]]:
+_Shown = tuple[list, list[np.ndarray], list[str]]
+
+
+def _with_objects(part: Any, called: str) -> _Shown:
     """Return the images that show objects, their label images, and their names in errors."""
     images, targets, weights = records_of(part)
     if weights is not None:
@@ -296,14 +298,8 @@ def _shape_of(image: Any, name: str) -> tuple[int, int]:
 
 
 def _label_image(target: Any, name: str) -> np.ndarray:
-    label = np.asarray(target)
-    if label.ndim != 2 or label.dtype.kind not in "biu" or (label.size and label.min() < 0):
-        raise ValueError(
-            f"{name} must be a label image, integers (height, width) with 0 for background and a "
-            f"number for each object, received {label.dtype} {label.shape}: read the data with "
-            f"kft.data.read_segmentation."
-        )
-    return label.astype("int32")
+    """Return a label image of int32, whose objects are numbered from 1 without gaps."""
+    return numbered(checked_label_image(target, name))[0].astype("int32")
 
 
 # Training -----------------------------------------------------------------------------------------

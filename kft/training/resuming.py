@@ -1,9 +1,13 @@
-"""A file from which `kft.fit` continues: weights, optimizer, phases, logs and the best weights."""
+"""A file from which `kft.fit` continues: weights, optimizer, phases, logs and the best weights.
+
+Frozen features are in a folder next to it until the phase that computes them has ended.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -93,6 +97,16 @@ class Resumption(keras.callbacks.Callback):
         if self.best is not None and about["best"] is not None:
             self.best.set_model(model)  # as Keras does in a phase that is not run any more
             self.best.set_state({**about["best"], "weights": _best(about, arrays)})
+
+    @property
+    def features(self) -> Path | None:
+        """Folder of the frozen features of the present phase; None if nothing is kept."""
+        return None if self.path is None else self.path.with_name(f"{self.path.name}.features")
+
+    def forget_features(self) -> None:
+        """Remove the frozen features, when the phase that they were computed for has ended."""
+        if self.features is not None:
+            shutil.rmtree(self.features, ignore_errors=True)
 
     def begin(self, phase: int, reports: Sequence[Mapping[str, Any]]) -> int:
         """Begin a phase, or continue it.

@@ -160,6 +160,8 @@ def right_tables(good, once, long, classes) -> dict:
         "Windows line ends": (good.replace("\n", "\r\n"), lambda data: len(data.train) == 24, {}),
         "byte order mark": (b"\xef\xbb\xbf" + good.encode(), lambda data: True, {}),
         "tabs": (good.replace(",", "\t"), lambda data: True, {}),
+        "a list of one column": (good, lambda data: list(data.train.inputs[0]) == ["sequence"],
+                                 {"inputs": ["sequence"]}),
         "blank lines": (good.replace("\n", "\n\n"), lambda data: True, {}),
         "1, 1.0 and 01": (table(y=lambda i: ["1", "1.0", "01", "0"][i % 4]), classes(2),
                           {"task": "classification"}),
@@ -177,7 +179,7 @@ def right_tables(good, once, long, classes) -> dict:
 
 def table_options() -> dict:
     return {
-        "inputs": ("nothing", None, 3, ["sequence"]),
+        "inputs": ("nothing", None, 3, ["nothing"], []),
         "target": ("nothing", None, 3, [], ["y", "y"], ["nothing"]),
         "split": ("nothing", 3, "cluster2"),
         "groups": ("nothing", 3),

@@ -375,9 +375,10 @@ def command_lines() -> Iterator[Case]:
     yield Case("kft embed", partial(run, "embed", good, folder() / "e.npz", "--backbone",
                                     "kft_esm2_tiny"), False)  # fmt: skip
     yield Case("kft params", partial(run, "params", "kft_esm2_tiny"), False)
+    yield Case("kft data", partial(run, "data", check=lambda ran: "amp" in ran.output), False)
     bad = file("bad.fasta", ">\x1b[31mred\nMK1T\n")
     lines: list[tuple] = [
-        ("nothing",), ("--nothing",), ("embed",), ("predict",), ("data",), ("params",),
+        ("nothing",), ("--nothing",), ("embed",), ("predict",), ("params",),
         ("data", "nothing"), ("data", "\x1b[31mred"), ("data", ""), ("data", "amp", "more"),
         ("params", "nothing"), ("params", ""), ("params", "\x1b[31mred"),
         ("params", "kft_esm2_tiny", "--revision", "main"), ("params", folder()),

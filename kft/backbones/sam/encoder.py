@@ -99,7 +99,7 @@ class GridEmbedding(Stage):
 
 
 @keras.saving.register_keras_serializable("kft")
-class EncoderBlock(Stage):
+class ImageBlock(Stage):
     """Block of the image encoder: float (B, h, w, D) -> same.
 
     Attention is within windows; a grid that is no multiple of them is padded with zeros after the

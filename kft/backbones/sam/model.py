@@ -29,7 +29,7 @@ from kft.backbones.base import Backbone
 from kft.backbones.quantized import dtype_of, quantize_as
 from kft.backbones.sam import writing
 from kft.backbones.sam.decoder import MaskDecoder
-from kft.backbones.sam.encoder import EncoderBlock, GridEmbedding, Neck, Pixels
+from kft.backbones.sam.encoder import GridEmbedding, ImageBlock, Neck, Pixels
 from kft.backbones.sam.images import SamImages
 from kft.backbones.sam.prompts import PromptEncoder
 from kft.keras_internals import set_untracked
@@ -49,7 +49,7 @@ class Sam(Backbone):
         num_blocks: Number of blocks of the image encoder.
         width: D.
         num_heads: Number of attention heads of the image encoder.
-        global_blocks: Numbers of the blocks whose attention is over the whole image.
+        global_blocks: Numbers of the blocks whose attention is over the whole image, from 0.
         image_size: S, a multiple of `patch_size`.
         patch_size: Side of a patch in pixels.
         window: Side of the windows of attention in the other blocks, in patches.
@@ -136,7 +136,7 @@ class Sam(Backbone):
             "iou_width": iou_width,
             "iou_depth": iou_depth,
         }
-        _check(sizes)
+        _check(sizes, global_blocks)
         asked, (dtype, dtype_config) = dtype, dtype_of(dtype)
         grid = image_size // patch_size
         stages = _stages(sizes, set(global_blocks), dtype)
@@ -248,7 +248,7 @@ def _stages(sizes: Mapping[str, int], global_blocks: set[int], dtype: Any) -> li
     """Return the layers of the image encoder."""
     grid = sizes["image_size"] // sizes["patch_size"]
     blocks = [
-        EncoderBlock(
+        ImageBlock(
             sizes["width"],
             sizes["num_heads"],
             sizes["hidden_width"],
@@ -268,10 +268,14 @@ def _stages(sizes: Mapping[str, int], global_blocks: set[int], dtype: Any) -> li
     ]
 
 
-def _check(sizes: Mapping[str, Any]) -> None:
+def _check(sizes: Mapping[str, Any], global_blocks: Any) -> None:
     """Raise an error for sizes that do not fit together."""
     for name, value in sizes.items():
         check_integer(name, value)
+    if not isinstance(global_blocks, Sequence):
+        raise ValueError(f"global_blocks must be a list of integers, received {global_blocks!r}.")
+    for i in global_blocks:
+        check_integer("each of global_blocks", i, 0, sizes["num_blocks"] - 1)
     multiples = (
         ("image_size", "patch_size", 1),
         ("width", "num_heads", 1),

@@ -54,12 +54,19 @@ def from_hugging_face(
         ValueError: Another architecture, or tensors that do not fit.
     """
     arguments = _arguments(Config(config, source), tensors)
-    sam = Sam(**arguments, dtype=dtype)
+    sam = _built(arguments, source, dtype)
     if tensors is not None:
         depth = arguments["iou_depth"]
         named = {_COPY: SHARED} if _COPY in tensors else {}
         _fill(sam, tensors, source, lambda name: hugging_face_name(name, depth), named)
     return sam
+
+
+def _built(arguments: Mapping[str, Any], source: str, dtype: Any) -> Sam:
+    try:
+        return Sam(**arguments, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _arguments(config: Config, tensors: Any) -> dict[str, Any]:
@@ -147,7 +154,7 @@ def from_original(checkpoint: Mapping[str, np.ndarray], source: str, dtype: Any 
             f"{source} is not a complete SAM, the sizes cannot be read from its tensors: {error}. "
             f"The file is incomplete, or of another architecture."
         ) from None
-    sam = Sam(**arguments, dtype=dtype)
+    sam = _built(arguments, source, dtype)
     _fill(sam, tensors, source, lambda name: name, {})
     return sam
 

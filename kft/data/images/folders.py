@@ -33,7 +33,7 @@ from kft.data.labels import read_labels
 from kft.data.splits import PARTS, group_split, joined_groups, random_split
 from kft.data.tables import SPELLINGS, check_arguments, read_parts, settle_columns
 from kft.data.task import Task
-from kft.messages import listed
+from kft.messages import count_of, listed
 
 IGNORED = {"thumbs.db", "desktop.ini", "icon\r"}  # files that file managers create
 DIM = 10  # 16-bit images that are darker than this fraction, 1/10, of the value range are noted
@@ -410,8 +410,8 @@ def _read_table(
     ]
     if repeated:
         raise ValueError(
-            f"{table.path} names {len(repeated):,} images more than once: {_some(repeated)}. A "
-            "copy could be in both train and test; keep one line of each."
+            f"{table.path} names {count_of(len(repeated), 'image')} more than once: "
+            f"{_some(repeated)}. A copy could be in both train and test; keep one line of each."
         )
     each = None if weights is None else read_weights(table, weights)
     return _Content(files, targets, classes, task, groups=names, weights=each, table=table)
@@ -552,13 +552,13 @@ def _find_range(
         return (value_range,)
     if value_range is None:
         return None, (
-            f"{len(deep):,} images have 16 bits, and none of them is in train, so it is not known "
+            f"{count_of(len(deep), 'image')} of 16 bits, and none in train, so it is not known "
             "which of their values are black and white: give value_range."
         )
     black, white = value_range
     note = (
-        f"{len(deep):,} images have 16 bits, with {black:,g} as black and {white:,g} as white "
-        f"({how}; value_range and percentiles change it)"
+        f"{count_of(len(deep), 'image')} of 16 bits, with {black:,g} as black and {white:,g} as "
+        f"white ({how}; value_range and percentiles change it)"
     )
     dim = sum((looks[i].brightest or 0) < black + (white - black) / DIM for i in deep)
     if dim:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from kft.data.proteins.fasta import checked_path, numbered_lines, open_text
-from kft.messages import listed, shown
+from kft.messages import count_of, listed, shown
 
 GAP = "-"
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
@@ -56,7 +56,7 @@ class Alignment:
             raise ValueError("an alignment needs at least one sequence, received none.")
         if len(self.names) != len(self.rows):
             raise ValueError(
-                f"names must be one for each of the {len(self.rows)} rows, received "
+                f"names must be one for each of {count_of(len(self.rows), 'row')}, received "
                 f"{len(self.names)}."
             )
         columns = len(self.rows[0])
@@ -65,8 +65,8 @@ class Alignment:
         if other:
             raise ValueError(
                 f"all rows of an alignment must have the same length. The query "
-                f"{self.names[0]!r} has {columns} columns, but {len(other)} of {len(self.rows)} "
-                f"rows have another length: {listed(other)}."
+                f"{self.names[0]!r} has {count_of(columns, 'column')}, but {len(other)} of "
+                f"{len(self.rows)} rows have another length: {listed(other)}."
             )
         for name, row in zip(self.names, self.rows, strict=True):
             wrong = set(row) - LETTERS
@@ -82,8 +82,8 @@ class Alignment:
 
     def __repr__(self) -> str:
         return (
-            f"Alignment of {len(self):,} sequences with {self.columns:,} columns, query "
-            f"{self.names[0]!r}"
+            f"Alignment of {count_of(len(self), 'sequence')} with "
+            f"{count_of(self.columns, 'column')}, query {self.names[0]!r}"
         )
 
     @property
@@ -190,9 +190,9 @@ def read_alignment(path: str | os.PathLike[str], format: str | None = None) -> A
     gaps = aligned[0].count(GAP)
     if gaps:
         raise ValueError(
-            f"{path}: the query {names[0]!r} has {gaps} gaps. In a3m, each column is a residue of "
-            "the query; put the query first, or give format='fasta' if the rows are aligned "
-            "as they are."
+            f"{path}: the query {names[0]!r} has {count_of(gaps, 'gap')}. In a3m, each column is a "
+            "residue of the query; put the query first, or give format='fasta' if the rows are "
+            "aligned as they are."
         )
     return _checked(path, names, aligned, format, inserted)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kft.files import read_json
-from kft.messages import shown
+from kft.messages import count_of, shown
 
 _MOST_JSON = 2**30  # bytes
 EXTRA = 'needs pycocotools; install it with pip install "kft[segmentation]".'
@@ -179,8 +179,8 @@ def read_annotations(path: Path) -> list[Annotated]:
         ) from None
     if unknown := [image for image in by_image if image not in images]:
         raise ValueError(
-            f"{path} has annotations of {len(unknown):,} images that it does not list, such as "
-            f"image_id {shown(unknown[0])}."
+            f"{path} has annotations of {count_of(len(unknown), 'image')} that it does not list, "
+            f"such as image_id {shown(unknown[0])}."
         )
     for image, entries in by_image.items():
         of_image = images[image]

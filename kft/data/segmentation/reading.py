@@ -37,7 +37,7 @@ from kft.data.segmentation.coco import annotated_mask, read_annotations
 from kft.data.segmentation.dataset import Segmentation, checksum_of, pixel_digest
 from kft.data.splits import PARTS, group_split, joined_groups, random_split
 from kft.data.task import Task
-from kft.messages import listed
+from kft.messages import count_of, listed
 
 IMAGES = ("images", "image", "img")
 LABELS = ("labels", "label", "masks", "mask", "annotations", "annotation")
@@ -182,7 +182,7 @@ def _from_coco(root: Path, files: list[Path]) -> list[_Item]:
         items.append(_Item(found, entry.objects, None, entry.size, left_out))
     if absent:
         raise ValueError(
-            f"{files[0]} names {len(absent):,} images that are not in {root}: {listed(absent)}."
+            f"{files[0]} names {count_of(len(absent), 'image')} not in {root}: {listed(absent)}."
         )
     return _some(items, root)
 
@@ -441,4 +441,4 @@ def _notes(counts: Counter[str], targets: Sequence[np.ndarray]) -> Iterator[str]
         )
     empty = sum(not labels.any() for labels in targets)
     if empty:
-        yield f"{empty:,} images have no objects; they were kept."
+        yield f"{count_of(empty, 'image')} without objects: kept."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kft.inference.mutations.notation import Change
-from kft.messages import listed, shown
+from kft.messages import count_of, listed, shown
 from kft.training.pretraining.vocabulary import RESIDUES
 
 
@@ -106,7 +106,7 @@ def replaced(sequence: str, wild_type: str, offset: int = 0) -> Mutant:
     """
     if len(sequence) != len(wild_type):
         raise ValueError(
-            f"sequence must have {len(wild_type)} residues as the wild type, received "
+            f"sequence must have {count_of(len(wild_type), 'residue')} as the wild type, received "
             f"{len(sequence)}."
         )
     return _replacing(enumerate(sequence), wild_type, offset)

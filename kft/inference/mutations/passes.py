@@ -145,7 +145,7 @@ def overlapping_windows(length: int, window: int) -> list[int]:
 
     Example:
         >>> overlapping_windows(1500, 1024), overlapping_windows(2600, 1024)
-        ([0, 476], [0, 1576, 511, 1065])
+        ([0, 476], [0, 1576, 511, 1065, 788])
     """
     step, left, right = window // 2 - 1, 0, length - window
     starts = [left, right]

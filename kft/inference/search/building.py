@@ -20,14 +20,14 @@ import numpy as np
 
 from kft.arguments import check_choice, check_flag, check_integer, check_path
 from kft.data.sequences import compared
-from kft.files import atomic_write, read_json, write_text
+from kft.files import atomic_write, read_json, sha256_of, write_text
 from kft.inference.embedding import last_layer, stream_of
 from kft.inference.records import read_records
 from kft.inference.search.index import EXACT_UP_TO, Index, graph_of, usearch
 from kft.inference.search.space import TRANSFORMS, Moments, Space, space_of
 from kft.inference.stream import Stream
 from kft.inference.writing import Names, decoded_names, written_aside
-from kft.messages import listed, warn
+from kft.messages import count_of, listed, warn
 from kft.params import fingerprint
 from kft.params.paths import check_model
 
@@ -177,9 +177,7 @@ def described(backbone: keras.Model) -> dict[str, str]:
 def _described_database(database: Any, column: str | None) -> dict[str, str]:
     """Return what errors call a database, and the digest of its content."""
     if isinstance(database, str | Path) and Path(database).is_file():
-        with open(database, "rb") as file:
-            content = hashlib.file_digest(file, "sha256")
-        return {"name": Path(database).name, "content": content.hexdigest()}
+        return {"name": Path(database).name, "content": sha256_of(database)}
     content = hashlib.sha256()
     for records in read_records(database, column, None, argument="database"):
         for name, record in zip(records.names, records.inputs, strict=True):
@@ -227,7 +225,7 @@ def _built(parts: Iterable[Vectors], about: dict[str, Any], folder: Path | None)
     names, digests, raw, moments = _collected(parts, folder)
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         warn(
-            f"database: {len(repeated):,} names occur more than once ({listed(repeated)}); "
+            f"database: {count_of(len(repeated), 'name')} of several records ({listed(repeated)}); "
             f"hit_record, the position of a hit, tells the records apart."
         )
     transform = about["settings"]["transform"]
@@ -263,7 +261,7 @@ def _write(parts: Iterable[Vectors], folder: Path, about: dict[str, Any]) -> Non
         np.savez(file, **arrays)
     if index.graph is not None:
         index.graph.save(str(folder / GRAPH))
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     about = {"format": FORMAT, "records": len(index), "files": files, **index.about}
     write_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")
 
@@ -310,7 +308,7 @@ def _opened(argument: str, folder: Path) -> Index:
         )
     for name, expected in about["files"].items():
         path = folder / Path(name).name
-        if not path.is_file() or _sha256(path) != expected:
+        if not path.is_file() or sha256_of(path) != expected:
             raise ValueError(
                 f"the index {folder} is damaged: {path.name} is missing or was changed. Remove the "
                 f"folder and build the index anew."
@@ -322,11 +320,6 @@ def _opened(argument: str, folder: Path) -> Index:
     space = Space(arrays["mean"], arrays.get("matrix"))
     graph = usearch().Index.restore(str(folder / GRAPH)) if GRAPH in about["files"] else None
     return Index(names, vectors, arrays["digests"], space, about, graph)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_backbone(index: Index, backbone: keras.Model) -> None:

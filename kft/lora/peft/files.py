@@ -35,6 +35,7 @@ from kft.lora.owned import (
 from kft.lora.peft import matching, model_records, value_ranges
 from kft.lora.peft.modules import Modules, modules_of
 from kft.lora.peft.reading import check_same, read
+from kft.lora.peft.token_rows import as_whole_tables
 from kft.lora.peft.writing import config_of, from_torch, tensors_of, write
 from kft.messages import listed
 from kft.params import digest, layers, weights
@@ -183,9 +184,10 @@ def _checked(
         full, as torch has them; {path of a weight: array} of the head and of kft_head.safetensors;
         (black, white) of images of 16 bits, or None.
     """
-    config, tensors, extra, metadata = read(folder)
+    config, stored, extra, metadata = read(folder)
     value_range = value_ranges.from_metadata(folder, metadata)
     modules, everything = modules_of(model), layers(model)
+    config, tensors = as_whole_tables(config, stored, modules, model, folder)
     saved = config.get("modules_to_save") or ()
     content = matching.placed(tensors, modules, model, folder, saved)
     prefix = modules.prefix_of(list(content.modules))
@@ -201,7 +203,7 @@ def _checked(
     full = _that_fit(model, modules, content.head | extra, folder)
     matching.check_untied(content, config, model)
     matching.check_complete(content, config, modules, model, folder)
-    check_same(folder, metadata, tensors, extra)
+    check_same(folder, metadata, stored, extra)
     _check_base(model, folder, metadata if check_base else {}, {*full, *_paths(values)})
     if check_base:
         matching.check_base_weights(content, model, folder)

@@ -23,7 +23,6 @@ _OLDER = "adapter_model.bin"
 _UNSUPPORTED = (
     "layer_replication",
     "megatron_config",
-    "trainable_token_indices",
     "target_parameters",
     "alora_invocation_tokens",
     "use_qalora",
@@ -45,6 +44,7 @@ _READ = {
     "lora_bias": ("true or false", bool),
     "target_modules": ("a list or a string", list, str),
     "modules_to_save": ("a list", list),
+    "trainable_token_indices": ("a list or an object", list, dict),
     "bias": ("a string", str),
 }
 # Initialisations that change the base itself.
@@ -107,7 +107,7 @@ def _config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder}: {unsupported[0]}={shown(config[unsupported[0]])} is not supported by kft, "
             f"which reads r, lora_alpha, rank_pattern, alpha_pattern, lora_dropout, bias, "
-            f"use_rslora, use_dora, lora_bias and modules_to_save."
+            f"use_rslora, use_dora, lora_bias, modules_to_save and trainable_token_indices."
         )
     for i, (option, (kind, *types)) in enumerate(_READ.items()):
         if type(config.get(option)) not in types and (i < 2 or option in config):

@@ -21,7 +21,7 @@ from kft.arguments import check_fraction, check_integer
 from kft.backbones.composite import Composite
 from kft.data.numbers import marks
 from kft.data.task import Task
-from kft.messages import shown
+from kft.messages import count_of, shown
 from kft.models.losses import AbsoluteError, CrossEntropy, SquaredError
 
 MOST_OUTPUTS = 1_000_000
@@ -308,7 +308,8 @@ class Head(_OnPositions):
         if width != self.units:
             argument = f": give targets={width} to the head" if hasattr(self, "targets") else ""
             raise ValueError(
-                f"{type(self).__name__} predicts {self.units} numbers; the targets{where} have "
+                f"{type(self).__name__} predicts "
+                f"{count_of(self.units, 'number')}; the targets{where} have "
                 f"{width} each{argument}."
             )
         for column in np.reshape(values, (len(values), -1)).T:

@@ -10,6 +10,7 @@ import numpy as np
 
 from kft.arguments import check_integer
 from kft.data.task import Task
+from kft.messages import count_of
 from kft.models.heads.base import ClassesHead, Head, NumbersHead
 from kft.models.losses import BinaryCrossEntropy
 
@@ -83,7 +84,8 @@ class MultiLabel(Head):
         width = 1 if values.ndim == 1 else values.shape[1]
         if width != self.units:
             raise ValueError(
-                f"{type(self).__name__} predicts {self.units} labels; the targets{where} have "
+                f"{type(self).__name__} predicts "
+                f"{count_of(self.units, 'label')}; the targets{where} have "
                 f"{width} each: give labels={width} to the head."
             )
 
