@@ -21,6 +21,7 @@ import recipe
 import safetensors.numpy
 from keras import ops
 from models import BACKBONES
+from PIL import Image
 from recipe_runs import RECIPES, run
 
 import kft
