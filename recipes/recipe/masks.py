@@ -80,9 +80,9 @@ def mask_scores(sam, data):
         sam: A SAM, or None for what costs nothing: a disc at the point, the ellipse in the box.
         data: The data set.
     """
-    radius = median_radius(data.train.targets)
-    ious = []
-    for i, (image, labels) in enumerate(zip(data.test.inputs, data.test.targets, strict=True)):
+    radius, ious = median_radius(data.train.targets), []
+    pairs = zip(data.test.inputs, data.test.targets, strict=True)
+    for i, (image, labels) in enumerate(pair for pair in pairs if pair[1].any()):
         masks, boxes = to_masks(labels), boxes_of(labels)
         points, _ = draw_points(masks, np.random.default_rng(i))
         if sam is None:
