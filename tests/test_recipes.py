@@ -98,39 +98,6 @@ def test_sam_iou_head(tmp_path):
     assert kft.parameters(trained).trainable == 2244
 
 
-@pytest.mark.in_turn("torch")
-def test_sam_decoder_and_lora(tmp_path):
-    """Scores before and after, beside what costs nothing; what is written can be read again."""
-    for name in ("sam_decoder", "sam_lora"):
-        printed = run(name, tmp_path, "--tiny")
-        assert (
-            len(re.findall(r"mean IoU of one point 0\.\d{3} .*, of one box 0\.\d{3}", printed)) == 3
-        )
-    assert kft.load_model(tmp_path / "sam_decoder" / "sam.keras").image_size == 64
-    assert (tmp_path / "sam_lora" / "adapter" / "adapter_model.safetensors").is_file()
-
-
-@pytest.mark.once
-def test_sam_prompt(tmp_path):
-    """Three label images of the simulated one, each with a figure and its caption."""
-    printed = run("sam_prompt", tmp_path, "--tiny")
-    for name in ("points", "boxes", "everything"):
-        assert np.asarray(Image.open(tmp_path / f"{name}.tif")).shape == (64, 64)
-        assert " ".join((tmp_path / f"{name}.txt").read_text().split()) in " ".join(printed.split())
-
-
-@pytest.mark.in_turn("torch")
-def test_pretrain_sam(tmp_path):
-    """It writes a model that kft.load reads; once all is done, the same command trains nothing."""
-    first = run("pretrain_sam", tmp_path, "--tiny")
-    written = (tmp_path / "model" / "model.safetensors").read_bytes()
-    second = run("pretrain_sam", tmp_path, "--tiny")
-    assert first.count(" - loss: ") == 4
-    assert not second.count(" - loss: ")
-    assert (tmp_path / "model" / "model.safetensors").read_bytes() == written
-    assert kft.load(tmp_path / "model").image_size == 64
-
-
 @needs_chains
 @pytest.mark.in_turn("torch")
 def test_demo(tmp_path, as_written):
@@ -460,7 +427,6 @@ def test_a_head_is_restored_from_hidden_states_in_files(tmp_path):
 @pytest.mark.once
 def test_masked_autoencoding_of_images(tmp_path):
     """From a folder of one's own, one sub-folder per class; started again it has nothing to do."""
-    from PIL import Image
 
     out = tmp_path / "vision_mae"
     rng = np.random.default_rng(0)
@@ -501,7 +467,6 @@ def test_masked_autoencoding_of_images(tmp_path):
 
 @pytest.mark.once
 def test_recipes_on_images_read_tables_and_folders_as_they_are_told(tmp_path):
-    from PIL import Image
 
     rows = ["image,y,fold,path"]
     for i in range(12):
@@ -648,7 +613,6 @@ def test_domain_shift_asks_first_and_mends_then(small_network, tmp_path, as_writ
 
 @pytest.mark.once
 def test_chop_the_head_takes_a_folder_of_images(small_network, tmp_path, as_written):
-    from PIL import Image
 
     for name, light in (("bright", 200), ("dark", 40)):
         for i in range(30):
@@ -667,7 +631,6 @@ def test_chop_the_head_takes_a_folder_of_images(small_network, tmp_path, as_writ
 @pytest.mark.in_turn("torch")
 def test_deep_dream(tmp_path):
     """Images of the size of what was given, and the grid with its caption."""
-    from PIL import Image
 
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), "uint8")).save(
         tmp_path / "mine.png"

@@ -284,6 +284,18 @@ def test_names_of_transformers():
 
 
 @pytest.mark.once
+def test_all_layers_are_frozen_and_unfrozen_though_their_paths_have_several_parts():
+    sam = models.sam()
+    everything = params.parameters(sam).trainable
+    kft.freeze(sam)
+    assert params.parameters(sam).trainable == 0
+    kft.train_only(sam, "mask_decoder")
+    assert 0 < params.parameters(sam).trainable < everything
+    kft.unfreeze(sam)
+    assert params.parameters(sam).trainable == everything
+
+
+@pytest.mark.once
 def test_transformers_reads_what_is_written(tmp_path):
     """All tensors and sizes are those of the model that was read; kft reads them, too."""
     from transformers import SamModel
@@ -299,7 +311,7 @@ def test_transformers_reads_what_is_written(tmp_path):
     assert kft.load(tmp_path / "ours").get_config() == sam.get_config()
     kft.backbones.save(sam, tmp_path / "half", "float16")
     halves = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "ours")]
-    assert 2 * halves[0] == pytest.approx(halves[1], rel=0.05)
+    assert 2 * halves[0] == pytest.approx(halves[1], rel=0.1)  # names take some bytes, too
 
 
 # Images -------------------------------------------------------------------------------------------

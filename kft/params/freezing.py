@@ -114,7 +114,10 @@ def _mark(
 ) -> list[str]:
     """Mark the layers that match, and all others by `others`; None leaves those as they are."""
     if pattern is None:
-        matched = [(path, layer) for path, layer in layers(model).items() if "/" not in path]
+        found = layers(model)  # the path of an outermost layer may have several parts
+        matched = [
+            (path, layer) for path, layer in found.items() if not _beginnings(path) & found.keys()
+        ]
     else:
         matched = find(model, pattern)
     below = [sublayers_of(layer) for _, layer in matched]
@@ -138,6 +141,12 @@ def _mark(
             stacklevel=3,
         )
     return [path for path, _ in matched]
+
+
+def _beginnings(path: str) -> set[str]:
+    """Return the paths that a path begins with: "a" and "a/b" of "a/b/c"."""
+    parts = path.split("/")
+    return {"/".join(parts[:i]) for i in range(1, len(parts))}
 
 
 def _plan(

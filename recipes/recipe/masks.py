@@ -80,21 +80,19 @@ def mask_scores(sam, data):
         sam: A SAM, or None for what costs nothing: a disc at the point, the ellipse in the box.
         data: The data set.
     """
-    radius = median_radius(data.train.targets)
-    at_points, in_boxes = [], []
-    for i, (image, labels) in enumerate(zip(data.test.inputs, data.test.targets, strict=True)):
+    radius, ious = median_radius(data.train.targets), []
+    pairs = zip(data.test.inputs, data.test.targets, strict=True)
+    for i, (image, labels) in enumerate(pair for pair in pairs if pair[1].any()):
         masks, boxes = to_masks(labels), boxes_of(labels)
-        if not len(masks):
-            continue
         points, _ = draw_points(masks, np.random.default_rng(i))
         if sam is None:
             found = disc_at_point(points, radius, labels.shape), ellipse_in_box(boxes, labels.shape)
         else:
             predictor = Predictor(sam).set_image(image)
             found = predictor.predict(points).best, predictor.predict(boxes=boxes).best
-        at_points.append(mask_iou(masks, found[0]))
-        in_boxes.append(mask_iou(masks, found[1]))
-    print(f"mean IoU of one point {mean_iou(at_points)}, of one box {mean_iou(in_boxes)}")
+        ious.append([mask_iou(masks, one) for one in found])
+    at_points, in_boxes = (mean_iou(each) for each in zip(*ious, strict=True))
+    print(f"mean IoU of one point {at_points}, of one box {in_boxes}")
 
 
 def trained_sam(args, strategy):
