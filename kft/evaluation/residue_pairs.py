@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kft.data.separations import FARTHEST, apart, shares_by_separation, smoothed_shares
 from kft.data.task import Task
 from kft.evaluation.fitted import Baseline
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 KINDS = len(LETTERS) + 1  # all other letters are one kind
-FARTHEST = 100  # residues from which pairs are equally far apart
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # in pairs, of what is known of all types
 
 
@@ -46,29 +46,8 @@ def separation(data: Dataset) -> Baseline:
     chains, parts = _test(data), _outside_test(data)
     rows = [row for part in parts for row in part.targets]
     table = shares_by_separation(rows, _masks(parts), len(data.classes or ()))
-    predictions = [table[_apart(len(chain))] for chain in chains]
+    predictions = [table[apart(len(chain))] for chain in chains]
     return Baseline("separation", predictions, time.perf_counter() - start, table.size)
-
-
-def shares_by_separation(
-    targets: Sequence[np.ndarray], masks: Sequence[np.ndarray], classes: int
-) -> np.ndarray:
-    """Count how often each class occurs among pairs that are as far apart.
-
-    Args:
-        targets: Classes (L, L) of each chain.
-        masks: Bool (L, L) of each chain, the pairs that count.
-        classes: Number K of classes.
-
-    Returns:
-        Float array (`FARTHEST` + 1, K); rows sum to 1, with one pair of each class added.
-    """
-    shape = FARTHEST + 1, classes
-    counts = np.zeros(shape)
-    for row, mask in zip(targets, masks, strict=True):
-        found = np.ravel_multi_index((_apart(len(row))[mask], row[mask]), shape)
-        counts += np.bincount(found, minlength=counts.size).reshape(shape)
-    return _shares(counts)
 
 
 def residue_pairs(data: Dataset) -> Baseline:
@@ -98,7 +77,7 @@ def residue_pairs(data: Dataset) -> Baseline:
         strength = STRENGTHS[int(np.argmin(losses))]
         train = train + held
     table = _filled(train, strength)
-    predictions = [table[_apart(len(chain)), _types(chain)] for chain in _test(data)]
+    predictions = [table[apart(len(chain)), _types(chain)] for chain in _test(data)]
     seconds = time.perf_counter() - start
     return Baseline("separation and residues", predictions, seconds, train.size, strength)
 
@@ -114,11 +93,6 @@ def _test(data: Dataset) -> Sequence[str]:
             f"received {data.name!r} for {data.task!r}."
         )
     return data.test.inputs
-
-
-def _apart(length: int) -> np.ndarray:
-    """Return how far apart the residues (L, L) of each pair are."""
-    return np.minimum(abs(np.subtract.outer(np.arange(length), np.arange(length))), FARTHEST)
 
 
 def _types(chain: str) -> np.ndarray:
@@ -137,18 +111,13 @@ def _counts(data: Dataset, part: Split) -> np.ndarray:
     shape = (FARTHEST + 1, KINDS**2, len(data.classes or ()))
     counts = np.zeros(shape)
     for chain, classes, mask in zip(part.inputs, part.targets, _masks([part]), strict=True):
-        places = _apart(len(chain))[mask], _types(chain)[mask], classes[mask]
+        places = apart(len(chain))[mask], _types(chain)[mask], classes[mask]
         found = np.ravel_multi_index(places, shape)
         counts += np.bincount(found, minlength=counts.size).reshape(shape)
     return counts
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
-    """Return the share (..., K) of each class, with one pair of each added."""
-    return (counts + 1) / (counts + 1).sum(axis=-1, keepdims=True)
-
-
 def _filled(counts: np.ndarray, strength: float) -> np.ndarray:
     """Return the share (..., types, K) of each class, filled up with that of all types."""
-    filled = counts + strength * _shares(counts.sum(axis=1))[:, None]
+    filled = counts + strength * smoothed_shares(counts.sum(axis=1))[:, None]
     return filled / filled.sum(axis=-1, keepdims=True)

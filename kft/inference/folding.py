@@ -70,7 +70,7 @@ def fold(
         raise ValueError("models must be at least one model, received none.")
     found: dict[str, list[np.ndarray]] = {Task.DISTOGRAM: [], Task.TORSIONS: []}
     for model in several:
-        check_model(model)
+        check_model(model, "models")
         found[_checked_task(model)] += predict(model, [sequence])
     if any(len(rows) != len(sequence) for each in found.values() for rows in each):
         raise ValueError(

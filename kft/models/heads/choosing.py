@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kft.data.separations import shares_by_separation
 from kft.data.task import SCORED, Task
-from kft.evaluation.residue_pairs import shares_by_separation
 from kft.models.heads.base import Head
 from kft.models.heads.pair import Contacts, Distogram
 from kft.models.heads.record import Classification, MultiLabel, Regression

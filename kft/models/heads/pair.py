@@ -20,8 +20,8 @@ import numpy as np
 from keras import ops
 
 from kft.arguments import check_integer
+from kft.data.separations import FARTHEST
 from kft.data.task import Task
-from kft.evaluation.residue_pairs import FARTHEST
 from kft.models.heads.base import ClassesHead, _dense
 from kft.models.heads.hugging_face import Drawn
 
@@ -109,7 +109,7 @@ class PairsHead(ClassesHead):
         return {**super().get_config(), "prior": self.prior, "width": self.width, "seed": self.seed}
 
 
-@keras.saving.register_keras_serializable("kft")
+@keras.saving.register_keras_serializable("kft", name="ContactsHead")  # ESM-2 has Contacts, too
 class Contacts(PairsHead):
     """Head that predicts for every pair of positions whether they are in contact.
 
