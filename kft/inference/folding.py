@@ -71,7 +71,9 @@ def fold(
     found: dict[str, list[np.ndarray]] = {Task.DISTOGRAM: [], Task.TORSIONS: []}
     for model in several:
         check_model(model, "models")
-        found[_checked_task(model)] += predict(model, [sequence])
+        task = _checked_task(model)
+        model.encode([sequence], names=["sequence"])  # so that errors name the argument
+        found[task] += predict(model, [sequence])
     if any(len(rows) != len(sequence) for each in found.values() for rows in each):
         raise ValueError(
             f"sequence must have one letter per residue, received {sequence!r:.40}: write "
