@@ -58,6 +58,7 @@ with only_writer(sys.argv[1]):
 """
 
 
+@pytest.mark.once
 def test_a_folder_has_one_writer(tmp_path):
     command = [sys.executable, "-c", HOLDS, str(tmp_path)]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:

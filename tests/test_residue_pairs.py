@@ -71,7 +71,13 @@ def test_angles_and_vectors_that_do_not_fit_are_an_error():
 # From targets to predictions ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["torsions", "distogram"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("torsions", marks=pytest.mark.in_turn("jax")),
+        pytest.param("distogram", marks=pytest.mark.in_turn("tensorflow")),
+    ],
+)
 def test_trained_predicted_and_saved(target, tmp_path):
     """At the frozen frontier and with LoRA; a chain is predicted as if it were alone."""
     data = data_of(target)

@@ -226,7 +226,7 @@ def trained(strategy, epochs=2, data=None, **options):
     "strategy",
     [
         pytest.param("mask_decoder", marks=pytest.mark.in_turn("jax")),
-        pytest.param("lora", marks=pytest.mark.in_turn("tensorflow")),
+        pytest.param("lora", marks=pytest.mark.in_turn("torch")),
     ],
 )
 def test_strategies_train_what_they_say(strategy):
