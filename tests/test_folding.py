@@ -97,6 +97,8 @@ def test_moving_or_omitting_pairs_is_taken_as_it_is(targets):
         ({"torsions": np.zeros((3, 3))}, r"torsions must have the shape \(4, 3\)"),
         ({"distogram": np.zeros((4, 4, 9))}, r"distogram must have the shape \(4, 4, 64\)"),
         ({"distogram": np.full((4, 4, 64), 0.5)}, "must add up to 1"),
+        ({"distogram": np.full((4, 4, 64), np.inf)}, "distogram contains infinity"),
+        ({"torsions": np.full((4, 3), np.inf)}, "torsions contains infinity"),
         ({"distogram": np.full((4, 4, 64), -0.5)}, "received negative numbers"),
         ({"torsions": np.zeros((4, 3)), "concentration": -1.0}, "concentration must be finite"),
         ({"torsions": np.zeros((4, 3)), "starts": 0}, "starts must be an integer of at least 1"),

@@ -255,6 +255,10 @@ def test_wrong_shapes_are_named():
         structure.torsions(np.zeros((4, 3)))
     with pytest.raises(ValueError, match=r"torsions must have the shape \(N, 3\)"):
         structure.rebuild(np.zeros(3))
+    with pytest.raises(ValueError, match="torsions contains infinity"):
+        structure.rebuild(np.full((2, 3), np.inf))
+    with pytest.raises(TypeError, match=r"chain must be a kft.structure.ProteinChain"):
+        structure.write_structure("x.pdb", 5)
     with pytest.raises(ValueError, match=r"lengths must have the shape \(2, 3\)"):
         structure.rebuild(np.zeros((2, 3)), lengths=LENGTHS)
     with pytest.raises(ValueError, match="coordinates must have the shape"):

@@ -30,7 +30,7 @@ def plot_map(
         The figure and its caption.
 
     Raises:
-        ValueError: A column is missing, there are no rows, or a place is no number.
+        ValueError: A column is missing, there are no rows, or a place is not a number.
 
     Example:
         >>> rows = [("a", 0.0, 0.0, "u"), ("b", 0.1, 0.0, "u"), ("c", 5.0, 1.0, "v")]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kft.arguments import check_integer, check_path
+from kft.arguments import check_instance, check_integer, check_path
 from kft.data.proteins.alignments import RESIDUES
 from kft.data.proteins.dssp import CARBONYL, bonded
 from kft.data.proteins.fasta import checked_path, open_text
@@ -164,6 +164,7 @@ def write_structure(path: str | os.PathLike[str], chain: ProteinChain) -> Path:
 
     Raises:
         ImportError: biotite is not installed.
+        TypeError: `chain` is not a `ProteinChain`.
         ValueError: The ending of the path is another one, or a PDB file cannot hold the chain
             (more than 9,999 residues, coordinates of 10,000 angstrom and more).
 
@@ -171,6 +172,7 @@ def write_structure(path: str | os.PathLike[str], chain: ProteinChain) -> Path:
         >>> write_structure("model.pdb", chain)  # doctest: +SKIP
     """
     path = check_path("`path`", path)
+    check_instance("chain", chain, ProteinChain, "a kft.structure.ProteinChain")
     kind = _kind(path)
     atoms = _as_atoms(chain)
     if kind == "pdb":

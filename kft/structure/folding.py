@@ -324,6 +324,8 @@ def _checked(name: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np
             f"{name} must have the shape {shape} for a sequence of "
             f"{count_of(shape[0], 'residue')}, received {values.shape}."
         )
+    if np.isinf(values).any():
+        raise ValueError(f"{name} contains infinity; write NaN for what is not known.")
     return values
 
 

@@ -234,7 +234,7 @@ def rebuild(
         float64 array (..., N, 3, 3), N, CA and C in angstrom. The first N is at the origin.
 
     Raises:
-        ValueError: Shapes do not fit together.
+        ValueError: Shapes do not fit together, or a torsion is infinite.
 
     Source: Parsons et al. 2005. Each bond is the one before, turned by its torsion and bent by
         its angle; products of all turns are taken pairwise, in log2(3 N) steps.
@@ -247,6 +247,8 @@ def rebuild(
     turned = np.array(torsions, dtype="float64")
     if turned.ndim < 2 or turned.shape[-1] != 3 or not turned.shape[-2]:
         raise ValueError(f"torsions must have the shape (N, 3), received {turned.shape}.")
+    if np.isinf(turned).any():
+        raise ValueError("torsions contains infinity; write NaN for what is not known.")
     count = turned.shape[-2]
     turned[np.isnan(turned)] = np.pi
     bond = _or_ideal("lengths", lengths, LENGTHS, count).ravel()[:-1]  # (3N - 1,)
