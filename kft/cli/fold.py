@@ -46,7 +46,7 @@ def fold(
         import kft
 
         chains = _chains(sequence, written)
-        loaded = [_model(path) for path in models]
+        loaded = [kft.finetuning.trained_model(path) for path in models]
         results = []
         for path, residues in chains.items():
             folded = kft.fold(loaded, residues, starts, iterations, seed, path.stem)
@@ -54,24 +54,15 @@ def fold(
             kft.structure.write_structure(path, folded.chain)
             say(f"{path.stem}: {folded}")
             lddt = folded.expected_lddt.mean()
-            result = {"written": str(path), "energy": float(folded.energies[0])}
+            result: dict[str, Any] = {"written": str(path), "energy": float(folded.energies[0])}
             result["expected_lddt"] = None if lddt != lddt else float(lddt)
             if report:
                 result["report"] = str(path.with_suffix(".html"))
                 command = shlex.join(["kft", *sys.argv[1:]])
                 kft.report(folded, result["report"], command=command)
             results.append(result)
-        lines = [
-            f"Written: {result[key]}" for result in results for key in WRITTEN if key in result
-        ]
-        show(results, as_json, "\n".join(lines))
-
-
-def _model(path: Path) -> Any:
-    """Load the model of a run, of a file or of an adapter."""
-    import kft
-
-    return kft.finetuning.Run(path).model if kft.finetuning.is_run(path) else kft.load_model(path)
+        paths = [x[key] for x in results for key in WRITTEN if key in x]
+        show(results, as_json, "\n".join(f"Written: {path}" for path in paths))
 
 
 def _chains(sequence: str, out: Path) -> dict[Path, str]:
@@ -83,8 +74,8 @@ def _chains(sequence: str, out: Path) -> dict[Path, str]:
     if not Path(sequence).is_file():
         if not sequence.isalpha():
             raise FileNotFoundError(
-                f"SEQUENCE must be a string of residues or a FASTA file, received {sequence!r:.60}, "
-                f"which is neither (from {Path.cwd()})."
+                f"SEQUENCE must be a string of residues or a FASTA file, received "
+                f"{sequence!r:.60}, which is neither (from {Path.cwd()})."
             )
         return {out if one else out / "model.pdb": sequence}
     records = list(read_fasta(sequence))

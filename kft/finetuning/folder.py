@@ -293,6 +293,21 @@ def is_run(path: Path | str) -> bool:
     return True
 
 
+def trained_model(path: Path | str) -> keras.Model:
+    """Load a fine-tuned model, whichever way it was kept.
+
+    Args:
+        path: Folder of a run; or a .keras file or the folder of an adapter, for `kft.load_model`.
+
+    Raises:
+        ValueError: It is none of these.
+
+    Example:
+        `trained_model("run").predict(...)`
+    """
+    return Run(path).model if is_run(path) else load_model(path)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all; NaN is written as null."""
     with atomic_write(path) as stream:
