@@ -74,15 +74,15 @@ def trace(coordinates: np.ndarray) -> Trace:
     alpha = alpha - alpha[known].mean(axis=0)
     _, _, axes = np.linalg.svd(alpha[known])
     axes[2] *= np.linalg.det(axes)  # a rotation
-    alpha, piece = alpha @ axes.T, pieces(coordinates)
+    alpha = alpha @ axes.T
+    piece = pieces(coordinates) + np.cumsum(~known)  # a missing C-alpha is a gap, too
     curves, residues = [], []
-    for number in range(piece[-1] + 1):
+    for number in np.unique(piece[known]):
         at = np.flatnonzero((piece == number) & known)
-        places = np.linspace(0, max(len(at) - 1, 0), max(1, PER_RESIDUE * (len(at) - 1) + 1))
-        if len(at):
-            few = len(at) < 2
-            curves.append(alpha[at] if few else CubicSpline(range(len(at)), alpha[at])(places))
-            residues.append(at[np.floor(places + 0.5).astype(int)])
+        places = np.linspace(0, len(at) - 1, PER_RESIDUE * (len(at) - 1) + 1)
+        one = len(at) == 1
+        curves.append(alpha[at] if one else CubicSpline(range(len(at)), alpha[at])(places))
+        residues.append(at[np.floor(places + 0.5).astype(int)])
     return Trace(curves, residues)
 
 

@@ -144,8 +144,9 @@ def _assessment(run: Run) -> Assessment:
         worst = table.sort_values(task.headline()).head(WORST)
     elif task.target == "angles":
         errors, figures = _errors_of_angles(table), partial(_figures_of_angles, table, about)
-        count = f"{int(errors.notna().sum().sum()):,} residues"
-        worst = _with_errors(table, errors.mean(axis=1))
+        count = f"{sum(map(len, errors)):,} residues"
+        means = [row.mean() if len(row) else np.nan for row in errors]
+        worst = _with_errors(table, pd.Series(means, table.index))
     else:
         scored, record = _scored(table, task, classes, target)
         count = f"{len(scored.targets):,} {'residues' if task.per_residue else 'records'}"
@@ -245,11 +246,11 @@ def _angles(table: pd.DataFrame, kind: str) -> list[np.ndarray]:
     return [np.stack(angles, axis=1) for angles in zip(*columns, strict=True)]
 
 
-def _errors_of_angles(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean absolute errors of phi, psi and omega of each residue, a row per record."""
+def _errors_of_angles(table: pd.DataFrame) -> list[np.ndarray]:
+    """Return for each record the mean absolute error, in degrees, of each residue with targets."""
     pairs = zip(_angles(table, "true"), _angles(table, "predicted"), strict=True)
     errors = [abs((true[: len(row)] - row + 180) % 360 - 180).mean(axis=1) for true, row in pairs]
-    return pd.DataFrame(errors, index=table.index)
+    return [row[np.isfinite(row)] for row in errors]
 
 
 def _figures_of_angles(table: pd.DataFrame, about: dict[str, str]) -> Figures:
