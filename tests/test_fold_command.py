@@ -3,12 +3,16 @@
 import html
 import json
 import re
+import runpy
 import shutil
 import subprocess
+import sys
 from base64 import b64encode
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from models import esm2
 from toy_chains import CHAINS, coordinates, data_of
@@ -117,6 +121,19 @@ def test_each_record_of_a_file_is_folded(runs, tmp_path):
     assert "received one of Contacts for contacts" in wrong.stderr
     fasta.write_text(">a\nMKT\n>a\nGAG\n")
     assert "two records of the name a" in shell("fold", fasta, tmp_path, *options, status=1).stderr
+
+
+def test_the_recipe_folds_the_truth_or_what_models_predict(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kft.data, "load", lambda _: data_of("torsions"))
+    models = ["--models", str(runs / "torsions"), str(runs / "distogram")]
+    for options, first in (([], "distances and torsions"), (models, "predicted by the models")):
+        given = ["fold.py", "--tiny", "--starts", "1", "--out", str(tmp_path), *options]
+        monkeypatch.setattr(sys, "argv", given)
+        runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "fold.py"), run_name="__main__")
+        assert first in capsys.readouterr().out
+        table = pd.read_csv(tmp_path / "scores.csv").set_index("method")
+        assert table.loc["nearest training chain", "lDDT"].tolist() == [1.0, 1.0]
+        assert options or (table.loc[first, "lDDT"] > 0.9).all()
 
 
 # The page -----------------------------------------------------------------------------------------
