@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from models import esm2, strings
+from models import esm2, in_turn, strings
 from scipy.linalg import fractional_matrix_power
 
 import kft
@@ -47,7 +47,7 @@ def in_space(vectors, database, transform):
 # What is found ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("transform", ["none", "centered", "whitened"])
+@pytest.mark.parametrize("transform", in_turn(["none", "centered", "whitened"]))
 def test_hits_are_those_of_largest_cosine(small, fasta, transform):
     queries = [PROTEINS[3], "MKTAYIAKQR"]
     index = kft.build_index(small, fasta, pooling="cls", layer=1, transform=transform)
