@@ -56,7 +56,7 @@ def test_angles_and_vectors_that_do_not_fit_are_an_error():
     "target",
     [
         pytest.param("torsions", marks=pytest.mark.in_turn("jax")),
-        pytest.param("distogram", marks=pytest.mark.in_turn("tensorflow")),
+        pytest.param("distogram", marks=pytest.mark.in_turn("torch")),
     ],
 )
 def test_trained_predicted_and_saved(target, tmp_path):

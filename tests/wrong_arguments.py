@@ -34,7 +34,7 @@ def of_zero_shot(backbone) -> list[Row]:
             "backbone": NO_MODEL,
             "queries": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
             "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
-            "k": (*INTEGERS, 3), "batch_size": INTEGERS, "column": (5, []),
+            "k": (*without(INTEGERS, None), 3), "batch_size": INTEGERS, "column": (5, []),
             "skip_invalid": FLAGS}),
         ("build_index", kft.build_index, (), {"backbone": backbone, "database": ["MKT", "GSS"]}, {
             "backbone": NO_MODEL,
