@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -143,7 +142,7 @@ def plot_chain(
     _draw(ax, curves, residues, colours)
     for letter, curve, end in (("N", curves[0], 0), ("C", curves[-1], -1)):
         ax.annotate(
-            letter, curve[end, :2], xytext=(7, 7), textcoords="offset points", fontweight="bold"
+            letter, tuple(curve[end, :2]), (7, 7), textcoords="offset points", fontweight="bold"
         )
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_axis_off()
@@ -196,8 +195,8 @@ def _caption(count: int, confidence: ArrayLike | None, name: str, how: str) -> s
 
 
 def plot_confidence(
-    expected: Sequence[float] | np.ndarray,
-    observed: Sequence[float] | np.ndarray,
+    expected: ArrayLike,
+    observed: ArrayLike,
     name: str = "a protein",
     how: str = "",
 ) -> tuple[Figure, str]:
@@ -220,7 +219,8 @@ def plot_confidence(
         >>> "mean expected lDDT is 70, the observed one 67" in caption
         True
     """
-    expected, observed = np.asarray(expected, float), np.asarray(observed, float)
+    expected = np.asarray(expected, dtype="float64")
+    observed = np.asarray(observed, dtype="float64")
     if expected.ndim != 1 or expected.shape != observed.shape:
         raise ValueError(
             f"expected and observed must have the same shape (N,), received {expected.shape} and "
