@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import kft
 from kft import structure
 from kft.cli import app
+from kft.cli.fold import _chains
 from kft.finetuning import Run, Settings, reading
 from kft.plots import plot_chain, plot_confidence
 from kft.plots.chain import trace
@@ -117,6 +118,8 @@ def test_each_record_of_a_file_is_folded(runs, tmp_path):
     assert "OUT must be a folder, since" in wrong.stderr and "has 2 records" in wrong.stderr
     wrong = shell("fold", "nothing.fasta", tmp_path / "a.pdb", *options, status=1)
     assert "a string of residues or a FASTA file" in wrong.stderr
+    long = "MKTAYIAKQR" * 50  # longer than the name of a file may be
+    assert _chains(long, Path("a.cif")) == {Path("a.cif"): long}
     wrong = shell("fold", "MKT", tmp_path / "a.pdb", "--models", runs / "contacts", status=1)
     assert "received one of Contacts for contacts" in wrong.stderr
     fasta.write_text(">a\nMKT\n>a\nGAG\n")
