@@ -151,7 +151,7 @@ def compare(
             study.open(out, overwrite)
             study.keep_models(out, seed_list[0] if save_models else None)
             found.append(study.rows(methods, seed_list, resamples if folds is None else 1))
-        run_with = {"strategies": {m.name: repr(m.strategy) for m in methods}}
+        run_with: dict[str, Any] = {"strategies": {m.name: repr(m.strategy) for m in methods}}
         if folds is not None:
             run_with |= {"folds": folds, "repeats": repeats}
         comparison = Comparison(

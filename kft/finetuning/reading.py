@@ -251,7 +251,9 @@ def _guessed(
         if isinstance(inputs, str):
             what = "paths of images" if kinds[inputs] is Kind.IMAGE else "sequences"
             said.append(f"Column {inputs!r} was taken for the {what}; name another in `inputs`.")
-    elif inputs in (settings.categories or ()) or kinds.get(str(inputs)) is Kind.NUMBER:
+    elif isinstance(inputs, str) and (
+        inputs in (settings.categories or ()) or kinds.get(inputs) is Kind.NUMBER
+    ):
         inputs = [inputs]
     if split is None and settings.groups is None:
         split = _split(frame)
