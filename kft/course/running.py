@@ -1,0 +1,309 @@
+"""Running a submission in a process of its own, with limits, and hearing its verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from kft.course.assignments import Assignment
+from kft.course.students import Student
+from kft.course.submissions import Source
+from kft.course.verdicts import Result, Verdict, none_of
+from kft.messages import harmless, listed
+
+_PRINTED, _WRITTEN = 10 * 2**20, 2 * 2**30  # bytes that a submission may print, and write
+_PROCESSES = 64
+_PAUSE = 0.05  # seconds between two looks at a submission
+_STARTING = 300  # seconds that imports may take
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a submission may use.
+
+    Args:
+        seconds: Seconds that it may run, checks included.
+        memory: GiB of memory of all its processes, kft and Python included.
+    """
+
+    seconds: float = 600
+    memory: float = 4
+
+
+class Runner:
+    """Runs submissions on a backend, one after the other. Use it in a `with` block.
+
+    Args:
+        backend: The backend: "jax", "torch" or "tensorflow".
+        limits: What each submission may use.
+    """
+
+    def __init__(self, backend: str, limits: Limits) -> None:
+        self.backend = backend
+        self.limits = limits
+        self._server: _Server | None = None
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end_server()
+
+    def run(
+        self,
+        folder: Path,
+        source: Source,
+        student: Student,
+        assignment: Assignment,
+        with_hidden: bool = True,
+    ) -> Verdict:
+        """Run a submission and its checks.
+
+        Args:
+            folder: Its folder, of which a copy is used.
+            source: Its program.
+            student: Whose it is.
+            assignment: The assignment.
+            with_hidden: Whether hidden checks run, too.
+        """
+        with tempfile.TemporaryDirectory(prefix="kft-", ignore_cleanup_errors=True) as place:
+            copy = Path(place, "work")
+            shutil.copytree(folder, copy, ignore=_links)
+            request = {
+                "folder": str(copy),
+                "output": f"{place}/output.txt",
+                "trace": f"{place}/trace.txt",
+                "name": source.name,
+                "cells": source.cells,
+                "student": asdict(student),
+                "seed": int(student.generator("keras").integers(2**32)),
+            }
+            answer = {
+                "token": secrets.token_hex(),
+                "lines": [asdict(line) for line in assignment.lines],
+                "sources": {x: assignment.source(x) for x in ("checks.py", "data.py")},
+                "with_hidden": with_hidden,
+            }
+            self._server = self._server or _Server(self.backend)
+            begun = time.monotonic()
+            stopped, verdict = self._followed(request, answer)
+            seconds = time.monotonic() - begun
+            if stopped:
+                self._end_server()
+                told = stopped + _where(Path(place, "trace.txt"), source)
+                tail = _tail(Path(place, "output.txt"))
+                return none_of(assignment, told, output=tail, seconds=seconds)
+        if "changed" in verdict:
+            names = listed(verdict["changed"], 3)
+            return none_of(assignment, f"it changes the code of kft: {names}.", seconds=seconds)
+        results = tuple(Result(**result) for result in verdict["results"])
+        return Verdict(results, failures=tuple(verdict["failures"]), seconds=seconds)
+
+    def _followed(self, request: dict[str, Any], answer: dict[str, Any]) -> tuple[str, dict]:
+        """Start a submission and watch it; return why it was stopped, and its verdict."""
+        server = self._server
+        if server is None:  # pragma: no cover
+            raise RuntimeError("the server is not running.")
+        server.send(request)
+        verdict: dict[str, Any] = {}
+        for message in server.messages(self._broken_limit(server, request)):
+            if "stopped" in message:
+                return message["stopped"], {}
+            if "executed" in message:
+                server.send(answer)
+            if message.get("token") == answer["token"]:
+                verdict = message["verdict"]
+            if "ended" in message:
+                if verdict and message["ended"] == 0:
+                    return "", verdict
+                return _ended(message["ended"]), {}
+        return "it ended the process that grades it, before its checks", {}
+
+    def _broken_limit(self, server: _Server, request: dict[str, Any]) -> Iterator[str]:
+        """Yield, each time it is asked, which limit is broken; empty if none is."""
+        begun = looked = time.monotonic()
+        while True:
+            now = time.monotonic()
+            processes = server.processes()
+            memory = sum(map(_memory, processes)) / _GIB
+            broken = ""
+            if now - begun > self.limits.seconds:
+                broken = f"it ran longer than {self.limits.seconds:g} s"
+            elif memory > self.limits.memory:
+                broken = f"it took more than {self.limits.memory:g} GiB of memory"
+            elif len(processes) > _PROCESSES:
+                broken = f"it started more than {_PROCESSES} processes"
+            elif _size(Path(request["output"])) > _PRINTED:
+                broken = f"it printed more than {_PRINTED // 2**20} MiB"
+            elif now - looked > 1:
+                looked = now
+                if sum(map(_size, Path(request["folder"]).rglob("*"))) > _WRITTEN:
+                    broken = f"it wrote more than {_WRITTEN // _GIB} GiB"
+            if broken and hasattr(signal, "SIGUSR1"):
+                for process in processes[:1]:  # where is it?
+                    with contextlib.suppress(psutil.Error):
+                        process.send_signal(signal.SIGUSR1)
+                time.sleep(0.3)
+            yield broken
+
+    def _end_server(self) -> None:
+        if self._server:
+            self._server.end()
+            self._server = None
+
+
+class _Server:
+    """The process that forks for each submission (`kft.course.server`)."""
+
+    def __init__(self, backend: str) -> None:
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "MPLBACKEND": "Agg",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONHASHSEED": "0",  # the same order of sets, and so the same grades, in each run
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [*_without_network(), sys.executable, "-m", "kft.course.server"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment,
+        )  # fmt: skip
+        self._lines: queue.Queue[bytes | None] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        first = self._lines.get(timeout=_STARTING)
+        if first is None:
+            self._log.seek(0)
+            raise RuntimeError(
+                f"the process that runs submissions did not start:\n"
+                f"{self._log.read()[-2000:].decode(errors='replace')}"
+            )
+
+    def _listen(self) -> None:
+        stream = self._process.stdout
+        for line in iter(lambda: stream.readline(_PRINTED) if stream else b"", b""):
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message to the server, or to the submission that runs."""
+        stream = self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            if stream:
+                stream.write(json.dumps(message).encode() + b"\n")
+                stream.flush()
+
+    def messages(self, broken: Iterator[str]) -> Iterator[dict[str, Any]]:
+        """Yield messages until the server ends; {"stopped": reason} if a limit is broken."""
+        while True:
+            try:
+                line = self._lines.get(timeout=_PAUSE)
+            except queue.Empty:
+                if reason := next(broken):
+                    yield {"stopped": reason}
+                continue
+            if line is None:
+                return
+            with contextlib.suppress(ValueError):
+                message = json.loads(line)
+                if isinstance(message, dict):
+                    yield message
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes of the submission that runs, the first first."""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self._process.pid).children(recursive=True)
+        return []
+
+    def end(self) -> None:
+        """Kill the server and all that it has started."""
+        for process in [*self.processes(), psutil.Process(self._process.pid)]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+@cache
+def _without_network() -> tuple[str, ...]:
+    """Return the command that starts a program without network, where the system has one."""
+    command = ("unshare", "-rn")
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ()
+    return command
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """Return which files of a folder are links, which may lead anywhere."""
+    return [name for name in names if os.path.islink(os.path.join(folder, name))]
+
+
+def _memory(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.Error):
+        return process.memory_info().rss
+    return 0
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _tail(path: Path) -> str:
+    """Return the last lines of what was printed."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as stream:
+        stream.seek(max(0, _size(path) - 2000))
+        lines = stream.read().decode(errors="replace").splitlines()[-15:]
+    return "\n".join(harmless(line) for line in lines)
+
+
+def _where(trace: Path, source: Source) -> str:
+    """Return where the program was, from the stack that it wrote on a signal."""
+    pattern = rf'File "{re.escape(source.name)}", line (\d+)'
+    found = re.search(pattern, trace.read_text(errors="replace")) if trace.exists() else None
+    return f", at {source.place(int(found[1]))}" if found else ""
+
+
+def _ended(status: int) -> str:
+    """Say how the process of a submission ended, before it had a verdict."""
+    if status >= 0:
+        return f"it ended its process with exit status {status}, before its checks"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = str(-status)
+    return f"its process crashed ({name}), before its checks"

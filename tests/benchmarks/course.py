@@ -1,0 +1,72 @@
+"""All solutions of the assignments on all backends, and all wrong submissions.
+
+Command: make course [ONLY="1 explore"]
+"""
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from assignments import cases, problems, run, submit
+
+from kft.course.assignments import assignments, find
+from kft.course.running import Limits, Runner
+
+BACKENDS = [x for x in ("jax", "tensorflow", "torch") if importlib.util.find_spec(x)]
+MOST_SECONDS = 120  # of a solution
+
+
+def solution(runner, assignment):
+    """(seconds, problems) of the solution on the backend of a runner."""
+    with tempfile.TemporaryDirectory() as place:
+        verdict = run(runner, assignment, submit(assignment, Path(place, "ada")))
+    found = [f"{x.id}: {x.reason} ({x.place})" for x in verdict.results if x.reason]
+    found += [*verdict.failures, *([verdict.output] if verdict.output else [])]
+    if verdict.seconds > MOST_SECONDS:
+        found.append(f"took {verdict.seconds:.0f} s, more than {MOST_SECONDS} s")
+    return verdict.seconds, found
+
+
+def wrong(runner, assignment, case):
+    """What is wrong with the verdict on a wrong submission."""
+    with tempfile.TemporaryDirectory() as place:
+        runner.limits = Limits(case.seconds, case.memory)
+        verdict = run(runner, assignment, submit(assignment, Path(place, "ada"), case))
+        runner.limits = Limits()
+    return list(problems(case, verdict))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=[], help="numbers or names of assignments")
+    parser.add_argument("--backends", nargs="*", default=BACKENDS)
+    parser.add_argument("--wrong-on", default="torch", help="backend of wrong submissions")
+    parser.add_argument("--no-wrong", action="store_true", help="solutions alone")
+    args = parser.parse_args()
+    chosen = [find(name) for name in args.only] or assignments()
+    failed = []
+    for backend in args.backends:
+        with Runner(backend, Limits()) as runner:
+            for assignment in chosen:
+                seconds, found = solution(runner, assignment)
+                says = "; ".join(found) or "passes"
+                print(f"{assignment.name:<16}{backend:<12}{seconds:>6.1f} s  {says}", flush=True)
+                failed += [f"{assignment.name} on {backend}: {x}" for x in found]
+    if not args.no_wrong:
+        with Runner(args.wrong_on, Limits()) as runner:
+            for assignment in chosen:
+                for case in cases(assignment):
+                    found = wrong(runner, assignment, case)
+                    says = "; ".join(found) or f"refused: {case.says}"
+                    print(f"{assignment.name:<16}{case.name:<34}{says}", flush=True)
+                    failed += [f"{assignment.name}, {case.name}: {x}" for x in found]
+    print("\n" + ("\n".join(failed) or "All as they must be."))
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
