@@ -267,7 +267,11 @@ def feedback(one: Grade) -> str:
     if verdict.stopped:
         lines += [f"Your program was stopped: {verdict.stopped}", ""]
     if verdict.output:
-        lines += ["Its last lines of output:", "", *(f"    {x}" for x in verdict.output.split("\n"))]
+        lines += [
+            "Its last lines of output:",
+            "",
+            *(f"    {x}" for x in verdict.output.split("\n")),
+        ]
         lines += [""]
     if verdict.failures:
         lines += ["Cells that did not run to their end:", ""]

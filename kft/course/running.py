@@ -190,7 +190,7 @@ class _Server:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - until `end`
         self._process = subprocess.Popen(
             [*_without_network(), sys.executable, "-m", "kft.course.server"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment,

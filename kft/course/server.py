@@ -1,8 +1,8 @@
 """The process that runs submissions: `python -m kft.course.server`, started by `running`.
 
 It imports kft once, and forks for each submission. Parent and child speak in lines of JSON over
-stdin and stdout; a submission's own stdin is empty, and what it prints goes to a file. The checks and
-the token that makes a verdict count are sent only after the program of the submission has ended.
+stdin and stdout; a submission's own stdin is empty, and what it prints goes to a file. The checks
+and the token that makes a verdict count are sent only after the program has ended.
 
 The limits stop mistakes and tricks in Python. They are no wall against somebody who attacks the
 machine with native code: for that, grade in a container.
@@ -19,7 +19,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, BinaryIO, NoReturn
 
@@ -130,8 +129,8 @@ def _guard(roots: list[str], process: int) -> Callable[[str, tuple[Any, ...]], N
     """Return a hook that refuses connections, writing elsewhere, and signals to others."""
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     changing = {
-        "os.remove": 1, "os.rename": 2, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1, "os.chmod": 1,
-        "os.link": 2, "os.symlink": 2, "shutil.rmtree": 1,
+        "os.remove": 1, "os.rename": 2, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1,
+        "os.chmod": 1, "os.link": 2, "os.symlink": 2, "shutil.rmtree": 1,
     }  # fmt: skip
     busy = False
 
@@ -168,7 +167,7 @@ def _guard(roots: list[str], process: int) -> Callable[[str, tuple[Any, ...]], N
 
 def _code() -> dict[str, Any]:
     """Return all functions and classes of kft, and methods, by name: to see what is replaced."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, module in list(sys.modules.items()):
         if isinstance(module, ModuleType) and name.partition(".")[0] == "kft":
             for key, value in list(vars(module).items()):

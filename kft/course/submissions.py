@@ -150,7 +150,9 @@ def read_file(path: Path) -> Source:
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"{path} has more than {_LARGEST:,} bytes: hand in code alone.")
     try:
-        return source_of_text(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"), path.name)
+        return source_of_text(
+            path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"), path.name
+        )
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8.") from None
 
