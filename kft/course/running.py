@@ -129,8 +129,12 @@ class Runner:
             names = listed(verdict["changed"], 3)
             reason = f"it replaces code that the checks use: {names}"
             return none_of(assignment, reason, seconds=seconds)
-        results = tuple(Result(**result) for result in verdict["results"])
-        return Verdict(results, failures=tuple(verdict["failures"]), seconds=seconds)
+        return Verdict(
+            tuple(Result(**result) for result in verdict["results"]),
+            failures=tuple(verdict["failures"]),
+            seconds=seconds,
+            processor_seconds=verdict["processor_seconds"],
+        )
 
     def _followed(
         self, server: _Server, request: dict[str, Any], answer: dict[str, Any]
@@ -249,7 +253,7 @@ class _Server:
         return []
 
     def settle(self) -> bool:
-        """Kill what a submission has left, and skip its messages; return whether the server lives."""
+        """Kill what a submission has left, skip its messages; return whether the server lives."""
         self._kill_all()
         mark = secrets.token_hex()
         self.send({"settle": mark})
