@@ -204,6 +204,8 @@ class _Server:
             **os.environ,
             "KERAS_BACKEND": backend,
             "MPLBACKEND": "Agg",
+            "CUDA_VISIBLE_DEVICES": "",  # no process can use a device that its parent has begun to
+            "JAX_PLATFORMS": "cpu",
             "HF_HUB_OFFLINE": "1",
             "PYTHONHASHSEED": "0",  # the same order of sets, and so the same grades, in each run
             "PYTHONDONTWRITEBYTECODE": "1",
