@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from assignments import cases, problems, run, submit
 
 from kft.course.assignments import assignments, find
-from kft.course.running import Limits, Runner
+from kft.course.limits import Limits
+from kft.course.running import Runner
 
 BACKENDS = [x for x in ("jax", "tensorflow", "torch") if importlib.util.find_spec(x)]
 MOST_SECONDS = 120  # of a solution
