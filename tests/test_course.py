@@ -250,7 +250,7 @@ def test_what_a_student_sees(small, tmp_path):
         assert done.exit_code == status, done.output
         return done.output
 
-    assert "11  Small (lecture 0; 1 minutes, 3 points)" in shell("list")
+    assert "11  Small (lecture 0; 1 minute, 3 points)" in shell("list")
     assert "there are 11_small" in shell("start", "12", "--student-id", "ada", status=1)
     assert "student_id must be" in shell("start", "11", "--student-id", "a/b", status=1).replace(
         "--student-id", "student_id"

@@ -147,11 +147,8 @@ def _followed(
         if message.get("token") == answer["token"]:
             verdict = message["verdict"]
         if "ended" in news:
-            return (
-                ("", verdict)
-                if verdict and message["ended"] == 0
-                else (_ended(message["ended"]), {})
-            )
+            done = verdict and message["ended"] == 0
+            return "" if done else _ended(message["ended"]), verdict
     return "it ended the process that grades it, before its checks", {}
 
 
