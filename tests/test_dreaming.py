@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from matplotlib.image import imsave
-from models import BACKBONES
+from models import BACKBONES, in_turn
 
 import kft
 from kft.interpretation import dreaming
@@ -23,7 +23,7 @@ def picture(height=SIDE, width=SIDE):
     return np.clip(0.5 + 0.12 * waves + noise, 0.1, 0.9).astype("float32")
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
+@pytest.fixture(scope="module", params=in_turn(BACKBONES, everywhere=["vit"]))
 def backbone(request):
     return kft.backbones.randomised(BACKBONES[request.param](), 0)
 

@@ -359,7 +359,9 @@ def test_config_and_stages():
             esmc.ESMC(*sizes)
 
 
-@pytest.mark.parametrize("part", ("backbone", "masked_lm"))
+@pytest.mark.parametrize(
+    "part", models.in_turn(["backbone", "masked_lm"], everywhere=["masked_lm"])
+)
 def test_save_and_reload(part, reference, tmp_path):
     backbone = references.from_reference(reference)
     model = backbone if part == "backbone" else backbone.masked_lm
@@ -373,7 +375,10 @@ def test_save_and_reload(part, reference, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "trained", ["head", ["final_norm", "head"], ["block_1", "final_norm", "head"], ["block_0"]]
+    "trained",
+    models.in_turn(
+        ["head", ["final_norm", "head"], ["block_0"], ["block_1", "final_norm", "head"]]
+    ),
 )
 def test_the_frozen_frontier(trained):
     model = make()
@@ -382,12 +387,16 @@ def test_the_frozen_frontier(trained):
 
 
 @pytest.mark.usefixtures("as_written")
-@pytest.mark.parametrize("options", [{}, {"targets": "all-linear", "bias": "all"}, {"dora": True}])
+@pytest.mark.parametrize(
+    "options",
+    models.in_turn([{"dora": True}, {"targets": "all-linear", "bias": "all"}, {}], everywhere=[{}]),
+)
 def test_the_base_is_kept(options):
     contracts.check_base_is_kept(make(), inputs(), **options)
 
 
 @pytest.mark.usefixtures("as_written")
+@pytest.mark.in_turn("torch")  # as those of ESM-2
 def test_adapters_are_trained_and_written(tmp_path):
     model, again = make(), make()
     assert kft.add_lora(model, 2) == [

@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from models import esm2, values
+from models import esm2, in_turn, values
 
 import kft
 from kft import params
@@ -61,8 +61,10 @@ HANDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("train", [with_keras, with_kft, with_frontier])
-@pytest.mark.parametrize("hand", HANDS)
+WAYS = [(train, hand) for train in (with_keras, with_kft, with_frontier) for hand in HANDS]
+
+
+@pytest.mark.parametrize(("train", "hand"), in_turn(WAYS, everywhere=WAYS[5:6]))
 def test_exactly_what_is_marked_learns(train, hand):
     model = make()
     for layer in HANDS[hand](model):

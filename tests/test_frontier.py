@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from contracts import check_split, leaves
 from keras import layers, ops
-from models import BACKBONES, same, values
+from models import BACKBONES, in_turn, same, values
 from parity import assert_rounds_alike
 
 import kft
@@ -105,7 +105,7 @@ CASES = {  # a model, what learns, an input
 COMPILED = ["last block", "nested", "mask"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", in_turn(CASES, everywhere=["last block", "mask"]))
 def test_both_parts_are_the_model(case):
     make, pattern, inputs = CASES[case]
     model = make()

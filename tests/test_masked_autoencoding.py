@@ -242,6 +242,7 @@ def test_it_begins_with_the_mean_patch(backbone, as_written):
     assert found == [pytest.approx(1, abs=0.01), pytest.approx(1, abs=1e-4)]
 
 
+@pytest.mark.in_turn("torch")
 def test_weights_are_in_the_backbone_and_go_wherever_it_goes(backbone, tmp_path, as_written):
     before = kft.fingerprint(backbone, trainable=None)
     features = kft.embed(backbone, pictures(4))
@@ -256,6 +257,7 @@ def test_weights_are_in_the_backbone_and_go_wherever_it_goes(backbone, tmp_path,
     assert_rounds_alike(kft.embed(again.backbone, pictures(4)), after)
 
 
+@pytest.mark.in_turn("torch")
 def test_what_is_frozen_stays(backbone, as_written):
     kft.freeze(backbone, "embedding")
     before = kft.fingerprint(backbone)

@@ -25,7 +25,7 @@ from kft.inference import records
 from kft.training import pretraining
 
 BACKEND = keras.backend.backend()
-ANOTHER = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}[BACKEND]
+ANOTHER = {"jax": "torch", "torch": "jax", "tensorflow": "jax"}[BACKEND]
 
 # Two lengths, 8 and 16 tokens. The target is the share of alanine.
 SEQUENCES = ["AAAAAA", "WWWWWW", "AWAWAW", "AAWAAW", "W" * 12, "A" * 12, "AWWWAWWWAWWW", "AAAW" * 3]

@@ -67,6 +67,7 @@ class Told(keras.callbacks.Callback):
         self.last = dict(logs or {})
 
 
+@pytest.mark.in_turn("torch")
 def test_callbacks_see_one_run(tmp_path):
     told, history = Told(), keras.callbacks.History()
     log, files = tmp_path / "log.csv", tmp_path / "{epoch:02d}.weights.h5"

@@ -274,6 +274,7 @@ def test_a_model_keeps_the_range_that_it_learned_in(tmp_path, as_written):
     assert model.backbone.resized(64).value_range == known
 
 
+@pytest.mark.in_turn("torch")
 def test_an_adapter_keeps_the_range_that_it_learned_in(tmp_path, as_written):
     images, _ = camera(12)
     model = model_of("vit")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from models import perturb, perturb_adapters, same, values
+from models import in_turn, perturb, perturb_adapters, same, values
 
 import kft
 from kft import preparation
@@ -70,6 +70,7 @@ def test_the_base_is_kept():
     contracts.check_base_is_kept(make(), make().encode(ROWS))
 
 
+@pytest.mark.in_turn("torch")  # adapters of dense layers are tested on every backend
 def test_adapters_are_trained_and_written(tmp_path):
     model, again = make(), make()
     assert kft.add_lora(model, 2)[:2] == ["block_0/dense_in", "block_0/dense_out"]
@@ -78,7 +79,8 @@ def test_adapters_are_trained_and_written(tmp_path):
     contracts.check_adapter_file(model, again, model.encode(ROWS), tmp_path / "adapter")
 
 
-@pytest.mark.parametrize("name", ["last_blocks", "full"])
+@pytest.mark.usefixtures("as_written")
+@pytest.mark.parametrize("name", in_turn(["full", "last_blocks"], everywhere=["last_blocks"]))
 def test_strategies(name, tmp_path):
     frozen = [] if name == "full" else ["embedding", "block_0"]
     options = {"blocks": 1} if name == "last_blocks" else {}
@@ -268,6 +270,7 @@ def test_baselines_of_classes_and_labels(target):
     contracts.check_scored(data)
 
 
+@pytest.mark.in_turn("torch")
 def test_a_target_is_learned_as_a_logarithm_and_predicted_as_measured(tmp_path):
     frame = FRAME.assign(y=np.exp(3 * FRAME.y))
     raw = kft.data.read_csv(frame, inputs=COLUMNS, target="y")
