@@ -52,8 +52,16 @@ class Source:
         """
         if not self.name.endswith(".ipynb"):
             return f"{self.name}, line {line}"
-        number = max(sum(first <= line for first, _ in self.cells), 1)
+        number = self.cell(line)
         return f"{self.name}, code cell {number}, line {line - self.cells[number - 1][0] + 1}"
+
+    def cell(self, line: int) -> int:
+        """Return the number of the cell with code that a line is in, from 1.
+
+        Args:
+            line: Number of the line in `text`.
+        """
+        return max(sum(first <= line for first, _ in self.cells), 1)
 
     def code(self) -> list[str]:
         """Return the code of the cells without empty ones, to compare files."""

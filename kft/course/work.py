@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+import sys
 import traceback
 from collections.abc import Callable
 from types import ModuleType
@@ -95,8 +96,8 @@ class Work:
             raise AttributeError(name)
         line = self.line_of(name) if name in self._bound else None
         if name not in self.namespace:
-            why = "; ".join(reason for _, reason in self.failures)
-            raise Wrong(f"`{name}` is missing{': ' + why if why else ': give it a value'}.", line)
+            why = self._failure(line) or "give it a value"
+            raise Wrong(f"`{name}` is missing: {why}.", line)
         value = self.namespace[name]
         node = self._bound.get(name)
         if value is ... or (isinstance(node, ast.FunctionDef) and _is_gap(node)):
@@ -106,6 +107,12 @@ class Work:
                 here = f"`{name}.{method.name}` is still `...`: fill this gap."
                 raise Wrong(here, method.lineno)
         return value
+
+    def _failure(self, line: int | None) -> str:
+        """Return the failure of the cell with a line, else the first one."""
+        cell = self.where.cell(line) if line else None
+        same = [why for at, why in self.failures if at and self.where.cell(at) == cell]
+        return next(iter([*same, *(why for _, why in self.failures)]), "")
 
 
 def _is_gap(function: ast.FunctionDef) -> bool:
@@ -189,8 +196,6 @@ def line_of_error(source: Source, error: BaseException | None = None) -> int | N
         source: The program.
         error: The error; None for the one that is being handled.
     """
-    import sys
-
     error = error or sys.exc_info()[1]
     frames = traceback.extract_tb(error.__traceback__) if error else []
     return next((x.lineno for x in reversed(frames) if x.filename == source.name), None)
@@ -232,7 +237,7 @@ def outcome(work: Work, check: Callable[..., Any], *arguments: Any) -> tuple[str
         check(*arguments)
     except Wrong as wrong:
         return str(wrong), work.where.place(wrong.line) if wrong.line else ""
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         line = line_of_error(work.where, error)
         if line:
             return f"running it raised {told(error)}.", work.where.place(line)
