@@ -21,9 +21,18 @@ HEAD = "mask_decoder/iou_prediction_head"
 NAMED = ("mask_decoder.iou_prediction_head", "prompt_encoder", "mask_decoder.output_upscaling")
 
 
+CACHE = {}  # of this submission: what takes a second is computed once
+
+
+def once(name, function, *arguments):
+    if name not in CACHE:
+        CACHE[name] = function(*arguments)
+    return CACHE[name]
+
+
 def fresh(data):
-    """The model as the student got it."""
-    return kft.backbones.randomised(Sam(**data["shape"]), data["seed"])
+    """The model as the student got it, the same each time; its weights are never changed here."""
+    return once("model", lambda: kft.backbones.randomised(Sam(**data["shape"]), data["seed"]))
 
 
 def trainable_paths(model):
@@ -38,9 +47,22 @@ def true_and_predicted(model, image, labels):
     return true, np.asarray(found.iou, "float64"), found.masks
 
 
-def errors_of(model, split):
-    found = [true_and_predicted(model, *x)[:2] for x in zip(split.inputs, split.targets, strict=True)]
-    return np.array([((predicted - true) ** 2).mean() for true, predicted in found])
+def all_of(model, split):
+    return [true_and_predicted(model, *x) for x in zip(split.inputs, split.targets, strict=True)]
+
+
+def errors_of(found):
+    return np.array([((predicted - true) ** 2).mean() for true, predicted, _ in found])
+
+
+def before(data):
+    """What the model did with the test images before training."""
+    return once("before", all_of, fresh(data), data["cells"].test)
+
+
+def after(work, data):
+    """What `sam` does with the test images now."""
+    return once("after", all_of, work.sam, data["cells"].test)
 
 
 def check_table(work, data):
@@ -139,19 +161,18 @@ def check_errors(work, data):
     line, model = work.line_of("errors_of"), fresh(data)
     split = data["cells"].valid
     equal_numbers(
-        "`errors_of` of the valid images", work.errors_of(model, split), errors_of(model, split), 1e-3,
-        line, "the mean squared error of the predicted IoU for each image",
+        "`errors_of` of the valid images", work.errors_of(model, split), errors_of(all_of(model, split)),
+        1e-3, line, "the mean squared error of the predicted IoU for each image",
     )  # fmt: skip
 
 
 def check_better(work, data):
-    test = data["cells"].test
-    before, after = errors_of(fresh(data), test), errors_of(work.sam, test)
+    first, last = errors_of(before(data)), errors_of(after(work, data))
     equal_numbers(
-        "`before`", work.before, before, 1e-3, work.line_of("before"), "of the model before training"
+        "`before`", work.before, first, 1e-3, work.line_of("before"), "of the model before training"
     )
-    equal_numbers("`after`", work.after, after, 1e-3, work.line_of("after"), "of `sam` as it is now")
-    gains = before - after
+    equal_numbers("`after`", work.after, last, 1e-3, work.line_of("after"), "of `sam` as it is now")
+    gains = first - last
     needed = 3 * gains.std(ddof=1) / np.sqrt(len(gains))
     if not gains.mean() > needed:
         raise Wrong(
@@ -162,12 +183,8 @@ def check_better(work, data):
 
 
 def check_masks(work, data):
-    pairs = list(zip(data["cells"].test.inputs, data["cells"].test.targets, strict=True))
-    start = fresh(data)
-    right = sum(
-        int((true_and_predicted(start, *pair)[2] != true_and_predicted(work.sam, *pair)[2]).sum())
-        for pair in pairs
-    )
+    pairs = zip(before(data), after(work, data), strict=True)
+    right = sum(int((one[2] != other[2]).sum()) for one, other in pairs)
     equal_numbers(
         "`changed_pixels`", work.changed_pixels, right, 1e-12, work.line_of("changed_pixels"),
         "the number of pixels of the masks that differ before and after",
@@ -175,11 +192,9 @@ def check_masks(work, data):
 
 
 def check_constant(work, data):
-    model, cells, line = fresh(data), data["cells"], work.line_of("constant")
-    train, test = (
-        [true_and_predicted(model, *x)[0] for x in zip(part.inputs, part.targets, strict=True)]
-        for part in (cells.train, cells.test)
-    )
+    line = work.line_of("constant")
+    train = [true for true, _, _ in all_of(fresh(data), data["cells"].train)]
+    test = [true for true, _, _ in before(data)]
     said = np.concatenate([x.ravel() for x in train]).mean()
     right = np.mean([((said - x) ** 2).mean() for x in test])
     own = np.concatenate([x.ravel() for x in test]).mean()
@@ -209,7 +224,7 @@ def check_caption(work, data):
     kft.train_only(model, HEAD)
     numbers = {
         "how many numbers learned": kft.parameters(model).trainable,
-        "the mean error before training": errors_of(model, data["cells"].test).mean(),
-        "the mean error after training": errors_of(work.sam, data["cells"].test).mean(),
+        "the mean error before training": errors_of(before(data)).mean(),
+        "the mean error after training": errors_of(after(work, data)).mean(),
     }
     caption_is_complete(work.caption, numbers, work.line_of("caption"))

@@ -109,9 +109,9 @@ def guess_of(data):
 
 
 # TODO: errors of at least five splits
-errors = [error_of(prepare(table, seed)) for seed in range(5)]
+errors = [error_of(prepare(table, seed)) for seed in range(8)]
 # TODO: guesses of the same splits
-guesses = [guess_of(prepare(table, seed)) for seed in range(5)]
+guesses = [guess_of(prepare(table, seed)) for seed in range(8)]
 print(np.round(errors, 2), np.round(guesses, 2))
 
 # %% [markdown]
@@ -123,7 +123,7 @@ print(np.round(errors, 2), np.round(guesses, 2))
 # %%
 # TODO: errors of at least five random splits
 random_errors = [
-    error_of(kft.prepare(prepared, steps=[Resplit("random", seed=seed)])) for seed in range(5)
+    error_of(kft.prepare(prepared, steps=[Resplit("random", seed=seed)])) for seed in range(8)
 ]
 print(np.round(random_errors, 2))
 
@@ -241,8 +241,8 @@ reasons = {
         f"gives an error of {easy:.2f}, which is too good; with families kept together it is {honest:.2f}."
     ),
     "model": (
-        f"A linear probe on the frozen ESM-2 reaches {honest:.2f} in seconds; nothing more expensive was "
-        f"better than that by a standard error in the comparison."
+        f"A linear probe on the frozen ESM-2 has an error of {honest:.2f} over {len(errors)} splits and trains in "
+        f"seconds. What the comparison says of it: {comparison.recommendation}"
     ),
     "verdict": (
         f"Yes, but roughly: the error is {honest:.2f}, that of always saying the mean {guessed:.2f}. What a "
