@@ -1,7 +1,7 @@
 """Making the files that students get from a solution: `python -m kft.course.authoring FOLDER`.
 
-The task is the solution with gaps: in a function, what follows `# TODO` becomes `...`; elsewhere the
-value of the next statement does. So a task and its solution can never differ elsewhere.
+The task is the solution with gaps: in a function, what follows `# TODO` becomes `...`; elsewhere
+the value of the next statement does. So a task and its solution can never differ elsewhere.
 """
 
 from __future__ import annotations

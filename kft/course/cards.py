@@ -55,7 +55,9 @@ def described(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"array {value.dtype} of shape {value.shape}"
     if isinstance(value, list | tuple):
-        return f"{type(value).__name__} of {count_of(len(value), 'value')}, such as {shown(value[:1])}"
+        return (
+            f"{type(value).__name__} of {count_of(len(value), 'value')}, such as {shown(value[:1])}"
+        )
     if isinstance(value, str | int | float):
         return shown(value)
     return str(value)

@@ -15,12 +15,13 @@ import pandas as pd
 
 from kft.course.assignments import Assignment, find
 from kft.course.running import Limits, Runner
-from kft.course.students import STUDENT, Student, check_same_person, read_student
+from kft.course.students import STUDENT, Student, of_one_student, read_student
 from kft.course.submissions import read_source
 from kft.course.verdicts import Verdict, none_of
 from kft.files import write_text
 from kft.messages import harmless, harmless_cell, listed
 
+FEEDBACK = "feedback"  # folder next to grades.csv
 _BACKENDS = ("jax", "torch", "tensorflow")
 
 
@@ -108,16 +109,16 @@ def grade(
     out.parent.mkdir(parents=True, exist_ok=True)
     grades = _all_grades(places, Limits(seconds, memory), only, progress)
     for one in grades:
-        path = out.parent / "feedback" / f"{_file_name(one)}.md"
+        path = out.parent / FEEDBACK / f"{_file_name(one)}.md"
         path.parent.mkdir(exist_ok=True)
         write_text(path, feedback(one))
     rows = pd.DataFrame([_row(one) for one in grades])
     if only is not None and out.exists():
         before = pd.read_csv(out, dtype={"student": str, "folder": str})
         rows = pd.concat([before[~before["folder"].isin(rows["folder"])], rows])
-    fixed = [name for name in (*_FIRST, *_LAST) if name in rows]
-    lines = [name for name in rows.columns if name not in fixed]
-    rows = rows[[*_FIRST, *lines, *_LAST]].sort_values(["student", "assignment", "folder"])
+    lines = [name for name in rows.columns if name not in (*_FIRST, *_LAST)]
+    rows = rows.reindex(columns=[*_FIRST, *lines, *_LAST])
+    rows = rows.sort_values(["student", "assignment", "folder"])
     rows = rows.reset_index(drop=True)
     write_text(out, rows.to_csv(index=False))
     return rows
@@ -127,74 +128,88 @@ _FIRST = ("student", "course", "assignment", "folder")
 _LAST = ("total", "of", "problem", "kft", "keras", "backend", "backend_version")
 
 
-def _submissions(folder: Path) -> list[Path]:
-    """Return the folders of submissions."""
+def _submissions(folder: Path) -> dict[str, Path]:
+    """Return name -> folder of each submission, also of one that lies deeper than its name."""
     if (folder / STUDENT).exists():
-        return [folder]
+        return {folder.name: folder}
     inside = sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith("."))
-    places = [x for x in inside if any(x.iterdir()) and x.name != "feedback"]
-    if not places:
+    found = {}
+    for place in inside:
+        marks = list(place.rglob(STUDENT))
+        if any(place.iterdir()) and place.name != FEEDBACK:
+            found[place.name] = marks[0].parent if len(marks) == 1 else place
+    if not found:
         raise FileNotFoundError(
             f"{folder} has no submissions: put the folder of each student into it, with {STUDENT}."
         )
-    return places
+    return found
 
 
 def _all_grades(
-    places: list[Path],
+    places: dict[str, Path],
     limits: Limits,
     only: Iterable[str] | None,
     progress: Callable[[str], None],
 ) -> list[Grade]:
     """Grade submissions, with one server for each backend."""
-    students: dict[Path, Student] = {}
-    unread: dict[Path, str] = {}
-    for place in places:
+    students: dict[str, Student] = {}
+    problems: dict[str, str] = {}
+    for name, place in places.items():
         try:
-            students[place] = read_student(place)
+            students[name] = read_student(place)
         except (OSError, ValueError) as error:
-            unread[place] = str(error)
-    twice = check_same_person([(place.name, student) for place, student in students.items()])
-    wanted = None if only is None else set(only)
-    if wanted is not None:
-        known = {student.student_id for student in students.values()}
-        if unknown := wanted - known:
-            raise ValueError(
-                f"only names {listed(sorted(unknown))}, of whom there is no submission; there are "
-                f"{listed(sorted(known), 20)}."
-            )
-        places = [x for x in places if x in students and students[x].student_id in wanted]
+            problems[name] = str(error)
+    problems |= of_one_student(students)
+    chosen = list(places) if only is None else _chosen(set(only), students)
     grades = []
     with ExitStack() as stack:
         runners: dict[str, Runner] = {}
-        for number, place in enumerate(places, 1):
-            if place in unread or place.name in twice:
-                problem = unread.get(place) or twice[place.name]
-                one = Grade(place.name, students.get(place), None, None, problem)
+        for number, name in enumerate(chosen, 1):
+            if name in problems:
+                one = Grade(name, students.get(name), None, None, problems[name])
             else:
-                one = _graded(place, students[place], limits, runners, stack)
+                one = _graded(name, places[name], students[name], limits, runners, stack)
             grades.append(one)
-            progress(f"{number} of {len(places)}: {summary(one)}")
+            progress(f"{number} of {len(chosen)}: {summary(one)}")
     return grades
 
 
+def _chosen(only: set[str], students: dict[str, Student]) -> list[str]:
+    """Return the names of the submissions of some students."""
+    known = {student.student_id for student in students.values()}
+    if unknown := only - known:
+        raise ValueError(
+            f"only names {listed(sorted(unknown))}, of whom there is no submission; there are "
+            f"{listed(sorted(known), 20)}."
+        )
+    return [name for name, student in students.items() if student.student_id in only]
+
+
 def _graded(
-    place: Path, student: Student, limits: Limits, runners: dict[str, Runner], stack: ExitStack
+    name: str,
+    place: Path,
+    student: Student,
+    limits: Limits,
+    runners: dict[str, Runner],
+    stack: ExitStack,
 ) -> Grade:
     """Grade a submission."""
     try:
         assignment = find(student.assignment)
         _check_backend(student.backend)
     except ValueError as error:
-        return Grade(place.name, student, None, None, str(error))
+        return Grade(name, student, None, None, str(error))
     try:
         source = read_source(place, assignment)
     except (OSError, ValueError) as error:
-        return Grade(place.name, student, assignment, none_of(assignment, str(error)))
+        return Grade(name, student, assignment, none_of(assignment, str(error)))
     if student.backend not in runners:
         runners[student.backend] = stack.enter_context(Runner(student.backend, limits))
-    verdict = runners[student.backend].run(place, source, student, assignment)
-    return Grade(place.name, student, assignment, verdict)
+    try:
+        verdict = runners[student.backend].run(place, source, student, assignment)
+    except RuntimeError as error:
+        return Grade(name, student, assignment, None, str(error))
+    return Grade(name, student, assignment, verdict)
 
 
 def _check_backend(backend: str) -> None:
@@ -217,8 +232,8 @@ def _row(one: Grade) -> dict[str, object]:
         "folder": harmless_cell(one.folder),
     }
     if verdict:
-        row |= {result.id: result.points for result in verdict.results}
-        row |= {"total": verdict.points, "of": verdict.of}
+        row |= {result.id: float(result.points) for result in verdict.results}
+        row |= {"total": float(verdict.points), "of": float(verdict.of)}
     problem = one.problem or (verdict.stopped if verdict else "")
     row["problem"] = harmless_cell(harmless(problem))
     backend = student.backend if student and verdict else None
@@ -267,7 +282,11 @@ def feedback(one: Grade) -> str:
     if verdict.stopped:
         lines += [f"Your program was stopped: {verdict.stopped}", ""]
     if verdict.output:
-        lines += ["Its last lines of output:", "", *(f"    {x}" for x in verdict.output.split("\n"))]
+        lines += [
+            "Its last lines of output:",
+            "",
+            *(f"    {x}" for x in verdict.output.split("\n")),
+        ]
         lines += [""]
     if verdict.failures:
         lines += ["Cells that did not run to their end:", ""]

@@ -32,8 +32,9 @@ from kft.messages import harmless, listed
 
 _PRINTED, _WRITTEN = 10 * 2**20, 2 * 2**30  # bytes that a submission may print, and write
 _PROCESSES = 64
-_PAUSE = 0.05  # seconds between two looks at a submission
+_PAUSE = 0.2  # seconds between two looks at a submission
 _STARTING = 300  # seconds that imports may take
+_ANSWERING = 10  # seconds that the server may take between two submissions
 _GIB = 2**30
 
 
@@ -90,6 +91,9 @@ class Runner:
             student: Whose it is.
             assignment: The assignment.
             with_hidden: Whether hidden checks run, too.
+
+        Raises:
+            RuntimeError: The checks themselves are wrong, or no process can be started.
         """
         with tempfile.TemporaryDirectory(prefix="kft-", ignore_cleanup_errors=True) as place:
             copy = Path(place, "work")
@@ -111,24 +115,31 @@ class Runner:
             }
             self._server = self._server or _Server(self.backend)
             begun = time.monotonic()
-            stopped, verdict = self._followed(request, answer)
+            stopped, verdict = self._followed(self._server, request, answer)
             seconds = time.monotonic() - begun
-            if stopped:
+            if not self._server.settle():
                 self._end_server()
+            if stopped:
                 told = stopped + _where(Path(place, "trace.txt"), source)
                 tail = _tail(Path(place, "output.txt"))
                 return none_of(assignment, told, output=tail, seconds=seconds)
+        if "broken" in verdict:
+            raise RuntimeError(f"the checks of {assignment.name} failed:\n{verdict['broken']}")
         if "changed" in verdict:
             names = listed(verdict["changed"], 3)
-            return none_of(assignment, f"it changes the code of kft: {names}.", seconds=seconds)
-        results = tuple(Result(**result) for result in verdict["results"])
-        return Verdict(results, failures=tuple(verdict["failures"]), seconds=seconds)
+            reason = f"it replaces code that the checks use: {names}"
+            return none_of(assignment, reason, seconds=seconds)
+        return Verdict(
+            tuple(Result(**result) for result in verdict["results"]),
+            failures=tuple(verdict["failures"]),
+            seconds=seconds,
+            processor_seconds=verdict["processor_seconds"],
+        )
 
-    def _followed(self, request: dict[str, Any], answer: dict[str, Any]) -> tuple[str, dict]:
+    def _followed(
+        self, server: _Server, request: dict[str, Any], answer: dict[str, Any]
+    ) -> tuple[str, dict]:
         """Start a submission and watch it; return why it was stopped, and its verdict."""
-        server = self._server
-        if server is None:  # pragma: no cover
-            raise RuntimeError("the server is not running.")
         server.send(request)
         verdict: dict[str, Any] = {}
         for message in server.messages(self._broken_limit(server, request)):
@@ -190,7 +201,7 @@ class _Server:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - until `end`
         self._process = subprocess.Popen(
             [*_without_network(), sys.executable, "-m", "kft.course.server"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment,
@@ -238,14 +249,37 @@ class _Server:
     def processes(self) -> list[psutil.Process]:
         """Return the processes of the submission that runs, the first first."""
         with contextlib.suppress(psutil.Error):
-            return psutil.Process(self._process.pid).children(recursive=True)
+            return [x for x in psutil.Process(self._process.pid).children(True) if _lives(x)]
         return []
+
+    def settle(self) -> bool:
+        """Kill what a submission has left, skip its messages; return whether the server lives."""
+        self._kill_all()
+        mark = secrets.token_hex()
+        self.send({"settle": mark})
+        waited = time.monotonic() + _ANSWERING
+        while (left := waited - time.monotonic()) > 0:
+            try:
+                line = self._lines.get(timeout=left)
+            except queue.Empty:
+                break
+            if line is None:
+                return False
+            if mark.encode() in line:
+                return True
+        return False
+
+    def _kill_all(self) -> None:
+        while processes := self.processes():
+            for process in processes:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(processes, timeout=1)
 
     def end(self) -> None:
         """Kill the server and all that it has started."""
-        for process in [*self.processes(), psutil.Process(self._process.pid)]:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        self._kill_all()
+        self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream:
@@ -267,6 +301,12 @@ def _without_network() -> tuple[str, ...]:
 def _links(folder: str, names: list[str]) -> list[str]:
     """Return which files of a folder are links, which may lead anywhere."""
     return [name for name in names if os.path.islink(os.path.join(folder, name))]
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _memory(process: psutil.Process) -> int:

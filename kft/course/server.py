@@ -1,8 +1,8 @@
 """The process that runs submissions: `python -m kft.course.server`, started by `running`.
 
 It imports kft once, and forks for each submission. Parent and child speak in lines of JSON over
-stdin and stdout; a submission's own stdin is empty, and what it prints goes to a file. The checks and
-the token that makes a verdict count are sent only after the program of the submission has ended.
+stdin and stdout; a submission's own stdin is empty, and what it prints goes to a file. The checks
+and the token that makes a verdict count are sent only after the program has ended.
 
 The limits stop mistakes and tricks in Python. They are no wall against somebody who attacks the
 machine with native code: for that, grade in a container.
@@ -11,6 +11,7 @@ machine with native code: for that, grade in a container.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import importlib
 import json
@@ -18,8 +19,8 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, BinaryIO, NoReturn
 
@@ -29,12 +30,13 @@ from kft.course.assignments import Line
 from kft.course.students import Student
 from kft.course.submissions import Source
 from kft.course.verdicts import judged
-from kft.course.work import run
+from kft.course.work import Work, run
 
 _OFTEN_USED = (
     "backbones", "comparison", "data", "exploration", "models", "plots", "preparation", "reporting",
     "training.fitting",
 )  # fmt: skip
+_CHECKED = ("kft", "keras", "numpy")
 _LARGEST_FILE = 2**30  # bytes
 
 
@@ -42,11 +44,16 @@ def main() -> None:
     """Run the submissions that stdin names until it is closed."""
     for name in _OFTEN_USED:
         importlib.import_module(f"kft.{name}")
+    _end_with_parent()
     _keep_orphans()
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     _send(replies, {"ready": True})
     for line in iter(requests.readline, b""):
         request = json.loads(line)
+        if "folder" not in request:  # all earlier messages are behind this reply
+            _bury_orphans()
+            _send(replies, {"settled": request.get("settle")})
+            continue
         if not hasattr(os, "fork"):  # Windows: a process for each
             _run_one(request)
         if (child := os.fork()) == 0:
@@ -60,19 +67,32 @@ def _send(stream: BinaryIO, message: dict[str, Any]) -> None:
     stream.flush()
 
 
+def _end_with_parent() -> None:
+    """Have this process killed when its parent ends, also if that is killed."""
+    set_parent_death_signal = 1
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+
+
 def _keep_orphans() -> None:
     """Have processes whose parents end become children of this one, where they are found."""
+    set_child_subreaper = 36
     if sys.platform == "linux":
-        import ctypes
-
-        set_child_subreaper = 36
         ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
+def _bury_orphans() -> None:
+    """Take note of the end of processes that submissions have left."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _run_one(request: dict[str, Any]) -> NoReturn:
     """Run a submission and its checks in this process, and end it."""
     status = 1
     try:
+        _end_with_parent()
         requests, replies = _own_channel(request["output"])
         _shut_in(request["folder"], request["trace"])
         keras.utils.set_random_seed(request["seed"])
@@ -82,16 +102,23 @@ def _run_one(request: dict[str, Any]) -> NoReturn:
         _send(replies, {"executed": True})
         answer = json.loads(requests.readline())
         changed = [name for name, value in _code().items() if before.get(name, value) is not value]
-        if changed:
-            verdict = {"changed": sorted(changed)}
-        else:
-            lines = tuple(Line(**line) for line in answer["lines"])
-            verdict = judged(work, lines, answer["sources"], answer["with_hidden"])
+        verdict = {"changed": sorted(changed)} if changed else _verdict(work, answer)
         _send(replies, {"token": answer["token"], "verdict": verdict})
         status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(status)  # no code of the submission runs after the verdict
+
+
+def _verdict(work: Work, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the verdict of the checks, or how they failed: then the submission is not to blame."""
+    lines = tuple(Line(**line) for line in answer["lines"])
+    try:
+        return judged(work, lines, answer["sources"], answer["with_hidden"])
+    except Exception:
+        return {"broken": traceback.format_exc(limit=-3)}
 
 
 def _own_channel(output: str) -> tuple[BinaryIO, BinaryIO]:
@@ -111,7 +138,7 @@ def _shut_in(folder: str, trace: str) -> None:
         os.setsid()
     os.chdir(folder)
     sys.path.append(folder)  # last, so that no file there stands for a module of kft
-    for name in ("TMPDIR", "KFT_CACHE", "MPLCONFIGDIR"):
+    for name in ("TMPDIR", "KFT_CACHE"):
         os.environ[name] = folder
     tempfile.tempdir = None  # to be looked up again
     with contextlib.suppress(ImportError):  # not on Windows
@@ -130,8 +157,8 @@ def _guard(roots: list[str], process: int) -> Callable[[str, tuple[Any, ...]], N
     """Return a hook that refuses connections, writing elsewhere, and signals to others."""
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     changing = {
-        "os.remove": 1, "os.rename": 2, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1, "os.chmod": 1,
-        "os.link": 2, "os.symlink": 2, "shutil.rmtree": 1,
+        "os.remove": 1, "os.rename": 2, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1,
+        "os.chmod": 1, "os.link": 2, "os.symlink": 2, "shutil.rmtree": 1,
     }  # fmt: skip
     busy = False
 
@@ -167,10 +194,10 @@ def _guard(roots: list[str], process: int) -> Callable[[str, tuple[Any, ...]], N
 
 
 def _code() -> dict[str, Any]:
-    """Return all functions and classes of kft, and methods, by name: to see what is replaced."""
-    found = {}
+    """Return functions, classes and methods of what the checks use, to see what is replaced."""
+    found: dict[str, Any] = {}
     for name, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and name.partition(".")[0] == "kft":
+        if isinstance(module, ModuleType) and name.partition(".")[0] in _CHECKED:
             for key, value in list(vars(module).items()):
                 if isinstance(value, FunctionType | type):
                     found[f"{name}.{key}"] = value

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -215,23 +216,23 @@ def _how_to_check(task: Assignment) -> str:
     )  # fmt: skip
 
 
-def check_same_person(students: list[tuple[str, Student]]) -> dict[str, str]:
+def of_one_student(students: Mapping[str, Student]) -> dict[str, str]:
     """Find submissions that say that they are of the same student.
 
     Args:
-        students: (name of the folder, student) of each submission.
+        students: Name of each submission -> its student.
 
     Returns:
-        Name of the folder -> why it cannot be graded.
+        Name of the submission -> why it cannot be graded.
     """
-    folders: dict[tuple[str, str, str], list[str]] = {}
-    for folder, student in students:
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for name, student in students.items():
         key = (student.course, student.student_id, student.assignment)
-        folders.setdefault(key, []).append(folder)
+        names.setdefault(key, []).append(name)
     return {
-        folder: f"{listed(sorted(same), None)} are all of student {key[1]!r}: each student works "
-        f"on data of their own; leave one of them"
-        for key, same in folders.items()
+        name: f"{listed(sorted(same), None)} are all of student {key[1]!r}: each student works on "
+        f"data of their own; leave one of them"
+        for key, same in names.items()
         if len(same) > 1
-        for folder in same
+        for name in same
     }

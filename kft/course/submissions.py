@@ -52,8 +52,16 @@ class Source:
         """
         if not self.name.endswith(".ipynb"):
             return f"{self.name}, line {line}"
-        number = max(sum(first <= line for first, _ in self.cells), 1)
+        number = self.cell(line)
         return f"{self.name}, code cell {number}, line {line - self.cells[number - 1][0] + 1}"
+
+    def cell(self, line: int) -> int:
+        """Return the number of the cell with code that a line is in, from 1.
+
+        Args:
+            line: Number of the line in `text`.
+        """
+        return max(sum(first <= line for first, _ in self.cells), 1)
 
     def code(self) -> list[str]:
         """Return the code of the cells without empty ones, to compare files."""
@@ -150,7 +158,9 @@ def read_file(path: Path) -> Source:
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"{path} has more than {_LARGEST:,} bytes: hand in code alone.")
     try:
-        return source_of_text(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"), path.name)
+        return source_of_text(
+            path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"), path.name
+        )
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8.") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,6 +45,7 @@ class Verdict:
         failures: Errors of its cells.
         output: The last lines that it printed, of one that was stopped.
         seconds: How long it ran, in seconds.
+        processor_seconds: How much of that it computed, on all cores together.
     """
 
     results: tuple[Result, ...]
@@ -51,6 +53,7 @@ class Verdict:
     failures: tuple[str, ...] = ()
     output: str = ""
     seconds: float = 0.0
+    processor_seconds: float = 0.0
 
     @property
     def points(self) -> float:
@@ -73,7 +76,7 @@ def judged(work: Work, lines: tuple[Line, ...], sources: dict[str, str], with_hi
         with_hidden: Whether hidden checks run, too.
 
     Returns:
-        `results` and `failures` of a `Verdict`, as plain values.
+        `results`, `failures` and `processor_seconds` of a `Verdict`, as plain values.
     """
     checks = module_of(sources["checks.py"], "checks.py")
     work.module = module_of(sources["data.py"], "data.py")
@@ -90,6 +93,7 @@ def judged(work: Work, lines: tuple[Line, ...], sources: dict[str, str], with_hi
     return {
         "results": [asdict(result) for result in results],
         "failures": [reason for _, reason in work.failures],
+        "processor_seconds": time.process_time(),
     }
 
 

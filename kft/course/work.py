@@ -95,13 +95,19 @@ class Work:
             raise AttributeError(name)
         line = self.line_of(name) if name in self._bound else None
         if name not in self.namespace:
-            why = "; ".join(reason for _, reason in self.failures)
-            raise Wrong(f"`{name}` is missing{': ' + why if why else ': give it a value'}.", line)
+            why = self._failure(line) or "give it a value"
+            raise Wrong(f"`{name}` is missing: {why}.", line)
         value = self.namespace[name]
         node = self._bound.get(name)
         if value is ... or (isinstance(node, ast.FunctionDef) and _is_gap(node)):
             raise Wrong(f"`{name}` is still `...`: fill this gap.", line)
         return value
+
+    def _failure(self, line: int | None) -> str:
+        """Return the failure of the cell with a line, else the first one."""
+        cell = self.where.cell(line) if line else None
+        same = [why for at, why in self.failures if at and self.where.cell(at) == cell]
+        return next(iter([*same, *(why for _, why in self.failures)]), "")
 
 
 def _is_gap(function: ast.FunctionDef) -> bool:

@@ -196,23 +196,10 @@ def check_model(work, data, rng):
 
 
 def check_caption(work, data):
-    table = data["table"]
-    line = work.line_of("caption")
-    codes = int((table == MISSING).sum().sum())
-    numbers = {"the number of values -999": codes}
-    caption_is_complete(work.caption, numbers, line)
-    for name, options in {
-        "the number of records (of the table, or without copies)": [table, distinct(table)],
-        "the share of soluble peptides": [table, distinct(table)],
-    }.items():
-        reasons = []
-        for rows in options:
-            value = len(rows) if "records" in name else rows.soluble.mean()
-            try:
-                return_value = caption_is_complete(work.caption, {name: value}, line)
-            except Wrong as wrong:
-                reasons.append(wrong)
-            else:
-                assert return_value is None
-        if len(reasons) == len(options):
-            raise reasons[0]
+    tables = [data["table"], distinct(data["table"])]
+    numbers = {
+        "the number of values -999": (data["table"] == MISSING).sum().sum(),
+        "the number of records (of the table, or without copies)": [len(x) for x in tables],
+        "the share of soluble peptides": [x.soluble.mean() for x in tables],
+    }
+    caption_is_complete(work.caption, numbers, work.line_of("caption"))

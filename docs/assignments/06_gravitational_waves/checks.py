@@ -4,7 +4,14 @@ import numpy as np
 
 import kft
 from kft.backbones.vision.models import VisionTransformer
-from kft.course import Wrong, caption_is_complete, equal_numbers, frozen_unmoved, has_learned, hidden
+from kft.course import (
+    Wrong,
+    caption_is_complete,
+    equal_numbers,
+    frozen_unmoved,
+    has_learned,
+    hidden,
+)
 from kft.params.fingerprints import digests
 
 PARTS = {"train": (0.5, 0.8), "valid": (0.05, 0.3), "test": (0.1, 0.35)}  # usual shares
@@ -167,7 +174,9 @@ def check_regressor(work, data):
         raise Wrong("`regressor` gives the same number for each image: train its head.", line)
     at = split_holds(work, data["chirp_stretch"])["train"]
     if not rmse(predicted, targets) < 1.1 * rmse(log_mass(data)[at].mean(), targets):
-        raise Wrong("`regressor` is worse than always saying the mean: train its head longer.", line)
+        raise Wrong(
+            "`regressor` is worse than always saying the mean: train its head longer.", line
+        )
 
 
 def check_tuned(work, data):
@@ -198,7 +207,9 @@ def check_errors(work, data):
     if not isinstance(work.errors, dict) or set(work.errors) != set(right):
         raise Wrong(f"`errors` must be a dict with {', '.join(right)}.", line)
     for name, value in right.items():
-        equal_numbers(f"errors[{name!r}]", work.errors[name], value, 1e-3, line, "the RMSE in log10")
+        equal_numbers(
+            f"errors[{name!r}]", work.errors[name], value, 1e-3, line, "the RMSE in log10"
+        )
 
 
 def check_caption(work, data):

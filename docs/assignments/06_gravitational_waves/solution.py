@@ -82,7 +82,8 @@ def parameters_of_attention(width):
 # %%
 def small_vit():
     return kft.backbones.randomised(
-        VisionTransformer("vit", num_blocks=2, width=32, num_heads=4, patch_size=8, image_size=32), seed=0
+        VisionTransformer("vit", num_blocks=2, width=32, num_heads=4, patch_size=8, image_size=32),
+        seed=0,
     )
 
 

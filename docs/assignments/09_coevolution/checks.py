@@ -233,7 +233,9 @@ def check_fold(work, data):
     fold = work.fold
     chain = getattr(fold, "chain", None)
     if getattr(chain, "sequence", None) != data["sequence"]:
-        raise Wrong("`fold` must be what `structure.fold_chain` returns for data['sequence'].", line)
+        raise Wrong(
+            "`fold` must be what `structure.fold_chain` returns for data['sequence'].", line
+        )
     true = structure.rmsd(chain.coordinates[:, 1], coordinates[:, 1])
     equal_numbers(
         "`deviation`", work.deviation, true, 1e-4, work.line_of("deviation"), "the RMSD of `fold`"

@@ -49,7 +49,9 @@ def chain(rng, length=None):
         count = rng.integers(*sizes)
         letters += list(rng.choice(list(residues), count))
         omega = rng.normal(180, 4, count)
-        angles.append(np.column_stack([*(rng.normal(mean, spread, count) for mean in means), omega]))
+        angles.append(
+            np.column_stack([*(rng.normal(mean, spread, count) for mean in means), omega])
+        )
     return "".join(letters[:length]), np.deg2rad(np.concatenate(angles)[:length])
 
 

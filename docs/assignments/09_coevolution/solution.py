@@ -120,7 +120,9 @@ most = int(contacts.sum() // 2)
 # TODO: precision by mutual information, by the corrected one, by direct couplings, and by chance
 scores = {
     "information": precision(mutual_information(letters, weights(letters)), contacts, most),
-    "corrected": precision(corrected(mutual_information(letters, weights(letters))), contacts, most),
+    "corrected": precision(
+        corrected(mutual_information(letters, weights(letters))), contacts, most
+    ),
     "direct": precision(structure.direct_couplings(family), contacts, most),
     "chance": most / (len(contacts) * (len(contacts) - 1) / 2),
 }

@@ -126,7 +126,9 @@ def check_explored(work, data):
     if not isinstance(work.found, Findings):
         raise Wrong("`found` must be what `kft.explore` returns.", work.line_of("found"))
     if not any("-999" in str(one.evidence) + one.meaning for one in work.found):
-        raise Wrong("`found` does not see -999: explore your table as it is.", work.line_of("found"))
+        raise Wrong(
+            "`found` does not see -999: explore your table as it is.", work.line_of("found")
+        )
     right = right_defects(work, table)
     if not isinstance(work.defects, dict) or set(work.defects) != set(right):
         raise Wrong(f"`defects` must be a dict with {', '.join(right)}.", line)
@@ -160,7 +162,9 @@ def check_unseen(work, data, rng):
 
 def with_targets(data, targets):
     """The data set with other targets in training."""
-    return replace(data, train=replace(data.train, targets=np.asarray(targets, data.train.targets.dtype)))
+    return replace(
+        data, train=replace(data.train, targets=np.asarray(targets, data.train.targets.dtype))
+    )
 
 
 def check_trained(work, data, rng):
@@ -168,7 +172,9 @@ def check_trained(work, data, rng):
     found = prepared(work, data["table"].copy())
     guess = rmse(found.train.targets.mean(), found.test.targets)
     reached = float(work.error_of(found))
-    turned = float(work.error_of(with_targets(found, 2 * found.train.targets.mean() - found.train.targets)))
+    turned = float(
+        work.error_of(with_targets(found, 2 * found.train.targets.mean() - found.train.targets))
+    )
     if not turned > guess:
         raise Wrong(
             f"with training activities turned upside down `error_of` gives {turned:.2f} and must be above "
@@ -176,13 +182,17 @@ def check_trained(work, data, rng):
             line,
         )
     if not reached < turned:
-        raise Wrong("`error_of` does not fall when the model learns from the right activities.", line)
+        raise Wrong(
+            "`error_of` does not fall when the model learns from the right activities.", line
+        )
 
 
 def check_baseline(work, data):
     line, table = work.line_of("errors"), data["table"].copy()
     if len(work.errors) < 5 or len(work.guesses) != len(work.errors):
-        raise Wrong("`errors` and `guesses` must have a number for each of at least five splits.", line)
+        raise Wrong(
+            "`errors` and `guesses` must have a number for each of at least five splits.", line
+        )
     splits = [prepared(work, table, seed) for seed in range(len(work.errors))]
     right = [rmse(x.train.targets.mean(), x.test.targets) for x in splits]
     equal_numbers(
@@ -203,7 +213,9 @@ def check_honest(work, data):
     line = work.line_of("random_errors")
     found = np.asarray(work.random_errors, "float64")
     if found.ndim != 1 or len(found) < 5 or len(set(found.tolist())) == 1:
-        raise Wrong("`random_errors` must have a number for each of at least five random splits.", line)
+        raise Wrong(
+            "`random_errors` must have a number for each of at least five random splits.", line
+        )
     data = kft.prepare(prepared(work, data["table"].copy()), steps=[Resplit("random", seed=97)])
     again = float(work.error_of(data))
     spread = max(found.std(ddof=1), 0.1 * again)
@@ -321,7 +333,9 @@ def check_captions(work, data):
         },
         "result": {
             "the number of test peptides": len(found.test),
-            "the RMSE of `model`": rmse(kft.predict(work.model, found.test.inputs), found.test.targets),
+            "the RMSE of `model`": rmse(
+                kft.predict(work.model, found.test.inputs), found.test.targets
+            ),
         },
     }
     for name, wanted in numbers.items():

@@ -50,7 +50,9 @@ def data(rng):
     table = table.sample(frac=1, random_state=int(rng.integers(2**31))).reset_index(drop=True)
     leak = str(rng.choice(LEAKS))
     other = LEAKS[1 - LEAKS.index(leak)]
-    table[leak] = 100 / (1 + np.exp(table.activity - table.activity.mean())) + rng.normal(0, 1, len(table))
+    table[leak] = 100 / (1 + np.exp(table.activity - table.activity.mean())) + rng.normal(
+        0, 1, len(table)
+    )
     table[other] = rng.normal(50, 12, len(table))
     failed = rng.choice(len(table), int(rng.integers(8, 16)), replace=False)
     table.loc[failed, "activity"] = FAILED

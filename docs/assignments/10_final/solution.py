@@ -155,7 +155,9 @@ print(judged)
 
 # %%
 # TODO: a question that ends with a question mark
-question = "Can the activity of a peptide be predicted from its sequence, for peptides of new families?"
+question = (
+    "Can the activity of a peptide be predicted from its sequence, for peptides of new families?"
+)
 # TODO: the name of the file, ending in .html
 page = "report.html"
 # TODO: what kft.report returns
@@ -176,7 +178,11 @@ def plot_data():
     """Return a figure of the prepared data."""
     # TODO: a matplotlib figure with labelled axes
     figure, ax = plt.subplots()
-    ax.hist([part.targets for part in prepared.splits.values()], stacked=True, label=list(prepared.splits))
+    ax.hist(
+        [part.targets for part in prepared.splits.values()],
+        stacked=True,
+        label=list(prepared.splits),
+    )
     ax.set(xlabel="activity", ylabel="peptides")
     ax.legend()
     return figure

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from kft.course.wrong import Wrong
 from kft.messages import shown
@@ -14,13 +16,16 @@ _WORDS = 4  # that each part has at least
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?\s?%?", re.I)
 
 
-def caption_is_complete(caption: Any, numbers: Mapping[str, float], line: int | None = None) -> None:
+def caption_is_complete(
+    caption: Any, numbers: Mapping[str, float | Sequence[float]], line: int | None = None
+) -> None:
     """Check that a caption has its three parts, and numbers that come from the data.
 
     Args:
         caption: Text such as "What: ... How: ... Wow: ...".
         numbers: What the numbers are -> their values, each of which has to be in the caption:
-            rounded to at least two digits, or a count as it is. A share may be in percent.
+            rounded to at least two digits, or a count as it is. A share may be in percent. Of a
+            list of values one is enough.
         line: Line of the submission to blame.
 
     Raises:
@@ -51,7 +56,10 @@ def caption_is_complete(caption: Any, numbers: Mapping[str, float], line: int | 
 
 
 def has_numbers(
-    text: str, numbers: Mapping[str, float], line: int | None = None, name: str = "the text"
+    text: str,
+    numbers: Mapping[str, float | Sequence[float]],
+    line: int | None = None,
+    name: str = "the text",
 ) -> None:
     """Check that a text has numbers that come from the data.
 
@@ -68,8 +76,9 @@ def has_numbers(
         >>> has_numbers("12.5% of 40 patients are 90.", {"patients": 40, "share of 90": 0.125})
     """
     written = _NUMBER.findall(text)
-    for called, value in numbers.items():
-        if not any(_is_rounded(number, value) for number in written):
+    for called, values in numbers.items():
+        right = np.ravel(np.asarray(values, "float64"))
+        if not any(_is_rounded(number, value) for number in written for value in right):
             raise Wrong(f"{name} lacks a number of your data: {called}.", line)
 
 

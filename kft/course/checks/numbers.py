@@ -49,8 +49,10 @@ def equal_numbers(
     wrong = ~(difference <= allowed)  # NaN is wrong, too
     if wrong.any():
         most = float(np.nanmax(np.where(wrong, difference, np.nan)))
-        number = f"{wrong.sum():,} of {right.size:,} numbers differ, the most by {most:.3g}"
-        raise Wrong(f"{name} is {should}: {number if right.shape else f'received {values:g}'}.", line)
+        found_so = f"{wrong.sum():,} of {right.size:,} numbers differ, the most by {most:.3g}"
+        if not right.shape:
+            found_so = f"received {values:g}"
+        raise Wrong(f"{name} is {should}: {found_so}.", line)
 
 
 def _array(name: str, values: Any, line: int | None) -> np.ndarray:

@@ -86,7 +86,11 @@ measurement.
 
 
 def scaler_saw_only(
-    scaler: Any, train: Any, line: int | None = None, everything: Any = None, tolerance: float = 1e-6
+    scaler: Any,
+    train: Any,
+    line: int | None = None,
+    everything: Any = None,
+    tolerance: float = 1e-6,
 ) -> None:
     """Check that a scaler was fitted on training records alone.
 
@@ -102,7 +106,7 @@ def scaler_saw_only(
 
     Example:
         >>> scaler_saw_only((2.0, 1.0), np.array([[1.0], [3.0]]))
-        >>> scaler_saw_only((2.5, 1.5), np.array([[1.0], [3.0]]), everything=np.array([[1.0], [4.0]]))
+        >>> scaler_saw_only((2.5, 1.5), np.array([[1.0], [3.0]]), everything=np.array([[1], [4]]))
         Traceback (most recent call last):
         ...
         kft.course.wrong.Wrong: the scaler was fitted on all records: fit it on the training \
