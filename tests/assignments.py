@@ -30,9 +30,8 @@ def cases(assignment):
     return [Case(**case) for case in tomllib.loads(assignment.source("wrong.toml"))["case"]]
 
 
-def submit(assignment, folder, case=None, student_id="ada"):
-    """Write a submission: the solution, or a wrong one."""
-    course.start(assignment.name, student_id, out=folder)
+def program(assignment, case=None):
+    """The program of the solution, or of a wrong submission."""
     text = assignment.source("solution.py")
     for old, new in case.replace if case else ():
         if text.count(old) != 1:
@@ -41,6 +40,13 @@ def submit(assignment, folder, case=None, student_id="ada"):
                 f"{text.count(old)} times."
             )
         text = text.replace(old, new)
+    return text
+
+
+def submit(assignment, folder, case=None, student_id="ada"):
+    """Write a submission: the solution, or a wrong one."""
+    text = program(assignment, case)
+    course.start(assignment.name, student_id, out=folder)
     (folder / "assignment.ipynb").unlink()
     (folder / "assignment.py").write_text(text)
     for name, content in (case.files if case else {}).items():

@@ -1,7 +1,7 @@
 """The assignments: their folders, titles and rubrics.
 
 An assignment is a folder `03_freeze` below `docs/assignments`, or, in an installed package, below
-`kft/course/assignments`. `docs/assignments/README.md` says what is in it.
+`kft/course/shipped`. `docs/assignments/README.md` says what is in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kft.files import check_file
 from kft.messages import listed, shown
 
 _PLACES = (
-    Path(__file__).parent / "assignments",  # of an installed package
+    Path(__file__).parent / "shipped",  # of an installed package
     Path(__file__).parents[2] / "docs" / "assignments",  # of a clone
 )
 TASK, NOTEBOOK = "assignment.py", "assignment.ipynb"

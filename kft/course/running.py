@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from kft.arguments import check_number_above
 from kft.course.assignments import Assignment
 from kft.course.students import Student
 from kft.course.submissions import Source
@@ -45,10 +46,17 @@ class Limits:
     Args:
         seconds: Seconds that it may run, checks included.
         memory: GiB of memory of all its processes, kft and Python included.
+
+    Raises:
+        ValueError: One is no number above 0.
     """
 
     seconds: float = 600
     memory: float = 4
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "memory"):
+            check_number_above(name, getattr(self, name))
 
 
 class Runner:
@@ -196,6 +204,8 @@ class _Server:
             **os.environ,
             "KERAS_BACKEND": backend,
             "MPLBACKEND": "Agg",
+            "CUDA_VISIBLE_DEVICES": "",  # no process can use a device that its parent has begun to
+            "JAX_PLATFORMS": "cpu",
             "HF_HUB_OFFLINE": "1",
             "PYTHONHASHSEED": "0",  # the same order of sets, and so the same grades, in each run
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -101,7 +101,8 @@ def _run_one(request: dict[str, Any]) -> NoReturn:
         work = run(source, Student(**request["student"]))
         _send(replies, {"executed": True})
         answer = json.loads(requests.readline())
-        changed = [name for name, value in _code().items() if before.get(name, value) is not value]
+        after = _code()
+        changed = [name for name, value in before.items() if after.get(name) is not value]
         verdict = {"changed": sorted(changed)} if changed else _verdict(work, answer)
         _send(replies, {"token": answer["token"], "verdict": verdict})
         status = 0

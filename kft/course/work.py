@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+import sys
 import traceback
 from collections.abc import Callable
 from types import ModuleType
@@ -191,8 +192,6 @@ def line_of_error(source: Source, error: BaseException | None = None) -> int | N
         source: The program.
         error: The error; None for the one that is being handled.
     """
-    import sys
-
     error = error or sys.exc_info()[1]
     frames = traceback.extract_tb(error.__traceback__) if error else []
     return next((x.lineno for x in reversed(frames) if x.filename == source.name), None)
@@ -234,7 +233,7 @@ def outcome(work: Work, check: Callable[..., Any], *arguments: Any) -> tuple[str
         check(*arguments)
     except Wrong as wrong:
         return str(wrong), work.where.place(wrong.line) if wrong.line else ""
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         line = line_of_error(work.where, error)
         if line:
             return f"running it raised {told(error)}.", work.where.place(line)
