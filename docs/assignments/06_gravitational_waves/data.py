@@ -11,7 +11,7 @@ import numpy as np
 import kft
 
 SIZE = 32  # pixels
-IMAGES, CHIRPS = 336, 198
+IMAGES, CHIRPS = 336, 300
 
 
 def joined(rng, images, **options):

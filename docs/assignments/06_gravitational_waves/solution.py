@@ -160,7 +160,7 @@ kft.fit(regressor, chirps, "head_only", epochs=20, learning_rate=1e-2, verbose=0
 # TODO: a copy of the classifier with a new head, all of which has been trained on chirps
 classifier.save("classifier.keras")
 tuned = kft.replace_head(kft.load_model("classifier.keras"), kft.heads.for_data(chirps))
-kft.fit(tuned, chirps, "full", epochs=20, learning_rate=1e-3, verbose=0)
+kft.fit(tuned, chirps, "full", epochs=30, learning_rate=1e-3, verbose=0)
 
 
 # %%
