@@ -120,6 +120,7 @@ _MODULES = {
     "baselines": "kft.evaluation.baselines",
     "callbacks": "kft.training.callbacks",
     "comparison": "kft.comparison",
+    "course": "kft.course",
     "data": "kft.data",
     "dreaming": "kft.interpretation.dreaming",
     "evaluation": "kft.evaluation",
@@ -144,6 +145,7 @@ _MODULES = {
 if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_public_names.py)
     from kft import backbones as backbones
     from kft import comparison as comparison
+    from kft import course as course
     from kft import data as data
     from kft import evaluation as evaluation
     from kft import exploration as exploration

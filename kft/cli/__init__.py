@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kft.cli.assignment import assignment
 from kft.cli.compare import compare
 from kft.cli.data import data
 from kft.cli.doctor import doctor
@@ -35,6 +36,7 @@ for verb in (
     doctor,
 ):  # fmt: skip
     app.command(cls=EmbedVerb if verb is embed else Verb)(verb)
+app.add_typer(assignment, name="assignment")
 
 
 def _version(wanted: bool) -> None:
