@@ -239,8 +239,8 @@ def _explore(data: Dataset, out: Path, log: Log) -> None:
     severe = found.at_least("warning")
     if len(severe):
         log(
-            f"{len(severe)} findings on the data may matter: {', '.join(severe.codes)}. {path} "
-            "and the report explain them."
+            f"{count_of(len(severe), 'finding')} on the data may matter: "
+            f"{', '.join(severe.codes)}. See kft.report, or {path}."
         )
 
 
@@ -328,7 +328,8 @@ def _write_results(
     if not data.task.has_classes and config["result"]["margins"] is None:
         log("Predictions get no intervals, which need 9 validation records of one number each.")
     log(f"Scores on the {count_of(len(test), 'record')} of the test split: {scores['model']}")
-    log(f"Written to {out}. New records: kft predict {out} NEW.csv --out OUT.csv")
+    log(f"Written to {out}. All of it on one page: kft report {out}")
+    log(f"New records: kft predict {out} NEW.csv --out OUT.csv")
 
 
 def _save(done: FitResult, out: Path, whole: bool) -> None:

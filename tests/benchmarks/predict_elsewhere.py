@@ -111,14 +111,11 @@ def added(new, out):
 
 
 def numbers(frame):
-    """The numbers of predictions, as they are or as several in a cell, and the words."""
-    found, words = {}, {}
-    for name, column in frame.items():
-        try:
-            found[name] = np.array(" ".join(column).replace(",", ".").split(), float)
-        except ValueError:
-            words[name] = column.tolist()
-    return found, words
+    """The numbers of predictions, as they are or as several in a cell, and the names of classes."""
+    shares = [name for name in frame if name.startswith("probability_")]
+    columns = shares or list(frame)
+    found = {x: np.array(" ".join(frame[x]).replace(",", ".").split(), float) for x in columns}
+    return found, {name: frame[name].tolist() for name in frame if name not in columns}
 
 
 def check_sure(found, words):
@@ -129,7 +126,7 @@ def check_sure(found, words):
         middle = found[ends[0].removesuffix("_low")]
         assert (low < middle).all() and (middle < high).all()
     else:
-        assert words, "neither names of classes nor an interval"
+        assert words, "neither classes nor an interval"
         shares = np.stack(list(found.values()))
         total = shares.sum(axis=0) if len(found) > 1 else shares
         assert (shares >= 0).all() and (total <= 1 + 1e-4).all()
