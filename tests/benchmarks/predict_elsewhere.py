@@ -159,13 +159,13 @@ def main():
         for trained in BACKENDS:
             run = folder / f"{name} {trained}"
             log = partial(shell, folder / "log.txt")
-            log(trained, "finetune", *case.training, "--out", run, "--no-baselines")
-            frames = []
-            for used in BACKENDS:
-                out = folder / f"{run.name} {used}.csv"
-                if not out.exists():
-                    log(used, "predict", run, case.new, "--out", out)
-                frames.append(added(case.new, out))
+            files = {used: folder / f"{run.name} {used}.csv" for used in BACKENDS}
+            if not all(file.exists() for file in files.values()):
+                log(trained, "finetune", *case.training, "--out", run, "--no-baselines")
+            for used, file in files.items():
+                if not file.exists():
+                    log(used, "predict", run, case.new, "--out", file)
+            frames = [added(case.new, file) for file in files.values()]
             most = difference(frames)
             print(f"| {name} | {trained} | {len(frames[0])} | {most:.1e} |", flush=True)
             assert most < TOLERANCE
