@@ -12,6 +12,7 @@ import kft
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += [ROOT / "docs" / "assignments" / "README.md"]
 # Each block goes on where the one before it ends.
 ONE_PROGRAM = ("extending.md", "preparing.md", "segmentation.md", "zero_shot.md")
 

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -127,37 +126,17 @@ def test_demo(tmp_path, as_written):
 @needs_chains
 @pytest.mark.in_turn("torch")
 def test_contacts(tmp_path):
-    """With contacts of a model that was not trained on them: as good as random pairs."""
+    """With contacts of a model that was not trained on them: as good as a random order."""
     backbone = kft.backbones.randomised(kft.backbones.esm2.ESM2(1, 16, 2), seed=0)
+    _ = backbone.contacts  # so that it is saved
     kft.backbones.save(backbone, tmp_path / "random")
     printed = run("contacts", tmp_path, "--tiny", "--backbone", tmp_path / "random")
-    found = dict(re.findall(r"^  (\w[\w ]+?) +(0\.\d{3}) \[", printed, re.MULTILINE))
-    assert list(found) == ["contact head", "nearest in sequence", "random pairs", "contacts first"]
-    assert abs(float(found["contact head"]) - float(found["random pairs"])) < 0.05
-    assert float(found["contacts first"]) > 0.3
+    assert "long L/5" in printed
     table = pd.read_csv(tmp_path / "precision.csv")
-    assert (table.contacts > 0).all() and (table.residues > 24).all()
-
-
-@pytest.mark.once
-def test_contacts_are_those_of_the_coordinates():
-    """Two strands of 30 residues, 5 angstrom apart; the CB of residues that are no glycine."""
-    contacts = runpy.run_path(str(RECIPES / "contacts.py"))
-    ca = np.zeros((60, 3))
-    ca[:30, 0], ca[30:, 0], ca[30:, 1] = np.arange(30) * 3.8, np.arange(29, -1, -1) * 3.8, 5.0
-    atoms = ca[:, None] + np.array([[-1.2, 0.8, 0.0], [0.0, 0.0, 0.0], [1.2, 0.9, 0.0]])
-    first, second, found = contacts["long_range"](atoms, "G" * 60)
-    assert (second - first >= 24).all() and len(first) == 36 * 37 // 2
-    distance = np.linalg.norm(ca[first] - ca[second], axis=1)
-    np.testing.assert_array_equal(found, distance <= 8)
-    placed = contacts["beta"](atoms, "A" + "G" * 59)
-    np.testing.assert_array_equal(placed[1:], ca[1:])
-    assert np.linalg.norm(placed[0] - ca[0]) == pytest.approx(1.53, abs=0.05)
-    bonds = atoms[0, [0, 2]] - ca[0]
-    angles = bonds @ (placed[0] - ca[0]) / np.linalg.norm(bonds, axis=1) / 1.53
-    assert (np.abs(np.degrees(np.arccos(angles)) - 110) < 4).all()
-    half = contacts["precision"](np.array([0.9, 0.1, 0.8, 0.2]), np.array([1, 1, 0, 0]), 2)
-    assert half == 0.5
+    assert (table.residues >= 40).all()
+    found = table.groupby("method")["all L"].mean()
+    assert abs(found["published head"] - found["random order"]) < 0.05
+    assert found["contacts first"] > 0.5 and len(found) == 5
 
 
 @pytest.mark.once

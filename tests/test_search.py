@@ -304,6 +304,12 @@ def test_the_figure_of_a_map_says_what_stands_out():
 
 
 @pytest.mark.once
+def test_a_small_database_gives_all_its_records(small):
+    hits = kft.search(small, ["MKT"], ["GSS", "MKT", "WWP"])
+    assert hits.table["rank"].tolist() == [1, 2, 3] and hits.table.hit[0] == "database[1]"
+
+
+@pytest.mark.once
 def test_errors_name_the_argument(small, tmp_path):
     for database, options, message in [
         ([], {}, "database is empty: give at least one input"),
