@@ -268,6 +268,7 @@ def model_of(head, seed=0, width=32):
 
 
 @pytest.mark.usefixtures("as_written")
+@pytest.mark.in_turn("torch")
 def test_any_head(tmp_path):
     """A head of kft, its pooling, and a norm that learned in full come back too."""
     head = {"targets": 2, "pooling": "attention", "kernel_initializer": "glorot_uniform"}
@@ -430,7 +431,7 @@ def test_any_keras_model(tmp_path):
 
 
 @pytest.mark.usefixtures("optimised", "as_written")
-@pytest.mark.parametrize("older", on_torch([False, True], [False]))
+@pytest.mark.parametrize("older", on_torch([False, True], []))
 def test_vit(older, tmp_path):
     """keras-hub's ViT and that of transformers, adapted by the same file."""
     keras_hub = pytest.importorskip("keras_hub")

@@ -43,6 +43,9 @@ TaskName = Annotated[
         "regression",
         "residue_classification",
         "residue_regression",
+        "torsions",
+        "contacts",
+        "distogram",
     ]
     | None,
     typer.Option(metavar="TASK", help="Such as regression."),

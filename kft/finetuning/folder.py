@@ -28,6 +28,7 @@ import pandas as pd
 
 from kft.comparison.scoring import score_split
 from kft.data.cells import Table
+from kft.data.task import Task
 from kft.evaluation.metrics import Interval, Scores
 from kft.evaluation.metrics import table as score_table
 from kft.files import atomic_write
@@ -92,7 +93,8 @@ class Run:
         """The predictions for the test split, with the true targets."""
         target = f"_{self.config['model']['target'] or 'target'}"
         words = dict.fromkeys((f"true{target}", f"predicted{target}", "prediction"), str)
-        names = self.config["model"]["classes"]
+        pairs = Task(self.config["data"]["task"]).per_pair  # then there are scores and no classes
+        names = None if pairs else self.config["model"]["classes"]
         table = pd.read_csv(
             self.folder / PREDICTIONS, dtype=words if names else None, keep_default_na=not names
         )
@@ -296,6 +298,21 @@ def is_run(path: Path | str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def trained_model(path: Path | str) -> keras.Model:
+    """Load a fine-tuned model, whichever way it was kept.
+
+    Args:
+        path: Folder of a run; or a .keras file or the folder of an adapter, for `kft.load_model`.
+
+    Raises:
+        ValueError: It is none of these.
+
+    Example:
+        `trained_model("run").predict(...)`
+    """
+    return Run(path).model if is_run(path) else load_model(path)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 
 from kft import data as datasets
+from kft.arguments import check_choice
 from kft.data import Dataset
 from kft.data.cells import Table
 from kft.data.inputs import InputKind
 from kft.data.numbers import number
 from kft.data.pair_tables import COLUMNS as PAIR
 from kft.data.pair_tables import read_pairs
+from kft.data.proteins.chains import TARGETS as CHAIN_TARGETS
 from kft.data.proteins.fasta import read_fasta
 from kft.data.tables import SPELLINGS, read_table
 from kft.exploration.reading import FASTA
@@ -109,7 +111,16 @@ def _images(path: Path, settings: Settings) -> Dataset:
 def _known(settings: Settings) -> Dataset:
     names = ("target", "inputs", "split", "groups", *OF_TABLES)
     _refuse(settings, names, f"{settings.data} is a data set of kft, which has its own")
-    return datasets.load(settings.data)
+    if settings.data == "chains" and settings.task is not None:
+        tasks = {str(task): target for target, (task, _) in CHAIN_TARGETS.items()}
+        return datasets.load("chains", target=tasks[check_choice("task", settings.task, tasks)])
+    data = datasets.load(settings.data)
+    if settings.task not in (None, data.task):
+        raise ValueError(
+            f"task is {settings.task!r}, but {settings.data} is a data set of kft for "
+            f"{data.task}: leave it out."
+        )
+    return data
 
 
 def _refuse(settings: Settings, names: Sequence[str], why: str) -> None:

@@ -30,7 +30,8 @@ class Settings:
         split: "random", "cluster" or the name of a column; None guesses the column, else takes
             "cluster" for sequences and "random" for images.
         groups: Column of groups that a split must not separate, or None.
-        task: As for `kft.data.read_table`.
+        task: As for `kft.data.read_table`; of the data set "chains" which of its targets is
+            predicted: "residue_classification", "torsions", "contacts" or "distogram".
         sep: Character between the columns of a text file; None finds it.
         decimal: Decimal sign of a text file, "." or ","; None finds it.
         missing: Words that mark a missing value, as for `kft.data.read_table`; so they do in new
