@@ -150,6 +150,7 @@ def anew(seed):
 
 # TODO: {"chopped": [three numbers], "anew": [three numbers]}, accuracies on the test images
 scores = ...
+print({name: np.round(values, 3) for name, values in scores.items()})
 print(kft.parameters(chopped[0]))
 
 # %%

@@ -44,8 +44,8 @@ print(peptides)
 #
 # Compare three strategies, from cheap to expensive: `linear_probe` (a regression on frozen
 # features), `lora`, and `full` (all weights). `kft.compare` adds baselines and two controls: the
-# same network from random weights, and the first strategy with shuffled labels. Use three seeds
-# and `epochs=3`, and leave the controls in.
+# same network from random weights, and the first strategy with shuffled labels. Use three seeds,
+# `epochs=3` and `batch_size=8`, and leave the controls in.
 
 # %%
 backbone = kft.load("kft_esm2_tiny")
