@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from kft.course.assignments import Assignment, find
-from kft.course.running import Limits, Runner
+from kft.course.limits import Limits
+from kft.course.running import Runner
 from kft.course.students import STUDENT, Student, of_one_student, read_student
 from kft.course.submissions import read_source
 from kft.course.verdicts import Verdict, none_of

@@ -102,6 +102,10 @@ class Work:
         node = self._bound.get(name)
         if value is ... or (isinstance(node, ast.FunctionDef) and _is_gap(node)):
             raise Wrong(f"`{name}` is still `...`: fill this gap.", line)
+        for method in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(method, ast.FunctionDef) and _is_gap(method):
+                here = f"`{name}.{method.name}` is still `...`: fill this gap."
+                raise Wrong(here, method.lineno)
         return value
 
     def _failure(self, line: int | None) -> str:
