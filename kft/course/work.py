@@ -15,6 +15,7 @@ import numpy as np
 from kft.course.students import Student
 from kft.course.submissions import Source
 from kft.course.wrong import Wrong
+from kft.messages import harmless
 
 
 class Work:
@@ -215,7 +216,7 @@ def told(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         text = error.msg
     most = 300
-    text = text if len(text) <= most else f"{text[:most]}…"
+    text = harmless(text if len(text) <= most else f"{text[:most]}…")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
