@@ -162,6 +162,7 @@ def test_combined():
     assert_rounds_alike(kft.predict(model, SEQUENCES), answers["a"])
 
 
+@pytest.mark.in_turn("torch")
 def test_a_layer_woken_beside_the_adapter(tmp_path):
     """Its own too, with what it was kept for the base; by hand it is said."""
     model = model_of()
@@ -212,6 +213,7 @@ def test_two_models_on_one_backbone():
             assert_rounds_alike(kft.predict(model, SEQUENCES), expected)
 
 
+@pytest.mark.in_turn("torch")
 def test_a_new_head_is_each_adapters_own():
     model = model_of()
     for seed, name in enumerate("ab", 1):

@@ -185,6 +185,7 @@ def test_on_every_backend(name, tmp_path):
 # What was wrong -----------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("torch")
 def test_training_a_clone_leaves_the_model_alone():
     """Frozen layers of a clone were those of the model."""
     model = kft.Model(esm2(), kft.heads.Classification(2))

@@ -127,6 +127,7 @@ def test_the_best_epoch_on_validation_is_kept():
     assert last.best_epoch is None
 
 
+@pytest.mark.in_turn("torch")  # with dropout on every backend in the tests of resuming
 def test_the_seed_is_all_that_is_random():
     runs = []
     for seed in (3, 3, 4):

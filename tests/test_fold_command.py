@@ -3,10 +3,16 @@
 import html
 import json
 import re
+import runpy
+import shutil
+import subprocess
+import sys
 from base64 import b64encode
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from models import esm2
 from toy_chains import CHAINS, coordinates, data_of
@@ -15,6 +21,7 @@ from typer.testing import CliRunner
 import kft
 from kft import structure
 from kft.cli import app
+from kft.cli.fold import _chains
 from kft.finetuning import Run, Settings, reading
 from kft.plots import plot_chain, plot_confidence
 from kft.plots.chain import trace
@@ -111,10 +118,26 @@ def test_each_record_of_a_file_is_folded(runs, tmp_path):
     assert "OUT must be a folder, since" in wrong.stderr and "has 2 records" in wrong.stderr
     wrong = shell("fold", "nothing.fasta", tmp_path / "a.pdb", *options, status=1)
     assert "a string of residues or a FASTA file" in wrong.stderr
+    long = "MKTAYIAKQR" * 50  # longer than the name of a file may be
+    assert _chains(long, Path("a.cif")) == {Path("a.cif"): long}
     wrong = shell("fold", "MKT", tmp_path / "a.pdb", "--models", runs / "contacts", status=1)
     assert "received one of Contacts for contacts" in wrong.stderr
     fasta.write_text(">a\nMKT\n>a\nGAG\n")
     assert "two records of the name a" in shell("fold", fasta, tmp_path, *options, status=1).stderr
+
+
+def test_the_recipe_folds_the_truth_or_what_models_predict(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kft.data, "load", lambda _: data_of("torsions"))
+    models = ["--models", str(runs / "torsions"), str(runs / "distogram")]
+    for options, first in (([], "distances and torsions"), (models, "predicted by the models")):
+        given = ["fold.py", "--tiny", "--starts", "1", "--out", str(tmp_path), *options]
+        monkeypatch.setattr(sys, "argv", given)
+        runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "fold.py"), run_name="__main__")
+        assert first in capsys.readouterr().out
+        table = pd.read_csv(tmp_path / "scores.csv").set_index("method")
+        assert table.loc["nearest training chain", "lDDT"].tolist() == [1.0, 1.0]
+        better = table.loc[first, "lDDT"].to_numpy() > table.loc["helix", "lDDT"].to_numpy()
+        assert options or better.all()
 
 
 # The page -----------------------------------------------------------------------------------------
@@ -182,3 +205,58 @@ def test_wrong_values_of_figures_are_named():
         plot_chain(np.full((3, 3, 3), np.nan))
     with pytest.raises(ValueError, match="at least 3 residues must have both, received 1"):
         plot_confidence([1.0, np.nan, 3.0], [1.0, 2.0, np.nan])
+
+
+# In a browser -----------------------------------------------------------------------------------
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+TURN = """<!doctype html><meta charset="utf-8"><body>
+<iframe style="width:390px;height:800px;border:0" srcdoc="{page}"></iframe>
+<pre id="seen"></pre><script>
+const drawn = () => new Promise(done => setTimeout(done, 100));
+addEventListener("load", async () => {{
+  const inside = document.querySelector("iframe"), page = inside.contentDocument;
+  const canvas = page.querySelector("canvas"), said = page.querySelector(".said"), seen = {{}};
+  // Without a screen nothing asks for frames.
+  inside.contentWindow.requestAnimationFrame = draw => setTimeout(draw);
+  const picture = page.querySelector("figure[data-chain] picture");
+  seen.still = getComputedStyle(picture).display;
+  const press = async key => {{
+    canvas.dispatchEvent(new inside.contentWindow.KeyboardEvent("keydown", {{ key }}));
+    await drawn();
+    return canvas.toDataURL();
+  }};
+  const first = await press("+"), turned = await press("ArrowRight");
+  const back = await press("ArrowLeft");
+  seen.wide = canvas.width > 300;
+  [seen.turned, seen.back] = [turned !== first, back === first];
+  const box = canvas.getBoundingClientRect(), help = said.textContent;
+  for (let x = box.left; x < box.right && said.textContent === help; x += 4)
+    for (let y = box.top; y < box.bottom && said.textContent === help; y += 8) {{
+      const at = {{ clientX: x, clientY: y }};
+      canvas.dispatchEvent(new inside.contentWindow.PointerEvent("pointermove", at));
+    }}
+  seen.said = said.textContent;
+  document.getElementById("seen").textContent = JSON.stringify(seen);
+}});
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+def test_a_browser_lets_the_chain_be_turned(fold, tmp_path):
+    (tmp_path / "turn.html").write_text(
+        TURN.format(page=html.escape(kft.report(fold).to_html())), "utf-8"
+    )
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--disable-component-update", "--no-first-run", "--enable-logging=stderr", "--v=0",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
+        (tmp_path / "turn.html").as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert re.findall(r"CONSOLE.*", done.stderr) == []
+    seen = json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout)[1]))
+    assert re.fullmatch(r"[A-Z]\d+, expected lDDT \d+%", seen.pop("said"))
+    assert seen == {"still": "none", "wide": True, "turned": True, "back": True}

@@ -114,6 +114,7 @@ def test_it_says_what_learns_for_how_long_and_how_fast(capsys):
     assert done.phases[0].name == "as marked" and done.phases[0].trainable == 17
 
 
+@pytest.mark.in_turn("torch")
 def test_a_second_plain_fit_trains_what_the_strategy_left_and_says_so(capsys):
     model = make()
     kft.fit(model, RECORDS, "head_only", 1, verbose=0)
@@ -167,6 +168,7 @@ OVERRIDDEN = {
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
+@pytest.mark.in_turn("torch")
 def test_a_strategy_that_goes_over_marks_made_by_hand_says_so(name):
     model = make(1 if name == "full" else 2)
     model.backbone.trainable = False

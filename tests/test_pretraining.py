@@ -373,7 +373,7 @@ def test_a_family_is_learned_and_scores_say_so(small):
     assert 0 < done.history[0]["seconds"] < done.history[-1]["seconds"]
 
 
-@pytest.mark.in_turn("jax")
+@pytest.mark.in_turn("torch")
 def test_another_optimizer_learns_too(small):
     family = ["MKTAYIAKQR" * 5] * 32
     done = pretraining.pretrain(
@@ -436,7 +436,7 @@ class Watch(keras.callbacks.Callback):
         self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
 
 
-@pytest.mark.in_turn("tensorflow")
+@pytest.mark.in_turn("torch")
 def test_the_rate_follows_steps_not_batches(as_written):
     """With accumulated gradients it falls as slowly, and what learns moves to the end."""
     found = {}

@@ -163,9 +163,9 @@ def pictures(n=32):
 @pytest.mark.parametrize(
     "name",
     [
-        "linear_probe",
+        pytest.param("linear_probe", marks=pytest.mark.in_turn("jax")),
         pytest.param("head_only", marks=pytest.mark.long),
-        "last_blocks",
+        pytest.param("last_blocks", marks=pytest.mark.in_turn("tensorflow")),
         pytest.param("full", marks=pytest.mark.in_turn("torch")),
     ],
 )

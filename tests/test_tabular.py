@@ -59,13 +59,14 @@ def test_copies(kind, tmp_path):
         contracts.check_copy(model.backbone if kind == "backbone" else model, way, tmp_path)
 
 
-@pytest.mark.parametrize("trained", ["head", ["final_norm", "head"], ["block_1", "head"]])
+@pytest.mark.parametrize("trained", in_turn(["head", ["final_norm", "head"], ["block_1", "head"]]))
 def test_the_frozen_frontier(trained):
     model = make()
     kft.train_only(model, trained)
     contracts.check_split(model, model.encode(ROWS))
 
 
+@pytest.mark.in_turn("torch")
 def test_the_base_is_kept():
     contracts.check_base_is_kept(make(), make().encode(ROWS))
 

@@ -105,7 +105,7 @@ def test_parity_with_transformers(family, changes, original, scale, tmp_path):
 @pytest.mark.parametrize(
     ("family", "size"),
     [
-        ("vit", (24, 40)),
+        turn("torch", "vit", (24, 40)),
         turn("jax", "dinov3_vit", (24, 40)),
         turn("tensorflow", "deit", (32, 64)),
         turn("torch", "dinov2", (48, 48)),

@@ -19,7 +19,13 @@ def coordinates(sequence):
 def split_of(target, sequences=CHAINS):
     """The chains with their targets and masks."""
     pairs = [chains._target(target, x, coordinates(x)) for x in sequences]
-    return Split(sequences, [values for values, _ in pairs], masks=[mask for _, mask in pairs])
+    about = [(f"C{i}", coordinates(x)) for i, x in enumerate(sequences)]
+    return Split(
+        sequences,
+        [values for values, _ in pairs],
+        masks=[mask for _, mask in pairs],
+        parameters=np.array(about, dtype=[("name", "U8"), ("coordinates", "O")]),
+    )
 
 
 def data_of(target):

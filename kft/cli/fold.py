@@ -1,5 +1,6 @@
 """`kft fold`."""
 
+import os
 import re
 import shlex
 import sys
@@ -46,6 +47,7 @@ def fold(
         import kft
 
         chains = _chains(sequence, written)
+        kft.structure.files.biotite()  # an error now if it is not installed, not after the work
         loaded = [kft.finetuning.trained_model(path) for path in models]
         results = []
         for path, residues in chains.items():
@@ -71,7 +73,7 @@ def _chains(sequence: str, out: Path) -> dict[Path, str]:
     from kft.structure.files import SUFFIXES
 
     one = out.suffix.lower() in SUFFIXES
-    if not Path(sequence).is_file():
+    if not os.path.isfile(sequence):  # which a long sequence is not, though no path is as long
         if not sequence.isalpha():
             raise FileNotFoundError(
                 f"SEQUENCE must be a string of residues or a FASTA file, received "

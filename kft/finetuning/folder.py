@@ -157,7 +157,8 @@ class Run:
         given = {name: value for name, value in options.items() if value is not None}
         if not (self.folder / PREPARATION).exists():
             return predict(self.model, inputs, **{**known, **given})
-        rows = PreparedRows(load_preparation(self.folder / PREPARATION), self.model.encode)
+        preparation = load_preparation(self.folder / PREPARATION)
+        rows = PreparedRows(preparation, self.model.encode, self.settings.missing)
         found = predict(self.model, inputs, **{**known, "encode": rows, **given})
         if rows.filled:
             warn(f"{rows.filled:,} missing values were filled as in the training.")
@@ -184,9 +185,15 @@ class Run:
         Raises:
             ValueError: The new targets are of another task, or of classes that the model has not.
         """
-        about = self.config["data"]
+        about, names = self.config["data"], columns_of(data)
+        settings = self.settings
+        if not names:  # no table
+            settings = replace(settings, missing=None, dropna=False, categories=None)
+        if settings.weights is not None and settings.weights not in names:
+            warn(f"All records count alike: {data} has no column {settings.weights!r} of weights.")
+            settings = replace(settings, weights=None)
         settings = replace(
-            self.settings,
+            settings,
             data=str(data),
             target=target or self.config["model"]["target"] or self.settings.target,
             inputs=self._inputs(data),

@@ -163,8 +163,8 @@ def _earlier(out: Path, settings: Settings, checksum: str) -> Run | None:
     if not (out / files.CONFIG).exists():
         return None
     run = Run(out)
-    then, now = run.config["settings"], settings.to_dict()
-    differ = [name for name in now if then.get(name) != now[name]]
+    then, now = run.settings.to_dict(), settings.to_dict()  # both with settings that are new
+    differ = [name for name in now if then[name] != now[name]]
     if run.config["data"]["digest"] != checksum:
         differ.append("content of the data")
     if differ:

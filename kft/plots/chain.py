@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ def trace(coordinates: np.ndarray) -> Trace:
     if not known.any():
         raise ValueError("coordinates must hold the C-alpha of a residue at least, all are NaN.")
     alpha = alpha - alpha[known].mean(axis=0)
-    _, _, axes = np.linalg.svd(alpha[known])
+    _, _, axes = np.linalg.svd(alpha[known].T @ alpha[known])
     axes[2] *= np.linalg.det(axes)  # a rotation
     alpha = alpha @ axes.T
     piece = pieces(coordinates) + np.cumsum(~known)  # a missing C-alpha is a gap, too
@@ -143,7 +143,7 @@ def plot_chain(
     _draw(ax, curves, residues, colours)
     for letter, curve, end in (("N", curves[0], 0), ("C", curves[-1], -1)):
         ax.annotate(
-            letter, curve[end, :2], xytext=(7, 7), textcoords="offset points", fontweight="bold"
+            letter, tuple(curve[end, :2]), (7, 7), textcoords="offset points", fontweight="bold"
         )
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_axis_off()
@@ -157,7 +157,7 @@ def plot_chain(
     return figure, _caption(count, confidence, name, how)
 
 
-def _draw(ax: object, curves: list, residues: list, colours: np.ndarray) -> None:
+def _draw(ax: Axes, curves: list, residues: list, colours: np.ndarray) -> None:
     """Draw all pieces, what is far away first, thin and pale."""
     lines = [np.stack([curve[:-1], curve[1:]], axis=1) for curve in curves if len(curve) > 1]
     if not lines:
@@ -174,8 +174,8 @@ def _draw(ax: object, curves: list, residues: list, colours: np.ndarray) -> None
         linewidths=(WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * near)[order],
         capstyle="round",
     )
-    ax.add_collection(drawn)  # type: ignore[attr-defined]
-    ax.autoscale_view()  # type: ignore[attr-defined]
+    ax.add_collection(drawn)
+    ax.autoscale_view()
 
 
 def _caption(count: int, confidence: ArrayLike | None, name: str, how: str) -> str:
@@ -196,8 +196,8 @@ def _caption(count: int, confidence: ArrayLike | None, name: str, how: str) -> s
 
 
 def plot_confidence(
-    expected: Sequence[float] | np.ndarray,
-    observed: Sequence[float] | np.ndarray,
+    expected: ArrayLike,
+    observed: ArrayLike,
     name: str = "a protein",
     how: str = "",
 ) -> tuple[Figure, str]:
@@ -220,7 +220,8 @@ def plot_confidence(
         >>> "mean expected lDDT is 70, the observed one 67" in caption
         True
     """
-    expected, observed = np.asarray(expected, float), np.asarray(observed, float)
+    expected = np.asarray(expected, dtype="float64")
+    observed = np.asarray(observed, dtype="float64")
     if expected.ndim != 1 or expected.shape != observed.shape:
         raise ValueError(
             f"expected and observed must have the same shape (N,), received {expected.shape} and "

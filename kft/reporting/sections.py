@@ -337,6 +337,8 @@ TITLES = {
     "ramachandran": "phi and psi",
 }
 
+COMPARE = "kft compare, in Python kft.compare,"
+
 PARTS = (
     Part("data", "Data", _data, "the data set was not given."),
     Part("exploration", "Exploration", _exploration, "what kft.explore found was not given."),
@@ -348,14 +350,14 @@ PARTS = (
         "groups",
         "Groups",
         _groups,
-        "it was not tested whether the model works equally well for all groups, see "
-        "kft.evaluate(..., by=...).",
+        "it was not tested whether the model works equally well for all groups, which in Python "
+        "kft.evaluate(..., by=...) does.",
     ),
     Part(
         "comparison",
         "Comparison",
         _comparison,
-        "other strategies were not compared, see kft.compare.",
+        f"other strategies were not compared, which {COMPARE} does.",
     ),
     Part("fold", "Fold", folds.blocks, ""),
 )
@@ -377,7 +379,8 @@ def _limits(parts: Parts, missing: list[str]) -> Iterator[Block]:
         said.append(f"The test split has {count_of(int(test), 'record')}: scores are uncertain.")
     if parts.training is not None and parts.comparison is None:
         said.append(
-            "One training does not show how much the scores vary with the seed; kft.compare does."
+            "One training does not show how much the scores vary with the seed, which "
+            f"{COMPARE} does."
         )
     if parts.fold is not None:
         said += folds.limits(parts.fold)

@@ -6,7 +6,7 @@ for (const figure of document.querySelectorAll("figure[data-chain]")) {
   const canvas = figure.querySelector("canvas"), said = figure.querySelector(".said");
   const radius = Math.max(...chain.curves.flat().map((p) => Math.hypot(...p)), 1);
   const identity = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
-  let turned = identity, zoom = 1, held = null, waiting = false;
+  let turned = identity, zoom = 1, held = null, waiting = 0;
 
   const product = (a, b) => a.map((row) => b[0].map((_, k) => row.reduce((sum, x, i) => sum + x * b[i][k], 0)));
   const colour = (text) => [1, 3, 5].map((k) => parseInt(text.slice(k, k + 2), 16));
@@ -19,8 +19,8 @@ for (const figure of document.querySelectorAll("figure[data-chain]")) {
   }
 
   function redraw() {
-    if (!waiting) requestAnimationFrame(() => { waiting = false; draw(); });
-    waiting = true;
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(draw);
   }
 
   // Where the points are on the screen, in pixels, and how near, from 0 to 1.

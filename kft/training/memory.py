@@ -170,7 +170,7 @@ def _floats_per_pair(model: Any, training: bool) -> int:
 
     As measured on the three backends: two of P and K, and as many again for the gradient.
     """
-    head = getattr(model, "head", None)
+    head: Any = getattr(model, "head", None)
     task = getattr(head, "task", None)
     if task is None or not Task(task).per_pair:
         return 0

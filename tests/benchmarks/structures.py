@@ -92,11 +92,16 @@ def rows_of(predictions, part, target):
 # Trainings ----------------------------------------------------------------------------------------
 
 
+def read(path):
+    """Read the lines of all runs; baselines have no backbone."""
+    return pd.read_csv(path).fillna({"backbone": ""})
+
+
 def append(path, run, rows):
     """Write the lines of one run at the end of the file, in the columns that it has."""
     table = pd.DataFrame([dict(zip(RUN, run, strict=True)) | row for row in rows])
     if path.exists():
-        table = pd.concat([pd.read_csv(path), table], ignore_index=True)
+        table = pd.concat([read(path), table], ignore_index=True)
     unfinished = path.with_suffix(".part")
     table.to_csv(unfinished, index=False, float_format="%.6g")
     unfinished.replace(path)
@@ -121,7 +126,7 @@ def train(target, strategy, seed, data, options):
 
 def run_all(options, path):
     """Run the trainings that are not there yet, one seed of all after the other."""
-    done = set(pd.read_csv(path)[RUN].itertuples(index=False, name=None)) if path.exists() else ()
+    done = set(read(path)[RUN].itertuples(index=False, name=None)) if path.exists() else ()
     for seed in options.seeds:
         for target in options.targets:
             data = chains_of(target, options)
@@ -154,7 +159,7 @@ def mean_of(table, metric):
 
 def print_tables(path):
     """Print a table for each target, and one of contacts."""
-    table = pd.read_csv(path, keep_default_na=True).fillna({"backbone": ""})
+    table = read(path)
     precisions = [x for x in table if x.startswith(("all", "medium", "long"))]
     groups = {"distogram": ["log loss"], "torsions": [f"MAE {x}" for x in ANGLES]}
     for target, metrics in {**groups, "contacts": precisions}.items():
