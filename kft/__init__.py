@@ -106,6 +106,7 @@ _HOME = {
     "fit_frontier": "kft.training.frontier",
     "find_learning_rate": "kft.training.range_test",
     "fit": "kft.training.fitting",
+    "fit_contacts": "kft.training.contacts",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
     "crossover": "kft.comparison",
@@ -201,6 +202,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies
     from kft.training.batching import batches as batches
+    from kft.training.contacts import fit_contacts as fit_contacts
     from kft.training.fitting import fit as fit
     from kft.training.frontier import fit_frontier as fit_frontier
     from kft.training.frontier import split as split

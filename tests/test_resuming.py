@@ -55,6 +55,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (a.value, b.value)))
 
 
+@pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize(
     "strategy, stops",
     [
@@ -65,7 +66,7 @@ def assert_same(one, other):
             strategies.get("gradual_unfreezing", epochs=6),
             [3],
             id="gradual_unfreezing",
-            marks=pytest.mark.in_turn("jax"),
+            marks=pytest.mark.in_turn("torch"),
         ),
         pytest.param(  # on features that are computed once
             strategies.get("head_only", epochs=3),

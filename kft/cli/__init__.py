@@ -15,6 +15,7 @@ from kft.cli.embed import EmbedVerb, embed
 from kft.cli.evaluate import evaluate
 from kft.cli.explore import explore
 from kft.cli.finetune import finetune
+from kft.cli.fold import fold
 from kft.cli.mutations import mutations
 from kft.cli.params import params
 from kft.cli.predict import predict
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    explore, finetune, evaluate, predict, report, compare, embed, search, mutations, segment,
+    explore, finetune, evaluate, predict, report, compare, embed, search, mutations, fold, segment,
     params, data,
     doctor,
 ):  # fmt: skip

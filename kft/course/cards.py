@@ -60,7 +60,7 @@ def described(value: Any) -> str:
         )
     if isinstance(value, str | int | float):
         return shown(value)
-    return str(value)
+    return (str(value).splitlines() or [""])[0]
 
 
 def same(one: Any, other: Any) -> bool:

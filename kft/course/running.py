@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -24,39 +24,18 @@ from typing import Any
 
 import psutil
 
-from kft.arguments import check_number_above
 from kft.course.assignments import Assignment
+from kft.course.limits import MIB, Limits, Watch, lives, size_of
 from kft.course.students import Student
 from kft.course.submissions import Source
 from kft.course.verdicts import Result, Verdict, none_of
 from kft.messages import harmless, listed
 
-_PRINTED, _WRITTEN = 10 * 2**20, 2 * 2**30  # bytes that a submission may print, and write
-_PROCESSES = 64
 _PAUSE = 0.2  # seconds between two looks at a submission
 _STARTING = 300  # seconds that imports may take
 _ANSWERING = 10  # seconds that the server may take between two submissions
-_GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a submission may use.
-
-    Args:
-        seconds: Seconds that it may run, checks included.
-        memory: GiB of memory of all its processes, kft and Python included.
-
-    Raises:
-        ValueError: One is no number above 0.
-    """
-
-    seconds: float = 600
-    memory: float = 4
-
-    def __post_init__(self) -> None:
-        for name in ("seconds", "memory"):
-            check_number_above(name, getattr(self, name))
+_LONGEST = MIB  # bytes of a message
+_MESSAGES = 1000  # that may wait to be read
 
 
 class Runner:
@@ -122,9 +101,9 @@ class Runner:
                 "with_hidden": with_hidden,
             }
             self._server = self._server or _Server(self.backend)
-            begun = time.monotonic()
-            stopped, verdict = self._followed(self._server, request, answer)
-            seconds = time.monotonic() - begun
+            watch = Watch(self.limits, self._server.processes, copy, Path(place, "output.txt"))
+            stopped, verdict = _followed(self._server, watch, request, answer)
+            seconds = time.monotonic() - watch.begun
             if not self._server.settle():
                 self._end_server()
             if stopped:
@@ -144,56 +123,33 @@ class Runner:
             processor_seconds=verdict["processor_seconds"],
         )
 
-    def _followed(
-        self, server: _Server, request: dict[str, Any], answer: dict[str, Any]
-    ) -> tuple[str, dict]:
-        """Start a submission and watch it; return why it was stopped, and its verdict."""
-        server.send(request)
-        verdict: dict[str, Any] = {}
-        for message in server.messages(self._broken_limit(server, request)):
-            if "stopped" in message:
-                return message["stopped"], {}
-            if "executed" in message:
-                server.send(answer)
-            if message.get("token") == answer["token"]:
-                verdict = message["verdict"]
-            if "ended" in message:
-                if verdict and message["ended"] == 0:
-                    return "", verdict
-                return _ended(message["ended"]), {}
-        return "it ended the process that grades it, before its checks", {}
-
-    def _broken_limit(self, server: _Server, request: dict[str, Any]) -> Iterator[str]:
-        """Yield, each time it is asked, which limit is broken; empty if none is."""
-        begun = looked = time.monotonic()
-        while True:
-            now = time.monotonic()
-            processes = server.processes()
-            memory = sum(map(_memory, processes)) / _GIB
-            broken = ""
-            if now - begun > self.limits.seconds:
-                broken = f"it ran longer than {self.limits.seconds:g} s"
-            elif memory > self.limits.memory:
-                broken = f"it took more than {self.limits.memory:g} GiB of memory"
-            elif len(processes) > _PROCESSES:
-                broken = f"it started more than {_PROCESSES} processes"
-            elif _size(Path(request["output"])) > _PRINTED:
-                broken = f"it printed more than {_PRINTED // 2**20} MiB"
-            elif now - looked > 1:
-                looked = now
-                if sum(map(_size, Path(request["folder"]).rglob("*"))) > _WRITTEN:
-                    broken = f"it wrote more than {_WRITTEN // _GIB} GiB"
-            if broken and hasattr(signal, "SIGUSR1"):
-                for process in processes[:1]:  # where is it?
-                    with contextlib.suppress(psutil.Error):
-                        process.send_signal(signal.SIGUSR1)
-                time.sleep(0.3)
-            yield broken
-
     def _end_server(self) -> None:
         if self._server:
             self._server.end()
             self._server = None
+
+
+def _followed(
+    server: _Server, watch: Watch, request: dict[str, Any], answer: dict[str, Any]
+) -> tuple[str, dict]:
+    """Start a submission and watch it; return why it was stopped, and its verdict."""
+    verdict: dict[str, Any] = {}
+    told: set[str] = set()
+    server.send(request)
+    for message in server.messages(watch):
+        told |= (news := set(message) - told)
+        if "stopped" in news:
+            return message["stopped"], {}
+        if "begun" in news:
+            watch.begun = time.monotonic()
+        if "executed" in news:
+            server.send(answer)
+        if message.get("token") == answer["token"]:
+            verdict = message["verdict"]
+        if "ended" in news:
+            done = verdict and message["ended"] == 0
+            return "" if done else _ended(message["ended"]), verdict
+    return "it ended the process that grades it, before its checks", {}
 
 
 class _Server:
@@ -216,7 +172,7 @@ class _Server:
             [*_without_network(), sys.executable, "-m", "kft.course.server"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment,
         )  # fmt: skip
-        self._lines: queue.Queue[bytes | None] = queue.Queue()
+        self._lines: queue.Queue[bytes | None] = queue.Queue(_MESSAGES)
         threading.Thread(target=self._listen, daemon=True).start()
         first = self._lines.get(timeout=_STARTING)
         if first is None:
@@ -228,7 +184,7 @@ class _Server:
 
     def _listen(self) -> None:
         stream = self._process.stdout
-        for line in iter(lambda: stream.readline(_PRINTED) if stream else b"", b""):
+        for line in iter(lambda: stream.readline(_LONGEST) if stream else b"", b""):
             self._lines.put(line)
         self._lines.put(None)
 
@@ -240,26 +196,27 @@ class _Server:
                 stream.write(json.dumps(message).encode() + b"\n")
                 stream.flush()
 
-    def messages(self, broken: Iterator[str]) -> Iterator[dict[str, Any]]:
+    def messages(self, watch: Watch) -> Iterator[dict[str, Any]]:
         """Yield messages until the server ends; {"stopped": reason} if a limit is broken."""
+        looked = time.monotonic()
         while True:
-            try:
+            line: bytes | None = b""
+            with contextlib.suppress(queue.Empty):
                 line = self._lines.get(timeout=_PAUSE)
-            except queue.Empty:
-                if reason := next(broken):
-                    yield {"stopped": reason}
-                continue
             if line is None:
                 return
             with contextlib.suppress(ValueError):
-                message = json.loads(line)
-                if isinstance(message, dict):
+                if isinstance(message := json.loads(line), dict):
                     yield message
+            if time.monotonic() - looked > _PAUSE:
+                if reason := watch.broken():
+                    yield {"stopped": reason}
+                looked = time.monotonic()
 
     def processes(self) -> list[psutil.Process]:
         """Return the processes of the submission that runs, the first first."""
         with contextlib.suppress(psutil.Error):
-            return [x for x in psutil.Process(self._process.pid).children(True) if _lives(x)]
+            return [x for x in psutil.Process(self._process.pid).children(True) if lives(x)]
         return []
 
     def settle(self) -> bool:
@@ -313,30 +270,12 @@ def _links(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if os.path.islink(os.path.join(folder, name))]
 
 
-def _lives(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def _memory(process: psutil.Process) -> int:
-    with contextlib.suppress(psutil.Error):
-        return process.memory_info().rss
-    return 0
-
-
-def _size(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
 def _tail(path: Path) -> str:
     """Return the last lines of what was printed."""
     if not path.exists():
         return ""
     with path.open("rb") as stream:
-        stream.seek(max(0, _size(path) - 2000))
+        stream.seek(max(0, size_of(path) - 2000))
         lines = stream.read().decode(errors="replace").splitlines()[-15:]
     return "\n".join(harmless(line) for line in lines)
 

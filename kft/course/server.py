@@ -98,6 +98,7 @@ def _run_one(request: dict[str, Any]) -> NoReturn:
         keras.utils.set_random_seed(request["seed"])
         source = Source(request["name"], tuple((first, code) for first, code in request["cells"]))
         before = _code()
+        _send(replies, {"begun": True})
         work = run(source, Student(**request["student"]))
         _send(replies, {"executed": True})
         answer = json.loads(requests.readline())

@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from assignments import cases, problems, run, submit
 
 from kft.course.assignments import assignments, find
-from kft.course.running import Limits, Runner
+from kft.course.limits import Limits
+from kft.course.running import Runner
 
 BACKENDS = [x for x in ("jax", "tensorflow", "torch") if importlib.util.find_spec(x)]
 MOST_SECONDS = 120  # of a solution
@@ -46,6 +47,7 @@ def main():
     parser.add_argument("--backends", nargs="*", default=BACKENDS)
     parser.add_argument("--wrong-on", default="torch", help="backend of wrong submissions")
     parser.add_argument("--no-wrong", action="store_true", help="solutions alone")
+    parser.add_argument("--cases", nargs="*", help="names of wrong submissions [all]")
     args = parser.parse_args()
     chosen = [find(name) for name in args.only] or assignments()
     failed = []
@@ -61,9 +63,11 @@ def main():
         with Runner(args.wrong_on, Limits()) as runner:
             for assignment in chosen:
                 for case in cases(assignment):
+                    if args.cases is not None and case.name not in args.cases:
+                        continue
                     found = wrong(runner, assignment, case)
                     says = "; ".join(found) or f"refused: {case.says}"
-                    print(f"{assignment.name:<24}{case.name:<34}{says}", flush=True)
+                    print(f"{assignment.name:<24}{case.name:<42}{says}", flush=True)
                     failed += [f"{assignment.name}, {case.name}: {x}" for x in found]
     print("\n" + ("\n".join(failed) or "All as they must be."))
     return bool(failed)

@@ -146,7 +146,7 @@ def check_cnn(work, data, rng):
             f"pool before the last Dense layer.",
             line,
         )
-    features = keras.Model(model.inputs, convolutions[0].output)
+    features = keras.Model(model.inputs[0], convolutions[0].output)
     image = np.zeros((1, SIDE, SIDE, 1), "float32")
     image[0, 4:9, 4:9, 0] = rng.random((5, 5))
     here, moved = (numbers(features(x)) for x in (image, np.roll(image, 1, axis=2)))

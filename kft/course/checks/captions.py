@@ -52,11 +52,34 @@ def caption_is_complete(
             )
         if len(re.findall(r"\w+", found[1])) < _WORDS:
             raise Wrong(f"part `{part}:` of the caption has less than {_WORDS} words.", line)
-    written = _NUMBER.findall(caption)
-    for name, values in numbers.items():
+    has_numbers(caption, numbers, line, "the caption")
+
+
+def has_numbers(
+    text: str,
+    numbers: Mapping[str, float | Sequence[float]],
+    line: int | None = None,
+    name: str = "the text",
+) -> None:
+    """Check that a text has numbers that come from the data.
+
+    Args:
+        text: The text.
+        numbers: As for `caption_is_complete`.
+        line: Line of the submission to blame.
+        name: What the text is called in the reason.
+
+    Raises:
+        Wrong: A number is missing.
+
+    Example:
+        >>> has_numbers("12.5% of 40 patients are 90.", {"patients": 40, "share of 90": 0.125})
+    """
+    written = _NUMBER.findall(text)
+    for called, values in numbers.items():
         right = np.ravel(np.asarray(values, "float64"))
         if not any(_is_rounded(number, value) for number in written for value in right):
-            raise Wrong(f"the caption lacks a number of your data: {name}.", line)
+            raise Wrong(f"{name} lacks a number of your data: {called}.", line)
 
 
 def _is_rounded(written: str, value: float) -> bool:
