@@ -78,6 +78,7 @@ _HOME = {
     "Model": "kft.models",
     "PairBackbone": "kft.models",
     "load_model": "kft.models",
+    "remat": "kft.models",
     "replace_head": "kft.models",
     "predict": "kft.inference",
     "embed": "kft.inference",
@@ -185,6 +186,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.models import heads as heads
     from kft.models import load_model as load_model
     from kft.models import losses as losses
+    from kft.models import remat as remat
     from kft.models import replace_head as replace_head
     from kft.params import fingerprint as fingerprint
     from kft.params import freeze as freeze
