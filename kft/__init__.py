@@ -107,6 +107,7 @@ _HOME = {
     "fit_frontier": "kft.training.frontier",
     "find_learning_rate": "kft.training.range_test",
     "fit": "kft.training.fitting",
+    "estimate": "kft.comparison",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
     "crossover": "kft.comparison",
@@ -158,6 +159,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import crossover as crossover
+    from kft.comparison import estimate as estimate
     from kft.comparison import evaluate as evaluate
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling

@@ -30,6 +30,7 @@ __all__ = [
     "MonitorCallback",
     "attention_settings",
     "autocast",
+    "batches_seen",
     "change_class",
     "compile_arguments",
     "dequantised",
@@ -283,6 +284,14 @@ def set_initial_epoch(model: keras.Model, epoch: int | None) -> None:
 def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """List the weights that an optimizer was built for; none if it is not built."""
     return list(getattr(optimizer, "_trainable_variables", None) or ())
+
+
+def batches_seen(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """Return the number of batches that an optimizer has seen, by which its schedule goes.
+
+    `iterations` are the steps, of which there are fewer where gradients are accumulated.
+    """
+    return optimizer._iterations
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:

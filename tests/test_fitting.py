@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from models import esm2, same, values
+from models import esm2, perturb, same, strings, values
 from parity import assert_rounds_alike
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -428,3 +428,27 @@ def test_divergence_is_said():
             optimizer=lambda rate, _: keras.optimizers.SGD(rate),
         )  # fmt: skip
     assert done.best_epoch is None and len(done.history) == 2
+
+
+@pytest.mark.parametrize("strategy", ["lora", "gradual_unfreezing"])
+def test_accumulated_gradients_are_those_of_a_larger_batch(strategy):
+    """Two batches of two are one of four, also where phases and learning rates are several."""
+    records = strings([9] * 4), np.array([1.0, -1.0, 0.5, 2.0])
+    ends = []
+    for steps, batch_size in ((None, 4), (2, 2)):
+        model = perturb(kft.Model(esm2(2), kft.heads.Regression()), seed=1)
+        done = kft.fit(
+            model,
+            records,
+            strategy,
+            epochs=3,
+            batch_size=batch_size,
+            verbose=0,
+            optimizer=lambda rate, variables, steps=steps: keras.optimizers.Adam(
+                1e-3, gradient_accumulation_steps=steps
+            ),
+        )
+        ends.append(values(done.model))
+    assert ends[0].keys() == ends[1].keys()
+    for path, expected in ends[0].items():
+        assert_rounds_alike(ends[1][path], expected, 256, path)

@@ -90,13 +90,17 @@ def test_trained_saved_and_loaded(tmp_path):
     fixed = kft.fingerprint(model, trainable=False)
     before = values(model)
     kft.fit(model, RECORDS, epochs=1, verbose=0)
-    changed = {path for path, value in values(model).items() if not np.array_equal(value, before[path])}
+    changed = {
+        path for path, value in values(model).items() if not np.array_equal(value, before[path])
+    }
     assert {"block_0/query/lora_b_default", "block_0/feedforward_in/lora_a_default"} <= changed
     assert not any(path.endswith("kernel_scale") for path in changed)
     assert kft.fingerprint(model, trainable=False) == fixed
     expected = kft.predict(model, RECORDS[0])
     model.save(tmp_path / "model.keras")
-    assert np.array_equal(kft.predict(kft.load_model(tmp_path / "model.keras"), RECORDS[0]), expected)
+    assert np.array_equal(
+        kft.predict(kft.load_model(tmp_path / "model.keras"), RECORDS[0]), expected
+    )
     assert np.array_equal(kft.predict(copy.deepcopy(model), RECORDS[0]), expected)
 
 

@@ -1,4 +1,4 @@
-"""Blocks that are computed again for the gradient: the same training, copies and files, refusals."""
+"""Blocks that are computed again for the gradient: same training, copies, files, refusals."""
 
 import copy
 
@@ -40,7 +40,9 @@ def statistics(remat):
     """Blocks with batch norm, which updates its statistics, and dropout, of a plain backbone."""
     x = keras.Input((4,), name="x")
     blocks = [
-        keras.Sequential([layers.Dense(4), layers.BatchNormalization(), layers.Dropout(0.3, seed=i)])
+        keras.Sequential(
+            [layers.Dense(4), layers.BatchNormalization(), layers.Dropout(0.3, seed=i)]
+        )
         for i in range(2)
     ]
     model = kft.Model(keras.Model(x, blocks[1](blocks[0](x))), layers.Dense(1), remat=remat)

@@ -177,6 +177,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
             "encode": (5, "encode"), "copies": (*FLAGS, pd.DataFrame({"test": [99]})),
             "by": (5, "nothing", ["a"], [["a"]])}),
+        ("estimate", kft.estimate, (), {"model": model, "batch_size": 1, "length": 5}, {
+            "model": NO_MODEL, "batch_size": INTEGERS, "length": INTEGERS}),
         ("compare", kft.compare, (), {"backbone": backbone, "data": data,
                                       "strategies": ["head_only"]}, {
             "backbone": NO_MODEL, "data": (None, 5, "nothing"),

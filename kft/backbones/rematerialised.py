@@ -107,9 +107,7 @@ def rematerialised(layer: keras.Layer, call: Callable) -> Callable:
     return run
 
 
-def _run(
-    layer: keras.Layer, call: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Any:
+def _run(layer: keras.Layer, call: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     structure = (tuple(args), {"training": True, **kwargs})
     flat = keras.tree.flatten(structure)
     moved = [i for i, x in enumerate(flat) if _has_gradient(x)]

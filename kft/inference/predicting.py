@@ -166,7 +166,9 @@ def predict(
     source = Source(run, [model.output.shape[1:]] if at_residues else None, identity, False)
     encode = getattr(model, "encode", None) if encode is None else encode
     given = (inputs, batch_size, max_length, column, skip_invalid)
-    stream = Stream(model, source, {"values": at_residues}, encode, *given, "predicting", window=window)
+    stream = Stream(
+        model, source, {"values": at_residues}, encode, *given, "predicting", window=window
+    )
 
     def parts(folder: Path | None = None) -> Iterator[writing.Part]:
         for records, rows in stream.parts(folder):

@@ -5,6 +5,7 @@ Shapes: `N` residues of a protein, `W` of a window, `D` numbers per residue or p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,9 @@ class Windows:
         """Lengths of the proteins that have several windows."""
         return [n for n, at in zip(self.lengths, self.starts, strict=True) if len(at) > 1]
 
-    def joined(self, rows: Sequence[np.ndarray] | np.ndarray, per_residue: bool) -> list | np.ndarray:
+    def joined(
+        self, rows: Sequence[np.ndarray] | np.ndarray, per_residue: bool
+    ) -> list | np.ndarray:
         """Join the rows of the windows to those of the proteins.
 
         Args:
@@ -93,7 +96,7 @@ def borders(length: int, at: Sequence[int], window: int) -> list[int]:
         >>> borders(25, [0, 5, 10, 15], 10)
         [0, 7, 12, 17, 25]
     """
-    between = [(a + b + window) // 2 for a, b in zip(at[:-1], at[1:], strict=True)]
+    between = [(a + b + window) // 2 for a, b in itertools.pairwise(at)]
     return [0, *between, length]
 
 
