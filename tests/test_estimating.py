@@ -24,7 +24,7 @@ def test_a_model_of_sequences_is_measured_and_left_as_it_was():
     before = values(model)
     found = kft.estimate(model, batch_size=3, length=9)
     assert (found.batch_size, found.length, found.measured) == (3, 9, 3)
-    assert 0 < found.forward_seconds and 0 < found.seconds
+    assert found.forward_seconds > 0 and found.seconds > 0
     assert min(found.memory, found.forward_memory) > 2**20  # of the whole process
     assert same(values(model), before) and not model.compiled
     assert str(found).startswith("3 records of 9 residues, measured:\ntraining step")

@@ -48,12 +48,10 @@ def main():
     device = run("import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() "
                  "else 'processor, no graphics card')")  # fmt: skip
     peak = options.peak or next((x for name, x in PEAKS.items() if name in device), None)
-    print(
-        f"{device}; peak {peak or 'unknown'} TFLOPS; {SIZES[options.tiny]} blocks, width, heads\n"
-    )
-    print(
-        "| batch | trained | side | ms | tokens/s | MFU | beside PEFT |\n|---|---|---|---|---|---|---|"
-    )
+    shape = "{} blocks of width {}, {} heads".format(*SIZES[options.tiny])
+    print(f"{device}; peak {peak or 'unknown'} TFLOPS; {shape}\n")
+    print("| batch | trained | side | ms | tokens/s | MFU | beside PEFT |")
+    print("|---|---|---|---|---|---|---|")
     for batch, tokens in BATCHES[options.tiny]:
         for work in WORK:
             case = {"batch": batch, "tokens": tokens, "work": work}
