@@ -115,6 +115,7 @@ def test_what_was_traced_is_traced_again(again):
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*does not support masking")
 def test_refusals():
     x = keras.Input((4,))
     plain = keras.Model(x, layers.Dense(2)(x), name="plain")
