@@ -5,13 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BACKENDS := jax tensorflow torch
 
-.PHONY: help demo test test-all $(BACKENDS:%=test-%) test-once lint format docs benchmark clean
+.PHONY: help demo test test-all $(BACKENDS:%=test-%) test-once lint format docs benchmark course clean
 
 help:
 	@echo "make demo [BACKEND=jax|torch|tensorflow]   helices and strands of proteins by an ESM-2, five minutes"
 	@echo "make test                                  lint, and the suite on every backend, twelve minutes"
 	@echo "make test-jax (-torch, -tensorflow, -once) the tests of one backend, or those that need none"
 	@echo "make test-all                              also the long tests, an hour"
+	@echo "make course [ONLY=3]                       all assignments of the course on every backend, an hour"
 	@echo "make docs                                  the pages and the API reference, see out/docs"
 	@echo "make benchmark                             speed compared with transformers, some minutes"
 
@@ -43,6 +44,9 @@ docs: $(VENV)/.installed-docs
 
 benchmark: $(VENV)/.installed-test
 	$(BIN)/python tests/benchmarks/benchmark_esm2.py
+
+course: $(VENV)/.installed-test
+	$(BIN)/python tests/benchmarks/course.py $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf out

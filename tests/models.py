@@ -1,5 +1,8 @@
 """Small models that several tests use, and what tests ask of any model."""
 
+import itertools
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -248,10 +251,25 @@ def masked_batches(images, autoencoder, batch_size=4, **options):
     )
 
 
-def in_turn(values):
-    """Return parameters of a test, of which `make test` runs each on one backend, in turn."""
-    backends = ("jax", "tensorflow", "torch")
+# The beginning of a program that imports modules of kft without `import kft`, which imports Keras.
+WITHOUT_KERAS = f"""
+import sys, types
+sys.modules["kft"] = package = types.ModuleType("kft")
+package.__path__ = [{str(Path(kft.__file__).parent)!r}]
+"""
+
+
+def in_turn(values, everywhere=(), backends=("torch", "jax", "torch", "tensorflow")):
+    """Return parameters of a test, of which `make test` runs each on one backend, in turn.
+
+    PyTorch is the quickest by far and takes every second one; those `everywhere` run on all.
+    """
+    turns = itertools.cycle(backends)
     return [
-        pytest.param(value, marks=pytest.mark.in_turn(backends[i % 3]), id=str(value))
-        for i, value in enumerate(values)
-    ]
+        value if value in everywhere
+        else pytest.param(
+            *(value if isinstance(value, tuple) else (value,)),
+            marks=pytest.mark.in_turn(next(turns)),
+        )
+        for value in values
+    ]  # fmt: skip

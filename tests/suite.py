@@ -23,11 +23,11 @@ MINUTES = "about 12 minutes"
 LONG_MINUTES = "40 to 60 minutes"
 PYTEST = [sys.executable, "-m", "pytest", "--color=no"]
 PROGRAMS = ["tests/test_recipes.py", "tests/test_docs.py"]  # a third of what runs once
-TESTS = {  # name: backend, further arguments; in the order in which two cores are done first
+TESTS = {  # name: backend, further arguments; the longest first, so that two cores end together
+    "once": ("torch", ["-m", "once", *(f"--ignore={path}" for path in PROGRAMS)]),
     "jax": ("jax", ["-m", "not once", "--in-turn"]),
     "tensorflow": ("tensorflow", ["-m", "not once", "--in-turn"]),
     "torch": ("torch", ["-m", "not once", "--in-turn"]),
-    "once": ("torch", ["-m", "once", *(f"--ignore={path}" for path in PROGRAMS)]),
     "programs": ("torch", ["-m", "once", *PROGRAMS]),
 }
 LINT = [

@@ -190,6 +190,45 @@ def test_to_peft(kind, tmp_path):
 
 
 @pytest.mark.usefixtures("optimised", "as_written")
+@pytest.mark.in_turn("torch")
+@pytest.mark.parametrize(
+    ("active", "removed"),
+    [("c", "c"), ("default", "default"), ("c", "b"), (["b", "c"], "c")],
+    ids=["the last", "the first", "an inactive one", "one of two active ones"],
+)
+def test_removing_the_active_adapter_leaves_what_peft_leaves(active, removed, tmp_path):
+    base = reference("backbone")
+    model = counterpart(base, "backbone")
+    adapted = with_peft(base, "backbone", {"r": 2})
+    for name in "bc":
+        adapted.add_adapter(name, peft.LoraConfig(r=2, target_modules=["query", "value"]))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path)
+    for name in ("default", "b", "c"):
+        folder = tmp_path / ("" if name == "default" else name)
+        kft.load_adapter(model, folder, name=name)
+    (adapted.base_model if isinstance(active, list) else adapted).set_adapter(active)
+    kft.lora.use(model, dict.fromkeys(active, 1.0) if isinstance(active, list) else active)
+    close_to(model, adapted, "backbone")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        adapted.delete_adapter(removed)
+        kft.lora.remove(model, removed)
+    texts = [str(x.message) for x in said if "active" in str(x.message)]
+    assert bool(texts) == (active == removed)
+    assert kft.lora.names(model) == list(adapted.base_model.peft_config)
+    layer = adapted.base_model.model.encoder.layer[0].attention.self.query
+    assert list(model.get_layer("block_0").query.active) == layer.active_adapters
+    trained = {n.split(".")[-2] for n, p in adapted.named_parameters() if p.requires_grad}
+    ours = {w.path.split("_")[-1] for w in kft.params.weights(model) if w.trainable}
+    assert ours == trained
+    close_to(model, adapted, "backbone")
+
+
+@pytest.mark.usefixtures("optimised", "as_written")
 @pytest.mark.parametrize(
     ("form", "direction"),
     on_torch(
@@ -229,6 +268,7 @@ def model_of(head, seed=0, width=32):
 
 
 @pytest.mark.usefixtures("as_written")
+@pytest.mark.in_turn("torch")
 def test_any_head(tmp_path):
     """A head of kft, its pooling, and a norm that learned in full come back too."""
     head = {"targets": 2, "pooling": "attention", "kernel_initializer": "glorot_uniform"}
@@ -391,7 +431,7 @@ def test_any_keras_model(tmp_path):
 
 
 @pytest.mark.usefixtures("optimised", "as_written")
-@pytest.mark.parametrize("older", on_torch([False, True], [False]))
+@pytest.mark.parametrize("older", on_torch([False, True], []))
 def test_vit(older, tmp_path):
     """keras-hub's ViT and that of transformers, adapted by the same file."""
     keras_hub = pytest.importorskip("keras_hub")

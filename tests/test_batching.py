@@ -125,6 +125,7 @@ def small_model(kind=kft.Model):
     return model
 
 
+@pytest.mark.in_turn("torch")
 def test_fit_is_reproducible_and_takes_the_order_of_the_seed():
     losses, orders = [], []
     for state in (1, 2):
@@ -304,6 +305,7 @@ def test_only_sequences_have_residues():
         batches.targets_of(0, None)
 
 
+@pytest.mark.in_turn("jax")
 def test_a_functional_keras_model_is_served():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 3)).astype("float32")

@@ -186,6 +186,7 @@ def test_the_best_epoch_over_all_phases(mode, name, phases, epoch, value):
     assert {float(v) for w in model.get_weights() for v in w.ravel()} == {float(epoch)}
 
 
+@pytest.mark.in_turn("torch")
 def test_real_phases_end_where_they_were_best():
     model, best = make_model(None), KeepBest()
     rng = np.random.default_rng(0)

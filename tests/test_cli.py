@@ -132,6 +132,9 @@ def test_errors_and_notes_are_spelled_for_the_shell(tmp_path):
     assert "kft: --batch-size must" in shell(*given, "--batch-size", 0, status=1).stderr
     said = shell(*given).stdout
     assert "set --task classification if" in said and "name another in --inputs." in said
+    with spelling.spelled(COMMANDS["finetune"]):
+        told = spelling.as_options("missing=('-1', 'x y') marks them, or missing=() if not")
+    assert told == "--missing -1 --missing 'x y' marks them, or --missing '' if not"
 
 
 # Results and exit codes -------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from kft.backbones.esm2.model import ESM2
 from kft.comparison import runs, scoring, study
 from kft.comparison.results import NULL
 from kft.data import Dataset, Split
+from kft.files import only_writer
 
 pytestmark = pytest.mark.usefixtures("as_written")
 
@@ -499,6 +500,13 @@ def test_no_test_split_and_a_file_as_folder(backbone, data, tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(ValueError, match="cannot keep the trainings"):
         kft.compare(backbone, data, ["linear_probe"], out=tmp_path)
+
+
+@pytest.mark.once
+def test_a_second_process_in_the_folder_is_refused(backbone, data, tmp_path):
+    with only_writer(tmp_path), pytest.raises(BlockingIOError, match="another process is writing"):
+        kft.compare(backbone, data, ["linear_probe"], out=tmp_path, verbose=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.once

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from matplotlib.image import imsave
-from models import BACKBONES
+from models import BACKBONES, in_turn
 
 import kft
 from kft.interpretation import dreaming
@@ -23,7 +23,7 @@ def picture(height=SIDE, width=SIDE):
     return np.clip(0.5 + 0.12 * waves + noise, 0.1, 0.9).astype("float32")
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
+@pytest.fixture(scope="module", params=in_turn(BACKBONES, everywhere=["vit"]))
 def backbone(request):
     return kft.backbones.randomised(BACKBONES[request.param](), 0)
 
@@ -177,9 +177,7 @@ def test_three_backends_dream_the_same(name):
     assert worst < 0.5 / 65535 + 2 * 0.01 * dreaming.GRAIN
 
 
-@pytest.mark.parametrize(
-    "name", ["vit", pytest.param("efficientnet", marks=pytest.mark.in_turn("tensorflow"))]
-)
+@pytest.mark.parametrize("name", in_turn(["vit", "efficientnet"], backends=("jax", "tensorflow")))
 def test_half_precision_dreams_the_same_and_stays_what_it_was(name):
     """The gradient is one of float64, and the backbone goes on in its own precision."""
     full = kft.backbones.randomised(BACKBONES[name](), 0)

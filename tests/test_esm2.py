@@ -9,7 +9,7 @@ import pytest
 import references
 import torch
 from keras import ops
-from models import same, values
+from models import in_turn, same, values
 from parity import assert_parity, assert_rounds_alike, errors
 
 import kft
@@ -24,6 +24,7 @@ PARITY = [  # each value beside our own once; up to 300 residues in the long for
     (references.fair, "two blocks", 0.1),
     (references.fair, "six deep", 0.1),
 ]
+SHORT = [(*case, references.SHORT) for case in PARITY]
 PARITY_LONG = [
     (reference, shape, scale)
     for reference in (references.hugging_face, references.fair)
@@ -34,7 +35,7 @@ PARITY_LONG = [
 @pytest.mark.parametrize(
     ("reference", "shape", "scale", "lengths"),
     [
-        *((*case, references.SHORT) for case in PARITY),
+        *in_turn(SHORT, everywhere=SHORT[:1], backends=("jax", "torch", "tensorflow")),
         *(pytest.param(*c, references.LENGTHS, marks=pytest.mark.long) for c in PARITY_LONG),
     ],
 )

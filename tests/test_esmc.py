@@ -145,6 +145,7 @@ def assert_same(backbone, reference, parts=2):
         assert_rounds_alike(one[where], other[where])
 
 
+@pytest.mark.in_turn("torch")
 def test_folder(saved, reference):
     backbone = kft.load(saved)
     assert_same(backbone, reference)
@@ -184,6 +185,7 @@ def weights_of(backbone):
     return {w.path for part in (backbone, backbone.masked_lm) for w in part.weights}
 
 
+@pytest.mark.in_turn("torch")
 def test_heads_of_other_tasks_are_skipped(tmp_path):
     """A file of a classifier has no language-model head; one of `EsmcModel` has no prefix."""
     config = references.esmc_config(1, 32, 4, num_labels=3)
@@ -207,6 +209,7 @@ def test_heads_of_other_tasks_are_skipped(tmp_path):
         assert_rounds_alike(found[where], expected[where])
 
 
+@pytest.mark.in_turn("torch")
 def test_what_kft_writes_transformers_reads(tmp_path):
     backbone = models.perturb(models.esmc(2, 32, 4, hidden_width=48, rope_theta=500.0))
     models.perturb(backbone.masked_lm)
@@ -359,7 +362,9 @@ def test_config_and_stages():
             esmc.ESMC(*sizes)
 
 
-@pytest.mark.parametrize("part", ("backbone", "masked_lm"))
+@pytest.mark.parametrize(
+    "part", models.in_turn(["backbone", "masked_lm"], everywhere=["masked_lm"])
+)
 def test_save_and_reload(part, reference, tmp_path):
     backbone = references.from_reference(reference)
     model = backbone if part == "backbone" else backbone.masked_lm
@@ -373,7 +378,10 @@ def test_save_and_reload(part, reference, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "trained", ["head", ["final_norm", "head"], ["block_1", "final_norm", "head"], ["block_0"]]
+    "trained",
+    models.in_turn(
+        ["head", ["final_norm", "head"], ["block_0"], ["block_1", "final_norm", "head"]]
+    ),
 )
 def test_the_frozen_frontier(trained):
     model = make()
@@ -382,12 +390,16 @@ def test_the_frozen_frontier(trained):
 
 
 @pytest.mark.usefixtures("as_written")
-@pytest.mark.parametrize("options", [{}, {"targets": "all-linear", "bias": "all"}, {"dora": True}])
+@pytest.mark.parametrize(
+    "options",
+    models.in_turn([{"dora": True}, {"targets": "all-linear", "bias": "all"}, {}], everywhere=[{}]),
+)
 def test_the_base_is_kept(options):
     contracts.check_base_is_kept(make(), inputs(), **options)
 
 
 @pytest.mark.usefixtures("as_written")
+@pytest.mark.in_turn("torch")  # as those of ESM-2
 def test_adapters_are_trained_and_written(tmp_path):
     model, again = make(), make()
     assert kft.add_lora(model, 2) == [

@@ -11,7 +11,7 @@ from extensions.toy_backbone import ToyBackbone, encode
 from extensions.toy_data import load_toy_counts
 from extensions.toy_head import CountHead
 from extensions.toy_strategy import ToyNorms
-from models import perturb, perturb_adapters
+from models import in_turn, perturb, perturb_adapters
 
 import kft
 
@@ -72,7 +72,7 @@ def test_copies(name, tmp_path):
         contracts.check_copy(model, way, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["lora backbone", "model", "merged"])
+@pytest.mark.parametrize("name", in_turn(["lora backbone", "model", "merged"]))
 def test_copies_on_every_backend(name, tmp_path):
     model = MODELS[name]()
     for way in (contracts.clone_with_function, contracts.deepcopy, contracts.weights_file):
@@ -92,7 +92,9 @@ def test_the_backbone_is_found_by_name():
 
 @pytest.mark.parametrize(
     ("trained", "cut"),
-    [("head", 5), (["norm", "head"], 4), (["block_1", "norm", "head"], 3), (["block_0"], 2)],
+    in_turn(
+        [("head", 5), (["norm", "head"], 4), (["block_1", "norm", "head"], 3), (["block_0"], 2)]
+    ),
 )
 def test_the_frozen_frontier(trained, cut):
     model = make("attention")
@@ -111,11 +113,14 @@ def test_the_encoder():
 # Adapters -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"targets": "all-linear", "bias": "all"}, {"dora": True}])
+@pytest.mark.parametrize(
+    "options", in_turn([{}, {"targets": "all-linear", "bias": "all"}, {"dora": True}])
+)
 def test_the_base_is_kept(options):
     contracts.check_base_is_kept(make(), encode(SEQUENCES), **options)
 
 
+@pytest.mark.in_turn("jax")
 def test_adapters_are_trained_and_written(tmp_path):
     model, again = make(), make()
     assert kft.add_lora(model, 2) == ["block_0", "block_1"]
@@ -126,7 +131,7 @@ def test_adapters_are_trained_and_written(tmp_path):
 
 # The head -----------------------------------------------------------------------------------------
 
-every_pooling = pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
+every_pooling = pytest.mark.parametrize("pooling", in_turn(["mean", "attention", "max"]))
 
 
 @every_pooling
@@ -228,6 +233,7 @@ def test_what_can_be_registered_as_a_data_set():
 FROZEN = ["table", "block_0", "block_1"]
 
 
+@pytest.mark.in_turn("tensorflow")
 def test_the_strategy(tmp_path):
     strategy = kft.strategies.get("toy_norms", epochs=3)
     assert strategy == ToyNorms(3) and kft.strategies.name_of(strategy) == "toy_norms"
@@ -237,6 +243,7 @@ def test_the_strategy(tmp_path):
     assert [phase.trainable for phase in done.phases] == [9, 25]
 
 
+@pytest.mark.in_turn("torch")
 def test_norms_are_trained_alone(tmp_path):
     """Nothing of what the optimizer trains has a weight decay."""
 

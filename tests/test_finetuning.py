@@ -258,6 +258,32 @@ def test_a_table_of_numbers_and_categories(tmp_path):
     assert 0 <= scores["accuracy"].value <= 1
 
 
+def test_marks_of_missing_values_categories_and_weights(tmp_path):
+    def written(table, name):
+        table.to_csv(tmp_path / name, index=False, na_rep="-999")
+        return tmp_path / name
+
+    table = columns().drop(columns=["note", "empty"])
+    table["detector"] = np.where(table.detector == "a", 0, 7)
+    file = written(table.assign(sure=np.where(table.index < 40, 0.5, 2)), "a.csv")
+    marks = {"missing": ["-999"], "weights": "sure", "categories": ["detector"]}
+    run = kft.finetune(Settings(str(file), epochs=1, **marks), tmp_path / "run", baselines=False)
+    data, settings = read_data(run.settings)
+    assert settings.inputs == ["mass", "detector"] and set(data.train.weights) == {0.5, 2}
+    assert {x["detector"] for x in data.train.inputs} == {"0", "7"}
+    assert run.settings == Settings.from_dict(run.settings.to_dict())
+    assert kft.finetune(run.settings, tmp_path / "run").finished
+    new = written(table.drop(columns="label"), "new.csv")
+    with pytest.warns(UserWarning, match="12 missing values were filled as in the training"):
+        run.predict(new, out=tmp_path / "out.csv")
+    with pytest.warns(UserWarning) as said:
+        run.evaluate(written(table, "measured.csv"))
+    assert any("has no column 'sure' of weights" in str(warning.message) for warning in said)
+    for source in ("digits", str(tmp_path)):
+        with pytest.raises(ValueError, match=r"^missing is \['-999'\], but .*leave it out\.$"):
+            read_data(Settings(source, missing=["-999"]))
+
+
 def test_columns_are_named_and_adapters_of_a_new_network_are_stored_whole(tmp_path):
     columns().to_csv(tmp_path / "a.csv", index=False)
     given = {"inputs": "mass", "target": "label", "strategy": "lora", "epochs": 1}

@@ -47,6 +47,7 @@ def steady(_, variables):
     return adamw(1e-2, variables)
 
 
+@pytest.mark.in_turn("torch")
 def test_two_phases_are_one_run_of_the_same_length():
     """Slots and step counts are carried, and so is the order of the batches."""
     runs = []
@@ -110,6 +111,7 @@ def state(optimizer, model):
     }
 
 
+@pytest.mark.in_turn("torch")  # scores and weights are kept by numpy
 def test_the_best_epoch_on_validation_is_kept():
     model = make()
     data = dataset()
@@ -125,6 +127,7 @@ def test_the_best_epoch_on_validation_is_kept():
     assert last.best_epoch is None
 
 
+@pytest.mark.in_turn("torch")  # with dropout on every backend in the tests of resuming
 def test_the_seed_is_all_that_is_random():
     runs = []
     for seed in (3, 3, 4):
@@ -154,6 +157,7 @@ def test_the_frontier_is_used_where_it_pays():
     assert reasons[3] == "frontier is False."
 
 
+@pytest.mark.in_turn("jax")  # compared on every backend in the tests of the frontier
 def test_frontier_and_whole_agree():
     predictions = []
     for frontier in (True, False):
@@ -275,6 +279,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     assert 2e-3 < found.suggestion < 2e-2  # the average lags behind
 
 
+@pytest.mark.in_turn("torch")
 def test_the_range_test_ends_when_the_loss_has_left_all_bounds():
     model = make()
     train = kft.batches((SEQUENCES, TARGETS), model.encode, 8, 0)
@@ -375,6 +380,7 @@ def test_targets_that_do_not_fit_the_head(case, name):
         kft.fit(make(head()), (SEQUENCES, targets), name, verbose=0)
 
 
+@pytest.mark.in_turn("tensorflow")
 def test_afterwards_the_model_can_be_trained_evaluated_and_fitted_again():
     model = make()
     kft.fit(model, (SEQUENCES, TARGETS), "linear_probe", verbose=0)
@@ -421,6 +427,7 @@ def test_insisting_on_a_frontier_fails_before_the_first_epoch():
     assert same(before, values(model))
 
 
+@pytest.mark.in_turn("torch")
 def test_divergence_is_said():
     with pytest.warns(UserWarning, match="training has diverged: lower learning_rate"):
         done = kft.fit(

@@ -41,6 +41,17 @@ def test_energy_is_lowest_at_the_bin_that_is_predicted():
     assert pytest.approx(2.15625) == FIRST and pytest.approx(0.3125) == WIDTH
 
 
+def test_equally_likely_distances_do_not_pull():
+    """Neither within the bins nor towards the last one, which is open and 10 angstrom wide."""
+    flat = np.ones((24, 24, 64))
+    flat[..., -1] = 10 / WIDTH
+    flat /= flat.sum(axis=-1, keepdims=True)
+    given, without = (_Energy("A" * 24, x, np.zeros((24, 3)), 1.0) for x in (flat, None))
+    for chain in (hairpin(), structure.rebuild(np.full((24, 3), np.pi))):
+        angles = np.nan_to_num(structure.torsions(chain)).ravel()
+        np.testing.assert_allclose(given(angles)[1], without(angles)[1], atol=1e-9)
+
+
 def test_true_distances_and_torsions_give_the_true_chain(targets):
     chain, probabilities, torsions = targets
     fold = structure.fold_chain("A" * 24, probabilities, torsions, starts=1, iterations=200)

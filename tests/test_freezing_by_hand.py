@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from models import esm2, values
+from models import esm2, in_turn, values
 
 import kft
 from kft import params
@@ -61,8 +61,10 @@ HANDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("train", [with_keras, with_kft, with_frontier])
-@pytest.mark.parametrize("hand", HANDS)
+WAYS = [(train, hand) for train in (with_keras, with_kft, with_frontier) for hand in HANDS]
+
+
+@pytest.mark.parametrize(("train", "hand"), in_turn(WAYS, everywhere=WAYS[5:6]))
 def test_exactly_what_is_marked_learns(train, hand):
     model = make()
     for layer in HANDS[hand](model):
@@ -112,6 +114,7 @@ def test_it_says_what_learns_for_how_long_and_how_fast(capsys):
     assert done.phases[0].name == "as marked" and done.phases[0].trainable == 17
 
 
+@pytest.mark.in_turn("torch")
 def test_a_second_plain_fit_trains_what_the_strategy_left_and_says_so(capsys):
     model = make()
     kft.fit(model, RECORDS, "head_only", 1, verbose=0)
@@ -165,6 +168,7 @@ OVERRIDDEN = {
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
+@pytest.mark.in_turn("torch")
 def test_a_strategy_that_goes_over_marks_made_by_hand_says_so(name):
     model = make(1 if name == "full" else 2)
     model.backbone.trainable = False

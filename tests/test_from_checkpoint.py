@@ -12,6 +12,7 @@ import safetensors.numpy
 import torch
 import transformers
 from keras import ops
+from models import in_turn
 from parity import assert_parity
 
 import kft
@@ -62,7 +63,8 @@ def log_probabilities(model):
     return np.log(ops.convert_to_numpy(model.predict_on_batch(inputs)))
 
 
-@pytest.mark.parametrize("kind", [*PROTEINS, *VISION])
+@pytest.mark.usefixtures("optimised", "as_written")
+@pytest.mark.parametrize("kind", in_turn([*PROTEINS, *VISION], PROTEINS))
 def test_as_in_transformers(kind, tmp_path):
     """The numbers and names of transformers, in memory and from a file, and further training."""
     theirs = reference(kind)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from contracts import check_split, leaves
 from keras import layers, ops
-from models import BACKBONES, same, values
+from models import BACKBONES, in_turn, same, values
 from parity import assert_rounds_alike
 
 import kft
@@ -105,7 +105,7 @@ CASES = {  # a model, what learns, an input
 COMPILED = ["last block", "nested", "mask"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", in_turn(CASES, everywhere=["last block", "mask"]))
 def test_both_parts_are_the_model(case):
     make, pattern, inputs = CASES[case]
     model = make()
@@ -143,6 +143,7 @@ def test_a_layer_that_is_shared_is_frozen_once_and_computed_where_it_must():
     ]  # fmt: skip
 
 
+@pytest.mark.in_turn("torch")
 def test_a_keras_hub_backbone_that_kft_has_never_seen():
     keras_hub = pytest.importorskip("keras_hub")
     backbone = keras_hub.models.BertBackbone(
@@ -201,6 +202,7 @@ def test_training_at_any_padding_is_the_same_to_rounding(monkeypatch):
     assert_rounds_alike(logs["loss"], other["loss"], roundings=256)
 
 
+@pytest.mark.in_turn("jax")  # whose optimizer has a state outside of its variables
 def test_the_optimizer_goes_on_where_it_was():
     model, _ = trained(True, EQUAL)
     assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 4
@@ -211,6 +213,7 @@ def test_the_optimizer_goes_on_where_it_was():
     assert int(ops.convert_to_numpy(model.optimizer.iterations.value)) == 8
 
 
+@pytest.mark.in_turn("tensorflow")
 def test_callbacks_see_the_whole_model_and_may_stop_it(tmp_path):
     model = esm2(blocks=1)
     params.train_only(model, "head")
@@ -231,6 +234,7 @@ def test_callbacks_see_the_whole_model_and_may_stop_it(tmp_path):
     assert_rounds_alike(kft.predict(loaded, EQUAL), kft.predict(model, EQUAL))
 
 
+@pytest.mark.in_turn("torch")
 def test_residue_targets_and_weights_come_through():
     model = esm2(kft.heads.ResidueClassification(2), blocks=1)
     params.train_only(model, "head")
@@ -320,8 +324,10 @@ def counting():
 
 @pytest.mark.parametrize(
     ("lengths", "kept"),
-    [([6, 9, 3, 14], ""), ([6, 9, 3, 14], "mapped"), ([6, 9, 3, 14], "cached"),
-     ([6, 6, 14, 14], ""), ([6, 6, 14, 14], "cached")],
+    in_turn(
+        [([6, 9, 3, 14], "mapped"), ([6, 9, 3, 14], ""), ([6, 9, 3, 14], "cached"),
+         ([6, 6, 14, 14], ""), ([6, 6, 14, 14], "cached")]
+    ),
 )  # fmt: skip
 def test_what_stands_at_padding_is_what_the_frozen_part_answers_there(lengths, kept, tmp_path):
     """Also where each batch that features are computed in is of one length, which fills it."""

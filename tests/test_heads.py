@@ -23,6 +23,7 @@ from contracts import (
     randomise,
 )
 from keras import ops
+from models import in_turn
 from parity import assert_parity, assert_rounds_alike
 from transformers import EsmForSequenceClassification, EsmForTokenClassification
 
@@ -51,18 +52,18 @@ OTHERS = {
 HEADS = POOLED | OTHERS
 
 # Each kind and each pooling; a head leaves pooling to `Pooling`, so the rest is the long form.
-FEW = {("classification", "mean"), ("classification", "max"), ("multi-label", "cls"),
-       ("regression", "attention")}  # fmt: skip
-every_head = pytest.mark.parametrize(
-    ("kind", "pooling"),
-    [
-        *(
-            pytest.param(kind, pooling, marks=() if (kind, pooling) in FEW else pytest.mark.long)
-            for kind in POOLED
-            for pooling in POOLINGS
-        ),
-        *((kind, None) for kind in OTHERS),
-    ],
+FEW = [("classification", "mean"), ("classification", "max"), ("multi-label", "cls"),
+       ("regression", "attention")]  # fmt: skip
+ALWAYS = [*FEW, *((kind, None) for kind in OTHERS)]
+LONG = [
+    pytest.param(kind, pooling, marks=pytest.mark.long)
+    for kind in POOLED
+    for pooling in POOLINGS
+    if (kind, pooling) not in FEW
+]
+every_head = pytest.mark.parametrize(("kind", "pooling"), [*ALWAYS, *LONG])
+heads_in_turn = pytest.mark.parametrize(
+    ("kind", "pooling"), [*in_turn(ALWAYS, everywhere=FEW[-1:]), *LONG]
 )
 every_pooling = pytest.mark.parametrize("pooling", POOLINGS)
 
@@ -87,12 +88,12 @@ def mask():
 # The contract -----------------------------------------------------------------------------------
 
 
-@every_head
+@heads_in_turn
 def test_outputs_start_at_the_prior(kind, pooling):
     check_prior(partial(make, kind, pooling), HEADS[kind][2])
 
 
-@every_head
+@heads_in_turn
 def test_padding_and_other_records_change_nothing(kind, pooling):
     check_padding(partial(make, kind, pooling), masked=pooling not in ("cls", None))
 
@@ -110,7 +111,7 @@ def test_learns_and_is_saved_with_its_loss_and_metrics(kind, pooling, tmp_path):
     check_head_training(partial(make, kind, pooling), weights, tmp_path)
 
 
-@every_head
+@heads_in_turn
 def test_outputs_stay_float32_in_mixed_precision(kind, pooling):
     check_mixed_precision(partial(make, kind, pooling), HEADS[kind][3])
 

@@ -51,6 +51,7 @@ def reference(kind):
 
 @needs_package
 @pytest.mark.usefixtures("optimised")
+@pytest.mark.in_turn("torch")  # its layers are those of ESM-2
 def test_parity(record_property):
     """Rule 6 for hidden states, logits of the restored head, and contacts."""
     model = reference(EsmForMaskedLM)

@@ -207,6 +207,20 @@ def test_the_estimate_is_compared_with_the_memory(monkeypatch):
         memory.check_memory(model, records)
 
 
+def test_the_estimate_counts_the_pairs_of_a_head(monkeypatch):
+    """2 (P + K) numbers for each pair of tokens and protein; in training twice as many."""
+    model = kft.Model(models.esm2(), kft.heads.Distogram())
+    records = kft.batches(["MKT", "MKTAYIAKQR" * 50], model.encode, names=["a", "b"])
+    tokens = records[0]["token_ids"].shape[1]
+    pairs = 2 * tokens**2 * 4 * 2 * (32 + 64)
+    for training, needed in ((False, pairs), (True, 2 * pairs)):
+        monkeypatch.setattr(memory, "available_memory", lambda more=needed: int(1.2 * more))
+        memory.check_memory(model, records, training)
+        monkeypatch.setattr(memory, "available_memory", lambda less=needed: less)
+        with pytest.raises(ValueError, match=f"b has {tokens} tokens, for which the model needs"):
+            memory.check_memory(model, records, training)
+
+
 def test_a_full_memory_is_explained():
     records = kft.batches((["MKT", "MKTAYI"], [0.0, 1.0]), models.esm2().encode, names=["a", "b"])
     for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried")):

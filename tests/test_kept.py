@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from models import esm2, strings
+from models import WITHOUT_KERAS, esm2, in_turn, strings
 from parity import assert_parity
 from references import SHAPES, from_reference, hugging_face, telling
 from transformers import EsmForMaskedLM
@@ -49,8 +49,7 @@ class Interrupted:
 # One writer ---------------------------------------------------------------------------------------
 
 
-HOLDS = """
-import sys, time
+HOLDS = f"""{WITHOUT_KERAS}
 from kft.files import only_writer
 with only_writer(sys.argv[1]):
     print("held", flush=True)
@@ -179,7 +178,7 @@ def test_other_weights_do_not_go_on(backbone, tmp_path, monkeypatch):
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("layer", in_turn([0, 1, 2], everywhere=[1]))
 def test_hidden_states_are_those_of_transformers(layer, tmp_path):
     model = telling(hugging_face(*SHAPES["two blocks"]), np.full((1, 4), 5))
     backbone, found = from_reference(model), []

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from models import esm2
+from models import esm2, in_turn
 
 import kft
 from kft.backbones.residue_tokens import encode
@@ -68,7 +68,7 @@ def test_muon_turns_matrices_and_leaves_tables_to_adam(as_written):
     assert 0.7 < singular.max() / (0.2e-3 * 128**0.5) < 1.3
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", in_turn(["float32", "bfloat16"]))
 def test_muon_takes_weights_of_any_dtype_and_lets_norms_be(dtype):
     """Of zero gradients only decay is left, and only where a matrix or a table is."""
     kernel, table, norm = variables = [

@@ -221,7 +221,7 @@ def card_table():
 @pytest.mark.parametrize(
     ("name", "every"),
     [
-        ("heldout_families", 60),
+        ("heldout_families", 200),
         pytest.param("valid", 20, marks=pytest.mark.long),
         pytest.param("heldout_families", 5, marks=pytest.mark.long),
         pytest.param("valid", 1, marks=pytest.mark.long),

@@ -62,6 +62,7 @@ def test_training_moves_adapters_and_head_alone(tmp_path):
 
 
 @pytest.mark.usefixtures("as_written")
+@pytest.mark.in_turn("torch")
 def test_bases_are_given_back():
     """Switching off, merging back and removing leave the base, biases included."""
     model = with_head()
@@ -195,6 +196,7 @@ def test_saved_whole(tmp_path):
 
 
 @pytest.mark.usefixtures("as_written")
+@pytest.mark.in_turn("torch")
 def test_a_language_model_saved_whole(tmp_path):
     language = models.esm2().masked_lm
     kft.add_lora(language, 2, targets=["query", "lm_head.dense"])
@@ -384,6 +386,7 @@ def test_the_language_model_keeps_its_table():
 
 
 @pytest.mark.usefixtures("as_written")
+@pytest.mark.in_turn("torch")
 def test_adapters_on_different_layers():
     """Each learns when it counts."""
     model = kft.Model(models.esm2(), kft.heads.Regression())

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from models import perturb_adapters
+from models import in_turn, perturb_adapters
 from parity import assert_rounds_alike
 
 import kft
@@ -38,7 +38,8 @@ KINDS = list(layer_kinds())
 # With magnitudes or without: what DoRA computes holds what LoRA does, so of the latter a few.
 BOTH = [(kind, True) for kind in KINDS]
 BOTH += [(kind, False) for kind in ("dense", "heads", "convolution", "embedding")]
-BOTH += [pytest.param(k, False, marks=pytest.mark.long) for k in KINDS if (k, False) not in BOTH]
+LONG = [pytest.param(k, False, marks=pytest.mark.long) for k in KINDS if (k, False) not in BOTH]
+EVERYWHERE = [("dense", True), ("heads", True), ("convolution", False), ("embedding", True)]
 
 
 def around(kind, **options):
@@ -59,7 +60,7 @@ def raw(layer):
     return layer._flat("float64")
 
 
-@pytest.mark.parametrize(("kind", "dora"), BOTH)
+@pytest.mark.parametrize(("kind", "dora"), [*in_turn(BOTH, EVERYWHERE), *LONG])
 def test_kinds(kind, dora):
     """At the start nothing changes; then W + s A B stands for W, with magnitudes or without."""
     model, layer, before, x = around(kind, dora=dora)
@@ -87,7 +88,7 @@ def test_kinds(kind, dora):
 
 
 @pytest.mark.usefixtures("as_written")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", in_turn(KINDS, everywhere=["heads"]))
 def test_saved_and_loaded(kind, tmp_path):
     model, _, _, x = around(kind, rslora=True, bias="lora_only")
     perturb_adapters(model)
@@ -101,7 +102,7 @@ def test_saved_and_loaded(kind, tmp_path):
     assert np.abs(again.predict_on_batch(x) - expected).max() > 1e-3
 
 
-@pytest.mark.parametrize(("kind", "dora"), BOTH)
+@pytest.mark.parametrize(("kind", "dora"), [*in_turn(BOTH, EVERYWHERE), *LONG])
 def test_gradients(kind, dora):
     """Those of x (W + s A B) by hand in float64; the norm of DoRA is held fixed."""
     model, layer, _, x = around(kind, dora=dora)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from models import in_turn
 from models import masked_batches as batches_of
 from models import waves as pictures
 from parity import assert_rounds_alike
@@ -157,7 +158,7 @@ def test_hidden_pixels_do_not_reach_the_encoder(autoencoder, as_written):
     assert np.abs(features("visible") - before).max() > 0.1
 
 
-@pytest.mark.parametrize("family", ["vit", "deit", "dinov2"])
+@pytest.mark.parametrize("family", in_turn(["vit", "deit", "dinov2"]))
 def test_with_nothing_hidden_the_encoder_is_the_backbone(family, as_written):
     backbone = loud(small(family))
     autoencoder = pretraining.masked_autoencoder(backbone, **SMALL)
@@ -235,6 +236,7 @@ def test_held_out_images_are_completed_far_better_than_by_the_mean_patch():
     assert_rounds_alike(found, backbone.predict_on_batch(x))
 
 
+@pytest.mark.in_turn("torch")
 def test_it_begins_with_the_mean_patch(backbone, as_written):
     model = pretraining.masked_autoencoder(backbone, **SMALL)
     model.compile("sgd", "mse", metrics=[pretraining.RelativeError()])
@@ -242,6 +244,7 @@ def test_it_begins_with_the_mean_patch(backbone, as_written):
     assert found == [pytest.approx(1, abs=0.01), pytest.approx(1, abs=1e-4)]
 
 
+@pytest.mark.in_turn("torch")
 def test_weights_are_in_the_backbone_and_go_wherever_it_goes(backbone, tmp_path, as_written):
     before = kft.fingerprint(backbone, trainable=None)
     features = kft.embed(backbone, pictures(4))
@@ -256,6 +259,7 @@ def test_weights_are_in_the_backbone_and_go_wherever_it_goes(backbone, tmp_path,
     assert_rounds_alike(kft.embed(again.backbone, pictures(4)), after)
 
 
+@pytest.mark.in_turn("torch")
 def test_what_is_frozen_stays(backbone, as_written):
     kft.freeze(backbone, "embedding")
     before = kft.fingerprint(backbone)
@@ -263,6 +267,7 @@ def test_what_is_frozen_stays(backbone, as_written):
     assert kft.fingerprint(backbone) == before
 
 
+@pytest.mark.in_turn("tensorflow")
 def test_it_is_saved_and_loaded(autoencoder, tmp_path, as_written):
     inputs, _ = batches_of(pictures(4), autoencoder)[0]
     autoencoder.save(tmp_path / "it.keras")
@@ -272,6 +277,7 @@ def test_it_is_saved_and_loaded(autoencoder, tmp_path, as_written):
     assert (again.patch_size, again.encode, again.normalise) == (8, autoencoder.encode, True)
 
 
+@pytest.mark.in_turn("torch")
 def test_the_same_seed_draws_the_same_decoder(backbone):
     one, two, other = (pretraining.masked_autoencoder(backbone, seed=s, **SMALL) for s in (0, 0, 1))
     digests = [kft.fingerprint(x.get_layer("decoder"), None) for x in (one, two, other)]
@@ -319,6 +325,7 @@ def test_stopped_within_an_epoch_it_ends_with_the_same_bits(tmp_path, as_written
 # What it sees -------------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("torch")
 def test_reconstruction_undoes_the_normalisation(autoencoder, monkeypatch, as_written):
     """A model that answers with the truth gives back the image, of whatever size it came."""
     images = [image[:, :20] for image in pictures(3)]

@@ -25,7 +25,7 @@ from kft.inference import records
 from kft.training import pretraining
 
 BACKEND = keras.backend.backend()
-ANOTHER = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}[BACKEND]
+ANOTHER = {"jax": "torch", "torch": "jax", "tensorflow": "jax"}[BACKEND]
 
 # Two lengths, 8 and 16 tokens. The target is the share of alanine.
 SEQUENCES = ["AAAAAA", "WWWWWW", "AWAWAW", "AAWAAW", "W" * 12, "A" * 12, "AWWWAWWWAWWW", "AAAW" * 3]
@@ -127,6 +127,7 @@ def test_save_and_load_in_safe_mode(trained):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.in_turn("torch")  # on every backend in the tests of heads
 @pytest.mark.parametrize("head", ["Classification", "Regression"])
 def test_every_head_is_saved(head, tmp_path):
     made = {"Classification": lambda: kft.heads.Classification(3, pooling="cls")}
@@ -263,6 +264,7 @@ def test_two_inputs_in_a_tuple_are_two_inputs(predictor, answers):
     assert_rounds_alike(found, answers[:2])
 
 
+@pytest.mark.in_turn("torch")
 def test_embed_pools_residues_or_takes_the_first_token(predictor, hidden, means):
     found = kft.embed(predictor.backbone, PROTEINS, batch_size=3)
     assert found.dtype == "float32"

@@ -8,7 +8,7 @@ import pytest
 import references
 import scipy.special
 import torch
-from models import esm2, esmc
+from models import esm2, esmc, in_turn
 from parity import assert_rounds_alike
 
 import kft
@@ -100,7 +100,7 @@ def pair():
     return references.from_reference(reference), written_out(reference.double())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", in_turn(METHODS, everywhere=["masked_marginal"]))
 def test_scores_are_those_of_the_equations(pair, method):
     """With insertions and deletions the batches hold several lengths, and padding."""
     backbone, equations = pair
@@ -273,6 +273,7 @@ def proteingym_overlapping(log_softmax, tokens, window):
 
 
 @pytest.mark.parametrize("window", [16, 12])
+@pytest.mark.in_turn("torch")
 def test_overlapping_windows_are_those_of_proteingym(pair, window):
     backbone, _ = pair
     protein = (WILD_TYPE * 3)[:53]

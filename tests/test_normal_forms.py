@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from models import esm2, strings
+from models import esm2, in_turn, strings
 
 import kft
 import kft.inference.records
@@ -146,7 +146,7 @@ def test_normal_form():
     assert normal("mkß") == "mkß"  # refused by the encoder at its place, not turned into MKSS
 
 
-@every_alteration
+@pytest.mark.parametrize("kind", in_turn(ALTERED))
 def test_encoded_and_embedded_alike(kind):
     backbone = esm2()
     altered = [ALTERED[kind](x) for x in PEPTIDES[:3]] + PEPTIDES[3:5]

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from models import esm2
+from models import esm2, in_turn
 
 import kft
 from kft.training import callbacks, strategies
@@ -67,6 +67,7 @@ class Told(keras.callbacks.Callback):
         self.last = dict(logs or {})
 
 
+@pytest.mark.in_turn("torch")
 def test_callbacks_see_one_run(tmp_path):
     told, history = Told(), keras.callbacks.History()
     log, files = tmp_path / "log.csv", tmp_path / "{epoch:02d}.weights.h5"
@@ -116,6 +117,7 @@ def plateau(**options):
     )
 
 
+@pytest.mark.in_turn("jax")
 def test_a_constant_rate_falls_on_a_plateau_and_stays_down_in_the_next_phase():
     class Rates(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -199,7 +201,7 @@ def one_each(seed=0):
 
 
 @pytest.mark.parametrize(("kind", "shuffle"), [(kft.Model, None), (keras.Model, True)])
-@pytest.mark.parametrize("steps", [1, 2, 3, None])
+@pytest.mark.parametrize("steps", in_turn([1, 2, 3, None], everywhere=[2]))
 def test_each_record_comes_once_before_any_comes_again(kind, shuffle, steps):
     random.seed(1)  # plain Keras shuffles with it
     options = {} if shuffle is None else {"shuffle": shuffle}

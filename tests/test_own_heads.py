@@ -85,6 +85,7 @@ def test_layers_see_the_mask_of_positions():
     assert_rounds_alike(kft.predict(model, SEQUENCES), kft.embed(model.backbone, SEQUENCES))
 
 
+@pytest.mark.in_turn("torch")
 def test_own_heads_are_trained_at_the_frontier_as_in_the_whole():
     results = []
     for frontier in (True, False):

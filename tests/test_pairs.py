@@ -35,7 +35,7 @@ def make(backbone=None, **options):
 # The backbone -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", models.in_turn(["cls", "mean"], everywhere=["mean"]))
 def test_features_are_those_of_both_and_their_order_is_not_seen(pooling):
     tower = models.esm2(blocks=2)
     backbone = kft.PairBackbone(tower, pooling)
@@ -48,6 +48,7 @@ def test_features_are_those_of_both_and_their_order_is_not_seen(pooling):
     assert np.abs(found[0] - found[1]).max() > 0.01
 
 
+@pytest.mark.usefixtures("as_written")
 def test_a_pair_is_predicted_as_if_it_were_alone():
     contracts.check_padded_records(make(), PAIRS)
 
@@ -61,6 +62,7 @@ def test_copies_share_nothing(way, tmp_path):
     contracts.check_copy(model, way, tmp_path)
 
 
+@pytest.mark.in_turn("torch")
 def test_the_frontier_is_inside_of_both_towers():
     model = make()
     x = model.encode(PAIRS)

@@ -3,15 +3,14 @@
 import itertools
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
+from models import WITHOUT_KERAS
 from PIL import Image
 
-import kft.plots
 from kft.evaluation.metrics import Interval, score
 from kft.plots import (
     Panel,
@@ -211,11 +210,8 @@ def test_bad_input_is_named(labels):
 
 
 def test_tables_import_neither_matplotlib_nor_keras_and_plots_no_pyplot():
-    """Without kft's front door, which imports Keras."""
-    code = f"""
-import importlib, sys, types
-sys.modules["kft"] = package = types.ModuleType("kft")
-package.__path__ = [{str(Path(kft.__file__).parent)!r}]
+    code = f"""{WITHOUT_KERAS}
+import importlib
 for names in (["kft.evaluation", "kft.evaluation.baselines"], ["kft.plots"]):
     for name in names:
         importlib.import_module(name)

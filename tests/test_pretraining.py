@@ -112,6 +112,7 @@ def reversed_encode(sequences, max_length=None, pad_lengths=None, names=None):
     return {"token_ids": 32 - found}
 
 
+@pytest.mark.in_turn("torch")  # numbers of tokens
 def test_an_encoder_states_its_own_alphabet(small):
     """The same residues are hidden, and the same predictions scored."""
     encoder = reversed_encode
@@ -243,6 +244,7 @@ def test_each_epoch_begins_with_two_lengths_though_one_is_rare():
     assert {alike.batch(step)[2].shape for step in range(16)} == {(2, 8)}
 
 
+@pytest.mark.in_turn("tensorflow")  # whose `fit` looks at the shapes of the first batches
 def test_a_fit_may_begin_in_any_epoch(small, as_written):
     """In the epochs 4 and 5 all batches are of one length, before others come."""
     batches = pretraining.masked_batches(of_two_lengths(), encode, 16, 16, steps=2)
@@ -371,7 +373,7 @@ def test_a_family_is_learned_and_scores_say_so(small):
     assert 0 < done.history[0]["seconds"] < done.history[-1]["seconds"]
 
 
-@pytest.mark.in_turn("jax")
+@pytest.mark.in_turn("torch")
 def test_another_optimizer_learns_too(small):
     family = ["MKTAYIAKQR" * 5] * 32
     done = pretraining.pretrain(
@@ -382,6 +384,7 @@ def test_another_optimizer_learns_too(small):
     assert done.history[-1]["loss"] < 0.8 * done.history[0]["loss"]
 
 
+@pytest.mark.in_turn("tensorflow")
 def test_batches_go_into_fit_unchanged(small, as_written):
     batches = pretraining.masked_batches(interrupted.proteins(), small.encode, 128, 32, steps=2)
     small.masked_lm.compile("adam", pretraining.MaskedCrossEntropy(),
@@ -433,7 +436,7 @@ class Watch(keras.callbacks.Callback):
         self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
 
 
-@pytest.mark.in_turn("tensorflow")
+@pytest.mark.in_turn("torch")
 def test_the_rate_follows_steps_not_batches(as_written):
     """With accumulated gradients it falls as slowly, and what learns moves to the end."""
     found = {}
@@ -485,6 +488,7 @@ def test_each_protein_is_validated_once():
     assert [len(few[i][2]) for i in range(len(few))] == [3]
 
 
+@pytest.mark.in_turn("torch")
 def test_divergence_is_an_error(small, as_written):
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         pretraining.pretrain(
@@ -614,6 +618,7 @@ def test_what_is_stopped_within_an_epoch_runs_it_anew(tmp_path, as_written):
     assert interrupted.digest(interrupted.train(tmp_path / "stopped", **size)) == whole
 
 
+@pytest.mark.in_turn("torch")  # files and counters
 def test_an_error_leaves_nothing_to_the_next_training(small, tmp_path, as_written):
     options = {"tokens": 128, "crop": 32, "verbose": 0}
     sequences = interrupted.proteins()
@@ -635,6 +640,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(small, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.in_turn("torch")  # counters
 def test_the_next_fit_begins_at_its_beginning(small, tmp_path, as_written):
     resume = kft.callbacks.Resume(tmp_path / "state.npz")
     batches = pretraining.masked_batches(interrupted.proteins(), small.encode, 128, 32, steps=2)

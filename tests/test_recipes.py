@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 import recipe
 import safetensors.numpy
 from keras import ops
-from models import BACKBONES
+from models import BACKBONES, esm2
 from PIL import Image
 from recipe_runs import RECIPES, run
 
@@ -45,9 +44,8 @@ def test_there_is_one_for_each_strategy():
 @pytest.mark.in_turn("torch")
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_recipe(name, tmp_path, as_written):
-    """One of them from the model that ships, the others from a smaller one."""
-    options = [*UNTRAINED * (name != "linear_probe"), *("--rank", 2) * (name == "lora")]
-    printed = run(name, tmp_path, "--tiny", *options)
+    """From a small model with random weights; the pages run with the one that ships."""
+    printed = run(name, tmp_path, "--tiny", *UNTRAINED, *("--rank", 2) * (name == "lora"))
     for words in ("BSD-3-Clause", "95% intervals", "parameters", "trainable", "Null hypothesis"):
         assert words in printed
     assert re.search(r"0\.\d{3} \[0\.\d{3}, \d\.\d{3}\]", printed)
@@ -128,37 +126,17 @@ def test_demo(tmp_path, as_written):
 @needs_chains
 @pytest.mark.in_turn("torch")
 def test_contacts(tmp_path):
-    """With contacts of a model that was not trained on them: as good as random pairs."""
+    """With contacts of a model that was not trained on them: as good as a random order."""
     backbone = kft.backbones.randomised(kft.backbones.esm2.ESM2(1, 16, 2), seed=0)
+    _ = backbone.contacts  # so that it is saved
     kft.backbones.save(backbone, tmp_path / "random")
     printed = run("contacts", tmp_path, "--tiny", "--backbone", tmp_path / "random")
-    found = dict(re.findall(r"^  (\w[\w ]+?) +(0\.\d{3}) \[", printed, re.MULTILINE))
-    assert list(found) == ["contact head", "nearest in sequence", "random pairs", "contacts first"]
-    assert abs(float(found["contact head"]) - float(found["random pairs"])) < 0.05
-    assert float(found["contacts first"]) > 0.3
+    assert "long L/5" in printed
     table = pd.read_csv(tmp_path / "precision.csv")
-    assert (table.contacts > 0).all() and (table.residues > 24).all()
-
-
-@pytest.mark.once
-def test_contacts_are_those_of_the_coordinates():
-    """Two strands of 30 residues, 5 angstrom apart; the CB of residues that are no glycine."""
-    contacts = runpy.run_path(str(RECIPES / "contacts.py"))
-    ca = np.zeros((60, 3))
-    ca[:30, 0], ca[30:, 0], ca[30:, 1] = np.arange(30) * 3.8, np.arange(29, -1, -1) * 3.8, 5.0
-    atoms = ca[:, None] + np.array([[-1.2, 0.8, 0.0], [0.0, 0.0, 0.0], [1.2, 0.9, 0.0]])
-    first, second, found = contacts["long_range"](atoms, "G" * 60)
-    assert (second - first >= 24).all() and len(first) == 36 * 37 // 2
-    distance = np.linalg.norm(ca[first] - ca[second], axis=1)
-    np.testing.assert_array_equal(found, distance <= 8)
-    placed = contacts["beta"](atoms, "A" + "G" * 59)
-    np.testing.assert_array_equal(placed[1:], ca[1:])
-    assert np.linalg.norm(placed[0] - ca[0]) == pytest.approx(1.53, abs=0.05)
-    bonds = atoms[0, [0, 2]] - ca[0]
-    angles = bonds @ (placed[0] - ca[0]) / np.linalg.norm(bonds, axis=1) / 1.53
-    assert (np.abs(np.degrees(np.arccos(angles)) - 110) < 4).all()
-    half = contacts["precision"](np.array([0.9, 0.1, 0.8, 0.2]), np.array([1, 1, 0, 0]), 2)
-    assert half == 0.5
+    assert (table.residues >= 40).all()
+    found = table.groupby("method")["all L"].mean()
+    assert abs(found["published head"] - found["random order"]) < 0.05
+    assert found["contacts first"] > 0.5 and len(found) == 5
 
 
 @pytest.mark.once
@@ -303,7 +281,7 @@ def test_evaluate_names_the_splits():
         kft.evaluate(Known(), kft.data.load("amp"), "dev")
 
 
-@pytest.mark.in_turn("tensorflow")
+@pytest.mark.in_turn("torch")
 def test_pretraining_goes_on_and_leaves_a_model(tmp_path, as_written):
     """From a FASTA file; started again it has nothing left to do; its model goes on elsewhere."""
     rng = np.random.default_rng(0)
@@ -404,17 +382,18 @@ def test_a_head_is_restored_from_hidden_states_in_files(tmp_path):
     """And a run that was stopped reads the files that it has."""
     rng = np.random.default_rng(0)
     for name in ("train_00", "train_01", "heldout_families", "valid"):
-        rows = ["".join(rng.choice(list("LAGVSERTIDPK"), size=60)) for _ in range(30)]
-        table = pd.DataFrame({"id": range(30), "family": np.arange(30) // 2, "sequence": rows})
+        rows = ["".join(rng.choice(list("LAGVSERTIDPK"), size=40)) for _ in range(20)]
+        table = pd.DataFrame({"id": range(20), "family": np.arange(20) // 2, "sequence": rows})
         table.to_csv(tmp_path / f"{name}.tsv.gz", sep="\t", index=False)
-    options = ["--tiny", "--corpus", tmp_path, "--backbone", "kft_esm2_tiny", "--batch-size", 8]
+    kft.backbones.save(esm2(width=32), tmp_path / "small")
+    options = ["--tiny", "--corpus", tmp_path, "--backbone", tmp_path / "small", "--batch-size", 8]
     printed = run("restore_head", tmp_path, *options)
     assert printed.count("batches") == 3 and printed.count("Epoch 2/2") == 7
     curve = pd.read_csv(tmp_path / "curve.csv")
     assert curve.positions.is_monotonic_increasing
     assert curve["valid, perplexity"].iloc[-1] < curve["valid, perplexity"].iloc[0]
     tensors = safetensors.numpy.load_file(tmp_path / "lm_head.safetensors")
-    begun = ops.convert_to_numpy(kft.heads.Drawn(0)((320, 320))).T
+    begun = ops.convert_to_numpy(kft.heads.Drawn(0)((32, 32))).T
     moved = tensors["lm_head.dense.weight"].astype("float32") - begun
     assert len(tensors) == 5 and 1e-4 < np.abs(moved).mean() < 0.1
     (file,) = (tmp_path / "states").glob("train-*/*.npz")

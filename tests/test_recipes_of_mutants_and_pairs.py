@@ -4,7 +4,10 @@ from itertools import product
 
 import pandas as pd
 import pytest
+from models import esm2
 from recipe_runs import run
+
+import kft
 
 
 @pytest.mark.in_turn("torch")
@@ -23,7 +26,9 @@ def test_few_labels_of_your_own_table(tmp_path):
 
 @pytest.mark.in_turn("torch")
 def test_interaction(tmp_path):
-    printed = run("interaction", tmp_path, "--tiny", "--splits", "C1", "C3")
+    kft.backbones.save(esm2(), tmp_path / "small")
+    small = "--backbone", tmp_path / "small"
+    printed = run("interaction", tmp_path, "--tiny", "--splits", "C1", "C3", *small)
     table = pd.read_csv(tmp_path / "interaction.csv")
     assert set(table.method) >= {"degree of proteins", "5 similar pairs", "linear_probe"}
     at = table[table.method == "degree of proteins"].set_index("split").AUROC

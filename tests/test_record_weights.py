@@ -14,6 +14,7 @@ TARGETS = np.array([0.0, 1.0, 0.5, 0.2, 0.1, 0.3], "float32")
 WEIGHTS = np.array([1.0, 0.0, 3.0, 0.5, 2.0, 1.0])
 
 
+@pytest.mark.usefixtures("as_written")
 def test_training_is_that_of_keras_with_sample_weight():
     losses, outputs = [], []
     for way in ("kft", "keras"):
@@ -33,6 +34,7 @@ def test_training_is_that_of_keras_with_sample_weight():
     assert_rounds_alike(*outputs)
 
 
+@pytest.mark.in_turn("jax")
 def test_weights_at_the_frontier_and_in_the_whole():
     data = kft.data.Split(SEQUENCES, TARGETS, weights=WEIGHTS)
     outputs, logged = [], []

@@ -18,6 +18,7 @@ def with_head(head):
     return kft.Model(esm2(2), head)
 
 
+@pytest.mark.in_turn("torch")
 def test_classification_to_regression_and_back():
     first = with_head(kft.heads.Classification(3))
     kft.freeze(first, "block_0")

@@ -12,6 +12,7 @@ from keras import ops
 from models import esm2
 from parity import assert_rounds_alike
 from scipy import stats
+from toy_chains import ABOUT, CHAINS, coordinates, data_of, split_of
 
 import kft
 from kft import structure
@@ -19,26 +20,6 @@ from kft.data import Dataset, Split
 from kft.data.proteins import chains
 from kft.evaluation import baselines
 from kft.evaluation.structures import UNKNOWN, as_chains, directions, vectors
-
-CHAINS = ["MKTAYIAKQRQISF", "GAGAVLK", "ACDEFGHIK", "WVLIMAKR"]
-ABOUT = dict.fromkeys(("source", "licence", "citation", "checksum"), "")
-
-
-def coordinates(sequence):
-    """A wide helix, whose torsions vary with the residues: residues six apart touch."""
-    turned = np.array([[0.05 * (ord(letter) % 5), 0.0, 0.0] for letter in sequence])
-    return structure.rebuild(np.deg2rad([-95.0, -60.0, 180.0]) + turned)
-
-
-def split_of(target, sequences=CHAINS):
-    pairs = [chains._target(target, x, coordinates(x)) for x in sequences]
-    return Split(sequences, [values for values, _ in pairs], masks=[mask for _, mask in pairs])
-
-
-def data_of(target):
-    task, classes = chains.TARGETS[target]
-    part = split_of(target)
-    return Dataset("toy", task, part, part, part, classes=classes, **ABOUT)
 
 
 def model_of(data):
@@ -75,7 +56,7 @@ def test_angles_and_vectors_that_do_not_fit_are_an_error():
     "target",
     [
         pytest.param("torsions", marks=pytest.mark.in_turn("jax")),
-        pytest.param("distogram", marks=pytest.mark.in_turn("tensorflow")),
+        pytest.param("distogram", marks=pytest.mark.in_turn("torch")),
     ],
 )
 def test_trained_predicted_and_saved(target, tmp_path):

@@ -55,17 +55,18 @@ def assert_same(one, other):
         np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (a.value, b.value)))
 
 
+@pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize(
     "strategy, stops",
     [
         pytest.param(  # of the whole model
-            strategies.get("lora", rank=2, dropout=0.3, epochs=3), [1], id="lora"
+            strategies.get("lora", rank=2, dropout=0.3, epochs=2), [1], id="lora"
         ),
         pytest.param(  # phases, optimizers of several ages
             strategies.get("gradual_unfreezing", epochs=6),
             [3],
             id="gradual_unfreezing",
-            marks=pytest.mark.in_turn("jax"),
+            marks=pytest.mark.in_turn("torch"),
         ),
         pytest.param(  # on features that are computed once
             strategies.get("head_only", epochs=3),

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from models import esm2, strings
+from models import esm2, in_turn, strings
 from scipy.linalg import fractional_matrix_power
 
 import kft
@@ -47,7 +47,7 @@ def in_space(vectors, database, transform):
 # What is found ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("transform", ["none", "centered", "whitened"])
+@pytest.mark.parametrize("transform", in_turn(["none", "centered", "whitened"]))
 def test_hits_are_those_of_largest_cosine(small, fasta, transform):
     queries = [PROTEINS[3], "MKTAYIAKQR"]
     index = kft.build_index(small, fasta, pooling="cls", layer=1, transform=transform)
@@ -301,6 +301,12 @@ def test_the_figure_of_a_map_says_what_stands_out():
 
 
 # Bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.once
+def test_a_small_database_gives_all_its_records(small):
+    hits = kft.search(small, ["MKT"], ["GSS", "MKT", "WWP"])
+    assert hits.table["rank"].tolist() == [1, 2, 3] and hits.table.hit[0] == "database[1]"
 
 
 @pytest.mark.once

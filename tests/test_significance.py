@@ -33,7 +33,7 @@ def doubt(share, count):
     return 3 * np.sqrt(share * (1 - share) / count)
 
 
-@pytest.mark.parametrize("sets", [40, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("sets", [20, pytest.param(300, marks=pytest.mark.long)])
 def test_intervals_cover_and_the_test_keeps_its_level(sets):
     """Data sets of each of five worlds: 90% intervals, and a test at 5% under the null."""
     covered = [coverage(world, sets, resamples=200) for world in WORLDS.values()]
@@ -43,7 +43,7 @@ def test_intervals_cover_and_the_test_keeps_its_level(sets):
         assert np.abs(np.array(shares) - expected).max() < doubt(expected, sets) + 0.01, shares
 
 
-@pytest.mark.parametrize("sets", [10, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("sets", [5, pytest.param(40, marks=pytest.mark.long)])
 def test_of_many_equal_methods_hardly_any_is_called_worse(sets):
     """Five methods that are all equally good: Holm's p at 5%."""
     found = [rejections(world, 5, sets=sets, resamples=200)[1] for world in WORLDS.values()]

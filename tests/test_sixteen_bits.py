@@ -256,6 +256,7 @@ def model_of(name="efficientnet"):
     return kft.Model(backbone, kft.heads.Classification(2))
 
 
+@pytest.mark.in_turn("jax")
 def test_a_model_keeps_the_range_that_it_learned_in(tmp_path, as_written):
     images, kinds = camera(12)
     model = model_of("vit")
@@ -274,6 +275,7 @@ def test_a_model_keeps_the_range_that_it_learned_in(tmp_path, as_written):
     assert model.backbone.resized(64).value_range == known
 
 
+@pytest.mark.in_turn("torch")
 def test_an_adapter_keeps_the_range_that_it_learned_in(tmp_path, as_written):
     images, _ = camera(12)
     model = model_of("vit")

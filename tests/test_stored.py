@@ -81,6 +81,7 @@ def test_weights_alone(expected):
     assert_near(model.predict_on_batch(expected("one_block/inputs")), expected("weights/answers"))
 
 
+@pytest.mark.in_turn("jax")
 def test_several_adapters(expected):
     model, inputs = load("lora"), expected("lora/inputs")
     assert sorted(kft.lora.names(model)) == ["first", "second"]
@@ -102,6 +103,7 @@ def test_an_adapter_in_its_folder(expected):
     assert_near(model.predict_on_batch(expected("esm2/inputs")), expected("adapter/answers"))
 
 
+@pytest.mark.in_turn("torch")
 def test_a_pretraining_goes_on(expected, tmp_path):
     """After its first of two epochs, to where it would have come without the interruption."""
     shutil.copy(STORED / "pretraining" / "state.npz", tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from contracts import check_phases, check_training
 from keras import layers, ops
-from models import esm2, moved, same, values
+from models import esm2, in_turn, moved, same, values
 from parity import EPSILON
 
 import kft
@@ -48,7 +48,7 @@ def run(model, name, **options):
     return kft.fit(model, (SEQUENCES, TARGETS), name, batch_size=8, verbose=0, **options)
 
 
-@every_strategy
+@pytest.mark.parametrize("name", in_turn(FROZEN, ["lora"]))
 def test_exactly_what_it_says_changes(name, tmp_path):
     model = make()
     strategy = strategies.get(name, **OPTIONS.get(name, {}))
@@ -163,9 +163,9 @@ def pictures(n=32):
 @pytest.mark.parametrize(
     "name",
     [
-        "linear_probe",
+        pytest.param("linear_probe", marks=pytest.mark.in_turn("jax")),
         pytest.param("head_only", marks=pytest.mark.long),
-        "last_blocks",
+        pytest.param("last_blocks", marks=pytest.mark.in_turn("tensorflow")),
         pytest.param("full", marks=pytest.mark.in_turn("torch")),
     ],
 )

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from models import perturb, perturb_adapters, same, values
+from models import in_turn, perturb, perturb_adapters, same, values
 
 import kft
 from kft import preparation
@@ -59,17 +59,19 @@ def test_copies(kind, tmp_path):
         contracts.check_copy(model.backbone if kind == "backbone" else model, way, tmp_path)
 
 
-@pytest.mark.parametrize("trained", ["head", ["final_norm", "head"], ["block_1", "head"]])
+@pytest.mark.parametrize("trained", in_turn(["head", ["final_norm", "head"], ["block_1", "head"]]))
 def test_the_frozen_frontier(trained):
     model = make()
     kft.train_only(model, trained)
     contracts.check_split(model, model.encode(ROWS))
 
 
+@pytest.mark.in_turn("torch")
 def test_the_base_is_kept():
     contracts.check_base_is_kept(make(), make().encode(ROWS))
 
 
+@pytest.mark.in_turn("torch")  # adapters of dense layers are tested on every backend
 def test_adapters_are_trained_and_written(tmp_path):
     model, again = make(), make()
     assert kft.add_lora(model, 2)[:2] == ["block_0/dense_in", "block_0/dense_out"]
@@ -78,7 +80,8 @@ def test_adapters_are_trained_and_written(tmp_path):
     contracts.check_adapter_file(model, again, model.encode(ROWS), tmp_path / "adapter")
 
 
-@pytest.mark.parametrize("name", ["last_blocks", "full"])
+@pytest.mark.usefixtures("as_written")
+@pytest.mark.parametrize("name", in_turn(["full", "last_blocks"], everywhere=["last_blocks"]))
 def test_strategies(name, tmp_path):
     frozen = [] if name == "full" else ["embedding", "block_0"]
     options = {"blocks": 1} if name == "last_blocks" else {}
@@ -268,6 +271,7 @@ def test_baselines_of_classes_and_labels(target):
     contracts.check_scored(data)
 
 
+@pytest.mark.in_turn("torch")
 def test_a_target_is_learned_as_a_logarithm_and_predicted_as_measured(tmp_path):
     frame = FRAME.assign(y=np.exp(3 * FRAME.y))
     raw = kft.data.read_csv(frame, inputs=COLUMNS, target="y")

@@ -311,6 +311,7 @@ def compared(data, tmp_path, **options):
 
 
 @pytest.mark.usefixtures("as_written")
+@pytest.mark.in_turn("torch")
 def test_labels_from_end_to_end(columns, tmp_path):
     data = read_csv(columns, target=list(LABELS))
     model = kft.Model(esm2(), kft.heads.for_data(data))
@@ -359,6 +360,7 @@ def test_a_head_of_other_labels_is_refused(columns):
 
 
 @pytest.mark.usefixtures("as_written")
+@pytest.mark.in_turn("tensorflow")
 def test_numbers_of_residues_from_end_to_end(numbers, tmp_path):
     data = read_csv(numbers)
     assert data.task == "residue_regression" and not data.train.masks[0][0]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from models import BACKBONES, moved, perturb_adapters, pictures, same, values
+from models import BACKBONES, in_turn, moved, perturb_adapters, pictures, same, values
 from parity import assert_rounds_alike
 
 import kft
@@ -27,7 +27,7 @@ def backbone(request):
     return kft.backbones.randomised(BACKBONES[request.param](), 0)
 
 
-@pytest.fixture(params=BACKBONES, scope="module")
+@pytest.fixture(params=in_turn(BACKBONES, everywhere=["vit"]), scope="module")
 def unchanged(request):
     """One of each kind, for tests that change nothing of it."""
     return kft.backbones.randomised(BACKBONES[request.param](), 0)
@@ -64,7 +64,7 @@ def test_built_again_from_its_config(unchanged, as_written):
     assert np.isfinite(features).all() and 1e-3 < features.std() < 1e3
 
 
-@kinds_of(["vit", "mobilenet"], dinov3="jax")
+@kinds_of(["vit"], dinov3="jax", mobilenet="tensorflow")
 def test_save_and_reload(backbone, tmp_path, as_written):
     model = kft.Model(backbone, kft.heads.Regression(2, kernel_initializer="lecun_normal"))
     kft.freeze(model, "block_0")
@@ -75,9 +75,7 @@ def test_save_and_reload(backbone, tmp_path, as_written):
     assert kft.fingerprint(again) == kft.fingerprint(model)
 
 
-@pytest.mark.parametrize(
-    "name", ["vit", pytest.param("efficientnet", marks=pytest.mark.in_turn("torch"))]
-)
+@pytest.mark.parametrize("name", in_turn(["vit", "efficientnet"], backends=("jax", "torch")))
 def test_the_published_classifier_goes_wherever_the_backbone_goes(name, tmp_path, as_written):
     """It is no layer of the backbone, and must not answer at random under published names."""
     backbone = kft.backbones.randomised(BACKBONES[name](classes=("cat", "dog", "eel")), 0)
@@ -107,7 +105,7 @@ def test_image_sizes():
             backbone.resized(size)
 
 
-@kinds_of(["swiglu", "dinov3", "resnet_v2"], efficientnet="torch")
+@kinds_of(["resnet_v2"], efficientnet="torch", swiglu="torch", dinov3="tensorflow")
 def test_split_at_every_stage(backbone, as_written):
     model = kft.Model(backbone, kft.heads.Regression(2, kernel_initializer="lecun_normal"))
     x = backbone.encode(pictures(2)[0])
@@ -130,8 +128,8 @@ def test_a_new_head_prefers_no_class(backbone):
 # Strategies differ by what rests, which batch statistics make hard; transformers train much as
 # ESM-2 does in test_strategies.py.
 TURNS = {
-    ("last_blocks", "efficientnet"): None,  # on each backend
-    ("lora", "vit"): None,
+    ("last_blocks", "efficientnet"): "jax",
+    ("lora", "vit"): "tensorflow",
     ("lora", "efficientnet"): "torch",
     ("gradual_unfreezing", "efficientnet"): "torch",
     ("full", "efficientnet"): "torch",
@@ -144,7 +142,7 @@ STRATEGIES = []
 for name in kft.strategies.names():
     for kind in ("vit", "efficientnet"):
         turn = TURNS.get((name, kind), "long")
-        marks = pytest.mark.long if turn == "long" else pytest.mark.in_turn(turn) if turn else ()
+        marks = pytest.mark.long if turn == "long" else pytest.mark.in_turn(turn)
         STRATEGIES.append(pytest.param(name, kind, marks=marks))
 
 
@@ -225,7 +223,7 @@ def test_statistics_of_frozen_blocks_rest(backbone, as_written):
 
 @pytest.mark.parametrize(
     "backbone",
-    [pytest.param("vit", marks=pytest.mark.in_turn("torch")), "efficientnet"],
+    in_turn(["vit", "efficientnet"], backends=("torch", "jax")),
     indirect=True,
 )
 def test_fit_at_the_frontier_is_fit_of_the_whole(backbone, as_written):
@@ -245,10 +243,12 @@ def test_fit_at_the_frontier_is_fit_of_the_whole(backbone, as_written):
 
 
 @kinds_of(
-    ["swiglu", "dinov3"],
+    [],
     efficientnet="tensorflow",
+    swiglu="torch",
+    dinov3="jax",
     deit="torch",
-    resnet_v2="tensorflow",
+    resnet_v2="torch",
     mobilenet="torch",
 )
 def test_lora_finds_what_to_adapt_and_survives_saving(backbone, tmp_path, as_written):

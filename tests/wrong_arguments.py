@@ -34,7 +34,7 @@ def of_zero_shot(backbone) -> list[Row]:
             "backbone": NO_MODEL,
             "queries": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
             "database": (None, 5, [], [None], [""], ["MK1"], "MKT", "nothing.fasta"),
-            "k": (*INTEGERS, 3), "batch_size": INTEGERS, "column": (5, []),
+            "k": (*without(INTEGERS, None), 3), "batch_size": INTEGERS, "column": (5, []),
             "skip_invalid": FLAGS}),
         ("build_index", kft.build_index, (), {"backbone": backbone, "database": ["MKT", "GSS"]}, {
             "backbone": NO_MODEL,
@@ -166,6 +166,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "memory_limit": ("3", None, -1), "cache": (5,), "resume": (5,),
             "prompting": (5, "x")}),
         ("fit", kft.fit, (), {"data": records, "verbose": 0}, {"model": NO_MODEL}),
+        ("fit_contacts", kft.fit_contacts, (), {"backbone": backbone, "chains": data.train}, {
+            "backbone": NO_MODEL, "chains": (None, 5, [], data.train, ["MKTAY"]), "C": NUMBERS}),
         ("finetune", kft.finetune, (), {"settings": kft.finetuning.Settings("amp"), "out": "run"}, {
             "settings": (None, 5, "amp"), "out": (None, 5), "overwrite": FLAGS,
             "baselines": FLAGS, "log": (5, "print")}),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kft.cli.assignment import assignment
 from kft.cli.compare import compare
 from kft.cli.data import data
 from kft.cli.doctor import doctor
@@ -14,6 +15,7 @@ from kft.cli.embed import EmbedVerb, embed
 from kft.cli.evaluate import evaluate
 from kft.cli.explore import explore
 from kft.cli.finetune import finetune
+from kft.cli.fold import fold
 from kft.cli.mutations import mutations
 from kft.cli.params import params
 from kft.cli.predict import predict
@@ -29,11 +31,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    explore, finetune, evaluate, predict, report, compare, embed, search, mutations, segment,
+    explore, finetune, evaluate, predict, report, compare, embed, search, mutations, fold, segment,
     params, data,
     doctor,
 ):  # fmt: skip
     app.command(cls=EmbedVerb if verb is embed else Verb)(verb)
+app.add_typer(assignment, name="assignment")
 
 
 def _version(wanted: bool) -> None:

@@ -15,11 +15,11 @@ def compare(
         str | None,
         typer.Argument(help="Table, FASTA file, image folder or data set.", show_default=False),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="The same as FILE.")] = None,
+    data: Annotated[str | None, typer.Option(help="The same as FILE.", hidden=True)] = None,
     target: of.Target = None,
     backbone: of.Backbone = None,
     strategy: Annotated[
-        list[str] | None, typer.Option(help="Strategy; repeat it for several. [all]")
+        list[str] | None, typer.Option(metavar="NAME", help="Repeat it for several. [all]")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each strategy.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for trainings, table, figure.")] = Path(
@@ -31,7 +31,10 @@ def compare(
     task: of.TaskName = None,
     sep: of.Sep = None,
     decimal: of.Decimal = None,
+    missing: of.Missing = None,
     dropna: of.DropNa = False,
+    weights: of.Weights = None,
+    categories: of.Categories = None,
     epochs: of.Epochs = None,
     batch_size: of.BatchSize = 32,
     max_length: of.MaxLength = None,
@@ -49,7 +52,8 @@ def compare(
     source = of.one_of(file, data, "FILE")
     columns: dict[str, Any] = {"target": one_or_more(target), "inputs": one_or_more(inputs)}
     columns |= {"split": split, "groups": groups, "task": task}
-    columns |= {"sep": sep, "decimal": decimal, "dropna": dropna}
+    columns |= {"sep": sep, "decimal": decimal, "missing": missing or None, "dropna": dropna}
+    columns |= {"weights": weights, "categories": categories or None}
     with short_errors(f"The same command continues; finished trainings are in {out}."):
         import kft
 

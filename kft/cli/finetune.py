@@ -13,12 +13,9 @@ from kft.cli.output import say, short_errors, show
 def finetune(
     file: Annotated[
         str | None,
-        typer.Argument(
-            help=f"Table ({of.TABLES}), FASTA, image folder, or a name of `kft data`.",
-            show_default=False,
-        ),
+        typer.Argument(help="Table, FASTA file, image folder or data set.", show_default=False),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="The same as FILE.")] = None,
+    data: Annotated[str | None, typer.Option(help="The same as FILE.", hidden=True)] = None,
     target: of.Target = None,
     backbone: of.Backbone = None,
     revision: of.Revision = None,
@@ -34,7 +31,10 @@ def finetune(
     task: of.TaskName = None,
     sep: of.Sep = None,
     decimal: of.Decimal = None,
+    missing: of.Missing = None,
     dropna: of.DropNa = False,
+    weights: of.Weights = None,
+    categories: of.Categories = None,
     seed: of.Seed = 0,
     epochs: of.Epochs = None,
     learning_rate: Annotated[float | None, typer.Option(help="The highest.")] = None,
@@ -50,9 +50,8 @@ def finetune(
 ) -> None:
     """Fine-tune a backbone on your data; the folder RUN holds all of it.
 
-    What is not given is guessed, and said: columns by their content, the backbone by the
-    kind of data, epochs and learning rate by the strategy. An interrupted run continues
-    when the same command is given again.
+    What is not given is guessed, and said. An interrupted run continues when the same
+    command is given again.
 
     Example: kft finetune assay.csv --target activity --strategy lora --out run
     """
@@ -73,7 +72,10 @@ def finetune(
             task=task,
             sep=sep,
             decimal=decimal,
+            missing=missing or None,
             dropna=dropna,
+            weights=weights,
+            categories=categories or None,
             seed=seed,
             epochs=epochs,
             learning_rate=learning_rate,

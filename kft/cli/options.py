@@ -28,17 +28,17 @@ SkipInvalid = Annotated[
 # Of data, for training and scoring.
 Target = Annotated[
     list[str] | None,
-    typer.Option(help="Column to predict; repeat it for labels."),
+    typer.Option(metavar="COLUMN", help="To predict; repeat it for labels."),
 ]
 InputColumns = Annotated[
     list[str] | None,
-    typer.Option("--inputs", help="Column of inputs; may be repeated."),
+    typer.Option("--inputs", metavar="COLUMN", help="Of inputs; may be repeated."),
 ]
 SplitBy = Annotated[
     str | None,
     typer.Option("--split", help="random, cluster, or a column."),
 ]
-Groups = Annotated[str | None, typer.Option(help="Column of groups not to separate.")]
+Groups = Annotated[str | None, typer.Option(metavar="COLUMN", help="Of groups not to separate.")]
 TaskName = Annotated[
     Literal[
         "classification",
@@ -46,12 +46,24 @@ TaskName = Annotated[
         "regression",
         "residue_classification",
         "residue_regression",
+        "torsions",
+        "contacts",
+        "distogram",
     ]
     | None,
     typer.Option(metavar="TASK", help="Such as regression."),
 ]
 Sep = Annotated[str | None, typer.Option(help="Character between columns.")]
 Decimal = Annotated[str | None, typer.Option(help="Decimal sign.")]
+Missing = Annotated[
+    list[str] | None, typer.Option(metavar="WORD", help="Marks a missing value; may be repeated.")
+]
+Weights = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Of how much each record counts.")
+]
+Categories = Annotated[
+    list[str] | None, typer.Option(metavar="COLUMN", help="Numbers that are categories.")
+]
 DropNa = Annotated[bool, typer.Option("--dropna", help="Leave out incomplete lines.")]
 Seed = Annotated[int, typer.Option(help="Of all that is random.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data.")]

@@ -29,7 +29,12 @@ def search(
     *,
     out_option: Out = None,
     backbone: Annotated[str, typer.Option(help="Published name, folder or file.")],
-    k: Annotated[int, typer.Option("-k", "--k", help="Hits of each query.")] = 10,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "-k", "--k", help="Hits of each query [default: 10, or the records of DATABASE]."
+        ),
+    ] = None,
     index: Annotated[
         Path | None, typer.Option(help="Folder to keep the embedded DATABASE in, or to find it.")
     ] = None,

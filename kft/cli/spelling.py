@@ -1,7 +1,7 @@
-"""Arguments of Python in messages, as the options of the command that is run.
+"""Python in messages, as it is typed on the command line.
 
-The library says `dropna=True` and "epochs must be an integer"; on the command line these are
---dropna and --epochs.
+The library says `dropna=True`, "epochs must be an integer" and "see kft.compare"; on the command
+line these are --dropna, --epochs and `kft compare`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _IN_PYTHON = {
     "evaluate": {"data": "file"},
     "report": {"subject": "run", "path": "out"},
 }
+# Functions that are a verb, too, of the same name.
+VERBS = ("compare", "embed", "evaluate", "explore", "finetune", "predict", "report", "search")
 _CALL = r"[\w.]+\([^()]*\)"  # Python code, which stays as it is
-_VALUE = r"""True|False|None|'[^']*'|"[^"]*"|\[[^\]]*\]|[\w+-]+(?:\.\w+)*"""
+_VALUE = r"""True|False|None|'[^']*'|"[^"]*"|\[[^\]]*\]|\([^()]*\)|[\w+-]+(?:\.\w+)*"""
 _IS = r"must|is|are|names|has|holds"  # as in "epochs must be an integer"
 
 _in_use: ContextVar[Mapping[str, Any] | None] = ContextVar("_in_use", default=None)
@@ -59,6 +61,8 @@ def spelled(command: Any) -> Iterator[None]:
 def as_options(text: str) -> str:
     """Return a message with the options of the command that is run for arguments of Python.
 
+    Functions that are named, and not called, are replaced by the verbs of their name.
+
     Args:
         text: The message.
 
@@ -77,6 +81,7 @@ def as_options(text: str) -> str:
     only = "|".join(x for x in parameters if "_" in x) or "(?!)"
     pattern = re.compile(
         rf"(?P<call>{_CALL})"
+        rf"|\bkft\.(?P<verb>{'|'.join(VERBS)})(?![\w(]|\.\w)"
         rf"|`?(?<![\w.'\"/-])(?P<set>{name})=(?P<value>{_VALUE})?`?"
         rf"|`(?P<quoted>{name})`"
         rf"|(?:^|(?<=^kft: ))(?P<first>{name})(?= (?:{_IS})\b)"
@@ -87,6 +92,8 @@ def as_options(text: str) -> str:
     def spell(match: re.Match[str]) -> str:
         if match["call"]:
             return match["call"]
+        if match["verb"]:
+            return f"kft {match['verb']}"
         if match["set"]:
             return _with_value(parameters[match["set"]], match["value"])
         return _name(parameters[match["quoted"] or match["first"] or match["only"]])
@@ -116,5 +123,5 @@ def _with_value(parameter: Any, value: str | None) -> str:
         given = ast.literal_eval(value)
     except (ValueError, SyntaxError):
         given = value
-    values: Sequence[Any] = given if isinstance(given, list) else [given]
-    return " ".join(f"{called} {shlex.quote(str(x))}" for x in values)
+    values: Sequence[Any] = given if isinstance(given, list | tuple) else [given]
+    return " ".join(f"{called} {shlex.quote(str(x))}" for x in values or [""])

@@ -208,7 +208,7 @@ class Step:
         forward: Wall-clock time of the backbone's forward pass.
         head: Wall-clock time of training the head alone on the backbone's outputs.
         once: Wall-clock time of encoding the batch.
-        setup: Wall-clock time of making a model.
+        setup: Wall-clock time of making a model, with memory cleared before.
         cut: Wall-clock time of cutting it at its frontier.
         memory: Peak memory of this process, compilation included, in bytes.
         batch: Size of the batch, in tokens with padding for sequences, else in records.
@@ -261,7 +261,8 @@ def measured_step(
         `Step`; each time is the median of three, after a first one that compiles.
     """
     started = time.perf_counter()
-    model = new_model(backbone, head)
+    with PeakMemory():  # as `train` does, which collects garbage first
+        model = new_model(backbone, head)
     setup = time.perf_counter() - started
     fit_value_range(model, data)
     records = batches(data.train, model.encode, batch_size, 0, max_length)
@@ -407,6 +408,24 @@ def _fractions(model: Model, phase: Phase) -> tuple[float, float]:
 # Store of runs ----------------------------------------------------------------------------------
 
 
+def ensure_kept(folder: Path) -> Path:
+    """Make a folder for trainings, and return it.
+
+    Args:
+        folder: Its path.
+
+    Raises:
+        ValueError: It cannot be written to.
+    """
+    try:
+        return ensure_writable(folder)
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot keep the trainings ({type(error).__name__}): name another folder, as "
+            "`out` or in KFT_CACHE."
+        ) from error
+
+
 class Store:
     """A folder of runs, each in one file whose name is a digest of its settings.
 
@@ -421,13 +440,7 @@ class Store:
 
     def __init__(self, folder: Path | str | None, settings: dict):
         self.folder = Path(folder) if folder is not None else cache_folder() / "comparisons"
-        try:
-            ensure_writable(self.folder)
-        except OSError as error:
-            raise ValueError(
-                f"{self.folder} cannot keep the trainings ({type(error).__name__}): name another "
-                f"folder, as `out` or in KFT_CACHE."
-            ) from error
+        ensure_kept(self.folder)
         self.settings = {
             **settings,
             "kft": version("kft"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from kft.comparison.runs import (
     compiled_once,
     digest_of_data,
     digest_of_model,
+    ensure_kept,
     expected_seconds,
     measured_step,
     new_model,
@@ -42,6 +44,7 @@ from kft.comparison.scoring import baseline_rows, brief, constant_seeds, scores_
 from kft.comparison.writing import file_name
 from kft.data import Dataset, load
 from kft.data.inputs import encoder_info, residues_in
+from kft.files import only_writer
 from kft.messages import count_of, shown, warn
 from kft.models import heads
 from kft.params import user_marks, weights
@@ -113,6 +116,7 @@ def compare(
 
     Raises:
         ValueError: A strategy is unknown, or there are no seeds, test split or scores.
+        BlockingIOError: Another process is writing to `out`.
 
     Example:
         `kft.compare(kft.load("esm2_t6_8M_UR50D"), kft.data.load("amp"), ["linear_probe", "lora"])`
@@ -139,27 +143,28 @@ def compare(
         _check(part, batch_size, confidence, resamples)
     near = [Copies.of(part, "test", copies) for part in parts]
     found = []
-    for part, its_copies in zip(parts, near, strict=True):
-        study = _Study(
-            backbone, part, head or heads.for_data, batch_size, max_length, verbose, its_copies
+    with nullcontext() if out is None else only_writer(ensure_kept(Path(out))):
+        for part, its_copies in zip(parts, near, strict=True):
+            study = _Study(
+                backbone, part, head or heads.for_data, batch_size, max_length, verbose, its_copies
+            )
+            study.open(out, overwrite)
+            study.keep_models(out, seed_list[0] if save_models else None)
+            found.append(study.rows(methods, seed_list, resamples if folds is None else 1))
+        run_with: dict[str, Any] = {"strategies": {m.name: repr(m.strategy) for m in methods}}
+        if folds is not None:
+            run_with |= {"folds": folds, "repeats": repeats}
+        comparison = Comparison(
+            data.name,
+            len(data.splits["test"]) if folds is None else sum(map(len, data.splits.values())),
+            tuple(found[0] if folds is None else merged(found, parts)),
+            tuple(seed_list),
+            confidence,
+            study.store.settings | run_with,
+            near[0] if folds is None else joined_copies(near),
+            0 if folds is None else len(parts),
         )
-        study.open(out, overwrite)
-        study.keep_models(out, seed_list[0] if save_models else None)
-        found.append(study.rows(methods, seed_list, resamples if folds is None else 1))
-    settings = study.store.settings | {"strategies": {m.name: repr(m.strategy) for m in methods}}
-    if folds is not None:
-        settings |= {"folds": folds, "repeats": repeats}
-    comparison = Comparison(
-        data.name,
-        len(data.splits["test"]) if folds is None else sum(map(len, data.splits.values())),
-        tuple(found[0] if folds is None else merged(found, parts)),
-        tuple(seed_list),
-        confidence,
-        settings,
-        near[0] if folds is None else joined_copies(near),
-        0 if folds is None else len(parts),
-    )
-    study.show(comparison, out)
+        study.show(comparison, out)
     return comparison
 
 

@@ -95,7 +95,8 @@ class Table:
         missing: Sequence[str] | str | None = None,
         decimal: str | None = None,
     ):
-        self.missing, self.decimal = _checked_missing(missing), decimal
+        self.set_missing(missing)
+        self.decimal = decimal
         check_separators(sep, decimal)
         self.notes: list[str] = []
         self.stops: set[int] = set()
@@ -175,6 +176,10 @@ class Table:
         )
         kept = [i for i in range(len(self.rows)) if i not in dropped]
         self.lines, self.rows = [self.lines[i] for i in kept], [self.rows[i] for i in kept]
+
+    def set_missing(self, words: Sequence[str] | str | None) -> None:
+        """Set the words that mark a missing value, as for `kft.data.read_table`."""
+        self.missing = _checked_missing(words)
 
     def is_missing(self, cell: str) -> bool:
         """Return whether a cell marks a missing value: empty, or a word of `missing`."""

@@ -445,7 +445,7 @@ def _remarks(
         known = {key for part in ("train", "valid") for key in keys_of(splits[part].inputs)}
         leaked = sum(key in known for key in keys_of(splits["test"].inputs))
         if leaked:
-            remedy = advice(sequences) if sequences else "kft.prepare leaves copies out"
+            remedy = advice(sequences) if sequences else "remove them, as kft.prepare does"
             remedy = "split='C3' keeps them apart" if what == "pair" else remedy
             yield (
                 f"{count_of(leaked, f'test {what}')} {'is' if leaked == 1 else 'are'} also in "

@@ -111,7 +111,7 @@ class Task(StrEnum):
             'regression'
         """
         if allowed is None:
-            allowed = [task for task in SCORED if not (task.per_pair or task.target == "angles")]
+            allowed = OF_TABLES
         names = list(allowed)
         if value not in names:
             hint = ""
@@ -258,3 +258,5 @@ class Task(StrEnum):
 
 # Tasks of `kft.fit`, `kft.predict`, `kft.evaluate` and `kft.compare`.
 SCORED = tuple(task for task in Task if task is not Task.SEGMENTATION)
+# Those whose targets can be columns of tables: all but the tasks of structures.
+OF_TABLES = tuple(task for task in SCORED if not (task.per_pair or task.target == "angles"))

@@ -145,7 +145,8 @@ def measure_pairs(task: Task, targets: np.ndarray, predictions: np.ndarray) -> M
         found = {}
         for name, values in precisions.items():
             there = ~np.isnan(values)
-            found[name] = counts[:, there] @ values[there] / counts[:, there].sum(axis=1)
+            with np.errstate(invalid="ignore"):  # NaN where no chain that was drawn has a contact
+                found[name] = counts[:, there] @ values[there] / counts[:, there].sum(axis=1)
         return found | {"log loss": loss}
 
     return measure

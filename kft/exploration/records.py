@@ -244,7 +244,8 @@ def read_words(
                 {"words": {texts[i]: counts[i] for i in np.flatnonzero(absent)},
                  "records": len(rows)},
                 f"Words in column {name!r} mark missing values.",
-                "They are explored as missing; name them in `missing` when you read the table.",
+                "They are explored as missing; name them in `missing` (kft finetune --missing) "
+                "when you read the table.",
                 rows,
             )
         )  # fmt: skip

@@ -3,7 +3,7 @@
 `finetune` makes a run from a file and a few settings; `Run` opens its folder.
 """
 
-from kft.finetuning.folder import Run, is_run
+from kft.finetuning.folder import Run, is_run, trained_model
 from kft.finetuning.models import backbone_name, described, new_backbone, new_head
 from kft.finetuning.planning import Plan, plan
 from kft.finetuning.reading import filled, read_data
@@ -23,4 +23,5 @@ __all__ = [
     "new_head",
     "plan",
     "read_data",
+    "trained_model",
 ]

@@ -28,6 +28,7 @@ import pandas as pd
 
 from kft.comparison.scoring import score_split
 from kft.data.cells import Table
+from kft.data.task import Task
 from kft.evaluation.metrics import Interval, Scores
 from kft.evaluation.metrics import table as score_table
 from kft.files import atomic_write
@@ -92,7 +93,8 @@ class Run:
         """The predictions for the test split, with the true targets."""
         target = f"_{self.config['model']['target'] or 'target'}"
         words = dict.fromkeys((f"true{target}", f"predicted{target}", "prediction"), str)
-        names = self.config["model"]["classes"]
+        pairs = Task(self.config["data"]["task"]).per_pair  # then there are scores and no classes
+        names = None if pairs else self.config["model"]["classes"]
         table = pd.read_csv(
             self.folder / PREDICTIONS, dtype=words if names else None, keep_default_na=not names
         )
@@ -157,7 +159,8 @@ class Run:
             known["max_length"] = None
         if not (self.folder / PREPARATION).exists():
             return predict(self.model, inputs, **{**known, **given})
-        rows = PreparedRows(load_preparation(self.folder / PREPARATION), self.model.encode)
+        preparation = load_preparation(self.folder / PREPARATION)
+        rows = PreparedRows(preparation, self.model.encode, self.settings.missing)
         found = predict(self.model, inputs, **{**known, "encode": rows, **given})
         if rows.filled:
             warn(f"{rows.filled:,} missing values were filled as in the training.")
@@ -184,9 +187,15 @@ class Run:
         Raises:
             ValueError: The new targets are of another task, or of classes that the model has not.
         """
-        about = self.config["data"]
+        about, names = self.config["data"], columns_of(data)
+        settings = self.settings
+        if not names:  # no table
+            settings = replace(settings, missing=None, dropna=False, categories=None)
+        if settings.weights is not None and settings.weights not in names:
+            warn(f"All records count alike: {data} has no column {settings.weights!r} of weights.")
+            settings = replace(settings, weights=None)
         settings = replace(
-            self.settings,
+            settings,
             data=str(data),
             target=target or self.config["model"]["target"] or self.settings.target,
             inputs=self._inputs(data),
@@ -291,6 +300,21 @@ def is_run(path: Path | str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def trained_model(path: Path | str) -> keras.Model:
+    """Load a fine-tuned model, whichever way it was kept.
+
+    Args:
+        path: Folder of a run; or a .keras file or the folder of an adapter, for `kft.load_model`.
+
+    Raises:
+        ValueError: It is none of these.
+
+    Example:
+        `trained_model("run").predict(...)`
+    """
+    return Run(path).model if is_run(path) else load_model(path)
 
 
 def write_json(path: Path, content: Any) -> None:

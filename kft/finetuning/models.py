@@ -152,16 +152,24 @@ class PreparedRows:
     Args:
         preparation: The steps.
         encode: Encoder of the prepared rows.
+        missing: Words that mark a missing value in tables, as for `kft.data.read_table`.
 
     Attributes:
+        missing: As the argument.
         filled: Number of missing values that were filled so far.
     """
 
     input_kind = InputKind.TABLE
     specials = (0, 0)
 
-    def __init__(self, preparation: Preparation, encode: Any):
-        self.preparation, self.encode, self.filled = preparation, encode, 0
+    def __init__(
+        self,
+        preparation: Preparation,
+        encode: Any,
+        missing: Sequence[str] | str | None = None,
+    ):
+        self.preparation, self.encode = preparation, encode
+        self.missing, self.filled = missing, 0
         # For `kft.predict`, which reads columns that have levels as categories.
         self.columns = [
             _Column(name, () if category else None)

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 
 from kft import data as datasets
+from kft.arguments import check_choice
 from kft.data import Dataset
 from kft.data.cells import Table
 from kft.data.inputs import InputKind
 from kft.data.numbers import number
 from kft.data.pair_tables import COLUMNS as PAIR
 from kft.data.pair_tables import read_pairs
+from kft.data.proteins.chains import TARGETS as CHAIN_TARGETS
 from kft.data.proteins.fasta import read_fasta
 from kft.data.tables import SPELLINGS, read_table
 from kft.exploration.reading import FASTA
@@ -31,6 +33,7 @@ NAMES = ("", "id", "name", "index", "accession", "entry", "unnamed: 0", "descrip
 SPLITS = ("split", "set", "part", "fold")
 ROWS = (Kind.NUMBER, Kind.CATEGORY)  # columns that are inputs where there are no others
 WHOLE = "none"  # as `split`: all records in train
+OF_TABLES = ("sep", "decimal", "missing", "dropna", "weights", "categories")  # settings
 LOOKED_AT = 1000  # rows from which columns are guessed
 
 
@@ -64,7 +67,7 @@ def read_data(settings: Settings) -> tuple[Dataset, Settings]:
         return _images(path, settings), settings
     if path.name.lower().removesuffix(".gz").endswith(FASTA):
         return _fasta(path, settings)
-    table = Table(path, settings.sep, None, settings.decimal)
+    table = Table(path, settings.sep, settings.missing, settings.decimal)
     first = [
         ["" if table.is_missing(cell) else cell for cell in row[: len(table.header)]]
         for row in table.rows[:LOOKED_AT]
@@ -99,20 +102,34 @@ def filled(data: Dataset) -> Dataset:
 
 
 def _images(path: Path, settings: Settings) -> Dataset:
+    _refuse(settings, ("inputs", *OF_TABLES), f"{path} is a folder of images, which has no columns")
     options: dict[str, Any] = {"groups": settings.groups, "task": settings.task}
     target, split = settings.target or "y", _how(settings, "random")
     return datasets.read_images(path, target=target, split=split, seed=settings.seed, **options)
 
 
 def _known(settings: Settings) -> Dataset:
-    given = {name: getattr(settings, name) for name in ("target", "inputs", "split", "groups")}
-    named = [name for name, value in given.items() if value is not None]
-    if named:
+    names = ("target", "inputs", "split", "groups", *OF_TABLES)
+    _refuse(settings, names, f"{settings.data} is a data set of kft, which has its own")
+    if settings.data == "chains" and settings.task is not None:
+        tasks = {str(task): target for target, (task, _) in CHAIN_TARGETS.items()}
+        return datasets.load("chains", target=tasks[check_choice("task", settings.task, tasks)])
+    data = datasets.load(settings.data)
+    if settings.task not in (None, data.task):
         raise ValueError(
-            f"{named[0]} is {given[named[0]]!r}, but {settings.data} is a data set of kft, which "
-            "has its own: leave it out."
+            f"task is {settings.task!r}, but {settings.data} is a data set of kft for "
+            f"{data.task}: leave it out."
         )
-    return datasets.load(settings.data)
+    return data
+
+
+def _refuse(settings: Settings, names: Sequence[str], why: str) -> None:
+    """Raise an error for the first of these settings that is given."""
+    usual = Settings(settings.data)
+    for name in names:
+        given = getattr(settings, name)
+        if given != getattr(usual, name):
+            raise ValueError(f"{name} is {given!r}, but {why}: leave it out.")
 
 
 def _of_columns(source: Any, settings: Settings, kind: InputKind | None) -> Dataset:
@@ -122,8 +139,13 @@ def _of_columns(source: Any, settings: Settings, kind: InputKind | None) -> Data
         "task": settings.task,
         "seed": settings.seed,
         "decimal": settings.decimal,
+        "missing": settings.missing,
         "dropna": settings.dropna,
+        "weights": settings.weights,
     }
+    if kind in (InputKind.PAIR, InputKind.IMAGE):
+        what = "pairs of sequences" if kind is InputKind.PAIR else "images"
+        _refuse(settings, ("categories",), f"the inputs are {what}")
     if kind is InputKind.PAIR:
         if settings.groups is not None:
             raise ValueError(
@@ -136,7 +158,8 @@ def _of_columns(source: Any, settings: Settings, kind: InputKind | None) -> Data
         return datasets.read_images(source, split=_how(settings, "random"), **options)
     similar = isinstance(settings.inputs, str) and settings.groups is None
     split = _how(settings, "cluster" if similar else "random")
-    return read_table(source, split=split, sep=settings.sep, **options)
+    options |= {"sep": settings.sep, "categories": settings.categories or ()}
+    return read_table(source, split=split, **options)
 
 
 def _how(settings: Settings, default: str) -> str | None:
@@ -239,7 +262,9 @@ def _guessed(
         if isinstance(inputs, str):
             what = "paths of images" if kinds[inputs] is Kind.IMAGE else "sequences"
             said.append(f"Column {inputs!r} was taken for the {what}; name another in `inputs`.")
-    elif isinstance(inputs, str) and kinds.get(inputs) is Kind.NUMBER:
+    elif isinstance(inputs, str) and (
+        inputs in (settings.categories or ()) or kinds.get(inputs) is Kind.NUMBER
+    ):
         inputs = [inputs]
     if split is None and settings.groups is None:
         split = _split(frame)
@@ -248,7 +273,8 @@ def _guessed(
                 f"Column {split!r} was taken for the split into train, valid and test; set "
                 "split='random' or split='cluster' to ignore it."
             )
-    used = {split, settings.groups, *([inputs] if isinstance(inputs, str) else inputs or ())}
+    used = {split, settings.groups, settings.weights}
+    used |= {inputs} if isinstance(inputs, str) else set(inputs or ())
     if target is None:
         target = _target([name for name in frame.columns if name not in used], path)
         said.append(f"Column {target!r} was taken for the target; name another in `target`.")

@@ -30,10 +30,15 @@ class Settings:
         split: "random", "cluster" or the name of a column; None guesses the column, else takes
             "cluster" for sequences and "random" for images.
         groups: Column of groups that a split must not separate, or None.
-        task: As for `kft.data.read_table`.
+        task: As for `kft.data.read_table`; of the data set "chains" which of its targets is
+            predicted: "residue_classification", "torsions", "contacts" or "distogram".
         sep: Character between the columns of a text file; None finds it.
         decimal: Decimal sign of a text file, "." or ","; None finds it.
+        missing: Words that mark a missing value, as for `kft.data.read_table`; so they do in new
+            records. None takes NA and the like.
         dropna: Whether lines with missing values are left out.
+        weights: Column of how much each record counts in the loss and in scores, or None.
+        categories: Columns of `inputs` that hold categories, although their cells are numbers.
         seed: Seed of the split, new weights, the order of batches and dropout.
         epochs: Epochs; None for those of the strategy.
         learning_rate: Highest learning rate; None for that of the strategy.
@@ -58,7 +63,10 @@ class Settings:
     task: str | None = None
     sep: str | None = None
     decimal: str | None = None
+    missing: str | Sequence[str] | None = None
     dropna: bool = False
+    weights: str | None = None
+    categories: Sequence[str] | None = None
     seed: int = 0
     epochs: int | None = None
     learning_rate: float | None = None

@@ -18,9 +18,11 @@ import pandas as pd
 from kft.arguments import check_callable, check_flag, check_instance, check_path
 from kft.comparison.progress import duration
 from kft.comparison.runs import digest_of_data
-from kft.comparison.scoring import baseline_rows, score_split
+from kft.comparison.scoring import baseline_rows, score_split, scored_part
 from kft.data import Dataset, Split
+from kft.data.task import ANGLES, OF_TABLES, Task
 from kft.evaluation.metrics import Scores
+from kft.evaluation.structures import measure_pairs
 from kft.exploration import explore
 from kft.files import atomic_write, ensure_writable, only_writer
 from kft.finetuning import folder as files
@@ -37,6 +39,11 @@ from kft.training import strategies
 from kft.training.fitting import FitResult, fit
 
 LOSSES = {"loss": "training loss", "val_loss": "validation loss"}  # what Keras calls them
+# What can be done with a run; pairs of residues are in no table.
+PREDICT = "New records: kft predict {out} NEW.csv --out OUT.csv"
+NEXT = dict.fromkeys(
+    (Task.TORSIONS, Task.DISTOGRAM), "Fold a chain: kft fold SEQUENCE OUT.pdb --models {out}"
+) | {Task.CONTACTS: 'In Python: kft.finetuning.Run("{out}").predict(["MKTAYI"])'}
 COVERAGE = 0.9  # of the intervals of predicted numbers
 Log = Callable[[str], None]
 
@@ -156,8 +163,8 @@ def _earlier(out: Path, settings: Settings, checksum: str) -> Run | None:
     if not (out / files.CONFIG).exists():
         return None
     run = Run(out)
-    then, now = run.config["settings"], settings.to_dict()
-    differ = [name for name in now if then.get(name) != now[name]]
+    then, now = run.settings.to_dict(), settings.to_dict()  # both with settings that are new
+    differ = [name for name in now if then[name] != now[name]]
     if run.config["data"]["digest"] != checksum:
         differ.append("content of the data")
     if differ:
@@ -233,6 +240,9 @@ def _explore(data: Dataset, out: Path, log: Log) -> None:
     path = out / files.FINDINGS
     if path.exists():  # of an interrupted call
         return
+    if data.task not in OF_TABLES:
+        log(f"The data are not explored, since kft.explore does not take {data.task}.")
+        return
     found = explore(data)
     with atomic_write(path) as stream:
         stream.write(found.to_json().encode())
@@ -297,11 +307,7 @@ def _write_results(
     _save(done, out, whole=bool(config["model"].get("network")))
     write_table(out / files.HISTORY, pd.DataFrame(done.history))
     rows: Any = predict(done.model, test.inputs, *sizes)
-    table = _records(test)
-    table[f"true_{data.target or 'target'}"] = truth(data, test)
-    kept = table.shape[1] - 1
-    table = with_harmless_words(with_predictions(table, done.model, rows), done.model, kept)
-    write_table(out / files.PREDICTIONS, table)
+    write_table(out / files.PREDICTIONS, _table_of_predictions(done.model, data, test, rows))
     scores: dict[str, Any] = {"split": "test", "records": len(test)}
     scores["model"] = score_split(data, "test", rows)
     if baselines:
@@ -325,10 +331,30 @@ def _write_results(
     config["status"] = "finished"
     write_json(out / files.CONFIG, config)
     (out / files.TRAINING).unlink(missing_ok=True)
-    if not data.task.has_classes and config["result"]["margins"] is None:
+    if data.task.target == "number" and config["result"]["margins"] is None:
         log("Predictions get no intervals, which need 9 validation records of one number each.")
     log(f"Scores on the {count_of(len(test), 'record')} of the test split: {scores['model']}")
-    log(f"Written to {out}. New records: kft predict {out} NEW.csv --out OUT.csv")
+    log(f"Written to {out}. {NEXT.get(data.task, PREDICT).format(out=out)}")
+
+
+def _table_of_predictions(
+    model: keras.Model, data: Dataset, test: Split, rows: Any
+) -> pd.DataFrame:
+    """Return a row for each record with its truth and its predictions; of pairs, its scores."""
+    table = _records(test)
+    if data.task.per_pair:
+        scored = scored_part(data, "test", rows)
+        measure = measure_pairs(data.task, scored.targets, scored.predictions)
+        return table.assign(residues=[len(row) for row in rows], **measure(np.eye(len(rows))))
+    kept = table.shape[1]
+    if data.task.target == "angles":
+        degrees = [np.rad2deg(row).round(1) for row in test.targets]
+        for k, name in enumerate(ANGLES):
+            cells = zip(degrees, _masks(test), strict=True)
+            table[f"true_{name}"] = [_residues(row[:, k], mask, None) for row, mask in cells]
+    else:
+        table[f"true_{data.target or 'target'}"] = truth(data, test)
+    return with_harmless_words(with_predictions(table, model, rows), model, kept)
 
 
 def _save(done: FitResult, out: Path, whole: bool) -> None:
@@ -360,8 +386,7 @@ def truth(data: Dataset, part: Split) -> list[Any]:
     """
     names = data.classes
     if data.task.per_residue:
-        masks = part.masks or [np.ones(len(row), bool) for row in part.targets]
-        return [_residues(*pair, names) for pair in zip(part.targets, masks, strict=True)]
+        return [_residues(*pair, names) for pair in zip(part.targets, _masks(part), strict=True)]
     if data.task.target == "labels" and names is not None:
         return [
             ";".join(name for name, x in zip(names, row, strict=True) if x) for row in part.targets
@@ -371,6 +396,10 @@ def truth(data: Dataset, part: Split) -> list[Any]:
     return [
         x.item() if np.ndim(x) == 0 else " ".join(map(str, x)) for x in np.asarray(part.targets)
     ]
+
+
+def _masks(part: Split) -> list[np.ndarray]:
+    return part.masks or [np.ones(len(row), bool) for row in part.targets]
 
 
 def _residues(row: np.ndarray, mask: np.ndarray, names: Sequence[str] | None) -> str:
@@ -389,7 +418,7 @@ def _margins(
     """
     valid = data.valid
     few = valid is None or len(valid) < 1 / (1 - COVERAGE) - 1
-    if data.task.has_classes or data.task.per_residue or few or valid is None:
+    if data.task.has_classes or data.task.level != "record" or few or valid is None:
         return None
     predictions = np.asarray(predict(model, valid.inputs, *sizes)).reshape(len(valid), -1)
     errors = np.sort(abs(predictions - np.asarray(valid.targets).reshape(predictions.shape)), 0)

@@ -242,10 +242,12 @@ def table_rows(encode: Any, table: Table) -> list[Any]:
 
     Args:
         encode: Encoder of rows; its `columns`, if it has any, have a name, and levels where they
-            hold categories.
+            hold categories, and its `missing` are words that mark a missing value.
         table: The table.
     """
-    columns = getattr(encode, "columns", None)
+    columns, missing = getattr(encode, "columns", None), getattr(encode, "missing", None)
+    if missing is not None:
+        table.set_missing(missing)
     if columns is None:
         return read_rows(table, table.header)
     categories = [column.name for column in columns if column.levels is not None]

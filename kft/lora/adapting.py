@@ -300,7 +300,8 @@ def unmerge_lora(model: keras.Model) -> None:
 def remove(model: keras.Model, name: str | None = None) -> None:
     """Remove adapters; merged ones stay in the kernels, as a part of a plain model.
 
-    If none of the active adapters is left, the first of the others becomes active, as in PEFT.
+    If none of the active adapters is left, the first of the others by alphabet becomes active, as
+    in PEFT; the same one in all layers, where PEFT may take several if they are in other layers.
     The layers stay frozen, and the model must be compiled again. Unless the adapters are merged,
     their copies of weights are removed too, so the head is that of the base again. If an adapter
     was merged into the token embedding, a language-model head tied to it uses the merged one.
@@ -338,7 +339,7 @@ def remove(model: keras.Model, name: str | None = None) -> None:
     if not adapted(model):
         unguard_configs(model)
     elif was_active == [name]:
-        _use(model, {(new := names(model)[0]): 1.0})
+        _use(model, {(new := min(names(model))): 1.0})
         warnings.warn(
             f"{name!r} was the active adapter of {model.name}, and {new!r} is now: call "
             f"kft.lora.use for another one or none.",

@@ -5,6 +5,7 @@ numbers in the figure, so they are true for any result. Figures are made without
 global changes, and no display is needed.
 """
 
+from kft.plots.chain import plot_chain, plot_confidence
 from kft.plots.comparison import plot_comparison
 from kft.plots.dreaming import plot_features
 from kft.plots.exploration import (
@@ -35,8 +36,10 @@ from kft.plots.training import plot_history, plot_learning_rates, plot_pretraini
 __all__ = [
     "Panel",
     "plot_balance",
+    "plot_chain",
     "plot_classification",
     "plot_comparison",
+    "plot_confidence",
     "plot_confusion",
     "plot_contacts",
     "plot_correlation",

@@ -141,7 +141,7 @@ class Impute(ColumnStep):
         if empty:
             raise ValueError(
                 f"{self.name}: column {empty[0]!r} has no value in the training part to fill from; "
-                f"leave it out with kft.preparation.DropColumns({empty[0]!r})."
+                f"leave it out of `inputs`, or with kft.preparation.DropColumns({empty[0]!r})."
             )
         numbers = _numbers(train)
         values: dict[str, Any] = {}

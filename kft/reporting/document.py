@@ -100,6 +100,20 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Molecule(Picture):
+    """A figure of a chain, which a page lets its reader turn.
+
+    Attributes:
+        view: JSON of the chain for viewer.js: "curves" (points in angstrom of each piece),
+            "residues" (the residue of each point), "colours" and "labels" of the residues.
+        legend: Pairs of a text and a colour.
+    """
+
+    view: str
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Code:
     """Lines of a program or a shell."""
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kft.data.task import Task
+from kft.data.task import ANGLES, Task
 from kft.evaluation.calibration import judge_calibration
 from kft.evaluation.metrics import Interval, Scored
 from kft.exploration import Findings
 from kft.finetuning import Run
 from kft.finetuning.folder import FINDINGS, HISTORY, PREDICTIONS
-from kft.messages import listed
-from kft.plots import plot_confusion, plot_reliability, plot_residuals, plot_roc_pr
+from kft.messages import count_of, listed
+from kft.plots import (
+    plot_confusion,
+    plot_ramachandran,
+    plot_reliability,
+    plot_residuals,
+    plot_roc_pr,
+)
 from kft.reporting.parts import (
     WORST,
     About,
@@ -130,9 +137,21 @@ def _assessment(run: Run) -> Assessment:
     config, table, scores = run.config, run.predictions, run.scores
     task, classes = Task(config["data"]["task"]), config["model"]["classes"]
     target = config["model"]["target"]
-    scored, record = _scored(table, task, classes, target)
     about = {"data": config["data"]["name"], "split": scores["split"]}
-    unit = "residues" if task.per_residue else "records"
+    figures: Callable[[], Figures]
+    if task.per_pair:
+        count, figures = count_of(len(table), "chain"), dict
+        worst = table.sort_values(task.headline()).head(WORST)
+    elif task.target == "angles":
+        errors, figures = _errors_of_angles(table), partial(_figures_of_angles, table, about)
+        count = f"{sum(map(len, errors)):,} residues"
+        means = [row.mean() if len(row) else np.nan for row in errors]
+        worst = _with_errors(table, pd.Series(means, table.index))
+    else:
+        scored, record = _scored(table, task, classes, target)
+        count = f"{len(scored.targets):,} {'residues' if task.per_residue else 'records'}"
+        figures = partial(_figures, scored, task, classes, target, about)
+        worst = _worst(table, task, scored, record)
     sentences = []
     if config["result"].get("margins"):
         share = config["result"]["coverage"]
@@ -143,15 +162,15 @@ def _assessment(run: Run) -> Assessment:
         )
     return Assessment(
         scores["split"],
-        f"{len(scored.targets):,} {unit}",
+        count,
         {name: _interval(x) for name, x in scores["model"].items()},
-        lambda: _figures(scored, task, classes, target, about),
+        figures,
         {
             name: {metric: _interval(x) for metric, x in row.items()}
             for name, row in scores.get("baselines", {}).items()
         },
         tuple(sentences),
-        _worst(table, task, scored, record),
+        worst,
     )
 
 
@@ -221,6 +240,31 @@ def _figures(
     return found
 
 
+def _angles(table: pd.DataFrame, kind: str) -> list[np.ndarray]:
+    """Return the angles (residues, 3) of each record in degrees; NaN where they are not scored."""
+    columns = [_numbers(table[f"{kind}_{name}"]) for name in ANGLES]
+    return [np.stack(angles, axis=1) for angles in zip(*columns, strict=True)]
+
+
+def _errors_of_angles(table: pd.DataFrame) -> list[np.ndarray]:
+    """Return for each record the mean absolute error, in degrees, of each residue with targets."""
+    pairs = zip(_angles(table, "true"), _angles(table, "predicted"), strict=True)
+    errors = [abs((true[: len(row)] - row + 180) % 360 - 180).mean(axis=1) for true, row in pairs]
+    return [row[np.isfinite(row)] for row in errors]
+
+
+def _figures_of_angles(table: pd.DataFrame, about: dict[str, str]) -> Figures:
+    angles = _angles(table, "predicted")
+    residues = [x[: len(row)] for x, row in zip(table["sequence"], angles, strict=True)]
+    drawn = plot_ramachandran(
+        np.deg2rad(np.concatenate(angles)),
+        "".join(residues),
+        f"the {about['split']} split of {about['data']}",
+        "As the model predicts them.",
+    )
+    return {"ramachandran": drawn}
+
+
 def _worst(table: pd.DataFrame, task: Task, scored: Scored, record: np.ndarray) -> pd.DataFrame:
     """Return the records that are predicted worst, as `kft.evaluate` defines it."""
     targets, predictions = scored.targets, np.asarray(scored.predictions, float)
@@ -232,6 +276,11 @@ def _worst(table: pd.DataFrame, task: Task, scored: Scored, record: np.ndarray) 
         errors = (predictions.argmax(axis=1) != targets).astype(float)
     else:
         errors = 1 - predictions[np.arange(len(targets)), targets]
-    by_record = pd.Series(errors).groupby(record).mean().sort_values(ascending=False).head(WORST)
+    return _with_errors(table, pd.Series(errors).groupby(record).mean())
+
+
+def _with_errors(table: pd.DataFrame, errors: pd.Series) -> pd.DataFrame:
+    """Return the records of the largest errors, the largest first."""
+    by_record = errors.sort_values(ascending=False).head(WORST)
     columns = [x for x in table if not str(x).startswith("probability_")]
     return table.loc[by_record.index, columns].assign(error=by_record)

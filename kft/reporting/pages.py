@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from kft.messages import harmless
-from kft.reporting.document import Section
+from kft.reporting.document import Molecule, Section
 from kft.reporting.drawing import as_uri, narrow_svg, svg
 
 
@@ -40,8 +42,19 @@ def to_html(title: str, summary: Iterable[str], sections: Iterable[Section], mad
         "wide": lambda figure: as_uri(svg(figure)),
         "narrow": lambda figure: as_uri(narrow_svg(figure)),
     }
+    sections = list(sections)
+    script = ""
+    if any(isinstance(block, Molecule) for section in sections for block in section.blocks):
+        script = (files("kft.reporting") / "viewer.js").read_text("utf-8")
     template = environment.from_string((files("kft.reporting") / "page.html").read_text("utf-8"))
-    return template.render(title=title, summary=list(summary), sections=sections, made=made)
+    return template.render(
+        title=title,
+        summary=list(summary),
+        sections=sections,
+        made=made,
+        script=script,  # our own, and no other script may run
+        script_hash=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
+    )
 
 
 def _printable(value: Any) -> Any:

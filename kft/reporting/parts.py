@@ -18,6 +18,7 @@ from kft.evaluation.metrics import Interval
 from kft.evaluation.transfer import Transfer
 from kft.exploration import Findings
 from kft.params import Parameters, parameters
+from kft.structure import Fold, ProteinChain
 from kft.training.fitting import FitResult
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class Parts:
         assessment: Its predictions.
         comparison: Strategies and baselines on the same data.
         transfer: Whether the model works on other data.
+        fold: A chain folded from predictions.
+        truth: The true chain of `fold`.
         origin: Pairs that tell how it was made: versions, command, checksums.
         warnings: What else limits the results.
     """
@@ -135,6 +138,8 @@ class Parts:
     assessment: Assessment | None = None
     comparison: Comparison | None = None
     transfer: Transfer | None = None
+    fold: Fold | None = None
+    truth: ProteinChain | None = None
     origin: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -178,6 +183,7 @@ def parts_of(subject: Any) -> Parts:
             )
         by_kind[kind] = one
     _check_same_data(by_kind)
+    _check_truth(by_kind.get(Fold), by_kind.get(ProteinChain))
     parts = Parts()
     for kind in KINDS:  # in this order: what a data set says goes before what others say of it
         if kind in by_kind:
@@ -197,6 +203,14 @@ def _check_same_data(by_kind: Mapping[type, Any]) -> None:
     if len(set(names.values())) > 1:
         each = ", ".join(f"{kind} of {name!r}" for kind, name in names.items())
         raise ValueError(f"subject must be about one data set, received {each}.")
+
+
+def _check_truth(fold: Fold | None, truth: ProteinChain | None) -> None:
+    if truth is not None and (fold is None or fold.chain.sequence != truth.sequence):
+        raise ValueError(
+            f"subject holds {truth!r}, which must be the true chain of a fold, with the same "
+            f"sequence: {'there is no fold' if fold is None else 'that of the fold differs'}."
+        )
 
 
 def _name_of_data(one: Any) -> str:
@@ -244,7 +258,8 @@ def sizes_of(task: str, classes: Sequence[str] | None, targets: Mapping[str, Any
     rows = {}
     for name, values in targets.items():
         row = {"records": len(values)}
-        if classes is not None and len(classes) <= MOST_CLASSES and Task(task).target == "class":
+        counted = Task(task).target == "class" and not Task(task).per_pair
+        if classes is not None and len(classes) <= MOST_CLASSES and counted:
             flat = np.concatenate(values) if isinstance(values, list) and values else values
             marked = np.asarray(flat, int)
             counts = np.bincount(marked[marked >= 0], minlength=len(classes))
@@ -301,7 +316,7 @@ def _of_evaluation(found: Evaluation) -> Parts:
         found.scores,
         lambda: figures,
         sentences=tuple(x for x in sentences if not x.startswith("Groups: ")),
-        worst=found.worst(WORST),
+        worst=found.worst(WORST) if found.data.task.level != "pair" else None,
         groups=found.groups if "groups" in figures else None,
     )
     return Parts(
@@ -319,6 +334,14 @@ def _of_transfer(transfer: Transfer) -> Parts:
     return Parts(transfer=transfer)
 
 
+def _of_fold(fold: Fold) -> Parts:
+    return Parts(fold=fold)
+
+
+def _of_chain(truth: ProteinChain) -> Parts:
+    return Parts(truth=truth)
+
+
 KINDS: dict[type, Callable[[Any], Parts]] = {
     Comparison: _of_comparison,
     Evaluation: _of_evaluation,
@@ -327,4 +350,6 @@ KINDS: dict[type, Callable[[Any], Parts]] = {
     Findings: _of_findings,
     Dataset: _of_data,
     Transfer: _of_transfer,
+    Fold: _of_fold,
+    ProteinChain: _of_chain,
 }

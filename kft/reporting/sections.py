@@ -18,6 +18,7 @@ from kft.evaluation.metrics import Interval
 from kft.messages import count_of, listed
 from kft.params.table import COLUMNS
 from kft.plots import plot_history
+from kft.reporting import folds
 from kft.reporting.document import (
     Block,
     Code,
@@ -44,7 +45,7 @@ class Part(NamedTuple):
         key: As in `Section`.
         title: Its title.
         write: Function that returns its blocks, none if its part is absent.
-        absent: What to give for it to be there.
+        absent: What to give for it to be there; "" if it is of another kind of work.
     """
 
     key: str
@@ -63,10 +64,11 @@ def sections_of(parts: Parts, question: str | None, command: str | None) -> list
     """
     found = [Section("question", "Question", tuple(_question(parts, question)))]
     missing = []
+    only_folded = parts == Parts(fold=parts.fold, truth=parts.truth)
     for part in PARTS:
         if blocks := part.write(parts):
             found.append(Section(part.key, part.title, tuple(blocks)))
-        else:
+        elif part.absent and not only_folded:
             missing.append(f"{part.title}: {part.absent}")
     found.append(Section("limits", "Limits", tuple(_limits(parts, missing))))
     found.append(Section("repeat", "How to repeat this", tuple(_repeat(parts, command))))
@@ -93,6 +95,8 @@ def in_short(parts: Parts) -> list[str]:
         said.append(f"The model does not work equally well for each {found.groups.by}.")
     if parts.transfer is not None:
         said.append(f"On other data: {parts.transfer.verdict}")
+    if parts.fold is not None:
+        said.append(folds.in_short(parts.fold, parts.truth))
     if parts.findings is not None:
         severe = parts.findings.at_least("warning")
         if len(severe):
@@ -128,6 +132,8 @@ def _question(parts: Parts, question: str | None) -> Iterator[Block]:
         yield Paragraph(
             f"How well does the model predict {what}{where} for records that it was not trained on?"
         )
+    elif parts.fold is not None:
+        yield Paragraph(f"What is the fold of {parts.fold.chain.name}?")
     else:
         yield Paragraph(f"What are the data{where} like, and are they fit for training?")
     if about is not None:
@@ -328,7 +334,10 @@ TITLES = {
     "reliability": "calibration",
     "residuals": "residuals",
     "groups": "scores by group",
+    "ramachandran": "phi and psi",
 }
+
+COMPARE = "kft compare, in Python kft.compare,"
 
 PARTS = (
     Part("data", "Data", _data, "the data set was not given."),
@@ -341,15 +350,16 @@ PARTS = (
         "groups",
         "Groups",
         _groups,
-        "it was not tested whether the model works equally well for all groups, see "
-        "kft.evaluate(..., by=...).",
+        "it was not tested whether the model works equally well for all groups, which in Python "
+        "kft.evaluate(..., by=...) does.",
     ),
     Part(
         "comparison",
         "Comparison",
         _comparison,
-        "other strategies were not compared, see kft.compare.",
+        f"other strategies were not compared, which {COMPARE} does.",
     ),
+    Part("fold", "Fold", folds.blocks, ""),
 )
 
 
@@ -369,8 +379,11 @@ def _limits(parts: Parts, missing: list[str]) -> Iterator[Block]:
         said.append(f"The test split has {count_of(int(test), 'record')}: scores are uncertain.")
     if parts.training is not None and parts.comparison is None:
         said.append(
-            "One training does not show how much the scores vary with the seed; kft.compare does."
+            "One training does not show how much the scores vary with the seed, which "
+            f"{COMPARE} does."
         )
+    if parts.fold is not None:
+        said += folds.limits(parts.fold)
     if parts.findings is not None:
         said += [x.meaning for x in parts.findings.at_least("warning")]
     yield Items(tuple(said)) if said else Paragraph("No limit is known beyond what is missing.")

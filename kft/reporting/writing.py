@@ -12,6 +12,7 @@ from typing import Any
 
 from kft.arguments import check_choice, check_instance, check_path
 from kft.files import atomic_write
+from kft.finetuning import Run
 from kft.messages import listed
 from kft.reporting.document import Section
 from kft.reporting.folders import parts_of_run
@@ -93,9 +94,10 @@ def report(
     A section is left out if its part was not given; the section on limits then names it.
 
     Args:
-        subject: Folder of a run, as `kft finetune` writes it; or what kft's functions return, one
-            or a list: `kft.compare`, `kft.evaluate`, `kft.fit`, `kft.explore`,
-            `kft.evaluate(...).transfer`, a data set or a model.
+        subject: A run or its folder, as `kft finetune` writes it; or what kft's functions return,
+            one or a list: `kft.compare`, `kft.evaluate`, `kft.fit`, `kft.explore`,
+            `kft.evaluate(...).transfer`, a data set or a model; `kft.fold`, perhaps with the true
+            chain, of `kft.structure.read_structure`.
         path: File to write, see `Report.save`; None writes none.
         question: The question that the work answers; None for one that the parts suggest.
         title: Title of the report; None for the name of the data.
@@ -123,6 +125,7 @@ def report(
     if path is not None:  # before the work
         check_path("path", path)
         check_choice("the ending of path", Path(path).suffix.lower(), ENDINGS)
+    subject = subject.folder if isinstance(subject, Run) else subject
     parts = parts_of_run(subject) if isinstance(subject, str | Path) else parts_of(subject)
     made = f"Written by kft {version('kft')} on {date.today().isoformat()}."
     sections: Sequence[Section] = sections_of(parts, question, command)
@@ -138,4 +141,6 @@ def _title(parts: Parts) -> str:
         return f"{name}: {parts.about.target}" if parts.about.target else name
     if parts.comparison is not None:
         return parts.comparison.data
+    if parts.fold is not None:
+        return parts.fold.chain.name
     return parts.findings.name if parts.findings is not None else "Report"

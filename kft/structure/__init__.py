@@ -25,16 +25,21 @@ from kft.structure.files import ProteinChain, read_structure, write_structure
 from kft.structure.folding import Fold, fold_chain, smoothed_distogram
 from kft.structure.potts import simulate_family
 from kft.structure.scores import (
+    PARTS,
+    RANGES,
     clashes,
     contact_precision,
     gdt_ts,
     is_mirrored,
     lddt,
+    precision_by_range,
     rmsd,
     tm_score,
 )
 
 __all__ = [
+    "PARTS",
+    "RANGES",
     "Fold",
     "ProteinChain",
     "average_product_correction",
@@ -52,6 +57,7 @@ __all__ = [
     "lddt",
     "mutual_information",
     "place_beta",
+    "precision_by_range",
     "read_structure",
     "rebuild",
     "rmsd",

@@ -7,10 +7,11 @@ is minimised from several starts; the chain of the lowest energy is the predicti
 References: Senior et al. 2020, Nature 577:706, "Structure realization by gradient descent";
 gradient of an energy with respect to torsions, Noguti and Go 1983, J. Phys. Soc. Jpn. 52:3685.
 
-Differences from the reference: no reference distribution is subtracted from the distances; clashes
-of C-alpha are penalised instead of Rosetta's van der Waals energy; bond lengths and angles are
-ideal. The gradient is exact and computed in float64 by numpy, so that the same predictions give the
-same chain with every backend.
+Differences from the reference: no reference distribution is subtracted from the distances, but the
+probability of the last bin, which is open, is divided by its width; clashes of C-alpha are
+penalised instead of Rosetta's van der Waals energy; bond lengths and angles are ideal. The gradient
+is exact and computed in float64 by numpy, so that the same predictions give the same chain with
+every backend.
 
 Shapes: `K` best starts, `N` residues, `B` = 64 bins. Angstrom and radians.
 """
@@ -30,6 +31,9 @@ from kft.structure.files import ProteinChain
 WIDTH = BOUNDARIES[1] - BOUNDARIES[0]  # angstrom of a bin
 FIRST = BOUNDARIES[0] - WIDTH / 2  # angstrom, centre of the first bin
 FLOOR = 1e-30  # smallest probability of a bin
+# The last bin is open: its probability is taken for that of the 10 angstrom behind the others.
+# Counted as one bin it would attract all pairs of which little is known, and stretch the chain.
+OPEN = 10.0 / WIDTH  # bins
 NEAREST = 3.8  # angstrom between C-alpha of residues that are not neighbours
 CLASH_WEIGHT = 10.0  # per square angstrom
 # Means and concentrations of phi, psi and omega where they are not predicted: L-amino acids other
@@ -156,7 +160,8 @@ def smoothed_distogram(bins: np.ndarray, known: np.ndarray, width: float = 1.0) 
             standard deviation; far from it, it rises linearly, so that it also pulls from afar.
 
     Returns:
-        float64 array (N, N, 64); NaN for pairs that are not known.
+        float64 array (N, N, 64); NaN for pairs that are not known. The last bin, which is open,
+        stands for as many bins as in the energy of `fold_chain`.
 
     Example:
         >>> smoothed_distogram(np.array([[0, 9], [9, 0]]), ~np.eye(2, dtype=bool))[0, 1].argmax()
@@ -164,6 +169,7 @@ def smoothed_distogram(bins: np.ndarray, known: np.ndarray, width: float = 1.0) 
     """
     apart = (np.arange(BINS) - np.asarray(bins)[..., None]) / width
     probabilities = np.exp(-np.sqrt(1 + apart**2))
+    probabilities[..., -1] *= OPEN
     probabilities /= probabilities.sum(axis=-1, keepdims=True)
     return np.where(np.asarray(known)[..., None], probabilities, np.nan)
 
@@ -209,7 +215,9 @@ class _Energy:
         total = some[known].sum(axis=-1, keepdims=True)
         if not (abs(total - 1) < 1e-3).all():
             raise ValueError("the probabilities of each pair in distogram must add up to 1.")
-        self.potential = -np.log(np.maximum(some[known] / total, FLOOR))
+        density = some[known] / total
+        density[:, -1] /= OPEN
+        self.potential = -np.log(np.maximum(density, FLOOR))
         self.probabilities = distogram
 
     def __call__(self, angles: np.ndarray) -> tuple[float, np.ndarray]:

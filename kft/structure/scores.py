@@ -21,6 +21,13 @@ from kft.structure.files import biotite
 SHORTEST_FRAGMENT = 4
 ROUNDS = 20  # of refining a superposition
 GDT_DISTANCES = (1.0, 2.0, 4.0, 8.0)
+# Residues from one to the other of a pair, at least and at most, as in CASP.
+RANGES: dict[str, tuple[int, int | None]] = {
+    "all": (6, None),
+    "medium": (12, 23),
+    "long": (24, None),
+}
+PARTS = {"L": 1.0, "L/2": 0.5, "L/5": 0.2}  # likeliest pairs that are taken, by length of the chain
 CLASH = 3.0  # angstrom between two C-alpha; bonded ones are 3.8 apart, 2.9 if cis
 
 
@@ -227,6 +234,37 @@ def contact_precision(
         return float("nan")
     most = max(1, round(per_length * len(scores)))
     return float(truth[np.argsort(-values, kind="stable")[:most]].mean())
+
+
+def precision_by_range(
+    scores: np.ndarray, contacts: np.ndarray, known: np.ndarray
+) -> dict[str, float]:
+    """Compute the precision of contacts of all, medium and long range, at L, L/2 and L/5.
+
+    Args:
+        scores: As for `contact_precision`.
+        contacts: As for `contact_precision`.
+        known: As for `contact_precision`.
+
+    Returns:
+        Name such as "long L/5" -> precision, see `contact_precision`. Pairs of all ranges are at
+        least 6 residues apart, of medium range 12 to 23, of long range at least 24.
+
+    Raises:
+        ValueError: As for `contact_precision`.
+
+    Example:
+        >>> truth = np.zeros((30, 30), bool)
+        >>> truth[0, 29] = truth[29, 0] = True
+        >>> found = precision_by_range(truth * 1.0, truth, np.ones((30, 30), bool))
+        >>> found["long L/5"].__round__(2), found["medium L"]
+        (0.17, nan)
+    """
+    return {
+        f"{name} {part}": contact_precision(scores, contacts, known, *limits, share)
+        for name, limits in RANGES.items()
+        for part, share in PARTS.items()
+    }
 
 
 def _checked(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -351,7 +351,7 @@ def as_batches(
         if isinstance(records, Batches):
             return records
         made_now = batches(records, encode, batch_size, order, max_length)
-        check_memory(model, made_now)
+        check_memory(model, made_now, training=True)
         return made_now
 
     return made(data, seed), None if validation_data is None else made(validation_data, None)

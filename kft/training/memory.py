@@ -1,6 +1,7 @@
 """Whether records fit the memory, said before a model is run on them.
 
-Shapes: `B` sequences in a batch, `L` tokens, `H` heads, `D` width.
+Shapes: `B` sequences in a batch, `L` tokens, `H` heads, `D` width; `P` width of a pair of tokens,
+`K` its outputs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.data.task import Task
 from kft.messages import harmless
 from kft.training.batching import Batches, padded_length
 
@@ -59,13 +61,13 @@ _FULL = (  # in the name of an error's class, or in its message
 def check_memory(model: keras.Model, records: Batches, training: bool = False) -> None:
     """Raise an error if the longest record needs more memory than there is, on a processor.
 
-    On a graphics card nothing is estimated: `explained` says what was too long there. Nor on torch,
-    whose attention does without its (L, L) weights.
+    On a graphics card nothing is estimated: `explained` says what was too long there. On torch,
+    whose attention does without its (L, L) weights, only the pairs of a head for pairs are.
 
     Args:
         model: A model whose backbone has attention; others are not checked.
         records: Batches of sequences; others are not checked.
-        training: Whether outputs of all layers are kept for the gradient.
+        training: Whether the head is trained.
 
     Raises:
         ValueError: The record is longer than `MOST_TOKENS_OF_ONE`, or the memory is too small.
@@ -89,7 +91,8 @@ def check_fits(
     Raises:
         ValueError: The record is too long.
     """
-    estimated = keras.backend.backend() != "torch" and not _on_graphics_card()
+    pairs = _floats_per_pair(model, training)
+    estimated = (pairs or keras.backend.backend() != "torch") and not _on_graphics_card()
     # The config last: with adapters in it Keras imports TensorFlow, which takes seconds.
     if (not estimated and tokens <= MOST_TOKENS_OF_ONE) or (config := _sizes(model)) is None:
         return
@@ -101,7 +104,7 @@ def check_fits(
     available = available_memory()
     if available is None or not estimated:
         return
-    needed = _estimate(config, tokens, size, training)
+    needed = _estimate(config, tokens, size) + 4 * size * tokens**2 * pairs
     if needed > available:
         batch = f" in a batch of {size} (give a smaller batch_size, or" if size > 1 else " ("
         raise ValueError(
@@ -112,6 +115,8 @@ def check_fits(
 
 
 def _on_graphics_card() -> bool:
+    if keras.backend.backend() == "torch":  # for which Keras lists no devices
+        return keras.ops.zeros(1).device.type != "cpu"
     return not str(keras.distribution.list_devices()[0]).lower().startswith("cpu")
 
 
@@ -160,14 +165,24 @@ def _sizes(model: keras.Model) -> dict[str, int] | None:
     return sizes if all(isinstance(x, int) for x in sizes.values()) else None
 
 
-def _estimate(sizes: dict[str, int], tokens: int, batch: int, training: bool) -> int:
-    """Return bytes of float32 that are needed at least.
+def _floats_per_pair(model: Any, training: bool) -> int:
+    """Return how many numbers a head for pairs of residues has at least for each pair of tokens.
+
+    As measured on the three backends: two of P and K, and as many again for the gradient.
+    """
+    head: Any = getattr(model, "head", None)
+    task = getattr(head, "task", None)
+    if task is None or not Task(task).per_pair:
+        return 0
+    return (4 if training else 2) * (getattr(head, "width", 0) + head.units)
+
+
+def _estimate(sizes: dict[str, int], tokens: int, batch: int) -> int:
+    """Return bytes of float32 that the backbone needs at least.
 
     JAX has the weights of attention (L, L) of one protein, and TensorFlow of the whole batch, in
-    three copies: scores, weights, and a mask or a gradient.
+    three copies: scores, weights, and a mask or a gradient. Torch has none.
     """
-    proteins = 1 if keras.backend.backend() == "jax" else batch
-    blocks = sizes["num_blocks"] if training else 1
-    hidden = batch * tokens * sizes["width"] * 8 * blocks
-    kept = blocks if keras.backend.backend() == "tensorflow" else 1
-    return 4 * (hidden + 3 * proteins * sizes["num_heads"] * tokens**2 * kept)
+    proteins = {"jax": 1, "tensorflow": batch}.get(keras.backend.backend(), 0)
+    hidden = batch * tokens * sizes["width"] * 8
+    return 4 * (hidden + 3 * proteins * sizes["num_heads"] * tokens**2)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from kft.data.task import Task
 from kft.keras_internals import nodes_of
 from kft.models.graphs import flat
 from kft.training.batching import Batches
@@ -138,8 +139,8 @@ def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]
     if getattr(head, "task", None) is not None:
         if not getattr(head, "is_linear", False):
             raise ValueError(
-                f"A linear probe needs a linear head, received {type(head).__name__}: train it "
-                f"with the strategy 'head_only'."
+                f"A linear probe needs a linear head, received {type(head).__name__}{_why(head)}: "
+                f"train it with the strategy 'head_only'."
             )
         features = model.backbone.output
         if head.pooling is not None:
@@ -171,6 +172,19 @@ def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]
             f"use_bias=False, or train it with the strategy 'head_only'."
         )
     return dense.input_tensors[0], dense.operation, kinds[kind.pop()], 0.0, 1.0
+
+
+def _why(head: Any) -> str:
+    """Return why a head of kft is not linear, where it is known."""
+    task = Task(head.task)
+    if task == Task.CONTACTS:
+        return (
+            ", which has a hidden layer (kft.fit_contacts solves for the contact head of ESM-2, "
+            "which is linear in the attention maps)"
+        )
+    if task.per_pair:
+        return ", which has a hidden layer"
+    return ", whose loss has no solution in closed form" if task.target == "angles" else ""
 
 
 def _activation(operation: keras.Operation) -> str | None:

@@ -8,7 +8,12 @@ from recipe.interactome import interactome
 from recipe.masks import mask_scores, prompted_sam, sam_arguments, trained_sam
 from recipe.records import data, few_of_each
 from recipe.results import report
-from recipe.structures import compare_on_chains, structure_arguments
+from recipe.structures import (
+    compare_on_chains,
+    medians,
+    nearest_part,
+    structure_arguments,
+)
 from recipe.training import backbone, head, run, strategy
 
 __all__ = [
@@ -31,6 +36,8 @@ __all__ = [
     "interactome",
     "mask_scores",
     "masked_report",
+    "medians",
+    "nearest_part",
     "optimizer",
     "prompted_sam",
     "proteins",

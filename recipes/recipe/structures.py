@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 import kft
+from kft.evaluation.metrics import interval
 from recipe.arguments import above_zero
 
 
@@ -57,3 +59,49 @@ def compare_on_chains(args, target):
         controls=False,
         out=args.out / target,
     )
+
+
+def nearest_part(sequence, train):
+    """Return the coordinates of the part of a training chain that has the most residues in common.
+
+    Args:
+        sequence: String of N residues.
+        train: `kft.data.Split` of chains. Parts of N residues are compared without gaps.
+
+    Returns:
+        Floats (N, 3, 3), or None if all chains are shorter.
+    """
+    letters, best, found = np.frombuffer(sequence.encode(), "u1"), -1, None
+    for other, coordinates in zip(train.inputs, train.parameters["coordinates"], strict=True):
+        if len(other) >= len(letters):
+            parts = np.lib.stride_tricks.sliding_window_view(
+                np.frombuffer(other.encode(), "u1"), len(letters)
+            )
+            same = (parts == letters).sum(axis=1)
+            if same.max() > best:
+                start, best = int(same.argmax()), same.max()
+                found = coordinates[start : start + len(letters)]
+    return found
+
+
+def medians(table, scores, resamples=10_000):
+    """Summarise the scores of ways to fold chains.
+
+    Args:
+        table: A row for each chain and method.
+        scores: Names of the columns with scores.
+        resamples: Number of resamples of the chains.
+
+    Returns:
+        DataFrame with a row for each method: medians over chains with 95% intervals, how many
+        chains are mirrored, and the mean number of clashes.
+    """
+    rows = {}
+    for method, of in table.groupby("method", sort=False):
+        drawn = np.random.default_rng(0).integers(len(of), size=(resamples, len(of)))
+        row = {
+            name: str(interval(of[name].median(), np.median(of[name].to_numpy()[drawn], 1), 0.95))
+            for name in scores
+        }
+        rows[method] = row | {"mirrored": of.mirrored.sum(), "clashes": of.clashes.mean()}
+    return pd.DataFrame(rows).T

@@ -224,6 +224,11 @@ class ContactHead(keras.layers.Layer):
 
     def call(self, attentions: Any, token_ids: Any) -> Any:
         """Compute the probabilities, see the class."""
+        maps = self.maps(attentions, token_ids)
+        return ops.sigmoid(ops.einsum("bcij,co->bij", maps, self.kernel) + self.bias)
+
+    def maps(self, attentions: Any, token_ids: Any) -> Any:
+        """Compute what is regressed on: float32 (B, nH, N, N), symmetric and corrected."""
         keep = ops.logical_and(ops.not_equal(token_ids, PAD), ops.not_equal(token_ids, EOS))
         keep = ops.cast(keep, "float32")
         maps = ops.concatenate(attentions, axis=1)  # (B, nH, L, L)
@@ -233,8 +238,7 @@ class ContactHead(keras.layers.Layer):
         rows = ops.sum(maps, axis=-1, keepdims=True)  # (B, nH, N, 1)
         columns = ops.sum(maps, axis=-2, keepdims=True)  # (B, nH, 1, N)
         total = ops.sum(rows, axis=-2, keepdims=True)  # (B, nH, 1, 1)
-        maps = maps - rows * columns / total
-        return ops.sigmoid(ops.einsum("bcij,co->bij", maps, self.kernel) + self.bias)
+        return maps - rows * columns / total
 
     def compute_output_spec(self, attentions: Any, token_ids: Any) -> Any:
         """Return shape and dtype of the output."""

@@ -11,21 +11,14 @@ Shapes: `B` images, `S` side of the model's input, `h` and `w` of one image.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kft.backbones.sam.encoder import PIXEL_MEAN
-from kft.data.images.pixels import (
-    UNKNOWN_RANGE,
-    checked_range,
-    image_list,
-    looked_at,
-    read_pixels,
-    resized_pixels,
-)
-from kft.data.inputs import InputKind
+from kft.data.images.encoding import PixelEncoder, named_images
+from kft.data.images.pixels import read_pixels, resized_pixels
 
 
 def sizes_within(height: int, width: int, size: int) -> tuple[int, int]:
@@ -45,7 +38,7 @@ def sizes_within(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class SamImages:
+class SamImages(PixelEncoder):
     """Function from images to the input of a SAM.
 
     Args:
@@ -62,17 +55,6 @@ class SamImages:
     size: int
     mean: tuple[float, float, float] = PIXEL_MEAN
     value_range: tuple[float, float] | None = None
-
-    # No fields: what an encoder states about itself, see `kft.data.inputs.Encoder`.
-    input_kind = InputKind.IMAGE
-    specials = (0, 0)
-    changes = None
-    deterministic = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(self.mean))
-        if self.value_range is not None:
-            object.__setattr__(self, "value_range", checked_range(self.value_range))
 
     def __call__(
         self,
@@ -95,12 +77,7 @@ class SamImages:
         Raises:
             TypeError, ValueError, FileNotFoundError: As for `read_pixels`.
         """
-        if max_length is not None:
-            raise ValueError(f"max_length is for sequences, received {max_length} with images.")
-        images = image_list(images)
-        if not images:
-            raise ValueError("images is empty: give at least one.")
-        names = names or [f"images[{i}]" for i in range(len(images))]
+        images, names = named_images(images, names, max_length)
         pairs = zip(images, names, strict=True)
         read = (read_pixels(image, name, self.value_range) for image, name in pairs)
         return {"images": np.stack([self.fitted(pixels) for pixels in read])}
@@ -119,23 +96,3 @@ class SamImages:
         encoded[...] = np.asarray(self.mean, dtype="float32")
         encoded[:h, :w] = resized_pixels(pixels, h, w)
         return encoded
-
-    def check(self, images: Sequence[Any], names: Sequence[str]) -> None:
-        """Check images by their headers, so that errors do not come in the middle of an epoch.
-
-        Args:
-            images: List of images.
-            names: Name of each image in errors.
-
-        Raises:
-            ValueError: An image that cannot be encoded.
-        """
-        deep = [name for image, name in zip(images, names, strict=True) if looked_at(image, name)]
-        if deep and self.value_range is None:
-            raise ValueError(
-                f"{len(deep):,} of {len(images):,} images, {deep[0]} first, have {UNKNOWN_RANGE}"
-            )
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments, as JSON can hold them."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

@@ -14,28 +14,20 @@ Shapes: `B` images, `H` and `W` of the model's input, `h` and `w` of one image.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from kft.data.images.pixels import (
-    RESAMPLING,
-    UNKNOWN_RANGE,
-    checked_range,
-    image_list,
-    looked_at,
-    read_pixels,
-    resized_pixels,
-)
-from kft.data.inputs import InputKind
+from kft.data.images.encoding import PixelEncoder, named_images
+from kft.data.images.pixels import RESAMPLING, read_pixels, resized_pixels
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
 
 
 @dataclass(frozen=True)
-class ImageEncoder:
+class ImageEncoder(PixelEncoder):
     """Function from images to the input of a vision backbone.
 
     Args:
@@ -68,18 +60,8 @@ class ImageEncoder:
     value_range: tuple[float, float] | None = None
     in_float32: bool = False
 
-    # No fields: what an encoder states about itself, see `kft.data.inputs.Encoder`.
-    input_kind = InputKind.IMAGE
-    specials = (0, 0)
-    changes = None
-    deterministic = True
-
     def __post_init__(self) -> None:
-        for name in ("size", "resize", "mean", "std"):  # lists, where a config came from JSON
-            value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
-        if self.value_range is not None:
-            object.__setattr__(self, "value_range", checked_range(self.value_range))
+        super().__post_init__()
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size must be (height, width) in pixels, received {self.size!r}.")
         height, width = self._pair(self.resize or self.size)
@@ -120,41 +102,13 @@ class ImageEncoder:
                 without a `value_range`, values out of range, other shapes.
             FileNotFoundError: No such file.
         """
-        if max_length is not None:
-            raise ValueError(f"max_length is for sequences, received {max_length} with images.")
-        images = image_list(images)
-        names = names or [f"images[{i}]" for i in range(len(images))]
-        if not images:
-            raise ValueError("images is empty: give at least one.")
+        images, names = named_images(images, names, max_length)
         encoded = np.empty((len(images), *self.size, 3), dtype="float32")
         mean, std = (np.asarray(x, dtype="float32") for x in (self.mean, self.std))
         for row, image, name in zip(encoded, images, names, strict=True):
             pixels = self._cut(read_pixels(image, name, self.value_range))
             row[...] = (pixels - mean) / std
         return {"images": encoded}
-
-    def check(self, images: Sequence[Any], names: Sequence[str]) -> None:
-        """Check images by their headers, so that errors do not come in the middle of an epoch.
-
-        The pixels of files are not decoded, which would take as long as an epoch: damaged ones
-        raise a ValueError that names the file when they are read. `read_images` decodes all.
-
-        Args:
-            images: List of images, as for encoding.
-            names: Name of each image in errors.
-
-        Raises:
-            ValueError: An image that cannot be encoded.
-        """
-        deep = [n for x, n in zip(images, names, strict=True) if looked_at(x, n)]
-        if deep and self.value_range is None:
-            raise ValueError(
-                f"{len(deep):,} of {len(images):,} images, {deep[0]} first, have {UNKNOWN_RANGE}"
-            )
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments, as JSON can hold them, from which the same encoder can be made."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def resized(self, size: tuple[int, int]) -> "ImageEncoder":
         """Return the encoder for another size of the input; what is cut off scales with it.

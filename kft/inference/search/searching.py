@@ -66,7 +66,7 @@ def search(
     backbone: keras.Model,
     queries: Any,
     database: Any,
-    k: int = 10,
+    k: int | None = None,
     *,
     batch_size: int = 32,
     column: str | None = None,
@@ -80,7 +80,7 @@ def search(
             size. A record that is in the database too finds itself, see `same`.
         database: The same, or an `Index` of `kft.build_index` or its folder, which is embedded
             once for many searches and may have other settings.
-        k: Number of hits of each query.
+        k: Number of hits of each query; None finds ten, or as many records as the database has.
         batch_size: As for `kft.predict`.
         column: Column of the inputs, of both tables; None finds it.
         skip_invalid: As for `kft.predict`, of both.
@@ -103,7 +103,8 @@ def search(
     """
     check_model(backbone, "backbone")
     backbone = getattr(backbone, "backbone", backbone)
-    check_integer("k", k)
+    if k is not None:
+        check_integer("k", k)
     options: dict[str, Any] = {"batch_size": batch_size, "column": column}
     options["skip_invalid"] = skip_invalid
     in_folder = isinstance(database, str | Path) and Path(database).is_dir()
@@ -112,6 +113,7 @@ def search(
         check_backbone(index, backbone)
     else:
         index = build_index(backbone, database, **options)
+    k = min(10, len(index)) if k is None else k
     if k > len(index):
         raise ValueError(f"k must be at most {len(index)}, the records of database, received {k}.")
     settings = index.about["settings"]
