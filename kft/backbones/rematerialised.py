@@ -111,17 +111,22 @@ def _run(layer: keras.Layer, call: Callable, args: Sequence[Any], kwargs: Mappin
     structure = (tuple(args), {"training": True, **kwargs})
     flat = keras.tree.flatten(structure)
     moved = [i for i, x in enumerate(flat) if _has_gradient(x)]
+    # TensorFlow would read weights again for the gradient, perhaps once they are updated.
+    tensorflow = keras.backend.backend() == "tensorflow"
+    learning = layer.trainable_variables if tensorflow else []
     with autocast(None):
         before = [(state, ops.copy(state.value)) for state in _states(layer)]
+        values = [ops.convert_to_tensor(weight) for weight in learning]
     after: list[Any] | None = None  # of the first time
 
     def again(*tensors: Any) -> Any:
         nonlocal after
-        filled = list(flat)
-        for i, tensor in zip(moved, tensors, strict=True):
+        filled, weights = list(flat), tensors[len(moved) :]
+        for i, tensor in zip(moved, tensors, strict=False):
             filled[i] = tensor
         given, named = keras.tree.pack_sequence_as(structure, filled)
-        with inherited_scope(before) as scope, _unfiltered(after is not None):
+        known = [*before, *zip(learning, weights, strict=True)]
+        with inherited_scope(known) as scope, _unfiltered(after is not None):
             outputs = call(*given, **named)
         states = [scope.get_current_value(state) for state, _ in before]
         if keras.backend.backend() == "jax":  # a value of its trace may not leave by another way
@@ -129,7 +134,7 @@ def _run(layer: keras.Layer, call: Callable, args: Sequence[Any], kwargs: Mappin
         after = states if after is None else after
         return outputs
 
-    outputs = keras.remat(again)(*(flat[i] for i in moved))
+    outputs = keras.remat(again)(*(flat[i] for i in moved), *values)
     if keras.backend.backend() == "jax":
         outputs, after = outputs
     for (state, _), value in zip(before, after or (), strict=True):
