@@ -58,6 +58,9 @@ if os.environ["KERAS_BACKEND"] == "jax":
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
+gc.disable()  # until all tests are collected: what is imported stays
+
+
 # Which tests run ----------------------------------------------------------------------------------
 
 
@@ -75,6 +78,11 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_collection_finish():
+    """Looks for garbage from here on."""
+    gc.enable()
 
 
 def _runs(item, config):

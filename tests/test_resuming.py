@@ -60,7 +60,7 @@ def assert_same(one, other):
     "strategy, stops",
     [
         pytest.param(  # of the whole model
-            strategies.get("lora", rank=2, dropout=0.3, epochs=3), [1], id="lora"
+            strategies.get("lora", rank=2, dropout=0.3, epochs=2), [1], id="lora"
         ),
         pytest.param(  # phases, optimizers of several ages
             strategies.get("gradual_unfreezing", epochs=6),

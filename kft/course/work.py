@@ -21,8 +21,8 @@ from kft.messages import harmless
 class Work:
     """The names that a submission has defined. `work.model` is the submission's `model`.
 
-    A name that is missing, is still `...`, or is a function whose body is still `...`, raises
-    `Wrong` with the line and, if its cell failed, the error of that cell.
+    A name that is missing, is still `...`, or is a function or a class with a body that is still
+    `...`, raises `Wrong` with the line and, if its cell failed, the error of that cell.
 
     Args:
         source: The program.

@@ -220,32 +220,31 @@ def plot_confidence(
         >>> "mean expected lDDT is 70, the observed one 67" in caption
         True
     """
-    expected = np.asarray(expected, dtype="float64")
-    observed = np.asarray(observed, dtype="float64")
-    if expected.ndim != 1 or expected.shape != observed.shape:
+    given, seen = np.asarray(expected, dtype="float64"), np.asarray(observed, dtype="float64")
+    if given.ndim != 1 or given.shape != seen.shape:
         raise ValueError(
-            f"expected and observed must have the same shape (N,), received {expected.shape} and "
-            f"{observed.shape}."
+            f"expected and observed must have the same shape (N,), received {given.shape} and "
+            f"{seen.shape}."
         )
-    both = np.isfinite(expected) & np.isfinite(observed)
+    both = np.isfinite(given) & np.isfinite(seen)
     if both.sum() < 3:
         raise ValueError(f"at least 3 residues must have both, received {int(both.sum())}.")
-    expected, observed = expected[both], observed[both]
+    given, seen = given[both], seen[both]
     figure = new_figure(4.8, 4.6)
     ax = open_axes(figure.subplots())
     ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle="--")
-    ax.scatter(expected, observed, s=14, color=MODEL)
+    ax.scatter(given, seen, s=14, color=MODEL)
     ax.set(
         xlabel="expected lDDT (%)", ylabel="observed lDDT (%)", xlim=(0, 100), ylim=(0, 100),
         aspect="equal",
     )  # fmt: skip
-    constant = min(np.ptp(expected), np.ptp(observed)) == 0
-    rank = "is not defined" if constant else f"is {spearmanr(expected, observed).statistic:.2f}"
+    constant = min(np.ptp(given), np.ptp(seen)) == 0
+    rank = "is not defined" if constant else f"is {spearmanr(given, seen).statistic:.2f}"
     caption = (
         f"lDDT of {count_of(int(both.sum()), 'residue')} of {harmless(name)}: observed, by "
         f"comparison with the true chain, against expected, from the predicted distances; on the "
         f"dashed line both are equal. {how}".rstrip()
-        + f" What stands out: the mean expected lDDT is {expected.mean():.0f}, the observed one "
-        f"{observed.mean():.0f}; their rank correlation over residues {rank}."
+        + f" What stands out: the mean expected lDDT is {given.mean():.0f}, the observed one "
+        f"{seen.mean():.0f}; their rank correlation over residues {rank}."
     )
     return figure, caption

@@ -128,7 +128,8 @@ reason = ...
 #
 # Write a caption of this plot: **what** is shown, **how** it was made (number of training and of
 # test peptides), and what stands out (**wow**): the mean AUROC of your best strategy, the gain
-# over random weights and its standard error. Compute the numbers; do not type them.
+# over random weights and its standard error. Compute the numbers; do not type them. Three digits
+# are enough: `{gain:#.3g}`.
 
 # %%
 for place, name in enumerate(rows):

@@ -161,7 +161,8 @@ reason = (
 #
 # Write a caption of this plot: **what** is shown, **how** it was made (number of training and of
 # test peptides), and what stands out (**wow**): the mean AUROC of your best strategy, the gain
-# over random weights and its standard error. Compute the numbers; do not type them.
+# over random weights and its standard error. Compute the numbers; do not type them. Three digits
+# are enough: `{gain:#.3g}`.
 
 # %%
 for place, name in enumerate(rows):
@@ -177,5 +178,5 @@ caption = (
     f"{len(peptides.train)} peptides and judged on {len(peptides.test)} others, none of which is a "
     f"near copy of one in training. Wow: {best} has the highest mean of the strategies, "
     f"{np.mean(aurocs(rows[best], peptides.test.targets)):.3f}; its difference to the same network "
-    f"from random weights is {gain:.3f} ± {standard_error:.3f}."
+    f"from random weights is {gain:#.3g} ± {standard_error:#.3g}."
 )
