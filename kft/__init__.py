@@ -78,6 +78,7 @@ _HOME = {
     "Model": "kft.models",
     "PairBackbone": "kft.models",
     "load_model": "kft.models",
+    "remat": "kft.models",
     "replace_head": "kft.models",
     "predict": "kft.inference",
     "embed": "kft.inference",
@@ -107,6 +108,7 @@ _HOME = {
     "find_learning_rate": "kft.training.range_test",
     "fit": "kft.training.fitting",
     "fit_contacts": "kft.training.contacts",
+    "estimate": "kft.comparison",
     "evaluate": "kft.comparison",
     "compare": "kft.comparison",
     "crossover": "kft.comparison",
@@ -160,6 +162,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.backbones import load as load
     from kft.comparison import compare as compare
     from kft.comparison import crossover as crossover
+    from kft.comparison import estimate as estimate
     from kft.comparison import evaluate as evaluate
     from kft.evaluation import baselines as baselines
     from kft.evaluation import scaling as scaling
@@ -188,6 +191,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors (tests/test_pu
     from kft.models import heads as heads
     from kft.models import load_model as load_model
     from kft.models import losses as losses
+    from kft.models import remat as remat
     from kft.models import replace_head as replace_head
     from kft.params import fingerprint as fingerprint
     from kft.params import freeze as freeze

@@ -9,13 +9,15 @@ import inspect
 import itertools
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
 from keras.src.backend import AutocastScope
 from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
+from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.callbacks import monitor_callback
 from keras.src.models import Functional
 from keras.src.quantizers.utils import should_quantize_layer
@@ -28,11 +30,14 @@ __all__ = [
     "MonitorCallback",
     "attention_settings",
     "autocast",
+    "batches_seen",
     "change_class",
     "compile_arguments",
+    "dequantised",
     "float64_is_kept",
     "functional_of",
     "inbound_nodes",
+    "inherited_scope",
     "is_default",
     "is_quantized",
     "learning_rate_of",
@@ -144,6 +149,15 @@ def is_quantized(layer: keras.Layer) -> bool:
     return getattr(layer, "_is_quantized", False)
 
 
+def dequantised(layer: keras.layers.Dense | keras.layers.EinsumDense, dtype: str) -> Any:
+    """Return the kernel of a layer that is quantized to int8 as a float tensor of its shape."""
+    # Gradients with respect to scales are never asked for, and would cost as much as the kernel's.
+    scale = keras.ops.stop_gradient(keras.ops.cast(layer.kernel_scale, dtype))
+    if isinstance(layer, keras.layers.EinsumDense):
+        scale = layer._adjust_scale_for_dequant(scale)
+    return keras.ops.divide(keras.ops.cast(layer._kernel, dtype), scale)
+
+
 def take_own_policy(layer: keras.Layer) -> None:
     """Give a built layer its policy of a `DTypePolicyMap` instead of the map.
 
@@ -198,6 +212,21 @@ class GraphModel(keras.Model):
         run = super()._run_through_graph
         return self.run_graph(run, inputs, operation_fn, call_fn)
 
+    def stateless_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model as Keras does, and note whether it is in training."""
+        set_untracked(self, _stateless_training=kwargs.get("training"))
+        try:
+            return super().stateless_call(*args, **kwargs)
+        finally:
+            set_untracked(self, _stateless_training=None)
+
+    @property
+    def in_training(self) -> bool:
+        """Whether the model is being called with `training=True`."""
+        # `stateless_call`, which JAX trains with, opens no context of a call.
+        context = getattr(get_global_attribute("current_call_ctx"), "training", None)
+        return True in (context, vars(self).get("_stateless_training"))
+
 
 def functional_of(model: keras.Layer) -> keras.Layer:
     """Return the functional model inside of a built `Sequential`; any other layer is returned."""
@@ -230,6 +259,18 @@ def mask_of(tensor: Any) -> Any:
 # Training -----------------------------------------------------------------------------------------
 
 
+def inherited_scope(values: Iterable[tuple[keras.Variable, Any]]) -> keras.StatelessScope:
+    """Return a scope in which variables keep their values, also those of the scope around it.
+
+    Args:
+        values: (variable, value) of variables with another value within the scope.
+    """
+    scope = keras.StatelessScope(values)
+    if in_stateless_scope():
+        scope.state_mapping = {**get_stateless_scope().state_mapping, **scope.state_mapping}
+    return scope
+
+
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
     """Return the arguments that a model was compiled with."""
     return dict(model._compile_config.config)
@@ -243,6 +284,14 @@ def set_initial_epoch(model: keras.Model, epoch: int | None) -> None:
 def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """List the weights that an optimizer was built for; none if it is not built."""
     return list(getattr(optimizer, "_trainable_variables", None) or ())
+
+
+def batches_seen(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """Return the number of batches that an optimizer has seen, by which its schedule goes.
+
+    `iterations` are the steps, of which there are fewer where gradients are accumulated.
+    """
+    return optimizer._iterations
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
@@ -311,8 +360,8 @@ def _noting(method: Callable) -> Callable:
 # Precision ----------------------------------------------------------------------------------------
 
 
-def autocast(dtype: str) -> AbstractContextManager:
-    """Let weights be cast to a dtype when they are read meanwhile."""
+def autocast(dtype: str | None) -> AbstractContextManager:
+    """Let weights be cast to a dtype when they are read meanwhile, None for their own."""
     return AutocastScope(dtype)
 
 

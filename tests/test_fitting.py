@@ -435,3 +435,30 @@ def test_divergence_is_said():
             optimizer=lambda rate, _: keras.optimizers.SGD(rate),
         )  # fmt: skip
     assert done.best_epoch is None and len(done.history) == 2
+
+
+def test_accumulated_gradients_are_those_of_a_larger_batch():
+    """Two batches of two are one of four, also where phases follow each other."""
+    rng, targets = np.random.default_rng(3), np.array([1.0, -1.0, 0.5, 2.0])
+    records = rng.standard_normal((4, 3)).astype("float32"), targets
+    first, ends = rng.standard_normal((3, 1)), []
+    for steps, batch_size in ((None, 4), (2, 2)):
+        x = keras.Input((3,))
+        model = keras.Model(x, keras.layers.Dense(1, name="only")(x))
+        model.get_layer("only").kernel.assign(first)
+        kft.fit(
+            model,
+            records,
+            phases(2, 1),
+            batch_size=batch_size,
+            loss="mse",
+            verbose=0,
+            optimizer=lambda rate, variables, steps=steps: keras.optimizers.Adam(
+                0.1, gradient_accumulation_steps=steps
+            ),
+        )
+        ends.append(values(model))
+    assert ends[0].keys() == ends[1].keys()
+    for path, expected in ends[0].items():
+        assert_rounds_alike(ends[1][path], expected, what=path)
+    assert np.abs(ends[0]["only/kernel"] - first).max() > 0.2  # three steps, not six or none

@@ -65,7 +65,7 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
     torsions = kft.Model(backbone, kft.heads.Torsions())
     return [
         ("load", kft.load, (), {"name": "kft_esm2_tiny"}, {
-            "name": (None, 5, "", [], "esm2_t6", b"esm2"), "weights": FLAGS,
+            "name": (None, 5, "", [], "esm2_t6", b"esm2"), "weights": FLAGS, "remat": FLAGS,
             "seed": SEEDS, "image_size": (0, -1, "3", (1,), 1.5),
             "revision": (5, "main", [], "v1"), "dtype": ("nothing", 5), "data": (5, [], table)}),
         ("load", kft.load, (), {"name": "dense", "weights": False}, {
@@ -74,13 +74,15 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
             "inputs": (None, 5, [], [None], [5], [""], ["MK1"], "MKT", [["MKT"]]),
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
             "out": ("x.txt", 5, "", "x"), "encode": (5, "encode"), "as_frame": FLAGS,
-            "column": (5, []), "skip_invalid": FLAGS}),
+            "column": (5, []), "skip_invalid": FLAGS,
+            "window": without(INTEGERS, None)}),
         ("predict", kft.predict, (model, table), {}, {"column": ("nothing",)}),
         ("embed", kft.embed, (backbone,), {"inputs": ["MKT"]}, {
             "inputs": (None, 5, [], [None], [""], ["MK1"]), "batch_size": INTEGERS,
             "max_length": without(INTEGERS, None), "pooling": ("nothing", None, 5, ["mean"]),
             "out": ("x.txt", 5, ""), "per_residue": FLAGS, "layers": (5, [], [99], ["x"], [0, 0]),
-            "column": (5, []), "skip_invalid": FLAGS, "shard": (5, "", "0/4", "5/4", "x", [1, 4])}),
+            "column": (5, []), "skip_invalid": FLAGS,
+            "shard": (5, "", "0/4", "5/4", "x", [1, 4]), "window": without(INTEGERS, None)}),
         ("merge_embeddings", kft.merge_embeddings, (), {"folder": "nothing"}, {
             "folder": (None, 5, "", "nothing"), "out": (5, "", "x.txt")}),
         ("fold", kft.fold, (), {"models": torsions, "sequence": "MKTAY", "starts": 1}, {
@@ -103,10 +105,11 @@ def of_models(backbone, model, records, table, adapter) -> list[Row]:
             "seed": without(SEEDS, None), "max_length": without(INTEGERS, None)}),
         ("Model", kft.Model, (), {"backbone": backbone, "head": kft.heads.Regression()}, {
             "backbone": NO_MODEL, "head": NO_MODEL, "name": (5, None, []),
-            "pooling": ("nothing", 5, ["mean"])}),
+            "pooling": ("nothing", 5, ["mean"]), "remat": FLAGS}),
         ("replace_head", kft.replace_head, (), {"model": model, "head": kft.heads.Regression()}, {
             "model": NO_MODEL, "head": NO_MODEL, "features": ("head", 5),
             "pooling": ("nothing", 5, ["mean"])}),
+        ("remat", kft.remat, (), {"model": model}, {"model": NO_MODEL, "enabled": FLAGS}),
         ("freeze", kft.freeze, (), {"model": model}, {
             "model": NO_MODEL, "pattern": (5, "nothing", [5], "", [])}),
         ("unfreeze", kft.unfreeze, (), {"model": model}, {
@@ -176,6 +179,8 @@ def of_training(backbone, model, compiled, new, data, train, records) -> list[Ro
             "batch_size": INTEGERS, "max_length": without(INTEGERS, None),
             "encode": (5, "encode"), "copies": (*FLAGS, pd.DataFrame({"test": [99]})),
             "by": (5, "nothing", ["a"], [["a"]])}),
+        ("estimate", kft.estimate, (), {"model": model, "batch_size": 1, "length": 5}, {
+            "model": NO_MODEL, "batch_size": INTEGERS, "length": INTEGERS}),
         ("compare", kft.compare, (), {"backbone": backbone, "data": data,
                                       "strategies": ["head_only"]}, {
             "backbone": NO_MODEL, "data": (None, 5, "nothing"),

@@ -14,6 +14,7 @@ import keras
 
 from kft.backbones import contract
 from kft.backbones.quantized import quantize_layers, quantized, restore_quantized
+from kft.backbones.rematerialised import is_marked, mark, rematerialised
 from kft.keras_internals import GraphModel, own_trainable_weights, sublayers_of
 from kft.messages import listed
 from kft.params import Weight, layers, record_marks, user_marks, weights
@@ -68,7 +69,7 @@ class Copied(GraphModel):
         quantize_layers(self, super().quantize, mode, config, filters, **kwargs)
 
     def run_graph(self, run: Any, inputs: Any, operation_fn: Any, call_fn: Any) -> Any:
-        copies = {}
+        copies, again = {}, self.in_training
 
         def noted(operation: keras.Operation) -> Any:
             call = operation_fn(operation)
@@ -76,6 +77,8 @@ class Copied(GraphModel):
                 copies[id(operation)] = operation, call
                 if call is not operation and hasattr(call, "borrow"):
                     call.borrow(self._copy_of_lender(operation, copies))
+            elif again and is_marked(operation) and call != operation.compute_output_spec:
+                return rematerialised(operation, call)
             return call
 
         outputs = super().run_graph(run, inputs, noted, call_fn)
@@ -121,6 +124,7 @@ def _complete(copy: keras.Layer, layer: keras.Layer) -> None:
     )
     for theirs, ours in pairs[1:]:
         ours.name = theirs.name
+    mark(copy, is_marked(layer))
     if copy.trainable != layer.trainable:
         return  # a `clone_function` has frozen or unfrozen it
     for theirs, ours in pairs:
@@ -147,12 +151,13 @@ FLAGS = (
     "inner_names",
     "marked_by_kft",
     "quantized",
+    "rematerialised",
     "revision",
 )
 
 
 def flags(model: keras.Model) -> dict[str, Any]:
-    """Return the part of a config that lists frozen and quantized layers, and the revision.
+    """Return the part of a config that lists frozen, quantized and marked layers, and the revision.
 
     Args:
         model: A built model.
@@ -161,7 +166,8 @@ def flags(model: keras.Model) -> dict[str, Any]:
         {"frozen_layers": paths, "" for the model itself; "frozen_weights": paths of weights that
         are frozen in layers which are not}, each if there are any; {"marked_by_kft": True} if
         none of these was frozen by hand; {"quantized": {path: how}} of layers, also those of heads
-        that were published with the model and exist; {"revision": commit} of a downloaded backbone.
+        that were published with the model and exist; {"rematerialised": names} of layers of the
+        graph, see `rematerialised`; {"revision": commit} of a downloaded backbone.
     """
     everything = {"": model, **layers(model)}
     weights_alone = [
@@ -178,6 +184,8 @@ def flags(model: keras.Model) -> dict[str, Any]:
     in_heads = {path: layer for head in heads for path, layer in layers(head).items()}
     if rounded := quantized({**in_heads, **everything}):
         config["quantized"] = rounded
+    if again := [layer.name for layer in model.layers if is_marked(layer)]:
+        config["rematerialised"] = again
     if revision := getattr(model, "revision", None):
         config["revision"] = revision
     return config
@@ -229,6 +237,8 @@ def marked(model: keras.Model, config: Mapping[str, Any]) -> keras.Model:
     """
     if "revision" in config:
         model.revision = config["revision"]
+    for name in config.get("rematerialised", ()):
+        mark(model.get_layer(name))
     names, inside = config.get("inner_names", ()), _inside(model)
     for name, layer in zip(names, inside, strict=False) if len(names) == len(inside) else ():
         layer.name = name

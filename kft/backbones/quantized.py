@@ -109,7 +109,8 @@ def restore_quantized(by_path: Mapping[str, keras.Layer], how: Mapping[str, dict
         if not is_quantized(by_path[path]):
             config = keras.saving.deserialize_keras_object(one["config"])
             take_own_policy(by_path[path])
-            by_path[path].quantize(one["mode"], config=config)
+            # Keras quantizes no subclasses, such as layers with adapters.
+            by_path[path].quantize(one["mode"], type_check=False, config=config)
 
 
 # By a dtype policy --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from kft.arguments import check_flag, check_instance, check_path, check_seed
 from kft.backbones.checkpoints import Tensors, read_safetensors, read_torch
 from kft.backbones.initialisation import randomised
 from kft.backbones.quantized import quantize_as, without_quantization
+from kft.backbones.rematerialised import mark_blocks
 from kft.files import read_json
 from kft.messages import listed, shown, warn
 
@@ -251,6 +252,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     revision: str | None = None,
     data: Any = None,
+    remat: bool = False,
 ) -> keras.Model:
     """Load a backbone by its published name, or from a local folder or file.
 
@@ -269,6 +271,8 @@ def load(
             are downloaded from there; None takes the newest. A commit never changes.
         data: For "dense", a `kft.data.Dataset` of rows of a table: the backbone takes its columns,
             scaled by the means and standard deviations of the training part.
+        remat: Whether training computes its blocks again for the gradient, which takes less memory
+            and more time, see `kft.remat`.
 
     Returns:
         The backbone, a functional keras.Model; its `load_report` lists how each tensor of the file
@@ -276,7 +280,8 @@ def load(
 
     Raises:
         ValueError: The name is unknown (the message lists the valid ones), the file is damaged or
-            contains code, the architecture is another, or tensors do not fit.
+            contains code, the architecture is another, tensors do not fit, or `remat` is given and
+            there are no blocks.
         FileNotFoundError: A file is missing, or a folder has no weights.
         ConnectionError: The hub cannot be reached; the message names the local alternatives.
         ImportError: A package that the family needs is not installed.
@@ -288,6 +293,7 @@ def load(
     """
     check_path("name", name)
     check_flag("weights", weights)
+    check_flag("remat", remat)
     check_seed("seed", seed)
     given = {"image_size": image_size, "data": data}
     options = {name: value for name, value in given.items() if value is not None}
@@ -301,6 +307,8 @@ def load(
     if not weights:
         randomised(backbone, seed)
     quantize_as(backbone, dtype)
+    if remat:
+        mark_blocks(backbone)
     return backbone
 
 

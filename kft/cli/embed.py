@@ -14,6 +14,7 @@ from kft.cli.options import (
     Out,
     Revision,
     SkipInvalid,
+    Window,
     one_of,
 )
 from kft.cli.output import short_errors, show
@@ -52,6 +53,7 @@ def embed(
     ] = "mean",
     batch_size: BatchSize = 32,
     max_length: MaxLength = None,
+    window: Window = None,
     per_residue: Annotated[bool, typer.Option(help="Also a vector for each residue.")] = False,
     layers: Annotated[
         list[int] | None, typer.Option(help="Layers, such as 0 3 6; 0 is the embedding.")
@@ -99,5 +101,6 @@ def embed(
             column=column,
             skip_invalid=skip_invalid,
             shard=shard,
+            window=window,
         )
         show({"written": str(done)}, as_json, f"Written: {done}")

@@ -18,6 +18,9 @@ Column = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(help="Records per batch.")]
 MaxLength = Annotated[int | None, typer.Option(help="Residues to keep of each.")]
+Window = Annotated[
+    int | None, typer.Option(help="Residues of a window; longer proteins are read in several.")
+]
 SkipInvalid = Annotated[
     bool, typer.Option("--skip-invalid", help="Go on without invalid records, and list them.")
 ]

@@ -14,6 +14,7 @@ from kft.cli.options import (
     MaxLength,
     Out,
     SkipInvalid,
+    Window,
     one_of,
 )
 from kft.cli.output import short_errors, show
@@ -37,6 +38,7 @@ def predict(
     ] = None,
     batch_size: BatchSize = 32,
     max_length: MaxLength = None,
+    window: Window = None,
     column: Column = None,
     skip_invalid: SkipInvalid = False,
     as_json: Json = False,
@@ -52,6 +54,7 @@ def predict(
         sizes: dict[str, Any] = {
             "batch_size": batch_size,
             "max_length": max_length,
+            "window": window,
             "column": column,
         }
         if kft.finetuning.is_run(model):

@@ -1,16 +1,13 @@
 """The trainings of a comparison: one run, its expected time, and the store of runs."""
 
-import ctypes
-import gc
 import hashlib
 import json
 import os
 import tempfile
-import threading
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,8 +16,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import psutil
 
+from kft.comparison.estimating import PeakMemory, median_seconds, seconds_of_training
 from kft.data import Dataset, Split
 from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
@@ -84,43 +81,6 @@ def compiled_once() -> Iterator[None]:
             jax.config.update("jax_compilation_cache_dir", None)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", minimum)
             compilation_cache.reset_cache()
-
-
-class PeakMemory:
-    """Peak resident memory of this process within a `with` block.
-
-    A thread reads it every hundredth of a second; memory of an accelerator is not included.
-
-    Attributes:
-        peak: Peak memory in bytes.
-    """
-
-    def __enter__(self) -> "PeakMemory":
-        gc.collect()
-        _return_freed_memory()
-        self.peak, self._done = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while True:
-            self.peak = max(self.peak, process.memory_info().rss)
-            if self._done.wait(0.01):
-                return
-
-
-def _return_freed_memory() -> None:
-    """Return freed memory to the system: glibc keeps it, and it would be added to the next run."""
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        return  # another system
 
 
 def new_model(backbone: keras.Model, head: keras.layers.Layer) -> Model:
@@ -307,11 +267,11 @@ def measured_step(
     fit_value_range(model, data)
     records = batches(data.train, model.encode, batch_size, 0, max_length)
     typical = _typical(records)
-    once = _median_seconds(lambda: records[typical])
+    once = median_seconds(lambda: records[typical])
     inputs, *targets = records[typical]
     _compile(model, head)
     with PeakMemory() as memory:
-        seconds = _seconds_of_training(model, inputs, targets)
+        seconds = seconds_of_training(model, inputs, targets)
     forward, of_head, cut = _parts_of_step(model, head, inputs, targets, seconds)
     part = data.train.take(records.record_indices[typical])
     solving = _seconds_of_solving(model, batches(part, model.encode, batch_size, None, max_length))
@@ -354,13 +314,6 @@ def _compile(model: keras.Model, head: keras.layers.Layer) -> None:
     model.compile(optimizer, loss, weighted_metrics=metrics)
 
 
-def _seconds_of_training(model: keras.Model, inputs: Any, targets: Sequence[Any]) -> float:
-    """Return the time of a step; reading its loss waits until the backend has computed it."""
-    return _median_seconds(
-        lambda: float(model.train_on_batch(inputs, *targets, return_dict=True)["loss"])
-    )
-
-
 def _seconds_of_solving(model: keras.Model, records: Batches) -> float:
     """Return the time of solving for a linear head, without its features; 0 for others."""
     try:
@@ -369,16 +322,6 @@ def _seconds_of_solving(model: keras.Model, records: Batches) -> float:
             return seconds_to_solve(model, records)
     except (ValueError, FloatingPointError):  # not linear, or too few records for it
         return 0.0
-
-
-def _median_seconds(work: Callable[[], Any]) -> float:
-    """Do some work four times, and return the median time without the first one."""
-    seconds = []
-    for _ in range(4):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[1:]))
 
 
 def _parts_of_step(
@@ -392,10 +335,10 @@ def _parts_of_step(
     except (FrontierError, TypeError):  # not functional, or a backbone without weights
         return seconds / 3, 0.0, 0.0
     cut = time.perf_counter() - started
-    forward = _median_seconds(lambda: frozen.predict_on_batch(inputs))
+    forward = median_seconds(lambda: frozen.predict_on_batch(inputs))
     features = frozen.predict_on_batch(inputs)
     _compile(learner, head)
-    of_head = _seconds_of_training(learner, features, targets)
+    of_head = seconds_of_training(learner, features, targets)
     return min(forward, seconds), min(of_head, seconds), cut
 
 

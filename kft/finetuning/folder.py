@@ -155,6 +155,8 @@ class Run:
             "max_length": self.settings.max_length,
         }
         given = {name: value for name, value in options.items() if value is not None}
+        if "window" in given:  # reads all residues
+            known["max_length"] = None
         if not (self.folder / PREPARATION).exists():
             return predict(self.model, inputs, **{**known, **given})
         preparation = load_preparation(self.folder / PREPARATION)

@@ -39,6 +39,7 @@ def embed(
     *,
     column: str | None = None,
     skip_invalid: bool = False,
+    window: int | None = None,
 ) -> np.ndarray: ...
 
 
@@ -56,6 +57,7 @@ def embed(
     column: str | None = None,
     skip_invalid: bool = False,
     shard: str | None = None,
+    window: int | None = None,
 ) -> Path: ...
 
 
@@ -73,6 +75,7 @@ def embed(
     column: str | None = None,
     skip_invalid: bool = False,
     shard: str | None = None,
+    window: int | None = None,
 ) -> Vectors | dict[int, Vectors] | Path: ...
 
 
@@ -89,6 +92,7 @@ def embed(
     column: str | None = None,
     skip_invalid: bool = False,
     shard: str | None = None,
+    window: int | None = None,
 ) -> Vectors | dict[int, Vectors] | Path:
     """Compute one vector per raw input, or per residue, in the order of the inputs.
 
@@ -115,6 +119,7 @@ def embed(
         shard: "3/64" computes the third of 64 parts of the records, with about as many residues
             each, and writes it to the folder `out`, unless it is there. `kft.merge_embeddings`
             joins the parts. None computes all records.
+        window: As for `kft.predict`.
 
     Returns:
         float32 array (records, D); with `per_residue` a list of float32 arrays (residues, D), one
@@ -124,7 +129,8 @@ def embed(
 
     Raises:
         ValueError: An input cannot be encoded, the pooling or a layer is unknown, `per_residue` is
-            asked of inputs that have no residues, or the folder has shards of another backbone, of
+            asked of inputs that have no residues, `window` is given with `max_length` or to a
+            backbone of anything but one protein, or the folder has shards of another backbone, of
             other inputs or settings.
         TypeError: An input is of another kind than the backbone takes.
         FileNotFoundError: There is no such file.
@@ -155,11 +161,14 @@ def embed(
             f"leave it out."
         )
     given = (inputs, batch_size, max_length, column, skip_invalid)
-    stream = stream_of(backbone, pooling, numbers, per_residue, given, kept=out is not None)
+    stream = stream_of(
+        backbone, pooling, numbers, per_residue, given, kept=out is not None, window=window
+    )
     if out is not None and shard is not None:
         about = {"backbone": backbone.name, "weights": fingerprint(backbone, trainable=None)}
         about |= {"pooling": pooling, "layers": list(numbers), "per_residue": per_residue}
-        return write_shard(stream, out, shard, {**about, "max_length": max_length})
+        about |= {"max_length": max_length, "window": window}
+        return write_shard(stream, out, shard, about)
     if out is not None:
         return writing.write(stream.parts, out, stream.source.identity)
     parts = [rows for _, rows in stream.parts()]
@@ -189,6 +198,7 @@ def stream_of(
     given: tuple[Any, int, int | None, str | None, bool],
     kept: bool,
     argument: str = "inputs",
+    window: int | None = None,
 ) -> Stream:
     """Make the stream of embeddings of raw inputs, see `embed`.
 
@@ -200,6 +210,7 @@ def stream_of(
         given: The arguments `inputs`, `batch_size`, `max_length`, `column` and `skip_invalid`.
         kept: Whether an interrupted computation is kept for a later one.
         argument: What errors call `inputs`.
+        window: As for `kft.predict`.
     """
     model = _embedder(backbone, pooling, layers, per_residue)
     names = [f"{'pooled' if per_residue else 'values'}{_ending(layer)}" for layer in layers]
@@ -215,7 +226,7 @@ def stream_of(
         shapes = [model.output[f"frontier_{i}"].shape[1:] for i in range(len(columns))]
     source = Source(run, shapes, identity_of(model) if kept else None, for_training=False)
     encode = getattr(backbone, "encode", None)
-    return Stream(backbone, source, columns, encode, *given, "embedding", argument)
+    return Stream(backbone, source, columns, encode, *given, "embedding", argument, window)
 
 
 def _ending(layer: int | None) -> str:

@@ -34,6 +34,7 @@ def predict(
     as_frame: Literal[False] = False,
     column: str | None = None,
     skip_invalid: bool = False,
+    window: int | None = None,
 ) -> np.ndarray | list[np.ndarray]: ...
 
 
@@ -48,6 +49,7 @@ def predict(
     column: str | None = None,
     skip_invalid: bool = False,
     encode: Callable | None = None,
+    window: int | None = None,
 ) -> Path: ...
 
 
@@ -61,6 +63,7 @@ def predict(
     as_frame: Literal[True],
     column: str | None = None,
     skip_invalid: bool = False,
+    window: int | None = None,
 ) -> pd.DataFrame: ...
 
 
@@ -75,6 +78,7 @@ def predict(
     as_frame: bool = False,
     column: str | None = None,
     skip_invalid: bool = False,
+    window: int | None = None,
 ) -> np.ndarray | list[np.ndarray] | Path | pd.DataFrame:
     """Predict from raw inputs; the predictions are in the order of the inputs.
 
@@ -105,6 +109,11 @@ def predict(
             far as that is known before, with one warning that lists them. Such a record of a FASTA
             file or of a folder is left out; of a list or table it keeps its place, and its
             predictions are NaN, and empty in files.
+        window: Number of residues, 8 or more, that the model is shown at once: a longer protein is
+            read in windows of as many, which overlap by half, with a warning that counts them. A
+            residue has the prediction of the window whose middle is nearest to it, a protein the
+            mean over its windows, weighted by these residues. ESM-2 was trained on 1022 residues
+            at most, and the memory grows with them. None shows whole proteins.
 
     Returns:
         float32 array (records, outputs), numbers in the unit in which targets were measured; for a
@@ -118,8 +127,9 @@ def predict(
         and `predicted_omega`.
 
     Raises:
-        ValueError: An input cannot be encoded, the message names it; `out` has another ending; or
-            `out` or `as_frame` is given with a head of pairs.
+        ValueError: An input cannot be encoded, the message names it; `out` has another ending;
+            `out` or `as_frame` is given with a head of pairs; or `window` is given with
+            `max_length`, or with a model of anything but one protein.
         TypeError: An input is of another kind than the model takes.
         FileNotFoundError: There is no such file.
 
@@ -156,7 +166,9 @@ def predict(
     source = Source(run, [model.output.shape[1:]] if at_residues else None, identity, False)
     encode = getattr(model, "encode", None) if encode is None else encode
     given = (inputs, batch_size, max_length, column, skip_invalid)
-    stream = Stream(model, source, {"values": at_residues}, encode, *given, "predicting")
+    stream = Stream(
+        model, source, {"values": at_residues}, encode, *given, "predicting", window=window
+    )
 
     def parts(folder: Path | None = None) -> Iterator[writing.Part]:
         for records, rows in stream.parts(folder):

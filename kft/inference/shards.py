@@ -39,6 +39,7 @@ _SAME = {
     "layers": "other layers",
     "per_residue": "another per_residue",
     "max_length": "another max_length",
+    "window": "another window",
 }
 
 
@@ -234,7 +235,7 @@ def _manifests(folder: Path) -> dict[Path, dict[str, Any]]:
     """
     found = {path: read_json(path) for path in sorted(folder.glob("shard_*_of_*.json"))}
     for path, about in found.items():
-        if missing := {"shard", "records", "sha256", *_SAME} - set(about):
+        if missing := {"shard", "records", "sha256", *_SAME} - set(about) - {"window"}:
             raise ValueError(
                 f"{path} has no {sorted(missing)[0]}: it was not written by kft.embed, or it is "
                 f"damaged. Remove it, and compute its shard again."
@@ -247,7 +248,7 @@ def _check_same(
 ) -> None:
     """Raise an error if a shard in the folder was computed from something else."""
     for key, differs in _SAME.items():
-        if other[key] != about[key]:
+        if other.get(key) != about.get(key):  # earlier files have no window
             raise ValueError(
                 f"{manifest.with_suffix('.h5')} is of {differs}: it has {key} "
                 f"{str(other[key])[:16]}, and {called} {str(about[key])[:16]}. Name another "

@@ -22,7 +22,7 @@ from kft.arguments import (
 )
 from kft.data.inputs import EncoderInfo, InputKind, encoder_info
 from kft.data.proteins.fasta import Skipped, warn_of_skipped
-from kft.data.sequences import warn_of_changes
+from kft.data.sequences import changes, warn_of_changes
 from kft.inference.records import (
     Records,
     RowReader,
@@ -33,9 +33,10 @@ from kft.inference.records import (
     table_pairs,
     table_rows,
 )
+from kft.inference.windows import SMALLEST, cut, warn_of_windows
 from kft.inference.writing import Part, Rows
 from kft.messages import progress
-from kft.training.batching import Batches, batches, padded_length, silent_cuts, warn_of_cut
+from kft.training.batching import batches, padded_length, silent_cuts, warn_of_cut
 from kft.training.features import Features, Source, kept
 from kft.training.memory import check_fits, check_memory, explained
 
@@ -56,6 +57,7 @@ class Stream:
         skip_invalid: As for `kft.predict`.
         verb: What is done, for the bar of progress.
         argument: What errors call `inputs`.
+        window: As for `kft.predict`.
         stretch: The records that are computed; None for all.
     """
 
@@ -70,14 +72,17 @@ class Stream:
     skip_invalid: bool
     verb: str
     argument: str = "inputs"
+    window: int | None = None
     stretch: Stretch | None = None
     _cut: list[int] = field(default_factory=list)
+    _long: list[int] = field(default_factory=list)
     _changes: Counter[str] = field(default_factory=Counter)
     _skipped: list[Skipped] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_integer("batch_size", self.batch_size)
         check_optional_integer("max_length", self.max_length)
+        self._check_window()
         check_flag("skip_invalid", self.skip_invalid)
         if self.column is not None:
             check_instance("column", self.column, str, "the name of a column")
@@ -105,20 +110,18 @@ class Stream:
             for part in read:
                 bar.update(task, total=counted if part.total is None else part.total)
                 count, valid = len(part.inputs), None
-                sizes = self.batch_size, None, self.max_length
                 if self.skip_invalid and self.encode is not None:
                     part, valid = self._without_invalid(part, self.encode)
                     bar.advance(task, count - len(part.inputs))
                 if count and not len(part.inputs):
                     may_be_empty &= not part.in_table
                     continue  # none is valid
-                with silent_cuts():  # reported once, at the end
-                    records = batches(part.inputs, self.encode, *sizes, part.called)
-                check_memory(self.model, records)
-                self._cut += records.residues_cut
-                self._changes += records.changes
                 seen += len(part.inputs)
-                rows = self._rows(records, folder, lambda n: bar.advance(task, n))
+                if self.window is None:
+                    rows = self._rows(part, folder, lambda n: bar.advance(task, n))
+                else:
+                    rows = self._rows_of_windows(part, self.window, folder)
+                    bar.advance(task, len(part.inputs))
                 if valid is not None:
                     rows = {name: _in_places(x, valid, count) for name, x in rows.items()}
                 yield part, rows
@@ -173,14 +176,46 @@ class Stream:
         if not info.input_kind.has_length:
             return 0
         tokens = next(iter(encoded.values())).shape[-1]
-        if self.max_length is not None:
-            tokens = min(tokens, self.max_length + sum(info.specials))
+        if most := self.max_length or self.window:
+            tokens = min(tokens, most + sum(info.specials))
         return padded_length(tokens)
 
+    def _check_window(self) -> None:
+        """Raise an error for a window that is not one, or for a model that cannot take windows."""
+        if check_optional_integer("window", self.window, SMALLEST) is None:
+            return
+        kind = None if self.encode is None else encoder_info(self.encode).input_kind
+        task = getattr(getattr(self.model, "head", None), "task", None)
+        if kind is not InputKind.SEQUENCE or (task is not None and task.per_pair):
+            raise ValueError(
+                f"window is for models of one protein, and not for answers for pairs of residues, "
+                f"received {self.window} for {self.model.name}: leave it out."
+            )
+        if self.max_length is not None:
+            raise ValueError(
+                f"window reads all residues, and max_length leaves the last ones out, received "
+                f"window={self.window} and max_length={self.max_length}: give one of them."
+            )
+
+    def _rows_of_windows(self, part: Records, window: int, folder: Path | None) -> dict[str, Rows]:
+        """Return the rows of all records of a part, those of long ones joined from windows."""
+        windows = cut(part.inputs, part.called, window)
+        pieces = replace(part, inputs=windows.pieces, called=windows.called)
+        self._changes += changes(part.inputs)
+        self._long += windows.long
+        rows = self._rows(pieces, folder, lambda n: None)
+        return {name: windows.joined(x, self.columns[name]) for name, x in rows.items()}
+
     def _rows(
-        self, records: Batches, folder: Path | None, advance: Callable[[int], None]
+        self, part: Records, folder: Path | None, advance: Callable[[int], None]
     ) -> dict[str, Rows]:
         """Return the rows of all records of a part, in the order of the records."""
+        sizes = self.batch_size, None, self.max_length
+        with silent_cuts():  # reported once, at the end
+            records = batches(part.inputs, self.encode, *sizes, part.called)
+        check_memory(self.model, records)
+        self._cut += records.residues_cut
+        self._changes += records.changes
         source = self.source if records.lengths is not None else replace(self.source, shapes=None)
         with explained(records):
             features: Features = kept(source, records, folder, math.inf, advance)
@@ -203,6 +238,7 @@ class Stream:
             origin = self.inputs if isinstance(self.inputs, str | Path) else self.argument
             warn_of_skipped(self._skipped, origin)
         warn_of_cut(self._cut, seen, self.max_length)
+        warn_of_windows(self._long, seen, self.window or 0)
         warn_of_changes(self._changes, seen)
 
 

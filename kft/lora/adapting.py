@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kft.arguments import check_instance, check_seed
+from kft.keras_internals import is_quantized
 from kft.lora.kinds import LoRAWhole, kind_of
 from kft.lora.layers import Adapted, Settings
 from kft.lora.owned import (
@@ -66,7 +67,8 @@ def add_lora(
         alpha: The adapter's output is scaled by alpha / r.
         dropout: Fraction of the inputs that are dropped in training; not for an `Embedding`.
         targets: Patterns of layers, see `kft.freeze`. A layer that contains others selects all
-            layers inside it that can be adapted: `Dense`, `EinsumDense`, `Conv2D`, `Embedding`.
+            layers inside it that can be adapted: `Dense`, `EinsumDense`, `Conv2D`, `Embedding`; of
+            quantized ones `Dense` and `EinsumDense` in int8.
             None for query and value of a transformer or all blocks of a convolutional network;
             "all-linear" for every `Dense` and `EinsumDense` outside the head.
         name: Name of the adapter: letters, digits, "_" and "-".
@@ -241,7 +243,8 @@ def merge_lora(model: keras.Model) -> None:
         model: A model with adapters.
 
     Raises:
-        ValueError: No adapters, or one with NaN or infinity; then nothing is merged.
+        ValueError: No adapters, or one with NaN or infinity, or on quantized layers; then nothing
+            is merged.
 
     Example:
         >>> import kft
@@ -255,6 +258,13 @@ def merge_lora(model: keras.Model) -> None:
             f"The adapters of {listed(wrong, 3)} hold NaN or infinity, and nothing was merged: "
             f"their training has diverged. Train again with a smaller learning rate, or load an "
             f"adapter from before."
+        )
+    if rounded := [path for path, layer in holders if is_quantized(layer)]:
+        raise ValueError(
+            f"{listed(rounded, 3)} of {model.name} are quantized, and nothing was merged: a merged "
+            f"adapter would be rounded with them. Keep the adapter beside them; or save it with "
+            f"kft.save_adapter, load the backbone without quantization, then kft.load_adapter and "
+            f"kft.merge_lora."
         )
     for _, layer in holders:
         layer.merge()

@@ -71,8 +71,8 @@ class LoRAEinsumDense(Adapted, keras.layers.EinsumDense):
         order, shape = self.kernel_order(), np.array(self._matrix_variable().shape)
         return np.reshape(flat, shape[order]).transpose(np.argsort(order))
 
-    def _product(self, inputs: Any) -> Any:
-        return ops.einsum(self.equation, inputs, self.kernel)
+    def _product(self, inputs: Any, matrix: Any) -> Any:
+        return ops.einsum(self.equation, inputs, matrix)
 
     def _shape_of(self, indices: str) -> list[int]:
         kernel = self._indices()[1]
@@ -117,8 +117,8 @@ class LoRAConv2D(Adapted, keras.layers.Conv2D):
         """Return why a Conv2D cannot hold adapters; None if it can."""
         return "its channels are in groups" if layer.groups > 1 else None
 
-    def _product(self, inputs: Any) -> Any:
-        return self.convolution_op(inputs, self.kernel)
+    def _product(self, inputs: Any, matrix: Any) -> Any:
+        return self.convolution_op(inputs, matrix)
 
     def _down(self, inputs: Any, a: Any) -> Any:
         return self.convolution_op(inputs, ops.reshape(a, [*self.kernel.shape[:-1], -1]))
@@ -299,9 +299,11 @@ def why_not(layer: keras.Layer) -> str | None:
         return "it is not built: nothing calls it"
     if getattr(layer, "lora_enabled", False):
         return "Keras's own enable_lora was called on it"
-    if getattr(layer, "quantization_mode", None):
+    mode = getattr(layer, "quantization_mode", None)
+    if mode and not (mode == "int8" and kind in (LoRADense, LoRAEinsumDense)):
         return (
-            "it is quantized: add adapters before quantizing, which leaves layers with adapters as "
-            "they are, or leave it out with the argument filters of quantize"
+            f"it is quantized, a {kind.base_class.__name__} in {mode}, and adapters are for Dense "
+            f"and EinsumDense in int8: add adapters before quantizing, which leaves layers with "
+            f"adapters as they are, or leave it out with the argument filters of quantize"
         )
     return kind.why_not(layer) if hasattr(kind, "why_not") else None

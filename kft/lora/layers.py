@@ -6,7 +6,10 @@ arXiv:2402.09353, equation 5; and `peft` 0.21, `tuners/lora`, with the same outp
 
 A layer computes x W + b. With an adapter it computes x W + s (x A) B + b, s = alpha / r, and does
 not compute A B in training. W is treated as a matrix, inputs x outputs: the kernel of an
-`EinsumDense` or `Conv2D` is flattened, and an `Embedding` looks up rows of W.
+`EinsumDense` or `Conv2D` is flattened, and an `Embedding` looks up rows of W. Of a layer that is
+quantized to int8, W is what the stored integers stand for, int8 / scale: it is computed when it is
+needed, forward and backward, and inputs are not quantized, as with the 8-bit base of QLoRA
+(Dettmers et al. 2023, arXiv:2305.14314, equation 5).
 
 For a layer that is trained in full, such as a head, an adapter has a copy of all its weights, as
 PEFT's `modules_to_save` are. The copy of the active adapter is in the layer itself; those of the
@@ -31,6 +34,8 @@ from keras import ops
 
 from kft.keras_internals import (
     change_class,
+    dequantised,
+    is_quantized,
     own_trainable_weights,
     own_weights,
     remove_seed_generator,
@@ -438,10 +443,14 @@ class Adapted(Mixin):
 
     # Computing ----------------------------------------------------------------------------------
 
+    def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the outputs: `call` knows of quantized weights."""
+        return self.call(*args, **kwargs)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Compute the outputs of the layer with the active adapters."""
         self._check_unmerged_in_training(training)
-        outputs = self._product(inputs)
+        outputs = self._base_product(inputs)
         if not self.merged:
             for weight, adapter in self._parts():
                 outputs = self._with(adapter, weight, inputs, outputs, training)
@@ -475,7 +484,7 @@ class Adapted(Mixin):
         magnitude = ops.cast(adapter.magnitude, self.compute_dtype)
         ratio = self._columns(magnitude / self._norm(adapter))
         if dropped:  # as in PEFT
-            return outputs + (ratio - 1) * self._product(x) + ratio * added
+            return outputs + (ratio - 1) * self._base_product(x) + ratio * added
         return ratio * (outputs + added)
 
     def _norm(self, adapter: Adapter) -> Any:
@@ -484,7 +493,7 @@ class Adapted(Mixin):
         |w + s A b|^2 = |w|^2 + 2 s (A^T w) b + s^2 b^T (A^T A) b for each column, so that W squared
         is the only temporary array of the size of W.
         """
-        flat = ops.cast(self._flattened(self._matrix_variable()), "float32")
+        flat = ops.cast(self._flattened(self._matrix()), "float32")
         a, b = (ops.cast(v, "float32") for v in (adapter.a, adapter.b))
         scale, a_transposed = adapter.settings.scale, ops.transpose(a)  # (r, I)
         squared = ops.sum(flat * flat, axis=0)
@@ -551,12 +560,24 @@ class Adapted(Mixin):
         return np.reshape(flat, self._matrix_variable().shape)
 
     def _flat(self, dtype: str = "float32") -> np.ndarray:
-        matrix = self._flattened(ops.convert_to_tensor(self._matrix_variable()))
+        matrix = self._flattened(ops.convert_to_tensor(self._matrix()))
         return ops.convert_to_numpy(matrix).astype(dtype)
 
-    def _product(self, inputs: Any) -> Any:
+    def _matrix(self) -> Any:
+        """Return W, a tensor of floats of the shape of the kernel."""
+        if is_quantized(self):
+            return dequantised(self, self.compute_dtype)
+        return self._matrix_variable()
+
+    def _base_product(self, inputs: Any) -> Any:
         """x W."""
-        return ops.matmul(inputs, self._matrix_variable())
+        if is_quantized(self):  # or W in floats would be kept for the gradient
+            return keras.remat(lambda x: self._product(x, self._matrix()))(inputs)
+        return self._product(inputs, self._matrix_variable())
+
+    def _product(self, inputs: Any, matrix: Any) -> Any:
+        """Multiply inputs by W, of the shape of the kernel."""
+        return ops.matmul(inputs, matrix)
 
     def _down(self, inputs: Any, a: Any) -> Any:
         """x A."""

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.arguments import check_instance
+from kft.arguments import check_flag, check_instance
 from kft.backbones.contract import check_no_prompts
 from kft.backbones.copies import (
     Copied,
@@ -21,6 +21,7 @@ from kft.backbones.copies import (
     restore,
 )
 from kft.backbones.registry import CLASSIFIER_IS_SKIPPED, load
+from kft.backbones.rematerialised import mark_blocks
 from kft.data.target_transforms import TargetTransform
 from kft.keras_internals import set_untracked, sublayers_of
 from kft.lora.owned import join
@@ -59,6 +60,8 @@ class Model(Learner):
             positions, with `position_mask` as their Keras mask. "auto" takes None for a head that
             turns all positions into one answer per input, as one that begins with
             `GlobalAveragePooling1D` or `LSTM`, and "mean" for others, such as `Dense`.
+        remat: Whether blocks of the backbone are computed again for the gradient, which takes less
+            memory and more time, see `kft.remat`. False leaves them as they are.
 
     Attributes:
         backbone: The backbone.
@@ -71,7 +74,8 @@ class Model(Learner):
     Raises:
         TypeError: The head is no layer and no function.
         ValueError: The backbone has a layer with the name of the head; the pooling is unknown, or
-            given for a head that pools by itself; or the head cannot be called with the features.
+            given for a head that pools by itself; the head cannot be called with the features; or
+            `remat` is given and the backbone has no blocks.
 
     Example:
         >>> import kft
@@ -90,10 +94,12 @@ class Model(Learner):
         head: keras.layers.Layer | Callable,
         name: str = "model",
         pooling: str | None = "auto",
+        remat: bool = False,
         **kwargs: Any,
     ):
         check_instance("backbone", backbone, keras.Model, "a Keras model, such as from kft.load")
         check_instance("name", name, str, "a string")
+        check_flag("remat", remat)
         check_no_prompts(backbone, "backbone")
         mask = getattr(backbone, "position_mask", None)
         head, inputs, pooling = as_head(head, backbone.output, mask, pooling)
@@ -113,6 +119,8 @@ class Model(Learner):
         self.head = head
         self.set_names()
         join(self)  # the backbone may have adapters, each with a head
+        if remat:
+            mark_blocks(self)
 
     def set_names(
         self,

@@ -167,7 +167,8 @@ def fit(
         class_weight: "balanced", or one weight per class, for a kft head that classifies; None
             for that of the data set, see `kft.prepare`.
         label_smoothing: Fraction of each label that is spread over all classes.
-        optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer.
+        optimizer: Called as `optimizer(learning_rate, variables)`, returns a Keras optimizer, which
+            may accumulate gradients (`gradient_accumulation_steps`).
         keep_best: False keeps the weights of the last epoch.
         frontier: "auto" computes the outputs of frozen layers once where that saves time; True
             raises an error where it cannot be done; False never does it.

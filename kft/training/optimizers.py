@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.keras_internals import learning_rate_of, optimizer_weights
+from kft.keras_internals import batches_seen, learning_rate_of, optimizer_weights
 from kft.params import weights
 
 # A number or a schedule, as Keras's optimizers take it.
@@ -232,7 +232,7 @@ class Optimizers:
             model: The model to train, marked for the phase.
             phase: A `kft.strategies.Phase`.
             number: Number of the phase, from 0.
-            steps_per_epoch: Optimizer steps of an epoch.
+            steps_per_epoch: Batches of an epoch.
 
         Returns:
             A Keras optimizer; a `keras.optimizers.MultiOptimizer` where learning rates or step
@@ -258,7 +258,7 @@ class Optimizers:
         for key, inner in made.items():
             if (constant := _constant_rate(inner)) is not None:
                 inner.learning_rate = constant * self.reduction
-            inner.iterations.assign(self.steps.get(key[1], 0))
+            batches_seen(inner).assign(self.steps.get(key[1], 0))
             for variable, slots in _slots(inner, groups[key]):
                 for name, value in self.slots.get(paths[id(variable)], {}).items():
                     slots[name].assign(value)
@@ -272,7 +272,7 @@ class Optimizers:
         if self._began and now is not None:
             self.reduction *= now / self._began
         for key, inner in self._made.items():
-            self.steps[key[1]] = int(ops.convert_to_numpy(inner.iterations.value))
+            self.steps[key[1]] = int(ops.convert_to_numpy(batches_seen(inner).value))
             for variable, slots in _slots(inner, self._groups[key]):
                 self.slots[self._paths[id(variable)]] = {
                     name: ops.convert_to_numpy(slot.value) for name, slot in slots.items()
