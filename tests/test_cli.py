@@ -114,13 +114,21 @@ def test_messages_name_options_as_they_are_typed(verb, parameter):
     "text",
     [
         "the target is far; column 'max_length' of a/max_length.csv",
-        "write kft.load('x', weights=False, data=data)",
+        "write kft.load('x', weights=False, data=data) or kft.compare(a)",
+        "see kft.comparison, kft.embed_all and kft.report.x",
         "KERAS_BACKEND=torch",
     ],
 )
 def test_words_data_and_code_in_messages_stay(text):
     with spelling.spelled(COMMANDS["finetune"]):
         assert spelling.as_options(text) == text
+
+
+@pytest.mark.parametrize("verb", spelling.VERBS)
+def test_functions_in_messages_are_verbs(verb):
+    assert verb in VERBS and callable(getattr(kft, verb))
+    with spelling.spelled(COMMANDS["finetune"]):
+        assert spelling.as_options(f"see kft.{verb}.") == f"see kft {verb}."
 
 
 def test_errors_and_notes_are_spelled_for_the_shell(tmp_path):

@@ -118,6 +118,10 @@ DOUBLE = "# %%\ndef double(x):\n    return 2 * x\n"
 SUBMISSIONS = {  # name: (program, points, words of the reason)
     "right": (FIRST + DOUBLE, 3, ""),
     "a_gap": (FIRST + "def double(x):\n    # TODO\n    ...\n", 1, "`double` is still `...`"),
+    "a_gap_in_a_class": (
+        FIRST + "class double:\n    def __new__(cls, x):\n        ...\n",
+        1, "`double.__new__` is still `...`",
+    ),
     "an_error": ("# %%\n1 / 0\nnumber = 3\n" + DOUBLE, 2, "ZeroDivisionError: division by zero"),
     "no_python": ("# %%\nnumber = = 3\n" + DOUBLE, 2, "SyntaxError"),
     "error_in_function": (FIRST + "def double(x):\n    return x.y\n", 1, "has no attribute 'y'"),

@@ -26,10 +26,10 @@ def list_assignments(as_json: Json = False) -> None:
     Example: kft assignment list
     """
     with short_errors():
-        from kft.course.assignments import assignments
+        from kft import course
         from kft.messages import count_of
 
-        known = assignments()
+        known = course.assignments.assignments()
         text = "\n".join(
             f"{x.number:>2}  {x.title} (lecture {x.lecture}; {count_of(x.minutes, 'minute')}, "
             f"{x.points:g} points)"

@@ -25,7 +25,17 @@ _IN_PYTHON = {
     "report": {"subject": "run", "path": "out"},
 }
 # Functions that are a verb, too, of the same name.
-VERBS = ("compare", "embed", "evaluate", "explore", "finetune", "predict", "report", "search")
+VERBS = (
+    "compare",
+    "embed",
+    "evaluate",
+    "explore",
+    "finetune",
+    "fold",
+    "predict",
+    "report",
+    "search",
+)
 _CALL = r"[\w.]+\([^()]*\)"  # Python code, which stays as it is
 _VALUE = r"""True|False|None|'[^']*'|"[^"]*"|\[[^\]]*\]|\([^()]*\)|[\w+-]+(?:\.\w+)*"""
 _IS = r"must|is|are|names|has|holds"  # as in "epochs must be an integer"

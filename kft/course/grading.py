@@ -20,7 +20,7 @@ from kft.course.students import STUDENT, Student, of_one_student, read_student
 from kft.course.submissions import read_source
 from kft.course.verdicts import Verdict, none_of
 from kft.files import write_text
-from kft.messages import harmless, harmless_cell, listed
+from kft.messages import count_of, harmless, harmless_cell, listed
 
 FEEDBACK = "feedback"  # folder next to grades.csv
 _BACKENDS = ("jax", "torch", "tensorflow")
@@ -63,15 +63,19 @@ def check(folder: str | Path, seconds: float = 600, memory: float = 4) -> Grade:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is damaged.
+        ValueError: A file is damaged, or the checks cannot run here.
     """
     folder = Path(folder)
     student = read_student(folder)
     assignment = find(student.assignment)
     source = read_source(folder, assignment)
     backend = os.environ.get("KERAS_BACKEND") or student.backend
-    with Runner(backend, Limits(seconds, memory)) as runner:
-        verdict = runner.run(folder, source, student, assignment, with_hidden=False)
+    _check_backend(backend)
+    try:
+        with Runner(backend, Limits(seconds, memory)) as runner:
+            verdict = runner.run(folder, source, student, assignment, with_hidden=False)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
     return Grade(folder.name, student, assignment, verdict)
 
 
@@ -115,7 +119,7 @@ def grade(
         write_text(path, feedback(one))
     rows = pd.DataFrame([_row(one) for one in grades])
     if only is not None and out.exists():
-        before = pd.read_csv(out, dtype={"student": str, "folder": str})
+        before = pd.read_csv(out, dtype=dict.fromkeys(_TEXT, str))
         rows = pd.concat([before[~before["folder"].isin(rows["folder"])], rows])
     lines = [name for name in rows.columns if name not in (*_FIRST, *_LAST)]
     rows = rows.reindex(columns=[*_FIRST, *lines, *_LAST])
@@ -127,6 +131,7 @@ def grade(
 
 _FIRST = ("student", "course", "assignment", "folder")
 _LAST = ("total", "of", "problem", "kft", "keras", "backend", "backend_version")
+_TEXT = (*_FIRST, *_LAST[2:])
 
 
 def _submissions(folder: Path) -> dict[str, Path]:
@@ -218,8 +223,8 @@ def _check_backend(backend: str) -> None:
         raise ValueError(f"backend must be one of {listed(_BACKENDS)}, received {backend!r}.")
     if not importlib.util.find_spec(backend):
         raise ValueError(
-            f"the student's backend {backend} is not installed here: pip install 'kft[{backend}]', "
-            f"and grade again."
+            f"the backend {backend} is not installed here: pip install 'kft[{backend}]', and run "
+            f"this again."
         )
 
 
@@ -325,5 +330,6 @@ def report_of_check(one: Grade) -> str:
     late = len(one.assignment.lines) - len(verdict.results)
     lines += ["", f"{verdict.points:g} of {verdict.of:g} points that you can check yourself"]
     if late:
-        lines[-1] += f"; {late} more lines are checked on other data when you have handed in"
+        more = count_of(late, "more line is", "more lines are")
+        lines[-1] += f"; {more} checked on other data when you have handed in"
     return "\n".join(lines) + "."

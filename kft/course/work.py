@@ -15,13 +15,14 @@ import numpy as np
 from kft.course.students import Student
 from kft.course.submissions import Source
 from kft.course.wrong import Wrong
+from kft.messages import harmless
 
 
 class Work:
     """The names that a submission has defined. `work.model` is the submission's `model`.
 
-    A name that is missing, is still `...`, or is a function whose body is still `...`, raises
-    `Wrong` with the line and, if its cell failed, the error of that cell.
+    A name that is missing, is still `...`, or is a function or a class with a body that is still
+    `...`, raises `Wrong` with the line and, if its cell failed, the error of that cell.
 
     Args:
         source: The program.
@@ -109,10 +110,11 @@ class Work:
         return value
 
     def _failure(self, line: int | None) -> str:
-        """Return the failure of the cell with a line, else the first one."""
+        """Return how the cell of a line failed, and what failed first."""
         cell = self.where.cell(line) if line else None
-        same = [why for at, why in self.failures if at and self.where.cell(at) == cell]
-        return next(iter([*same, *(why for _, why in self.failures)]), "")
+        own = [why for at, why in self.failures if at and self.where.cell(at) == cell]
+        first = [why for _, why in self.failures][:1]
+        return "; the first error was ".join(dict.fromkeys([*own[:1], *first]))
 
 
 def _is_gap(function: ast.FunctionDef) -> bool:
@@ -215,7 +217,7 @@ def told(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         text = error.msg
     most = 300
-    text = text if len(text) <= most else f"{text[:most]}…"
+    text = harmless(text if len(text) <= most else f"{text[:most]}…")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -249,8 +249,8 @@ def _explore(data: Dataset, out: Path, log: Log) -> None:
     severe = found.at_least("warning")
     if len(severe):
         log(
-            f"{len(severe)} findings on the data may matter: {', '.join(severe.codes)}. {path} "
-            "and the report explain them."
+            f"{count_of(len(severe), 'finding')} on the data may matter: "
+            f"{', '.join(severe.codes)}. See kft.report, or {path}."
         )
 
 
@@ -334,7 +334,8 @@ def _write_results(
     if data.task.target == "number" and config["result"]["margins"] is None:
         log("Predictions get no intervals, which need 9 validation records of one number each.")
     log(f"Scores on the {count_of(len(test), 'record')} of the test split: {scores['model']}")
-    log(f"Written to {out}. {NEXT.get(data.task, PREDICT).format(out=out)}")
+    log(f"Written to {out}. All of it on one page: kft report {out}")
+    log(NEXT.get(data.task, PREDICT).format(out=out))
 
 
 def _table_of_predictions(

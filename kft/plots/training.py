@@ -114,7 +114,7 @@ def plot_history(
         if best_epoch is not None:
             ax.axvline(best_epoch + 1, color=OTHERS[0], linewidth=1, label="weights of this epoch")
         ax.set(xlabel="epoch", ylabel=name)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.legend(fontsize=9)
     several = f", in the phases {listed(phases, None)}, divided by dotted lines" * (len(phases) > 1)
     return figure, (

@@ -337,7 +337,7 @@ TITLES = {
     "ramachandran": "phi and psi",
 }
 
-COMPARE = "kft compare, in Python kft.compare,"
+COMPARE = "kft compare (in Python kft.compare)"
 
 PARTS = (
     Part("data", "Data", _data, "the data set was not given."),
@@ -350,14 +350,14 @@ PARTS = (
         "groups",
         "Groups",
         _groups,
-        "it was not tested whether the model works equally well for all groups, which in Python "
-        "kft.evaluate(..., by=...) does.",
+        "it was not tested whether the model works equally well for all groups; in Python see "
+        "kft.evaluate(..., by=...).",
     ),
     Part(
         "comparison",
         "Comparison",
         _comparison,
-        f"other strategies were not compared, which {COMPARE} does.",
+        f"other strategies were not compared, see {COMPARE}.",
     ),
     Part("fold", "Fold", folds.blocks, ""),
 )
@@ -379,8 +379,7 @@ def _limits(parts: Parts, missing: list[str]) -> Iterator[Block]:
         said.append(f"The test split has {count_of(int(test), 'record')}: scores are uncertain.")
     if parts.training is not None and parts.comparison is None:
         said.append(
-            "One training does not show how much the scores vary with the seed, which "
-            f"{COMPARE} does."
+            f"One training does not show how much the scores vary with the seed, see {COMPARE}."
         )
     if parts.fold is not None:
         said += folds.limits(parts.fold)

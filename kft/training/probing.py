@@ -7,9 +7,12 @@ penalty is chosen on the validation split.
 Shapes: `R` rows (records, or residues for a per-residue head), `D` width, `K` outputs.
 """
 
+from __future__ import annotations
+
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -22,9 +25,29 @@ from kft.models.graphs import flat
 from kft.training.batching import Batches
 from kft.training.features import MEMORY_LIMIT, FeatureBatches, features_of
 
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # features (R, D), targets (R, ...), weights (R,)
+
 # L2 penalties on features of deviation 1, per row. From strong to weak: the search ends when a
 # weaker one has a higher validation loss.
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+
+
+class _Linear(NamedTuple):
+    """A dense layer at the end of a model.
+
+    Attributes:
+        features: Its inputs.
+        dense: The layer.
+        kind: What it predicts: "number", "class" or "labels".
+        mean: Added to its outputs, if they are numbers.
+        std: By which they are multiplied before.
+    """
+
+    features: Any
+    dense: keras.layers.Dense
+    kind: str
+    mean: Any
+    std: Any
 
 
 def solve(
@@ -65,17 +88,55 @@ def solve(
         >>> solve(model, kft.batches(records, backbone.encode)) > 0
         True
     """
-    features, dense, kind, mean, std = _linear(model)
-    outputs = {"frontier_0": features}
-    body = keras.Model(flat(model).input, outputs, name=f"{model.name}_features")
+    linear, rng = _linear(model), np.random.default_rng(seed)
+    body = _body(model, linear)
 
-    def rows_of(records: Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def rows_of(records: Batches) -> Rows:
         kept = features_of(body, records, cache, memory_limit)
         return _rows_of(FeatureBatches(records, kept), rows, rng)
 
-    rng = np.random.default_rng(seed)
-    x, y, w = rows_of(train)
-    held: Any = (None, None, None) if valid is None else rows_of(valid)
+    fitted, held = rows_of(train), None if valid is None else rows_of(valid)
+    return _solved(linear, fitted, held, class_weight, rng)
+
+
+def seconds_to_solve(model: keras.Model, train: Batches) -> float:
+    """Measure the time that `solve` takes once the features are computed.
+
+    Args:
+        model: As for `solve`; its last dense layer is set.
+        train: As for `solve`.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: As for `solve`.
+    """
+    linear, rng = _linear(model), np.random.default_rng(0)
+    kept = features_of(_body(model, linear), train)
+    rows = _rows_of(FeatureBatches(train, kept), sum(map(len, train.record_indices)), rng)
+    started = time.perf_counter()
+    _solved(linear, rows, None, None, rng)
+    return time.perf_counter() - started
+
+
+def _body(model: keras.Model, linear: _Linear) -> keras.Model:
+    """Return the model of the features that a dense layer takes."""
+    outputs = {"frontier_0": linear.features}
+    return keras.Model(flat(model).input, outputs, name=f"{model.name}_features")
+
+
+def _solved(
+    linear: _Linear,
+    train: Rows,
+    valid: Rows | None,
+    class_weight: Sequence[float] | None,
+    rng: np.random.Generator,
+) -> float:
+    """Set a dense layer to what fits some rows best, and return the penalty, see `solve`."""
+    _, dense, kind, mean, std = linear
+    x, y, w = train
+    held: Any = (None, None, None) if valid is None else valid
     x_valid, y_valid, w_valid = held
     if kind == "number" and y.dtype.kind != "f" and dense.units > 1 and y.ndim == 1:
         raise ValueError(
@@ -133,8 +194,7 @@ def _best_penalty(
     return chosen, best
 
 
-def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]:
-    """(inputs of the dense layer, the layer, the kind of its outputs, mean, std)."""
+def _linear(model: keras.Model) -> _Linear:
     head: Any = getattr(model, "head", None)
     if getattr(head, "task", None) is not None:
         if not getattr(head, "is_linear", False):
@@ -145,7 +205,7 @@ def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]
         features = model.backbone.output
         if head.pooling is not None:
             features = head.pooling(features, getattr(model.backbone, "position_mask", None))
-        return features, head.dense, head.task.target, *_scale(head)
+        return _Linear(features, head.dense, head.task.target, *_scale(head))
     graph = flat(model)
     nodes = nodes_of(graph, outputs_first=True)
     # From the output back to the dense layer: only one activation may be between them.
@@ -171,7 +231,7 @@ def _linear(model: keras.Model) -> tuple[Any, keras.layers.Dense, str, Any, Any]
             f"A linear probe sets a bias, which {dense.operation.name!r} lacks: leave out "
             f"use_bias=False, or train it with the strategy 'head_only'."
         )
-    return dense.input_tensors[0], dense.operation, kinds[kind.pop()], 0.0, 1.0
+    return _Linear(dense.input_tensors[0], dense.operation, kinds[kind.pop()], 0.0, 1.0)
 
 
 def _why(head: Any) -> str:
@@ -197,9 +257,7 @@ def _scale(head: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(getattr(head, "mean", 0.0)), np.asarray(getattr(head, "std", 1.0))
 
 
-def _rows_of(
-    batches: FeatureBatches, most: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rows_of(batches: FeatureBatches, most: int, rng: np.random.Generator) -> Rows:
     """Features (R, D), targets (R, ...) and weights (R,) above 0 of at most `most` rows."""
     parts = []
     for i in range(len(batches)):
@@ -222,7 +280,7 @@ class _Ridge:
             raise ValueError("class_weight is for heads that classify.")
         self.penalty, self.outputs = penalty, outputs
 
-    def fit(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> "_Ridge":
+    def fit(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> _Ridge:
         model = Ridge(alpha=self.penalty * len(x)).fit(x, y.reshape(len(y), self.outputs), w)
         self.kernel, self.bias = model.coef_.reshape(self.outputs, -1).T, model.intercept_
         return self
@@ -240,7 +298,7 @@ class _Logistic:
         self.penalty, self.outputs = penalty, outputs
         self.class_weight = None if class_weight is None else dict(enumerate(class_weight))
 
-    def fit(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> "_Logistic":
+    def fit(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> _Logistic:
         y = y.reshape(-1).astype("int64")
         self.kernel = np.zeros((x.shape[1], self.outputs))
         # As if half a row were of it: its probability is small, and its logarithm finite.
@@ -277,7 +335,7 @@ class _EachLabel:
             weights = [[1.0, weight] for weight in class_weight]
         self.labels = [_Logistic(penalty, weight, 2) for weight in weights]
 
-    def fit(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> "_EachLabel":
+    def fit(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> _EachLabel:
         for label, column in zip(self.labels, y.reshape(len(y), -1).T, strict=True):
             label.fit(x, column, w)
         # The logit of one is the difference of the two.

@@ -67,7 +67,7 @@ def main():
                         continue
                     found = wrong(runner, assignment, case)
                     says = "; ".join(found) or f"refused: {case.says}"
-                    print(f"{assignment.name:<24}{case.name:<34}{says}", flush=True)
+                    print(f"{assignment.name:<24}{case.name:<42}{says}", flush=True)
                     failed += [f"{assignment.name}, {case.name}: {x}" for x in found]
     print("\n" + ("\n".join(failed) or "All as they must be."))
     return bool(failed)

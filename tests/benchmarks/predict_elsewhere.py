@@ -111,14 +111,11 @@ def added(new, out):
 
 
 def numbers(frame):
-    """The numbers of predictions, as they are or as several in a cell, and the words."""
-    found, words = {}, {}
-    for name, column in frame.items():
-        try:
-            found[name] = np.array(" ".join(column).replace(",", ".").split(), float)
-        except ValueError:
-            words[name] = column.tolist()
-    return found, words
+    """The numbers of predictions, as they are or as several in a cell, and the names of classes."""
+    shares = [name for name in frame if name.startswith("probability_")]
+    columns = shares or list(frame)
+    found = {x: np.array(" ".join(frame[x]).replace(",", ".").split(), float) for x in columns}
+    return found, {name: frame[name].tolist() for name in frame if name not in columns}
 
 
 def check_sure(found, words):
@@ -129,7 +126,7 @@ def check_sure(found, words):
         middle = found[ends[0].removesuffix("_low")]
         assert (low < middle).all() and (middle < high).all()
     else:
-        assert words, "neither names of classes nor an interval"
+        assert words, "neither classes nor an interval"
         shares = np.stack(list(found.values()))
         total = shares.sum(axis=0) if len(found) > 1 else shares
         assert (shares >= 0).all() and (total <= 1 + 1e-4).all()
@@ -162,13 +159,13 @@ def main():
         for trained in BACKENDS:
             run = folder / f"{name} {trained}"
             log = partial(shell, folder / "log.txt")
-            log(trained, "finetune", *case.training, "--out", run, "--no-baselines")
-            frames = []
-            for used in BACKENDS:
-                out = folder / f"{run.name} {used}.csv"
-                if not out.exists():
-                    log(used, "predict", run, case.new, "--out", out)
-                frames.append(added(case.new, out))
+            files = {used: folder / f"{run.name} {used}.csv" for used in BACKENDS}
+            if not all(file.exists() for file in files.values()):
+                log(trained, "finetune", *case.training, "--out", run, "--no-baselines")
+            for used, file in files.items():
+                if not file.exists():
+                    log(used, "predict", run, case.new, "--out", file)
+            frames = [added(case.new, file) for file in files.values()]
             most = difference(frames)
             print(f"| {name} | {trained} | {len(frames[0])} | {most:.1e} |", flush=True)
             assert most < TOLERANCE

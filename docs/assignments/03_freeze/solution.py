@@ -164,6 +164,7 @@ scores = {
     "chopped": [accuracy(chopped[s], data["test_images"], data["test_labels"]) for s in SEEDS],
     "anew": [accuracy(anew(s), data["test_images"], data["test_labels"]) for s in SEEDS],
 }
+print({name: np.round(values, 3) for name, values in scores.items()})
 print(kft.parameters(chopped[0]))
 
 # %%

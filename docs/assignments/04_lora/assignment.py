@@ -95,9 +95,9 @@ def train(rank):
     dense.kernel.assign(data["kernel"])
     layer = LoRADense(dense, rank)
     model = keras.Sequential([keras.Input((12,)), layer])
-    rate = keras.optimizers.schedules.CosineDecay(0.03, 480)
+    rate = keras.optimizers.schedules.CosineDecay(0.03, 240)
     model.compile(keras.optimizers.Adam(rate), "mean_squared_error")
-    model.fit(data["train_x"], data["train_y"], batch_size=32, epochs=60, verbose=0)
+    model.fit(data["train_x"], data["train_y"], batch_size=64, epochs=60, verbose=0)
     return layer
 
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5. Fine-tune ESM-2, and compare strategies
 #
-# A protein language model has read many proteins. You have 280 peptides, and want to know which
+# A protein language model has read many proteins. You have 220 peptides, and want to know which
 # of them kill bacteria. Should you train a head on frozen features, add LoRA, or train all of it?
 # That is a question for an experiment, and an experiment needs a fair split, several seeds, a
 # baseline, a control, and an error of the difference.
@@ -31,7 +31,8 @@ table.head()
 #
 # If a near copy of a test peptide is in training, the model may know its answer by heart, and the
 # score says nothing about new peptides. Use `kft.data.read_table` with a split by clusters: 60 %
-# for training, 15 % for validation, 25 % for the test. Keep all rows.
+# for training, 15 % for validation, 25 % for the test. Keep all rows. Read what `print` says: the
+# targets are 0 and 1, and kft must know that these are classes.
 
 # %%
 # TODO: a data set, with `fractions=(0.6, 0.15, 0.25)`
@@ -43,8 +44,8 @@ print(peptides)
 #
 # Compare three strategies, from cheap to expensive: `linear_probe` (a regression on frozen
 # features), `lora`, and `full` (all weights). `kft.compare` adds baselines and two controls: the
-# same network from random weights, and the first strategy with shuffled labels. Use three seeds
-# and `epochs=4`, and leave the controls in.
+# same network from random weights, and the first strategy with shuffled labels. Use three seeds,
+# `epochs=3` and `batch_size=8`, and leave the controls in.
 
 # %%
 backbone = kft.load("kft_esm2_tiny")
@@ -127,7 +128,8 @@ reason = ...
 #
 # Write a caption of this plot: **what** is shown, **how** it was made (number of training and of
 # test peptides), and what stands out (**wow**): the mean AUROC of your best strategy, the gain
-# over random weights and its standard error. Compute the numbers; do not type them.
+# over random weights and its standard error. Compute the numbers; do not type them. Three digits
+# are enough: `{gain:#.3g}`.
 
 # %%
 for place, name in enumerate(rows):

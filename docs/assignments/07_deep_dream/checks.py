@@ -109,7 +109,7 @@ def check_weights_stay(work, data, rng):
 
 def check_orientation(work, data, rng):
     line = work.line_of("orientation")
-    for angle in (0.0, 90.0, 179.0, *rng.uniform(0, 180, 5)):
+    for angle in (30.0, 0.0, 90.0, 179.0, *rng.uniform(0, 180, 5)):
         image = work.module.stripes(rng, [angle], 1)[0][0]
         found = float(work.orientation(image))
         if not 0 <= found <= 180:
@@ -119,7 +119,10 @@ def check_orientation(work, data, rng):
         if turned(found, 90 - angle) <= WITHIN:
             why = "rows and columns are exchanged, or the angle is along the stripes"
         elif turned(found, angle + 90) <= WITHIN:
-            why = "that is along the stripes, not across them"
+            why = (
+                "that is along the stripes, not across them, or the mean of the angles of both "
+                "peaks: average exp(2i angle)"
+            )
         else:
             why = "average exp(2i angle), weighted by the power"
         raise Wrong(f"`orientation` of stripes at {angle:.0f}° is {found:.0f}°: {why}.", line)

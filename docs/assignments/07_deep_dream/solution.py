@@ -237,5 +237,5 @@ caption = (
     f"one with random weights (below). How: three convolutions were trained on {len(data['images'])} "
     f"striped images; then {STEPS} steps of gradient ascent began with the same noise. Wow: the "
     f"stripes that the trained network dreams of have the angles of the classes to within "
-    f"{worst:.2f}°; those of the other network have nothing to do with them."
+    f"{worst:#.3g}°; those of the other network have nothing to do with them."
 )

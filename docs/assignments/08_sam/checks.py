@@ -199,10 +199,10 @@ def check_constant(work, data):
     right = np.mean([((said - x) ** 2).mean() for x in test])
     own = np.concatenate([x.ravel() for x in test]).mean()
     leaked = np.mean([((own - x) ** 2).mean() for x in test])
-    if np.isclose(float(work.constant), leaked, 1e-4) and not np.isclose(right, leaked, 1e-3):
+    if np.isclose(float(work.constant), leaked, 1e-6):
         raise Wrong("`constant` uses the mean of the test masks, which nobody knows before.", line)
     equal_numbers(
-        "`constant`", work.constant, right, 1e-3, line, "that of the mean IoU of the training masks"
+        "`constant`", work.constant, right, 1e-5, line, "that of the mean IoU of the training masks"
     )
 
 

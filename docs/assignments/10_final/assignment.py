@@ -1,0 +1,188 @@
+# %% [markdown]
+# # 10. The final: from data to a defended report
+#
+# A laboratory asks: *can the activity of a peptide be predicted from its sequence, for peptides unlike those
+# that were measured?* You get its table, as it is. Get, explore, prepare, build, train, assess,
+# compare; justify each choice by a number; give each plot a caption that says **what** it shows, **how** it was
+# made and what stands out (**wow**). The result is one page that somebody reads who was not there, and
+# you defend it in the oral exam.
+#
+# **You learn**: the whole way, and that its most important steps come before the network. **kft helps**
+# with each: `kft.explore`, `kft.prepare`, `kft.fit`, `kft.compare`, `kft.evaluate`, `kft.report`.
+#
+# Run the first cell. `DATA.md` says what the data are. Replace each `...` under a `# TODO`.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+import kft
+from kft import course
+from kft.preparation import DropDuplicates, DropTargets, Resplit
+
+data = course.data()
+table = data["table"].copy()  # change this copy; `data` stays as it is
+table.head()
+
+# %% [markdown]
+# ## Explore
+#
+# Let kft look first, and then look yourself. How many assays failed (rows), how many rows repeat the peptide
+# of an earlier row in any spelling, how many families are there, and which column was derived from the
+# result?
+
+# %%
+# TODO: what kft.explore finds, with target and groups
+found = ...
+
+# %%
+print(found)
+
+# %%
+# TODO: {"failed": rows, "copies": rows, "families": number, "leak": name of a column}
+defects = ...
+print(defects)
+
+# %% [markdown]
+# ## Prepare
+#
+# Write a function that prepares *any* such table: it returns a data set of kft with `train`, `valid` and
+# `test`, whose inputs are sequences and whose target is the activity. Leave out failed assays and copies,
+# nothing else. The question asks for peptides unlike those measured, so no family may be separated:
+# `kft.data.read_csv(table, inputs=..., target=..., groups=..., fractions=..., seed=...)` keeps groups together;
+# give about a quarter of the peptides to the test. `kft.prepare(data,
+# steps={reason: step})` records each step with its reason on the page.
+
+
+# %%
+def prepare(table, seed=0):
+    """Return a data set with train, valid and test; another seed gives another split."""
+    # TODO: read, split by family, leave out failed assays and copies
+    ...
+
+
+prepared = prepare(table)
+print(prepared)
+
+# %% [markdown]
+# ## Train, and beat a guess
+#
+# `error_of` trains a model on the training part of a prepared data set and returns its root mean squared
+# error on the test part. A strategy in closed form (`linear_probe`) is fast; any other will do. `guess_of` is
+# the error of who always says the mean activity of the training part. Compare them on at least five splits.
+
+
+# %%
+def train(data):
+    """Return what kft.fit returns, for a new model on the small ESM-2 that comes with kft."""
+    # TODO: a model with a head for these data, trained by a strategy
+    ...
+
+
+def error_of(data):
+    """Train a model, and return its RMSE on the test part."""
+    # TODO: by `train` and kft.predict
+    ...
+
+
+def guess_of(data):
+    """Return the RMSE on the test part of the mean of the training part."""
+    # TODO: a number
+    ...
+
+
+# TODO: errors of at least five splits
+errors = ...
+# TODO: guesses of the same splits
+guesses = ...
+print(np.round(errors, 2), np.round(guesses, 2))
+
+# %% [markdown]
+# ## What an honest split costs
+#
+# Split the same records at random (`kft.prepare(prepared, steps=[Resplit("random", seed=...)])`): relatives of
+# the test peptides are then in training. How good does the model seem?
+
+# %%
+# TODO: errors of at least five random splits
+random_errors = ...
+print(np.round(random_errors, 2))
+
+# %% [markdown]
+# ## Compare, choose, assess
+#
+# `kft.compare(backbone, prepared, [...], seeds=..., controls=False)` trains strategies and baselines on the
+# same split. Choose one, train the model that you hand in, and assess it with `kft.evaluate`.
+
+# %%
+# TODO: at least two strategies, at least two seeds
+comparison = ...
+print(comparison)
+# TODO: what kft.fit returns for the model that you hand in
+done = ...
+model = done.model
+# TODO: its assessment
+judged = ...
+print(judged)
+
+# %% [markdown]
+# ## The page
+#
+# Ask your question in one sentence, and write the page with all parts: what you found, how the model was
+# trained, its assessment, and the comparison.
+
+# %%
+# TODO: a question that ends with a question mark
+question = ...
+# TODO: the name of the file, ending in .html
+page = ...
+# TODO: what kft.report returns
+report = ...
+
+# %% [markdown]
+# ## Your two plots
+#
+# One of the data as you prepared them, one of the result, with labelled axes.
+
+# %%
+predicted = np.ravel(kft.predict(model, prepared.test.inputs))
+rmse = float(np.sqrt(np.mean((predicted - prepared.test.targets) ** 2)))
+activities = np.concatenate([part.targets for part in prepared.splits.values()])
+
+
+def plot_data():
+    """Return a figure of the prepared data."""
+    # TODO: a matplotlib figure with labelled axes
+    ...
+
+
+def plot_result():
+    """Return a figure of the predictions for the test part."""
+    # TODO: a matplotlib figure with labelled axes
+    ...
+
+
+figures = {"data": plot_data(), "result": plot_result()}
+plt.show()
+
+# %% [markdown]
+# Their captions: **what** they show, **how** they were made, and what stands out (**wow**). That of the data has
+# the number of peptides and of families, that of the result the number of test peptides and the RMSE. Compute
+# the numbers; do not type them.
+
+# %%
+# TODO: {"data": text, "result": text}, each `What: ... How: ... Wow: ...`
+captions = ...
+
+# %% [markdown]
+# ## Defend it
+#
+# Justify each choice in a sentence or two with the number that decided it: `missing` (number of failed
+# assays), `copies` (number of copies), `split` (mean error on random splits and on yours), `model` (its mean
+# error over splits), `verdict` (the mean error and the mean guess: does it answer the question, and what limits
+# it?).
+
+# %%
+honest, guessed, easy = np.mean(errors), np.mean(guesses), np.mean(random_errors)
+# TODO: {"missing": text, "copies": text, "split": text, "model": text, "verdict": text}
+reasons = ...
