@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,19 +19,25 @@ from kft.course.authoring import task_of
 from kft.course.cards import same
 from kft.course.limits import Limits
 from kft.course.running import Runner
-from kft.course.students import read_student
+from kft.course.students import draw, read_student
 from kft.course.submissions import notebook_of, read_source, source_of_notebook
 from kft.course.verdicts import judged
 from kft.course.work import run
 
 ASSIGNMENTS = assignments()
+SLOW = {"05_esm2", "06_gravitational_waves", "08_sam"}  # half a minute each
 each = pytest.mark.parametrize("assignment", ASSIGNMENTS, ids=lambda x: x.name)
+each_in_its_time = pytest.mark.parametrize(
+    "assignment",
+    [pytest.param(x, marks=[pytest.mark.long] if x.name in SLOW else []) for x in ASSIGNMENTS],
+    ids=lambda x: x.name,
+)
 
 
 # The assignments as they lie there ----------------------------------------------------------------
 
 
-@each
+@each_in_its_time
 @pytest.mark.in_turn("torch")
 def test_the_solution_passes(assignment, tmp_path, monkeypatch):
     folder = submit(assignment, tmp_path / "ada")
@@ -64,19 +71,18 @@ def test_wrong_submissions_can_be_made_and_name_lines_of_the_rubric(assignment):
     assert "?" in assignment.source("oral.md")
 
 
-@each
+@each_in_its_time
 @pytest.mark.once
 def test_data_follow_from_the_student(assignment, tmp_path, monkeypatch):
-    drawn = []
-    for name in ("ada", "ben"):
-        folder = course.start(assignment.number, name, out=tmp_path / name)
-        monkeypatch.chdir(folder)
-        drawn += [course.data()]
-        assert same(course.data(), drawn[-1])
-        assert sorted(x.name for x in folder.iterdir()) == [
-            "CHECK.md", "DATA.md", "assignment.ipynb", "assignment.py", "student.toml",
-        ]  # fmt: skip
-    assert not same(*drawn)
+    folder = course.start(assignment.number, "ada", out=tmp_path / "ada")
+    assert sorted(x.name for x in folder.iterdir()) == [
+        "CHECK.md", "DATA.md", "assignment.ipynb", "assignment.py", "student.toml",
+    ]  # fmt: skip
+    monkeypatch.chdir(folder)
+    ada = read_student(folder)
+    data = course.data()
+    assert same(data, draw(assignment, ada.generator()))
+    assert not same(data, draw(assignment, replace(ada, student_id="ben").generator()))
 
 
 # A small assignment, and what students hand in ----------------------------------------------------

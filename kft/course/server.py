@@ -44,6 +44,7 @@ def main() -> None:
     """Run the submissions that stdin names until it is closed."""
     for name in _OFTEN_USED:
         importlib.import_module(f"kft.{name}")
+    keras.utils.set_random_seed(0)  # imports TensorFlow on each backend, and so once
     _end_with_parent()
     _keep_orphans()
     requests, replies = sys.stdin.buffer, sys.stdout.buffer

@@ -1,62 +1,57 @@
-"""Simulated images of cells to pre-train a SAM on, and dense targets of its image encoder."""
+"""Simulated images of cells to pre-train a SAM on."""
 
 import numpy as np
 from scipy import ndimage
 
-from kft.data.segmentation.cells import STYLES, simulate_cells
+from kft.data.segmentation.cells import simulate_cells
 
-REACH = 16  # pixels; unit of the way to the middle of a cell
+STYLES = ("fluorescence", "bright_field", "fluorescence", "stained")
+RADII = (4, 20)  # pixels, of the cells in an image of 256
 
 
-def cells(number, size, seed, few=False):
-    """Simulate one image of cells, changed so that they vary more than in one microscope.
+def simulated(number, size, seed, each=2):
+    """Return images (n, size, size, 3) and label images (n, size, size), all with cells.
 
-    With `few` it is cut to some cells, which are then large.
+    Args:
+        number: Simulations; of each a few parts are enlarged.
+        size: Side of the images in pixels.
+        seed: Seed of all that is drawn.
+        each: Parts of a simulation.
     """
+    pairs = [pair for i in range(number) for pair in _parts(i, size, seed, each)]
+    kept = [pair for pair in pairs if pair[1].any()]
+    return np.stack([image for image, _ in kept]), np.stack([labels for _, labels in kept])
+
+
+def _parts(number, size, seed, each):
+    """Simulate one image, and cut and enlarge parts so that their cells have a drawn radius."""
     rng = np.random.default_rng((seed, number))
-    shape = [size, int(size * rng.uniform(0.7, 1))][:: rng.choice([-1, 1])]
-    image, labels = simulate_cells(shape, STYLES[number % 3], [seed, number])
-    share = rng.choice([1, rng.uniform(0.4, 1)])  # a part of the image shows larger cells
-    if few:
-        radius = np.sqrt(np.count_nonzero(labels) / labels.max() / np.pi)
-        share = min(1, radius * np.exp(rng.uniform(*np.log((3, 10)))) / size)
-    sides = [max(16, int(share * side)) for side in labels.shape]
-    starts = [rng.integers(s - n + 1) for s, n in zip(labels.shape, sides, strict=True)]
-    rows, columns = (slice(a, a + n) for a, n in zip(starts, sides, strict=True))
-    image, labels = image[rows, columns].astype("float32"), labels[rows, columns]
-    if rng.random() < 0.3:
-        image = 255 - image
+    image, labels = simulate_cells(size, STYLES[number % len(STYLES)], [seed, number])
     image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
+    radius = np.sqrt(np.count_nonzero(labels) / labels.max() / np.pi)
+    rows, columns = np.nonzero(labels)
+    for _ in range(each):
+        wanted = np.exp(rng.uniform(*np.log(RADII))) * size / 256
+        side = round(size / max(1, wanted / radius))
+        chosen = rng.integers(len(rows))  # a pixel of a cell that is seen
+        y, x = (
+            int(np.clip(at - rng.integers(side), 0, size - side))
+            for at in (rows[chosen], columns[chosen])
+        )
+        part = image[y : y + side, x : x + side].astype("float32")
+        at = ((np.arange(size) + 0.5) * side / size).astype(int)
+        found = labels[y : y + side, x : x + side][np.ix_(at, at)]
+        zoom = (size / side, size / side, 1)
+        part = ndimage.zoom(part, zoom, order=1, mode="nearest", grid_mode=True)
+        yield _changed(part, rng), found
+
+
+def _changed(image, rng):
+    """Change an image so that they vary more than in one microscope; return it as uint8."""
+    if rng.random() < 0.15:
+        image = 255 - image
     if rng.random() < 0.3:
         image = image * rng.uniform(0.4, 1, 3) + rng.uniform(0, 40, 3)
     image = 255 * (image.clip(0, 255) / 255) ** np.exp(rng.uniform(-0.5, 0.5))
-    image += rng.uniform(0, 8) * rng.standard_normal(image.shape[:2])[..., None]
-    return image.clip(0, 255).astype("uint8"), labels
-
-
-def simulated(number, size, seed, few=False):
-    """Return images and label images."""
-    pairs = [cells(i, size, seed, few) for i in range(number)]
-    kept = [pair for pair in pairs if pair[1].any()]
-    return [image for image, _ in kept], [labels for _, labels in kept]
-
-
-def dense(labels, size):
-    """Return for the cells of the grid of logits: is it of an object, and the way to its middle."""
-    side = size // 4
-    step = max(labels.shape) / side
-    middle = ((np.arange(side) + 0.5) * step).astype(int)
-    rows, columns = (middle[middle < length] for length in labels.shape)
-    found = labels[np.ix_(rows, columns)]
-    numbers = np.unique(labels[labels > 0])
-    centres = np.zeros((int(labels.max()) + 1, 2))
-    if len(numbers):
-        centres[numbers] = ndimage.center_of_mass(labels > 0, labels, numbers)
-    way = centres[found] - np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
-    inside = (found > 0)[..., None]
-    targets = np.zeros((side, side, 3), "float32")
-    targets[: len(rows), : len(columns)] = np.concatenate(
-        [inside, inside * way / step * 4 / REACH], axis=-1
-    )
-    grid = side // 4  # (4 h, 4 w, 3) -> (h, w, 4 * 4 * 3)
-    return targets.reshape(grid, 4, grid, 4, 3).transpose(0, 2, 1, 3, 4).reshape(grid, grid, 48)
+    image = image + rng.uniform(0, 8) * rng.standard_normal(image.shape[:2])[..., None]
+    return image.clip(0, 255).astype("uint8")

@@ -3,8 +3,8 @@
 #
 # A network that has learned one task is half way to the next: its first layers see edges in any
 # image, and only the last one, the head, belongs to the old task. So keep the layers ("freeze"),
-# cut off the head ("chop") and train a new one. With few data that is better than to begin anew,
-# and it trains a hundredth of the weights.
+# cut off the head ("chop") and train a new one. That trains a hundredth of the weights. Whether
+# it is better than to begin anew depends on the data: you measure it.
 #
 # **You learn**: `layer.trainable = False`, and what it does not do; to count parameters; a
 # functional model that shares layers with another; to *prove* that frozen weights have not moved.

@@ -109,7 +109,7 @@ class ImageBlock(Stage):
         width: D.
         num_heads: H.
         hidden_width: Units inside the feed-forward.
-        grid: (h, w).
+        grid: Largest (h, w); a part of the image has fewer rows and columns.
         window: Side of a window in patches, 0 for attention over the whole grid.
         **kwargs: Arguments of `keras.Layer`.
     """
@@ -153,7 +153,7 @@ class ImageBlock(Stage):
 
     def _in_windows(self, x: Any) -> Any:
         """Compute attention within each window of (B, h, w, D)."""
-        (h, w), side, width = self.grid, self.window, self.width
+        (h, w), side, width = x.shape[1:3], self.window, self.width
         down, right = -h % side, -w % side
         x = ops.pad(x, ((0, 0), (0, down), (0, right), (0, 0)))
         rows, columns = (h + down) // side, (w + right) // side

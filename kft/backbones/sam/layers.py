@@ -155,7 +155,7 @@ class GridAttention(keras.layers.Layer):
     Args:
         width: D.
         num_heads: H.
-        grid: (h, w).
+        grid: Largest (h, w).
         **kwargs: Arguments of `keras.Layer`.
     """
 
@@ -177,7 +177,7 @@ class GridAttention(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         """Compute attention, see the class."""
-        (h, w), d = self.grid, self.width // self.num_heads
+        h, w, d = x.shape[1], x.shape[2], self.width // self.num_heads
         qkv = ops.reshape(self.qkv(x), (-1, h * w, 3, self.num_heads, d))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, M, H, h w, d)
         query, key, value = (ops.reshape(qkv[i], (-1, h * w, d)) for i in range(3))  # (M H, h w, d)
@@ -198,8 +198,13 @@ class GridAttention(keras.layers.Layer):
 
 
 def _relative(table: Any, side: int) -> Any:
-    """Return vectors (side, side, d) for each pair of query and key, of a table (2 side - 1, d)."""
+    """Return vectors (side, side, d) for each pair of query and key.
+
+    They are the middle 2 side - 1 rows of the table, all of them on a grid of its own size.
+    """
     table = ops.convert_to_tensor(table)
+    farther = (table.shape[0] + 1) // 2 - side
+    table = table[farther : farther + 2 * side - 1]
     chosen = ops.convert_to_tensor(_distances(side), dtype=table.dtype)  # (side^2, 2 side - 1)
     return ops.reshape(ops.matmul(chosen, table), (side, side, table.shape[-1]))
 

@@ -117,8 +117,19 @@ class PromptEncoder(Stage):
             "sparse" float (B, N, P, C); "present" bool (B, N, P); "dense" float (B, N, h, w, C);
             "positions" float (B, h, w, C), those of the embedding.
         """
-        dtype = self.compute_dtype
-        labels = ops.cast(labels, "int32")
+        dtype, labels = self.compute_dtype, ops.cast(labels, "int32")
+        batch = ops.shape(points)[0]
+        positions = ops.expand_dims(ops.cast(self._of_grid(), dtype), 0)
+        return {
+            "sparse": self.vectors(points, labels),
+            "present": labels != ABSENT,
+            "dense": self._dense(masks, has_mask),
+            "positions": ops.tile(positions, (batch, 1, 1, 1)),
+        }
+
+    def vectors(self, points: Any, labels: Any) -> Any:
+        """Return float (B, N, P, C) of points and corners of boxes, see `call`."""
+        dtype, labels = self.compute_dtype, ops.cast(labels, "int32")
         features = self.pe_layer((points + 0.5) / self.image_size)
         kinds = ops.concatenate([ops.convert_to_tensor(x.weight) for x in self.point_embeddings])
         one_hot = ops.cast(
@@ -128,15 +139,7 @@ class PromptEncoder(Stage):
         marked = ops.expand_dims(labels, -1)
         nothing = ops.cast(ops.convert_to_tensor(self.not_a_point_embed.weight), dtype)
         sparse = ops.where(marked == NOT_A_POINT, nothing, vectors)
-        sparse = ops.where(marked == ABSENT, ops.zeros_like(sparse), sparse)
-        batch = ops.shape(points)[0]
-        positions = ops.expand_dims(ops.cast(self._of_grid(), dtype), 0)
-        return {
-            "sparse": sparse,
-            "present": labels != ABSENT,
-            "dense": self._dense(masks, has_mask),
-            "positions": ops.tile(positions, (batch, 1, 1, 1)),
-        }
+        return ops.where(marked == ABSENT, ops.zeros_like(sparse), sparse)
 
     def _dense(self, masks: Any, has_mask: Any) -> Any:
         """Return (B, N, h, w, C) of rough masks, or the one vector of none."""
