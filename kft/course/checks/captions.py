@@ -90,6 +90,7 @@ def _is_rounded(written: str, value: float) -> bool:
     mantissa, _, power = text.partition("e")
     decimals = len(mantissa.partition(".")[2])
     step = 10.0 ** (int(power or 0) - decimals) / unit  # of the last digit
-    exact = float(value).is_integer() and float(text) / unit == value
+    if float(value).is_integer():
+        return float(text) / unit == value
     digits = len(mantissa.lstrip("+-").replace(".", "").lstrip("0"))
-    return exact or (digits >= 2 and abs(float(text) / unit - value) <= step * (1 + 1e-9))
+    return digits >= 2 and abs(float(text) / unit - value) <= step * (1 + 1e-9)
