@@ -16,7 +16,9 @@ def remat(model: keras.Model, enabled: bool = True) -> list[str]:
     needs the memory of one block and the inputs of all, and about a third more time. The gradients
     are the same, dropout included, up to rounding. It can be switched at any time, is kept in
     copies and files, and holds for every model of kft on the same blocks. What runs without
-    `training=True`, such as `kft.predict`, is left as it is. On JAX on a processor it saves no memory.
+    `training=True`, such as `kft.predict`, is left as it is.
+
+    On JAX on a processor it saves no memory.
 
     `kft.load(name, remat=True)` and `kft.Model(backbone, head, remat=True)` call it.
 
