@@ -61,13 +61,13 @@ class Prompted(OnWindows):
         embedding = self.embedding(batch["images"], batch["corner"])
         given = {name: batch[name] for name in ("points", "labels")}
         outputs = self.masks(embedding, batch, **given)
-        first = self.losses(outputs, batch)
-        corner = ops.cast(batch["corner"][:, None, None, ::-1] * self.patch, "float32")
+        first = self.loss_of(outputs, batch)
+        corner = ops.cast(ops.flip(batch["corner"], axis=1)[:, None, None] * self.patch, "float32")
         drawn = {**batch, "inside": ops.ones_like(batch["targets"][:, 0])}
         following = NextPrompts(0, embedding.shape[1] * self.patch)
         added = following(outputs, batch["points"] - corner, batch["labels"], drawn)
         added["points"] = added["points"] + corner
-        second = self.losses(self.masks(embedding, batch, **added), batch)
+        second = self.loss_of(self.masks(embedding, batch, **added), batch)
         return (first + second) / 2
 
     def masks(self, embedding, batch, points, labels, masks=None, has_mask=None):
@@ -90,7 +90,7 @@ class Prompted(OnWindows):
             },
         )
 
-    def losses(self, outputs, batch):
+    def loss_of(self, outputs, batch):
         """Return the loss of each window, (B,)."""
         logits, truth = outputs["masks"][:, :, 1:], batch["targets"][:, :, None]
         losses = mask_loss(logits, truth + ops.zeros_like(logits))
