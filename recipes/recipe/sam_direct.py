@@ -11,7 +11,8 @@ MASK = 1  # of the decoder's masks, the one that learns first
 TRAINED = (
     "image_encoder", "prompt_encoder.point_embeddings", "prompt_encoder.not_a_point_embed",
     "mask_decoder.output_upscaling", f"mask_decoder.output_hypernetworks_mlps.{MASK}",
-    "mask_decoder.transformer.final_attn_token_to_image", "mask_decoder.transformer.norm_final_attn",
+    "mask_decoder.transformer.final_attn_token_to_image",
+    "mask_decoder.transformer.norm_final_attn",
     "mask_decoder.transformer.layers.0.norm4", "mask_decoder.transformer.layers.1.norm3",
     "mask_decoder.transformer.layers.1.norm4",
 )  # fmt: skip
