@@ -15,14 +15,12 @@ import argparse
 from pathlib import Path
 
 import keras
-import numpy as np
 import recipe
 from keras import ops
 from recipe.sam_direct import MASK, TRAINED, Direct
-from recipe.sam_discs import carry_places
 from recipe.sam_on_windows import Prompted
-from recipe.sam_prompts import look_near, open_decoder, turn_prompts
-from recipe.sam_start import start_encoder
+from recipe.sam_prompts import open_decoder
+from recipe.sam_start import begin
 from recipe.sam_windows import Windows
 from recipe.simulated import simulated
 
@@ -41,12 +39,12 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--images", type=count, default=500, help="simulations, of which two parts are cut")
-    add("--steps", type=count, default=1500, help="steps of the image encoder")
+    add("--steps", type=count, default=1300, help="steps of the image encoder")
     add("--prompted-steps", type=count, default=800, help="steps of the whole model")
     add("--objects", type=count, default=16, help="objects of a window in a step")
     add("--prompted-objects", type=count, default=6, help="the same, of the whole model")
     add("--batch-size", type=count, default=3, help="windows in a step")
-    add("--learning-rate", type=recipe.above_zero(float), default=1e-3, help="highest one")
+    add("--learning-rate", type=recipe.above_zero(float), default=1e-3, help="of the first stage")
     add("--seed", type=int, default=32, help="seed of images, weights, prompts and order")
     add("--tiny", action="store_true", help="a run of a few seconds, to test the recipe")
     add("--out", type=Path, default=Path("out/pretrain_sam"), help="folder for results")
@@ -56,30 +54,17 @@ def arguments():
     return args
 
 
-def begun(args, images):
-    """Return the model with the weights that it begins with."""
-    sam = kft.backbones.randomised(Sam(**{**SHAPE, **(TINY if args.tiny else {})}), args.seed)
-    start_encoder(sam)
-    carry_places(sam, images[:4].astype("float32"))
-    prompts, decoder = (sam.get_layer(x) for x in ("prompt_encoder", "mask_decoder"))
-    look_near(prompts, decoder)
-    points = np.random.default_rng(args.seed).uniform(0, sam.image_size, (200, 2))
-    turn_prompts(prompts, decoder, list(decoder.output_hypernetworks_mlps)[MASK], points)
-    return sam
-
-
-def train(learner, windows, args, name, every=100):
+def train(learner, windows, rate, folder, every=100):
     """Train, and keep the state of each `every` steps in a folder."""
     steps = len(windows)
-    rate = keras.optimizers.schedules.CosineDecay(
-        args.learning_rate / 50, steps, alpha=0.05, warmup_target=args.learning_rate,
-        warmup_steps=min(50, steps // 2),
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate / 50, steps, alpha=0.05, warmup_target=rate, warmup_steps=min(50, steps // 2)
     )  # fmt: skip
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0)
     learner.compile(optimizer, loss=lambda _, losses: ops.mean(losses))
     windows.steps = min(every, steps)
     learner(windows[0][0])  # builds it
-    kept = keras.callbacks.BackupAndRestore(args.out / name, delete_checkpoint=False)
+    kept = keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False)
     learner.fit(windows, epochs=-(-steps // every), verbose=2, callbacks=[kept])
 
 
@@ -88,21 +73,23 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     size = TINY["image_size"] if args.tiny else SHAPE["image_size"]
     images, labels = simulated(args.images, size, args.seed)
-    sam = begun(args, images)
+    sam = Sam(**{**SHAPE, **(TINY if args.tiny else {})})
+    begin(sam, images[:4], args.seed, MASK)
     print(f"{sam.count_params():,} parameters; {len(images):,} images")
     side, patch = sam.grid // 2, sam.image_size // sam.grid
     stages = (
-        ("direct", Direct(sam), args.steps, args.objects),
-        ("prompted", Prompted(sam), args.prompted_steps, args.prompted_objects),
+        ("direct", Direct(sam), args.steps, args.objects, args.learning_rate),
+        # What the first stage has learned is lost at a higher rate.
+        ("prompted", Prompted(sam), args.prompted_steps, args.prompted_objects, 1.5e-4),
     )
-    for name, learner, steps, objects in stages:
+    for name, learner, steps, objects, rate in stages:
         if name == "direct":
             kft.train_only(sam, TRAINED)
         else:
             open_decoder(sam, MASK)
             kft.unfreeze(sam)
         windows = Windows(images, labels, patch, side, steps, args.batch_size, objects, args.seed)
-        train(learner, windows, args, name)
+        train(learner, windows, rate, args.out / name)
     kft.backbones.save(sam, args.out / "model", "float16")
     print(f"Written: {args.out}/model, which kft.load reads.")
 

@@ -25,7 +25,8 @@ from kft.course.verdicts import judged
 from kft.course.work import run
 
 ASSIGNMENTS = assignments()
-SLOW = {"05_esm2", "06_gravitational_waves", "08_sam"}  # half a minute each
+# A quarter of a minute each, or more.
+SLOW = {"02_layers", "03_freeze", "05_esm2", "06_gravitational_waves", "08_sam", "10_final"}
 each = pytest.mark.parametrize("assignment", ASSIGNMENTS, ids=lambda x: x.name)
 each_in_its_time = pytest.mark.parametrize(
     "assignment",

@@ -17,6 +17,7 @@ import kft
 from kft import params
 from kft.backbones.sam import PUBLISHED, Sam, SamImages, original_name
 from kft.backbones.sam import weights as sam_weights
+from kft.backbones.sam.layers import GridAttention
 from kft.backbones.sam.prompts import ABSENT, NOT_A_POINT
 
 SIZE, SIDE, OBJECTS = 64, 32, 3
@@ -350,3 +351,19 @@ def test_what_has_no_prompts_refuses_it():
 def test_random_weights_are_drawn_for_names():
     assert set(PUBLISHED) <= set(kft.backbones.names())
     assert keras.saving.get_registered_object("kft>Sam") is Sam
+
+
+@pytest.mark.once
+def test_a_part_of_an_image_uses_the_middle_of_relative_positions():
+    """Attention over a smaller grid is that of a layer of its size with the rows of its steps."""
+    large, small = (GridAttention(8, 2, (side, side)) for side in (5, 3))
+    x = np.random.default_rng(0).standard_normal((2, 3, 3, 8), dtype="float32")
+    for layer in (large, small):
+        layer.build(x.shape)
+    rng = np.random.default_rng(1)
+    for variable in large.weights:
+        variable.assign(rng.standard_normal(variable.shape, dtype="float32"))
+    for a, b in zip(large.weights, small.weights, strict=True):
+        b.assign(a[2:-2] if "rel_pos" in a.name else a)
+    found, expected = (ops.convert_to_numpy(layer(x)) for layer in (large, small))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -12,9 +12,8 @@ TRAINED = (
     "image_encoder", "prompt_encoder.point_embeddings", "prompt_encoder.not_a_point_embed",
     "mask_decoder.output_upscaling", f"mask_decoder.output_hypernetworks_mlps.{MASK}",
     "mask_decoder.transformer.final_attn_token_to_image",
-    "mask_decoder.transformer.norm_final_attn",
-    "mask_decoder.transformer.layers.0.norm4", "mask_decoder.transformer.layers.1.norm3",
-    "mask_decoder.transformer.layers.1.norm4",
+    "mask_decoder.transformer.norm_final_attn", "mask_decoder.transformer.layers.0.norm4",
+    "mask_decoder.transformer.layers.1.norm3", "mask_decoder.transformer.layers.1.norm4",
 )  # fmt: skip
 DENSE, LOOKS = 0.5, 0.1  # weights of losses beside that of the mask
 
@@ -34,6 +33,15 @@ class Direct(OnWindows):
     def call(self, batch):
         """Return the loss of each window, (B,)."""
         embedding = self.embedding(batch["images"], batch["corner"])
+        logits, found = self.masks(embedding, batch)
+        losses = mask_loss(logits, batch["targets"]) + LOOKS * self._looks(batch, **found)
+        waves = found["weights"][..., :WAVES] / GAIN
+        losses = losses + ops.mean((waves - batch["middles"]) ** 2, axis=-1)
+        of_cells = self._dense_loss(embedding, found["pixels"], batch)
+        return mean_of(losses, batch["present"]) + of_cells
+
+    def masks(self, embedding, batch):
+        """Return logits (B, N, 4 g, 4 g), and what they are made of."""
         transformer = self.decoder.transformer
         first, second = transformer.blocks
         image = second.norm4(first.norm4(embedding))
@@ -41,19 +49,16 @@ class Direct(OnWindows):
         vectors = self.prompts.vectors(batch["points"], batch["labels"])
         tokens = second.norm3(ops.sum(vectors, axis=2))  # (B, N, C)
         side = image.shape[1]
-        flat = ops.reshape(image, (-1, side * side, image.shape[-1]))
+        image = ops.reshape(image, (-1, side * side, image.shape[-1]))
         patch = self._patches(batch, side)
-        there = ops.take_along_axis(flat, patch[:, :, None], axis=1)
+        there = ops.take_along_axis(image, patch[:, :, None], axis=1)
         last = transformer.final_attn_token_to_image
         update = last.out_proj(last.v_proj(there))
         head = list(self.decoder.output_hypernetworks_mlps)[MASK]
         weights = head(transformer.norm_final_attn(tokens + update))
         logits = ops.einsum("bnc,bxyc->bnxy", weights, pixels)
-        present = ops.cast(batch["present"], "float32")
-        losses = mask_loss(logits, batch["targets"])
-        losses = losses + LOOKS * self._looks(tokens, flat, batch["corner"], patch)
-        losses = losses + ops.mean((weights[..., :WAVES] / GAIN - batch["middles"]) ** 2, -1)
-        return mean_of(losses, present) + self._dense_loss(embedding, pixels, batch)
+        parts = {"tokens": tokens, "image": image, "patch": patch}
+        return logits, {**parts, "weights": weights, "pixels": pixels}
 
     def _patches(self, batch, side):
         """Return the number of the patch of each point, or of the middle of each box, (B, N)."""
@@ -66,11 +71,11 @@ class Direct(OnWindows):
         )
         return row * side + column
 
-    def _looks(self, tokens, image, corner, patch):
+    def _looks(self, batch, tokens, image, patch, **_):
         """Return how far the last attention is from looking at the patch alone, (B, N)."""
         last = self.decoder.transformer.final_attn_token_to_image
         side = round(image.shape[1] ** 0.5)
-        places = self.part(self.prompts._of_grid(), corner, side)
+        places = self.part(self.prompts._of_grid(), batch["corner"], side)
         keys = image + ops.reshape(places, ops.shape(image))
         query, key = last._heads(last.q_proj(tokens)), last._heads(last.k_proj(keys))
         scores = ops.matmul(query, ops.swapaxes(key, -1, -2)) * query.shape[-1] ** -0.5

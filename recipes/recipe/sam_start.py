@@ -6,6 +6,10 @@ Training goes on to change all of them. Random ones would have to find the same 
 import numpy as np
 from keras import ops
 
+import kft
+from recipe.sam_discs import carry_places
+from recipe.sam_prompts import look_near, turn_prompts
+
 PERIODS = (512, 24)  # pixels, longest and shortest wave of the positions of patches
 # Where the heads of each block look first: rows and columns of patches from their own.
 LOOKS = (
@@ -17,17 +21,27 @@ LOOKS = (
 FALL = (1.5, 1.5, 0.7, 0.7)  # of the scores of each block, per squared patch from there
 
 
-def start_encoder(sam):
-    """Set the weights of the image encoder of a SAM with at most four heads.
+def begin(sam, images, seed, head):
+    """Draw the weights of a SAM, and set those with which it begins.
 
     Args:
-        sam: A `kft.backbones.sam.Sam`, changed in place.
+        sam: A `kft.backbones.sam.Sam` with at most four heads in its image encoder, changed in
+            place.
+        images: (B, S, S, 3), some images.
+        seed: Seed of what is random.
+        head: Number of the mask that begins with discs.
     """
+    kft.backbones.randomised(sam, seed)
     _, patches, *blocks, _ = sam.stages
     _see_edges(patches.proj)
     _know_place(patches)
     for block, looks, fall in zip(blocks, LOOKS, FALL, strict=False):
         _look_around(block.attn, looks, fall)
+    carry_places(sam, images.astype("float32"))
+    prompts, decoder = (sam.get_layer(x) for x in ("prompt_encoder", "mask_decoder"))
+    look_near(prompts, decoder)
+    points = np.random.default_rng(seed).uniform(0, sam.image_size, (200, 2))
+    turn_prompts(prompts, decoder, list(decoder.output_hypernetworks_mlps)[head], points)
 
 
 def _see_edges(proj):

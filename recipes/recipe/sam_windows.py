@@ -88,7 +88,8 @@ def _prompts(labels, step, corner, objects, rng):
             points[i, 0], kinds[i, :2] = (columns[chosen], rows[chosen]), (POSITIVE, NOT_A_POINT)
     present = np.arange(objects) < len(numbers)
     arrays = {"points": points + corner[::-1], "targets": targets, "present": present,
-              "middles": waves(middles + corner)}  # fmt: skip
+              "middles": waves(middles + corner), "draws": rng.random((objects, 1)),
+              "given": rng.random((objects, 1)) < 0.5}  # fmt: skip
     return {"labels": kinds.astype("int32"), **{k: x.astype("float32") for k, x in arrays.items()}}
 
 
