@@ -260,11 +260,11 @@ def test_search_keeps_an_index_and_writes_hits(backbone, tmp_path):
     found = json.loads(shell("search", queries, database, *options, *kept, "--json").stdout)
     assert len(found) == 2 and found[0]["hit"] == "b" and found[0]["hit_record"] == 1
     out = tmp_path / "new" / "hits.csv"
-    shell("search", queries, tmp_path / "index", out, "--backbone", backbone, "-k", 3)
+    shell("search", queries, tmp_path / "index", out, "--backbone", backbone)
     assert set(pd.read_csv(out).hit) == {"'=a", "b", "c"}
     done = shell("search", queries, database, *options, "--index", tmp_path / "index", status=1)
     assert "its transform is 'none', received None" in done.stderr
-    done = shell("search", queries, database, "--backbone", backbone, status=1)
+    done = shell("search", queries, database, "--backbone", backbone, "-k", 4, status=1)
     assert "k must be at most 3" in done.stderr
     shell("search", queries, database, "hits.txt", *options, status=2)
     shell("search", queries, tmp_path / "index", *options, "--layer", 1, status=2)
