@@ -1,6 +1,7 @@
 """Data sets of recipes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,8 @@ def data(args, **options):
         `kft.data.Dataset`.
     """
     if args.data not in names():
-        settings = Settings(args.data, target=args.target, inputs=args.inputs, split=args.split)
+        inputs = None if Path(args.data).is_dir() else args.inputs  # a folder has no columns
+        settings = Settings(args.data, target=args.target, inputs=inputs, split=args.split)
         dataset, _ = read_data(settings)  # as `kft finetune` reads it
     else:
         if args.data == "gb1":
