@@ -9,7 +9,7 @@ BACKENDS := jax tensorflow torch
 
 help:
 	@echo "make demo [BACKEND=jax|torch|tensorflow]   helices and strands of proteins by an ESM-2, five minutes"
-	@echo "make test                                  lint, and the suite on every backend, twelve minutes"
+	@echo "make test                                  lint, and the suite on every backend, ten minutes"
 	@echo "make test-jax (-torch, -tensorflow, -once) the tests of one backend, or those that need none"
 	@echo "make test-all                              also the long tests, an hour"
 	@echo "make course [ONLY=3]                       all assignments of the course on every backend, an hour"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "out" / "tests"
 AT_ONCE = 2
 # On 2 cores, with and without the programs that an earlier run has compiled.
-MINUTES = "about 12 minutes"
+MINUTES = "about 10 minutes"
 LONG_MINUTES = "40 to 60 minutes"
 PYTEST = [sys.executable, "-m", "pytest", "--color=no"]
 PROGRAMS = ["tests/test_recipes.py", "tests/test_docs.py"]  # a third of what runs once
