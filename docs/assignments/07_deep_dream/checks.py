@@ -139,7 +139,8 @@ def check_network(work, data, rng):
         accuracies.append(
             float(np.mean(probabilities.argmax(axis=1) == labels)) + 1e-9 * rng.random()
         )
-    below_baseline(accuracies, 0.25, 5, work.line_of("model"), "accuracy on new images", True)
+    # A network with random weights may be better than a guess, which is 0.25.
+    below_baseline(accuracies, 0.5, 5, work.line_of("model"), "accuracy on new images", True)
 
 
 def check_dreams(work, data):
