@@ -27,7 +27,7 @@ class Limits:
         memory: GiB of memory of all its processes, kft and Python included.
 
     Raises:
-        ValueError: One is no number above 0.
+        ValueError: One is not a number above 0.
     """
 
     seconds: float = 600

@@ -30,7 +30,7 @@ def equal_numbers(
         why: What the right numbers are, such as "W x + s (x A) B".
 
     Raises:
-        Wrong: The shape or a number differs, or `found` is no numbers.
+        Wrong: The shape or a number differs, or `found` does not hold numbers.
 
     Example:
         >>> equal_numbers("slope", 2.0, 2.000001)
