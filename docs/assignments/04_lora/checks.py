@@ -51,9 +51,7 @@ def check_start(work, data, rng):
     if np.any(ops.convert_to_numpy(layer.b)):
         raise Wrong("`b` must begin with zeros, so that at first the layer is the old one.", line)
     if not np.any(ops.convert_to_numpy(layer.a)):
-        raise Wrong(
-            "`a` begins with zeros as `b` does: then both gradients stay zero.", line
-        )
+        raise Wrong("`a` begins with zeros as `b` does: then both gradients stay zero.", line)
     found = ops.convert_to_numpy(layer(x))
     equal_numbers("the layer at its start", found, x @ kernel + bias, 1e-5, line, "x W + b")
 
