@@ -29,6 +29,7 @@ from kft.segmentation.masks import boxes_of, checked_masks, to_labels
 Prediction = tuple[np.ndarray, np.ndarray, np.ndarray]
 Predict = Callable[[np.ndarray], Prediction]
 Crop = tuple[int, int, int, int]
+MOST_PIXELS = 2**30  # of the masks that are predicted at once, 1 GiB of booleans
 EDGE = 20  # pixels; a mask this near to the edge of a crop is cut off by it
 
 
@@ -38,7 +39,8 @@ class Settings:
 
     Args:
         points_per_side: Points along each side of the grid.
-        points_per_batch: Points that are given to the model at once.
+        points_per_batch: Points that are given to the model at once; fewer in large images, so
+            that three masks of each take at most 1 GiB.
         iou: Least predicted IoU of a mask.
         stability: Least stability of a mask: the IoU of the masks at a higher and at a lower
             threshold of the logits.
@@ -313,8 +315,9 @@ def _candidates(
     part, corner = (y1 - y0, x1 - x0), np.array([x0, y0])
     per_side = max(1, int(settings.points_per_side / settings.crop_points_divisor**layer))
     points = grid_of_points(per_side, part)
-    for start in range(0, len(points), settings.points_per_batch):
-        batch = points[start : start + settings.points_per_batch]
+    at_once = max(1, min(settings.points_per_batch, MOST_PIXELS // (3 * math.prod(part))))
+    for start in range(0, len(points), at_once):
+        batch = points[start : start + at_once]
         masks, iou, stability = _checked(predict(batch[:, None]), len(batch), part)
         good = {"of low predicted IoU": iou >= settings.iou}
         good["of low stability"] = stability >= settings.stability
