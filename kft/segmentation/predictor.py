@@ -184,17 +184,22 @@ class Predictor:
         """Find the masks of all objects of the image, from a grid of points.
 
         Args:
-            settings: See `kft.segmentation.Settings`; None for those of the original.
+            settings: See `kft.segmentation.Settings`; None for those of the original, with the
+                thresholds of the model.
 
         Returns:
             The masks that remain, the best first, with the numbers of those that do not.
 
         Raises:
             RuntimeError: There is no image yet.
+            TypeError: `settings` is no `Settings`.
         """
         if self._pixels is None:
             raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
         whole = self._pixels
+        settings = Settings() if settings is None else settings
+        check_instance("settings", settings, Settings, "a kft.segmentation.Settings")
+        settings = settings.with_thresholds(self.sam.automatic)
 
         def of_crop(crop: tuple[int, int, int, int]) -> Any:
             x0, y0, x1, y1 = crop
@@ -371,7 +376,8 @@ def segment_everything(sam: Sam, image: Any, settings: Settings | None = None) -
     Args:
         sam: The model.
         image: As for `Predictor.set_image`.
-        settings: See `kft.segmentation.Settings`; None for those of the original.
+        settings: See `kft.segmentation.Settings`; None for those of the original, with the
+            thresholds of the model.
 
     Returns:
         The masks that remain, the best first, with the numbers of those that do not.

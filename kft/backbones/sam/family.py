@@ -1,7 +1,7 @@
 """SAM for `kft.load`: published names, Hugging Face folders and the original torch files.
 
-Folders in "shipped" would be names of models in the package. The weights of the published names are
-downloaded from the Hugging Face hub.
+`kft_sam_tiny` ships with kft: a small SAM that was trained on simulated cells. The weights of the
+published names are downloaded from the Hugging Face hub.
 """
 
 from collections.abc import Mapping

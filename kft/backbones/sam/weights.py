@@ -100,7 +100,10 @@ def _arguments(config: Config, tensors: Any) -> dict[str, Any]:
     prompt_width = prompts.integer("hidden_size", MOST_WIDTH, default=256)
     for part, key in ((vision, "output_channels"), (decoder, "hidden_size")):
         part.insist(key, prompt_width, 256, kind="a SAM whose parts fit")
+    automatic = config.part("automatic_masks")
+    thresholds = [key for key in ("iou", "stability") if key in automatic]
     return {
+        "automatic": {key: automatic.share(key) for key in thresholds},
         "num_blocks": blocks,
         "width": width,
         "num_heads": vision.integer("num_attention_heads", MOST_HEADS, default=12),
