@@ -37,11 +37,11 @@ class SamFamily(Family):
             if revision:
                 refuse_revision(name)
             shipped = read_folder(SHIPPED / name, weights)
-            return checkpoints.from_hugging_face(*shipped, name, dtype)
+            return checkpoints.from_hugging_face(*shipped, name, dtype, name)
         if not weights:
             return Sam(**PUBLISHED[name], name=name, dtype=dtype)
         folder = hub_folder(f"{OWNER}/{name}", revision)
-        sam = self.from_folder(folder, *read_folder(folder, True), name, dtype)
+        sam = checkpoints.from_hugging_face(*read_folder(folder, True), name, dtype, name)
         sam.revision = commit_of(folder)
         return sam
 
