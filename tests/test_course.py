@@ -312,6 +312,8 @@ def test_gaps():
     assert task_of(f"{head}c, d = 3, 4\n\n\n{function}") == task
     with pytest.raises(ValueError, match="has no gap"):
         task_of("a = 1")
+    with pytest.raises(ValueError, match="in line 1 must stand above `name = value`"):
+        task_of("# TODO: a sum\nprint(1)\na = 1")  # `a = 1` would be left in the task
 
 
 @pytest.mark.once
