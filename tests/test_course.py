@@ -129,6 +129,10 @@ SUBMISSIONS = {  # name: (program, points, words of the reason)
         FIRST + "class double:\n    def __new__(cls, x):\n        ...\n",
         1, "`double.__new__` is still `...`",
     ),
+    "needs_a_gap": (
+        FIRST + "def double(x):\n    # TODO\n    ...\ntwice = double(2)\n# %%\ntwice + 1\n",
+        1, "assignment.py, line 9 needs `double`, which is still `...` (TypeError: unsupported",
+    ),
     "an_error": ("# %%\n1 / 0\nnumber = 3\n" + DOUBLE, 2, "ZeroDivisionError: division by zero"),
     "no_python": ("# %%\nnumber = = 3\n" + DOUBLE, 2, "SyntaxError"),
     "error_in_function": (FIRST + "def double(x):\n    return x.y\n", 1, "has no attribute 'y'"),

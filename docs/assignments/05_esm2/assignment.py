@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5. Fine-tune ESM-2, and compare strategies
 #
-# A protein language model has read many proteins. You have 220 peptides, and want to know which
+# A protein language model has read many proteins. You have about 165 peptides, and want to know which
 # of them kill bacteria. Should you train a head on frozen features, add LoRA, or train all of it?
 # That is a question for an experiment, and an experiment needs a fair split, several seeds, a
 # baseline, a control, and an error of the difference.

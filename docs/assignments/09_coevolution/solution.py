@@ -213,9 +213,9 @@ print(f"baseline: psi = {np.rad2deg(baseline):.0f}°")
 
 # %% [markdown]
 # Put `kft.heads.for_data(chains)` on the small ESM-2 that comes with kft, `kft.load("kft_esm2_tiny")`,
-# and train the head alone: `kft.fit(model, chains, "head_only", ...)`, for a dozen epochs with a learning rate
-# of 1e-2. `kft.fit` returns what was done; `model` of that is the trained model. The head predicts a vector for
-# each angle; its direction is the angle, so no angle is torn at 180°.
+# and train the head alone, by the strategy "head_only" (the third argument of `kft.fit`), for a dozen epochs with
+# a learning rate of 1e-2. `kft.fit` returns what was done; `model` of that is the trained model. The head
+# predicts a vector for each angle; its direction is the angle, so no angle is torn at 180°.
 
 # %%
 # TODO: a kft.Model whose head has been trained, its backbone frozen
