@@ -277,7 +277,7 @@ def test_what_a_student_sees(small, tmp_path):
     assert "open  number: A number.\n        `number` is still `...`: fill this gap." in said
     assert "1 more line" in said and "double: " not in said
     notebook = json.loads((folder / "assignment.ipynb").read_text())
-    notebook["cells"][0]["source"] = "%matplotlib inline\nnumber = 3"
+    notebook["cells"][0]["source"] = "%matplotlib inline\ndisplay(1)\nnumber = 3"
     (folder / "assignment.ipynb").write_text(json.dumps(notebook))
     assert "  ok  number" in shell("check", folder)
     (folder / "assignment.py").write_text(FIRST)
