@@ -56,7 +56,7 @@ copies = int(table.drop(columns="split").duplicated().sum())
 # %% [markdown]
 # ## How rare is the answer?
 #
-# Who always gives the more frequent answer has an accuracy, too. A model has to be better.
+# Always giving the more frequent answer has an accuracy, too. A model has to be better.
 
 # %%
 # TODO: the share of rows with soluble == 1
@@ -82,7 +82,7 @@ leak = next(name for name in ("turbidity", "pellet_weight", "recovered") if name
 # a dict: `train_x` and `test_x`, arrays (records, columns) without `soluble`, `split` and the leak,
 # scaled; `train_y` and `test_y`, 0 or 1; and `scaler`, the `StandardScaler` that was used.
 #
-# Mind the order: what is -999 must be replaced before anything is averaged. Replace it by the
+# The order matters: replace -999 before you average anything. Replace it by the
 # median of the training records. Keep each measurement once: the first of its rows, in the part that
 # this row is in. Use no number of the test records to prepare the training records.
 

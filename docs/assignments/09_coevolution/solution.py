@@ -251,8 +251,8 @@ deviation = structure.rmsd(fold.chain.coordinates[:, 1], coordinates[:, 1])
 print(fold, f"RMSD {deviation:.2f} angstrom")
 
 # %% [markdown]
-# Now hold your chain before a mirror: turn the sign of one axis. How much does the largest distance between
-# two CA change (angstrom)? And the largest change of a psi, by `angle_error` (degrees)?
+# Now make the mirror image of your chain: turn the sign of one axis. By how much does a distance between two CA
+# change at most (angstrom)? And by how much a psi, by `angle_error` (degrees)?
 
 # %%
 mirrored = coordinates * [1.0, 1.0, -1.0]

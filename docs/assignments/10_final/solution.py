@@ -88,8 +88,8 @@ print(prepared)
 #
 # `error_of` trains a model on the training part of a prepared data set and returns its root mean squared
 # error on the test part. `kft.Model(backbone, kft.heads.for_data(data))` is a new model, and a strategy in closed
-# form (`kft.fit(model, data, "linear_probe")`) is fast; any other will do. `guess_of` is the error of who always
-# says the mean activity of the training part. Compare them on at least five splits, `prepare(table, seed)` of the
+# form (`kft.fit(model, data, "linear_probe")`) is fast; any other will do. `guess_of` is the error of always
+# saying the mean activity of the training part. Compare them on at least five splits, `prepare(table, seed)` of the
 # seeds 0, 1, 2 and so on.
 
 
