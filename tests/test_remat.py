@@ -114,7 +114,6 @@ def test_what_was_traced_is_traced_again(again):
     assert again == ["block_0", "block_1"]
 
 
-@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:.*does not support masking")
 def test_refusals():
     x = keras.Input((4,))

@@ -147,11 +147,11 @@ def check_features(model: keras.Layer, called: str = "backbone") -> None:
 
     Raises:
         TypeError: It is no functional model.
-        ValueError: It has several outputs.
+        ValueError: Its output is not one tensor.
     """
     if not isinstance(model, Functional):
         remedy = (
-            "once it is built, give keras.Model(model.inputs, model.outputs)"
+            "once it is built, give keras.Model(model.inputs, model.outputs[0])"
             if isinstance(model, keras.Sequential)
             else "connect its layers from keras.Input to an output, and give keras.Model(input, "
             "output)"
@@ -160,10 +160,11 @@ def check_features(model: keras.Layer, called: str = "backbone") -> None:
             f"{called} must be a functional Keras model, such as from kft.load, received a "
             f"{type(model).__name__}: {remedy}."
         )
-    if len(model.outputs) > 1:
+    if not isinstance(model.output, keras.KerasTensor):
         raise ValueError(
-            f"{called} must have one output, the features, received {model.name} with "
-            f"{len(model.outputs)}: give keras.Model of its inputs and one of them."
+            f"{called} must have one tensor as output, the features, received {model.name} with a "
+            f"{type(model.output).__name__} of {len(model.outputs)}: give keras.Model of its inputs "
+            f"and one of its outputs, keras.Model(model.inputs, model.outputs[0])."
         )
 
 

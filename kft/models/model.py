@@ -73,7 +73,7 @@ class Model(Learner):
 
     Raises:
         TypeError: The backbone is no functional Keras model, or the head no layer and no function.
-        ValueError: The backbone has several outputs, or a layer with the name of the head; the
+        ValueError: The backbone has not one output, or a layer with the name of the head; the
             pooling is unknown, or given for a head that pools by itself; the head cannot be called
             with the features; or `remat` is given and the backbone has no blocks.
 

@@ -113,8 +113,8 @@ def kills(folder, options):
         shutil.rmtree(out)
         merged(out).unlink()
     print(
-        f"\n{hit} kills; {options.proteins_of_kills:,} proteins in {options.shards} shards, which take "
-        f"{seconds:.0f} s; {sum(equal)} of {len(equal)} merged files equal that of an "
+        f"\n{hit} kills; {options.proteins_of_kills:,} proteins in {options.shards} shards take "
+        f"{seconds:.0f} s undisturbed; {sum(equal)} of {len(equal)} merged files equal that of an "
         f"undisturbed run; {len(hidden)} hidden files are left."
     )
 
