@@ -7,7 +7,7 @@ step is on windows of images. A run that is stopped goes on when it is started a
 
 Data: simulated cells (Apache-2.0, no download), cut, enlarged, inverted, tinted and with noise.
 Command: KERAS_BACKEND=torch python recipes/pretrain_sam.py
-Needs: 4 GB; about 30 minutes of one core.
+Needs: 4 GB; about 40 minutes of one core.
 Expect: docs/segmentation.md
 """
 
@@ -38,9 +38,9 @@ TINY = {"num_blocks": 1, "global_blocks": (0,), "image_size": 64, "window": 4}
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, count = parser.add_argument, recipe.above_zero(int)
-    add("--images", type=count, default=500, help="simulations, of which two parts are cut")
-    add("--steps", type=count, default=1300, help="steps of the image encoder")
-    add("--prompted-steps", type=count, default=800, help="steps of the whole model")
+    add("--images", type=count, default=1000, help="simulations, of which two parts are cut")
+    add("--steps", type=count, default=4500, help="steps of the image encoder")
+    add("--prompted-steps", type=count, default=3000, help="steps of the whole model")
     add("--objects", type=count, default=16, help="objects of a window in a step")
     add("--prompted-objects", type=count, default=6, help="the same, of the whole model")
     add("--batch-size", type=count, default=3, help="windows in a step")

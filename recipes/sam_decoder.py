@@ -5,7 +5,7 @@ The image encoder is frozen: each image is encoded once, and an epoch costs the 
 Data: simulated cells (Apache-2.0, no download); or your own folder, `--data`, see
 docs/segmentation.md.
 Command: KERAS_BACKEND=torch python recipes/sam_decoder.py --data FOLDER
-Needs: 8 GB, and a GPU or patience with sam-vit-base.
+Needs: 4 GB; with --sam sam-vit-base 8 GB, and a GPU or patience.
 Expect: docs/segmentation.md
 """
 

@@ -6,7 +6,7 @@ Low-rank adapters are added to attention in the image encoder and in the mask de
 Data: simulated cells (Apache-2.0, no download); or your own folder, `--data`, see
 docs/segmentation.md.
 Command: KERAS_BACKEND=torch python recipes/sam_lora.py --data FOLDER
-Needs: a GPU with sam-vit-base: the image encoder runs in each step.
+Needs: 4 GB; with --sam sam-vit-base a GPU, since the image encoder runs in each step.
 Expect: docs/segmentation.md
 """
 

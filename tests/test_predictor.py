@@ -6,7 +6,9 @@ import pytest
 import torch
 from parity import assert_rounds_alike
 
+import kft
 from kft.backbones.sam import sizes_within
+from kft.segmentation import Settings
 from kft.segmentation.predictor import Predictor, _bilinear, _Enlarging, segment
 
 pytestmark = pytest.mark.once
@@ -69,6 +71,16 @@ def test_an_image_is_encoded_once(sam, monkeypatch):
     for _ in range(3):
         predictor.predict(points=[[1, 1]])
     assert runs == [1]
+
+
+def test_automatic_masks_have_the_thresholds_of_the_model(sam, tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (20, 30), dtype="uint8")
+    own = models.sam(automatic={"iou": 0.0, "stability": 0.0})
+    settings = Settings(points_per_side=3)
+    assert len(kft.segment_everything(sam, image, settings)) == 0
+    assert len(kft.segment_everything(own, image, settings)) > 0
+    kft.backbones.save(own, tmp_path)
+    assert kft.load(tmp_path).automatic == own.automatic == {"iou": 0.0, "stability": 0.0}
 
 
 # Prompts ------------------------------------------------------------------------------------------

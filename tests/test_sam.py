@@ -17,8 +17,12 @@ import kft
 from kft import params
 from kft.backbones.sam import PUBLISHED, Sam, SamImages, original_name
 from kft.backbones.sam import weights as sam_weights
+from kft.backbones.sam.family import SHIPPED
 from kft.backbones.sam.layers import GridAttention
 from kft.backbones.sam.prompts import ABSENT, NOT_A_POINT
+from kft.data.segmentation.cells import simulate_cells
+from kft.segmentation import Predictor, mask_iou, to_masks
+from kft.segmentation.prompts import draw_points
 
 SIZE, SIDE, OBJECTS = 64, 32, 3
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
@@ -367,3 +371,21 @@ def test_a_part_of_an_image_uses_the_middle_of_relative_positions():
         b.assign(a[2:-2] if "rel_pos" in a.name else a)
     found, expected = (ops.convert_to_numpy(layer(x)) for layer in (large, small))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.once
+def test_one_ships_with_kft(monkeypatch):
+    """It is loaded without the network, and its masks lie on the cells of their points."""
+    monkeypatch.setattr("kft.backbones.sam.family.hub_folder", None)
+    sam = kft.load("kft_sam_tiny")
+    assert "kft_sam_tiny" in kft.backbones.names()
+    folder = SHIPPED / "kft_sam_tiny"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
+    for style in ("fluorescence", "stained"):
+        image, labels = simulate_cells(256, style, seed=[9, 9])
+        masks = to_masks(labels)[:8]
+        points, _ = draw_points(masks, np.random.default_rng(0))
+        found = Predictor(sam).set_image(image).predict(points).best
+        of_cells = [(labels > 0)[mask].mean() for mask in found]
+        assert np.mean(of_cells) > (labels > 0).mean() + 0.1
+        assert mask_iou(masks, found).mean() > 0.2

@@ -70,7 +70,7 @@ def sam():
 @pytest.fixture
 def run(sam, tmp_path, monkeypatch):
     """Runs `kft segment` on an image of 24 x 20 pixels, with a small SAM; returns its result."""
-    monkeypatch.setattr(kft, "load", {"sam-vit-base": sam}.__getitem__)
+    monkeypatch.setattr(kft, "load", {"kft_sam_tiny": sam}.__getitem__)
     monkeypatch.chdir(tmp_path)
     image = np.random.default_rng(0).integers(0, 255, (20, 24)).astype("uint8")
     Image.fromarray(image).save("image.png")

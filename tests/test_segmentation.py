@@ -377,6 +377,19 @@ def test_boxes_that_overlap_a_better_one_are_left_out():
         assert (i in kept) == all(overlap(boxes[i], boxes[k]) <= 0.3 for k in better)
 
 
+def test_points_of_large_images_are_predicted_in_smaller_batches(monkeypatch):
+    labels = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((8, 8), int))
+    monkeypatch.setattr(automatic, "MOST_PIXELS", 5 * 3 * labels.size)
+    batches = []
+
+    def predict(points):
+        batches.append(len(points))
+        return oracle(labels)(points)
+
+    found = automatic.find_masks(predict, labels.shape, automatic.Settings(4))
+    assert batches == [5, 5, 5, 1] and len(found) == 4
+
+
 def test_no_mask_at_all_is_an_answer():
     labels = np.zeros((8, 8), int)
     found = automatic.find_masks(oracle(labels), (8, 8), automatic.Settings(4, least_area=2))

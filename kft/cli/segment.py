@@ -19,7 +19,7 @@ def segment(
     out_option: Out = None,
     model: Annotated[
         str, typer.Option(help="Name, folder or file of a SAM; or a .keras file.")
-    ] = "sam-vit-base",
+    ] = "kft_sam_tiny",
     points: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,11 +44,11 @@ def segment(
     ] = None,
     iou: Annotated[
         float | None,
-        typer.Option(help="With --everything: least predicted IoU [default: 0.88]."),
+        typer.Option(help="With --everything: least predicted IoU [default: of the model]."),
     ] = None,
     stability: Annotated[
         float | None,
-        typer.Option(help="With --everything: least stability of a mask [default: 0.95]."),
+        typer.Option(help="With --everything: least stability of a mask [default: of the model]."),
     ] = None,
     least_area: Annotated[
         int | None,

@@ -17,8 +17,9 @@ Shapes: `N` points or objects, `H`, `W` height and width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 from scipy import ndimage
@@ -29,6 +30,8 @@ from kft.segmentation.masks import boxes_of, checked_masks, to_labels
 Prediction = tuple[np.ndarray, np.ndarray, np.ndarray]
 Predict = Callable[[np.ndarray], Prediction]
 Crop = tuple[int, int, int, int]
+THRESHOLDS = MappingProxyType({"iou": 0.88, "stability": 0.95})  # of the original
+MOST_PIXELS = 2**30  # of the masks that are predicted at once, 1 GiB of booleans
 EDGE = 20  # pixels; a mask this near to the edge of a crop is cut off by it
 
 
@@ -38,10 +41,12 @@ class Settings:
 
     Args:
         points_per_side: Points along each side of the grid.
-        points_per_batch: Points that are given to the model at once.
-        iou: Least predicted IoU of a mask.
+        points_per_batch: Points that are given to the model at once; fewer in large images, so
+            that three masks of each take at most 1 GiB.
+        iou: Least predicted IoU of a mask; None for that of the model (`Sam.automatic`), or the
+            0.88 of the original.
         stability: Least stability of a mask: the IoU of the masks at a higher and at a lower
-            threshold of the logits.
+            threshold of the logits; None for that of the model, or the 0.95 of the original.
         overlap: IoU of two boxes from which the worse mask is left out.
         least_area: Pixels; smaller islands and holes of masks are removed, and masks that are
             smaller.
@@ -54,14 +59,14 @@ class Settings:
         ValueError: A value is out of range.
 
     Example:
-        >>> Settings(points_per_side=16).iou
-        0.88
+        >>> Settings(points_per_side=16, iou=0.5).points_per_side
+        16
     """
 
     points_per_side: int = 32
     points_per_batch: int = 64
-    iou: float = 0.88
-    stability: float = 0.95
+    iou: float | None = None
+    stability: float | None = None
     overlap: float = 0.7
     least_area: int = 0
     most_area: float = 1.0
@@ -76,7 +81,25 @@ class Settings:
         ):  # fmt: skip
             check_integer(name, getattr(self, name), least)
         for name in ("iou", "stability", "overlap", "most_area", "crop_overlap"):
-            check_share(name, getattr(self, name))
+            if getattr(self, name) is not None or name not in THRESHOLDS:
+                check_share(name, getattr(self, name))
+
+    def with_thresholds(self, thresholds: Mapping[str, float]) -> Settings:
+        """Return the settings with thresholds in place of those that are None.
+
+        Args:
+            thresholds: "iou" and "stability"; what is missing is that of the original.
+
+        Example:
+            >>> Settings(stability=0.9).with_thresholds({"iou": 0.5, "stability": 0.6})
+            Settings(points_per_side=32, points_per_batch=64, iou=0.5, stability=0.9, ...
+        """
+        found = {**THRESHOLDS, **thresholds}
+        iou, stability = (
+            found[name] if getattr(self, name) is None else getattr(self, name)
+            for name in THRESHOLDS
+        )
+        return replace(self, iou=iou, stability=stability)
 
 
 @dataclass(frozen=True)
@@ -253,6 +276,7 @@ def find_masks(
     check_callable("predict", predict, "a function of points that returns masks")
     settings = Settings() if settings is None else settings
     check_instance("settings", settings, Settings, "a kft.segmentation.Settings")
+    settings = settings.with_thresholds({})
     if settings.crop_layers and crop is None:
         raise ValueError(
             "settings have crops, for which `crop` must be a function of (x0, y0, x1, y1) that "
@@ -313,8 +337,9 @@ def _candidates(
     part, corner = (y1 - y0, x1 - x0), np.array([x0, y0])
     per_side = max(1, int(settings.points_per_side / settings.crop_points_divisor**layer))
     points = grid_of_points(per_side, part)
-    for start in range(0, len(points), settings.points_per_batch):
-        batch = points[start : start + settings.points_per_batch]
+    at_once = max(1, min(settings.points_per_batch, MOST_PIXELS // (3 * math.prod(part))))
+    for start in range(0, len(points), at_once):
+        batch = points[start : start + at_once]
         masks, iou, stability = _checked(predict(batch[:, None]), len(batch), part)
         good = {"of low predicted IoU": iou >= settings.iou}
         good["of low stability"] = stability >= settings.stability

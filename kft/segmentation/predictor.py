@@ -9,6 +9,7 @@ Shapes: `N` objects, `P` points of each, `K` = 3 masks, `s` side of the grid of 
 the model's input, `H` and `W` of the image.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,25 +39,36 @@ class Prediction:
     """Masks of N objects of one image, three for each.
 
     Attributes:
-        masks: Bool (N, 3, H, W).
         iou: Float (N, 3), the IoU that the model predicts for each mask.
         stability: Float (N, 3), the area where the logits are above 1 divided by that where they
             are above -1; 0 for an empty mask.
         logits: Float (N, 3, s, s); those of one mask can be given as the prompt `masks`.
+        shape: (H, W) of the image.
+        packed: Uint8 (N, 3, bytes), the masks with eight pixels in a byte.
     """
 
-    masks: np.ndarray = field(repr=False)
     iou: np.ndarray
     stability: np.ndarray
     logits: np.ndarray = field(repr=False)
+    shape: tuple[int, int]
+    packed: np.ndarray = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.masks)
+        return len(self.iou)
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Bool (N, 3, H, W), a new array each time."""
+        return self._unpacked(self.packed)
 
     @property
     def best(self) -> np.ndarray:
-        """Bool (N, H, W): of each object the mask of the highest predicted IoU."""
-        return self.masks[np.arange(len(self)), self.iou.argmax(axis=1)]
+        """Bool (N, H, W): of each object the mask of the highest predicted IoU; a new array."""
+        return self._unpacked(self.packed[np.arange(len(self)), self.iou.argmax(axis=1)])
+
+    def _unpacked(self, packed: np.ndarray) -> np.ndarray:
+        pixels = np.unpackbits(packed, axis=-1, count=math.prod(self.shape)).view(bool)
+        return pixels.reshape(*packed.shape[:-1], *self.shape)
 
 
 class Predictor:
@@ -155,34 +167,39 @@ class Predictor:
             for i in range(0, count, self.batch_size)
         ]
         logits, iou = (np.concatenate([part[i] for part in parts]) for i in range(2))
-        found = np.empty((count, MASKS, *self.shape), dtype=bool)
+        packed = np.empty((count, MASKS, -(-math.prod(self.shape) // 8)), dtype=np.uint8)
         stability = np.zeros((count, MASKS))
         enlarge = _Enlarging(self.shape, self.sam.image_size, logits.shape[-1])
         for place in np.ndindex(count, MASKS):
             on_image = enlarge(logits[place])
-            found[place] = on_image > 0
+            packed[place] = np.packbits(on_image > 0)
             low, high = (
                 int(np.count_nonzero(on_image > offset))
                 for offset in (-STABILITY_OFFSET, STABILITY_OFFSET)
             )
             stability[place] = high / max(low, 1)
-        return Prediction(found, iou, stability, logits)
+        return Prediction(iou, stability, logits, self.shape, packed)
 
     def everything(self, settings: Settings | None = None) -> Found:
         """Find the masks of all objects of the image, from a grid of points.
 
         Args:
-            settings: See `kft.segmentation.Settings`; None for those of the original.
+            settings: See `kft.segmentation.Settings`; None for those of the original, with the
+                thresholds of the model.
 
         Returns:
             The masks that remain, the best first, with the numbers of those that do not.
 
         Raises:
             RuntimeError: There is no image yet.
+            TypeError: `settings` is no `Settings`.
         """
         if self._pixels is None:
             raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
         whole = self._pixels
+        settings = Settings() if settings is None else settings
+        check_instance("settings", settings, Settings, "a kft.segmentation.Settings")
+        settings = settings.with_thresholds(self.sam.automatic)
 
         def of_crop(crop: tuple[int, int, int, int]) -> Any:
             x0, y0, x1, y1 = crop
@@ -359,7 +376,8 @@ def segment_everything(sam: Sam, image: Any, settings: Settings | None = None) -
     Args:
         sam: The model.
         image: As for `Predictor.set_image`.
-        settings: See `kft.segmentation.Settings`; None for those of the original.
+        settings: See `kft.segmentation.Settings`; None for those of the original, with the
+            thresholds of the model.
 
     Returns:
         The masks that remain, the best first, with the numbers of those that do not.

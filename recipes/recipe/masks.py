@@ -30,7 +30,7 @@ def sam_arguments(doc, **defaults):
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     add, count = parser.add_argument, above_zero(int)
-    add("--sam", default="sam-vit-base", help="published name, folder or .pth file")
+    add("--sam", default="kft_sam_tiny", help="name, folder or .pth file")
     add("--data", help="folder of images and label images; default: simulated cells")
     add("--epochs", type=count, default=5, help="epochs of training")
     add("--learning-rate", type=above_zero(float), default=5e-4, help="highest one")

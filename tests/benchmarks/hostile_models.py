@@ -140,6 +140,7 @@ def checkpoints() -> Iterator[Case]:
     yield from json_files(load, *kept["ESM-2"])
     yield from pickles(load, kept["ESM-2"][0])
     yield from vision(load)
+    yield from sam(load)
     for what, path in strange_paths().items():
         yield Case(f"load: {what}", partial(kft.load, path))
 
@@ -199,6 +200,29 @@ def vision(load: Callable) -> Iterator[Case]:
         for value in (0, -1, 10**6, "8", None, [], {"height": "a"}, True):
             yield Case(f"ViT: {key}={value!r}", partial(
                 load, {**config, key: value}, weights=False), named=key)  # fmt: skip
+
+
+def sam(load: Callable) -> Iterator[Case]:
+    """Damaged folders of a SAM."""
+    place = folder()
+    kft.backbones.save(models.sam(), place)
+    config = json.loads((place / "config.json").read_text())
+    weights = (place / "model.safetensors").read_bytes()
+    yield Case("SAM: as it is", partial(load, config, weights), refused=False)
+    for part in ("vision_config", "prompt_encoder_config", "mask_decoder_config"):
+        for value in (None, [], 3, "x", {}):
+            yield Case(f"SAM: {part}={value!r}", partial(load, {**config, part: value}, weights))
+        for key in config[part]:
+            if key == "layer_norm_eps":
+                continue
+            for value in (0, -1, 10**6, 1.5, "8", None, {}, True):
+                changed = {**config, part: {**config[part], key: value}}
+                same = value is True and config[part][key] == 1
+                yield Case(f"SAM: {part}.{key}={value!r}", partial(load, changed, weights),
+                           None if same else True, named=key)  # fmt: skip
+    for what, content in damaged_safetensors(weights).items():
+        yield Case(f"SAM, safetensors: {what}", partial(load, config, content),
+                   named="model.safetensors")  # fmt: skip
 
 
 # Adapters -----------------------------------------------------------------------------------------

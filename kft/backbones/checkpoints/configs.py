@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from kft.arguments import check_flag, check_integer, check_number_above
+from kft.arguments import check_flag, check_integer, check_number_above, check_share
 from kft.backbones.checkpoints.mapping import Tensors
 from kft.messages import shown
 
@@ -101,6 +101,17 @@ class Config:
         if key not in self and default is not _REQUIRED:
             return default
         return check_number_above(self.called(key), self.value(key))
+
+    def share(self, key: str) -> float:
+        """Return an entry that is a number from 0 to 1.
+
+        Args:
+            key: Its key.
+
+        Raises:
+            ValueError: It is absent, or another value.
+        """
+        return check_share(self.called(key), self.value(key))
 
     def flag(self, key: str, default: bool) -> bool:
         """Return an entry that is true or false.

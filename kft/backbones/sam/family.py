@@ -1,7 +1,7 @@
 """SAM for `kft.load`: published names, Hugging Face folders and the original torch files.
 
-Folders in "shipped" would be names of models in the package. The weights of the published names are
-downloaded from the Hugging Face hub.
+`kft_sam_tiny` ships with kft: a small SAM that was trained on simulated cells. The weights of the
+published names are downloaded from the Hugging Face hub.
 """
 
 from collections.abc import Mapping
@@ -37,11 +37,11 @@ class SamFamily(Family):
             if revision:
                 refuse_revision(name)
             shipped = read_folder(SHIPPED / name, weights)
-            return checkpoints.from_hugging_face(*shipped, name, dtype)
+            return checkpoints.from_hugging_face(*shipped, name, dtype, name)
         if not weights:
             return Sam(**PUBLISHED[name], name=name, dtype=dtype)
         folder = hub_folder(f"{OWNER}/{name}", revision)
-        sam = self.from_folder(folder, *read_folder(folder, True), name, dtype)
+        sam = checkpoints.from_hugging_face(*read_folder(folder, True), name, dtype, name)
         sam.revision = commit_of(folder)
         return sam
 

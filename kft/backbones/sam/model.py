@@ -64,6 +64,8 @@ class Sam(Backbone):
         iou_width: Units inside the head that predicts the IoU.
         iou_depth: Number of its layers.
         preprocessing: Arguments of `SamImages`; None for the usual ones.
+        automatic: Thresholds of automatic masks that fit this model: "iou" and "stability" of
+            `kft.segmentation.Settings`; None for those of the original.
         name: Name of the Keras model.
         dtype: Keras dtype or policy, such as "mixed_bfloat16".
 
@@ -75,6 +77,7 @@ class Sam(Backbone):
         image_encoder: Functional model, {"images": (B, S, S, 3)} -> embedding (B, h, w, C).
         decode: Functional model of the rest, which takes "embedding" in place of "images".
         encode: `SamImages`, from images of any kind and size to {"images": array}.
+        automatic: The thresholds of automatic masks, a dict; empty for those of the original.
         value_range: (black, white) of images of 16 bits, None if it is not known; it can be set.
         parts: {name of a strategy: patterns of the layers that it trains}.
 
@@ -116,6 +119,7 @@ class Sam(Backbone):
         iou_width: int = 256,
         iou_depth: int = 3,
         preprocessing: Mapping[str, Any] | None = None,
+        automatic: Mapping[str, float] | None = None,
         name: str = "sam",
         dtype: Any = None,
     ):
@@ -167,7 +171,8 @@ class Sam(Backbone):
             "decoder_epsilon": decoder_epsilon,
             "dtype": dtype_config,
         }
-        set_untracked(self, _config=config, image_size=image_size, grid=grid)
+        automatic = dict(automatic or {})
+        set_untracked(self, _config=config, image_size=image_size, grid=grid, automatic=automatic)
         self.encode = SamImages(**{"size": image_size, **(preprocessing or {})})
         quantize_as(self, asked)
 
@@ -226,7 +231,11 @@ class Sam(Backbone):
         return writing.to_hugging_face(self, dtype)
 
     def get_config(self) -> dict[str, Any]:
-        own = {**self._config, "preprocessing": self.encode.get_config()}
+        own = {
+            **self._config,
+            "preprocessing": self.encode.get_config(),
+            "automatic": dict(self.automatic),
+        }
         return {**own, **super().get_config()}
 
 

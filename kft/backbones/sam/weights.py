@@ -38,6 +38,7 @@ def from_hugging_face(
     tensors: Mapping[str, np.ndarray] | None,
     source: str,
     dtype: Any = None,
+    name: str = "sam",
 ) -> Sam:
     """Build a SAM from a Hugging Face configuration and, if given, its tensors.
 
@@ -46,6 +47,7 @@ def from_hugging_face(
         tensors: {name: array}, None for random weights.
         source: Name of the checkpoint in errors.
         dtype: Keras dtype policy.
+        name: Name of the model.
 
     Returns:
         The model; its `load_report` lists what was filled.
@@ -53,7 +55,7 @@ def from_hugging_face(
     Raises:
         ValueError: Another architecture, or tensors that do not fit.
     """
-    arguments = _arguments(Config(config, source), tensors)
+    arguments = {**_arguments(Config(config, source), tensors), "name": name}
     sam = _built(arguments, source, dtype)
     if tensors is not None:
         depth = arguments["iou_depth"]
@@ -100,7 +102,10 @@ def _arguments(config: Config, tensors: Any) -> dict[str, Any]:
     prompt_width = prompts.integer("hidden_size", MOST_WIDTH, default=256)
     for part, key in ((vision, "output_channels"), (decoder, "hidden_size")):
         part.insist(key, prompt_width, 256, kind="a SAM whose parts fit")
+    automatic = config.part("automatic_masks")
+    thresholds = [key for key in ("iou", "stability") if key in automatic]
     return {
+        "automatic": {key: automatic.share(key) for key in thresholds},
         "num_blocks": blocks,
         "width": width,
         "num_heads": vision.integer("num_attention_heads", MOST_HEADS, default=12),

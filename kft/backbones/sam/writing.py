@@ -41,6 +41,7 @@ def to_hugging_face(
 
 def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
     size, patch_size, width = (config[x] for x in ("image_size", "patch_size", "prompt_width"))
+    automatic = {"automatic_masks": config["automatic"]} if config["automatic"] else {}
     return {
         "architectures": ["SamModel"],
         "model_type": "sam",
@@ -73,4 +74,5 @@ def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
             "iou_head_depth": config["iou_depth"],
             "iou_head_hidden_dim": config["iou_width"],
         },
+        **automatic,
     }
