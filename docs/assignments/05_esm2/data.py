@@ -11,7 +11,10 @@ import pandas as pd
 import kft
 
 FAMILIES, COPIES = 120, 45
-LENGTHS = (15, 24)  # residues, so that all are padded alike and JAX compiles each network once
+LENGTHS = (
+    10,
+    14,
+)  # residues, so that all are padded to 16 tokens and JAX compiles each network once
 LETTERS = list("ACDEFGHIKLMNPQRSTVWY")
 
 
