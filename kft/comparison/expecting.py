@@ -161,7 +161,7 @@ def measured_step(
         residues=_longest(records),
         compiling=(step.compiling, forward.compiling, of_head.compiling),
         again=again,
-        shapes=(*map(len, shapes[:2]), len(shapes[0] | shapes[1]), len(shapes[2])),
+        shapes=(len(shapes[0]), len(shapes[1]), len(shapes[0] | shapes[1]), len(shapes[2])),
     )
 
 
