@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 from parity import assert_rounds_alike
 
+from kft.backbones import attention as attention_module
 from kft.backbones.attention import (
     attention,
     attention_weights,
@@ -16,6 +17,12 @@ from kft.backbones.attention import (
 pytestmark = pytest.mark.usefixtures("optimised")
 
 B, L, H, d = 3, 11, 2, 6
+
+
+@pytest.fixture(params=["proteins", "heads"])
+def pieces(request, monkeypatch):
+    """Attention one protein at a time, and as for long ones one head at a time."""
+    monkeypatch.setattr(attention_module, "_LONG", 10_000 if request.param == "proteins" else 1)
 
 
 def projections():
@@ -34,6 +41,7 @@ def tensors(*arrays):
     return [ops.convert_to_tensor(a, "bool" if a.dtype == bool else "float32") for a in arrays]
 
 
+@pytest.mark.usefixtures("pieces")
 def test_attention_is_the_equation():
     query, key, value, mask = projections()
     weights = weights_by_equation(query, key, mask)
@@ -62,8 +70,9 @@ def gradients(function, inputs):
     return [x.grad for x in inputs]
 
 
+@pytest.mark.usefixtures("pieces")
 def test_all_backends_have_the_gradient_of_the_equation():
-    """The branch for JAX computes the weights a second time for its gradient."""
+    """JAX and TensorFlow compute the weights a second time for it on a processor."""
     *inputs, mask = projections()
     *single, single_mask = tensors(*inputs, mask)
     found = gradients(lambda *x: attention(*x, single_mask), single)

@@ -73,7 +73,14 @@ def test_neighbours_change_from_epoch_to_epoch(many):
     assert len(pairs[0] & pairs[1]) < 0.2 * len(pairs[0])
 
 
+@pytest.fixture
+def compiled(monkeypatch):
+    """Batches as on a backend that compiles."""
+    monkeypatch.setattr(batching, "PAD_LENGTHS", batching.FEW_LENGTHS)
+
+
 @pytest.mark.once
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("seed", [0, None])
 def test_little_is_padded_and_few_shapes_occur(many, seed):
     batches = kft.batches(many, encode, 16, seed=seed)
@@ -84,7 +91,17 @@ def test_little_is_padded_and_few_shapes_occur(many, seed):
     assert len(set(shapes)) <= 16
 
 
+def test_only_what_is_compiled_is_padded_to_few_lengths(many):
+    batches = kft.batches(many, encode, 16)
+    for i, indices in enumerate(batches.record_indices):
+        tokens = max(len(many[record]) for record in indices) + 2
+        if keras.backend.backend() != "torch":
+            tokens = min(n for n in batching.FEW_LENGTHS if n >= tokens)
+        assert batches[i]["token_ids"].shape == (len(indices), tokens)
+
+
 @pytest.mark.once
+@pytest.mark.usefixtures("compiled")
 def test_evaluation_batches_hold_a_bounded_number_of_tokens():
     lengths = [20_000, 9_000, *[4_000] * 9, *[100] * 50]
     batches = kft.batches(["A" * n for n in lengths], encode, 32, seed=None)
@@ -200,7 +217,8 @@ def test_inputs_and_targets_of_many_kinds(inputs, targets):
     (encoded, given), *more = kft.batches((inputs, targets), encode, seed=None)
     assert not more
     np.testing.assert_array_equal(
-        encoded["token_ids"], encode(["MKT", "GA", "WW"], pad_lengths=[8])["token_ids"]
+        encoded["token_ids"],
+        encode(["MKT", "GA", "WW"], pad_lengths=batching.PAD_LENGTHS)["token_ids"],
     )
     np.testing.assert_array_equal(given, np.array([0.5, 1.5, 2.5], "float32"))
     assert given.dtype == "float32"
@@ -226,7 +244,7 @@ def test_max_length_warns_once_with_what_it_cuts():
         "5001 of 5003 inputs were longer than max_length=4: 25,002 residues cut from their ends."
     ]
     assert caught[0].filename == __file__
-    assert batches[0]["token_ids"].shape == (32, 8)  # and no further warning
+    assert batches[0]["token_ids"].shape == (32, batching.padded_length(6))  # no further warning
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kft.batches(inputs[1:3], encode, max_length=4)

@@ -61,7 +61,7 @@ def compared(backbone, data, tmp_path_factory):
     return found, out, before
 
 
-@pytest.mark.in_turn("torch")  # trains by kft.fit alone
+@pytest.mark.once  # trains by kft.fit alone
 def test_rows(compared):
     found, _, _ = compared
     kinds = {row.name: row.kind for row in found.rows}
@@ -95,7 +95,7 @@ def test_a_strategy_that_fails_stands_in_its_row(compared):
     assert found.to_frame().loc["broken", "seeds"] == 0
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_the_backbone_stays_as_it_is(compared, backbone):
     assert kft.fingerprint(backbone, None) == compared[2]
     assert all(layer.trainable for layer in backbone.layers)
@@ -111,7 +111,7 @@ def test_a_copy_of_an_adapted_backbone_has_no_marks_by_hand():
     kft.fit(made, (["MKTAYI", "GSS"], [0.0, 1.0]), "from_scratch", 1, verbose=0)
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_a_run_is_that_of_fit(compared, backbone, data):
     copy = ESM2.from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())

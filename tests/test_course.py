@@ -39,7 +39,7 @@ each_in_its_time = pytest.mark.parametrize(
 
 
 @each_in_its_time
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_the_solution_passes(assignment, tmp_path, monkeypatch):
     folder = submit(assignment, tmp_path / "ada")
     monkeypatch.chdir(folder)
@@ -128,6 +128,10 @@ SUBMISSIONS = {  # name: (program, points, words of the reason)
     "a_gap_in_a_class": (
         FIRST + "class double:\n    def __new__(cls, x):\n        ...\n",
         1, "`double.__new__` is still `...`",
+    ),
+    "needs_a_gap": (
+        FIRST + "def double(x):\n    # TODO\n    ...\ntwice = double(2)\n# %%\ntwice + 1\n",
+        1, "assignment.py, line 9 needs `double`, which is still `...` (TypeError: unsupported",
     ),
     "an_error": ("# %%\n1 / 0\nnumber = 3\n" + DOUBLE, 2, "ZeroDivisionError: division by zero"),
     "no_python": ("# %%\nnumber = = 3\n" + DOUBLE, 2, "SyntaxError"),
@@ -273,7 +277,7 @@ def test_what_a_student_sees(small, tmp_path):
     assert "open  number: A number.\n        `number` is still `...`: fill this gap." in said
     assert "1 more line" in said and "double: " not in said
     notebook = json.loads((folder / "assignment.ipynb").read_text())
-    notebook["cells"][0]["source"] = "%matplotlib inline\nnumber = 3"
+    notebook["cells"][0]["source"] = "%matplotlib inline\ndisplay(1)\nnumber = 3"
     (folder / "assignment.ipynb").write_text(json.dumps(notebook))
     assert "  ok  number" in shell("check", folder)
     (folder / "assignment.py").write_text(FIRST)
@@ -312,6 +316,8 @@ def test_gaps():
     assert task_of(f"{head}c, d = 3, 4\n\n\n{function}") == task
     with pytest.raises(ValueError, match="has no gap"):
         task_of("a = 1")
+    with pytest.raises(ValueError, match="in line 1 must stand above `name = value`"):
+        task_of("# TODO: a sum\nprint(1)\na = 1")  # `a = 1` would be left in the task
 
 
 @pytest.mark.once

@@ -9,6 +9,8 @@ queries. The numbers are the same up to rounding.
 Shapes: `B` proteins in a batch, `L` tokens, `H` heads, `d` features of one head.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import keras
@@ -97,11 +99,8 @@ def attention(query: Any, key: Any, value: Any, attention_mask: Any) -> Any:
         >>> attention(x, x, x, ops.ones((1, 3), "bool")).shape == (1, 3, 2, 4)
         True
     """
-    if keras.backend.backend() == "jax" and keras.distribution.list_devices()[0].startswith("cpu"):
-        # XLA would write the (B, H, L, L) weights of every block to memory and keep them for the
-        # gradient. One protein at a time they stay in the cache, and computing them again is
-        # cheaper than keeping them: less time, and a tenth of the memory.
-        return ops.map(keras.remat(_of_one_protein), (query, key, value, _bias(attention_mask)))
+    if _compiled_for_cpu():
+        return _in_pieces(query, key, value, _bias(attention_mask))
     mask = attention_mask[:, None, None, :]  # (B, 1, 1, L)
     dtype = keras.backend.standardize_dtype(value.dtype)
     half = dtype in ("bfloat16", "float16")
@@ -111,18 +110,101 @@ def attention(query: Any, key: Any, value: Any, attention_mask: Any) -> Any:
     return ops.cast(ops.dot_product_attention(query, key, value, mask=mask), dtype)
 
 
+# Tokens from which heads are computed one by one, as measured on an Intel processor.
+_LONG = 384 if keras.backend.backend() == "tensorflow" else 192
+
+
+def _compiled_for_cpu() -> bool:
+    """Return whether XLA compiles for a processor."""
+    if keras.backend.backend() == "torch":
+        return False
+    return keras.distribution.list_devices()[0].lower().startswith("cpu")
+
+
+def _in_pieces(query: Any, key: Any, value: Any, bias: Any) -> Any:
+    """Compute attention of (B, L, H, d) with a bias (B, L), one protein or head after the other.
+
+    XLA would write the (B, H, L, L) weights of every block to memory and keep them for the
+    gradient. One protein at a time, or one head of a long one, they stay in the cache, and
+    computing them again is cheaper than keeping them: less time, and a fraction of the memory.
+    """
+    batch, length, heads, width = ops.shape(query)
+    group: tuple[Any, ...]
+    if keras.backend.backend() == "tensorflow":  # which may not know the length yet
+        group = (ops.where(length < _LONG, heads, 1),)
+    elif isinstance(length, int) and length >= _LONG:
+        group = ()  # a plain product of matrices takes half the time of a batch of one
+    else:
+        return ops.map(keras.remat(_of_one_protein), (query, key, value, bias))
+    of_one_piece = _of_one_head_on_jax() if group == () else keras.remat(_of_one_piece)
+
+    def pieces(x: Any) -> Any:  # (B, H, ...) -> (pieces, heads of a piece, ...)
+        return ops.reshape(x, (-1, *group, *ops.shape(x)[2:]))
+
+    arrays = [pieces(ops.transpose(x, (0, 2, 1, 3))) for x in (query, key, value)]
+    bias = pieces(ops.broadcast_to(bias[:, None, None, :], (batch, heads, 1, length)))
+    found = ops.map(of_one_piece, (*arrays, bias))
+    return ops.transpose(ops.reshape(found, (batch, heads, length, width)), (0, 2, 1, 3))
+
+
 def _of_one_protein(inputs: Any) -> Any:
     """Compute attention of query, key and value (L, H, d) with a bias (L,) -> (L, H, d)."""
     *projections, bias = inputs
-    query, key, value = (ops.transpose(x, (1, 0, 2)) for x in projections)  # (H, L, d)
-    weights = ops.cast(_weights(query, key, bias), value.dtype)  # (H, L, L)
-    return ops.transpose(ops.matmul(weights, value), (1, 0, 2))
+    arrays = (ops.transpose(x, (1, 0, 2)) for x in projections)  # (H, L, d)
+    return ops.transpose(_of_one_piece((*arrays, bias)), (1, 0, 2))
+
+
+def _of_one_piece(inputs: Any) -> Any:
+    """Compute attention of query, key and value (..., L, d) with a bias of the scores."""
+    query, key, value, bias = inputs
+    return ops.matmul(ops.cast(_weights(query, key, bias), value.dtype), value)
+
+
+@cache
+def _of_one_head_on_jax() -> Callable:
+    """Return a function of query, key, value (L, d) and bias (1, L) with a gradient of its own.
+
+    The gradients of keys and values are products with the transposed (L, L) weights, which XLA
+    copies in another order first. Here their small factor is transposed instead: a third less time.
+    """
+    import jax
+
+    def transposed_product(weights: Any, x: Any) -> Any:  # weights^T x, (L, L) and (L, d) -> (L, d)
+        # XLA would simplify it to the slow product if it saw through.
+        return ops.transpose(jax.lax.optimization_barrier(ops.matmul(ops.transpose(x), weights)))
+
+    def forward(query: Any, key: Any, value: Any, bias: Any) -> tuple[Any, tuple]:
+        scores = _scores(query, key, bias)
+        largest = ops.max(scores, axis=-1, keepdims=True)
+        weights = ops.exp(scores - largest)
+        total = ops.sum(weights, axis=-1, keepdims=True)  # (L, 1)
+        found = ops.cast(ops.matmul(ops.cast(weights, value.dtype), value) / total, value.dtype)
+        return found, (query, key, value, bias, found, largest + ops.log(total))
+
+    def backward(kept: tuple, gradient: Any) -> tuple[Any, Any, Any, None]:
+        query, key, value, bias, found, log_total = kept
+        weights = ops.exp(_scores(query, key, bias) - log_total)  # (L, L)
+        of_weights = ops.cast(ops.matmul(gradient, ops.transpose(value)), "float32")
+        mean = ops.sum(ops.cast(gradient * found, "float32"), axis=-1, keepdims=True)
+        of_scores = weights * (of_weights - mean) * query.shape[-1] ** -0.5
+        of_scores, weights = (ops.cast(x, value.dtype) for x in (of_scores, weights))
+        of_key = transposed_product(of_scores, query)
+        return ops.matmul(of_scores, key), of_key, transposed_product(weights, gradient), None
+
+    attend = jax.custom_vjp(lambda *inputs: forward(*inputs)[0])
+    attend.defvjp(forward, backward)
+    return lambda inputs: attend(*inputs)
 
 
 def _weights(query: Any, key: Any, bias: Any) -> Any:
-    """Compute float32 (..., H, L, L) of (..., H, L, d) twice and a float32 bias of the scores."""
+    """Compute float32 (..., L, L) of (..., L, d) twice and a float32 bias of the scores."""
+    return ops.softmax(_scores(query, key, bias), axis=-1)
+
+
+def _scores(query: Any, key: Any, bias: Any) -> Any:
+    """Compute Q K^T / sqrt(d) + bias, float32 (..., L, L)."""
     scores = ops.cast(ops.matmul(query, ops.swapaxes(key, -1, -2)), "float32")
-    return ops.softmax(scores * query.shape[-1] ** -0.5 + bias, axis=-1)
+    return scores * query.shape[-1] ** -0.5 + bias
 
 
 def _bias(attention_mask: Any) -> Any:

@@ -163,8 +163,8 @@ def check_features(model: keras.Layer, called: str = "backbone") -> None:
     if not isinstance(model.output, keras.KerasTensor):
         raise ValueError(
             f"{called} must have one tensor as output, the features, received {model.name} with a "
-            f"{type(model.output).__name__} of {len(model.outputs)}: give one of them, such as "
-            f"keras.Model(model.inputs, model.outputs[0])."
+            f"{type(model.output).__name__} of {len(model.outputs)}: give keras.Model of its "
+            f"inputs and one of its outputs, keras.Model(model.inputs, model.outputs[0])."
         )
 
 

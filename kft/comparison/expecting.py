@@ -142,7 +142,7 @@ def measured_step(
     }
     parts = [known.get(name) for name in ("train", "valid", "test")]
     train, valid, test = ([] if part is None else _sizes(part) for part in parts)
-    shapes = [set() if part is None else _shapes(part) for part in parts]
+    of_train, of_valid, of_test = (set() if part is None else _shapes(part) for part in parts)
     return Step(
         step.seconds,
         min(forward.seconds, step.seconds),
@@ -161,7 +161,7 @@ def measured_step(
         residues=_longest(records),
         compiling=(step.compiling, forward.compiling, of_head.compiling),
         again=again,
-        shapes=(len(shapes[0]), len(shapes[1]), len(shapes[0] | shapes[1]), len(shapes[2])),
+        shapes=(len(of_train), len(of_valid), len(of_train | of_valid), len(of_test)),
     )
 
 

@@ -24,7 +24,8 @@ def task_of(solution: str) -> str:
         solution: The text of solution.py.
 
     Raises:
-        ValueError: It has no gap, or a gap with nothing behind it.
+        ValueError: It has no gap, or a gap with nothing behind it; or, outside of a function, a gap
+            above something else than `name = value`, of which more would be left in the task.
 
     Example:
         >>> print(task_of("# TODO: a number\\na = 1\\nb = 2"))
@@ -43,6 +44,12 @@ def task_of(solution: str) -> str:
         after = [node for node in body if node.lineno > gap]
         if not after:
             raise ValueError(f"nothing follows `{lines[gap - 1].strip()}` in line {gap}.")
+        if not around and not isinstance(after[0], ast.Assign):
+            raise ValueError(
+                f"`{lines[gap - 1].strip()}` in line {gap} must stand above `name = value`: "
+                f"outside of functions one statement is left out. Put what needs more into a "
+                f"function."
+            )
         last = after[-1] if around else after[0]
         first = _comment_end(lines, gap)
         lines[first : last.end_lineno] = [_left_out(after[0], bool(around), lines[gap - 1])]

@@ -198,9 +198,11 @@ def _how_to_check(task: Assignment) -> str:
             f"# {task.title}: check and hand in",
             "",
             f"Fill the gaps `...` under `# TODO` in {NOTEBOOK} or in {TASK} (one of the two), and "
-            f"leave names as they are. Then run, in this folder:",
+            f"leave names as they are. Save it, and run in this folder:",
             "",
             "    kft assignment check",
+            "",
+            "or, in a cell of the notebook, `!kft assignment check`.",
             "",
             "It runs your file from its first line to its last in a copy of this folder, without "
             "network, with a limit of time and memory, and says for each line of the rubric "

@@ -100,13 +100,8 @@ class Work:
             why = self._failure(line) or "give it a value"
             raise Wrong(f"`{name}` is missing: {why}.", line)
         value = self.namespace[name]
-        node = self._bound.get(name)
-        if value is ... or (isinstance(node, ast.FunctionDef) and _is_gap(node)):
-            raise Wrong(f"`{name}` is still `...`: fill this gap.", line)
-        for method in node.body if isinstance(node, ast.ClassDef) else ():
-            if isinstance(method, ast.FunctionDef) and _is_gap(method):
-                here = f"`{name}.{method.name}` is still `...`: fill this gap."
-                raise Wrong(here, method.lineno)
+        if gap := _gap_in(name, value, self._bound.get(name)):
+            raise Wrong(f"`{gap[0]}` is still `...`: fill this gap.", gap[1])
         return value
 
     def _failure(self, line: int | None) -> str:
@@ -122,6 +117,22 @@ def _is_gap(function: ast.FunctionDef) -> bool:
     last = function.body[-1]
     value = last.value if isinstance(last, ast.Expr | ast.Return) else None
     return isinstance(value, ast.Constant) and value.value is ...
+
+
+def _gap_in(name: str, value: Any, node: Any) -> tuple[str, int | None] | None:
+    """Return name and line of what is still `...` in a value; None if nothing is.
+
+    Args:
+        name: Name of the value.
+        value: The value.
+        node: What gave it the name.
+    """
+    if value is ... or (isinstance(node, ast.FunctionDef) and _is_gap(node)):
+        return name, getattr(node, "lineno", None)
+    for method in node.body if isinstance(node, ast.ClassDef) else ():
+        if isinstance(method, ast.FunctionDef) and _is_gap(method):
+            return f"{name}.{method.name}", method.lineno
+    return None
 
 
 def _parsed(first: int, code: str) -> list[ast.stmt]:
@@ -171,6 +182,8 @@ def run(source: Source, student: Student) -> Work:
         student: Whose it is.
     """
     namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
+    if source.name.endswith(".ipynb"):
+        namespace["display"] = print  # which notebooks know without an import
     failures: list[tuple[int | None, str]] = []
     linecache.cache[source.name] = (
         len(source.text), None, source.text.splitlines(keepends=True), source.name,
@@ -186,9 +199,40 @@ def run(source: Source, student: Student) -> Work:
             break
         except BaseException as error:
             line = error.lineno if isinstance(error, SyntaxError) else line_of_error(source, error)
-            here = f" ({source.place(line)})" if line else ""
-            failures.append((line, f"{told(error)}{here}"))
+            failures.append((line, _why_failed(source, namespace, error, line)))
     return Work(source, student, namespace, failures)
+
+
+def _why_failed(
+    source: Source, namespace: dict[str, Any], error: BaseException, line: int | None
+) -> str:
+    """Return why a cell failed: by which gap that is still open, or by which error."""
+    lines = _lines_of_error(source, error)
+    if lines and (gap := _gap_behind(source, namespace, lines[0])):
+        return f"{source.place(lines[0])} needs `{gap}`, which is still `...` ({told(error)})"
+    return told(error) + (f" ({source.place(line)})" if line else "")
+
+
+def _gap_behind(source: Source, namespace: dict[str, Any], line: int) -> str:
+    """Return the gap that the statement at a line depends on; empty if there is none.
+
+    A statement depends on the names that it uses, and these on the statements that gave them
+    their values.
+    """
+    gaps: dict[str, str] = {}  # name -> the gap that its value depends on
+    for node in (node for first, code in source.cells for node in _parsed(first, code)):
+        names = [x for x in ast.walk(node) if isinstance(x, ast.Name)]
+        used = [x.id for x in names if isinstance(x.ctx, ast.Load)]
+        behind = next((gaps[name] for name in used if gaps.get(name)), "")
+        if node.lineno <= line <= (node.end_lineno or 0):
+            return behind
+        given = [x.id for x in names if isinstance(x.ctx, ast.Store)]
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            given = [node.name]
+        for name in given:
+            gap = _gap_in(name, namespace.get(name), node)
+            gaps[name] = gap[0] if gap else behind
+    return ""
 
 
 def line_of_error(source: Source, error: BaseException | None = None) -> int | None:
@@ -198,9 +242,14 @@ def line_of_error(source: Source, error: BaseException | None = None) -> int | N
         source: The program.
         error: The error; None for the one that is being handled.
     """
-    error = error or sys.exc_info()[1]
+    lines = _lines_of_error(source, error or sys.exc_info()[1])
+    return lines[-1] if lines else None
+
+
+def _lines_of_error(source: Source, error: BaseException | None) -> list[int]:
+    """Return the lines of a submission that led to an error, the outermost first."""
     frames = traceback.extract_tb(error.__traceback__) if error else []
-    return next((x.lineno for x in reversed(frames) if x.filename == source.name), None)
+    return [x.lineno for x in frames if x.filename == source.name and x.lineno]
 
 
 def told(error: BaseException) -> str:

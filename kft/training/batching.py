@@ -24,10 +24,13 @@ from kft.data.inputs import InputKind, encoder_info, listed_inputs, residues_in
 from kft.data.sequences import SequenceWarning, warn_of_changes
 from kft.messages import count_of, warn
 
-# Numbers of tokens that batches of sequences are padded to. JAX compiles a model once per shape, so
-# shapes must be few. With these lengths, which grow by a third to a half per step, a quarter of the
-# tokens is padding, on proteins of 3 to 1,000 residues.
-PAD_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+# Numbers of tokens that grow by a third to a half per step: shapes of these lengths are few.
+FEW_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+
+# Numbers of tokens that batches of sequences are padded to. JAX and TensorFlow compile a model once
+# per shape, so shapes must be few; a quarter of the tokens is padding, on proteins of 3 to 1,000
+# residues. On torch nothing is compiled: a batch is as long as its longest sequence.
+PAD_LENGTHS: tuple[int, ...] = () if keras.backend.backend() == "torch" else FEW_LENGTHS
 
 # Largest number of tokens of a batch for evaluation, for any batch size: the memory of attention
 # grows with the square of the length.
@@ -394,9 +397,14 @@ def _tokens(encoded: Mapping[str, np.ndarray]) -> int:
     return next(iter(encoded.values())).shape[1]
 
 
-def padded_length(length: int) -> int:
-    """Return the first of `PAD_LENGTHS` that is not less than `length`, else `length` itself."""
-    return next((p for p in PAD_LENGTHS if p >= length), length)
+def padded_length(length: int, lengths: Sequence[int] | None = None) -> int:
+    """Return the first of some lengths that is not less than `length`, else `length` itself.
+
+    Args:
+        length: Number of tokens.
+        lengths: Ascending numbers of tokens; None takes `PAD_LENGTHS`.
+    """
+    return next((p for p in (PAD_LENGTHS if lengths is None else lengths) if p >= length), length)
 
 
 def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
 """Times a training step with LoRA beside transformers with PEFT, and beside Keras's enable_lora.
 
 Command: python tests/benchmarks/benchmark_lora.py [--backends jax torch tensorflow] [--rounds 7]
-(`--tiny` is a smoke run; `--core 0` pins the work to that core and counts CPU time). It prints the
-tables of docs/benchmarks.md.
+[--work query/value] (`--tiny` is a smoke run; `--core 0` pins the work to that core and counts CPU
+time). It prints the tables of docs/benchmarks.md.
 
 Method: as benchmark_esm2.py; one process per backend holds all sides, which take turns. Rank 8,
 alpha 16, on query and value or on all six dense layers of a block, frozen otherwise; a linear head
@@ -37,6 +37,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backends", nargs="+", choices=base.BACKENDS, default=base.BACKENDS)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK), help="LoRA on")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--core", type=int, help="pin to this core and count CPU time")
     parser.add_argument("--inside", choices=base.BACKENDS, help=argparse.SUPPRESS)
@@ -59,7 +60,7 @@ def main():
             )
     if "torch" in options.backends:
         print("\n| batch | LoRA on | kft, MiB | PEFT, MiB | ratio |\n|---|---|---|---|---|")
-        for work in WORK:
+        for work in options.work:
             for batch, length in base.BATCHES[options.tiny]:
                 case = ["--memory", work, str(batch), str(length)]
                 ours, theirs = (base.inside("torch", *case, side) for side in ("kft", "peft"))
@@ -74,7 +75,7 @@ def measure(options):
     torch.manual_seed(0)
     rng, rows = np.random.default_rng(0), []
     language_model = base.reference(*base.SIZES[options.tiny])
-    for work in WORK:
+    for work in options.work:
         for batch, length in base.BATCHES[options.tiny]:
             peer = Theirs(language_model, work)
             sides = {"peft": peer, "kft": Ours(language_model, work, peer.adapted),

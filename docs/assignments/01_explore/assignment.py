@@ -10,7 +10,8 @@
 # worthless. **kft helps**: `kft.explore` looks for all of this, `kft.prepare` mends it; here you do it
 # once by hand.
 #
-# Run the first cell. `DATA.md` says what the columns are. Replace each `...` under a `# TODO`.
+# Run the first cell. `DATA.md` says what the columns are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`.
 
 # %%
 import keras
@@ -55,7 +56,7 @@ copies = ...
 # %% [markdown]
 # ## How rare is the answer?
 #
-# Who always gives the more frequent answer has an accuracy, too. A model has to be better.
+# Always giving the more frequent answer has an accuracy, too. A model has to be better.
 
 # %%
 # TODO: the share of rows with soluble == 1
@@ -81,9 +82,9 @@ leak = ...
 # a dict: `train_x` and `test_x`, arrays (records, columns) without `soluble`, `split` and the leak,
 # scaled; `train_y` and `test_y`, 0 or 1; and `scaler`, the `StandardScaler` that was used.
 #
-# Mind the order: what is -999 must be replaced before anything is averaged. Replace it by the
-# median of the training records. Keep each measurement once. Use no number of the test records to
-# prepare the training records.
+# The order matters: replace -999 before you average anything. Replace it by the
+# median of the training records. Keep each measurement once: the first of its rows, in the part that
+# this row is in. Use no number of the test records to prepare the training records.
 
 
 # %%
@@ -98,8 +99,9 @@ prepared = prepare(table, leak)
 # ## A small network
 #
 # `score` trains a network on `train_x`, `train_y`, and returns its balanced accuracy on the test
-# records: the mean of the shares of each class that it finds. 0.5 is a guess. The rare class
-# needs a weight.
+# records: the mean of the shares of each class that it finds. 0.5 is a guess, and the network must be
+# above it by two standard errors, which are about 0.1. The rare class needs a weight: see `class_weight`
+# of `model.fit`.
 
 
 # %%

@@ -42,7 +42,9 @@ def check_imbalance(work, data):
     share = data["table"].soluble.mean()
     without_copies = distinct(data["table"]).soluble.mean()
     if not np.isclose(float(work.share), without_copies, atol=0.002):
-        equal_numbers("share", work.share, share, 0.005, work.line_of("share"), "your table's")
+        equal_numbers(
+            "share", work.share, share, 0.005, work.line_of("share"), "that of your table"
+        )
     expected = max(float(work.share), 1 - float(work.share))
     equal_numbers("majority", work.majority, expected, 1e-3, work.line_of("majority"))
 

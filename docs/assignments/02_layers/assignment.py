@@ -9,7 +9,8 @@
 # fewer weights. **Keras helps**: `keras.ops`, `keras.layers.Dense`, `Conv2D`,
 # `GlobalAveragePooling2D`, `MaxPooling2D`; **kft**: `print(kft.parameters(model))` counts weights.
 #
-# Run the first cell. `DATA.md` says what the arrays are. Replace each `...` under a `# TODO`.
+# Run the first cell. `DATA.md` says what the arrays are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`.
 
 # %%
 import keras

@@ -32,7 +32,14 @@ def check_gelu(work, data, rng):
             and np.abs(found - tanh).max() < 1e-6 < np.abs(found - exact).max()
         ):
             raise Wrong("`gelu` is the approximation by tanh: use the error function erf.", line)
-        equal_numbers("gelu(x)", found, exact, 2e-6, line, "x times the normal distribution")
+        equal_numbers(
+            "gelu(x)",
+            found,
+            exact,
+            2e-6,
+            line,
+            "x times the share of a standard normal distribution below x",
+        )
 
 
 def check_step(work, data, rng):

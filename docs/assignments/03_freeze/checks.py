@@ -35,9 +35,19 @@ def small(rng):
 def check_count(work, data, rng):
     for a, b, c in rng.integers(1, 60, (4, 3)).tolist():
         for name, arguments, right, why in (
-            ("conv_parameters", (a, b, c), (a * a * b + 1) * c, "weights and one bias a filter"),
-            ("dense_parameters", (a, b), (a + 1) * b, "weights and one bias for each output"),
-            ("norm_parameters", (a,), (2 * a, 2 * a), "2 trained and 2 running numbers a channel"),
+            (
+                "conv_parameters",
+                (a, b, c),
+                (a * a * b + 1) * c,
+                "the weights and a bias for each filter",
+            ),
+            ("dense_parameters", (a, b), (a + 1) * b, "the weights and a bias for each output"),
+            (
+                "norm_parameters",
+                (a,),
+                (2 * a, 2 * a),
+                "2 trained and 2 running numbers for each channel",
+            ),
         ):
             found = getattr(work, name)(*arguments)
             told = f"{name}{arguments}" if len(arguments) > 1 else f"{name}({a})"
@@ -90,7 +100,7 @@ def check_chop(work, data, rng):
         raise Wrong("the new head gives no probabilities: it needs a softmax.", line)
     frozen_unmoved(model, before, line)
     equal_numbers("what `model` answers", model.predict(images, verbose=0), answer, 1e-5, line,
-                  "what it answered before: `chop` must leave it as it is")  # fmt: skip
+                  "what it answered before, since `chop` leaves it as it is")  # fmt: skip
 
 
 @hidden
@@ -172,7 +182,7 @@ def check_peptides_frozen(work, data):
     table = kft.parameters(work.peptide_model)
     trained = table.trainable / table.total
     equal_numbers("share", work.share, trained, 1e-3, work.line_of("share"),
-                  "trainable by all parameters of `peptide_model`")  # fmt: skip
+                  "the trainable parameters over all parameters of `peptide_model`")  # fmt: skip
     if table.trainable != 2 * 321:
         raise Wrong(
             f"{table.trainable:,} parameters of `peptide_model` are trainable, and its head has "

@@ -10,7 +10,8 @@
 # functional model that shares layers with another; to *prove* that frozen weights have not moved.
 # **kft helps**: `kft.parameters` counts, `kft.fingerprint` proves, `kft.replace_head` chops.
 #
-# Run the first cell. `DATA.md` says what the data are. Replace each `...` under a `# TODO`.
+# Run the first cell. `DATA.md` says what the data are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`. `help(kft.fit)` shows how `kft.fit` is called.
 
 # %%
 import keras
@@ -108,7 +109,8 @@ print(kft.parameters(old))
 # it first.
 #
 # `chop` makes a new functional model: the input of the old one, all of its layers but the last,
-# and a new dense layer. Layers are shared, so what is frozen in one is frozen in the other.
+# and a new dense layer. Each layer of a functional model knows its `output`. Layers are shared, so
+# what is frozen in one is frozen in the other.
 
 
 # %%

@@ -14,7 +14,8 @@
 # what rank means; why $B$ begins with zeros and $A$ must not. **kft helps**: `kft.add_lora` puts
 # such layers into any model, `kft.parameters` counts, `kft.merge_lora` adds $s A B$ to $W$.
 #
-# Run the first cell. `DATA.md` says what the data are. Replace each `...` under a `# TODO`.
+# Run the first cell. `DATA.md` says what the data are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`. `help(kft.fit)` shows how `kft.fit` is called.
 
 # %%
 import keras
@@ -163,8 +164,8 @@ def by_hand(dense, x):
 # ## Train, merge, take apart
 #
 # Train the adapter and the head to predict the charge of each peptide. Then merge: the
-# predictions must not change, and the layer costs no more than before. Take it apart again at the
-# end (`kft.unmerge_lora`), so that the base has its old weights.
+# predictions (`kft.predict(model, inputs)`) must not change, and the layer costs no more than
+# before. Take it apart again at the end (`kft.unmerge_lora`), so that the base has its old weights.
 
 # %%
 done = kft.fit(model, (data["peptides"], data["charges"]), epochs=4, learning_rate=3e-3, verbose=0)

@@ -99,7 +99,7 @@ def check_step(work, data, rng):
     model.compile(keras.optimizers.SGD(0.1), "mean_squared_error")
     model.train_on_batch(x, y)
     equal_numbers("W after a step", ops.convert_to_numpy(layer.dense.kernel), kernel, 0, line,
-                  "W before it: it must stay")  # fmt: skip
+                  "W before it")  # fmt: skip
     moved = [(old - ops.convert_to_numpy(new)) / 0.1 for old, new in ((a, layer.a), (b, layer.b))]
 
     def loss(a, b):
@@ -157,7 +157,7 @@ def check_layers(work, data):
         if not isinstance(layer, work.LoRADense) or layer.a.shape[1] != rank:
             raise Wrong(f"layers[{rank}] is no `LoRADense` of rank {rank}.", line)
         equal_numbers(f"W of layers[{rank}]", ops.convert_to_numpy(layer.dense.kernel),
-                      data["kernel"], 0, line, "the old matrix: it must stay")  # fmt: skip
+                      data["kernel"], 0, line, "the old matrix, which stays")  # fmt: skip
         x = data["test_x"]
         reached = float(np.mean((ops.convert_to_numpy(layer(x)) - data["test_y"]) ** 2))
         if not reached < 1.3 * best[rank]:
@@ -190,10 +190,10 @@ def check_count(work, data, rng):
     for inputs, outputs, rank in rng.integers(1, 900, (5, 3)).tolist():
         equal_numbers(f"lora_parameters({inputs}, {outputs}, {rank})",
                       work.lora_parameters(inputs, outputs, rank), rank * (inputs + outputs), 0,
-                      line, "the numbers in A and B")  # fmt: skip
+                      line, "how many numbers A and B have")  # fmt: skip
     table = kft.parameters(work.model)
     equal_numbers("share", work.share, table.trainable / table.total, 1e-3, work.line_of("share"),
-                  "trainable by all parameters of `model`")  # fmt: skip
+                  "the trainable parameters over all parameters of `model`")  # fmt: skip
 
 
 def check_same_formula(work, data, rng):

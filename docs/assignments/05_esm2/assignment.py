@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5. Fine-tune ESM-2, and compare strategies
 #
-# A protein language model has read many proteins. You have 220 peptides, and want to know which
+# A protein language model has read many proteins. You have about 165 peptides, and want to know which
 # of them kill bacteria. Should you train a head on frozen features, add LoRA, or train all of it?
 # That is a question for an experiment, and an experiment needs a fair split, several seeds, a
 # baseline, a control, and an error of the difference.
@@ -11,8 +11,9 @@
 # helps**: `kft.data.read_table` splits by clusters of similar sequences, `kft.compare` runs the
 # experiment.
 #
-# Run the first cell. `DATA.md` says what the data are. Replace each `...` under a `# TODO`. The
-# experiment takes a minute or two.
+# Run the first cell. `DATA.md` says what the data are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`. `help(kft.fit)` shows how `kft.fit` is called.
+# The experiment takes a minute or two.
 
 # %%
 import matplotlib.pyplot as plt
@@ -30,9 +31,10 @@ table.head()
 # ## A fair split
 #
 # If a near copy of a test peptide is in training, the model may know its answer by heart, and the
-# score says nothing about new peptides. Use `kft.data.read_table` with a split by clusters: 60 %
-# for training, 15 % for validation, 25 % for the test. Keep all rows. Read what `print` says: the
-# targets are 0 and 1, and kft must know that these are classes.
+# score says nothing about new peptides. Use `kft.data.read_table(table, inputs=..., target=...,
+# split=..., fractions=...)`, where `inputs` and `target` are names of columns, with a split by
+# clusters: 60 % for training, 15 % for validation, 25 % for the test. Keep all rows. Read what `print`
+# says: the targets are 0 and 1, and kft must know by `task=` that these are classes.
 
 # %%
 # TODO: a data set, with `fractions=(0.6, 0.15, 0.25)`
@@ -43,9 +45,9 @@ print(peptides)
 # ## The experiment
 #
 # Compare three strategies, from cheap to expensive: `linear_probe` (a regression on frozen
-# features), `lora`, and `full` (all weights). `kft.compare` adds baselines and two controls: the
-# same network from random weights, and the first strategy with shuffled labels. Use three seeds,
-# `epochs=3` and `batch_size=8`, and leave the controls in.
+# features), `lora`, and `full` (all weights). `kft.compare(backbone, data, strategies, ...)` adds
+# baselines and two controls: the same network from random weights, `from_scratch`, and the first
+# strategy with shuffled labels. Use `seeds=3`, `epochs=3` and `batch_size=8`, and leave the controls in.
 
 # %%
 backbone = kft.load("kft_esm2_tiny")
@@ -105,15 +107,17 @@ print(f"{best} minus from_scratch: {gain:.3f}, standard error {standard_error:.3
 # ## What does each of them train?
 
 # %%
-# TODO: {name: trained share of all parameters} of your three strategies, from `rows`
+# TODO: {name: trained share of all parameters} of your three strategies, from `rows`: a row knows
+# how many `parameters` there are, and how many were `trainable`
 shares = ...
 
 # %% [markdown]
 # ## Choose
 #
 # The rule of one standard error: of all methods whose score lies within one standard error of the
-# best score, take the cheapest (Breiman et al. 1984). It may be a baseline; then say so. `result`
-# knows it.
+# best score, take the cheapest (Breiman et al. 1984). It may be a baseline; then say so.
+# `result.recommended` is the row of this method, `result.best` that of the highest score, and
+# `result.interval(row).value` the score of a row: its AUROC, the mean over seeds.
 
 # %%
 print(result.recommendation)

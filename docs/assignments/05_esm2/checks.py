@@ -182,7 +182,7 @@ def check_shares(work, data):
         if row.name in STRATEGIES:
             equal_numbers(f"shares[{row.name!r}]", work.shares[row.name],
                           row.trainable / row.parameters, 1e-3, line,
-                          "trained by all parameters")  # fmt: skip
+                          "the trained parameters over all parameters")  # fmt: skip
 
 
 def check_choice(work, data):

@@ -10,7 +10,8 @@ import pandas as pd
 
 import kft
 
-FAMILIES, COPIES = 160, 60
+FAMILIES, COPIES = 120, 45
+LENGTHS = (15, 24)  # residues, so that all are padded alike and JAX compiles each network once
 LETTERS = list("ACDEFGHIKLMNPQRSTVWY")
 
 
@@ -23,7 +24,7 @@ def data(rng):
     kept, wanted = [], {0: FAMILIES // 2, 1: FAMILIES // 2}
     for i in rng.permutation(first):
         apart = all(differing(sequences[i], sequences[k]) > 7 for k in kept)
-        if 12 <= len(sequences[i]) <= 24 and wanted[labels[i]] and apart:
+        if LENGTHS[0] <= len(sequences[i]) <= LENGTHS[1] and wanted[labels[i]] and apart:
             wanted[labels[i]] -= 1
             kept.append(i)
     rows = [(sequences[i], int(labels[i])) for i in kept]

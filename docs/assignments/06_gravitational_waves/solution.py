@@ -9,7 +9,8 @@
 # features of one task serve another. **kft helps**: `kft.Model`, `kft.fit`, `kft.replace_head`, and
 # `kft.data.spectrogram`, which makes the same images from real strain.
 #
-# Run the first cell. `DATA.md` says what the data are. Replace each `...` under a `# TODO`.
+# Run the first cell. `DATA.md` says what the data are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`. `help(kft.fit)` shows how `kft.fit` is called.
 
 # %%
 import matplotlib.pyplot as plt
@@ -93,13 +94,17 @@ print(kft.parameters(small_vit()))
 # %% [markdown]
 # ## Classify
 #
-# Put `kft.heads.for_data(glitches)` on `small_vit()` and train all of it with `kft.fit`. It has to learn from
-# nothing, so it needs some 20 epochs and a learning rate of about 2e-3.
+# Put the head `kft.heads.for_data(glitches)` on `small_vit()`, by `kft.Model(backbone, head)`, and train all of
+# it with `kft.fit`. It has to learn from nothing, so it needs some 20 epochs and a learning rate of about 2e-3.
+# `kft.fit` returns what was done; `model` of that is the trained model. `kft.predict(model, images)` gives
+# probabilities.
 
 # %%
 # TODO: a kft.Model that has been trained
-classifier = kft.Model(small_vit(), kft.heads.for_data(glitches))
-kft.fit(classifier, glitches, epochs=20, learning_rate=2e-3, verbose=0)
+classifier = kft.fit(
+    kft.Model(small_vit(), kft.heads.for_data(glitches)),
+    glitches, epochs=20, learning_rate=2e-3, verbose=0,
+).model  # fmt: skip
 
 # %%
 # TODO: the probabilities that it gives for the test images, (images, classes)
@@ -144,23 +149,29 @@ chirps = dataset(
 # %% [markdown]
 # ## Chop the head
 #
-# `kft.replace_head(classifier, head)` shares the backbone. With the strategy "head_only" the new head learns and
-# the backbone stays as it is: `classifier` still works.
+# `kft.replace_head(classifier, head)` shares the backbone. With the strategy "head_only" (the third argument of
+# `kft.fit`) the new head learns and the backbone stays as it is: `classifier` still works. For a head alone
+# 20 epochs with a learning rate of 1e-2 are enough.
 
 # %%
 # TODO: the classifier's backbone with a head for chirps, whose head alone has been trained
-regressor = kft.replace_head(classifier, kft.heads.for_data(chirps))
-kft.fit(regressor, chirps, "head_only", epochs=20, learning_rate=1e-2, verbose=0)
+regressor = kft.fit(
+    kft.replace_head(classifier, kft.heads.for_data(chirps)),
+    chirps, "head_only", epochs=20, learning_rate=1e-2, verbose=0,
+).model  # fmt: skip
 
 # %% [markdown]
-# Now train everything, from the same start. The backbone would change under `classifier`, too, so take a copy:
-# save it with `classifier.save("classifier.keras")`, and read it with `kft.load_model`.
+# Now train everything, by the strategy "full", from the same start, for some 30 epochs with a learning rate of
+# 1e-3. The backbone would change under `classifier`, too, so take a copy: `kft.load_model` reads what
+# `classifier.save` has written.
 
 # %%
-# TODO: a copy of the classifier with a new head, all of which has been trained on chirps
 classifier.save("classifier.keras")
-tuned = kft.replace_head(kft.load_model("classifier.keras"), kft.heads.for_data(chirps))
-kft.fit(tuned, chirps, "full", epochs=30, learning_rate=1e-3, verbose=0)
+# TODO: a copy of the classifier with a new head, all of which has been trained on chirps
+tuned = kft.fit(
+    kft.replace_head(kft.load_model("classifier.keras"), kft.heads.for_data(chirps)),
+    chirps, "full", epochs=30, learning_rate=1e-3, verbose=0,
+).model  # fmt: skip
 
 
 # %%

@@ -14,7 +14,8 @@
 # ascent with a normalised step; why a picture needs a control. **kft helps**: `Activation`
 # computes the gradient on any backend, `kft.dreaming.dream` is the whole of Deep Dream.
 #
-# Run the first cell. `DATA.md` says what the data are. Replace each `...` under a `# TODO`.
+# Run the first cell. `DATA.md` says what the data are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`. `help(kft.fit)` shows how `kft.fit` is called.
 
 # %%
 import keras
@@ -195,8 +196,8 @@ show([dreams, control], [f"{orientation(image):.0f}°" for image in [*dreams, *c
 #
 # `kft.dreaming.dream(net, image, "classes", channel, steps=..., octaves=...)` does the same with
 # images of any size: in tiles, at several sizes from small to large ("octaves"), and with all
-# frequencies of the gradient made equally strong. Let the clouds dream of a class, so that its
-# orientation can be measured in the result.
+# frequencies of the gradient made equally strong. Let the clouds dream of a class, any of the four, so
+# that its orientation can be measured in the result: 15 steps and 2 octaves are enough.
 
 # %%
 # TODO: number of the class

@@ -13,7 +13,8 @@
 # score; how to tell an improvement from a good guess. **kft helps**: `kft.train_only`,
 # `kft.parameters`, `kft.fingerprint`, `kft.fit`, `kft.segmentation.Predictor`.
 #
-# Run the first cell. `DATA.md` says what the data are. Replace each `...` under a `# TODO`.
+# Run the first cell. `DATA.md` says what the data are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`. `help(kft.fit)` shows how `kft.fit` is called.
 
 # %%
 import matplotlib.pyplot as plt
@@ -137,7 +138,7 @@ frozen_before = kft.fingerprint(sam, trainable=False)
 #
 # `kft.fit(sam, cells, epochs=..., learning_rate=..., batch_size=..., prompting=Prompting(...))`
 # without a strategy trains what is marked trainable. The image encoder is frozen, so each image is
-# encoded once. A dozen epochs with a learning rate of 3e-3, 4 objects and 1 round are enough.
+# encoded once. A dozen epochs with a learning rate of 3e-3, batches of 4, 4 objects and 1 round are enough.
 
 # %%
 # TODO: what kft.fit returns
@@ -160,17 +161,21 @@ print(np.mean(before), np.mean(after), changed_pixels)
 # masks (all cells, all three masks). Its error on the test images, image by image and then averaged, is
 # what a good head must beat.
 
+
 # %%
-# TODO: the mean error of the test images, of a head that always says the mean
-mean_iou = ...
-constant = float(
-    np.mean(
-        [
-            iou_loss(mean_iou, true_and_predicted(sam, x, y)[0])
-            for x, y in zip(cells.test.inputs, cells.test.targets, strict=True)
-        ]
-    )
-)
+def true_iou(model, split):
+    """Return a list with an array (cells, 3) for each image: the true IoU of its masks."""
+    pairs = zip(split.inputs, split.targets, strict=True)
+    return [true_and_predicted(model, image, labels)[0] for image, labels in pairs]
+
+
+def error_of_the_mean(model, train, test):
+    """Return the mean error of the images of `test`, of a head that always says the mean of `train`."""
+    # TODO: a number, by `true_iou` and `iou_loss`
+    ...
+
+
+constant = error_of_the_mean(sam, cells.train, cells.test)
 print(f"always the mean: {constant:.4f}")
 
 # %% [markdown]

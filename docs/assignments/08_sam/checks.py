@@ -169,9 +169,16 @@ def check_errors(work, data):
 def check_better(work, data):
     first, last = errors_of(before(data)), errors_of(after(work, data))
     equal_numbers(
-        "`before`", work.before, first, 1e-3, work.line_of("before"), "of the model before training"
+        "`before`",
+        work.before,
+        first,
+        1e-3,
+        work.line_of("before"),
+        "the errors of the model before training",
     )
-    equal_numbers("`after`", work.after, last, 1e-3, work.line_of("after"), "of `sam` as it is now")
+    equal_numbers(
+        "`after`", work.after, last, 1e-3, work.line_of("after"), "the errors of `sam` as it is now"
+    )
     gains = first - last
     needed = 3 * gains.std(ddof=1) / np.sqrt(len(gains))
     if not gains.mean() > needed:
@@ -202,7 +209,12 @@ def check_constant(work, data):
     if np.isclose(float(work.constant), leaked, 1e-6):
         raise Wrong("`constant` uses the mean of the test masks, which nobody knows before.", line)
     equal_numbers(
-        "`constant`", work.constant, right, 1e-5, line, "that of the mean IoU of the training masks"
+        "`constant`",
+        work.constant,
+        right,
+        1e-5,
+        line,
+        "the error of the mean IoU of the training masks",
     )
 
 

@@ -10,7 +10,8 @@
 # circle; why a chain and its mirror image have the same distances. **kft helps**: `kft.structure` has
 # all of it; you write the core once by hand, and the checks compare.
 #
-# Run the first cell. `DATA.md` says what the data are. Replace each `...` under a `# TODO`.
+# Run the first cell. `DATA.md` says what the data are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`. `help(kft.fit)` shows how `kft.fit` is called.
 
 # %%
 import numpy as np
@@ -212,8 +213,9 @@ print(f"baseline: psi = {np.rad2deg(baseline):.0f}°")
 
 # %% [markdown]
 # Put `kft.heads.for_data(chains)` on the small ESM-2 that comes with kft, `kft.load("kft_esm2_tiny")`,
-# and train the head alone. The head predicts a vector for each angle; its direction is the angle, so no
-# angle is torn at 180°.
+# and train the head alone, by the strategy "head_only" (the third argument of `kft.fit`), for a dozen epochs with
+# a learning rate of 1e-2. `kft.fit` returns what was done; `model` of that is the trained model. The head
+# predicts a vector for each angle; its direction is the angle, so no angle is torn at 180°.
 
 # %%
 # TODO: a kft.Model whose head has been trained, its backbone frozen
@@ -249,8 +251,8 @@ deviation = structure.rmsd(fold.chain.coordinates[:, 1], coordinates[:, 1])
 print(fold, f"RMSD {deviation:.2f} angstrom")
 
 # %% [markdown]
-# Now hold your chain before a mirror: turn the sign of one axis. How much does the largest distance between
-# two CA change (angstrom)? And the largest change of a psi, by `angle_error` (degrees)?
+# Now make the mirror image of your chain: turn the sign of one axis. By how much does a distance between two CA
+# change at most (angstrom)? And by how much a psi, by `angle_error` (degrees)?
 
 # %%
 mirrored = coordinates * [1.0, 1.0, -1.0]

@@ -10,7 +10,8 @@
 # **You learn**: the whole way, and that its most important steps come before the network. **kft helps**
 # with each: `kft.explore`, `kft.prepare`, `kft.fit`, `kft.compare`, `kft.evaluate`, `kft.report`.
 #
-# Run the first cell. `DATA.md` says what the data are. Replace each `...` under a `# TODO`.
+# Run the first cell. `DATA.md` says what the data are, `CHECK.md` what gives points and how to check your work.
+# Replace each `...` under a `# TODO`. `help(kft.fit)` shows how `kft.fit` is called.
 
 # %%
 import matplotlib.pyplot as plt
@@ -49,9 +50,10 @@ print(defects)
 # Write a function that prepares *any* such table: it returns a data set of kft with `train`, `valid` and
 # `test`, whose inputs are sequences and whose target is the activity. Leave out failed assays and copies,
 # nothing else. The question asks for peptides unlike those measured, so no family may be separated:
-# `kft.data.read_csv(table, inputs=..., target=..., groups=..., fractions=..., seed=...)` keeps groups together;
-# give about a quarter of the peptides to the test. `kft.prepare(data,
-# steps={reason: step})` records each step with its reason on the page.
+# `kft.data.read_csv(table, inputs=..., target=..., groups=..., fractions=(train, valid, test), seed=...)` keeps
+# groups together; give about a quarter of the peptides to the test. `kft.prepare(data, steps={reason: step})`
+# records each step with its reason on the page: `DropTargets(value)` leaves out records whose target is a value,
+# `DropDuplicates()` those that repeat an earlier one.
 
 
 # %%
@@ -68,8 +70,10 @@ print(prepared)
 # ## Train, and beat a guess
 #
 # `error_of` trains a model on the training part of a prepared data set and returns its root mean squared
-# error on the test part. A strategy in closed form (`linear_probe`) is fast; any other will do. `guess_of` is
-# the error of who always says the mean activity of the training part. Compare them on at least five splits.
+# error on the test part. `kft.Model(backbone, kft.heads.for_data(data))` is a new model, and a strategy in closed
+# form (`kft.fit(model, data, "linear_probe")`) is fast; any other will do. `guess_of` is the error of always
+# saying the mean activity of the training part. Compare them on at least five splits, `prepare(table, seed)` of the
+# seeds 0, 1, 2 and so on.
 
 
 # %%
@@ -111,8 +115,9 @@ print(np.round(random_errors, 2))
 # %% [markdown]
 # ## Compare, choose, assess
 #
-# `kft.compare(backbone, prepared, [...], seeds=..., controls=False)` trains strategies and baselines on the
-# same split. Choose one, train the model that you hand in, and assess it with `kft.evaluate`.
+# `kft.compare(backbone, prepared, [...], seeds=..., controls=False)` trains strategies (such as `linear_probe`,
+# `head_only` and `lora`) and baselines on the same split. Choose one, train the model that you hand in, and
+# assess it with `kft.evaluate(model, prepared)`.
 
 # %%
 # TODO: at least two strategies, at least two seeds
@@ -128,8 +133,8 @@ print(judged)
 # %% [markdown]
 # ## The page
 #
-# Ask your question in one sentence, and write the page with all parts: what you found, how the model was
-# trained, its assessment, and the comparison.
+# Ask your question in one sentence, and write the page by `kft.report([...], page, question=question)` with all
+# parts: what you found, how the model was trained, its assessment, and the comparison.
 
 # %%
 # TODO: a question that ends with a question mark

@@ -97,7 +97,9 @@ def records_are_right(work, table):
     for part in found.splits.values():
         values = np.ravel(found.as_measured(part.targets))
         right = [measured[x] for x in sequences(part)]
-        equal_numbers("the targets of `prepare`", values, right, 1e-4, line, "the activities")
+        equal_numbers(
+            "the targets of `prepare`", values, right, 1e-4, line, "the activities of the table"
+        )
 
 
 def families_are_whole(work, table):

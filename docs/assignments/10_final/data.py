@@ -14,6 +14,7 @@ RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 FAILED = -999.0
 LEAKS = ("viability", "turbidity")  # one of them is derived from the activity
 FAMILIES, VARIANTS = (64, 72), (2, 4)  # variants of each besides the ancestor
+LENGTHS = (15, 24)  # residues, so that all are padded alike and JAX compiles each network once
 CHARGE = {"K": 1.0, "R": 1.0, "D": -1.0, "E": -1.0}
 GREASY = set("AILMFVWY")
 
@@ -28,7 +29,7 @@ def activity(sequence):
 def family(rng):
     """Draw an ancestor, whose composition is its own, and variants of it."""
     shares = rng.dirichlet(np.full(20, 2.0))
-    ancestor = rng.choice(list(RESIDUES), int(rng.integers(14, 24)), p=shares)
+    ancestor = rng.choice(list(RESIDUES), int(rng.integers(*LENGTHS)), p=shares)
     rows = [ancestor]
     for _ in range(rng.integers(*VARIANTS)):
         variant = ancestor.copy()

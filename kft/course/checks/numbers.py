@@ -37,9 +37,9 @@ def equal_numbers(
         >>> equal_numbers("slope", [1.0, 2.0], [1.0, 3.0], why="the gradient")
         Traceback (most recent call last):
         ...
-        kft.course.wrong.Wrong: slope is not the gradient: 1 of 2 numbers differ, the most by 1.
+        kft.course.wrong.Wrong: slope must be the gradient: 1 of 2 numbers differ, the most by 1.
     """
-    should = f"not {why}" if why else "wrong"
+    rule = f"must be {why}" if why else "is wrong"
     right = np.asarray(expected, "float64")
     values = _array(name, found, line)
     if values.shape != right.shape:
@@ -51,8 +51,8 @@ def equal_numbers(
         most = float(np.nanmax(np.where(wrong, difference, np.nan)))
         found_so = f"{wrong.sum():,} of {right.size:,} numbers differ, the most by {most:.3g}"
         if not right.shape:
-            found_so = f"received {values:g}"
-        raise Wrong(f"{name} is {should}: {found_so}.", line)
+            found_so = f"received {values:,.0f}" if values % 1 == 0 else f"received {values:g}"
+        raise Wrong(f"{name} {rule}: {found_so}.", line)
 
 
 def _array(name: str, values: Any, line: int | None) -> np.ndarray:

@@ -30,7 +30,7 @@ from kft.data.inputs import encoder_info, listed_inputs
 from kft.data.sequences import changes, warn_of_changes
 from kft.keras_internals import set_direction
 from kft.models.losses import REDUCTION
-from kft.training.batching import padded_length, silent_cuts
+from kft.training.batching import FEW_LENGTHS, padded_length, silent_cuts
 from kft.training.optimizers import OptimizerFactory, adamw
 from kft.training.pretraining.training import Pretraining, Steps, check_settings, run
 from kft.training.pretraining.vocabulary import Vocabulary, vocabulary_of
@@ -154,7 +154,7 @@ class MaskedBatches(Steps):
         cut = np.minimum(lengths, crop)
         specials = sum(encoder_info(encode).specials)
         self.residues = int((cut - specials * (lengths <= crop)).sum())
-        self.padded = np.minimum([padded_length(n) for n in cut], crop)
+        self.padded = np.minimum([padded_length(n, FEW_LENGTHS) for n in cut], crop)
         self.one_pass = len(self._planned(0))
         self.steps = steps or self.one_pass
         self._plan: tuple[int | None, list[tuple[int, np.ndarray]]] = (None, [])
