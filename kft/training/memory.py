@@ -106,10 +106,10 @@ def check_fits(
         return
     needed = _estimate(config, tokens, size) + 4 * size * tokens**2 * pairs
     if needed > available:
-        batch = f" in a batch of {size} (give a smaller batch_size, or" if size > 1 else " ("
+        batch = f" in a batch of {size} (give a smaller batch_size, or " if size > 1 else " ("
         raise ValueError(
             f"{name} has {tokens:,} tokens, for which the model needs about "
-            f"{needed / 2**30:,.1f} GB{batch} {_REMEDY}), and {available / 2**30:,.1f} GB of "
+            f"{needed / 2**30:,.1f} GB{batch}{_REMEDY}), and {available / 2**30:,.1f} GB of "
             f"memory are available."
         )
 
