@@ -129,7 +129,7 @@ def _in_pieces(query: Any, key: Any, value: Any, bias: Any) -> Any:
     computing them again is cheaper than keeping them: less time, and a fraction of the memory.
     """
     batch, length, heads, width = ops.shape(query)
-    group: tuple[Any, ...]
+    group: tuple[Any, ...]  # the number of heads of a piece
     if keras.backend.backend() == "tensorflow":  # which may not know the length yet
         group = (ops.where(length < _LONG, heads, 1),)
     elif isinstance(length, int) and length >= _LONG:
