@@ -17,6 +17,7 @@ import keras
 from keras.src.backend import AutocastScope
 from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
 from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.callbacks import monitor_callback
 from keras.src.models import Functional
@@ -253,7 +254,7 @@ def inbound_nodes(operation: keras.Operation) -> list[Any]:
 
 def mask_of(tensor: Any) -> Any:
     """Return the mask that Keras carries with a tensor; None if there is none."""
-    return getattr(tensor, "_keras_mask", None)
+    return get_keras_mask(tensor)
 
 
 # Training -----------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def test_to_peft(kind, tmp_path):
 
 
 @pytest.mark.usefixtures("optimised", "as_written")
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("active", "removed"),
     [("c", "c"), ("default", "default"), ("c", "b"), (["b", "c"], "c")],
@@ -268,7 +268,7 @@ def model_of(head, seed=0, width=32):
 
 
 @pytest.mark.usefixtures("as_written")
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_any_head(tmp_path):
     """A head of kft, its pooling, and a norm that learned in full come back too."""
     head = {"targets": 2, "pooling": "attention", "kernel_initializer": "glorot_uniform"}

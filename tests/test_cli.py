@@ -170,6 +170,28 @@ def test_a_dry_run_writes_nothing(arguments, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_of_a_comparison_writes_nothing(table, backbone, tmp_path):
+    given = ["compare", table, "--backbone", backbone, "--strategy", "head_only", "--seeds", "2"]
+    given += ["--epochs", "1", "--out", tmp_path / "out", "--dry-run"]
+    plan = json.loads(shell(*given, "--json").stdout)
+    assert plan["trainings"] == 2 and plan["memory"] > 0
+    assert list(plan["each"]) == ["head_only", "from_scratch", "head_only, shuffled labels"]
+    assert plan["seconds"] == sum(plan["each"].values()) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("data", "received 'ampp'. Did you mean 'amp'? kft explore FILE looks at a file of your"),
+        ("explore", "kft: FILE is 'ampp', which is neither a file or folder"),
+    ],
+)
+def test_unknown_names_of_data_are_told_in_the_words_of_the_shell(verb, said):
+    message = shell(verb, "ampp", status=output.FAILED).stderr
+    assert said in message and "amp, cells" in message and "kft.data." not in message
+
+
 def test_what_describes_is_printed_as_text_and_as_json(table, backbone):
     found = json.loads(shell("explore", table, "--target", "y", "--json").stdout)
     assert found["records"] == 45 and isinstance(found["findings"], list)

@@ -11,7 +11,7 @@ from parity import assert_rounds_alike
 
 import kft
 from kft.backbones.esm2.model import ESM2
-from kft.comparison import runs, scoring, study
+from kft.comparison import expecting, runs, scoring, study
 from kft.comparison.results import NULL
 from kft.data import Dataset, Split
 from kft.files import only_writer
@@ -61,7 +61,7 @@ def compared(backbone, data, tmp_path_factory):
     return found, out, before
 
 
-@pytest.mark.in_turn("torch")  # trains by kft.fit alone
+@pytest.mark.once  # trains by kft.fit alone
 def test_rows(compared):
     found, _, _ = compared
     kinds = {row.name: row.kind for row in found.rows}
@@ -95,7 +95,7 @@ def test_a_strategy_that_fails_stands_in_its_row(compared):
     assert found.to_frame().loc["broken", "seeds"] == 0
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_the_backbone_stays_as_it_is(compared, backbone):
     assert kft.fingerprint(backbone, None) == compared[2]
     assert all(layer.trainable for layer in backbone.layers)
@@ -111,7 +111,7 @@ def test_a_copy_of_an_adapted_backbone_has_no_marks_by_hand():
     kft.fit(made, (["MKTAYI", "GSS"], [0.0, 1.0]), "from_scratch", 1, verbose=0)
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_a_run_is_that_of_fit(compared, backbone, data):
     copy = ESM2.from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())
@@ -279,7 +279,7 @@ def test_a_model_that_cannot_be_saved_loses_nothing(backbone, data, tmp_path, mo
 
 @pytest.mark.once
 def test_controls_are_known_by_their_kind():
-    methods = study._methods({"scratch": "from_scratch", "lora": "lora"}, 2, True)
+    methods = study.methods_of({"scratch": "from_scratch", "lora": "lora"}, 2, True)
     assert [(m.name, m.kind) for m in methods] == [
         ("scratch", "control"), ("lora", "strategy"), ("lora, shuffled labels", "control"),
     ]  # fmt: skip
@@ -341,7 +341,7 @@ def test_what_max_length_cuts_is_scored_for_nobody(residues):
 
 @pytest.mark.once
 def test_what_is_expected(backbone, data):
-    step = runs.Step(
+    step = expecting.Step(
         seconds=0.31, forward=0.1, head=0.01, once=0.0, setup=2.0, cut=0.5, memory=0,
         batch=10, train=1000, valid=100, test=100, longest=20, solving=0.05, rows=10,
     )  # fmt: skip
@@ -351,9 +351,10 @@ def test_what_is_expected(backbone, data):
         strategy = kft.strategies.get(name, **options)
         model = strategy.prepare(runs.new_model(deep, kft.heads.for_data(data)))
         before = [(w.path, w.frozen) for w in kft.params.weights(model)]
-        seconds = runs.expected_seconds(step, model, strategy.phases(model))
+        found = expecting.expected_seconds(step, model, strategy.phases(model))
         assert [(w.path, w.frozen) for w in kft.params.weights(model)] == before
-        return seconds
+        assert found.compiling == found.again == 0
+        return found.seconds
 
     # In batches: 100 to train on, 10 to validate on and 10 to test on. Each phase is cut twice.
     # Frozen features of two batches are computed twice, and the head is solved for.
@@ -370,21 +371,43 @@ def test_what_is_expected(backbone, data):
 
 
 @pytest.mark.once
+def test_compilation_is_expected_for_each_shape_and_once_for_all_seeds(backbone, data):
+    step = expecting.Step(
+        *[0.0] * 6, memory=0, batch=1, train=1, valid=1, test=1,
+        compiling=(9.0, 2.0, 1.0), again=0.25, shapes=(3, 2, 4, 5),
+    )  # fmt: skip
+
+    def expected(name):
+        head = kft.heads.for_data(data)
+        return expecting.expected_of(kft.strategies.get(name), step, backbone, head)
+
+    # The frozen part of 4 shapes and the test split of 5; the step of 3, and validation of 2.
+    assert expected("linear_probe").compiling == pytest.approx(2 * 4 + 2 * 5)
+    assert expected("head_only").compiling == pytest.approx(2 * 4 + 2 * 5 + 1 * 3)
+    full = expected("full")
+    assert full.compiling == pytest.approx(9 * 3 + 2 * 2 + 2 * 5)
+    assert full.again == pytest.approx(full.compiling / 4)
+    assert full.of(3) == pytest.approx(1.5 * full.compiling)
+    assert full.compiled().of(3) == pytest.approx(0.75 * full.compiling)
+    assert full.of(0) == 0
+
+
+@pytest.mark.once
 def test_the_announcement_counts_the_controls(backbone, data, monkeypatch, capsys):
     """The most expensive control is named, and what the comparison takes without those added."""
     costs = {"linear_probe": 100.0, "from_scratch": 4000.0}
-    monkeypatch.setattr(study, "measured_step", lambda *rest: runs.Step(*[1.0] * 11))
+    monkeypatch.setattr(study, "measured_step", lambda *rest: expecting.Step(*[1.0] * 11))
 
-    def expected(step, model, phases):
-        return costs["from_scratch" if phases[0].epochs else "linear_probe"]
+    def expected(strategy, *rest):
+        return expecting.Expected(costs[kft.strategies.name_of(strategy)])
 
-    monkeypatch.setattr(study, "expected_seconds", expected)
+    monkeypatch.setattr(study, "expected_of", expected)
 
     def said(names, controls=True, seeds=2):
         task = study._Study(backbone, data, kft.heads.for_data, 8, None, True, None)
         monkeypatch.setattr(task, "_kept", lambda method, seed: None)
         task.store, task.overwrite = None, False
-        task.expect(study._methods(names, None, controls), range(seeds))
+        task.expect(study.methods_of(names, None, controls), range(seeds))
         return " ".join(capsys.readouterr().out.split())
 
     text = said(["linear_probe"])
@@ -511,7 +534,7 @@ def test_a_second_process_in_the_folder_is_refused(backbone, data, tmp_path):
 
 @pytest.mark.once
 def test_names_tell_strategies_of_one_kind_apart(backbone):
-    methods = study._methods(
+    methods = study.methods_of(
         ["lora", kft.strategies.get("lora", rank=2, epochs=3), Broken()], None, False
     )
     assert [m.name for m in methods] == ["lora", "lora(rank=2, epochs=3)", "Broken"]

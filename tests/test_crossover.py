@@ -52,7 +52,7 @@ OPTIONS = {"seeds": 2, "resamples": 50, "verbose": False}
 
 
 @pytest.mark.filterwarnings("ignore:.*longer than max_length")
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 @pytest.mark.parametrize("strategy", ["linear_probe", "head_only"])
 def test_features_that_are_computed_once_give_the_same_predictions(strategy, monkeypatch):
     data, backbone = made(), models.esm2()

@@ -145,7 +145,7 @@ def assert_same(backbone, reference, parts=2):
         assert_rounds_alike(one[where], other[where])
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_folder(saved, reference):
     backbone = kft.load(saved)
     assert_same(backbone, reference)
@@ -185,7 +185,7 @@ def weights_of(backbone):
     return {w.path for part in (backbone, backbone.masked_lm) for w in part.weights}
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_heads_of_other_tasks_are_skipped(tmp_path):
     """A file of a classifier has no language-model head; one of `EsmcModel` has no prefix."""
     config = references.esmc_config(1, 32, 4, num_labels=3)
@@ -209,7 +209,7 @@ def test_heads_of_other_tasks_are_skipped(tmp_path):
         assert_rounds_alike(found[where], expected[where])
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_what_kft_writes_transformers_reads(tmp_path):
     backbone = models.perturb(models.esmc(2, 32, 4, hidden_width=48, rope_theta=500.0))
     models.perturb(backbone.masked_lm)

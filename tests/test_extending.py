@@ -283,7 +283,7 @@ def compared(folder, backbone=None, **options):
     )  # fmt: skip
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_all_in_one_comparison(tmp_path):
     backbone = kft.load("toy_8", weights=False)
     before = kft.fingerprint(backbone, None)

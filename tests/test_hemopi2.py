@@ -69,7 +69,7 @@ def test_parity(record_property):
 
 @needs_package
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.in_turn("torch")  # its hidden states are compared on every backend
+@pytest.mark.once  # its hidden states are compared on every backend
 def test_the_classifier_is_that_of_transformers():
     """Log probabilities of ten peptides, changed ones, and 150 of random residues."""
     theirs = reference(EsmForSequenceClassification)

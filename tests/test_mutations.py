@@ -273,7 +273,7 @@ def proteingym_overlapping(log_softmax, tokens, window):
 
 
 @pytest.mark.parametrize("window", [16, 12])
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_overlapping_windows_are_those_of_proteingym(pair, window):
     backbone, _ = pair
     protein = (WILD_TYPE * 3)[:53]

@@ -153,6 +153,47 @@ def test_errors_state_what_to_do():
         kft.fit(kft.Model(backbone, dense()), DATA, verbose=0)
 
 
+class Own(keras.Model):
+    """A model whose layers are no graph."""
+
+    def call(self, x):
+        return x
+
+
+SCALAR = keras.Input((3,))
+TWO = keras.Model(SCALAR, [layers.Dense(2)(SCALAR), layers.Dense(3)(SCALAR)], name="two")
+BUILT = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("backbone", "error", "message"),
+    [
+        (keras.Sequential([layers.Dense(3)]), TypeError, "a Sequential: once it is built, give"),
+        (BUILT, TypeError, r"a Sequential: .* keras.Model\(model.inputs, model.outputs\[0\]\)"),
+        (Own(), TypeError, "a Own: connect its layers from keras.Input to an output"),
+        (layers.Dense(3), TypeError, "a Dense|<Dense"),
+        (lambda x: x, TypeError, "a Keras model"),
+        ("kft_esm2_tiny", TypeError, "received 'kft_esm2_tiny'"),
+        (TWO, ValueError, "the features, received two with a list of 2"),
+    ],
+)
+def test_backbones_that_are_no_graph_are_refused_by_name(backbone, error, message):
+    for call in (
+        lambda: kft.Model(backbone, layers.Dense(1)),
+        lambda: kft.embed(backbone, SEQUENCES),
+        lambda: kft.build_index(backbone, SEQUENCES),
+    ):
+        with pytest.raises(error, match=f"^backbone must .*{message}"):
+            call()
+
+
+@pytest.mark.once
+def test_what_the_refusal_of_a_sequential_says_to_do():
+    model = kft.Model(keras.Model(BUILT.inputs, BUILT.outputs[0]), layers.Dense(1))
+    assert model.output_shape == (None, 1)
+
+
 @pytest.mark.once
 def test_replace_head_takes_any_layer():
     model = kft.replace_head(kft.Model(esm2(), kft.heads.Regression()), dense(2), pooling="max")

@@ -112,7 +112,7 @@ def reversed_encode(sequences, max_length=None, pad_lengths=None, names=None):
     return {"token_ids": 32 - found}
 
 
-@pytest.mark.in_turn("torch")  # numbers of tokens
+@pytest.mark.once  # numbers of tokens
 def test_an_encoder_states_its_own_alphabet(small):
     """The same residues are hidden, and the same predictions scored."""
     encoder = reversed_encode
@@ -342,7 +342,7 @@ def test_loss_curve_is_the_references(optimised, as_written):
     assert_rounds_alike(ours, theirs, what="the losses")
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_a_family_is_learned_and_scores_say_so(small):
     """Proteins of one motif: their residues can be told from their neighbours."""
     rng = np.random.default_rng(0)
@@ -640,7 +640,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(small, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.in_turn("torch")  # counters
+@pytest.mark.once  # counters
 def test_the_next_fit_begins_at_its_beginning(small, tmp_path, as_written):
     resume = kft.callbacks.Resume(tmp_path / "state.npz")
     batches = pretraining.masked_batches(interrupted.proteins(), small.encode, 128, 32, steps=2)

@@ -114,7 +114,6 @@ def test_what_was_traced_is_traced_again(again):
     assert again == ["block_0", "block_1"]
 
 
-@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:.*does not support masking")
 def test_refusals():
     x = keras.Input((4,))
@@ -130,3 +129,22 @@ def test_refusals():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="remat does not pass on Keras masks, .* of block have"):
         model.train_on_batch(np.ones((2, 3), "int32"), np.zeros((2, 3, 1)))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the others keep to the order")
+def test_blocks_are_not_computed_again_too_early():
+    """XLA's own account of the memory of a step, by which `jax.checkpoint` saves nothing."""
+    import jax
+
+    def temporary(remat):
+        model = kft.Model(esm2(4), kft.heads.Regression(), remat=remat)
+        inputs = model.encode(strings([126] * 4))
+
+        def loss(trainable):
+            states = [x.value for x in model.non_trainable_variables]
+            return model.stateless_call(trainable, states, inputs, training=True)[0].sum()
+
+        step = jax.jit(jax.grad(loss)).lower([x.value for x in model.trainable_variables])
+        return step.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(True) < 0.6 * temporary(False)

@@ -16,7 +16,7 @@ def backbone():
     return esm2(1, 32, 4)
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_gaps_hold_the_models_own_probabilities(backbone):
     sequences = ["MKT<mask>YIAKQR<mask>", "GG", "<mask>" + "A" * 40]
     found = scoring.fill(backbone, sequences, top=20, tokens=64)

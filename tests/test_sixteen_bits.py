@@ -14,7 +14,7 @@ from PIL import Image
 
 import kft
 from kft.backbones.vision.images import ImageEncoder
-from kft.comparison import runs
+from kft.comparison import expecting, runs
 from kft.data import Dataset, Split
 from kft.data.images import pixels
 from kft.evaluation import baselines
@@ -351,7 +351,7 @@ def test_which_range_is_taken(tmp_path):
 def test_what_a_run_will_cost_is_measured_in_the_same_range(tmp_path, as_written):
     data = read(folder(tmp_path / "cells", *camera(40)))
     backbone = model_of().backbone
-    runs.measured_step(backbone, kft.heads.Classification(2), data, 8, None)
+    expecting.measured_step(backbone, kft.heads.Classification(2), data, 8, None)
     assert backbone.value_range is None  # asking changes nothing
 
 

@@ -271,7 +271,7 @@ def test_baselines_of_classes_and_labels(target):
     contracts.check_scored(data)
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_a_target_is_learned_as_a_logarithm_and_predicted_as_measured(tmp_path):
     frame = FRAME.assign(y=np.exp(3 * FRAME.y))
     raw = kft.data.read_csv(frame, inputs=COLUMNS, target="y")
@@ -307,7 +307,7 @@ def _outside(data):
     return np.concatenate([data.train.targets, data.valid.targets])
 
 
-@pytest.mark.in_turn("torch")  # Keras computes them, see the tests of losses
+@pytest.mark.once  # Keras computes them, see the tests of losses
 def test_class_weights_reach_the_loss():
     frame = FRAME.assign(y=np.where(FRAME.y > 1, "rare", "often"))
     raw = kft.data.read_csv(frame, inputs=COLUMNS, target="y")

@@ -311,7 +311,7 @@ def compared(data, tmp_path, **options):
 
 
 @pytest.mark.usefixtures("as_written")
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_labels_from_end_to_end(columns, tmp_path):
     data = read_csv(columns, target=list(LABELS))
     model = kft.Model(esm2(), kft.heads.for_data(data))
@@ -332,7 +332,7 @@ def test_labels_from_end_to_end(columns, tmp_path):
     assert written.startswith(f"sequence,prediction,{probabilities}\n")
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 @pytest.mark.usefixtures("as_written")
 def test_labels_are_compared(columns, tmp_path):
     found = compared(read_csv(columns, target=list(LABELS)), tmp_path)
@@ -380,7 +380,7 @@ def test_numbers_of_residues_from_end_to_end(numbers, tmp_path):
     assert np.isfinite(again.history[-1]["loss"])
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 @pytest.mark.usefixtures("as_written")
 def test_numbers_of_residues_are_compared(numbers, tmp_path):
     found = compared(read_csv(numbers), tmp_path)

@@ -268,7 +268,7 @@ def test_lora_finds_what_to_adapt_and_survives_saving(backbone, tmp_path, as_wri
     assert_rounds_alike(model.predict_on_batch(x), changed)
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 def test_compare(tmp_path, as_written):
     from kft.data import Dataset, Split
 

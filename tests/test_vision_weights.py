@@ -243,7 +243,7 @@ def lite0():
     return kft.load("efficientnet_lite0")
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.once
 @pytest.mark.usefixtures("optimised")
 def test_lite0_is_the_reference(lite0):
     """Features and logits; and it knows a palace and a daisy."""

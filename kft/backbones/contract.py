@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.keras_internals import Functional
+
 
 @dataclass(frozen=True)
 class ModuleNames:
@@ -133,6 +135,36 @@ def check_no_prompts(model: keras.Model, called: str = "model") -> None:
             f"{called} must not be a model that takes prompts, received {model.name}: it is a "
             f"model by itself, to which kft.segment gives images and prompts, and which kft.fit "
             f"trains as it is."
+        )
+
+
+def check_features(model: keras.Layer, called: str = "backbone") -> None:
+    """Check that a model is a graph of layers with one output, the features that a head takes.
+
+    Args:
+        model: A Keras model or layer.
+        called: Name of the argument, for the error.
+
+    Raises:
+        TypeError: It is no functional model.
+        ValueError: Its output is not one tensor.
+    """
+    if not isinstance(model, Functional):
+        remedy = (
+            "once it is built, give keras.Model(model.inputs, model.outputs[0])"
+            if isinstance(model, keras.Sequential)
+            else "connect its layers from keras.Input to an output, and give keras.Model(input, "
+            "output)"
+        )
+        raise TypeError(
+            f"{called} must be a functional Keras model, such as from kft.load, received a "
+            f"{type(model).__name__}: {remedy}."
+        )
+    if not isinstance(model.output, keras.KerasTensor):
+        raise ValueError(
+            f"{called} must have one tensor as output, the features, received {model.name} with a "
+            f"{type(model.output).__name__} of {len(model.outputs)}: give keras.Model of its "
+            f"inputs and one of its outputs, keras.Model(model.inputs, model.outputs[0])."
         )
 
 

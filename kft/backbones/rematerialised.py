@@ -8,7 +8,8 @@ deep nets with sublinear memory cost", arXiv:1604.06174, section 4).
 Keras's own `keras.RematScope` has to be open while a layer is made, calls layers with keyword
 arguments, which JAX and TensorFlow refuse, and draws other numbers for dropout the second time.
 Here layers are marked at any time; `keras.remat` is called with the tensors that have a gradient
-alone, and random states and statistics are those of the first time.
+alone, and random states and statistics are those of the first time. On JAX on a processor, where
+`keras.remat` saves no memory, `_in_branches` takes its place.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,9 +112,12 @@ def _run(layer: keras.Layer, call: Callable, args: Sequence[Any], kwargs: Mappin
     structure = (tuple(args), {"training": True, **kwargs})
     flat = keras.tree.flatten(structure)
     moved = [i for i, x in enumerate(flat) if _has_gradient(x)]
-    # TensorFlow would read weights again for the gradient, perhaps once they are updated.
-    tensorflow = keras.backend.backend() == "tensorflow"
-    learning = layer.trainable_variables if tensorflow else []
+    backend, remat = keras.backend.backend(), keras.remat
+    if backend == "jax" and _on_processor():
+        remat = _in_branches
+    # TensorFlow would read weights again for the gradient, perhaps once they are updated, and
+    # `_in_branches` has gradients of its arguments alone.
+    learning = layer.trainable_variables if backend == "tensorflow" or remat is _in_branches else []
     with autocast(None):
         before = [(state, ops.copy(state.value)) for state in _states(layer)]
         values = [ops.convert_to_tensor(weight) for weight in learning]
@@ -129,17 +133,53 @@ def _run(layer: keras.Layer, call: Callable, args: Sequence[Any], kwargs: Mappin
         with inherited_scope(known) as scope, _unfiltered(after is not None):
             outputs = call(*given, **named)
         states = [scope.get_current_value(state) for state, _ in before]
-        if keras.backend.backend() == "jax":  # a value of its trace may not leave by another way
+        if backend == "jax":  # a value of its trace may not leave by another way
             return outputs, states
         after = states if after is None else after
         return outputs
 
-    outputs = keras.remat(again)(*(flat[i] for i in moved), *values)
-    if keras.backend.backend() == "jax":
+    outputs = remat(again)(*(flat[i] for i in moved), *values)
+    if backend == "jax":
         outputs, after = outputs
     for (state, _), value in zip(before, after or (), strict=True):
         state.assign(value)
     return outputs
+
+
+def _on_processor() -> bool:
+    import jax
+
+    return jax.default_backend() == "cpu"
+
+
+def _in_branches(function: Callable) -> Callable:
+    """Return `jax.checkpoint` of a function that returns outputs and states, for a processor.
+
+    XLA for processors begins every operation as early as it can, and so computes all blocks of
+    `jax.checkpoint` again before the gradient has come to the first. The branch of a condition
+    begins once all of its inputs are there, and one of them is the gradient of the outputs.
+    """
+    import jax
+    from jax import numpy as jnp
+
+    def gradients(tensors: tuple, of_outputs: Any) -> tuple:
+        return jax.vjp(function, *tensors, has_aux=True)[1](of_outputs)
+
+    def zeros(tensors: tuple, of_outputs: Any) -> tuple:
+        return jax.tree.map(jnp.zeros_like, tensors)
+
+    def forward(*tensors: Any) -> tuple[Any, tuple]:
+        return function(*tensors), tensors
+
+    def backward(tensors: tuple, of_all: Any) -> tuple:
+        of_outputs, _ = of_all  # states have no gradient
+        first = jax.tree.leaves(of_outputs)[0].ravel()[0]
+        never = jnp.isinf(0 * first)  # which XLA cannot know
+        return jax.lax.cond(never, zeros, gradients, tensors, of_outputs)
+
+    computed = jax.custom_vjp(function)
+    computed.defvjp(forward, backward)
+    return computed
 
 
 @contextmanager

@@ -40,6 +40,9 @@ def compare(
     max_length: of.MaxLength = None,
     image_size: of.ImageSize = None,
     controls: Annotated[bool, typer.Option(help="Whether controls are trained.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what it takes; write nothing.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again.")] = False,
     as_json: of.Json = False,
 ) -> None:
@@ -63,15 +66,19 @@ def compare(
         read = kft.finetuning.filled(kft.finetuning.read_data(settings)[0])
         for note in read.notes:
             say(note)
+        of_run: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+        of_run |= {"max_length": max_length, "controls": controls}
+        backbone_ = kft.finetuning.new_backbone(kft.finetuning.described(settings, read))
+        if dry_run:
+            plan = kft.comparison.plan(backbone_, read, strategy or None, seeds, **of_run)
+            show(plan.to_dict(), as_json, str(plan))
+            return
         result = kft.compare(
-            kft.finetuning.new_backbone(kft.finetuning.described(settings, read)),
+            backbone_,
             read,
             strategy or None,
             seeds,
-            epochs=epochs,
-            batch_size=batch_size,
-            max_length=max_length,
-            controls=controls,
+            **of_run,
             out=out,
             overwrite=overwrite,
             verbose=False,

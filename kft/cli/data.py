@@ -1,5 +1,6 @@
 """`kft data`."""
 
+import difflib
 from typing import Annotated
 
 import typer
@@ -24,6 +25,13 @@ def data(
         if name is None:
             show(datasets.names(), as_json, "\n".join(datasets.names()))
             return
+        if name not in datasets.names():
+            close = difflib.get_close_matches(name, datasets.names(), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"name must be one of {', '.join(datasets.names())}; received {name!r}.{hint} "
+                f"kft explore FILE looks at a file of your own."
+            )
         loaded = datasets.load(name)
         about = {
             "name": loaded.name,

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,7 +29,13 @@ def explore(
         from kft import data as datasets
         from kft.exploration import explore as explored
 
-        known = not Path(file).exists() and file in datasets.names()
-        source = datasets.load(file) if known else file
+        source: Any = file
+        if not Path(file).exists():
+            if file not in datasets.names():
+                raise FileNotFoundError(
+                    f"file is {file!r}, which is neither a file or folder (from {Path.cwd()}) nor "
+                    f"one of {', '.join(datasets.names())}."
+                )
+            source = datasets.load(file)
         found = explored(source, target, groups, split, sep=sep, decimal=decimal)
         show(json.loads(found.to_json()), as_json, str(found))

@@ -4,6 +4,7 @@ from kft.comparison.crossing import Crossover, crossover
 from kft.comparison.estimating import Estimate, estimate
 from kft.comparison.judging import Evaluation, evaluate
 from kft.comparison.labels import learning_curve
+from kft.comparison.planning import Plan, plan
 from kft.comparison.results import Comparison, Row
 from kft.comparison.study import compare
 
@@ -12,10 +13,12 @@ __all__ = [
     "Crossover",
     "Estimate",
     "Evaluation",
+    "Plan",
     "Row",
     "compare",
     "crossover",
     "estimate",
     "evaluate",
     "learning_curve",
+    "plan",
 ]

@@ -73,7 +73,20 @@ def _return_freed_memory() -> None:
         return  # another system
 
 
-def median_seconds(work: Callable[[], Any]) -> float:
+@dataclass(frozen=True)
+class Timed:
+    """How long some work takes, in seconds.
+
+    Attributes:
+        seconds: Once it is compiled.
+        compiling: How much longer the first time takes on a backend that compiles; 0 on torch.
+    """
+
+    seconds: float
+    compiling: float
+
+
+def timed(work: Callable[[], Any]) -> Timed:
     """Do some work four times, and return the median time without the first one.
 
     Args:
@@ -84,10 +97,12 @@ def median_seconds(work: Callable[[], Any]) -> float:
         started = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[1:]))
+    usual = float(np.median(seconds[1:]))
+    compiles = keras.backend.backend() != "torch"
+    return Timed(usual, max(seconds[0] - usual, 0.0) if compiles else 0.0)
 
 
-def seconds_of_training(model: keras.Model, inputs: Any, targets: Sequence[Any]) -> float:
+def seconds_of_training(model: keras.Model, inputs: Any, targets: Sequence[Any]) -> Timed:
     """Return the time of a step; reading its loss waits until the backend has computed it.
 
     Args:
@@ -95,9 +110,7 @@ def seconds_of_training(model: keras.Model, inputs: Any, targets: Sequence[Any])
         inputs: Of one batch.
         targets: Targets, and perhaps weights.
     """
-    return median_seconds(
-        lambda: float(model.train_on_batch(inputs, *targets, return_dict=True)["loss"])
-    )
+    return timed(lambda: float(model.train_on_batch(inputs, *targets, return_dict=True)["loss"]))
 
 
 # Estimating ---------------------------------------------------------------------------------------
@@ -114,6 +127,8 @@ class Estimate:
         seconds: Wall-clock time of a training step, forward, backward and update.
         forward_memory: Peak memory of this process while it predicts, in bytes.
         forward_seconds: Wall-clock time of a forward pass.
+        compiling: Wall-clock time by which the first training step takes longer, as backends
+            other than torch compile it; again for each other shape of batch.
         measured: Number of records of the largest batch that was run; if it is `batch_size`,
             nothing is extrapolated.
     """
@@ -124,6 +139,7 @@ class Estimate:
     seconds: float
     forward_memory: int
     forward_seconds: float
+    compiling: float
     measured: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,9 +150,10 @@ class Estimate:
         size = f"{self.batch_size} records" + (f" of {self.length} residues" if self.length else "")
         run = "measured" if self.measured == self.batch_size else f"from batches of {self.measured}"
         step, forward = f"{self.seconds:.3g} s", f"{self.forward_seconds:.3g} s"
+        compiling = f" (the first {self.compiling:.2g} s more)" if self.compiling else ""
         return (
             f"{size}, {run}:\n"
-            f"training step  {step}, {self.memory / 2**30:.2f} GiB\n"
+            f"training step  {step}{compiling}, {self.memory / 2**30:.2f} GiB\n"
             f"forward pass   {forward}, {self.forward_memory / 2**30:.2f} GiB"
         )
 
@@ -146,9 +163,9 @@ def estimate(model: keras.Model, batch_size: int = 32, length: int | None = None
 
     A copy of the model, with what is frozen, adapters and `kft.remat`, trains on random batches
     with AdamW: as many records as take about two seconds, at most `batch_size`. For more records
-    memory and time are extrapolated along a line through two sizes. Compilation is not counted as
-    time. Outputs of frozen layers, which `kft.fit` computes once where it can, are computed in
-    each step here. Memory is that of the process: on a graphics card only the time is of use.
+    memory and time are extrapolated along a line through two sizes. The time of compilation is
+    stated apart. Outputs of frozen layers, which `kft.fit` computes once where it can, are computed
+    in each step here. Memory is that of the process: on a graphics card only the time is of use.
 
     Args:
         model: A `kft.Model`, or a backbone of kft.
@@ -182,17 +199,16 @@ def estimate(model: keras.Model, batch_size: int = 32, length: int | None = None
     with PeakMemory() as held:  # with the copy, which is no part of a training
         costs = {1: _costs(trial, 1, length)}
     if batch_size > 1:
-        first = np.maximum(costs[1] - [held.before, 0, held.before, 0], [2**20, 1e-4] * 2)
+        first = np.maximum(costs[1][:4] - [held.before, 0, held.before, 0], [2**20, 1e-4] * 2)
         most = np.array([(available_memory() or 2**40) / 2, _SECONDS] * 2)
         larger = min(max(int(np.min(most / first)), 2), batch_size)
         costs[larger] = _costs(trial, larger, length)
     else:
         larger = 1
     found = _at(costs, batch_size)
-    memory, forward_memory = (int(alone.before + x - held.before) for x in found[::2])
-    return Estimate(
-        batch_size, length, memory, float(found[1]), forward_memory, float(found[3]), larger
-    )
+    memory, forward_memory = (int(alone.before + x - held.before) for x in found[:4:2])
+    seconds, forward, compiling = map(float, (found[1], found[3], costs[larger][4]))
+    return Estimate(batch_size, length, memory, seconds, forward_memory, forward, compiling, larger)
 
 
 def _check_length(model: keras.Model, length: int | None) -> None:
@@ -238,15 +254,16 @@ def _compile(model: keras.Model) -> None:
 
 
 def _costs(model: keras.Model, size: int, length: int | None) -> np.ndarray:
-    """Return peak bytes and seconds of a training step, then of a forward pass."""
+    """Return peak bytes and seconds of a training step, of a forward pass, and of compiling."""
     inputs = _batch(model, size, length)
     _compile(model)
     with PeakMemory() as forward:
-        forward_seconds = median_seconds(lambda: model.predict_on_batch(inputs))
+        passed = timed(lambda: model.predict_on_batch(inputs))
     zeros = np.zeros(size, "float32")
     with PeakMemory() as training:
-        seconds = seconds_of_training(model, inputs, [zeros])
-    return np.array([training.peak, seconds, forward.peak, forward_seconds], dtype="float64")
+        step = seconds_of_training(model, inputs, [zeros])
+    found = [training.peak, step.seconds, forward.peak, passed.seconds, step.compiling]
+    return np.array(found, dtype="float64")
 
 
 def _at(costs: dict[int, np.ndarray], size: int) -> np.ndarray:

@@ -1,13 +1,12 @@
-"""The trainings of a comparison: one run, its expected time, and the store of runs."""
+"""The trainings of a comparison: one run, and the store of runs."""
 
 import hashlib
 import json
 import os
 import tempfile
-import time
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,20 +16,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from kft.comparison.estimating import PeakMemory, median_seconds, seconds_of_training
+from kft.comparison.estimating import PeakMemory
 from kft.data import Dataset, Split
 from kft.files import atomic_write, cache_folder, ensure_writable
 from kft.inference import predict
-from kft.keras_internals import own_weights, sublayers_of
 from kft.models import Model
-from kft.params import digests, layers, record_marks, unfreeze
-from kft.training.batching import Batches, batches
-from kft.training.features import FrontierError
+from kft.params import digests, record_marks, unfreeze
 from kft.training.fitting import fit
-from kft.training.frontier import fit_value_range, split
-from kft.training.optimizers import adamw
-from kft.training.probing import seconds_to_solve
-from kft.training.strategies import Phase, Strategy
+from kft.training.strategies import Strategy
 
 # One run --------------------------------------------------------------------------------------
 
@@ -194,213 +187,6 @@ def _shuffled(part: Split, rng: np.random.Generator) -> Split:
     for row, mask, new in zip(targets, masks, values, strict=False):
         row[mask] = new
     return replace(part, targets=targets)
-
-
-# Expected time ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Step:
-    """Measured times of one batch, without compilation, and the sizes of the splits.
-
-    Attributes:
-        seconds: Wall-clock time of training all weights on the batch, forward and backward.
-        forward: Wall-clock time of the backbone's forward pass.
-        head: Wall-clock time of training the head alone on the backbone's outputs.
-        once: Wall-clock time of encoding the batch.
-        setup: Wall-clock time of making a model, with memory cleared before.
-        cut: Wall-clock time of cutting it at its frontier.
-        memory: Peak memory of this process, compilation included, in bytes.
-        batch: Size of the batch, in tokens with padding for sequences, else in records.
-        train: Size of the train split, in the same unit.
-        valid: Size of the valid split, 0 if there is none.
-        test: Size of the test split.
-        longest: Size of the longest batches of train and valid, which are run twice where frozen
-            features are computed once.
-        solving: Wall-clock time of solving for a linear head on the rows of the batch, 0 for other
-            heads.
-        rows: Number of these rows: records, or residues with a target.
-    """
-
-    seconds: float
-    forward: float
-    head: float
-    once: float
-    setup: float
-    cut: float
-    memory: int
-    batch: int
-    train: int
-    valid: int
-    test: int
-    longest: int = 0
-    solving: float = 0.0
-    rows: int = 1
-
-
-def measured_step(
-    backbone: keras.Model,
-    head: keras.layers.Layer,
-    data: Dataset,
-    batch_size: int,
-    max_length: int | None,
-) -> Step:
-    """Train a copy of the backbone on one batch of typical length, and measure the time.
-
-    The length is the mean over all tokens of that of their batch: where the time of a token grows
-    linearly with the length, as in attention, such batches take as long as all batches do.
-
-    Args:
-        backbone: The pre-trained backbone; it is not changed.
-        head: A new head.
-        data: A `kft.data.Dataset`.
-        batch_size: Number of records in the batch.
-        max_length: Number of residues to keep of each sequence; None keeps all.
-
-    Returns:
-        `Step`; each time is the median of three, after a first one that compiles.
-    """
-    started = time.perf_counter()
-    with PeakMemory():  # as `train` does, which collects garbage first
-        model = new_model(backbone, head)
-    setup = time.perf_counter() - started
-    fit_value_range(model, data)
-    records = batches(data.train, model.encode, batch_size, 0, max_length)
-    typical = _typical(records)
-    once = median_seconds(lambda: records[typical])
-    inputs, *targets = records[typical]
-    _compile(model, head)
-    with PeakMemory() as memory:
-        seconds = seconds_of_training(model, inputs, targets)
-    forward, of_head, cut = _parts_of_step(model, head, inputs, targets, seconds)
-    part = data.train.take(records.record_indices[typical])
-    solving = _seconds_of_solving(model, batches(part, model.encode, batch_size, None, max_length))
-    sizes = {
-        name: _sizes(batches(part, model.encode, batch_size, 0, max_length))
-        for name, part in data.splits.items()
-    }
-    train, valid, test = (sizes.get(name, []) for name in ("train", "valid", "test"))
-    return Step(
-        seconds,
-        forward,
-        of_head,
-        once,
-        setup,
-        cut,
-        memory.peak,
-        _sizes(records)[typical],
-        sum(train),
-        sum(valid),
-        sum(test),
-        longest=max(train) + max(valid, default=0),
-        solving=solving,
-        rows=int((targets[1] > 0).sum()) if len(targets) > 1 else len(targets[0]),
-    )
-
-
-def _typical(records: Batches) -> int:
-    """Return the number of the full batch whose length is next to the mean over all tokens."""
-    counts = np.array([len(rows) for rows in records.record_indices])
-    lengths = np.array([records.padded(i) or 1 for i in range(len(records))])
-    mean = np.average(lengths, weights=counts * lengths)
-    return int(np.argmin(np.where(counts == counts.max(), abs(lengths - mean), np.inf)))
-
-
-def _compile(model: keras.Model, head: keras.layers.Layer) -> None:
-    """Compile a model as `fit` does, so that a step takes as long."""
-    made = hasattr(head, "make_loss")
-    loss, metrics = (head.make_loss(), head.make_metrics()) if made else ("mse", None)
-    optimizer = adamw(1e-5, model.trainable_variables)
-    model.compile(optimizer, loss, weighted_metrics=metrics)
-
-
-def _seconds_of_solving(model: keras.Model, records: Batches) -> float:
-    """Return the time of solving for a linear head, without its features; 0 for others."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a solution that is not used
-            return seconds_to_solve(model, records)
-    except (ValueError, FloatingPointError):  # not linear, or too few records for it
-        return 0.0
-
-
-def _parts_of_step(
-    model: Model, head: keras.layers.Layer, inputs: Any, targets: Sequence[Any], seconds: float
-) -> tuple[float, float, float]:
-    """Return the seconds of the forward pass, of training the head alone, and of cutting."""
-    started = time.perf_counter()
-    model.backbone.trainable = False
-    try:
-        frozen, learner = split(model)
-    except (FrontierError, TypeError):  # not functional, or a backbone without weights
-        return seconds / 3, 0.0, 0.0
-    cut = time.perf_counter() - started
-    forward = median_seconds(lambda: frozen.predict_on_batch(inputs))
-    features = frozen.predict_on_batch(inputs)
-    _compile(learner, head)
-    of_head = seconds_of_training(learner, features, targets)
-    return min(forward, seconds), min(of_head, seconds), cut
-
-
-def _sizes(records: Batches) -> list[int]:
-    """Return the size of each batch, in tokens with padding for sequences, else in records."""
-    return [len(rows) * (records.padded(i) or 1) for i, rows in enumerate(records.record_indices)]
-
-
-def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> float:
-    """Estimate the time of a training and of predicting the test split.
-
-    Frozen features are computed once, and of the longest batches twice (see
-    `kft.training.features`). Half of a backward pass is for activations, of all layers above the
-    frontier, and half for weights, of those that learn. The time of solving for a linear head
-    grows with the number of rows. Compilation is not included. Nothing is changed.
-
-    Args:
-        step: `Step`.
-        model: A `kft.Model` as the strategy has prepared it.
-        phases: Phases of the strategy for this model.
-
-    Returns:
-        Seconds.
-    """
-    train, valid, test = (size / step.batch for size in (step.train, step.valid, step.test))
-    half = max(step.seconds - step.forward - step.head, 0.0) / 2  # of a backward pass
-    seconds = step.setup + step.once * (train + valid) + (step.once + step.forward) * test
-    for phase in phases:
-        above, learning = _fractions(model, phase) if phase.epochs else (0.0, 0.0)
-        # `fit` cuts once to see whether it saves time, and once more to train.
-        seconds += 2 * step.cut + (1 - above) * step.forward * (train + valid)
-        if above < 1:
-            seconds += (1 - above) * step.forward * step.longest / step.batch
-        if not phase.epochs:
-            seconds += step.solving * min(train, phase.rows / step.rows)
-        each = step.head + above * step.forward
-        seconds += phase.epochs * (each * (train + valid) + (above + learning) * half * train)
-    return seconds
-
-
-def _fractions(model: Model, phase: Phase) -> tuple[float, float]:
-    """Fractions of the backbone's weights: those above the frontier, and those that learn.
-
-    Above the frontier are the first trainable stage and all that follow.
-    """
-    stages = getattr(model.backbone, "stages", None) or model.backbone.layers
-    sizes = [sum(int(np.prod(w.shape)) for w in stage.weights) for stage in stages]
-    by_path = layers(model)
-    chosen = list(by_path) if phase.trainable_layers is None else phase.trainable_layers
-    trainable = {id(part) for path in chosen for part in sublayers_of(by_path[path])}
-    parts = [{id(part) for part in sublayers_of(stage)} for stage in stages]
-    first = next((i for i, part in enumerate(parts) if part & trainable), len(stages))
-    learning = {
-        id(weight): int(np.prod(weight.shape))
-        for stage in stages
-        for part in sublayers_of(stage)
-        if id(part) in trainable
-        for weight in own_weights(part)
-        if weight.trainable  # not the weights that have an adapter
-    }
-    total = max(sum(sizes), 1)
-    return sum(sizes[first:]) / total, sum(learning.values()) / total
 
 
 # Store of runs ----------------------------------------------------------------------------------

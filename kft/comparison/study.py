@@ -23,6 +23,7 @@ from kft.arguments import (
 )
 from kft.comparison.copies import Copies
 from kft.comparison.earlier import earlier_settings
+from kft.comparison.expecting import Expected, expected_of, measured_step
 from kft.comparison.folding import deal, joined_copies, merged
 from kft.comparison.printing import notes
 from kft.comparison.progress import Log, ProgressLine, duration
@@ -34,9 +35,6 @@ from kft.comparison.runs import (
     digest_of_data,
     digest_of_model,
     ensure_kept,
-    expected_seconds,
-    measured_step,
-    new_model,
     shuffled,
     train,
 )
@@ -126,7 +124,7 @@ def compare(
     check_flag("controls", controls)
     check_flag("overwrite", overwrite)
     check_flag("save_models", save_models)
-    methods, seed_list = _methods(strategies, epochs, controls), _seeds(seeds)
+    methods, seed_list = methods_of(strategies, epochs, controls), seeds_of(seeds)
     data = load(data) if isinstance(data, str) else data
     check_instance("data", data, Dataset, "a kft.data.Dataset or the name of one")
     check_optional_integer("folds", folds, 2)
@@ -169,7 +167,9 @@ def compare(
 
 
 @dataclass(frozen=True)
-class _Method:
+class Method:
+    """A strategy or control of a comparison."""
+
     name: str
     kind: Literal["strategy", "control"]
     strategy: Any
@@ -177,21 +177,27 @@ class _Method:
     added: bool = False  # by `controls=True`
 
 
-def _methods(given: Any, epochs: int | None, controls: bool) -> list[_Method]:
-    """Return the strategies with their names, and the controls."""
+def methods_of(given: Any, epochs: int | None, controls: bool) -> list[Method]:
+    """Return the strategies with their names, and the controls.
+
+    Args:
+        given: As `strategies` of `compare`.
+        epochs: As for `compare`.
+        controls: As for `compare`.
+    """
     if given is None:
         given = [name for name in strategies.names() if name != "from_scratch"]
     methods = []
     for name, strategy in named_strategies(given).items():
         scratch = isinstance(strategy, strategies.FromScratch)
-        methods.append(_Method(name, "control" if scratch else "strategy", strategy))
+        methods.append(Method(name, "control" if scratch else "strategy", strategy))
     if controls and all(method.kind == "strategy" for method in methods):
         strategy = strategies.get("from_scratch")
-        methods.append(_Method("from_scratch", "control", strategy, added=True))
+        methods.append(Method("from_scratch", "control", strategy, added=True))
     if controls:
         first = next((method for method in methods if method.kind == "strategy"), methods[0])
         name = f"{first.name}, shuffled labels"
-        methods.append(_Method(name, "control", first.strategy, shuffled_labels=True, added=True))
+        methods.append(Method(name, "control", first.strategy, shuffled_labels=True, added=True))
     if epochs is not None:
         check_integer("epochs", epochs)
         for i, method in enumerate(methods):
@@ -264,7 +270,15 @@ def _name(strategy: Any) -> str:
     return f"{name}({options})" if options else name
 
 
-def _seeds(seeds: Any) -> list[int]:
+def seeds_of(seeds: Any) -> list[int]:
+    """Return the seeds of an argument `seeds`, a number of them or a list.
+
+    Args:
+        seeds: As for `compare`.
+
+    Raises:
+        ValueError: It is neither.
+    """
     try:
         seeds = None if isinstance(seeds, bool) else seeds
         seeds_or_range = range(seeds) if isinstance(seeds, int | np.integer) else seeds
@@ -312,7 +326,7 @@ class _Study:
         self.everything = bool(verbose) and verbose != "progress"
         self.log = Log(bool(verbose))  # a line for each training, and what is cut
         self.notes = Log(self.everything)  # all else
-        self.expected: dict[str, float] = {}  # seconds by name of the method
+        self.expected: dict[str, Expected] = {}  # by name of the method
         self.copies = copies
 
     def open(self, out: Path | str | None, overwrite: bool) -> None:
@@ -336,13 +350,13 @@ class _Study:
         self.models = None if out is None or seed is None else Path(out) / "models"
         self.seed_of_models = seed
 
-    def _model_file(self, method: _Method, seed: int) -> Path | None:
+    def _model_file(self, method: Method, seed: int) -> Path | None:
         """Return where the model of a training is written; None if it is not."""
         if self.models is None or seed != self.seed_of_models or method.shuffled_labels:
             return None
         return self.models / f"{file_name(method.name)}.keras"
 
-    def _kept(self, method: _Method, seed: int) -> Run | None:
+    def _kept(self, method: Method, seed: int) -> Run | None:
         file = self._model_file(method, seed)
         if file is not None and not file.exists():
             return None
@@ -351,7 +365,7 @@ class _Study:
         )
         return self.store.get(_key(method, seed), earlier)
 
-    def rows(self, methods: Sequence[_Method], seeds: Sequence[int], resamples: int) -> list[Row]:
+    def rows(self, methods: Sequence[Method], seeds: Sequence[int], resamples: int) -> list[Row]:
         """Fit the baselines, run the trainings, and return a row for each."""
         with compiled_once(), silent_cuts():  # `expect` reports once what is cut
             self.expect(methods, seeds)
@@ -372,7 +386,7 @@ class _Study:
             raise ValueError(f"Nothing could be compared: {rows[-1].error}")
         return rows
 
-    def expect(self, methods: Sequence[_Method], seeds: Sequence[int]) -> None:
+    def expect(self, methods: Sequence[Method], seeds: Sequence[int]) -> None:
         """Print the number of trainings, of those that are kept, and the expected time."""
         count = count_of(len(seeds), "seed")
         self.notes.print(
@@ -402,19 +416,19 @@ class _Study:
             return
         for method in methods:
             try:
-                copy = method.strategy.prepare(new_model(self.backbone, self.make_head(self.data)))
-                phases = method.strategy.phases(copy)
-                self.expected[method.name] = expected_seconds(step, copy, phases)
+                head = self.make_head(self.data)
+                found = expected_of(method.strategy, step, self.backbone, head)
+                self.expected[method.name] = found
             except Exception:  # the error is reported when the strategy is run
-                self.expected[method.name] = 0.0
+                self.expected[method.name] = Expected(0.0)
         remaining = {
-            m.name: self.expected[m.name] * sum((m.name, s) not in kept for s in seeds)
+            m.name: self.expected[m.name].of(sum((m.name, s) not in kept for s in seeds))
             for m in methods
         }
         self.notes.print(
             f"One step of training all weights takes {step.seconds:.2f} s, and the process uses "
             f"{step.memory / 2**30:.1f} GB of memory. All trainings together should take about "
-            f"{duration(sum(remaining.values()))} without compilation, and little more memory."
+            f"{duration(sum(remaining.values()))}, and little more memory."
             f"{_cost_of_controls(methods, remaining)}"
         )
 
@@ -437,9 +451,7 @@ class _Study:
         ]
         self.log.print(f"Of {', '.join(counts)} inputs only the first {longest} residues are used.")
 
-    def trained(
-        self, methods: Sequence[_Method], seeds: Sequence[int], resamples: int
-    ) -> list[Row]:
+    def trained(self, methods: Sequence[Method], seeds: Sequence[int], resamples: int) -> list[Row]:
         """Return a row for each strategy and control; a seed is run for all before the next one."""
         runs: dict[str, list[Run]] = {method.name: [] for method in methods}
         errors: dict[str, str] = {}
@@ -465,7 +477,7 @@ class _Study:
             for method in methods
         ]
 
-    def _row(self, method: _Method, runs: list[Run], error: str | None, resamples: int) -> Row:
+    def _row(self, method: Method, runs: list[Run], error: str | None, resamples: int) -> Row:
         if not runs:
             return Row(
                 method.name, method.kind, error=error, shuffled_labels=method.shuffled_labels
@@ -490,12 +502,14 @@ class _Study:
             price_of_copies=price,
         )
 
-    def _run(self, method: _Method, seed: int, label: str) -> Run:
+    def _run(self, method: Method, seed: int, label: str) -> Run:
         if not self.overwrite and (run := self._kept(method, seed)):
             return run
         data = shuffled(self.data, seed) if method.shuffled_labels else self.data
-        expected = self.expected.get(method.name)
-        line = f"{label}  about {duration(expected)} ..." if expected else f"{label} ..."
+        expected = self.expected.pop(method.name, Expected(0.0))
+        self.expected[method.name] = expected.compiled()
+        seconds = expected.of(1)
+        line = f"{label}  about {duration(seconds)} ..." if seconds else f"{label} ..."
         callbacks = [ProgressLine(self.log, line)] if self.log.is_terminal else []
         if not callbacks:
             self.notes.print(line)
@@ -544,7 +558,7 @@ class _Study:
             )
 
 
-def _cost_of_controls(methods: Sequence[_Method], remaining: Mapping[str, float]) -> str:
+def _cost_of_controls(methods: Sequence[Method], remaining: Mapping[str, float]) -> str:
     """Say what the most expensive control takes, and what the comparison takes without them."""
     controls = [method for method in methods if method.kind == "control"]
     most = max(controls, key=lambda method: remaining[method.name], default=None)
@@ -565,7 +579,7 @@ def _described(head: keras.Layer) -> dict[str, Any]:
     return config
 
 
-def _key(method: _Method, seed: int) -> dict[str, Any]:
+def _key(method: Method, seed: int) -> dict[str, Any]:
     """The settings of one training, for `Store`, without names of kft's modules, which may move."""
     return {
         "strategy": _identity(method.strategy),

@@ -18,7 +18,10 @@ from kft.exploration.similarity import IDENTITY, MOST_ALIGNED, K, similar_sequen
 STANDARD = "ACDEFGHIKLMNPQRSTVWY"
 LONG = 1022  # residues that ESM-2 was trained with
 FEW_LETTERS = 0.5  # share of one residue from which a sequence has low complexity
-ADVICE_SPLIT = "Split by cluster (split='cluster') or by a group of variants."
+ADVICE_SPLIT = (  # on the terminal and on pages, whoever made them
+    "Split by cluster, kft.data.read_csv(..., split='cluster') or kft finetune --split cluster, or "
+    "by a group of variants."
+)
 
 
 def lengths(records: Records) -> Iterator[Finding]:
@@ -48,7 +51,8 @@ def lengths(records: Records) -> Iterator[Finding]:
             yield info(
                 "long-sequences", repr(name), {"records": len(long), "longest": int(sizes.max())},
                 f"Sequences are longer than the {LONG:,} residues that ESM-2 was trained with.",
-                "Set max_length, or cut proteins into domains; memory grows with the square.",
+                "Keep the first residues, max_length or --max-length, or cut proteins into "
+                "domains; memory grows with the square.",
                 long,
             )  # fmt: skip
 

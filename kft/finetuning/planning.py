@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
+from kft.comparison.estimating import estimate
+from kft.comparison.expecting import expected_seconds, measured_step
 from kft.comparison.progress import duration
-from kft.comparison.runs import expected_seconds, measured_step
 from kft.finetuning.models import described, new_model, strategy_of
 from kft.finetuning.reading import filled, read_data
 from kft.finetuning.settings import Settings
@@ -28,8 +29,8 @@ class Plan:
         strategy: Name of the strategy.
         trainable: Number of trainable parameters in the last phase.
         parameters: Number of all parameters.
-        seconds: Expected time of the training, without compilation.
-        memory: Peak memory of this process in a step that trains all weights, in bytes.
+        seconds: Expected time of the training, compilation included.
+        memory: Peak memory of this process in a training step on the longest records, in bytes.
     """
 
     data: str
@@ -53,8 +54,8 @@ class Plan:
             "data": f"{self.data}, {self.task}: {sizes}",
             "backbone": self.backbone,
             "strategy": f"{self.strategy}, {self.trainable:,} of {self.parameters:,} parameters",
-            "time": f"about {duration(self.seconds)} on this machine, without compilation",
-            "memory": f"about {self.memory / 2**30:.1f} GiB, if all weights are trained",
+            "time": f"about {duration(self.seconds)} on this machine",
+            "memory": f"about {self.memory / 2**30:.1f} GiB",
         }
         lines = [*self.notes, *(f"{name:<10}{text}" for name, text in rows.items())]
         return "\n".join(lines)
@@ -82,9 +83,10 @@ def plan(settings: Settings) -> Plan:
         strategy = replace(strategy, epochs=settings.epochs)
     model = strategy.prepare(model)
     phases = strategy.phases(model)
-    seconds = expected_seconds(step, model, phases)
+    seconds = expected_seconds(step, model, phases).of(1)
     phases[-1].mark(model)
     table = parameters(model)
+    needed = estimate(model, settings.batch_size, step.residues)
     return Plan(
         data.name,
         str(data.task),
@@ -95,5 +97,5 @@ def plan(settings: Settings) -> Plan:
         table.trainable,
         table.total,
         seconds,
-        step.memory,
+        needed.memory,
     )

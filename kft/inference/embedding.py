@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kft.arguments import check_choice, check_flag, check_path
-from kft.backbones.contract import check_no_prompts
+from kft.backbones.contract import check_features, check_no_prompts
 from kft.inference import writing
 from kft.inference.predicting import collected
 from kft.inference.shards import checked_shard, write_shard
@@ -212,6 +212,7 @@ def stream_of(
         argument: What errors call `inputs`.
         window: As for `kft.predict`.
     """
+    check_features(backbone)
     model = _embedder(backbone, pooling, layers, per_residue)
     names = [f"{'pooled' if per_residue else 'values'}{_ending(layer)}" for layer in layers]
     columns = dict.fromkeys(names, False)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kft.arguments import check_flag, check_instance
-from kft.backbones.contract import check_no_prompts
+from kft.backbones.contract import check_features, check_no_prompts
 from kft.backbones.copies import (
     Copied,
     adapters_of,
@@ -72,10 +72,10 @@ class Model(Learner):
             undoes; None if they were as they are measured.
 
     Raises:
-        TypeError: The head is no layer and no function.
-        ValueError: The backbone has a layer with the name of the head; the pooling is unknown, or
-            given for a head that pools by itself; the head cannot be called with the features; or
-            `remat` is given and the backbone has no blocks.
+        TypeError: The backbone is no functional Keras model, or the head no layer and no function.
+        ValueError: The backbone has not one output, or a layer with the name of the head; the
+            pooling is unknown, or given for a head that pools by itself; the head cannot be called
+            with the features; or `remat` is given and the backbone has no blocks.
 
     Example:
         >>> import kft
@@ -101,6 +101,7 @@ class Model(Learner):
         check_instance("name", name, str, "a string")
         check_flag("remat", remat)
         check_no_prompts(backbone, "backbone")
+        check_features(backbone)
         mask = getattr(backbone, "position_mask", None)
         head, inputs, pooling = as_head(head, backbone.output, mask, pooling)
         names = {layer.name for layer in backbone.layers}

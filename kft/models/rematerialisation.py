@@ -18,8 +18,6 @@ def remat(model: keras.Model, enabled: bool = True) -> list[str]:
     copies and files, and holds for every model of kft on the same blocks. What runs without
     `training=True`, such as `kft.predict`, is left as it is.
 
-    On JAX on a processor it saves no memory.
-
     `kft.load(name, remat=True)` and `kft.Model(backbone, head, remat=True)` call it.
 
     Args:

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 import kft
-from kft.comparison import runs
+from kft.comparison import expecting, runs
 
 STRATEGIES = [
     "linear_probe",
@@ -44,15 +44,14 @@ def main() -> None:
     data = replace(data, **{k: part.take(range(min(counts[k], len(part)))) for k, part in splits})
     options = {"batch_size": 32, "seed": 0}
     head = kft.heads.for_data
-    step = runs.measured_step(backbone, head(data), data, 32, args.max_length)
+    step = expecting.measured_step(backbone, head(data), data, 32, args.max_length)
     print(f"{args.data}, {len(data.train)} records: a step takes {step.seconds:.3f} s")
     total = [0.0, 0.0]
     for name in args.strategies:
         strategy = kft.strategies.get(name)
         if hasattr(strategy, "epochs"):
             strategy = replace(strategy, epochs=args.epochs)
-        model = strategy.prepare(runs.new_model(backbone, head(data)))
-        expected = runs.expected_seconds(step, model, strategy.phases(model))
+        expected = expecting.expected_of(strategy, step, backbone, head(data)).of(1)
         started = time.perf_counter()
         runs.train(backbone, head(data), data, strategy, options, args.max_length, [])
         real = time.perf_counter() - started
