@@ -47,7 +47,7 @@ print(peptides)
 # Compare three strategies, from cheap to expensive: `linear_probe` (a regression on frozen
 # features), `lora`, and `full` (all weights). `kft.compare(backbone, data, strategies, ...)` adds
 # baselines and two controls: the same network from random weights, `from_scratch`, and the first
-# strategy with shuffled labels. Use `seeds=3`, `epochs=3` and `batch_size=8`, and leave the controls in.
+# strategy with shuffled labels. Use `seeds=3`, `epochs=2` and `batch_size=8`, and leave the controls in.
 
 # %%
 backbone = kft.load("kft_esm2_tiny")
