@@ -33,6 +33,7 @@ from kft.messages import harmless, listed
 
 _PAUSE = 0.2  # seconds between two looks at a submission
 _STARTING = 300  # seconds that imports may take
+_ENDING = 2  # seconds that it may take to end by itself
 _ANSWERING = 10  # seconds that the server may take between two submissions
 _LONGEST = MIB  # bytes of a message
 _MESSAGES = 1000  # that may wait to be read
@@ -244,8 +245,12 @@ class _Server:
             psutil.wait_procs(processes, timeout=1)
 
     def end(self) -> None:
-        """Kill the server and all that it has started."""
+        """End the server, and kill all that it has started."""
         self._kill_all()
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if self._process.stdin:
+                self._process.stdin.close()  # it ends by itself
+            self._process.wait(_ENDING)
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
