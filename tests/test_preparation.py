@@ -222,6 +222,78 @@ def test_new_data_are_prepared_in_the_same_way(tmp_path):
         preparation.load(tmp_path / "other.json")
 
 
+def test_every_defect_of_a_table_of_numbers_has_its_step():
+    rng = np.random.default_rng(0)
+    mass, far, y = rng.normal(80, 10, 200), rng.normal(size=200), np.exp(rng.normal(0, 1.2, 200))
+    mass[7], far[:6], y[:12] = np.inf, [40, -50, 60, 45, -38, 70], 999.0
+    runs = [f"r{i}" for i in range(200)]
+    frame = pd.DataFrame({"mass": mass, "again": mass, "far": far, "empty": np.nan, "run": runs})
+    data = read(frame.assign(y=y), frame.columns, task="regression")
+    prepared = kft.prepare(data)
+    assert [x.step for x in prepared.steps] == [
+        preparation.DropColumns(("empty", "again", "run")),
+        preparation.InfiniteToMissing(("mass",)),
+        preparation.Impute(),
+        preparation.Scale("robust", ("far",)),
+        preparation.DropTargets(999.0),
+        preparation.TransformTarget("log1p"),
+    ]
+    numbers = {x.step.name: x.numbers for x in prepared.steps}
+    assert sum(numbers["infinite to missing"]["cells"].values()) == 1
+    assert sum(numbers["records without a target left out"]["records"].values()) == 12
+    assert sum(map(len, prepared.splits.values())) == 188
+    names = {"mass", "far", "mass is missing"}
+    rows = [row for part in prepared.splits.values() for row in part.inputs]
+    assert all(set(row) == names and np.isfinite(list(row.values())).all() for row in rows)
+    kept = data.train.targets[data.train.targets != 999]
+    assert np.mean(prepared.train.targets) == pytest.approx(np.log1p(kept).mean())
+
+
+def test_rare_classes_of_records_and_of_residues_are_weighed():
+    frame = table().assign(y=["rare"] * 12 + ["common"] * 188)
+    done = kft.prepare(read(frame)).steps
+    assert preparation.WeightClasses() in [x.step for x in done]
+    masks = [np.array([True, True, False]), np.array([True, True])]
+    part = Split(["MKT", "GS"], [np.array([0, 0, 1]), np.array([0, 1])], masks=masks)
+    data = Dataset(
+        "toy", "residue_classification", part, None, None, "", "", "", "", classes=("a", "b")
+    )
+    weighed = kft.prepare(data, steps=[preparation.WeightClasses()])
+    assert weighed.class_weight == pytest.approx([4 / 6, 2.0])  # the masked residue is not counted
+    weights = replace(part, weights=np.array([1.0, 3.0]))
+    weighed = kft.prepare(replace(data, train=weights), steps=[preparation.WeightClasses()])
+    assert weighed.class_weight == pytest.approx([8 / 10, 8 / 6])
+
+
+def test_steps_that_the_numbers_of_a_data_set_forbid():
+    rows = [{"x": float(i), "part": "both" if i == 3 else "train"} for i in range(6)]
+    data = Dataset("toy", "regression", Split(rows, np.arange(6.0)), None, None, "", "", "", "")
+    changed = kft.prepare(data, steps=[preparation.TransformTarget()])
+    for data, step, message in (
+        (data, preparation.Resplit("part"), "split column 'part' holds 'both'; expected train"),
+        (
+            data,
+            preparation.WeightClasses(),
+            "is for one class per record; the task is 'regression'",
+        ),
+        (changed, preparation.TransformTarget(), "the targets are changed by 'log1p' already"),
+        (
+            replace(data, train=replace(data.train, targets=np.ones(6))),
+            preparation.DropTargets(1.0),
+            "No record of train would be left",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kft.prepare(data, steps=[step])
+
+
+def test_a_table_of_categories_is_left_as_it_is_by_steps_for_numbers():
+    data = read(table(40), ["kind"])
+    prepared = kft.prepare(data, steps=[preparation.Impute(), preparation.Scale()])
+    assert prepared.train.inputs == data.train.inputs
+    assert [x.fitted for x in prepared.steps][1] == {"center": {}, "scale": {}}
+
+
 def test_findings_without_a_step_are_named():
     frame = table().assign(copy=lambda x: (x.y == "signal").astype(float))
     prepared = kft.prepare(read(frame, ["mass", "jets", "copy"]))
