@@ -269,22 +269,17 @@ def test_steps_that_the_numbers_of_a_data_set_forbid():
     rows = [{"x": float(i), "part": "both" if i == 3 else "train"} for i in range(6)]
     data = Dataset("toy", "regression", Split(rows, np.arange(6.0)), None, None, "", "", "", "")
     changed = kft.prepare(data, steps=[preparation.TransformTarget()])
-    for data, step, message in (
+    equal = replace(data, train=replace(data.train, targets=np.ones(6)))
+    for one, step, message in (
         (data, preparation.Resplit("part"), "split column 'part' holds 'both'; expected train"),
-        (
-            data,
-            preparation.WeightClasses(),
-            "is for one class per record; the task is 'regression'",
-        ),
+        (data, preparation.WeightClasses(), "one class per record; the task is 'regression'"),
         (changed, preparation.TransformTarget(), "the targets are changed by 'log1p' already"),
-        (
-            replace(data, train=replace(data.train, targets=np.ones(6))),
-            preparation.DropTargets(1.0),
-            "No record of train would be left",
-        ),
+        (equal, preparation.DropTargets(1.0), "No record of train would be left"),
+        (equal, preparation.TransformTarget("standardize"), "needs targets that differ"),
+        (data, preparation.TransformTarget("log"), "needs targets above 0, but 1 of 6 are not"),
     ):
         with pytest.raises(ValueError, match=message):
-            kft.prepare(data, steps=[step])
+            kft.prepare(one, steps=[step])
 
 
 def test_a_table_of_categories_is_left_as_it_is_by_steps_for_numbers():
