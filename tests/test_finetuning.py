@@ -131,6 +131,39 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are_an_error(run, set
     assert (run.folder / "config.json").read_bytes() == before
 
 
+def test_a_run_begins_again_only_when_told_and_leaves_other_files(tmp_path, backbone):
+    TABLE.assign(split=["train", "valid", "test"] * 20).to_csv(tmp_path / "a.csv", index=False)
+    settings = Settings(str(tmp_path / "a.csv"), backbone=backbone, strategy="linear_probe")
+    folder = tmp_path / "run"
+    kft.finetune(settings, folder, baselines=False)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "preparation.json").write_text("left by an earlier run")
+    table = TABLE.assign(activity=TABLE["activity"] + 1, split=["train", "valid", "test"] * 20)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(ValueError, match="differs in its content of the data: name another folder"):
+        kft.finetune(settings, folder)
+    run = kft.finetune(settings, folder, overwrite=True, baselines=False)
+    assert run.predictions["true_activity"].tolist() == table["activity"][2::3].tolist()
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not (folder / "preparation.json").exists()
+    frame = run.predict(TABLE[["code", "peptide"]], as_frame=True)  # the column is found by name
+    assert frame["code"].tolist() == TABLE["code"].tolist()
+    np.testing.assert_allclose(
+        frame["predicted_activity"], run.predict(PEPTIDES).squeeze(), rtol=1e-5
+    )
+
+
+def test_a_run_that_was_stopped_at_once_says_so(run, tmp_path):
+    config = json.loads((run.folder / "config.json").read_text())
+    config["status"] = "training"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ValueError, match="no model yet, .* interrupted in the first epoch: run the"
+    ):
+        Run(tmp_path).model
+    assert Run(tmp_path).text().endswith("is not finished: it has no scores yet.")
+
+
 def test_a_second_process_in_the_folder_is_refused(settings, tmp_path):
     with only_writer(tmp_path), pytest.raises(BlockingIOError, match="another process is writing"):
         kft.finetune(settings, tmp_path)

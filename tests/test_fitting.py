@@ -7,6 +7,7 @@ from keras import ops
 from models import esm2, same, values
 from parity import assert_rounds_alike
 from sklearn.linear_model import LogisticRegression, Ridge
+from toy_chains import data_of
 
 import kft
 from kft import params
@@ -207,9 +208,18 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError, match=message):
             kft.fit(make(), (SEQUENCES, TARGETS), "head_only", epochs, learning_rate=rate)
-    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    points = list(np.ones((4, 3), "float32")), np.ones(4)
     with pytest.raises(ValueError, match="has no loss: give `loss`.*; or compile the model"):
-        kft.fit(plain, (list(np.ones((4, 3), "float32")), np.ones(4)))
+        kft.fit(model, points)
+    with pytest.raises(ValueError, match="'balanced' needs a kft head with one class per record"):
+        kft.fit(model, points, class_weight="balanced", loss="mean_squared_error")
+    with pytest.raises(ValueError, match="class_weight and label_smoothing need a kft head and no"):
+        kft.fit(model, points, label_smoothing=0.1, loss="mean_squared_error")
+    inputs = keras.Input((3,))
+    twice = keras.Model(inputs, [keras.layers.Dense(1)(inputs), keras.layers.Dense(1)(inputs)])
+    with pytest.raises(ValueError, match="models with one output, .* has 2: use model.compile"):
+        kft.fit(twice, points, loss="mean_squared_error")
 
 
 @pytest.mark.in_turn("torch")
@@ -351,9 +361,85 @@ def test_linear_probes_of_residues_and_labels():
 
 
 @pytest.mark.once
-def test_a_linear_probe_needs_a_linear_head():
-    with pytest.raises(ValueError, match="needs a linear head, received EsmClassification"):
-        kft.fit(make(kft.heads.EsmClassification(2)), (SEQUENCES, KINDS), "linear_probe", verbose=0)
+@pytest.mark.parametrize(
+    ("head", "data", "message"),
+    [
+        (
+            kft.heads.EsmClassification(2),
+            (SEQUENCES, KINDS),
+            "a linear head, received EsmClassification",
+        ),
+        (
+            kft.heads.Contacts(),
+            data_of("contacts"),
+            "a hidden layer .*kft.fit_contacts solves for",
+        ),
+        (kft.heads.Distogram(), data_of("distogram"), "received Distogram, which has a hidden"),
+        (kft.heads.Torsions(), data_of("torsions"), "received Torsions, whose loss has no"),
+    ],
+)
+def test_a_linear_probe_needs_a_linear_head(head, data, message):
+    with pytest.raises(ValueError, match=message):
+        kft.fit(make(head), data, "linear_probe", verbose=0)
+
+
+def plain(*last, units=2):
+    """A model of three numbers that ends in the layers given."""
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(units), *last])
+
+
+POINTS = RNG.standard_normal((60, 3)).astype("float32")
+SIDES = (POINTS[:, 0] > 0).astype("int32")
+
+
+@pytest.mark.once
+def test_a_softmax_may_be_a_layer_of_its_own():
+    model = plain(keras.layers.Softmax())
+    kft.fit(
+        model, (list(POINTS), SIDES), "linear_probe", verbose=0,
+        loss="sparse_categorical_crossentropy",
+    )  # fmt: skip
+    assert np.mean(kft.predict(model, list(POINTS)).argmax(1) == SIDES) > 0.9
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (plain(keras.layers.ReLU()), "ends in one Dense layer with a linear, sigmoid or softmax"),
+        (plain(), "has 2 linear units and the targets are classes: .* Use a softmax"),
+        (plain(keras.layers.Dense(2, use_bias=False)), "sets a bias, which 'dense.*' lacks"),
+    ],
+)
+def test_models_that_a_linear_probe_cannot_solve(model, message):
+    before = values(model)
+    with pytest.raises(ValueError, match=message):
+        kft.fit(
+            model, (list(POINTS), SIDES), "linear_probe", verbose=0,
+            loss="sparse_categorical_crossentropy",
+        )  # fmt: skip
+    assert same(before, values(model))
+
+
+@pytest.mark.once
+def test_a_linear_probe_of_one_class_predicts_it_and_numbers_have_no_class_weight():
+    model = make(kft.heads.Classification(3))
+    kft.fit(model, (SEQUENCES, np.full(len(SEQUENCES), 2)), "linear_probe", verbose=0)
+    chances = kft.predict(model, SEQUENCES)
+    assert (chances.argmax(1) == 2).all() and (chances[:, :2] < 0.1).all()
+    with pytest.raises(ValueError, match="class_weight"):
+        kft.fit(make(), (SEQUENCES, TARGETS), "linear_probe", class_weight=[1.0, 2.0], verbose=0)
+
+
+@pytest.mark.once
+def test_a_weighted_label_is_called_more_often():
+    labels = np.array([[c in s for c in "AC"] for s in SEQUENCES]).astype("int32")
+    means = []
+    for weight in (1.0, 50.0):
+        model = make(kft.heads.MultiLabel(2))
+        kft.fit(model, (SEQUENCES, labels), "linear_probe", class_weight=[1.0, weight], verbose=0)
+        means.append(kft.predict(model, SEQUENCES).mean(axis=0))
+    assert means[1][1] > means[0][1] + 0.05
 
 
 # What the head would learn without a word ---------------------------------------------------------

@@ -298,6 +298,29 @@ def test_labels_have_no_conformal_sets():
         fit_conformal("multilabel", [[0, 1]], [[0.1, 0.9]])
 
 
+@pytest.mark.parametrize(
+    ("targets", "predictions", "options", "message"),
+    [
+        ([0, 1], [0.1, 0.9], {"confidence": 1.0}, "confidence must be between 0 and 1, received"),
+        ([], [], {}, "targets must hold at least one held-out record, received none"),
+        ([0, 1], [0.1], {}, "must have one entry per record, received 2 and 1"),
+        ([0, 1], [0.1, 0.9], {"groups": ["a"]}, "one name per record: received 1 for 2"),
+    ],
+)
+def test_held_out_records_that_give_no_sets_are_refused(targets, predictions, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_conformal("classification", targets, predictions, **options)
+
+
+def test_classes_have_sets_and_numbers_have_intervals():
+    classes = fit_conformal("classification", [0, 1], [0.1, 0.9])
+    numbers = fit_conformal("regression", [0.0, 1.0], [0.1, 0.9])
+    with pytest.raises(ValueError, match="intervals are for numbers, this task is classification"):
+        classes.intervals([0.5])
+    with pytest.raises(ValueError, match="sets are for classes, this task is regression"):
+        numbers.sets([0.5])
+
+
 # Groups -----------------------------------------------------------------------------------------
 
 
@@ -370,6 +393,38 @@ def test_a_score_that_is_undefined_leaves_it_undecided():
     with pytest.raises(ValueError, match="predictions hold NaN or infinity in 1 of 3 records"):
         there = there._replace(predictions=np.array([0.9, math.nan, 0.7]))
         judge_transfer("classification", here, there, np.full(3, 0.5))
+
+
+def test_groups_of_two_data_sets_are_drawn_apart_whatever_their_names(rng):
+    """Group 0 of the one is not group 0 of the other: other names give the same test."""
+    truth, noise = rng.normal(size=(2, 60))
+    groups = np.repeat(np.arange(12), 5)
+    here, there = Scored(truth, truth + noise, groups), Scored(truth, noise, groups)
+    renamed = there._replace(groups=groups + 100)
+    found, other = (
+        judge_transfer("regression", here, one, noise[::-1], resamples=50)
+        for one in (there, renamed)
+    )
+    assert found == other and not math.isnan(found.p_loss)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"level": 1.0}, "level must be between 0 and 1, such as 0.05; received 1.0"),
+        ({"groups": np.arange(6)}, {}, "must both have groups, or neither"),
+        (
+            {"targets": np.arange(6) % 3, "predictions": np.eye(3)[[0, 1, 2] * 2]},
+            {},
+            "must have the same number of classes",
+        ),
+    ],
+)
+def test_data_that_cannot_be_compared_are_refused(change, options, message):
+    source = Scored(np.array([0, 1] * 3), np.linspace(0.1, 0.9, 6))
+    with pytest.raises(ValueError, match=message):
+        other = source._replace(**change)
+        judge_transfer("classification", source, other, np.full(6, 0.5), resamples=20, **options)
 
 
 # Outliers ---------------------------------------------------------------------------------------

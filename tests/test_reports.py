@@ -27,7 +27,7 @@ from kft.inference.naming import with_predictions
 from kft.plots import plot_confusion, plot_correlation, plot_history, save_figure
 from kft.reporting import drawing
 from kft.reporting.document import Picture
-from kft.reporting.folders import _scored
+from kft.reporting.folders import _scored, parts_of_run
 
 pytestmark = pytest.mark.once
 
@@ -300,17 +300,24 @@ def test_residues_beyond_max_length_have_no_prediction(truth, classes):
     assert record.tolist() == [0, 0, 1]
 
 
-def test_a_run_is_reported_from_its_folder(tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose data are gone: the folder has all that the report needs."""
+    folder = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(0)
     inputs = strings(rng.integers(6, 9, 45))
     table = pd.DataFrame({"peptide": inputs, "activity": [x.count("K") + 0.5 for x in inputs]})
-    table.assign(split=["train", "valid", "test"] * 15).to_csv(tmp_path / "a.csv", index=False)
-    backbone = str(kft.backbones.save(esm2(), tmp_path / "backbone"))
-    settings = Settings(str(tmp_path / "a.csv"), backbone=backbone, strategy="head_only", epochs=2)
+    table.assign(split=["train", "valid", "test"] * 15).to_csv(folder / "a.csv", index=False)
+    backbone = str(kft.backbones.save(esm2(), folder / "backbone"))
+    settings = Settings(str(folder / "a.csv"), backbone=backbone, strategy="head_only", epochs=2)
     command = ["kft", "finetune", "a b.csv"]
-    run = kft.finetune(settings, tmp_path / "run", baselines=False, command=command)
-    (tmp_path / "a.csv").unlink()  # the folder has all that the report needs
-    report = kft.report(tmp_path / "run", tmp_path / "report.html")
+    done = kft.finetune(settings, folder / "run", baselines=False, command=command)
+    (folder / "a.csv").unlink()
+    return done
+
+
+def test_a_run_is_reported_from_its_folder(run, tmp_path):
+    report = kft.report(run.folder, tmp_path / "report.html")
     absent = ("preparation", "groups", "comparison")
     found = [x.key for x in report.sections if x.key not in absent]
     assert found == [x for x in SECTIONS if x not in absent]
@@ -318,6 +325,96 @@ def test_a_run_is_reported_from_its_folder(tmp_path):
     assert "kft finetune 'a b.csv'" in text and run.config["data"]["digest"] in text
     assert report.summary[0].startswith("Spearman ")
     assert sum(isinstance(x, Picture) for one in report.sections for x in one.blocks) >= 3
+
+
+PREDICTED = {  # the table of predictions, how many were scored, the figures, the worst record
+    "classification": (
+        {
+            "true_y": ["a", "b", "b"],
+            "predicted_y": ["a", "a", "b"],
+            "probability_a": [0.9, 0.8, 0.3],
+            "probability_b": [0.1, 0.2, 0.7],
+        },
+        "3 records", {"confusion", "roc_pr", "reliability"}, (1, 0.8),
+    ),
+    "multilabel": (
+        {
+            "true_y": ["a;b", "", "b"],
+            "predicted_y": ["a", "", "b"],
+            "probability_a": [0.9, 0.2, 0.3],
+            "probability_b": [0.1, 0.2, 0.7],
+        },
+        "3 records", {"roc_pr", "reliability"}, (0, 0.5),
+    ),
+    "residue_classification": (
+        {
+            "true_y": ["ab", "b-"],
+            "predicted_y": ["aa", "bb"],
+            "probability_a": ["0.9 0.8", "0.2 0.2"],
+            "probability_b": ["0.1 0.2", "0.8 0.8"],
+        },
+        "3 residues", {"confusion", "roc_pr", "reliability"}, (0, 0.5),
+    ),
+    "regression": (
+        {"true_y": ["1.0 2.0", "3.0 4.0"], "predicted_y_1": [1.0, 3.0], "predicted_y_2": [2.0, 6.0]},
+        "2 records", set(), (1, 1.0),
+    ),
+    "torsions": (
+        {
+            "sequence": ["MKT", "GS"],
+            **{f"true_{x}": ["170.0 -60.0 NA", "10.0 20.0"] for x in ("phi", "psi", "omega")},
+            **{f"predicted_{x}": ["-170.0 -60.0 5.0", "14.0 20.0"]
+               for x in ("phi", "psi", "omega")},
+        },
+        "4 residues", {"ramachandran"}, (0, 10.0),
+    ),
+    "contacts": (
+        {"residues": [30, 40], "precision of long L": [0.5, 0.1]},
+        "2 chains", set(), None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PREDICTED)
+def test_predictions_of_every_task_are_read_counted_and_drawn(run, kind, tmp_path):
+    columns, count, figures, worst = PREDICTED[kind]
+    task = Task(kind)
+    if task.per_pair:  # scores, of which the headline tells the worst
+        columns = {task.headline(): list(columns.values())[1]}
+    config = json.loads((run.folder / "config.json").read_text())
+    config["data"]["task"] = kind
+    config["model"] |= {"classes": ["a", "b"] if "probability_a" in columns else None}
+    config["model"]["target"] = "y"
+    config["result"]["margins"] = [0.5, 1.5] if kind == "regression" else None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    pd.DataFrame(columns).to_csv(tmp_path / "predictions.csv", index=False)
+    interval = {"value": 0.5, "low": None, "high": None}
+    scores = {"split": "test", "model": {"score": interval}, "baselines": {"mean": {}}}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    found = parts_of_run(tmp_path).assessment
+    assert found.count == count and set(found.figures()) == figures
+    if worst is not None:
+        assert (found.worst.index[0], found.worst["error"].iloc[0]) == pytest.approx(worst)
+    assert (kind == "regression") == any("as wide on each side" in x for x in found.sentences)
+    assert not [x for x in found.worst if x.startswith("probability_")]
+
+
+def test_a_run_that_is_interrupted_or_cannot_be_loaded_is_reported_with_a_warning(run, tmp_path):
+    config = json.loads((run.folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config))  # its model is gone
+    found = parts_of_run(tmp_path)
+    assert (
+        found.training is None
+        and found.assessment is None
+        and found.architecture.parameters is None
+    )
+    assert dict(found.architecture.facts)["trainable"] == f"{config['result']['trainable']:,}"
+    (text,) = found.warnings
+    assert text.startswith("The model could not be loaded for its table of parameters: ")
+    (tmp_path / "config.json").write_text(json.dumps(config | {"status": "training", "result": {}}))
+    first, _ = parts_of_run(tmp_path).warnings
+    assert first.startswith("The training was interrupted and is not finished")
+    assert "The training was interrupted" in html.unescape(kft.report(tmp_path).to_html())
 
 
 # In a browser -----------------------------------------------------------------------------------
