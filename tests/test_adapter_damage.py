@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import ml_dtypes
 import numpy as np
 import peft
 import pytest
 import references
 import torch
-from models import esm2, perturb
+from models import BACKBONES, esm2, perturb
 from parity import assert_rounds_alike
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -170,8 +171,82 @@ def test_only_some_layers(tmp_path):
     changed(tmp_path, None, [r"layer\.0\."], layers_to_transform=[1])
     (tmp_path / HEAD).unlink()
     assert kft.load_adapter(model_of(2), tmp_path) == ["block_1/query", "block_1/value"]
-    changed(tmp_path, layers_to_transform=None, exclude_modules=r".*layer\.0\..*")
+    first = [f"encoder.layer.0.attention.self.{x}" for x in ("query", "value")]
+    for excluded in (r".*layer\.0\..*", first):
+        changed(tmp_path, layers_to_transform=None, exclude_modules=excluded)
+        assert kft.load_adapter(model_of(2), tmp_path) == ["block_1/query", "block_1/value"]
+    options = {"layers_to_transform": [1], "exclude_modules": None}
+    changed(tmp_path, **options, layers_pattern=["layer"])
     assert kft.load_adapter(model_of(2), tmp_path) == ["block_1/query", "block_1/value"]
+    changed(tmp_path, **options, layers_pattern=["blocks"])  # then PEFT would adapt no layer
+    with pytest.raises(ValueError, match="layers_to_transform|target_modules"):
+        kft.load_adapter(model_of(2), tmp_path)
+
+
+def test_layers_in_full_have_the_weights_of_the_model(tmp_path):
+    saved(tmp_path)
+    (tmp_path / HEAD).unlink()
+    tensors = load_file(tmp_path / TENSORS)
+    norm = "base_model.model.encoder.emb_layer_norm_after"
+    for change, message in (
+        ({"weight": 16}, r"final_norm has \['weight'\] in full, and the layer has"),
+        ({"weight": 16, "bias": 15}, r"of final_norm is \(15,\), expected \(16,\) of this model"),
+    ):
+        given = {f"{norm}.{name}": np.ones(size, "float32") for name, size in change.items()}
+        changed(tmp_path, given, modules_to_save=["emb_layer_norm_after"])
+        with pytest.raises(ValueError, match=message):
+            kft.load_adapter(model_of(), tmp_path)
+    changed(tmp_path, {f"{norm}.bias": np.ones(16, "float32")})
+    assert "final_norm" in kft.load_adapter(model_of(), tmp_path)
+    del tensors
+
+
+def gated(folder):
+    """Saves an adapter of a gated layer, which is two modules in PEFT's files."""
+    model = kft.backbones.randomised(BACKBONES["swiglu"](), 0)
+    kft.add_lora(model, 2, targets="block_0/mlp/weights_in")
+    perturb(model, 0.3, 1, learning=True)
+    kft.save_adapter(model, folder)
+
+
+def test_modules_that_are_one_layer_may_have_adapters_of_their_own(tmp_path):
+    """As PEFT trains them: A of the one is not that of the other, or only one is adapted."""
+    images = {"images": np.random.default_rng(0).standard_normal((1, 32, 32, 3)).astype("float32")}
+    gated(tmp_path)
+    tensors = load_file(tmp_path / TENSORS)
+    gate, up = (next(k for k in tensors if f".{x}_proj.lora_A" in k) for x in ("gate", "up"))
+    changed(tmp_path, {up: tensors[up][::-1] * 2.0})
+    model = kft.backbones.randomised(BACKBONES["swiglu"](), 0)
+    layer = model.get_layer("block_0").mlp.weights_in
+    plain = layer.kernel.numpy().copy()
+    kft.load_adapter(model, tmp_path)
+    kft.merge_lora(model)
+    tensors = load_file(tmp_path / TENSORS)
+    added = [tensors[k].T @ tensors[k.replace("lora_A", "lora_B")].T for k in (gate, up)]
+    scale = json.loads((tmp_path / CONFIG).read_text())["lora_alpha"] / 2
+    merged = keras.ops.convert_to_numpy(model.get_layer("block_0").mlp.weights_in.kernel)
+    assert_rounds_alike(merged, plain + scale * np.concatenate(added, axis=1))
+    assert np.isfinite(model.predict_on_batch(images)).all()
+
+
+def test_modules_that_are_one_layer_have_to_fit_together(tmp_path):
+    gated(tmp_path)
+    tensors = load_file(tmp_path / TENSORS)
+    a = next(k for k in tensors if "up_proj.lora_A" in k)
+    b, module = a.replace("lora_A", "lora_B"), a.removesuffix(".lora_A.weight")
+    model = kft.backbones.randomised(BACKBONES["swiglu"](), 0)
+    for change, without, message in (
+        ({a: tensors[a][:1], b: tensors[b][:, :1]}, (), "the modules that .* differ in rank"),
+        ({f"{module}.base_layer.bias": np.ones(48, "float32")}, (), "one half of .* has a bias"),
+        ({f"{module}.weight": np.ones((48, 16), "float32")}, (), "reads with adapters alone"),
+        ({}, ("up_proj.lora_A",), "has only one of lora_A and lora_B"),
+    ):
+        changed(tmp_path, {**tensors, **change}, without)
+        with pytest.raises(ValueError, match=message):
+            kft.load_adapter(model, tmp_path)
+        (tmp_path / TENSORS).unlink()
+        save_file(tensors, tmp_path / TENSORS, {"format": "pt"})
+    assert not kft.lora.names(model)
 
 
 # Files that belong together -----------------------------------------------------------------------

@@ -1,12 +1,16 @@
 """The command `kft`: help, exit codes, JSON, and text of users that a terminal would obey."""
 
 import json
+import re
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
 import typer
+from huggingface_hub import constants
 from models import esm2, strings
 from typer.testing import CliRunner
 
@@ -203,6 +207,42 @@ def test_what_describes_is_printed_as_text_and_as_json(table, backbone):
     about = json.loads(shell("doctor", "--no-hub", "--json").stdout)
     assert about["backend"] in about["versions"] and about["hub_reachable"] is None
     assert "OMP_NUM_THREADS" in shell("doctor", "--no-hub").stdout
+
+
+class Missing(BaseHTTPRequestHandler):
+    """A server that has nothing."""
+
+    def do_HEAD(self):
+        self.send_error(404)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_doctor_asks_the_hub_and_an_error_of_it_is_an_answer(monkeypatch):
+    def reachable():
+        return json.loads(shell("doctor", "--json").stdout)["hub_reachable"]
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Missing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        assert reachable() is True
+        server.shutdown()
+    assert reachable() is False  # nobody is there any more
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert re.search("hub +not reachable", shell("doctor").stdout)
+
+
+def test_a_report_is_written_next_to_the_run_or_where_it_is_wanted(run, tmp_path):
+    folder = run[0]
+    said = shell("report", folder, "--out", tmp_path / "a.md", "--title", "Mine", "--json").stdout
+    assert json.loads(said) == {"written": str(tmp_path / "a.md")}
+    assert "Mine" in (tmp_path / "a.md").read_text().split("\n")[0]
+    assert "Written: " in shell("report", folder, "--question", "Is it so?").stdout
+    assert "Is it so?" in (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
 
 
 def test_exit_codes(tmp_path, table, run, monkeypatch):

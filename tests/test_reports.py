@@ -356,7 +356,7 @@ PREDICTED = {  # the table of predictions, how many were scored, the figures, th
         "3 residues", {"confusion", "roc_pr", "reliability"}, (0, 0.5),
     ),
     "regression": (
-        {"true_y": ["1.0 2.0", "3.0 4.0"], "predicted_y_1": [1.0, 3.0], "predicted_y_2": [2.0, 6.0]},
+        {"true_y": ["1 2", "3 4"], "predicted_y_1": [1.0, 3.0], "predicted_y_2": [2.0, 6.0]},
         "2 records", set(), (1, 1.0),
     ),
     "torsions": (
