@@ -186,19 +186,15 @@ def test_only_some_layers(tmp_path):
 def test_layers_in_full_have_the_weights_of_the_model(tmp_path):
     saved(tmp_path)
     (tmp_path / HEAD).unlink()
-    tensors = load_file(tmp_path / TENSORS)
     norm = "base_model.model.encoder.emb_layer_norm_after"
     for change, message in (
-        ({"weight": 16}, r"final_norm has \['weight'\] in full, and the layer has"),
+        ({"weight": 16}, "final_norm has weight in full, and the layer has gamma, beta"),
         ({"weight": 16, "bias": 15}, r"of final_norm is \(15,\), expected \(16,\) of this model"),
     ):
         given = {f"{norm}.{name}": np.ones(size, "float32") for name, size in change.items()}
         changed(tmp_path, given, modules_to_save=["emb_layer_norm_after"])
         with pytest.raises(ValueError, match=message):
             kft.load_adapter(model_of(), tmp_path)
-    changed(tmp_path, {f"{norm}.bias": np.ones(16, "float32")})
-    assert "final_norm" in kft.load_adapter(model_of(), tmp_path)
-    del tensors
 
 
 def gated(folder):
@@ -241,7 +237,7 @@ def test_modules_that_are_one_layer_have_to_fit_together(tmp_path):
         ({f"{module}.weight": np.ones((48, 16), "float32")}, (), "reads with adapters alone"),
         ({}, ("up_proj.lora_A",), "has only one of lora_A and lora_B"),
     ):
-        changed(tmp_path, {**tensors, **change}, without)
+        changed(tmp_path, change, without)
         with pytest.raises(ValueError, match=message):
             kft.load_adapter(model, tmp_path)
         (tmp_path / TENSORS).unlink()
