@@ -114,6 +114,13 @@ def test_messages_name_options_as_they_are_typed(verb, parameter):
             assert told == f"with {shown} or {off} it"
 
 
+def test_values_in_messages_are_typed_as_for_the_shell():
+    assert spelling.as_options("leave split=None out") == "leave split=None out"  # no verb runs
+    with spelling.spelled(COMMANDS["finetune"]):
+        assert spelling.as_options("leave split=None out") == "leave no --split out"
+        assert spelling.as_options("give inputs=['a b', 'c'].") == "give --inputs 'a b' --inputs c."
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,6 +1,7 @@
 """Comparisons: same splits, honest rows, nothing lost by a failure or an interruption."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import keras
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from models import esm2
 from parity import assert_rounds_alike
+from rich.console import Console
 
 import kft
 from kft.backbones.esm2.model import ESM2
-from kft.comparison import expecting, runs, scoring, study
+from kft.comparison import expecting, progress, runs, scoring, study
 from kft.comparison.results import NULL
 from kft.data import Dataset, Split
 from kft.files import only_writer
@@ -181,6 +183,26 @@ def test_a_damaged_run_is_trained_again(compared, backbone, data):
 
 
 @pytest.mark.once
+@pytest.mark.once
+def test_a_line_on_a_terminal_shows_epoch_and_batch(monkeypatch):
+    written, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    log = progress.Log()
+    log.console = Console(file=written, force_terminal=True, width=60)
+    line = progress.ProgressLine(log, "lora seed 1")
+    for epoch in range(2):
+        for batch in range(3):
+            now[0] += 0.4  # two lines a second at most
+            line.on_train_batch_end(batch)
+        line.on_epoch_end(epoch)
+    log.done("lora seed 1: done")
+    shown = [x.strip() for x in written.getvalue().split("\r")]
+    assert shown == [
+        "lora seed 1", "lora seed 1  epoch 1, batch 2", "lora seed 1  epoch 2, batch 1",
+        "lora seed 1  epoch 2, batch 3", "lora seed 1: done",
+    ]  # fmt: skip
+
+
 def test_progress_is_a_line_for_each_training(backbone, data, tmp_path, capsys):
     options = {"controls": False, "max_length": 5, "out": tmp_path, "resamples": 50}
     kft.compare(backbone, data, ["linear_probe"], 2, verbose="progress", **options)

@@ -253,6 +253,36 @@ def test_folds_hold_every_record_once():
 
 
 @pytest.mark.once
+def test_what_belongs_to_a_record_goes_with_it_into_its_fold():
+    """Masks, weights, groups and parameters, where only some parts have them."""
+    kind = np.dtype([("name", "U4")])
+
+    def part(first, **options):
+        names = [f"R{i}" for i in range(first, first + 6)]
+        targets = [np.full(2, i % 2) for i in range(first, first + 6)]
+        parameters = np.array([(name,) for name in names], kind)
+        return Split(["MK"] * 6, targets, parameters=parameters, **options)
+
+    masked = [np.array([True, False])] * 6
+    groups = np.array(["a", "a", "b", "b", "c", "c"])
+    train = part(0, masks=masked, groups=groups)
+    test = part(6, weights=np.full(6, 2.0))
+    about = dict.fromkeys(("source", "licence", "citation", "checksum"), "")
+    data = Dataset("toy", "residue_classification", train, None, test, **about, classes=("x", "y"))
+    seen = set()
+    for one in deal(data, 3):
+        for i, (name,) in enumerate(one.test.parameters):
+            number = int(name[1:])
+            assert one.test.targets[i].tolist() == [number % 2] * 2
+            assert one.test.masks[i].tolist() == [True, number >= 6]
+            assert one.test.weights[i] == (2.0 if number >= 6 else 1.0)
+            seen.add(name)
+        # Records of one group are in one fold, and those without are groups of their own.
+        assert not set(one.test.groups) & set(one.train.groups)
+    assert len(seen) == 12 and len(set(data.train.groups)) == 3
+
+
+@pytest.mark.once
 def test_a_comparison_on_folds_tests_with_the_correction(monkeypatch, tmp_path):
     monkeypatch.setenv("KFT_CACHE", str(tmp_path))
     data, backbone = made(sizes=(40, 12, 20)), models.esm2()

@@ -24,6 +24,14 @@ def resamples_of(records, groups=None, number=20, seed=3):
     return np.concatenate(list(evaluation.resample(records, groups, number, seed)))
 
 
+def chains_of(shape):
+    """Targets of two chains, and numbers that are no probabilities."""
+    targets, predictions = np.empty(2, object), np.empty(2, object)
+    for i in range(2):
+        targets[i], predictions[i] = np.zeros(shape[:1] * 2, int), np.ones(shape)
+    return targets, predictions
+
+
 def rows_of(counts):
     return np.repeat(np.arange(len(counts)), counts.astype(int))
 
@@ -240,11 +248,25 @@ def test_table_has_a_row_per_model_and_a_column_per_metric():
         (("classification", [0, 1], [[0.5, 0.5], [0.5, 0.4]]), "row 1 sum to 0.9"),
         (("classification", [0, 2], [[0.5, 0.5], [0.5, 0.5]]), "classes 0 to 1.*index 1 is 2"),
         (("residue_classification", [0, 1], [0.5, 0.5]), "needs groups"),
+        (("contacts", *chains_of((4, 3, 2))), r"chain 0 must be probabilities \(L, L, K\)"),
+        (("contacts", *chains_of((9, 9, 2))), "predictions of chain 0 .* that sum to 1"),
     ],
 )
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         score(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        (np.zeros((4, 3)), r"sines and cosines \(N, 6\), received \(4, 3\) and \(4, 3\)"),
+        (np.full((4, 6), np.nan), "predictions of torsions must not hold NaN or infinity"),
+    ],
+)
+def test_predictions_that_are_no_angles_are_named(predictions, message):
+    with pytest.raises(ValueError, match=message):
+        score("torsions", np.zeros((4, 3)), predictions, groups=[0, 0, 1, 1])
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from models import esm2, strings
 from PIL import Image
 
 import kft
+from kft.data import Split
 from kft.files import only_writer
 from kft.finetuning import Run, Settings, read_data, tuning
-from kft.finetuning.reading import read_whole
+from kft.finetuning.reading import as_classes, read_whole
 
 pytestmark = pytest.mark.once  # what depends on the backend is that of `fit` and `predict`
 
@@ -157,11 +158,10 @@ def test_a_run_that_was_stopped_at_once_says_so(run, tmp_path):
     config = json.loads((run.folder / "config.json").read_text())
     config["status"] = "training"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        ValueError, match="no model yet, .* interrupted in the first epoch: run the"
-    ):
-        Run(tmp_path).model
-    assert Run(tmp_path).text().endswith("is not finished: it has no scores yet.")
+    stopped = Run(tmp_path)
+    with pytest.raises(ValueError, match="no model yet, .* interrupted in the first epoch: run"):
+        stopped.predict(PEPTIDES)
+    assert stopped.text().endswith("is not finished: it has no scores yet.")
 
 
 def test_a_second_process_in_the_folder_is_refused(settings, tmp_path):
@@ -225,6 +225,9 @@ def test_predictions_of_json_lines_are_json_lines(run, tmp_path):
 
 
 def test_what_cannot_be_guessed_is_an_error_that_lists_the_columns(tmp_path):
+    (tmp_path / "a.fasta").write_text(">P1 a description\nMKTAYI\n")
+    with pytest.raises(ValueError, match="has no targets: the headers .* '>P1 activity=3.2'"):
+        read_data(Settings(str(tmp_path / "a.fasta")))
     table = TABLE.rename(columns={"activity": "kd"}).assign(ki=1.5)
     table.to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(ValueError, match="several could be it: code, kd, ki"):
@@ -373,6 +376,23 @@ def test_an_image_that_is_missing_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("well,y\na.png,1\nb.PNG,2\n")
     with pytest.raises(FileNotFoundError, match="names 2 of 2 images that do not exist"):
         read_data(Settings(str(tmp_path / "a.csv")))
+
+
+def test_labels_and_residues_are_numbered_as_in_the_model():
+    about = dict.fromkeys(("source", "licence", "citation", "checksum"), "")
+    labels = Split(["MK", "GS"], np.array([[1, 0], [1, 1]]))
+    data = kft.data.Dataset("a", "multilabel", labels, None, None, **about, classes=("x", "z"))
+    found = as_classes(data, ["z", "y", "x"])
+    assert found.train.targets.tolist() == [[0, 0, 1], [1, 0, 1]]
+    assert found.classes == ("z", "y", "x")
+    residues = Split(["MK", "GST"], [np.array([0, 1]), np.array([1, 1, 0])])
+    data = kft.data.Dataset(
+        "a", "residue_classification", residues, None, None, **about, classes=("H", "C")
+    )
+    found = as_classes(data, ["C", "E", "H"])
+    assert [row.tolist() for row in found.train.targets] == [[2, 0], [0, 0, 2]]
+    with pytest.raises(ValueError, match="that the model does not know: 'E'|not know: H"):
+        as_classes(data, ["C", "E"])
 
 
 def test_wrong_data_leave_no_folder(tmp_path):

@@ -30,6 +30,46 @@ def test_images_as_transformers_prepares_them():
         np.testing.assert_allclose(encode(images)["images"], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": (8,)}, r"size must be \(height, width\) in pixels, received \(8,\)"),
+        ({"size": (8, 0)}, r"size must be \(height, width\) in pixels, received \(8, 0\)"),
+        ({"size": (8, 8), "resize": 4}, "too little to cut out; received resize=4"),
+        ({"size": (8, 8), "resample": "best"}, "resample must be one of .*, received 'best'"),
+    ],
+)
+def test_sizes_and_resampling_that_give_no_image(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        vision_images.ImageEncoder(**arguments, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def test_preprocessing_of_older_files_and_without_statistics():
+    older = vision_weights.preprocessing_of({"size": 256, "crop_size": 224}, "dinov2", 224, "it")
+    newer = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
+    assert older == vision_weights.preprocessing_of(newer, "dinov2", 224, "it")
+    plain = vision_weights.preprocessing_of({"do_normalize": False}, "vit", 224, "it")
+    assert (plain["mean"], plain["std"]) == ([0.0] * 3, [255.0] * 3)  # divided by 255 alone
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"rescale_factor": 0.5}, "rescale_factor in .* is 0.5, expected 1/255"),
+        ({"image_mean": [0.5]}, "image_mean in .* must be three numbers, received"),
+        ({"image_std": [1.0, 0.0, 1.0]}, "image_std in .* must be three numbers, received"),
+        ({"image_mean": [0.5, 0.5, "x"]}, "image_mean in .* must be three numbers, received"),
+        (
+            {"size": {"shortest_edge": 256}, "do_center_crop": False},
+            "resizes to one side and crops nothing, so that images differ in size",
+        ),
+    ],
+)
+def test_preprocessing_that_kft_does_not_do_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        vision_weights.preprocessing_of(config, "dinov2", 224, "it")
+
+
 def test_images_as_transformers_prepares_them_for_dinov3():
     """Its processor needs torchvision, whose resizing of float images is torch's."""
     torch = pytest.importorskip("torch")

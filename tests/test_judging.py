@@ -445,6 +445,12 @@ def test_features_that_are_no_numbers_are_refused():
         fit_outliers([[1.0, 2.0], [math.nan, 2.0]])
     with pytest.raises(ValueError, match="all of them are the same"):
         fit_outliers(np.ones((4, 2)))
+    with pytest.raises(ValueError, match="at least two records, received 1"):
+        fit_outliers(np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"shape \(records, features\), received \(4,\)"):
+        fit_outliers(np.arange(4.0))
+    with pytest.raises(ValueError, match=r"shape \(records, 4\), received \(3, 2\)"):
+        fit_outliers(np.eye(4)).score(np.ones((3, 2)))
     with pytest.raises(ValueError, match="p-values need held-out records"):
         fit_outliers(np.eye(4)).p_values(np.eye(4))
     with pytest.raises(ValueError, match="must be finite scores"):

@@ -114,6 +114,17 @@ def test_what_the_dead_leave_is_removed_and_what_the_living_write_is_not(tmp_pat
 
 
 @pytest.mark.once
+def test_what_earlier_versions_left_is_removed_once_it_is_old(tmp_path):
+    old, new = tmp_path / "a.12.part", tmp_path / "a.13.part"
+    for path in (old, new):
+        path.write_text("half")
+    long_ago = time.time() - 2 * files.STALE
+    os.utime(old, (long_ago, long_ago))
+    files.remove_unfinished(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == [new]  # its writer may be alive
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("locks", [True, False])
 def test_work_with_a_key_is_continued_by_one_at_a_time(tmp_path, monkeypatch, locks):
     if not locks:  # as on Windows, and on some network disks

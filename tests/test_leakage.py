@@ -98,6 +98,24 @@ def test_a_fragment_in_training_is_no_copy_of_a_whole_protein():
     assert near_copies([whole], [train[1]])["coverage"].tolist() == [1.0]
 
 
+def test_in_many_sequences_few_words_are_enough(both, monkeypatch):
+    """Of more words than are kept, the least of each stretch, which copies have in common."""
+    rng = np.random.default_rng(0)
+    train = [protein(150, rng) for _ in range(30)]
+    test = [mutated(x, 0.03, rng) for x in train[:6]] + [protein(150, rng)]
+    whole = near_copies(train, test)
+    monkeypatch.setattr(similarity, "MOST_WORDS", 1500)  # of about 5,000
+    few = near_copies(train, test)
+    assert few["train"].tolist() == whole["train"].tolist() == [0, 1, 2, 3, 4, 5]
+    words = similarity.candidate_pairs([*train, *test])
+    assert len(words) < len(train) * len(test)
+
+
+def test_sequences_shorter_than_a_word_have_no_copies():
+    assert not len(similarity.similar_sequences(["MK", "MT"]))
+    assert align_pair("", "MK") == (0.0, 0.0) and align_pair("MK", "MK") == (1.0, 1.0)
+
+
 def test_the_nearest_of_a_family_is_named():
     rng = np.random.default_rng(0)
     parent = protein(200, rng)

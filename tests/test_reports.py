@@ -5,10 +5,12 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +21,9 @@ import kft
 from kft.comparison.results import Comparison, Row
 from kft.data import Dataset, Split
 from kft.data.task import Task
+from kft.evaluation.metrics import Scored
 from kft.evaluation.significance import resampled
+from kft.evaluation.transfer import judge_transfer
 from kft.exploration import Findings
 from kft.finetuning import Settings
 from kft.finetuning.tuning import truth
@@ -141,6 +145,38 @@ def test_each_figure_has_alternative_text_and_says_what_stands_out(page, parts):
     assert page.read_text().count("What stands out:</strong>") == len(captions)
 
 
+def test_what_is_not_of_one_data_set_has_its_own_words(data, parts, tmp_path, monkeypatch):
+    truth, noise = np.random.default_rng(0).normal(size=(2, 40))
+    here, there = Scored(truth, truth + noise), Scored(truth, noise)
+    transfer = judge_transfer("regression", here, there, noise[::-1], resamples=20)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "a b.py"), "--fast"])
+    (tmp_path / "a b.py").touch()
+    report = kft.report([transfer, model, parts[4]], tmp_path / "report.md")
+    assert report.title == parts[4].data  # there is no data set to be named after
+    assert f"On other data: {transfer.verdict}" in report.summary
+    text = (tmp_path / "report.md").read_text()
+    assert r"plain \(Sequential\)" in text
+    assert f"python '{tmp_path / 'a b.py'}' --fast" in text  # how to repeat it
+    assert "Which way of fine-tuning predicts the target" in html.unescape(report.to_html())
+    shown = report._repr_html_()  # in a notebook
+    assert shown.startswith('<iframe srcdoc="') and html.escape("<!doctype html>") in shown.lower()
+
+
+def test_findings_alone_name_the_report_and_say_that_nothing_is_wrong():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(200, 2)), columns=["a", "b"])
+    table["c"] = table["a"] + rng.normal(0, 0.5, 200)
+    table["y"] = table["b"] + rng.normal(size=200)
+    found = kft.explore(table, target="y")
+    assert not len(found.at_least("warning"))
+    report = kft.report(found)
+    assert report.title == found.name
+    text = html.unescape(report.to_html())
+    assert "Nothing was found that may mislead a model or a score." in text
+    assert "Columns that correlate most" in text
+
+
 def test_two_of_a_kind_of_other_data_or_of_an_unknown_type_are_errors(parts, data, tmp_path):
     with pytest.raises(ValueError, match="two of the type Findings"):
         kft.report([parts[1], parts[1]])
@@ -233,12 +269,19 @@ def test_findings_are_read_as_they_were_written(parts):
         ([1.0, 2.0], "lowest after the first epoch, 1"),
         ([1.0, np.nan], "is NaN or infinite in epoch 2"),
         ([1.0], "after its only epoch"),
+        ([3.0, 2.0, 2.1], "falls from 3 to 2 in epoch 2, and is 2.1 at the end."),
     ],
 )
 def test_the_caption_of_curves_says_how_they_run(losses, said):
     history = [{"phase": 0, "loss": 1.0, "val_loss": x, "accuracy": 0.5} for x in losses]
     figure, caption = plot_history(history, phases=["head"])
     assert said in caption and len(figure.axes) == 2
+    with pytest.raises(ValueError, match="history has no epoch"):
+        plot_history([])
+    several = [row | {"phase": i} for i, row in enumerate(history)]
+    axes = plot_history(several, phases=["head"] * len(several))[0].axes[0]
+    lines = [x for x in axes.lines if x.get_linestyle() == ":"]
+    assert len(lines) == len(several) - 1  # one where a phase ends and the next begins
 
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], "float32")

@@ -304,6 +304,22 @@ def test_the_figure_of_a_map_says_what_stands_out():
 
 
 @pytest.mark.once
+def test_a_database_may_be_read_from_a_generator(small):
+    found = kft.search(small, ["MKT"], (x for x in PROTEINS), k=2)
+    pd.testing.assert_frame_equal(
+        found.table, kft.search(small, ["MKT"], PROTEINS, k=2).table, check_dtype=False
+    )
+
+
+@pytest.mark.once
+def test_weights_that_give_no_numbers_give_no_index(small):
+    broken = esm2(seed=1)
+    broken.stages[-1].gamma.assign(np.full(broken.width, np.nan, "float32"))
+    with pytest.raises(ValueError, match="answers with NaN or infinity for 2 of 2 records"):
+        kft.build_index(broken, ["MKT", "GSS"])
+
+
+@pytest.mark.once
 def test_a_small_database_gives_all_its_records(small):
     hits = kft.search(small, ["MKT"], ["GSS", "MKT", "WWP"])
     assert hits.table["rank"].tolist() == [1, 2, 3] and hits.table.hit[0] == "database[1]"
@@ -320,6 +336,9 @@ def test_errors_name_the_argument(small, tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             kft.search(small, **{"queries": ["MKT"], "database": database, **options})
+    with pytest.raises(ValueError, match=r"no input is valid; the first, database\[0\]"):
+        kft.build_index(small, ["MK1", "123"], tmp_path / "index", skip_invalid=True)
+    assert not (tmp_path / "index").exists()
     with pytest.raises(FileNotFoundError, match="database is 'none.fasta', which is not a file"):
         kft.search(small, ["MKT"], "none.fasta")
     empty = tmp_path / "empty.fasta"

@@ -114,6 +114,12 @@ def test_a_tiff_says_how_imagej_shows_it(tmp_path, cells):
         (lambda: metrics.accuracy_at(np.eye(2), [0.0]), "thresholds must be above 0"),
         (lambda: metrics.score_labels([np.eye(2)], []), "one label image for each image"),
         (lambda: baselines.ellipse_in_box([[5, 0, 1, 9]], (9, 9)), r"box 0 is \[5.0, 0.0, 1.0"),
+        (
+            lambda: masks.from_rle([{"size": [2, 2], "counts": [4]}, {"size": [1, 2], "counts": [2]}]),
+            "rles must be masks of one size, received 2 sizes",
+        ),
+        (lambda: baselines.ellipse_in_box([[0, 0, 1]], (9, 9)), r"x0, y0, x1, y1, .* \(1, 3\)"),
+        (lambda: baselines.disc_at_point([1, 1], 2, (9, 9)), r"\(objects, 2\), x and y, received"),
         (lambda: baselines.disc_at_point([[1, 1]], 0, (9, 9)), "radius must be a number above 0"),
         (lambda: baselines.median_radius([np.zeros((2, 2))]), "hold no objects"),
         (lambda: automatic.Settings(iou=88), "iou must be a number from 0 to 1, received 88"),

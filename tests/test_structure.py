@@ -6,6 +6,7 @@ import tmtools
 
 from kft import structure
 from kft.data.proteins.geometry import ANGLES, BOUNDARIES, LENGTHS, pieces
+from kft.plots import plot_contacts, plot_ramachandran
 
 pytestmark = pytest.mark.once
 
@@ -263,4 +264,32 @@ def test_wrong_shapes_are_named():
         structure.rebuild(np.zeros((2, 3)), lengths=LENGTHS)
     with pytest.raises(ValueError, match="coordinates must have the shape"):
         structure.ProteinChain("x", "MK", np.zeros((3, 3, 3)))
+    for name in ("numbers", "confidence"):
+        with pytest.raises(ValueError, match=f"{name} must be one for each of 2 residues"):
+            structure.ProteinChain("x", "MK", np.zeros((2, 3, 3)), **{name: [1.0]})
     assert ANGLES.shape == (3,)
+
+
+def test_what_a_pdb_file_cannot_hold_is_refused_and_nothing_is_written(tmp_path):
+    chain = structure.ProteinChain("x", "MKT", helix(3) + 10_000.0)
+    with pytest.raises(ValueError, match=r"below 10,000 angstrom; write .*x.cif instead"):
+        structure.write_structure(tmp_path / "x.pdb", chain)
+    assert not (tmp_path / "x.pdb").exists()
+    read = structure.read_structure(structure.write_structure(tmp_path / "x.cif", chain))
+    np.testing.assert_allclose(read.coordinates, chain.coordinates, atol=2e-3)
+
+
+def test_figures_of_a_chain():
+    contacts, _ = structure.contacts(helix(12))
+    for shapes in ({"truth": np.zeros((3, 3), bool)}, {"known": np.ones((2, 12), bool)}):
+        with pytest.raises(ValueError, match=r"must have the same shape \(N, N\), received"):
+            plot_contacts(contacts * 1.0, **shapes)
+    with pytest.raises(ValueError, match="no pair of residues is at least 6 apart"):
+        plot_contacts(np.zeros((4, 4)))
+    figure, caption = plot_contacts(contacts * 1.0, name="a helix")
+    assert "likeliest" in caption and "among the" not in caption  # nothing to compare with
+    assert len(figure.axes[0].collections) == 1
+    with pytest.raises(ValueError, match=r"torsions must have the shape \(2, 2\) or \(2, 3\)"):
+        plot_ramachandran(np.zeros((3, 3)), "MK")
+    with pytest.raises(ValueError, match="no residue has both phi and psi"):
+        plot_ramachandran(np.full((2, 3), np.nan), "MK")
