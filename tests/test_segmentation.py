@@ -115,7 +115,7 @@ def test_a_tiff_says_how_imagej_shows_it(tmp_path, cells):
         (lambda: metrics.score_labels([np.eye(2)], []), "one label image for each image"),
         (lambda: baselines.ellipse_in_box([[5, 0, 1, 9]], (9, 9)), r"box 0 is \[5.0, 0.0, 1.0"),
         (
-            lambda: masks.from_rle([{"size": [2, 2], "counts": [4]}, {"size": [1, 2], "counts": [2]}]),
+            lambda: masks.from_rle([{"size": [2, i], "counts": [2 * i]} for i in (1, 2)]),
             "rles must be masks of one size, received 2 sizes",
         ),
         (lambda: baselines.ellipse_in_box([[0, 0, 1]], (9, 9)), r"x0, y0, x1, y1, .* \(1, 3\)"),
