@@ -263,6 +263,12 @@ def test_split_refuses(arguments, message):
         Split(["AC", "DEF"], **arguments)
 
 
+def test_one_value_for_all_records_is_no_column():
+    with pytest.raises(TypeError, match="`groups` must hold one entry per input, received 'a'"):
+        Split(["AC", "DEF"], [0, 1], groups="a")
+    assert repr(Split([], np.zeros(0))) == "Split(0 records)"
+
+
 @pytest.mark.parametrize(
     ("task", "classes", "targets", "message"),
     [

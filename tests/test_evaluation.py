@@ -246,6 +246,10 @@ def test_table_has_a_row_per_model_and_a_column_per_metric():
         (("multilabel", [[0, 1], [2, 0]], [[0.2, 0.7], [0, 0]]), "must be 0 or 1"),
         (("classification", [0, 1], [0.2, 1.7]), "between 0 and 1.*row 1"),
         (("classification", [0, 1], [[0.5, 0.5], [0.5, 0.4]]), "row 1 sum to 0.9"),
+        (
+            ("classification", [0, 1], np.ones((2, 1, 2))),
+            r"\(N, K\) or \(N,\), received \(2, 1, 2\)",
+        ),
         (("classification", [0, 2], [[0.5, 0.5], [0.5, 0.5]]), "classes 0 to 1.*index 1 is 2"),
         (("residue_classification", [0, 1], [0.5, 0.5]), "needs groups"),
         (("contacts", *chains_of((4, 3, 2))), r"chain 0 must be probabilities \(L, L, K\)"),
@@ -267,6 +271,11 @@ def test_bad_input_is_named(arguments, message):
 def test_predictions_that_are_no_angles_are_named(predictions, message):
     with pytest.raises(ValueError, match=message):
         score("torsions", np.zeros((4, 3)), predictions, groups=[0, 0, 1, 1])
+
+
+def test_probabilities_of_other_classes_are_not_compared():
+    with pytest.raises(ValueError, match="must have the same number of classes"):
+        difference("classification", [0, 1] * 4, [0.2, 0.9] * 4, np.eye(3)[[0, 1] * 4])
 
 
 @pytest.mark.parametrize(

@@ -523,6 +523,8 @@ def test_names_of_columns_may_be_of_any_type(names):
     caption = kft.plots.plot_missing(shares)[1]
     assert f"differ most in {at}, from 20% (a) to 50% (1.5)" in caption
     kft.plots.plot_correlation(frame.corr())
+    many = pd.DataFrame(np.eye(60)[:, :41]).corr()
+    assert "counted from 0" in kft.plots.plot_correlation(many)[0].axes[0].get_xlabel()
     kft.plots.plot_balance(shares)
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 import kft
 from kft.backbones.vision import images as vision_images
 from kft.backbones.vision import weights as vision_weights
+from kft.data.images import pixels
 
 pytestmark = pytest.mark.once
 
@@ -108,7 +109,29 @@ def test_sixteen_bits_keep_their_precision(tmp_path):
     np.testing.assert_allclose(found, deep / 65535, atol=1e-6)
 
 
+def test_pixels_keep_their_depth_and_transparent_ones_lie_over_white():
+    clear = np.zeros((2, 2, 4), "uint16")
+    clear[0, 0] = [1000, 2000, 3000, 65535]  # opaque; all others are transparent
+    found = pixels.read_as_stored(clear, "image")
+    assert found.dtype == "uint16" and found[0, 0].tolist() == [1000, 2000, 3000]
+    assert (found[1] == 65535).all()
+    mask = np.array([[True, False]])
+    assert pixels.read_as_stored(mask, "image").tolist() == [[255, 0]]
+    with pytest.raises(ValueError, match=r"image has shape .*: expected 1, 3 or 4 channels"):
+        pixels.read_as_stored(np.zeros((9, 9, 2), "uint16"), "image")
+
+
+class OnADevice:
+    """What cannot be converted, as a tensor of another device."""
+
+    shape, ndim = (4, 4), 2
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("it is on a device")
+
+
 BAD = (
+    ([OnADevice()], TypeError, r"images\[0\] is not an array \(it is on a device\): give a path"),
     ([], ValueError, "empty"),
     ("a.png", TypeError, r"write \[image\]"),
     (np.zeros((4, 4, 3)), TypeError, r"write \[image\]"),

@@ -485,6 +485,12 @@ def test_too_many_folds_are_refused():
         folds(9, 1)
 
 
+def test_where_no_class_has_a_record_for_each_fold_classes_do_not_count():
+    (dealt,) = folds(9, 3, stratify=np.arange(9) // 2)
+    (same,) = folds(9, 3)
+    np.testing.assert_array_equal(dealt, same)
+
+
 def test_the_corrected_test_is_that_of_the_paper():
     differences = np.array([0.03, 0.01, 0.04, -0.01, 0.02])
     t = differences.mean() / math.sqrt((1 / 5 + 0.25) * differences.var(ddof=1))

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from models import WITHOUT_KERAS, esm2, in_turn, strings
+from models import BACKBONES, WITHOUT_KERAS, esm2, in_turn, strings
 from parity import assert_parity
 from references import SHAPES, from_reference, hugging_face, telling
 from transformers import EsmForMaskedLM
@@ -211,6 +211,13 @@ def states_of(model, layer):
             states = model.esm(ids, output_hidden_states=True).hidden_states
         rows.append(states[layer][0, 1:-1].numpy())
     return rows
+
+
+@pytest.mark.once
+def test_images_have_no_residues_and_other_models_no_layers():
+    images = [np.zeros((32, 32, 3), "uint8")]
+    with pytest.raises(ValueError, match="per_residue needs a backbone whose inputs have residues"):
+        kft.embed(BACKBONES["resnet"](), images, per_residue=True)
 
 
 @pytest.mark.once

@@ -492,6 +492,8 @@ def test_repeated_mutants_are_said_and_scored_alike(small):
         (gym().assign(DMS_score=["1", "high", "2"]), ValueError,
          r"row 3: DMS_score must be a number, received 'high' \(1 of 3"),
         (gym().assign(score=0), ValueError, "has a column 'score', which the result adds"),
+        (pd.DataFrame({"mutated_sequence": [5]}), ValueError, "must be a string, received 5"),
+        (pd.DataFrame({"mutated_sequence": ["MKTA1KK"]}), ValueError, "standard residues alone"),
         ([None], ValueError, r"mutations\[0\]: None is not a string"),
         ([["K2R"]], ValueError, r"mutations\[0\]: \['K2R'\] is not a string"),
     ],

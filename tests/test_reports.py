@@ -333,6 +333,20 @@ def test_what_was_predicted_is_read_from_the_table_of_a_run(task, targets, predi
     np.testing.assert_allclose(scored.predictions, np.squeeze(predictions), rtol=1e-6)
 
 
+def test_predictions_stand_beside_columns_whose_names_repeat():
+    table = pd.DataFrame([[1, 2], [3, 4]], columns=["x", "x"])
+    model = SimpleNamespace(
+        head=SimpleNamespace(task=Task("multilabel")), target_name="y", classes=["a", "b"]
+    )
+    rows = np.array([[0.9, 0.2], [np.nan, np.nan]])  # the second record was skipped
+    found = with_predictions(table, model, rows)
+    assert list(found)[:2] == ["x", "x"] and found.iloc[:, :2].to_numpy().tolist() == [
+        [1, 2],
+        [3, 4],
+    ]
+    assert found["predicted_y"].tolist()[0] == "a" and pd.isna(found["predicted_y"][1])
+
+
 @pytest.mark.parametrize(("truth", "classes"), [("HCH", ["C", "H"]), ("0.5 1 2", None)])
 def test_residues_beyond_max_length_have_no_prediction(truth, classes):
     task = Task("residue_classification" if classes else "residue_regression")

@@ -46,15 +46,18 @@ def test_prompts_from_tables(tmp_path):
         (lambda path: points_of(["1,2,3"]), "the third number is 1 for a point of the object"),
         (lambda path: points_of([""]), "received an empty text"),
         (lambda path: boxes_of(["1,2,3"]), "--boxes takes X0,Y0,X1,Y1, received '1,2,3'"),
+        (lambda path: boxes_of(["1,2,3,four"]), "--boxes takes .*, received '1,2,3,four'"),
         (lambda path: boxes_of(["1,2,3,nan"]), "--boxes takes X0,Y0,X1,Y1"),
         (lambda path: boxes_of([path]), "has no column x0, x1, y1; it has x, y0"),
         (lambda path: points_of([path]), "has no column y; it has x, y0"),
+        (lambda path: points_of([path[:-5] + "b.csv"]), "--points: .*b.csv has no rows"),
         (lambda path: points_of([path[:-5] + "absent.csv"]), "cannot be read"),
     ],
 )
 def test_wrong_prompts_are_named(tmp_path, call, message):
     path = tmp_path / "a.csv"
     path.write_text("x,y0\n1,2\n")
+    (tmp_path / "b.csv").write_text("x,y\n")
     with pytest.raises(typer.BadParameter, match=message):
         call(str(path))
 

@@ -6,7 +6,7 @@ import tmtools
 
 from kft import structure
 from kft.data.proteins.geometry import ANGLES, BOUNDARIES, LENGTHS, pieces
-from kft.plots import plot_contacts, plot_ramachandran
+from kft.plots import plot_confidence, plot_contacts, plot_ramachandran
 
 pytestmark = pytest.mark.once
 
@@ -289,6 +289,8 @@ def test_figures_of_a_chain():
     figure, caption = plot_contacts(contacts * 1.0, name="a helix")
     assert "likeliest" in caption and "among the" not in caption  # nothing to compare with
     assert len(figure.axes[0].collections) == 1
+    with pytest.raises(ValueError, match=r"the same shape \(N,\), received \(2,\) and \(3,\)"):
+        plot_confidence([60.0, 70.0], [50.0, 60.0, 70.0])
     with pytest.raises(ValueError, match=r"torsions must have the shape \(2, 2\) or \(2, 3\)"):
         plot_ramachandran(np.zeros((3, 3)), "MK")
     with pytest.raises(ValueError, match="no residue has both phi and psi"):

@@ -85,6 +85,13 @@ def test_a_task_is_its_name(task):
 
 
 @pytest.mark.once
+def test_there_is_no_task_of_classes_for_pairs_of_proteins():
+    assert Task.of("class", "pair") == Task.CONTACTS
+    with pytest.raises(ValueError, match="no task with target 'labels' at level 'pair'"):
+        Task.of("labels", "pair")
+    assert Task.CONTACTS.baselines("sequence") == ("separation", "residue_pairs")
+
+
 def test_an_unknown_task_lists_the_names():
     with pytest.raises(ValueError, match=r"task must be one of .*multilabel.*, received 'rank'"):
         Task("rank")

@@ -263,12 +263,15 @@ def test_broken_opcodes_are_errors(tmp_path, zipped):
         storage % b"J\xff\xff\xff\xff",
         storage % b"M\xff\xff",
     ]
+    broken += [b"K\x010.", b"02.", b"2."]  # POP and DUP of what is not there
     for content in broken:
         refuses(as_torch_file(tmp_path / "f.pt", content, zipped), "damaged|truncated")
     # An index of 2**32 - 1 in the memo must not be an allocation of that size.
     if zipped:
         content = b"K\x05r\xff\xff\xff\xff."
         assert read_torch(as_torch_file(tmp_path / "f.pt", content, zipped)) == 5
+        content = b"K\x052K\x070\x86."  # DUP, and POP of another number
+        assert read_torch(as_torch_file(tmp_path / "f.pt", content, zipped)) == (5, 5)
 
 
 @pytest.mark.parametrize("zipped", LAYOUTS)
@@ -365,6 +368,8 @@ def test_says_what_the_file_is(tmp_path):
     refuses(tmp_path / "file.npz", "compressed")
     with pytest.raises(FileNotFoundError):
         read_torch(tmp_path / "absent.pt")
+    (tmp_path / "folder.pt").mkdir()
+    refuses(tmp_path / "folder.pt", "not a file, but a folder, a pipe or a device")
 
 
 def test_refuses_torchscript(tmp_path):
