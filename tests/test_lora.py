@@ -367,6 +367,14 @@ def test_misuse():
     )
     with pytest.raises(ValueError, match="channels are in groups"):
         kft.add_lora(grouped, 2, targets="g")
+    shapes = keras.Sequential([keras.Input((4,)), keras.layers.LayerNormalization(name="norm")])
+    with pytest.raises(ValueError, match="has no Dense or EinsumDense outside its head"):
+        kft.add_lora(shapes, 2, targets="all-linear")
+    recurrent = keras.Sequential(
+        [keras.Input((4, 3)), keras.layers.GRU(2, name="gru"), keras.layers.Dense(2, name="d")]
+    )
+    with pytest.raises(ValueError, match='bias="all" cannot adapt gru'):
+        kft.add_lora(recurrent, 2, targets="d", bias="all")
     each = keras.layers.EinsumDense("abc,bcd->abd", (4, 3), name="each")
     places = keras.Sequential([keras.Input((4, 5)), each])
     message = "'abc,bcd->abd' is not a product of inputs with one matrix"
