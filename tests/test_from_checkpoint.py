@@ -132,13 +132,18 @@ def test_no_classifier(tmp_path):
     [
         ({"problem_type": "multi_label_classification"}, "has problem_type='multi_label"),
         ({"id2label": {"0": "x"}}, "has one label, which is a regression"),
+        (
+            {"id2label": {"0": "x", "first": "y"}},
+            "id2label in config.json must be {number: name of",
+        ),
     ],
 )
 def test_other_problems(kind, change, message, tmp_path):
     theirs = reference(kind)
-    if "id2label" in change and kind == PROTEINS[0]:
+    one = len(change.get("id2label", "")) == 1
+    if one and kind == PROTEINS[0]:
         theirs.classifier.out_proj = torch.nn.Linear(16, 1)
-    elif "id2label" in change:
+    elif one:
         theirs.classifier = torch.nn.Linear(16, 1)
     theirs.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
