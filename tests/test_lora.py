@@ -370,8 +370,9 @@ def test_misuse():
     shapes = keras.Sequential([keras.Input((4,)), keras.layers.LayerNormalization(name="norm")])
     with pytest.raises(ValueError, match="has no Dense or EinsumDense outside its head"):
         kft.add_lora(shapes, 2, targets="all-linear")
+    hidden, last = keras.layers.Dense(3, name="d"), keras.layers.Dense(1, name="out")
     recurrent = keras.Sequential(
-        [keras.Input((4, 3)), keras.layers.GRU(2, name="gru"), keras.layers.Dense(2, name="d")]
+        [keras.Input((4, 3)), hidden, keras.layers.GRU(2, name="gru"), last]
     )
     with pytest.raises(ValueError, match='bias="all" cannot adapt gru'):
         kft.add_lora(recurrent, 2, targets="d", bias="all")

@@ -85,6 +85,7 @@ def test_a_task_is_its_name(task):
 
 
 @pytest.mark.once
+@pytest.mark.once
 def test_there_is_no_task_of_classes_for_pairs_of_proteins():
     assert Task.of("class", "pair") == Task.CONTACTS
     with pytest.raises(ValueError, match="no task with target 'labels' at level 'pair'"):
