@@ -106,6 +106,13 @@ def test_everything_is_segmented(run, sam, tmp_path):
     np.testing.assert_array_equal(tifffile.imread("labels.tif"), found.labels)
 
 
+def test_where_no_mask_is_left_it_is_said_what_keeps_more(run):
+    result = run("--everything", "--out", "labels.tif", "--points-per-side", "3", "--iou", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("0 objects. Left out of the masks of the grid: ")
+    assert "Lower --iou and --stability keep more of them." in result.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

@@ -162,7 +162,7 @@ def _of_one_piece(inputs: Any) -> Any:
 
 @cache
 def _of_one_head_on_jax() -> Callable:
-    """Return a function of query, key, value (L, d) and bias (1, L) with a gradient of its own.
+    """Return a function of query, key, value (L, d) and bias (1, L) with its own gradient.
 
     The gradients of keys and values are products with the transposed (L, L) weights, which XLA
     copies in another order first. Here their small factor is transposed instead: a third less time.

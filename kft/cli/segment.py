@@ -124,4 +124,6 @@ def _sentences(objects: int, left_out: Mapping[str, int], files: Sequence[str]) 
     if left_out:
         numbers = ", ".join(f"{number:,} {why}" for why, number in left_out.items())
         said.append(f"Left out of the masks of the grid: {numbers}.")
+    if left_out and not objects:
+        said.append("Lower --iou and --stability keep more of them.")
     return " ".join([*said, f"Written: {', '.join(files)}"])

@@ -18,7 +18,7 @@ from kft.exploration.similarity import IDENTITY, MOST_ALIGNED, K, similar_sequen
 STANDARD = "ACDEFGHIKLMNPQRSTVWY"
 LONG = 1022  # residues that ESM-2 was trained with
 FEW_LETTERS = 0.5  # share of one residue from which a sequence has low complexity
-ADVICE_SPLIT = (  # on the terminal and on pages, whoever made them
+ADVICE_SPLIT = (  # on the terminal and on pages
     "Split by cluster, kft.data.read_csv(..., split='cluster') or kft finetune --split cluster, or "
     "by a group of variants."
 )

@@ -25,8 +25,6 @@ HEADS, WIDTH = 20, 16
 def main():
     options = base.arguments(__doc__, rounds=5).parse_args()
     if options.inside:
-        if options.core is not None:
-            os.sched_setaffinity(0, [options.core])
         print(json.dumps(measure(options)))
         return
     print(

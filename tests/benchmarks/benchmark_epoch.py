@@ -32,8 +32,6 @@ def main():
     parser.add_argument("--proteins", type=int, default=500)
     options = parser.parse_args()
     if options.inside:
-        if options.core is not None:
-            os.sched_setaffinity(0, [options.core])
         print(json.dumps(measure(options)))
         return
     print("| backend | kft, first | again | Trainer | ratio | group_by_length | ratio |")

@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--proteins", type=int, default=500, help="how many to embed")
-    parser.add_argument("--core", type=int, help="pin to this core and count CPU time")
+    parser.add_argument("--core", type=pinned, help="pin to this core and count CPU time")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "benchmark_esm2.json")
     parser.add_argument("--inside", choices=BACKENDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -61,13 +61,19 @@ def main():
     print(f"\n{machine()}\nwritten: {options.out}")
 
 
+def pinned(core):
+    """Pin this process to a core, before a backend counts them."""
+    os.sched_setaffinity(0, [int(core)])
+    return int(core)
+
+
 def arguments(doc, rounds):
     """A parser with what the benchmarks of a training step take."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--core", type=int, help="pin to this core and count CPU time")
+    parser.add_argument("--core", type=pinned, help="pin to this core and count CPU time")
     parser.add_argument("--inside", choices=BACKENDS, help=argparse.SUPPRESS)
     return parser
 
@@ -111,8 +117,6 @@ def print_tables(backend, result):
 
 
 def measure(options):
-    if options.core is not None:
-        os.sched_setaffinity(0, [options.core])  # before a backend counts the cores
     import keras
     import torch
 

@@ -39,12 +39,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK), help="LoRA on")
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--core", type=int, help="pin to this core and count CPU time")
+    parser.add_argument("--core", type=base.pinned, help="pin to this core and count CPU time")
     parser.add_argument("--inside", choices=base.BACKENDS, help=argparse.SUPPRESS)
     parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.core is not None:
-        os.sched_setaffinity(0, [options.core])
     if options.inside:
         print(json.dumps(memory(*options.memory) if options.memory else measure(options)))
         return

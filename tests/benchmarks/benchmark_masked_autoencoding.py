@@ -45,8 +45,6 @@ def main():
 
 def measure(options):
     """Seconds of each step, by what was run."""
-    if options.core is not None:
-        os.sched_setaffinity(0, [options.core])  # before a backend counts the cores
     import keras
 
     from kft.backbones import randomised

@@ -30,8 +30,6 @@ def main():
     parser.add_argument("--length", type=int, default=263, help="residues of the protein")
     parser.add_argument("--mutants", type=int, help="inside: measure the memory")
     options = parser.parse_args()
-    if options.core is not None:
-        os.sched_setaffinity(0, [options.core])
     if options.inside:
         print(json.dumps(memory(options) if options.mutants else measure(options)))
         return

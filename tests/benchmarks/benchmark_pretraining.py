@@ -51,8 +51,6 @@ def main():
 
 
 def measure(options):
-    if options.core is not None:
-        os.sched_setaffinity(0, [options.core])  # before a backend counts the cores
     import torch
 
     from kft.training.pretraining import masked_batches

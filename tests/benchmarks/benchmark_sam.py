@@ -8,7 +8,7 @@ Data, split and baselines are those of benchmark_segmentation.py. A row is strat
 best epoch on 20 images of valid, and scored on all images of test: the IoU of the mask of the
 highest predicted IoU from the true box and from one random point, automatic masks, and the rank
 correlation of predicted and true IoU over all objects of box and point. Each image is one line of
-scores.csv, so that a run that is stopped goes on with the next row. The thresholds of automatic
+scores.csv, so that a stopped run continues with the next row. The thresholds of automatic
 masks are those of kft_sam_tiny, which were chosen on 8 images of valid.
 """
 

@@ -7,7 +7,6 @@ whose CPU time is told. `--tiny` is a smoke run.
 """
 
 import json
-import os
 import tempfile
 import time
 from itertools import combinations
@@ -47,8 +46,6 @@ def main():
 
 
 def measure(options):
-    if options.core is not None:
-        os.sched_setaffinity(0, [options.core])  # before a backend counts the cores
     from sklearn.datasets import load_sample_image
 
     import kft

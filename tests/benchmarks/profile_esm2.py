@@ -29,8 +29,6 @@ PARTS = ("attention", "rotary", "norm", "gelu", "optimizer")
 def main():
     options = base.arguments(__doc__, rounds=5).parse_args()
     if options.inside:
-        if options.core is not None:
-            os.sched_setaffinity(0, [options.core])
         print(json.dumps(measure(options)))
         return
     print(
