@@ -110,7 +110,7 @@ def test_where_no_mask_is_left_it_is_said_what_keeps_more(run):
     result = run("--everything", "--out", "labels.tif", "--points-per-side", "3", "--iou", "1")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("0 objects. Left out of the masks of the grid: ")
-    assert "Lower --iou and --stability keep more of them." in result.stdout
+    assert "A lower --iou or --stability keeps more of them." in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -125,5 +125,5 @@ def _sentences(objects: int, left_out: Mapping[str, int], files: Sequence[str]) 
         numbers = ", ".join(f"{number:,} {why}" for why, number in left_out.items())
         said.append(f"Left out of the masks of the grid: {numbers}.")
     if left_out and not objects:
-        said.append("Lower --iou and --stability keep more of them.")
+        said.append("A lower --iou or --stability keeps more of them.")
     return " ".join([*said, f"Written: {', '.join(files)}"])
