@@ -22,6 +22,7 @@ B, L, H, d = 3, 11, 2, 6
 @pytest.fixture(params=["proteins", "heads"])
 def pieces(request, monkeypatch):
     """Attention one protein at a time, and as for long ones one head at a time."""
+    monkeypatch.setattr(attention_module, "_SHORT", 1)
     monkeypatch.setattr(attention_module, "_LONG", 10_000 if request.param == "proteins" else 1)
 
 

@@ -99,7 +99,7 @@ def attention(query: Any, key: Any, value: Any, attention_mask: Any) -> Any:
         >>> attention(x, x, x, ops.ones((1, 3), "bool")).shape == (1, 3, 2, 4)
         True
     """
-    if _compiled_for_cpu():
+    if _pays_in_pieces(ops.shape(query)[1]):
         return _in_pieces(query, key, value, _bias(attention_mask))
     mask = attention_mask[:, None, None, :]  # (B, 1, 1, L)
     dtype = keras.backend.standardize_dtype(value.dtype)
@@ -110,14 +110,23 @@ def attention(query: Any, key: Any, value: Any, attention_mask: Any) -> Any:
     return ops.cast(ops.dot_product_attention(query, key, value, mask=mask), dtype)
 
 
-# Tokens from which heads are computed one by one, as measured on an Intel processor.
+# Tokens from which proteins, and heads, are computed one by one, as measured on an Intel processor.
+_SHORT = 192  # on TensorFlow; on JAX always
 _LONG = 384 if keras.backend.backend() == "tensorflow" else 192
 
 
-def _compiled_for_cpu() -> bool:
-    """Return whether XLA compiles for a processor."""
-    if keras.backend.backend() == "torch":
+def _pays_in_pieces(length: Any) -> bool:
+    """Return whether XLA compiles for a processor, and pieces take less time.
+
+    TensorFlow does not know the length where a program is traced for any. To compile both ways
+    would take longer than is gained.
+    """
+    if keras.backend.backend() == "torch" or not _on_processor():
         return False
+    return keras.backend.backend() == "jax" or (isinstance(length, int) and length >= _SHORT)
+
+
+def _on_processor() -> bool:
     return keras.distribution.list_devices()[0].lower().startswith("cpu")
 
 
@@ -129,21 +138,17 @@ def _in_pieces(query: Any, key: Any, value: Any, bias: Any) -> Any:
     computing them again is cheaper than keeping them: less time, and a fraction of the memory.
     """
     batch, length, heads, width = ops.shape(query)
-    group: tuple[Any, ...]  # the number of heads of a piece
-    if keras.backend.backend() == "tensorflow":  # which may not know the length yet
-        group = (ops.where(length < _LONG, heads, 1),)
-    elif isinstance(length, int) and length >= _LONG:
-        group = ()  # a plain product of matrices takes half the time of a batch of one
-    else:
+    if not isinstance(length, int) or length < _LONG:
         return ops.map(keras.remat(_of_one_protein), (query, key, value, bias))
-    of_one_piece = _of_one_head_on_jax() if group == () else keras.remat(_of_one_piece)
+    jax = keras.backend.backend() == "jax"
+    of_one_head = _of_one_head_on_jax() if jax else keras.remat(_of_one_piece)
 
-    def pieces(x: Any) -> Any:  # (B, H, ...) -> (pieces, heads of a piece, ...)
-        return ops.reshape(x, (-1, *group, *ops.shape(x)[2:]))
+    def pieces(x: Any) -> Any:  # (B, H, ...) -> (B H, ...)
+        return ops.reshape(x, (-1, *ops.shape(x)[2:]))
 
     arrays = [pieces(ops.transpose(x, (0, 2, 1, 3))) for x in (query, key, value)]
     bias = pieces(ops.broadcast_to(bias[:, None, None, :], (batch, heads, 1, length)))
-    found = ops.map(of_one_piece, (*arrays, bias))
+    found = ops.map(of_one_head, (*arrays, bias))
     return ops.transpose(ops.reshape(found, (batch, heads, length, width)), (0, 2, 1, 3))
 
 

@@ -2,7 +2,8 @@
 
 Command: python tests/benchmarks/benchmark_attention.py [--backends jax torch tensorflow]
 [--rounds 5] (`--tiny` is a smoke run; `--core 0` pins the work to that core and counts CPU time).
-It prints the table of docs/benchmarks.md, from which `_LONG` in `kft/backbones/attention.py` is.
+It prints the table of docs/benchmarks.md, from which `_SHORT` and `_LONG` are in
+`kft/backbones/attention.py`.
 
 Method: 20 heads of 16 features, as in esm2_t6_8M_UR50D, compiled as in a training step; medians of
 milliseconds. "whole" is the `dot_product_attention` of Keras, which on torch is torch's own.
@@ -62,7 +63,7 @@ def measure(options):
 def milliseconds(way, arrays, with_gradient, rounds):
     from kft.backbones import attention as module
 
-    module._LONG = WAYS[way]
+    module._SHORT, module._LONG = 1, WAYS[way]
     run = (gradient if with_gradient else forward)(way)
     seconds = []
     for _ in range(rounds + 1):
