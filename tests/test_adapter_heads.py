@@ -164,7 +164,7 @@ def test_combined():
 
 @pytest.mark.in_turn("torch")
 def test_a_layer_woken_beside_the_adapter(tmp_path):
-    """Its own too, with what it was kept for the base; by hand it is said."""
+    """Its own too, with what it was kept for the base."""
     model = model_of()
     base = values(model)
     kft.add_lora(model, 2, name="a")
@@ -184,13 +184,21 @@ def test_a_layer_woken_beside_the_adapter(tmp_path):
     there = values(other)
     assert same(base, {path: there[path] for path in base})
 
-    kft.lora.use(other, "default")
-    norm = other.get_layer("block_0").feedforward_norm
+
+@pytest.mark.once
+def test_a_layer_unfrozen_by_hand_belongs_to_the_adapter():
+    model = model_of()
+    taught(model, "default", 1)
+    norm = model.get_layer("block_0").feedforward_norm
     norm.trainable = True
     with pytest.warns(UserWarning, match=r"1 layers of model \(block_0/feedforward_norm\) are"):
-        kft.lora.use(other, None)
-    kft.lora.use(other, "default")
-    assert_rounds_alike(kft.predict(other, SEQUENCES), learned)
+        kft.lora.use(model, "default")
+    norm.gamma.assign(norm.gamma + 1)
+    learned = kft.predict(model, SEQUENCES)
+    kft.lora.use(model, None)
+    assert np.abs(kft.predict(model, SEQUENCES) - learned).max() > 0.01
+    kft.lora.use(model, "default")
+    assert_rounds_alike(kft.predict(model, SEQUENCES), learned)
 
 
 @pytest.mark.in_turn("torch")

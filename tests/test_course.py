@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from kft import course
 from kft.cli import app
 from kft.course import assignments as catalogue
-from kft.course import grading
+from kft.course import grading, running
 from kft.course.assignments import assignments, find
 from kft.course.authoring import task_of
 from kft.course.cards import same
@@ -325,3 +325,11 @@ def test_find_takes_numbers_and_names():
     assert find(1) == find("01") == find("01_explore") == find("explore") == ASSIGNMENTS[0]
     with pytest.raises(ValueError, match="there is no assignment '99'; there are 01_explore"):
         find("99")
+
+
+@pytest.mark.once
+def test_the_process_that_runs_submissions_ends_by_itself():
+    server = running._Server("torch")
+    server.end()
+    assert server._process.returncode == 0  # not killed, so that what it has to write is written
+    assert not server.processes()

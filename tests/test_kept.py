@@ -8,6 +8,8 @@ import time
 import warnings
 from collections import Counter
 from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,6 +72,72 @@ def test_a_folder_has_one_writer(tmp_path):
     with files.only_writer(tmp_path):  # the lock has ended with the process
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.once
+def test_a_lock_of_another_user_is_respected(tmp_path, monkeypatch):
+    def refused(path, flags, *args):
+        raise PermissionError if Path(path) == left and not flags & os.O_EXCL else FileExistsError
+
+    unfinished = files.Aside(tmp_path / "a")
+    unfinished.close(keep=True)
+    unfinished.close()  # a second time changes nothing
+    left = unfinished.path.with_suffix(".lock")
+    left.touch()
+    monkeypatch.setattr(os, "open", refused)
+    files.remove_unfinished(tmp_path / "a")
+    assert left.exists()
+
+
+@pytest.mark.once
+def test_a_lock_that_is_replaced_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """Another process removes it after it was seen, and makes another after it was opened."""
+    left = files.Aside(tmp_path / "a").path.with_suffix(".lock")
+    opened, locked = os.open, files._lock
+
+    def removed_first(path, flags, *args):
+        if Path(path) == left and not flags & os.O_EXCL:
+            left.unlink(missing_ok=True)
+        return opened(path, flags, *args)
+
+    monkeypatch.setattr(os, "open", removed_first)
+    lock = files._taken(left.with_suffix(".part"))
+    assert lock is not None
+    os.close(lock)
+    left.unlink()
+
+    def removed_before(descriptor):
+        if left.exists() and os.path.samestat(os.fstat(descriptor), os.stat(left)):
+            monkeypatch.setattr(files, "_lock", locked)
+            left.unlink()
+            left.touch()
+        return locked(descriptor)
+
+    monkeypatch.setattr(files, "_lock", removed_before)
+    lock = files._taken(left.with_suffix(".part"))
+    assert lock is not None
+    assert os.path.samestat(os.fstat(lock), os.stat(left))
+    os.close(lock)
+
+
+@pytest.mark.once
+def test_where_there_are_no_locks_the_age_tells(tmp_path, monkeypatch):
+    """As on Windows, and on a disk of the network that has none."""
+    left = tmp_path / f".a.{files._machine()}-0.part"
+    for module in (None, SimpleNamespace(flock=unsupported, LOCK_EX=2, LOCK_NB=4)):
+        for path in (left, left.with_suffix(".lock")):
+            path.touch()
+        monkeypatch.setattr(files, "fcntl", module)
+        files.remove_unfinished(tmp_path / "a")
+        assert left.exists()
+        for path in (left, left.with_suffix(".lock")):
+            os.utime(path, (0, 0))
+        files.remove_unfinished(tmp_path / "a")
+        assert not list(tmp_path.iterdir())
+
+
+def unsupported(*args):
+    raise OSError("no locks available")
 
 
 def test_a_writer_on_another_machine_is_respected(tmp_path):

@@ -33,7 +33,7 @@ from kft.messages import harmless, listed
 
 _PAUSE = 0.2  # seconds between two looks at a submission
 _STARTING = 300  # seconds that imports may take
-_ENDING = 2  # seconds that it may take to end by itself
+_ENDING = 10  # seconds that it may take to end by itself
 _ANSWERING = 10  # seconds that the server may take between two submissions
 _LONGEST = MIB  # bytes of a message
 _MESSAGES = 1000  # that may wait to be read
