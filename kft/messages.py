@@ -152,10 +152,13 @@ def _is_inside(code: CodeType) -> bool:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def progress(unit: str = "records") -> Iterator[Progress]:
     """Show how much of some work is done, how fast it goes and how long it takes still.
 
     Nothing is shown where stderr is not a terminal.
+
+    Args:
+        unit: What is counted, in the plural.
 
     Yields:
         A `rich.progress.Progress`, which is given tasks.
@@ -180,7 +183,7 @@ def progress() -> Iterator[Progress]:
     class Rate(TextColumn):
         def render(self, task: Task) -> Any:
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.1f} records/s")
+            return Text("" if speed is None else f"{speed:,.1f} {unit}/s")
 
     console = Console(stderr=True)
     columns = (

@@ -25,6 +25,7 @@ import numpy as np
 from scipy import ndimage
 
 from kft.arguments import check_callable, check_instance, check_integer, check_share
+from kft.messages import progress
 from kft.segmentation.masks import boxes_of, checked_masks, to_labels
 
 Prediction = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -285,12 +286,20 @@ def find_masks(
     height, width = shape
     dropped: dict[str, int] = {}
     kept: list[_Candidate] = []
-    for layer, (x0, y0, x1, y1) in crops_of(
-        (height, width), settings.crop_layers, settings.crop_overlap
-    ):
-        of_crop = predict if layer == 0 or crop is None else crop((x0, y0, x1, y1))
-        found = [*_candidates(of_crop, (x0, y0, x1, y1), layer, (height, width), settings, dropped)]
-        kept += _best(found, [x.iou for x in found], settings.overlap, dropped)
+    crops = crops_of((height, width), settings.crop_layers, settings.crop_overlap)
+    with progress("points") as bar:
+        task = bar.add_task(
+            "masks", total=sum(_points_per_side(settings, i) ** 2 for i, _ in crops)
+        )
+        for layer, part in crops:
+            of_crop = predict if layer == 0 or crop is None else crop(part)
+            found = []
+            for points, some in _candidates(
+                of_crop, part, layer, (height, width), settings, dropped
+            ):
+                found += some
+                bar.advance(task, points)
+            kept += _best(found, [x.iou for x in found], settings.overlap, dropped)
     if settings.crop_layers:  # of equal masks that of the smaller crop is better
         kept = _best(kept, [float(x.layer) for x in kept], settings.overlap, dropped)
     kept = _cleaned(kept, settings, (height, width), dropped)
@@ -331,12 +340,11 @@ def _candidates(
     shape: tuple[int, int],
     settings: Settings,
     dropped: dict[str, int],
-) -> Iterator[_Candidate]:
-    """Yield the masks of a crop that are good enough."""
+) -> Iterator[tuple[int, list[_Candidate]]]:
+    """Yield numbers of points of a crop, with those of their masks that are good enough."""
     x0, y0, x1, y1 = crop
     part, corner = (y1 - y0, x1 - x0), np.array([x0, y0])
-    per_side = max(1, int(settings.points_per_side / settings.crop_points_divisor**layer))
-    points = grid_of_points(per_side, part)
+    points = grid_of_points(_points_per_side(settings, layer), part)
     at_once = max(1, min(settings.points_per_batch, MOST_PIXELS // (3 * math.prod(part))))
     for start in range(0, len(points), at_once):
         batch = points[start : start + at_once]
@@ -349,16 +357,25 @@ def _candidates(
         inside = ~_cut_off(boxes, crop, shape)
         _count(dropped, "cut off by a crop", int((~inside).sum()))
         owner = keep // (len(masks) // len(batch))
+        found = []
         for i, box, point in zip(keep[inside], boxes[inside], batch[owner[inside]], strict=True):
             left, top, right, bottom = box
-            yield _Candidate(
-                masks[i, top:bottom, left:right].copy(),
-                box + np.tile(corner, 2),
-                float(iou[i]),
-                float(stability[i]),
-                point + corner,
-                layer,
+            found.append(
+                _Candidate(
+                    masks[i, top:bottom, left:right].copy(),
+                    box + np.tile(corner, 2),
+                    float(iou[i]),
+                    float(stability[i]),
+                    point + corner,
+                    layer,
+                )
             )
+        yield len(batch), found
+
+
+def _points_per_side(settings: Settings, layer: int) -> int:
+    """Return how many points of the grid are on a side of a crop."""
+    return max(1, int(settings.points_per_side / settings.crop_points_divisor**layer))
 
 
 def _checked(

@@ -46,8 +46,8 @@ def log_probabilities(
     Yields:
         Float32 array (k, K) for each pass, in their order.
     """
-    with progress() as bar:
-        task = bar.add_task("passes", total=total)
+    with progress("passes") as bar:
+        task = bar.add_task("scores", total=total)
         for some in _chunks(passes, BATCHES * tokens):
             found = logits_at(backbone, [p.token_ids for p in some], [p.at for p in some], tokens)
             for logits in found:
