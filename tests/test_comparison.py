@@ -393,17 +393,17 @@ def test_what_is_expected(backbone, data):
 
 
 @pytest.mark.once
-def test_compilation_is_expected_for_each_shape_and_once_for_all_seeds(backbone, data):
+def test_compilation_is_expected_for_each_program_and_once_for_all_seeds(backbone, data):
     step = expecting.Step(
         *[0.0] * 6, memory=0, batch=1, train=1, valid=1, test=1,
-        compiling=(9.0, 2.0, 1.0), again=0.25, shapes=(3, 2, 4, 5),
+        compiling=(9.0, 2.0, 1.0), again=0.25, programs=(3, 2, 4, 5),
     )  # fmt: skip
 
     def expected(name):
         head = kft.heads.for_data(data)
         return expecting.expected_of(kft.strategies.get(name), step, backbone, head)
 
-    # The frozen part of 4 shapes and the test split of 5; the step of 3, and validation of 2.
+    # The frozen part for 4 and the test split for 5; the step for 3, and validation for 2.
     assert expected("linear_probe").compiling == pytest.approx(2 * 4 + 2 * 5)
     assert expected("head_only").compiling == pytest.approx(2 * 4 + 2 * 5 + 1 * 3)
     full = expected("full")
@@ -560,3 +560,44 @@ def test_names_tell_strategies_of_one_kind_apart(backbone):
         ["lora", kft.strategies.get("lora", rank=2, epochs=3), Broken()], None, False
     )
     assert [m.name for m in methods] == ["lora", "lora(rank=2, epochs=3)", "Broken"]
+
+
+class CountedHead(kft.heads.Classification):
+    """Keeps how often it is called outside of `kft.Model`, as TensorFlow does once per program."""
+
+    calls = 0
+
+    def call(self, features, position_mask=None):
+        type(self).calls += 1
+        return super().call(features, position_mask)
+
+
+def test_as_many_programs_are_expected_as_are_compiled(backbone, monkeypatch):
+    """Batches of two sizes and of two lengths."""
+    monkeypatch.undo()  # TensorFlow compiles
+    rng = np.random.default_rng(0)
+
+    def part(*counts):
+        inputs = [
+            "".join(rng.choice(list("AGKELS"), length))
+            for length, count in zip((12, 60), counts, strict=True)
+            for _ in range(count)
+        ]
+        return Split(inputs, np.arange(len(inputs)) % 2)
+
+    about = {"source": "drawn", "licence": "none", "citation": "", "checksum": ""}
+    data = Dataset(
+        "lengths", "classification", part(6, 5), part(4, 4), part(7, 4), classes=("E", "K"), **about
+    )
+    step = expecting.measured_step(backbone, kft.heads.for_data(data), data, 4, None)
+    if keras.backend.backend() != "tensorflow":
+        assert step.programs == (3, 2, 3, 3)
+        return
+    assert step.programs == (1, 1, 3, 3)
+    head = CountedHead(2)
+    model = kft.Model(esm2(), head)
+    CountedHead.calls = 0
+    kft.fit(model, data, "full", epochs=2, batch_size=4)
+    assert CountedHead.calls == step.programs[0] + step.programs[1]
+    kft.predict(model, data.test.inputs, batch_size=4)
+    assert CountedHead.calls == sum(step.programs[:2]) + step.programs[3]

@@ -51,7 +51,8 @@ class Step:
         compiling: Wall-clock time of compiling each of the first three, for one shape of batch; 0
             on torch.
         again: Share of it that another training takes, whose programs are compiled already.
-        shapes: Numbers of different shapes of batches: of train, of valid, of both, of test.
+        programs: Number of programs compiled for the batches of train, of valid, of both one by
+            one, and of test.
     """
 
     seconds: float
@@ -71,7 +72,7 @@ class Step:
     residues: int | None = None
     compiling: tuple[float, float, float] = (0.0, 0.0, 0.0)
     again: float = 1.0
-    shapes: tuple[int, int, int, int] = (1, 1, 1, 1)
+    programs: tuple[int, int, int, int] = (1, 1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,12 @@ def measured_step(
         residues=_longest(records),
         compiling=(step.compiling, forward.compiling, of_head.compiling),
         again=again,
-        shapes=(len(of_train), len(of_valid), len(of_train | of_valid), len(of_test)),
+        programs=(
+            _programs(of_train),
+            _programs(of_valid),
+            _programs(of_train | of_valid, one_by_one=True),
+            _programs(of_test, one_by_one=True),
+        ),
     )
 
 
@@ -238,14 +244,25 @@ def _shapes(records: Batches) -> set[tuple[int, int | None]]:
     return {(len(rows), records.padded(i)) for i, rows in enumerate(records.record_indices)}
 
 
+def _programs(shapes: set[tuple[int, int | None]], one_by_one: bool = False) -> int:
+    """Return how many programs are compiled for batches of these shapes.
+
+    JAX compiles one for each shape. TensorFlow compiles one for all batches of a `fit`; if they
+    come one by one, a first one, and at most another for each axis along which they differ.
+    """
+    if keras.backend.backend() != "tensorflow" or not shapes:
+        return len(shapes)
+    return 1 + sum(len(set(sizes)) > 1 for sizes in zip(*shapes, strict=True)) if one_by_one else 1
+
+
 def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> Expected:
     """Estimate the time of a training and of predicting the test split.
 
     Frozen features are computed once, and of the longest batches twice (see
     `kft.training.features`). Half of a backward pass is for activations, of all layers above the
     frontier, and half for weights, of those that learn. The time of solving for a linear head
-    grows with the number of rows. A program is compiled for each shape of batch; the time grows
-    with the layers in it. Nothing is changed.
+    grows with the number of rows. The time of compiling a program grows with the layers in it.
+    Nothing is changed.
 
     Args:
         step: `Step`.
@@ -259,7 +276,7 @@ def expected_seconds(step: Step, model: Model, phases: Sequence[Phase]) -> Expec
     half = max(step.seconds - step.forward - step.head, 0.0) / 2  # of a backward pass
     seconds = step.setup + step.once * (train + valid) + (step.once + step.forward) * test
     whole, of_forward, of_head = step.compiling
-    of_train, of_valid, of_both, of_test = step.shapes
+    of_train, of_valid, of_both, of_test = step.programs
     compiling = of_forward * of_test
     for phase in phases:
         above, learning = _fractions(model, phase) if phase.epochs else (0.0, 0.0)
