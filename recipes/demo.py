@@ -1,4 +1,4 @@
-"""Is a pre-trained protein model worth it, with 256 labelled chains?
+"""Is a pre-trained protein model worth it, with 208 labelled chains?
 
 Predicts helix, strand or coil for each residue of short chains. Compares an ESM-2 that stays frozen
 under a linear head (linear_probe), the same with adapters (lora) and the same network from random
@@ -36,7 +36,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, count = parser.add_argument, recipe.above_zero(int)
     add("--backbone", help=f"name, folder or file; default: {recipe.REAL} or {recipe.SMALL}")
-    add("--records", type=count, default=256, help="chains to train on")
+    add("--records", type=count, default=208, help="chains to train on")
     add("--seeds", type=count, default=3, help="trainings of each strategy")
     add("--tiny", action="store_true", help="a run of seconds, to see that it runs")
     add("--out", type=Path, default=Path("out"), help="folder for results")

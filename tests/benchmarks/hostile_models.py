@@ -218,6 +218,7 @@ def sam(load: Callable) -> Iterator[Case]:
             for value in (0, -1, 10**6, 1.5, "8", None, {}, True):
                 changed = {**config, part: {**config[part], key: value}}
                 same = value is True and config[part][key] == 1
+                same = same or (key, value) == ("mlp_dim", None)  # the ratio to hidden_size
                 yield Case(f"SAM: {part}.{key}={value!r}", partial(load, changed, weights),
                            None if same else True, named=key)  # fmt: skip
     for what, content in damaged_safetensors(weights).items():

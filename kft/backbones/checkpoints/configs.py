@@ -1,6 +1,6 @@
 """Entries of a model's configuration file, each checked when it is read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -79,12 +79,12 @@ class Config:
             key: Its key.
             maximum: Largest value allowed, None for no limit.
             minimum: Smallest value allowed.
-            default: As for `value`; returned unchecked.
+            default: What an absent entry means, but not null; without it the entry is required.
 
         Raises:
             ValueError: It is absent, or another value.
         """
-        if key not in self and default is not _REQUIRED:
+        if key not in self.entries and default is not _REQUIRED:
             return default
         return check_integer(self.called(key), self.value(key), minimum, maximum)
 
@@ -93,14 +93,32 @@ class Config:
 
         Args:
             key: Its key.
-            default: As for `value`; returned unchecked.
+            default: As for `integer`.
 
         Raises:
             ValueError: It is absent, or another value.
         """
-        if key not in self and default is not _REQUIRED:
+        if key not in self.entries and default is not _REQUIRED:
             return default
         return check_number_above(self.called(key), self.value(key))
+
+    def integers(self, key: str, maximum: int, default: Sequence[int]) -> list[int]:
+        """Return an entry that is a list of integers from 0.
+
+        Args:
+            key: Its key.
+            maximum: Largest value allowed.
+            default: As for `integer`.
+
+        Raises:
+            ValueError: It is another value.
+        """
+        found = self.entries.get(key, default)
+        if not isinstance(found, list | tuple):
+            raise ValueError(
+                f"{self.called(key)} must be a list of integers, received {shown(found)}."
+            )
+        return [check_integer(f"each of {self.called(key)}", x, 0, maximum) for x in found]
 
     def share(self, key: str) -> float:
         """Return an entry that is a number from 0 to 1.

@@ -97,11 +97,21 @@ def _arguments(config: Config, tensors: Any) -> dict[str, Any]:
     blocks = vision.integer("num_hidden_layers", MOST_BLOCKS, default=12)
     width = vision.integer("hidden_size", MOST_WIDTH, default=768)
     hidden = int(width * vision.number("mlp_ratio", 4.0))
-    hidden = vision.integer("mlp_dim", 4 * MOST_WIDTH, default=hidden)
+    if "mlp_dim" in vision:  # null is the ratio
+        hidden = vision.integer("mlp_dim", 4 * MOST_WIDTH)
     config.check_size(blocks, width, hidden, tensors)
     prompt_width = prompts.integer("hidden_size", MOST_WIDTH, default=256)
-    for part, key in ((vision, "output_channels"), (decoder, "hidden_size")):
-        part.insist(key, prompt_width, 256, kind="a SAM whose parts fit")
+    image_size = vision.integer("image_size", _MOST_PIXELS, default=1024)
+    patch_size = vision.integer("patch_size", _MOST_PIXELS, default=16)
+    for part, key, value, default in (
+        (vision, "output_channels", prompt_width, 256),
+        (decoder, "hidden_size", prompt_width, 256),
+        (vision, "num_pos_feats", prompt_width // 2, prompt_width // 2),
+        (prompts, "image_size", image_size, image_size),
+        (prompts, "patch_size", patch_size, patch_size),
+        (prompts, "image_embedding_size", image_size // patch_size, image_size // patch_size),
+    ):
+        part.insist(key, value, default, kind="a SAM whose parts fit")
     automatic = config.part("automatic_masks")
     thresholds = [key for key in ("iou", "stability") if key in automatic]
     return {
@@ -110,9 +120,9 @@ def _arguments(config: Config, tensors: Any) -> dict[str, Any]:
         "width": width,
         "num_heads": vision.integer("num_attention_heads", MOST_HEADS, default=12),
         "hidden_width": hidden,
-        "global_blocks": vision.value("global_attn_indexes", (2, 5, 8, 11)),
-        "image_size": vision.integer("image_size", _MOST_PIXELS, default=1024),
-        "patch_size": vision.integer("patch_size", _MOST_PIXELS, default=16),
+        "global_blocks": vision.integers("global_attn_indexes", blocks - 1, (2, 5, 8, 11)),
+        "image_size": image_size,
+        "patch_size": patch_size,
         "window": vision.integer("window_size", _MOST_PIXELS, default=14),
         "prompt_width": prompt_width,
         "mask_channels": prompts.integer("mask_input_channels", MOST_WIDTH, default=16),
