@@ -277,7 +277,7 @@ def test_wrong_files_are_named(tmp_path):
         ("prompt_encoder_config", "image_embedding_size", 1),
         ("mask_decoder_config", "iou_head_depth", None),
     ):
-        with pytest.raises(ValueError, match=f"(?=.*{key})(?=.*{part})folder"):
+        with pytest.raises(ValueError, match=f"(?=.*{key})folder"):
             sam_weights.from_hugging_face(
                 {**config, part: {**config[part], key: value}}, None, "folder"
             )

@@ -19,7 +19,7 @@ PUBLISHED = {
     },
 }
 EPOCHS = {"gb1": 8, "secondary_structure": 1}
-LEARNING_RATES = {"head_only": 1e-3, "lora": 1e-3, "full": 2e-4}
+LEARNING_RATES = {"head_only": 1e-3, "lora": 1e-3, "full": 5e-5}
 
 
 def main():
