@@ -272,7 +272,7 @@ def test_wrong_files_are_named(tmp_path):
         ("vision_config", "global_attn_indexes", 1),
         ("vision_config", "num_hidden_layers", None),
         ("vision_config", "num_pos_feats", 3),
-        ("prompt_encoder_config", "image_size", 64),
+        ("prompt_encoder_config", "image_size", 128),
         ("prompt_encoder_config", "patch_size", None),
         ("prompt_encoder_config", "image_embedding_size", 1),
         ("mask_decoder_config", "iou_head_depth", None),
