@@ -3,9 +3,10 @@
 Command: KFT_DATA=folder KERAS_BACKEND=torch python tests/benchmarks/benchmark_sam.py
     [--rows mask_decoder:80:1 ...] [--draw]
 
-Data, split and baselines are those of benchmark_segmentation.py. A row is strategy:images:seed, or
-"as_it_is". Each is trained on so many images of train, drawn by the seed, with the weights of the
-best epoch on 20 images of valid, and scored on all images of test: the IoU of the mask of the
+Data, split and baselines are those of benchmark_segmentation.py. A row is strategy:images:seed,
+"as_it_is", or "grid": the true masks on the grid of the model's logits, which no strategy can
+exceed by much. Each is trained on so many images of train, drawn by the seed, with the weights of
+the best epoch on 20 images of valid, and scored on all images of test: the IoU of the mask of the
 highest predicted IoU from the true box and from one random point, automatic masks, and the rank
 correlation of predicted and true IoU over all objects of box and point. Each image is one line of
 scores.csv, so that a stopped run continues with the next row. The thresholds of automatic
@@ -34,15 +35,16 @@ from kft.segmentation.baselines import (
     median_radius,
     otsu_watershed,
 )
-from kft.segmentation.masks import boxes_of, to_masks
+from kft.segmentation.masks import boxes_of, cells_of, to_masks
 from kft.segmentation.metrics import accuracy_at, iou_matrix, mask_iou
+from kft.segmentation.predictor import _Enlarging
 from kft.segmentation.prompts import draw_points
 from kft.segmentation.training import trainer
 from kft.training.prompted import compile_arguments_of, prompted_batches
 
 STRATEGIES = ("iou_head", "mask_decoder", "lora", "full")
 ROWS = [
-    "baselines", "as_it_is", "mask_decoder:80:1", "iou_head:80:1", "full:80:1", "lora:80:1",
+    "baselines", "grid", "as_it_is", "mask_decoder:80:1", "iou_head:80:1", "full:80:1", "lora:80:1",
     "mask_decoder:20:1", "mask_decoder:5:1",
     *(f"{name}:80:{seed}" for seed in (2, 3) for name in ("mask_decoder", *STRATEGIES)),
     *(f"mask_decoder:{n}:{seed}" for seed in (2, 3) for n in (20, 5)),
@@ -110,6 +112,19 @@ def baselines(image, labels, number, radius):
     }
 
 
+def on_grid(sam, labels):
+    """Return the mean IoU of masks that are right at each cell of the grid of the logits."""
+    side = 4 * sam.grid
+    enlarge = _Enlarging(labels.shape, sam.image_size, side)
+    rows, columns = cells_of(labels.shape, side)
+    ious = []
+    for mask in to_masks(labels):
+        logits = np.full((side, side), -8, "float32")
+        logits[: len(rows), : len(columns)] = np.where(mask[np.ix_(rows, columns)], 8, -8)
+        ious.append(mask_iou(mask[None], enlarge(logits)[None] > 0)[0])
+    return {"box": np.mean(ious)}
+
+
 def run(row, options, data):
     """Return the lines of a row, one for each image."""
     images = list(zip(data.test.inputs, data.test.targets, strict=True))[: options.images]
@@ -117,6 +132,11 @@ def run(row, options, data):
         radius = median_radius(data.train.targets)
         lines = [baselines(*pair, i, radius) for i, pair in enumerate(images)]
         return [{"row": row, "image": i, **line} for i, line in enumerate(lines)]
+    if row == "grid":
+        sam = kft.load(options.sam)
+        return [
+            {"row": row, "image": i, **on_grid(sam, labels)} for i, (_, labels) in enumerate(images)
+        ]
     sam, seconds = trained(row, options, data)
     found = [scored(sam, *pair, i, not options.prompts_only) for i, pair in enumerate(images)]
     rank = spearmanr(*np.concatenate([pairs for _, pairs in found], axis=1)).statistic
@@ -138,7 +158,7 @@ def table(scores):
             parts.append(f"{name} {mean_interval(means)} ({more})")
         rows = lines.drop_duplicates("row")
         print(f"{method} ({len(rows)} seeds): {'; '.join(parts)}", end="")
-        if method != "baselines":
+        if method not in ("baselines", "grid"):
             ranks, seconds = rows["rank"], rows["seconds"]
             print(f"; rank correlation {ranks.mean():.3f} [{ranks.min():.3f}, {ranks.max():.3f}]; "
                   f"{seconds.mean():.0f} s", end="")  # fmt: skip
@@ -153,6 +173,8 @@ def draw(scores, out):
     means = scores.groupby("method", sort=False)[["point", "box", "seconds"]].mean()
     for name, colour in (("point", "C0"), ("box", "C1")):
         for method, line in means.iterrows():
+            if method == "grid":
+                continue
             if method == "baselines":
                 for axes in (cost, curve):
                     axes.axhline(line[name], color=colour, linestyle=":", linewidth=1)
