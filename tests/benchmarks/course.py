@@ -5,6 +5,7 @@ Command: make course [ONLY="1 explore"]
 
 import argparse
 import importlib.util
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -21,10 +22,11 @@ BACKENDS = [x for x in ("jax", "tensorflow", "torch") if importlib.util.find_spe
 MOST_SECONDS = 120  # of a solution
 
 
-def solution(runner, assignment):
-    """(seconds, seconds of computing, problems) of the solution on the backend of a runner."""
+def solution(runner, assignment, student):
+    """(seconds, seconds of computing, problems) of the solution with the data of a student."""
     with tempfile.TemporaryDirectory() as place:
-        verdict = run(runner, assignment, submit(assignment, Path(place, "ada")))
+        folder = submit(assignment, Path(place, student), student_id=student)
+        verdict = run(runner, assignment, folder)
     found = [f"{x.id}: {x.reason} ({x.place})" for x in verdict.results if x.reason]
     found += [*verdict.failures, *([verdict.output] if verdict.output else [])]
     if verdict.processor_seconds > MOST_SECONDS:  # other programs may run meanwhile
@@ -46,6 +48,7 @@ def main():
     parser.add_argument("--only", nargs="*", default=[], help="numbers or names of assignments")
     parser.add_argument("--backends", nargs="*", default=BACKENDS)
     parser.add_argument("--wrong-on", default="torch", help="backend of wrong submissions")
+    parser.add_argument("--students", nargs="+", default=["ada"], help="whose solutions are run")
     parser.add_argument("--no-wrong", action="store_true", help="solutions alone")
     parser.add_argument("--cases", nargs="*", help="names of wrong submissions [all]")
     args = parser.parse_args()
@@ -53,12 +56,12 @@ def main():
     failed = []
     for backend in args.backends:
         with Runner(backend, Limits()) as runner:
-            for assignment in chosen:
-                seconds, computed, found = solution(runner, assignment)
+            for assignment, student in itertools.product(chosen, args.students):
+                seconds, computed, found = solution(runner, assignment, student)
                 says = "; ".join(found) or "passes"
                 took = f"{seconds:>6.1f} s, {computed:>5.1f} s of a core"
-                print(f"{assignment.name:<24}{backend:<12}{took}  {says}", flush=True)
-                failed += [f"{assignment.name} on {backend}: {x}" for x in found]
+                print(f"{assignment.name:<24}{backend:<12}{student:<8}{took}  {says}", flush=True)
+                failed += [f"{assignment.name} on {backend}, {student}: {x}" for x in found]
     if not args.no_wrong:
         with Runner(args.wrong_on, Limits()) as runner:
             for assignment in chosen:

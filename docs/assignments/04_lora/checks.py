@@ -209,14 +209,12 @@ def check_same_formula(work, data, rng):
 
 
 def check_base(work, data):
-    line = work.line_of("paths")
+    line, paths = work.line_of("paths"), work.paths
     frozen_unmoved(work.model, kft.load("kft_esm2_tiny"), line)
     layers = kft.params.layers(work.model)
-    if set(work.paths) != {f"block_{i}/{name}" for i in range(3) for name in ("query", "value")}:
-        raise Wrong(
-            f"LoRA belongs into query and value of the 3 blocks, received {work.paths}.", line
-        )
-    for path in work.paths:
+    if set(paths) != {f"block_{i}/{name}" for i in range(3) for name in ("query", "value")}:
+        raise Wrong(f"LoRA belongs into query and value of the 3 blocks, received {paths}.", line)
+    for path in paths:
         adapter = getattr(layers[path], "adapters", {}).get("default")
         if adapter is None:
             raise Wrong(f"`model` has no adapter in {path} any more.", line)

@@ -181,7 +181,7 @@ def by_hand(dense, x):
 # before. Take it apart again at the end (`kft.unmerge_lora`), so that the base has its old weights.
 
 # %%
-done = kft.fit(model, (data["peptides"], data["charges"]), epochs=4, learning_rate=3e-3, verbose=0)
+done = kft.fit(model, (data["peptides"], data["charges"]), epochs=20, learning_rate=3e-3, verbose=0)
 # TODO: predictions of `data["peptides"]` before merging
 before = kft.predict(model, data["peptides"])
 kft.merge_lora(model)

@@ -44,10 +44,10 @@ print(peptides)
 # %% [markdown]
 # ## The experiment
 #
-# Compare three strategies, from cheap to expensive: `linear_probe` (a regression on frozen
-# features), `lora`, and `full` (all weights). `kft.compare(backbone, data, strategies, ...)` adds
-# baselines and two controls: the same network from random weights, `from_scratch`, and the first
-# strategy with shuffled labels. Use `seeds=3`, `epochs=2` and `batch_size=8`, and leave the controls in.
+# Compare a cheap strategy, `linear_probe` (a regression on frozen features), with a more expensive one,
+# `lora`. `kft.compare(backbone, data, strategies, ...)` adds baselines and two controls: the same network
+# from random weights, all of which are trained, `from_scratch`, and the first strategy with shuffled
+# labels. Use `seeds=3`, `epochs=2` and `batch_size=8`, and leave the controls in.
 
 # %%
 backbone = kft.load("kft_esm2_tiny")
@@ -97,7 +97,7 @@ def mean_scores(name):
     return np.mean([probabilities[:, 1] for probabilities in rows[name].predictions], axis=0)
 
 
-# TODO: the name of the best of your three strategies, by the mean of its AUROCs
+# TODO: the name of the better of your two strategies, by the mean of its AUROCs
 best = ...
 # TODO: the difference of `mean_scores` of the best and of "from_scratch", and its standard error
 gain, standard_error = ..., ...
@@ -107,7 +107,7 @@ print(f"{best} minus from_scratch: {gain:.3f}, standard error {standard_error:.3
 # ## What does each of them train?
 
 # %%
-# TODO: {name: trained share of all parameters} of your three strategies, from `rows`: a row knows
+# TODO: {name: trained share of all parameters} of your two strategies, from `rows`: a row knows
 # how many `parameters` there are, and how many were `trainable`
 shares = ...
 

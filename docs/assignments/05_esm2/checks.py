@@ -7,7 +7,7 @@ import kft
 from kft.comparison import Comparison
 from kft.course import Wrong, caption_is_complete, equal_numbers, hidden, no_overlap
 
-STRATEGIES = ("linear_probe", "lora", "full")
+STRATEGIES = ("linear_probe", "lora")
 
 
 def auroc(targets, scores):

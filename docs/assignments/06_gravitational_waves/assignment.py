@@ -152,8 +152,8 @@ chirps = dataset(
 regressor = ...
 
 # %% [markdown]
-# Now train everything, by the strategy "full", from the same start, for some 30 epochs with a learning rate of
-# 1e-3. The backbone would change under `classifier`, too, so take a copy: `kft.load_model` reads what
+# Now train everything, by the strategy "full", from the same start, for some 40 epochs with a learning rate of
+# 2e-3. The backbone would change under `classifier`, too, so take a copy: `kft.load_model` reads what
 # `classifier.save` has written.
 
 # %%

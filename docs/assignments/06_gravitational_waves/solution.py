@@ -161,8 +161,8 @@ regressor = kft.fit(
 ).model  # fmt: skip
 
 # %% [markdown]
-# Now train everything, by the strategy "full", from the same start, for some 30 epochs with a learning rate of
-# 1e-3. The backbone would change under `classifier`, too, so take a copy: `kft.load_model` reads what
+# Now train everything, by the strategy "full", from the same start, for some 40 epochs with a learning rate of
+# 2e-3. The backbone would change under `classifier`, too, so take a copy: `kft.load_model` reads what
 # `classifier.save` has written.
 
 # %%
@@ -170,7 +170,7 @@ classifier.save("classifier.keras")
 # TODO: a copy of the classifier with a new head, all of which has been trained on chirps
 tuned = kft.fit(
     kft.replace_head(kft.load_model("classifier.keras"), kft.heads.for_data(chirps)),
-    chirps, "full", epochs=30, learning_rate=1e-3, verbose=0,
+    chirps, "full", epochs=40, learning_rate=2e-3, verbose=0,
 ).model  # fmt: skip
 
 

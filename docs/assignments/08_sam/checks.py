@@ -179,12 +179,10 @@ def check_better(work, data):
     equal_numbers(
         "`after`", work.after, last, 1e-3, work.line_of("after"), "the errors of `sam` as it is now"
     )
-    gains = first - last
-    needed = 3 * gains.std(ddof=1) / np.sqrt(len(gains))
-    if not gains.mean() > needed:
+    if not ((last < first).all() and last.mean() < first.mean() / 2):
         raise Wrong(
-            f"the error falls by {gains.mean():.3g}, which is not above three standard errors "
-            f"({needed:.3g}): train longer.",
+            f"the mean error is {last.mean():.3g} after training and {first.mean():.3g} before: it "
+            f"should fall in each image, and by half in the mean. Train longer.",
             work.line_of("done"),
         )
 
@@ -206,7 +204,7 @@ def check_constant(work, data):
     right = np.mean([((said - x) ** 2).mean() for x in test])
     own = np.concatenate([x.ravel() for x in test]).mean()
     leaked = np.mean([((own - x) ** 2).mean() for x in test])
-    if np.isclose(float(work.constant), leaked, 1e-6):
+    if np.isclose(float(work.constant), leaked, 1e-6) and not np.isclose(right, leaked, 1e-5):
         raise Wrong("`constant` uses the mean of the test masks, which nobody knows before.", line)
     equal_numbers(
         "`constant`",
