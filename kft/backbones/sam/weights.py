@@ -103,15 +103,7 @@ def _arguments(config: Config, tensors: Any) -> dict[str, Any]:
     prompt_width = prompts.integer("hidden_size", MOST_WIDTH, default=256)
     image_size = vision.integer("image_size", _MOST_PIXELS, default=1024)
     patch_size = vision.integer("patch_size", _MOST_PIXELS, default=16)
-    for part, key, value, default in (
-        (vision, "output_channels", prompt_width, 256),
-        (decoder, "hidden_size", prompt_width, 256),
-        (vision, "num_pos_feats", prompt_width // 2, prompt_width // 2),
-        (prompts, "image_size", image_size, image_size),
-        (prompts, "patch_size", patch_size, patch_size),
-        (prompts, "image_embedding_size", image_size // patch_size, image_size // patch_size),
-    ):
-        part.insist(key, value, default, kind="a SAM whose parts fit")
+    _check_parts(vision, prompts, decoder, prompt_width, image_size, patch_size)
     automatic = config.part("automatic_masks")
     thresholds = [key for key in ("iou", "stability") if key in automatic]
     return {
@@ -134,6 +126,21 @@ def _arguments(config: Config, tensors: Any) -> dict[str, Any]:
         "iou_width": decoder.integer("iou_head_hidden_dim", MOST_WIDTH, default=256),
         "iou_depth": decoder.integer("iou_head_depth", MOST_BLOCKS, 2, default=3),
     }
+
+
+def _check_parts(
+    vision: Config, prompts: Config, decoder: Config, width: int, size: int, patch_size: int
+) -> None:
+    """Check entries that say again what another one says."""
+    for part, key, value, default in (
+        (vision, "output_channels", width, 256),
+        (decoder, "hidden_size", width, 256),
+        (vision, "num_pos_feats", width // 2, width // 2),
+        (prompts, "image_size", size, size),
+        (prompts, "patch_size", patch_size, patch_size),
+        (prompts, "image_embedding_size", size // patch_size, size // patch_size),
+    ):
+        part.insist(key, value, default, kind="a SAM whose parts fit")
 
 
 # Torch files --------------------------------------------------------------------------------------
