@@ -51,6 +51,10 @@ def test_preprocessing_of_older_files_and_without_statistics():
     assert older == vision_weights.preprocessing_of(newer, "dinov2", 224, "it")
     plain = vision_weights.preprocessing_of({"do_normalize": False}, "vit", 224, "it")
     assert (plain["mean"], plain["std"]) == ([0.0] * 3, [255.0] * 3)  # divided by 255 alone
+    unset = vision_weights.preprocessing_of(
+        {"resample": None, "rescale_factor": None}, "vit", 224, "it"
+    )
+    assert unset == vision_weights.preprocessing_of({}, "vit", 224, "it")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Masks: formats, scores, baselines, prompts and automatic masks. Nothing here needs a model."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -349,6 +350,23 @@ def test_crops_find_small_objects_and_cut_none():
     assert metrics.accuracy_at(metrics.iou_matrix(labels, found.labels), 0.99).tolist() == [1.0]
     with pytest.raises(ValueError, match="settings have crops, for which `crop` must be"):
         automatic.find_masks(oracle(labels), labels.shape, settings)
+
+
+def test_progress_counts_each_point_of_each_crop(monkeypatch):
+    seen = {"total": 0, "done": 0}
+
+    class Bar:
+        def add_task(self, name, total):
+            seen["total"] += total
+
+        def advance(self, task, points):
+            seen["done"] += points
+
+    monkeypatch.setattr(automatic, "progress", lambda unit: nullcontext(Bar()))
+    labels = np.ones((60, 60), int)
+    settings = automatic.Settings(points_per_side=6, points_per_batch=5, crop_layers=1)
+    automatic.find_masks(oracle(labels), (60, 60), settings, lambda crop: oracle(labels, crop))
+    assert seen == {"total": 5 * 36, "done": 5 * 36}
 
 
 def test_areas_are_filtered_and_small_regions_removed():

@@ -195,11 +195,14 @@ def preprocessing_of(
     )
     if not given.flag("do_normalize", True):
         mean, std = [0.0] * 3, [255.0] * 3
-    if not np.isclose(given.number("rescale_factor", 1 / 255), 1 / 255):
+    # Processors of transformers write null for what they leave to its defaults.
+    if "rescale_factor" in given and not np.isclose(given.number("rescale_factor"), 1 / 255):
         raise ValueError(
             f"{given.called('rescale_factor')} is {given.value('rescale_factor')}, expected 1/255."
         )
-    number = given.integer("resample", len(RESAMPLING) - 1, 0, default=usual["resample"])
+    number = usual["resample"]
+    if "resample" in given:
+        number = given.integer("resample", len(RESAMPLING) - 1, 0)
     found: dict[str, Any] = {"size": size, "resize": resize, "mean": mean, "std": std}
     found["resample"] = RESAMPLING[number]
     return {**found, "in_float32": True} if family == "dinov3_vit" else found
