@@ -63,7 +63,7 @@ def test_first_prompts_are_points_of_the_object_or_its_box():
     objects = Objects.of(discs(1)[1][0], size=32, side=16)
     rng = np.random.default_rng(0)
     for _ in range(50):
-        points, labels = prompted.first_prompts(objects, np.array([0, 1]), 2.0, 0.5, rng)
+        points, labels = prompted.first_prompts(objects, np.array([0, 1]), 2.0, Prompting(), rng)
         for row, (kind, number) in enumerate(zip(labels[:, 0], objects.numbers, strict=True)):
             if kind == steps.POSITIVE:
                 column, line = ((points[row, 0] + 0.5) // 2).astype(int)
@@ -183,6 +183,9 @@ def test_only_the_best_mask_and_the_scores_learn():
     np.testing.assert_allclose(losses[2], of_masks.min(), rtol=1e-5)
     other = learner_outputs(sam, steps.trainer(sam, 1, sam.image_encoder, focal=0.5), x)[0, 0]
     np.testing.assert_allclose(other[2], (0.5 * parts[0] + parts[1]).min(), rtol=1e-5)
+    other = learner_outputs(sam, steps.trainer(sam, 1, sam.image_encoder, best=0.3), x)[0, 0]
+    expected = 0.3 * of_masks.min() + 0.7 * of_masks.mean()
+    np.testing.assert_allclose(other[2], expected, rtol=1e-5)
     assert losses[0] == 1
     np.testing.assert_allclose(losses[1], losses[2] + losses[3], rtol=1e-6)
     learner.fit(x[0], x[1], verbose=0)

@@ -35,6 +35,17 @@ def segment(
             help="Box of an object; repeat for each. Or a CSV file with these columns.",
         ),
     ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Side in pixels of the part of the image that the model is shown around each "
+            "object, for small objects [default: the whole image]."
+        ),
+    ] = None,
+    times: Annotated[
+        float | None,
+        typer.Option(help="Side of that part as a multiple of the longer side of each box."),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--everything", help="Find all objects, without prompts.")
     ] = False,
@@ -81,6 +92,8 @@ def segment(
     if of_grid and not everything:
         name = next(iter(of_grid)).replace("_", "-")
         raise typer.BadParameter(f"--{name} is for --everything: leave it out with prompts.")
+    if everything and times is not None:
+        raise typer.BadParameter("--times is for --boxes: give --window with --everything.")
     with short_errors():
         import kft
         from kft.plots import plot_masks, save_figure
@@ -94,11 +107,11 @@ def segment(
             checked_figure_path(figure, "figure")
         sam: Any = kft.load_model(model) if model.endswith(".keras") else kft.load(model)
         if everything:
-            found = kft.segment_everything(sam, image, Settings(**of_grid))
+            found = kft.segment_everything(sam, image, Settings(**of_grid), window)
             masks, scores, how = found.masks, found.iou, "of a grid of points"
             left_out = found.dropped
         else:
-            predicted = kft.segment(sam, image, xy, marks, corners)
+            predicted = kft.segment(sam, image, xy, marks, corners, window=window, times=times)
             masks, scores, how = predicted.best, predicted.iou.max(axis=1), "of prompts"
             left_out = {}
         files = [path for path in (written, figure) if path is not None]

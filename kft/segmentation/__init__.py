@@ -1,8 +1,8 @@
 """Segmentation of images into objects: prompts, masks, training, scores, baselines and files.
 
-Nothing in `masks`, `metrics`, `baselines`, `prompts` and `automatic` needs Keras: they work on
-arrays, whichever model has predicted them. `Predictor` and `segment` prompt a SAM, and `Prompting`
-says how `kft.fit` does so in training.
+Nothing in `masks`, `metrics`, `baselines`, `prompts`, `windows` and `automatic` needs Keras: they
+work on arrays, whichever model has predicted them. `Predictor` and `segment` prompt a SAM, and
+`Prompting` says how `kft.fit` does so in training.
 """
 
 import importlib
@@ -21,6 +21,7 @@ from kft.segmentation.masks import (
     to_rle,
 )
 from kft.segmentation.metrics import accuracy_at, iou_matrix, mask_iou, mean_iou, score_labels
+from kft.segmentation.windows import object_windows
 
 # Imported when first used, since they import Keras.
 _WITH_KERAS = {
@@ -51,6 +52,7 @@ __all__ = [
     "iou_matrix",
     "mask_iou",
     "mean_iou",
+    "object_windows",
     "save_masks",
     "score_labels",
     "segment",

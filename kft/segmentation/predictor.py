@@ -6,7 +6,7 @@ Differences from the reference: many objects at once with different prompts; pro
 image are an error; the two interpolations from logits to the image are one sparse product.
 
 Shapes: `N` objects, `P` points of each, `K` = 3 masks, `s` side of the grid of logits, `S` side of
-the model's input, `H` and `W` of the image.
+the model's input, `H` and `W` of the image, `h` and `w` of a window.
 """
 
 import math
@@ -18,13 +18,21 @@ import numpy as np
 from keras import ops
 from scipy import sparse
 
-from kft.arguments import check_instance, check_integer
+from kft.arguments import check_instance, check_integer, check_number_above
 from kft.backbones.sam import Sam, sizes_within
-from kft.backbones.sam.prompts import ABSENT, BOTTOM_RIGHT, NOT_A_POINT, TOP_LEFT
+from kft.backbones.sam.prompts import (
+    ABSENT,
+    BOTTOM_RIGHT,
+    NEGATIVE,
+    NOT_A_POINT,
+    POSITIVE,
+    TOP_LEFT,
+)
 from kft.data.images.pixels import find_range, looked_at, read_pixels
 from kft.messages import warn
 from kft.segmentation.automatic import Found, Settings, find_masks
-from kft.segmentation.masks import cells_of
+from kft.segmentation.masks import boxes_of, cells_of
+from kft.segmentation.windows import SMALLEST, Window, window_at
 
 MASKS = 3
 STABILITY_OFFSET = 1.0  # of the logits, above and below 0, as in the reference
@@ -32,6 +40,8 @@ _SURE = 10.0  # logit of a rough mask that is given as booleans
 # Points are filled up to these numbers and objects to powers of two, so that programs that are
 # compiled for each shape stay few.
 _POINTS = (2, 4, 8, 16, 32, 64)
+_KEPT = 64  # windows whose embedding is kept
+LEAST_TIMES = 2.0  # of a window, as a multiple of its object
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Prediction:
         iou: Float (N, 3), the IoU that the model predicts for each mask.
         stability: Float (N, 3), the area where the logits are above 1 divided by that where they
             are above -1; 0 for an empty mask.
-        logits: Float (N, 3, s, s); those of one mask can be given as the prompt `masks`.
+        logits: Float (N, 3, s, s), of the window of each object if there are windows; without,
+            those of one mask can be given as the prompt `masks`.
         shape: (H, W) of the image.
         packed: Uint8 (N, 3, bytes), the masks with eight pixels in a byte.
     """
@@ -77,6 +88,11 @@ class Predictor:
     Args:
         sam: The model.
         batch_size: Objects that the mask decoder takes at once.
+        window: Side in pixels of the square part of the image that the model is shown around the
+            prompts of an object, for objects that are small in their image. The image encoder then
+            runs once for each window: objects near each other share one. None for the whole image.
+        times: Least side of a window as a multiple of the longer side of the object's box or rough
+            mask; None for 2. Without `window`, this is its side, and points alone will not do.
 
     Attributes:
         shape: (H, W) of the image, (0, 0) before there is one.
@@ -89,12 +105,20 @@ class Predictor:
         (2, 3, 20, 30)
     """
 
-    def __init__(self, sam: Sam, batch_size: int = 64):
+    def __init__(
+        self,
+        sam: Sam,
+        batch_size: int = 64,
+        window: int | None = None,
+        times: float | None = None,
+    ):
         self.sam = check_instance("sam", sam, Sam, "a SAM, such as of kft.load('sam-vit-base')")
         self.batch_size = check_integer("batch_size", batch_size)
+        self.window = None if window is None else check_integer("window", window, SMALLEST)
+        self.times = None if times is None else check_number_above("times", times, 1)
         self.shape: tuple[int, int] = (0, 0)
-        self._embedding: np.ndarray | None = None
         self._pixels: np.ndarray | None = None
+        self._embeddings: dict[Window, np.ndarray] = {}
 
     def set_image(self, image: Any) -> "Predictor":
         """Encode an image, which all following prompts are for.
@@ -120,16 +144,35 @@ class Predictor:
                     f"others, the same for all images."
                 )
                 encode = replace(encode, value_range=found)
-        pixels = read_pixels(image, "image", encode.value_range)
-        return self._encode(pixels)
+        return self._show(read_pixels(image, "image", encode.value_range))
 
-    def _encode(self, pixels: np.ndarray) -> "Predictor":
-        """Encode pixels (H, W, 3), of 8 bits or floats from 0 to 255."""
-        images = self.sam.encode.fitted(pixels)[None]
-        embedding = self.sam.image_encoder.predict_on_batch({"images": images})
+    def _show(self, pixels: np.ndarray) -> "Predictor":
+        """Take pixels (H, W, 3), of 8 bits or floats from 0 to 255, as the image."""
         self.shape, self._pixels = (pixels.shape[0], pixels.shape[1]), pixels
-        self._embedding = ops.convert_to_numpy(embedding)
+        self._embeddings = {}
+        if not self._in_windows:
+            self._embedding_of(self._whole)
         return self
+
+    @property
+    def _in_windows(self) -> bool:
+        return self.window is not None or self.times is not None
+
+    @property
+    def _whole(self) -> Window:
+        """The window that is the whole image."""
+        return Window(0, 0, self.shape[1], self.shape[0])
+
+    def _embedding_of(self, window: Window) -> np.ndarray:
+        """Encode a window, or return what is kept of it."""
+        kept = self._embeddings
+        if window not in kept:
+            images = self.sam.encode.fitted(self._pixels[window.part])[None]
+            embedding = self.sam.image_encoder.predict_on_batch({"images": images})
+            if len(kept) >= _KEPT:
+                del kept[next(iter(kept))]
+            kept[window] = ops.convert_to_numpy(embedding)
+        return kept[window]
 
     def predict(
         self, points: Any = None, labels: Any = None, boxes: Any = None, masks: Any = None
@@ -141,8 +184,8 @@ class Predictor:
             labels: (N, P): 1 for a point of the object, 0 for one that is not of it, -1 for
                 filling; None for 1 everywhere.
             boxes: (N, 4), x0, y0, x1, y1 in pixels of the image; NaN for objects without one.
-            masks: (N, s, s) logits of rough masks, such as those of a `Prediction`; or bool
-                (N, H, W).
+            masks: Bool (N, H, W); or, without windows, (N, s, s) logits of rough masks, such as
+                those of a `Prediction`.
 
         Returns:
             `Prediction`.
@@ -158,26 +201,29 @@ class Predictor:
             >>> predictor.predict(boxes=[[2, 3, 10, 12]]).iou.shape
             (1, 3)
         """
-        if self._embedding is None:
+        if self._pixels is None:
             raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
-        prompts = self._encoded(points, labels, boxes, masks)
-        count = len(prompts["points"])
-        parts = [
-            self._decoded({name: x[i : i + self.batch_size] for name, x in prompts.items()})
-            for i in range(0, count, self.batch_size)
-        ]
-        logits, iou = (np.concatenate([part[i] for part in parts]) for i in range(2))
+        prompts = self._checked(points, labels, boxes, masks)
+        count, side = len(prompts["points"]), 4 * self.sam.grid
+        iou, stability = np.empty((count, MASKS), "float32"), np.zeros((count, MASKS))
+        logits = np.empty((count, MASKS, side, side), "float32")
         packed = np.empty((count, MASKS, -(-math.prod(self.shape) // 8)), dtype=np.uint8)
-        stability = np.zeros((count, MASKS))
-        enlarge = _Enlarging(self.shape, self.sam.image_size, logits.shape[-1])
-        for place in np.ndindex(count, MASKS):
-            on_image = enlarge(logits[place])
-            packed[place] = np.packbits(on_image > 0)
-            low, high = (
-                int(np.count_nonzero(on_image > offset))
-                for offset in (-STABILITY_OFFSET, STABILITY_OFFSET)
-            )
-            stability[place] = high / max(low, 1)
+        for window, rows in self._windows_of(prompts).items():
+            for start in range(0, len(rows), self.batch_size):
+                some = rows[start : start + self.batch_size]
+                given = self._encoded({name: x[some] for name, x in prompts.items()}, window)
+                logits[some], iou[some] = self._decoded(given, self._embedding_of(window))
+            enlarge = _Enlarging(window.shape, self.sam.image_size, side)
+            for place in ((i, k) for i in rows for k in range(MASKS)):
+                in_window = enlarge(logits[place])
+                mask = np.zeros(self.shape, bool)
+                mask[window.part] = in_window > 0
+                packed[place] = np.packbits(mask)
+                low, high = (
+                    int(np.count_nonzero(in_window > offset))
+                    for offset in (-STABILITY_OFFSET, STABILITY_OFFSET)
+                )
+                stability[place] = high / max(low, 1)
         return Prediction(iou, stability, logits, self.shape, packed)
 
     def everything(self, settings: Settings | None = None) -> Found:
@@ -203,8 +249,8 @@ class Predictor:
 
         def of_crop(crop: tuple[int, int, int, int]) -> Any:
             x0, y0, x1, y1 = crop
-            other = Predictor(self.sam, self.batch_size)
-            return other._encode(whole[y0:y1, x0:x1])._of_points
+            other = Predictor(self.sam, self.batch_size, self.window, self.times)
+            return other._show(whole[y0:y1, x0:x1])._of_points
 
         return find_masks(self._of_points, self.shape, settings, of_crop)
 
@@ -212,7 +258,9 @@ class Predictor:
         found = self.predict(points)
         return found.masks, found.iou, found.stability
 
-    def _decoded(self, prompts: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _decoded(
+        self, prompts: dict[str, np.ndarray], embedding: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Run the mask decoder on some objects; returns logits and predicted IoU of three masks."""
         count = len(prompts["points"])
         rows = min(1 << (count - 1).bit_length(), max(self.batch_size, count))
@@ -220,12 +268,59 @@ class Predictor:
             name: np.concatenate([x, np.repeat(x[:1], rows - count, axis=0)])[None]
             for name, x in prompts.items()
         }
-        outputs = self.sam.decode.predict_on_batch({"embedding": self._embedding, **filled})
+        outputs = self.sam.decode.predict_on_batch({"embedding": embedding, **filled})
         logits, iou = (ops.convert_to_numpy(outputs[name]) for name in ("masks", "iou"))
         return (logits[0, :count, 1:].astype("float32"), iou[0, :count, 1:].astype("float32"))
 
-    def _encoded(self, points: Any, labels: Any, boxes: Any, masks: Any) -> dict[str, np.ndarray]:
-        """Check prompts and bring them to the model's input, see `kft.backbones.sam.prompts`."""
+    def _windows_of(self, prompts: dict[str, np.ndarray]) -> dict[Window, np.ndarray]:
+        """Return the windows that the model is shown, with the numbers of their objects."""
+        count = len(prompts["points"])
+        if not self._in_windows:
+            return {self._whole: np.arange(count)}
+        windows: dict[Window, list[int]] = {}
+        for i in range(count):
+            rough = prompts["masks"][i] if prompts["has_mask"][i] else None
+            window = self._window_of(prompts["points"][i], prompts["labels"][i], rough)
+            windows.setdefault(window, []).append(i)
+        return {window: np.array(rows) for window, rows in windows.items()}
+
+    def _window_of(self, points: np.ndarray, kinds: np.ndarray, rough: np.ndarray | None) -> Window:
+        """Return the window around an object, which holds all its prompts."""
+        beside = points[kinds == NEGATIVE]
+        own = points[np.isin(kinds, (POSITIVE, TOP_LEFT, BOTTOM_RIGHT))]
+        if rough is not None:
+            if not rough.any():
+                return self._whole
+            own = np.concatenate([own, boxes_of(rough[None]).reshape(2, 2)])
+        own = own if len(own) else beside
+        low, high = own.min(axis=0), own.max(axis=0)
+        side = (self.times or LEAST_TIMES) * (high - low).max()
+        if self.window is None and not side:
+            raise ValueError(
+                "points alone do not say how large an object is: give window, the side of windows "
+                "in pixels, to the predictor, or boxes."
+            )
+        middle = (low + high) / 2
+        reach = np.abs(np.concatenate([own, beside]) - middle).max()
+        return window_at(middle, max(self.window or SMALLEST, side, 4 * reach), self.shape)
+
+    def _encoded(self, prompts: dict[str, np.ndarray], window: Window) -> dict[str, np.ndarray]:
+        """Bring prompts in pixels of the image to the model's input, shown a window."""
+        ratio, side = self.sam.image_size / max(window.shape), 4 * self.sam.grid
+        rough = prompts["masks"]
+        if rough.dtype == bool:
+            grid = _on_grid(rough[:, *window.part], side)
+            rough = np.where(grid, _SURE, -_SURE)
+        points = (prompts["points"] - [window.x0, window.y0]) * ratio
+        return {
+            "points": points.astype("float32"),
+            "labels": prompts["labels"],
+            "masks": rough.astype("float32"),
+            "has_mask": prompts["has_mask"],
+        }
+
+    def _checked(self, points: Any, labels: Any, boxes: Any, masks: Any) -> dict[str, np.ndarray]:
+        """Check prompts; return arrays of `kft.backbones.sam.prompts`, in pixels of the image."""
         given = {"points": points, "boxes": boxes, "masks": masks}
         given = {name: _as_array(name, x) for name, x in given.items() if x is not None}
         if not given:
@@ -254,10 +349,8 @@ class Predictor:
         xy, kinds = np.concatenate([corners, xy], 1), np.concatenate([of_box, kinds], 1)
         length = next((n for n in _POINTS if n >= xy.shape[1]), xy.shape[1])
         missing = length - xy.shape[1]
-        height, width = self.shape
-        ratio = self.sam.image_size / max(height, width)
         return {
-            "points": np.pad(xy * ratio, ((0, 0), (0, missing), (0, 0))).astype("float32"),
+            "points": np.pad(xy, ((0, 0), (0, missing), (0, 0))),
             "labels": np.pad(kinds, ((0, 0), (0, missing)), constant_values=ABSENT).astype("int32"),
             "masks": rough,
             "has_mask": has_mask,
@@ -308,13 +401,18 @@ class Predictor:
         return corners, there
 
     def _masks(self, masks: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return logits (N, s, s), and 1 for objects with a rough mask (N,)."""
+        """Return logits (N, s, s) or bool (N, H, W), and 1 for objects with a rough mask (N,)."""
         side, shape = 4 * self.sam.grid, self.shape
         if masks is None:
             return np.zeros((count, side, side), "float32"), np.zeros(count, "float32")
         if masks.dtype == bool and masks.shape[1:] == shape:
-            grid = _on_grid(masks, side)
-            return np.where(grid, _SURE, -_SURE).astype("float32"), np.ones(count, "float32")
+            return masks, np.ones(count, "float32")
+        if self._in_windows:
+            raise ValueError(
+                f"masks of a predictor with windows must be bool (objects, "
+                f"{', '.join(map(str, shape))}), such as `best` of a prediction, received "
+                f"{masks.dtype} {masks.shape}."
+            )
         if masks.shape[1:] != (side, side) or masks.dtype.kind != "f":
             raise ValueError(
                 f"masks must be float logits (objects, {side}, {side}), or bool (objects, "
@@ -322,7 +420,7 @@ class Predictor:
             )
         if not np.isfinite(masks).all():
             raise ValueError("masks must be finite logits, received NaN or infinity.")
-        return masks.astype("float32"), np.ones(count, "float32")
+        return masks, np.ones(count, "float32")
 
     def _check_inside(self, name: str, points: np.ndarray) -> None:
         """Raise an error for points (n, 2) outside of the image."""
@@ -343,6 +441,8 @@ def segment(
     labels: Any = None,
     boxes: Any = None,
     masks: Any = None,
+    window: int | None = None,
+    times: float | None = None,
 ) -> Prediction:
     """Segment what prompts show in one image, see `Predictor` for several prompts of the same one.
 
@@ -353,6 +453,8 @@ def segment(
         labels: As for `Predictor.predict`.
         boxes: As for `Predictor.predict`.
         masks: As for `Predictor.predict`.
+        window: As for `Predictor`.
+        times: As for `Predictor`.
 
     Returns:
         `Prediction`, three masks of each object.
@@ -365,10 +467,13 @@ def segment(
         >>> segment(sam, np.zeros((20, 30), "uint8"), points=[[3, 5]]).best.shape
         (1, 20, 30)
     """
-    return Predictor(sam).set_image(image).predict(points, labels, boxes, masks)
+    predictor = Predictor(sam, window=window, times=times).set_image(image)
+    return predictor.predict(points, labels, boxes, masks)
 
 
-def segment_everything(sam: Sam, image: Any, settings: Settings | None = None) -> Found:
+def segment_everything(
+    sam: Sam, image: Any, settings: Settings | None = None, window: int | None = None
+) -> Found:
     """Find the masks of all objects of an image, from a grid of points.
 
     `kft.segmentation.find_masks` does so with any function that predicts masks.
@@ -378,6 +483,7 @@ def segment_everything(sam: Sam, image: Any, settings: Settings | None = None) -
         image: As for `Predictor.set_image`.
         settings: See `kft.segmentation.Settings`; None for those of the original, with the
             thresholds of the model.
+        window: As for `Predictor`.
 
     Returns:
         The masks that remain, the best first, with the numbers of those that do not.
@@ -392,7 +498,7 @@ def segment_everything(sam: Sam, image: Any, settings: Settings | None = None) -
         >>> found.labels.shape
         (20, 30)
     """
-    return Predictor(sam).set_image(image).everything(settings)
+    return Predictor(sam, window=window).set_image(image).everything(settings)
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:

@@ -96,13 +96,16 @@ def draw_boxes(masks: ArrayLike, rng: np.random.Generator) -> np.ndarray:
     return drawn
 
 
-def with_noise(boxes: np.ndarray, size: ArrayLike, rng: np.random.Generator) -> np.ndarray:
+def with_noise(
+    boxes: np.ndarray, size: ArrayLike, rng: np.random.Generator, noise: float = NOISE
+) -> np.ndarray:
     """Return boxes with noise, see `draw_boxes`.
 
     Args:
         boxes: Boxes (N, 4).
         size: (width, height) of the image.
         rng: Generator of random numbers.
+        noise: Standard deviation as a share of the side.
 
     Returns:
         Boxes (N, 4) float32.
@@ -113,8 +116,8 @@ def with_noise(boxes: np.ndarray, size: ArrayLike, rng: np.random.Generator) -> 
     """
     size = np.asarray(size, dtype=np.float64)
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)  # (N, 4)
-    noise = (NOISE * sides * rng.standard_normal(boxes.shape)).clip(-MOST_NOISE, MOST_NOISE)
-    drawn = np.clip(boxes + noise, 0, np.tile(size, 2))
+    shift = (noise * sides * rng.standard_normal(boxes.shape)).clip(-MOST_NOISE, MOST_NOISE)
+    drawn = np.clip(boxes + shift, 0, np.tile(size, 2))
     low = np.minimum(drawn[:, :2], np.maximum(size - 1, 0))
     return np.hstack([low, np.maximum(drawn[:, 2:], low + 1)]).astype(np.float32)
 

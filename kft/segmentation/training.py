@@ -30,9 +30,11 @@ from kft.backbones.sam.prompts import NOT_A_POINT as NOT_A_POINT
 from kft.backbones.sam.prompts import TOP_LEFT as TOP_LEFT
 from kft.keras_internals import set_direction, set_untracked
 from kft.models.graphs import Learner, flat
+from kft.segmentation.prompts import NOISE
 
 FIRST = 2  # prompts of the first round: a point and NOT_A_POINT, or the corners of a box
 MOST_ROUNDS = 8
+MASKS = 3  # of each prompt
 COLUMNS = ("loss", "mask_loss", "iou_loss", "iou", "last_iou")  # of what the learner returns
 
 
@@ -47,6 +49,11 @@ class Prompting:
         mask_probability: Probability of a round that the last mask is a prompt, too.
         focal: Weight of the focal loss; that of the Dice loss is 1. A small one is for weights that
             are random: most cells are background, and the focal loss first learns that all are.
+        best: Share of the loss of masks that is of the best of the three, from 0 to 1; the rest is
+            the mean of all three. With 1, as in the paper, the three learn to answer prompts that
+            may mean several things. Where they do not, less makes each mask good.
+        box_noise: Standard deviation of the noise of boxes, as a share of their sides. With 0 the
+            model learns to rely on boxes, which then should be exact.
 
     Raises:
         ValueError: A value is out of range.
@@ -61,11 +68,13 @@ class Prompting:
     box_probability: float = 0.5
     mask_probability: float = 0.5
     focal: float = 20.0
+    best: float = 1.0
+    box_noise: float = NOISE
 
     def __post_init__(self) -> None:
         check_integer("objects", self.objects)
         check_integer("rounds", self.rounds, 1, MOST_ROUNDS)
-        for name in ("box_probability", "mask_probability"):
+        for name in ("box_probability", "mask_probability", "best", "box_noise"):
             check_share(name, getattr(self, name))
         check_number_above("focal", self.focal)
 
@@ -82,7 +91,11 @@ class Trainer(Learner):
 
 
 def trainer(
-    sam: keras.Model, rounds: int, encoder: keras.Model | None = None, focal: float = 20.0
+    sam: keras.Model,
+    rounds: int,
+    encoder: keras.Model | None = None,
+    focal: float = 20.0,
+    best: float = 1.0,
 ) -> keras.Model:
     """Return a model whose output is the losses of a step, which shares all layers with `sam`.
 
@@ -92,6 +105,7 @@ def trainer(
         encoder: The part of the image encoder behind the frozen frontier; None where all of it is
             frozen, and the embedding itself is the input "frontier_0".
         focal: As for `Prompting`.
+        best: As for `Prompting`.
 
     Returns:
         Functional model of `inputs_of`'s inputs and those of `encoder`; its output is float
@@ -110,7 +124,7 @@ def trainer(
     per_round = []
     for i in range(rounds):
         outputs = decoder(embedding, prompt_encoder(**prompts))
-        losses = StepLosses(focal, name=f"losses_{i}", dtype="float32")
+        losses = StepLosses(focal, best, name=f"losses_{i}", dtype="float32")
         per_round.append(losses(outputs, drawn["targets"], drawn["inside"]))
         if i + 1 < rounds:
             following = NextPrompts(i, sam.image_size, name=f"next_{i}", dtype="float32")
@@ -262,11 +276,12 @@ class StepLosses(keras.layers.Layer):
 
     Args:
         focal: As for `Prompting`.
+        best: As for `Prompting`.
     """
 
-    def __init__(self, focal: float, **kwargs: Any):
+    def __init__(self, focal: float, best: float = 1.0, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
-        self.focal = focal
+        self.focal, self.best = focal, best
 
     def call(self, outputs: Mapping[str, Any], targets: Any, inside: Any) -> Any:
         """Compute the losses, see the class."""
@@ -275,7 +290,8 @@ class StepLosses(keras.layers.Layer):
         of_masks = self.focal * focal_loss(logits, truth, inside)
         of_masks = of_masks + dice_loss(logits, truth, inside)
         best = ops.one_hot(ops.argmin(of_masks, axis=-1), of_masks.shape[-1], dtype="float32")
-        mask_loss = ops.sum(best * of_masks, axis=-1)
+        share = self.best * best + (1 - self.best) / MASKS  # of each mask
+        mask_loss = ops.sum(share * of_masks, axis=-1)
         iou = true_iou(logits, truth, inside)  # (B, N, 3)
         iou_loss = ops.mean(ops.square(predicted - iou), axis=-1)
         said = ops.one_hot(ops.argmax(predicted, axis=-1), iou.shape[-1], dtype="float32")

@@ -95,7 +95,11 @@ class Objects:
 
 
 def first_prompts(
-    objects: Objects, chosen: np.ndarray, side: float, probability: float, rng: np.random.Generator
+    objects: Objects,
+    chosen: np.ndarray,
+    side: float,
+    prompting: Prompting,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the first prompt of each of some objects: a point of it, or its box with noise.
 
@@ -103,7 +107,7 @@ def first_prompts(
         objects: Those of an image.
         chosen: (N,) positions of objects.
         side: Side of a cell in pixels of the model's input.
-        probability: That of a box.
+        prompting: How prompts are drawn.
         rng: Generator of random numbers.
 
     Returns:
@@ -112,8 +116,9 @@ def first_prompts(
     cells, _ = draw_points(objects.cells == objects.numbers[chosen, None, None], rng)
     at = (cells + rng.random(cells.shape)) * side - 0.5  # anywhere in the cell
     points = np.stack([at, np.zeros_like(at)], axis=1)
-    corners = with_noise(objects.boxes[chosen], objects.size, rng).reshape(-1, 2, 2)
-    is_box = rng.random((len(chosen), 1)) < probability
+    corners = with_noise(objects.boxes[chosen], objects.size, rng, prompting.box_noise)
+    corners = corners.reshape(-1, 2, 2)
+    is_box = rng.random((len(chosen), 1)) < prompting.box_probability
     return (
         np.where(is_box[..., None], corners, points).astype("float32"),
         np.where(is_box, [TOP_LEFT, BOTTOM_RIGHT], [POSITIVE, NOT_A_POINT]).astype("int32"),
@@ -194,7 +199,7 @@ class PromptedBatches(Batches):
         points = np.zeros((most, prompts, 2), "float32")
         labels = np.full((most, prompts), ABSENT, "int32")
         targets = np.zeros((most, self.grid, self.grid), "float32")
-        first = first_prompts(objects, chosen, side, drawing.box_probability, rng)
+        first = first_prompts(objects, chosen, side, drawing, rng)
         points[: len(chosen), :FIRST], labels[: len(chosen), :FIRST] = first
         labels[len(chosen) :, 1] = NOT_A_POINT
         targets[: len(chosen)] = objects.cells == objects.numbers[chosen, None, None]
@@ -368,7 +373,8 @@ def fit_prompted(
     for part in (train, valid):
         if part is not None:
             part.features = features_of(encoder, part, cache, memory_limit) if at_frontier else None
-    learner = trainer(model, train.prompting.rounds, rest, train.prompting.focal)
+    drawing = train.prompting
+    learner = trainer(model, drawing.rounds, rest, drawing.focal, drawing.best)
     return train_as(model, learner, train, valid, **options)
 
 

@@ -5,12 +5,14 @@ Command: KFT_DATA=folder KERAS_BACKEND=torch python tests/benchmarks/benchmark_s
 
 Data, split and baselines are those of benchmark_segmentation.py. A row is strategy:images:seed,
 "as_it_is", or "grid": the true masks on the grid of the model's logits, which no strategy can
-exceed by much. Each is trained on so many images of train, drawn by the seed, with the weights of
-the best epoch on 20 images of valid, and scored on all images of test: the IoU of the mask of the
-highest predicted IoU from the true box and from one random point, automatic masks, and the rank
-correlation of predicted and true IoU over all objects of box and point. Each image is one line of
-scores.csv, so that a stopped run continues with the next row. The thresholds of automatic
-masks are those of kft_sam_tiny, which were chosen on 8 images of valid.
+exceed by much. "+windows" after a strategy or "as_it_is" shows the model windows of 7 times the
+side of each box, in training, too; there are no points then. Each is trained on so many images of
+train, drawn by the seed, with the weights of the best epoch on 20 images of valid, and scored on
+all images of test: the IoU of the mask of the highest predicted IoU from the true box and from one
+random point, automatic masks, and the rank correlation of predicted and true IoU over all objects
+of box and point. Each image is one line of scores.csv, so that a stopped run continues with the
+next row. The thresholds of automatic masks are those of kft_sam_tiny, which were chosen on 8 images
+of valid.
 """
 
 import argparse
@@ -28,7 +30,7 @@ import kft
 from kft.data import read_segmentation
 from kft.evaluation.means import mean_interval
 from kft.plots import save_figure
-from kft.segmentation import Predictor, Prompting, Settings
+from kft.segmentation import Predictor, Prompting, Settings, object_windows
 from kft.segmentation.baselines import (
     disc_at_point,
     ellipse_in_box,
@@ -45,12 +47,14 @@ from kft.training.prompted import compile_arguments_of, prompted_batches
 STRATEGIES = ("iou_head", "mask_decoder", "lora", "full")
 ROWS = [
     "baselines", "grid", "as_it_is", "mask_decoder:80:1", "iou_head:80:1", "full:80:1", "lora:80:1",
-    "mask_decoder:20:1", "mask_decoder:5:1",
+    "mask_decoder:20:1", "mask_decoder:5:1", "as_it_is+windows", "mask_decoder+windows:80:1",
     *(f"{name}:80:{seed}" for seed in (2, 3) for name in ("mask_decoder", *STRATEGIES)),
     *(f"mask_decoder:{n}:{seed}" for seed in (2, 3) for n in (20, 5)),
 ]  # fmt: skip
 AUTOMATIC = Settings(points_per_side=20, least_area=10, most_area=0.2)  # and of the model
 STEPS, RATE = 300, {"iou_head": 1e-3, "mask_decoder": 5e-4, "lora": 5e-4, "full": 3e-4}
+TIMES, WINDOW_STEPS = 7, 600
+IN_WINDOWS = Prompting(1, 1, box_probability=1, best=0.3)  # of a box there is one mask
 COLUMNS = ("point", "box", "SA", "at 0.5")
 
 
@@ -63,17 +67,22 @@ def data_of(name):
 def trained(row, options, data):
     """Return the model of a row, and the seconds that its training took."""
     sam = kft.load(options.sam)
-    if row == "as_it_is":
+    if row.startswith("as_it_is"):
         return sam, 0.0
     strategy, images, seed = row.split(":")
+    strategy, in_windows = strategy.removesuffix("+windows"), "+windows" in strategy
     images, seed = int(images), int(seed)
     chosen = np.random.default_rng(seed).permutation(len(data.train))[:images]
-    batch_size = min(4, images)
-    epochs = max(2, round(STEPS * batch_size / images))
+    few = replace(data, train=data.train.take(chosen))
+    batch_size, steps, prompting = min(4, images), STEPS, Prompting(8, 1)
+    if in_windows:
+        few = object_windows(few, TIMES, seed=seed)
+        batch_size, steps, prompting = 16, WINDOW_STEPS, IN_WINDOWS
+    epochs = max(2, round(steps * batch_size / len(few.train)))
     begun = time.perf_counter()
     done = kft.fit(
-        sam, replace(data, train=data.train.take(chosen)), strategy, epochs, batch_size=batch_size,
-        learning_rate=RATE[strategy], prompting=Prompting(8, 1), seed=seed, verbose=0,
+        sam, few, strategy, epochs, batch_size=batch_size, learning_rate=RATE[strategy],
+        prompting=prompting, seed=seed, verbose=0,
     )  # fmt: skip
     print(pd.DataFrame(done.history)[["loss", "val_loss", "val_iou"]].tail(3).to_string())
     return done.model, time.perf_counter() - begun
@@ -85,11 +94,13 @@ def automatic(labels, found):
     return {"SA": each.mean(), "at 0.5": each[0]}
 
 
-def scored(sam, image, labels, number, with_automatic):
+def scored(sam, image, labels, number, with_automatic, times=None):
     """Return the scores of one image, and predicted and true IoU of its masks."""
-    masks, predictor = to_masks(labels), Predictor(sam).set_image(image)
-    points, _ = draw_points(masks, np.random.default_rng(number))
-    prompts = {"point": {"points": points}, "box": {"boxes": boxes_of(labels)}}
+    masks, predictor = to_masks(labels), Predictor(sam, times=times).set_image(image)
+    prompts = {"box": {"boxes": boxes_of(labels)}}
+    if times is None:
+        points, _ = draw_points(masks, np.random.default_rng(number))
+        prompts = {"point": {"points": points}, **prompts}
     scores, pairs = {}, []
     for name, given in prompts.items():
         found = predictor.predict(**given)
@@ -138,7 +149,9 @@ def run(row, options, data):
             {"row": row, "image": i, **on_grid(sam, labels)} for i, (_, labels) in enumerate(images)
         ]
     sam, seconds = trained(row, options, data)
-    found = [scored(sam, *pair, i, not options.prompts_only) for i, pair in enumerate(images)]
+    times = TIMES if "+windows" in row else None
+    everything = times is None and not options.prompts_only
+    found = [scored(sam, *pair, i, everything, times) for i, pair in enumerate(images)]
     rank = spearmanr(*np.concatenate([pairs for _, pairs in found], axis=1)).statistic
     about = {"row": row, "seconds": round(seconds, 1), "rank": round(float(rank), 4)}
     return [{**about, "image": i, **scores} for i, (scores, _) in enumerate(found)]
