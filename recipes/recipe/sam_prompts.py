@@ -110,6 +110,6 @@ def open_decoder(sam, head):
 
 
 def _copy(one, other):
-    """Copy all weights of a layer to another one."""
+    """Copy all weights of a layer to another one; JAX would share a tensor that is assigned."""
     for a, b in zip(one.weights, other.weights, strict=True):
-        b.assign(a)
+        b.assign(ops.convert_to_numpy(a))
