@@ -199,7 +199,7 @@ def test_the_estimate_is_compared_with_the_memory(monkeypatch):
     model = models.esm2()
     records = kft.batches((["MKT", "MKTAYIAKQR" * 300], [0.0, 1.0]), model.encode, names=["a", "b"])
     monkeypatch.setattr(memory.keras.backend, "backend", lambda: "jax")
-    monkeypatch.setattr(memory, "_on_graphics_card", lambda: False)
+    monkeypatch.setattr(memory, "on_processor", lambda: True)
     memory.check_memory(model, records)
     monkeypatch.setattr(memory, "available_memory", lambda: 100_000_000)
     tokens = max(map(records.padded, range(len(records))))  # torch pads to no fixed lengths

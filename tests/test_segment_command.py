@@ -96,6 +96,15 @@ def test_prompts_are_segmented(run, sam, tmp_path):
     assert "3 points of the prompts" in (tmp_path / "masks.txt").read_text()
 
 
+def test_small_objects_are_shown_in_windows(run, sam, tmp_path):
+    result = run("masks.npy", "--boxes", "3,4,7,8", "--window", "16", "--times", "5")
+    assert result.exit_code == 0, result.output
+    image, box = tmp_path / "image.png", [[3, 4, 7, 8]]
+    expected = segment(sam, image, boxes=box, window=16, times=5)
+    np.testing.assert_array_equal(np.load("masks.npy"), expected.best)
+    assert np.abs(expected.logits - segment(sam, image, boxes=box).logits).max() > 1e-4
+
+
 def test_everything_is_segmented(run, sam, tmp_path):
     limits = ["--points-per-side", "3", "--iou", "0", "--stability", "0"]
     result = run("--everything", "--out", "labels.tif", *limits)
@@ -121,6 +130,9 @@ def test_where_no_mask_is_left_it_is_said_what_keeps_more(run):
         (["--points", "1,2"], 2, "give OUT, or --figure alone, once, received it 0 times"),
         (["a.tif", "--out", "b.tif", "--points", "1,2"], 2, "received it 2 times"),
         (["a.tif", "--points", "1,2", "--least-area", "5"], 2, "--least-area is for --everything"),
+        (["a.tif", "--everything", "--times", "3"], 2, "--times is for --boxes"),
+        (["a.tif", "--points", "1,2", "--times", "3"], 1, "points alone do not say how large"),
+        (["a.tif", "--points", "1,2", "--window", "3"], 1, "window must be an integer of at least"),
         (["a.tif", "--points", "1,2", "--figure", "b.pdf"], 1, "--figure must end in .png or"),
         (["masks.tif", "--points", "50,2"], 1, "points must lie in the image of 24 x 20 pixels"),
         (["masks.gif", "--points", "5,2"], 1, "OUT must end in .tif"),

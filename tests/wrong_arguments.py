@@ -51,12 +51,12 @@ def of_zero_shot(backbone) -> list[Row]:
             "mutations": (None, 5, [], "K2R", [None], [5], [""], ["K3R"], ["K2X"], [["K2R"]], {}),
             "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
             "window": without(INTEGERS, None), "column": (5, "nothing", []),
-            "skip_invalid": FLAGS, "tokens": INTEGERS,
+            "skip_invalid": FLAGS, "tokens": without(INTEGERS, None),
             "overlapping": ("yes", 1, None, True)}),
         ("scan", kft.scan, (), {"backbone": backbone, "sequence": "MKTAY"}, {
             "backbone": NO_MODEL, "sequence": (None, 5, "", [], "MK1AY", b"MKTAY", "XX"),
             "method": ("nothing", None, 5, []), "offset": (1.5, "3", None, True, [1]),
-            "window": without(INTEGERS, None), "tokens": INTEGERS}),
+            "window": without(INTEGERS, None), "tokens": without(INTEGERS, None)}),
     ]  # fmt: skip
 
 

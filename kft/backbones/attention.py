@@ -121,12 +121,15 @@ def _pays_in_pieces(length: Any) -> bool:
     TensorFlow does not know the length where a program is traced for any. To compile both ways
     would take longer than is gained.
     """
-    if keras.backend.backend() == "torch" or not _on_processor():
+    if keras.backend.backend() == "torch" or not on_processor():
         return False
     return keras.backend.backend() == "jax" or (isinstance(length, int) and length >= _SHORT)
 
 
-def _on_processor() -> bool:
+def on_processor() -> bool:
+    """Return whether Keras computes on a processor, and not on a graphics card."""
+    if keras.backend.backend() == "torch":  # for which Keras lists no devices
+        return bool(ops.zeros(1).device.type == "cpu")
     return keras.distribution.list_devices()[0].lower().startswith("cpu")
 
 

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from kft.arguments import check_integer
+from kft.arguments import check_integer, check_optional_integer
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.evaluation.metrics import Interval, interval
-from kft.training.batching import padded_length, silent_cuts
+from kft.training.batching import most_tokens, padded_length, silent_cuts
 from kft.training.pretraining import encoded, hide, language_model, vocabulary_of
 
 
@@ -54,7 +54,7 @@ class Gap(NamedTuple):
 
 
 def fill(
-    backbone: Any, sequences: Sequence[str], *, top: int = 3, tokens: int = 8192
+    backbone: Any, sequences: Sequence[str], *, top: int = 3, tokens: int | None = None
 ) -> list[list[Gap]]:
     """Predict the residues of proteins at each "<mask>".
 
@@ -62,7 +62,8 @@ def fill(
         backbone: An ESM-2 or ESM-C whose `masked_lm` was trained.
         sequences: List of strings, with "<mask>" in the place of residues that are not known.
         top: Number of residues to return for each.
-        tokens: Tokens of a batch; affects only time and memory.
+        tokens: Tokens of a batch, which affect only time and memory; None for 2,048 on a processor
+            and 16,384 on a graphics card.
 
     Returns:
         list: for each protein the list of its `Gap`.
@@ -79,7 +80,7 @@ def fill(
     """
     vocab = vocabulary_of(backbone.encode)
     check_integer("top", top, 1, len(vocab.standard))
-    check_integer("tokens", tokens, 1)
+    check_optional_integer("tokens", tokens, 1)
     rows = [row.astype("int32") for row in encoded(sequences, backbone.encode)]
     before, _ = encoder_info(backbone.encode).specials
     places, gap_lists = [np.flatnonzero(row == vocab.mask) for row in rows], []
@@ -104,7 +105,7 @@ def masked_score(
     *,
     seed: int = 0,
     crop: int = 1024,
-    tokens: int = 8192,
+    tokens: int | None = None,
     confidence: float = 0.95,
 ) -> MaskedScore:
     """Score a backbone at each <mask>, on proteins that it was not trained on.
@@ -114,7 +115,8 @@ def masked_score(
         sequences: List of strings.
         seed: Seed of the masks.
         crop: Largest number of tokens of a protein, 8 or more; later ones are left out.
-        tokens: Tokens of a batch; affects only time and memory.
+        tokens: Tokens of a batch, which affect only time and memory; None for 2,048 on a processor
+            and 16,384 on a graphics card.
         confidence: Confidence of the intervals.
 
     Returns:
@@ -124,7 +126,7 @@ def masked_score(
         ValueError: As `backbone.encode`, or if `seed` is negative, a size is too small, or no
             residue was hidden.
     """
-    check_integer("tokens", tokens, 1)
+    check_optional_integer("tokens", tokens, 1)
     rows = _hidden(sequences, backbone.encode, seed, crop)
     shown, places = [row.shown for row in rows], [row.at for row in rows]
     logits = logits_at(backbone, shown, places, tokens)
@@ -132,7 +134,10 @@ def masked_score(
 
 
 def logits_at(
-    backbone: keras.Model, rows: Sequence[np.ndarray], places: Sequence[np.ndarray], tokens: int
+    backbone: keras.Model,
+    rows: Sequence[np.ndarray],
+    places: Sequence[np.ndarray],
+    tokens: int | None = None,
 ) -> list[np.ndarray]:
     """Compute the logits of some tokens of each row, in batches by length.
 
@@ -140,12 +145,13 @@ def logits_at(
         backbone: An ESM-2 or ESM-C.
         rows: int32 arrays (L,) of token ids.
         places: int arrays (n,), positions of the tokens in each row.
-        tokens: Tokens of a batch.
+        tokens: Tokens of a batch, None as for `masked_score`.
 
     Returns:
         List of float32 arrays (n, K), in the order of the rows.
     """
     model, pad = language_model(backbone), vocabulary_of(backbone.encode).pad
+    tokens = tokens or most_tokens()
     results: list[Any] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     alike = len({len(row) for row in rows}) == 1  # then there is one shape without padding, too

@@ -10,7 +10,7 @@ the model's input, `H` and `W` of the image, `h` and `w` of a window.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from kft.backbones.sam.prompts import (
     TOP_LEFT,
 )
 from kft.data.images.pixels import find_range, looked_at, read_pixels
-from kft.messages import warn
+from kft.messages import progress, warn
 from kft.segmentation.automatic import Found, Settings, find_masks
 from kft.segmentation.masks import boxes_of, cells_of
 from kft.segmentation.windows import SMALLEST, Window, window_at
@@ -201,14 +201,22 @@ class Predictor:
             >>> predictor.predict(boxes=[[2, 3, 10, 12]]).iou.shape
             (1, 3)
         """
-        if self._pixels is None:
-            raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
         prompts = self._checked(points, labels, boxes, masks)
+        windows = self._windows_of(prompts)
+        if len(windows) == 1:
+            return self._segmented(prompts, windows.items())
+        with progress("windows") as bar:
+            return self._segmented(prompts, bar.track(windows.items(), description="segmented"))
+
+    def _segmented(
+        self, prompts: dict[str, np.ndarray], windows: Iterable[tuple[Window, np.ndarray]]
+    ) -> Prediction:
+        """Segment objects, given the windows that the model is shown with their numbers."""
         count, side = len(prompts["points"]), 4 * self.sam.grid
         iou, stability = np.empty((count, MASKS), "float32"), np.zeros((count, MASKS))
         logits = np.empty((count, MASKS, side, side), "float32")
         packed = np.empty((count, MASKS, -(-math.prod(self.shape) // 8)), dtype=np.uint8)
-        for window, rows in self._windows_of(prompts).items():
+        for window, rows in windows:
             for start in range(0, len(rows), self.batch_size):
                 some = rows[start : start + self.batch_size]
                 given = self._encoded({name: x[some] for name, x in prompts.items()}, window)
@@ -255,7 +263,8 @@ class Predictor:
         return find_masks(self._of_points, self.shape, settings, of_crop)
 
     def _of_points(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        found = self.predict(points)
+        prompts = self._checked(points, None, None, None)
+        found = self._segmented(prompts, self._windows_of(prompts).items())
         return found.masks, found.iou, found.stability
 
     def _decoded(
@@ -321,6 +330,8 @@ class Predictor:
 
     def _checked(self, points: Any, labels: Any, boxes: Any, masks: Any) -> dict[str, np.ndarray]:
         """Check prompts; return arrays of `kft.backbones.sam.prompts`, in pixels of the image."""
+        if self._pixels is None:
+            raise RuntimeError("There is no image yet: call predictor.set_image(image) first.")
         given = {"points": points, "boxes": boxes, "masks": masks}
         given = {name: _as_array(name, x) for name, x in given.items() if x is not None}
         if not given:

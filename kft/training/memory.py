@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kft.backbones.attention import on_processor
 from kft.data.task import Task
 from kft.messages import harmless
 from kft.training.batching import Batches, padded_length
@@ -92,7 +93,7 @@ def check_fits(
         ValueError: The record is too long.
     """
     pairs = _floats_per_pair(model, training)
-    estimated = (pairs or keras.backend.backend() != "torch") and not _on_graphics_card()
+    estimated = (pairs or keras.backend.backend() != "torch") and on_processor()
     # The config last: with adapters in it Keras imports TensorFlow, which takes seconds.
     if (not estimated and tokens <= MOST_TOKENS_OF_ONE) or (config := _sizes(model)) is None:
         return
@@ -112,12 +113,6 @@ def check_fits(
             f"{needed / 2**30:,.1f} GB{batch}{_REMEDY}), and {available / 2**30:,.1f} GB of "
             f"memory are available."
         )
-
-
-def _on_graphics_card() -> bool:
-    if keras.backend.backend() == "torch":  # for which Keras lists no devices
-        return keras.ops.zeros(1).device.type != "cpu"
-    return not str(keras.distribution.list_devices()[0]).lower().startswith("cpu")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def scan(
     *,
     offset: int = 0,
     window: int | None = WINDOW,
-    tokens: int = 8192,
+    tokens: int | None = None,
 ) -> pd.DataFrame:
     """Score all 19 replacements of each residue of a protein.
 
@@ -35,7 +35,8 @@ def scan(
             mutant take 19 N times N passes.
         offset: Number of the first residue, minus 1.
         window: As for `kft.score_mutations`.
-        tokens: Tokens of a batch; affects only time and memory.
+        tokens: Tokens of a batch, which affect only time and memory; None for 2,048 on a processor
+            and 16,384 on a graphics card.
 
     Returns:
         DataFrame with 19 N rows: `mutant` (such as "A23V"), `position` in the numbering of the
