@@ -167,6 +167,7 @@ class Predictor:
         """Encode a window, or return what is kept of it."""
         kept = self._embeddings
         if window not in kept:
+            assert self._pixels is not None  # checked before
             images = self.sam.encode.fitted(self._pixels[window.part])[None]
             embedding = self.sam.image_encoder.predict_on_batch({"images": images})
             if len(kept) >= _KEPT:

@@ -45,6 +45,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--proteins", type=int, default=500, help="how many to embed")
+    parser.add_argument("--embedding", action="store_true", help="only embed")
     parser.add_argument("--core", type=pinned, help="pin to this core and count CPU time")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "benchmark_esm2.json")
     parser.add_argument("--inside", choices=BACKENDS, help=argparse.SUPPRESS)
@@ -128,7 +129,7 @@ def measure(options):
     sizes = SIZES[options.tiny]
     language_model = reference(*sizes)
     steps = []
-    for work in ("forward", "full", "query/value"):
+    for work in () if options.embedding else ("forward", "full", "query/value"):
         for batch, length in BATCHES[options.tiny]:
             ours, theirs = Ours(language_model, work), Theirs(language_model, work)
             token_ids = ours.model.encode(proteins(rng, [length - 2] * batch))["token_ids"]
