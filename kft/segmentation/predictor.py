@@ -117,7 +117,7 @@ class Predictor:
         self.window = None if window is None else check_integer("window", window, SMALLEST)
         self.times = None if times is None else check_number_above("times", times, 1)
         self.shape: tuple[int, int] = (0, 0)
-        self._pixels: np.ndarray | None = None
+        self._pixels: Any = None  # array (H, W, 3)
         self._embeddings: dict[Window, np.ndarray] = {}
 
     def set_image(self, image: Any) -> "Predictor":
@@ -167,7 +167,6 @@ class Predictor:
         """Encode a window, or return what is kept of it."""
         kept = self._embeddings
         if window not in kept:
-            assert self._pixels is not None  # checked before
             images = self.sam.encode.fitted(self._pixels[window.part])[None]
             embedding = self.sam.image_encoder.predict_on_batch({"images": images})
             if len(kept) >= _KEPT:
