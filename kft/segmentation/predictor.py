@@ -6,7 +6,7 @@ Differences from the reference: many objects at once with different prompts; pro
 image are an error; the two interpolations from logits to the image are one sparse product.
 
 Shapes: `N` objects, `P` points of each, `K` = 3 masks, `s` side of the grid of logits, `S` side of
-the model's input, `H` and `W` of the image, `h` and `w` of a window.
+the model's input, `H` and `W` of the image.
 """
 
 import math

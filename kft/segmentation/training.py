@@ -34,7 +34,6 @@ from kft.segmentation.prompts import NOISE
 
 FIRST = 2  # prompts of the first round: a point and NOT_A_POINT, or the corners of a box
 MOST_ROUNDS = 8
-MASKS = 3  # of each prompt
 COLUMNS = ("loss", "mask_loss", "iou_loss", "iou", "last_iou")  # of what the learner returns
 
 
@@ -290,7 +289,7 @@ class StepLosses(keras.layers.Layer):
         of_masks = self.focal * focal_loss(logits, truth, inside)
         of_masks = of_masks + dice_loss(logits, truth, inside)
         best = ops.one_hot(ops.argmin(of_masks, axis=-1), of_masks.shape[-1], dtype="float32")
-        share = self.best * best + (1 - self.best) / MASKS  # of each mask
+        share = self.best * best + (1 - self.best) / of_masks.shape[-1]  # of each mask
         mask_loss = ops.sum(share * of_masks, axis=-1)
         iou = true_iou(logits, truth, inside)  # (B, N, 3)
         iou_loss = ops.mean(ops.square(predicted - iou), axis=-1)
