@@ -150,6 +150,9 @@ def test_a_window_shows_the_pixels_of_its_object():
     np.testing.assert_array_equal(image > 1000, found == 1)
     assert np.count_nonzero(found) == 600
     assert 0.75 * 150 < max(image.shape) <= 1.3 * 150
+    labels[90:110, 175:180] = 7  # in the same window
+    beside = object_windows(replace(data, train=kft.data.Split([pixels], [labels])), times=20)
+    assert sorted(np.count_nonzero(x) for x in beside.train.targets) == [100, 600]
     with pytest.raises(ValueError, match="no image of train has an object"):
         object_windows(replace(data, train=kft.data.Split([pixels], [labels * 0])))
     with pytest.raises(TypeError, match="data must be"):

@@ -78,6 +78,14 @@ def test_first_prompts_are_points_of_the_object_or_its_box():
 
 
 @pytest.mark.once
+def test_boxes_without_noise_are_exact():
+    objects = Objects.of(discs(1)[1][0], size=32, side=16)
+    exact, chosen = Prompting(box_probability=1, box_noise=0), np.array([0, 1])
+    points, _ = prompted.first_prompts(objects, chosen, 2.0, exact, np.random.default_rng(0))
+    np.testing.assert_array_equal(points.reshape(2, 4), objects.boxes)
+
+
+@pytest.mark.once
 def test_batches_draw_anew_in_each_epoch_and_the_same_for_validation():
     sam, (images, labels) = models.sam(), discs()
     names = [f"{i}" for i in range(4)]
