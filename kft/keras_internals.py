@@ -221,6 +221,10 @@ class GraphModel(keras.Model):
         finally:
             set_untracked(self, _stateless_training=None)
 
+    def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model as without an int8 policy, under which its layers are quantized."""
+        return self.call(*args, **kwargs)
+
     @property
     def in_training(self) -> bool:
         """Whether the model is being called with `training=True`."""

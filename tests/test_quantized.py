@@ -9,6 +9,7 @@ from keras import ops
 from models import BACKBONES, esm2, esmc, perturb, perturb_adapters
 
 import kft
+from kft.keras_internals import dequantised
 
 TOKENS = kft.backbones.esm2.encode(["MKTAYIG", "GSSAA"])
 IMAGES = {"images": np.random.default_rng(0).random((2, 32, 32, 3)).astype("float32")}
@@ -47,6 +48,30 @@ def test_saved_and_loaded(name, tmp_path):
     assert modes(again) == modes(model)
     if name not in ("efficientnet", "resnet"):  # Keras quantizes no convolutions
         assert "int8" in modes(again).values()
+
+
+def test_weights_alone_are_rounded(tmp_path):
+    """As if the float model had the weights that the integers stand for; Keras's way if asked."""
+    floats, quantized, rounding = (perturb(esm2()) for _ in range(3))
+    quantized.quantize("int8")
+    rounding.quantize("int8", config=keras.quantizers.Int8QuantizationConfig())
+    by_path = kft.params.layers(quantized)
+    for path, layer in kft.params.layers(floats).items():
+        if modes(quantized).get(path) == "int8":
+            if hasattr(layer, "kernel"):
+                layer.kernel.assign(dequantised(by_path[path], "float32"))
+            else:  # a table: rows have scales
+                layer.embeddings.assign(rows(by_path[path]))
+    np.testing.assert_allclose(answers(quantized), answers(floats), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(answers(rounding), answers(floats), rtol=1e-4, atol=1e-5)
+    rounding.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert np.array_equal(answers(again), answers(rounding))
+
+
+def rows(layer):
+    table, scale = (ops.convert_to_numpy(x) for x in (layer._embeddings, layer.embeddings_scale))
+    return table / scale[:, None]
 
 
 @pytest.mark.once
@@ -113,7 +138,6 @@ def test_what_cannot_be():
         kft.load("kft_esm2_tiny", dtype="gptq/4/128_from_float32")
 
 
-@pytest.mark.once
 def test_policies():
     """Weights are loaded and then quantized, by `dtype`, by Keras's policy or by a map."""
     quantized = kft.load("kft_esm2_tiny")

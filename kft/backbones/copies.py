@@ -8,12 +8,18 @@ it.
 """
 
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any
 
 import keras
 
 from kft.backbones import contract
-from kft.backbones.quantized import quantize_layers, quantized, restore_quantized
+from kft.backbones.quantized import (
+    of_weights_alone,
+    quantize_layers,
+    quantized,
+    restore_quantized,
+)
 from kft.backbones.rematerialised import is_marked, mark, rematerialised
 from kft.keras_internals import GraphModel, own_trainable_weights, sublayers_of
 from kft.messages import listed
@@ -26,6 +32,17 @@ class Copied(GraphModel):
     `clone_model` returns a plain functional model where the class has its own constructor, as
     Keras does for any such class; `copy.deepcopy` returns one of the same class.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Copied":
+        model = super().__new__(cls, *args, **kwargs)
+        in_keras = model.quantize  # which chooses a config before it calls `quantize` of the class
+
+        @wraps(in_keras)
+        def quantize(mode: str | None = None, config: Any = None, **others: Any) -> None:
+            in_keras(mode, of_weights_alone(mode, config), **others)
+
+        model.quantize = quantize
+        return model
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Save the model as a `.keras` file, as Keras does.
@@ -58,7 +75,9 @@ class Copied(GraphModel):
 
         Args:
             mode: "int8", "int4", "float8" and so on, see `keras.Model.quantize`.
-            config: A `keras.quantizers.QuantizationConfig`, or None.
+            config: A `keras.quantizers.QuantizationConfig`, or None. With "int8" and None only
+                weights are rounded, with `keras.quantizers.Int8QuantizationConfig()` the inputs of
+                layers, too, which is Keras's own default.
             filters: Regular expression, a list of them, or a function from a layer to a bool: the
                 layers that are quantized. None for all.
             **kwargs: Further arguments of Keras's `quantize`.

@@ -22,6 +22,23 @@ from kft.messages import listed, shown
 _CALIBRATED = ("gptq", "awq")  # modes that need data
 
 
+def of_weights_alone(mode: str | None, config: Any) -> Any:
+    """Return the config to quantize with: for "int8" without one, weights are rounded alone.
+
+    Keras's own default also rounds the inputs of layers, which doubles the error.
+
+    Args:
+        mode: Mode, such as "int8".
+        config: A `keras.quantizers.QuantizationConfig`, or None.
+
+    Example:
+        >>> of_weights_alone("int8", None).activation_quantizer
+    """
+    if mode == "int8" and config is None:
+        return keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
+    return config
+
+
 def quantize_layers(
     model: keras.Model,
     quantize: Callable[..., None],

@@ -19,6 +19,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kft.backbones.attention import on_processor
 from kft.keras_internals import (
     autocast,
     inherited_scope,
@@ -113,7 +114,7 @@ def _run(layer: keras.Layer, call: Callable, args: Sequence[Any], kwargs: Mappin
     flat = keras.tree.flatten(structure)
     moved = [i for i, x in enumerate(flat) if _has_gradient(x)]
     backend, remat = keras.backend.backend(), keras.remat
-    if backend == "jax" and _on_processor():
+    if backend == "jax" and on_processor():
         remat = _in_branches
     # TensorFlow would read weights again for the gradient, perhaps once they are updated, and
     # `_in_branches` has gradients of its arguments alone.
@@ -144,12 +145,6 @@ def _run(layer: keras.Layer, call: Callable, args: Sequence[Any], kwargs: Mappin
     for (state, _), value in zip(before, after or (), strict=True):
         state.assign(value)
     return outputs
-
-
-def _on_processor() -> bool:
-    import jax
-
-    return jax.default_backend() == "cpu"
 
 
 def _in_branches(function: Callable) -> Callable:

@@ -14,6 +14,8 @@ import numpy as np
 
 import kft
 
+STRATEGIES = ("full", "lora", "head_only", "linear_probe")
+
 
 def few(data, records):
     """Draw chains to train on, and a tenth as many for validation."""
@@ -27,7 +29,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backbone", default="esm2_t6_8M_UR50D")
     parser.add_argument("--pretrained", action="store_true", help="keep its weights")
-    parser.add_argument("--strategy", choices=["full", "lora", "linear_probe"], default="full")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="full")
+    parser.add_argument("--cache", help="folder that keeps frozen features for the next seed")
     parser.add_argument("--records", type=int, help="train on so many chains, drawn at random")
     parser.add_argument("--dtype", default="mixed_bfloat16")
     parser.add_argument("--epochs", type=int, default=1)
@@ -49,7 +52,7 @@ def main():
     started = time.perf_counter()
     done = kft.fit(
         model, data, strategy, batch_size=options.batch_size, max_length=options.max_length,
-        seed=options.seed, verbose=2,
+        seed=options.seed, cache=options.cache, verbose=2,
     )  # fmt: skip
     print(f"Training took {(time.perf_counter() - started) / 60:.0f} minutes.")
     for name in data.splits:

@@ -127,9 +127,10 @@ class EncoderBlock(Composite):
         # contract B and L for the gradient of the kernel, a quarter of a training step.
         x = ops.reshape(x, (-1, self.width))  # (BL, D)
         h = attention(*self._project(self.attention_norm(x), shape[1]), attention_mask)
-        x = x + self.attention_output(ops.reshape(h, ops.shape(x)))  # (B, L, H, d) -> (BL, D)
+        h = self.attention_output(ops.reshape(h, ops.shape(x)))  # (B, L, H, d) -> (BL, D)
+        x = ops.add(x, h)  # which may have another dtype
         h = ops.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate=False)
-        return ops.reshape(x + self.feedforward_out(h), shape)
+        return ops.reshape(ops.add(x, self.feedforward_out(h)), shape)
 
     def attention_weights(self, x: Any, attention_mask: Any) -> Any:
         """Return the attention weights inside of `call`, float32 (B, H, L, L)."""
