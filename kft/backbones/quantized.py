@@ -25,7 +25,7 @@ _CALIBRATED = ("gptq", "awq")  # modes that need data
 def of_weights_alone(mode: str | None, config: Any) -> Any:
     """Return the config to quantize with: for "int8" without one, weights are rounded alone.
 
-    Keras's own default also rounds the inputs of layers, which doubles the error.
+    Keras's own default also rounds the inputs of layers, which costs accuracy and time.
 
     Args:
         mode: Mode, such as "int8".
