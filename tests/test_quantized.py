@@ -9,6 +9,7 @@ from keras import ops
 from models import BACKBONES, esm2, esmc, perturb, perturb_adapters
 
 import kft
+from kft.backbones.rematerialised import blocks_of
 from kft.keras_internals import dequantised
 
 TOKENS = kft.backbones.esm2.encode(["MKTAYIG", "GSSAA"])
@@ -153,6 +154,20 @@ def test_policies():
         kernels = [one.stages[1].query.kernel, one.stages[1].key.kernel, one.stages[2].key.kernel]
         assert [kernel.dtype for kernel in kernels] == ["int8", "float32", "bfloat16"]
     assert answers(backbone).shape == answers(again).shape
+
+
+@pytest.mark.parametrize("name", ["esm2", "esmc", "vit"])
+def test_parts_of_another_dtype(name):
+    """The layers of a block have a dtype that the block does not have."""
+    backbone = {**MODELS, "esm2": esm2}[name]()
+    parts = {f"{blocks_of(backbone)[-1].name}/.*": keras.dtype_policies.get("bfloat16")}
+    mapped = keras.dtype_policies.DTypePolicyMap("float32", parts)
+    config = {**backbone.get_config(), "dtype": keras.saving.serialize_keras_object(mapped)}
+    mixed = type(backbone).from_config(config)
+    mixed.set_weights(backbone.get_weights())
+    assert {weight.dtype for weight in mixed.weights} == {"float32", "bfloat16"}
+    expected = answers(backbone)
+    assert np.abs(answers(mixed) - expected).max() < 0.05 * np.abs(expected).max()
 
 
 @pytest.mark.once

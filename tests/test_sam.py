@@ -169,6 +169,24 @@ def test_agrees_with_the_original_code(tmp_path):
     check_parity(sam, x, of_original(reference, x), truth)
 
 
+@pytest.mark.parametrize("parts", [".*norm.*", ".*attn.*", ".*mlp.*"])
+def test_parts_of_another_dtype(parts):
+    """The layers of a block have a dtype that the block does not have."""
+    parts = {parts: keras.dtype_policies.get("bfloat16")}
+    mixed = models.sam(dtype=keras.dtype_policies.DTypePolicyMap("float32", parts))
+    sam = models.sam()
+    mixed.set_weights(sam.get_weights())
+    assert {weight.dtype for weight in mixed.weights} == {"float32", "bfloat16"}
+    masks = [
+        Predictor(model)
+        .set_image(drawn()["images"][0].astype("uint8"))
+        .predict(points=[[8, 9]])
+        .logits
+        for model in (sam, mixed)
+    ]
+    assert np.abs(masks[1] - masks[0]).max() < 0.05 * np.abs(masks[0]).max()
+
+
 @pytest.mark.once
 def test_objects_do_not_see_each_other():
     sam, rng = models.sam(), np.random.default_rng(0)

@@ -76,10 +76,10 @@ class ESMCBlock(Composite):
         x = ops.reshape(x, (-1, self.width))  # (BL, D)
         h = attention(*self._project(self.attention_norm(x), shape[1]), attention_mask)
         h = self.attention_output(ops.reshape(h, ops.shape(x)))  # (B, L, H, d) -> (BL, D)
-        x = x + h / self.residual_scale
+        x = ops.add(x, h / self.residual_scale)  # which may have another dtype
         h = self.feedforward_norm(x)
         h = self.feedforward_out(ops.silu(self.feedforward_gate(h)) * self.feedforward_in(h))
-        return ops.reshape(x + h / self.residual_scale, shape)
+        return ops.reshape(ops.add(x, h / self.residual_scale), shape)
 
     def _project(self, x: Any, length: Any) -> tuple[Any, Any, Any]:
         """(BL, D) -> rotated queries, rotated keys, values, each (B, L, H, d)."""

@@ -92,18 +92,18 @@ class TwoWayBlock(keras.layers.Layer):
         Returns:
             Tokens and image, of the same shapes.
         """
+        add = ops.add  # of terms that may have different dtypes
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens, present)
         else:
-            query = tokens + of_tokens
-            tokens = tokens + self.self_attn(query, query, tokens, present)
-        tokens = self.norm1(tokens)
-        key = image + of_image
-        tokens = tokens + self.cross_attn_token_to_image(tokens + of_tokens, key, image)
-        tokens = self.norm2(tokens)
-        tokens = self.norm3(tokens + self.mlp(tokens))
-        update = self.cross_attn_image_to_token(key, tokens + of_tokens, tokens, present)
-        return tokens, self.norm4(image + update)
+            query = add(tokens, of_tokens)
+            tokens = add(tokens, self.self_attn(query, query, tokens, present))
+        tokens, key = self.norm1(tokens), add(image, of_image)
+        query = add(tokens, of_tokens)
+        tokens = self.norm2(add(tokens, self.cross_attn_token_to_image(query, key, image)))
+        tokens = self.norm3(add(tokens, self.mlp(tokens)))
+        update = self.cross_attn_image_to_token(key, add(tokens, of_tokens), tokens, present)
+        return tokens, self.norm4(add(image, update))
 
 
 class TwoWayTransformer(keras.layers.Layer):
@@ -150,8 +150,9 @@ class TwoWayTransformer(keras.layers.Layer):
         first = tokens
         for block in self.blocks:
             tokens, image = block(tokens, image, first, of_image, present)
-        update = self.final_attn_token_to_image(tokens + first, image + of_image, image)
-        return self.norm_final_attn(tokens + update), image
+        query, key = ops.add(tokens, first), ops.add(image, of_image)
+        update = self.final_attn_token_to_image(query, key, image)
+        return self.norm_final_attn(ops.add(tokens, update)), image
 
 
 @keras.saving.register_keras_serializable("kft")

@@ -148,8 +148,8 @@ class ImageBlock(Stage):
         """Compute the block, see the class."""
         y = self.norm1(x)
         y = self._in_windows(y) if self.window else self.attn(y)
-        x = x + y
-        return x + self.mlp(self.norm2(x))
+        x = ops.add(x, y)  # which may have another dtype
+        return ops.add(x, self.mlp(self.norm2(x)))
 
     def _in_windows(self, x: Any) -> Any:
         """Compute attention within each window of (B, h, w, D)."""
