@@ -157,6 +157,87 @@ def test_a_predictor_takes_a_sam_and_an_image(sam):
         Predictor(sam).set_image("missing.png")
 
 
+# Views and boxes ----------------------------------------------------------------------------------
+
+
+def reversed_in(view, shape, points=None, boxes=None, masks=None):
+    """Prompts as they are in an image (H, W) whose rows or columns are in reverse order."""
+    rows, columns = view
+    points, boxes = points.copy(), boxes.copy()
+    if columns:
+        points[..., 0] = shape[1] - 1 - points[..., 0]
+        boxes = np.stack(
+            [shape[1] - boxes[:, 2], boxes[:, 1], shape[1] - boxes[:, 0], boxes[:, 3]], 1
+        )
+    if rows:
+        points[..., 1] = shape[0] - 1 - points[..., 1]
+        boxes = np.stack(
+            [boxes[:, 0], shape[0] - boxes[:, 3], boxes[:, 2], shape[0] - boxes[:, 1]], 1
+        )
+    masks = masks[:, ::-1] if rows else masks
+    return {"points": points, "boxes": boxes, "masks": masks[..., ::-1] if columns else masks}
+
+
+@pytest.mark.parametrize("kind", ["logits", "bool"])
+def test_mirrored_views_are_averaged(sam, predictor, kind):
+    """As if the model were asked about each view by itself."""
+    shape, rng = (40, 30), np.random.default_rng(1)
+    pixels, views = predictor._pixels, [(r, c) for r in (False, True) for c in (False, True)]
+    prompts = {
+        "points": np.array([[[10, 20], [3, 4]], [[29, 0], [5, 9]], [[4, 4], [9, 30]]]),
+        "boxes": np.array([[5.0, 10, 20, 30], [0, 0, 7, 9], [np.nan] * 4]),
+        "masks": rng.random((3, *shape)) < 0.5,
+    }
+    if kind == "logits":  # of which 16 x 12 cells are of the image
+        prompts["masks"] = 5 * rng.standard_normal((3, 16, 16)).astype("float32")
+        prompts["masks"][:, :, 12:] = 0
+    labels = np.array([[1, 0], [1, -1], [1, 1]])
+    enlarge = _Enlarging(shape, sam.image_size, 16)
+    iou, logits = [], []
+    for rows, columns in views:
+        given = reversed_in((rows, columns), shape, **prompts)
+        if kind == "logits":
+            given["masks"] = np.roll(given["masks"], -4, axis=2) if columns else given["masks"]
+        order = np.s_[:: -1 if rows else 1, :: -1 if columns else 1]
+        found = (
+            Predictor(sam).set_image(pixels[order].astype("uint8")).predict(labels=labels, **given)
+        )
+        iou.append(found.iou)
+        logits.append([[enlarge(x)[order] for x in three] for three in found.logits])
+    mirrored = Predictor(sam, batch_size=2, mirrored=True).set_image(pixels.astype("uint8"))
+    found = mirrored.predict(labels=labels, **prompts)
+    assert_rounds_alike(found.iou, np.mean(iou, axis=0))
+    assert np.abs(found.iou - iou[0]).max() > 1e-3
+    expected = np.mean(logits, axis=0)
+    clear = np.abs(expected) > 1e-4
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(found.masks[clear], expected[clear] > 0)
+    assert (found.masks != (np.array(logits[0]) > 0)).any()
+
+
+def test_masks_are_clipped_to_boxes(sam, predictor, monkeypatch):
+    monkeypatch.setattr("kft.segmentation.predictor.STABILITY_OFFSET", 0.01)  # logits are small
+    boxes = np.array([[5.5, 10, 20, 30.2], [0, 0, 30, 40], [np.nan] * 4])
+    points = np.array([[10, 20], [3, 4], [10, 20]])
+    clipping = Predictor(sam, 2, clip_to_boxes=True).set_image(predictor._pixels.astype("uint8"))
+    whole, clipped = (one.predict(points, boxes=boxes) for one in (predictor, clipping))
+    inside = np.zeros((40, 30), bool)
+    inside[10:31, 5:20] = True  # pixels that the box touches
+    np.testing.assert_array_equal(clipped.masks[0], whole.masks[0] & inside)
+    assert (whole.masks[0] & ~inside).any() and clipped.masks[0].any()
+    np.testing.assert_array_equal(clipped.packed[1:], whole.packed[1:])
+    for name in ("iou", "logits"):
+        np.testing.assert_array_equal(getattr(clipped, name), getattr(whole, name))
+    inner = _Enlarging((40, 30), sam.image_size, 16)(whole.logits[0, 0])[inside]
+    expected = np.count_nonzero(inner > 0.01) / np.count_nonzero(inner > -0.01)
+    assert clipped.stability[0, 0] == pytest.approx(expected)
+    assert expected not in (0, whole.stability[0, 0])
+    beside = Predictor(sam, clip_to_boxes=True, times=2).set_image(
+        predictor._pixels.astype("uint8")
+    )
+    assert not (beside.predict(boxes=boxes[:1]).masks[0] & ~inside).any()
+
+
 # From logits to the image -------------------------------------------------------------------------
 
 

@@ -105,6 +105,19 @@ def test_small_objects_are_shown_in_windows(run, sam, tmp_path):
     assert np.abs(expected.logits - segment(sam, image, boxes=box).logits).max() > 1e-4
 
 
+def test_masks_are_mirrored_and_clipped(run, tmp_path, sam):
+    result = run("masks.npy", "--boxes", "3,4,7,8", "--mirrored", "--clip-to-boxes")
+    assert result.exit_code == 0, result.output
+    image, box = tmp_path / "image.png", [[3, 4, 7, 8]]
+    expected = segment(sam, image, boxes=box, mirrored=True, clip_to_boxes=True)
+    np.testing.assert_array_equal(np.load("masks.npy"), expected.best)
+    limits = ["--points-per-side", "3", "--iou", "0", "--stability", "0"]
+    result = run("labels.tif", "--everything", "--mirrored", *limits)
+    assert result.exit_code == 0, result.output
+    found = segment_everything(sam, image, Settings(3, iou=0, stability=0), mirrored=True)
+    np.testing.assert_array_equal(tifffile.imread("labels.tif"), found.labels)
+
+
 def test_everything_is_segmented(run, sam, tmp_path):
     limits = ["--points-per-side", "3", "--iou", "0", "--stability", "0"]
     result = run("--everything", "--out", "labels.tif", *limits)
@@ -131,6 +144,7 @@ def test_where_no_mask_is_left_it_is_said_what_keeps_more(run):
         (["a.tif", "--out", "b.tif", "--points", "1,2"], 2, "received it 2 times"),
         (["a.tif", "--points", "1,2", "--least-area", "5"], 2, "--least-area is for --everything"),
         (["a.tif", "--everything", "--times", "3"], 2, "--times is for --boxes"),
+        (["a.tif", "--points", "1,2", "--clip-to-boxes"], 2, "--clip-to-boxes is for --boxes"),
         (["a.tif", "--points", "1,2", "--times", "3"], 1, "points alone do not say how large"),
         (["a.tif", "--points", "1,2", "--window", "3"], 1, "window must be an integer of at least"),
         (["a.tif", "--points", "1,2", "--figure", "b.pdf"], 1, "--figure must end in .png or"),

@@ -264,9 +264,10 @@ def of_segmentation(sam, image) -> list[Row]:
         ("segment", kft.segment, (), {**given, "points": [[1, 1]]}, {
             **wrong, "points": (5, "x", [[9, 9]], [1, 2], [["a", "b"]], []), "labels": (5, [[7]]),
             "boxes": (5, "x", [[5, 5, 1, 1]], [[1, 2]]), "masks": (5, "x", np.zeros((1, 2, 2))),
-            "window": (3, "x", 1.5), "times": (1, "x")}),
+            "window": (3, "x", 1.5), "times": (1, "x"), "mirrored": (2, "x"),
+            "clip_to_boxes": (2, "x")}),
         ("segment_everything", kft.segment_everything, (), given, {
-            **wrong, "settings": (5, "x"), "window": (3, "x", 1.5)}),
+            **wrong, "settings": (5, "x"), "window": (3, "x", 1.5), "mirrored": (2, "x")}),
     ]  # fmt: skip
 
 

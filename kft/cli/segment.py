@@ -46,6 +46,16 @@ def segment(
         float | None,
         typer.Option(help="Side of that part as a multiple of the longer side of each box."),
     ] = None,
+    mirrored: Annotated[
+        bool,
+        typer.Option(
+            "--mirrored",
+            help="Take the mean of the image and its mirrored views; four times the time.",
+        ),
+    ] = False,
+    clip_to_boxes: Annotated[
+        bool, typer.Option("--clip-to-boxes", help="Cut masks to boxes that hold whole objects.")
+    ] = False,
     everything: Annotated[
         bool, typer.Option("--everything", help="Find all objects, without prompts.")
     ] = False,
@@ -94,6 +104,8 @@ def segment(
         raise typer.BadParameter(f"--{name} is for --everything: leave it out with prompts.")
     if everything and times is not None:
         raise typer.BadParameter("--times is for --boxes: give --window with --everything.")
+    if clip_to_boxes and corners is None:
+        raise typer.BadParameter("--clip-to-boxes is for --boxes: give boxes, or leave it out.")
     with short_errors():
         import kft
         from kft.plots import plot_masks, save_figure
@@ -107,11 +119,13 @@ def segment(
             checked_figure_path(figure, "figure")
         sam: Any = kft.load_model(model) if model.endswith(".keras") else kft.load(model)
         if everything:
-            found = kft.segment_everything(sam, image, Settings(**of_grid), window)
+            found = kft.segment_everything(sam, image, Settings(**of_grid), window, mirrored)
             masks, scores, how = found.masks, found.iou, "of a grid of points"
             left_out = found.dropped
         else:
-            predicted = kft.segment(sam, image, xy, marks, corners, window=window, times=times)
+            predicted = kft.segment(
+                sam, image, xy, marks, corners, None, window, times, mirrored, clip_to_boxes
+            )
             masks, scores, how = predicted.best, predicted.iou.max(axis=1), "of prompts"
             left_out = {}
         files = [path for path in (written, figure) if path is not None]

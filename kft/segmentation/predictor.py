@@ -18,7 +18,7 @@ import numpy as np
 from keras import ops
 from scipy import sparse
 
-from kft.arguments import check_instance, check_integer, check_number_above
+from kft.arguments import check_flag, check_instance, check_integer, check_number_above
 from kft.backbones.sam import Sam, sizes_within
 from kft.backbones.sam.prompts import (
     ABSENT,
@@ -42,6 +42,8 @@ _SURE = 10.0  # logit of a rough mask that is given as booleans
 _POINTS = (2, 4, 8, 16, 32, 64)
 _KEPT = 64  # windows whose embedding is kept
 LEAST_TIMES = 2.0  # of a window, as a multiple of its object
+# Views of an image: whether its rows, and whether its columns are in reverse order.
+_VIEWS = ((False, False), (False, True), (True, False), (True, True))
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Prediction:
         stability: Float (N, 3), the area where the logits are above 1 divided by that where they
             are above -1; 0 for an empty mask.
         logits: Float (N, 3, s, s), of the window of each object if there are windows; without,
-            those of one mask can be given as the prompt `masks`.
+            those of one mask can be given as the prompt `masks`. Those of the image as it is, also
+            with `mirrored` and `clip_to_boxes`.
         shape: (H, W) of the image.
         packed: Uint8 (N, 3, bytes), the masks with eight pixels in a byte.
     """
@@ -93,6 +96,10 @@ class Predictor:
             runs once for each window: objects near each other share one. None for the whole image.
         times: Least side of a window as a multiple of the longer side of the object's box or rough
             mask; None for 2. Without `window`, this is its side, and points alone will not do.
+        mirrored: Show the model three mirrored views of the image, too, and take the mean of the
+            logits and of the predicted IoU, for four times the time.
+        clip_to_boxes: Cut the masks of objects with a box to the pixels that the box touches; for
+            boxes that hold the whole object.
 
     Attributes:
         shape: (H, W) of the image, (0, 0) before there is one.
@@ -111,11 +118,16 @@ class Predictor:
         batch_size: int = 64,
         window: int | None = None,
         times: float | None = None,
+        mirrored: bool = False,
+        clip_to_boxes: bool = False,
     ):
         self.sam = check_instance("sam", sam, Sam, "a SAM, such as of kft.load('sam-vit-base')")
         self.batch_size = check_integer("batch_size", batch_size)
         self.window = None if window is None else check_integer("window", window, SMALLEST)
         self.times = None if times is None else check_number_above("times", times, 1)
+        self.mirrored = check_flag("mirrored", mirrored)
+        self.clip_to_boxes = check_flag("clip_to_boxes", clip_to_boxes)
+        self._views = _VIEWS if mirrored else _VIEWS[:1]
         self.shape: tuple[int, int] = (0, 0)
         self._pixels: Any = None  # array (H, W, 3)
         self._embeddings: dict[Window, np.ndarray] = {}
@@ -164,10 +176,11 @@ class Predictor:
         return Window(0, 0, self.shape[1], self.shape[0])
 
     def _embedding_of(self, window: Window) -> np.ndarray:
-        """Encode a window, or return what is kept of it."""
+        """Encode the views of a window, or return what is kept of them, (V, h, w, C)."""
         kept = self._embeddings
         if window not in kept:
-            images = self.sam.encode.fitted(self._pixels[window.part])[None]
+            pixels = self._pixels[window.part]
+            images = np.stack([self.sam.encode.fitted(_seen(pixels, x)) for x in self._views])
             embedding = self.sam.image_encoder.predict_on_batch({"images": images})
             if len(kept) >= _KEPT:
                 del kept[next(iter(kept))]
@@ -217,21 +230,25 @@ class Predictor:
         logits = np.empty((count, MASKS, side, side), "float32")
         packed = np.empty((count, MASKS, -(-math.prod(self.shape) // 8)), dtype=np.uint8)
         for window, rows in windows:
+            enlarge = _Enlarging(window.shape, self.sam.image_size, side)
             for start in range(0, len(rows), self.batch_size):
                 some = rows[start : start + self.batch_size]
-                given = self._encoded({name: x[some] for name, x in prompts.items()}, window)
-                logits[some], iou[some] = self._decoded(given, self._embedding_of(window))
-            enlarge = _Enlarging(window.shape, self.sam.image_size, side)
-            for place in ((i, k) for i in rows for k in range(MASKS)):
-                in_window = enlarge(logits[place])
-                mask = np.zeros(self.shape, bool)
-                mask[window.part] = in_window > 0
-                packed[place] = np.packbits(mask)
-                low, high = (
-                    int(np.count_nonzero(in_window > offset))
-                    for offset in (-STABILITY_OFFSET, STABILITY_OFFSET)
-                )
-                stability[place] = high / max(low, 1)
+                given = {name: x[some] for name, x in prompts.items()}
+                found, predicted = self._decoded(given, window)
+                logits[some], iou[some] = found[0], predicted.mean(axis=0)
+                for n, k in np.ndindex(len(some), MASKS):
+                    views = zip(found[:, n, k], self._views, strict=True)
+                    in_window = np.mean([_seen(enlarge(x), view) for x, view in views], axis=0)
+                    if self.clip_to_boxes and given["labels"][n, 0] == TOP_LEFT:
+                        in_window = _clipped(in_window, given["points"][n, :2], window)
+                    mask = np.zeros(self.shape, bool)
+                    mask[window.part] = in_window > 0
+                    packed[some[n], k] = np.packbits(mask)
+                    low, high = (
+                        int(np.count_nonzero(in_window > offset))
+                        for offset in (-STABILITY_OFFSET, STABILITY_OFFSET)
+                    )
+                    stability[some[n], k] = high / max(low, 1)
         return Prediction(iou, stability, logits, self.shape, packed)
 
     def everything(self, settings: Settings | None = None) -> Found:
@@ -257,7 +274,9 @@ class Predictor:
 
         def of_crop(crop: tuple[int, int, int, int]) -> Any:
             x0, y0, x1, y1 = crop
-            other = Predictor(self.sam, self.batch_size, self.window, self.times)
+            other = Predictor(
+                self.sam, self.batch_size, self.window, self.times, mirrored=self.mirrored
+            )
             return other._show(whole[y0:y1, x0:x1])._of_points
 
         return find_masks(self._of_points, self.shape, settings, of_crop)
@@ -268,18 +287,20 @@ class Predictor:
         return found.masks, found.iou, found.stability
 
     def _decoded(
-        self, prompts: dict[str, np.ndarray], embedding: np.ndarray
+        self, prompts: dict[str, np.ndarray], window: Window
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Run the mask decoder on some objects; returns logits and predicted IoU of three masks."""
+        """Run the mask decoder on the views of a window: logits (V, n, 3, s, s), IoU (V, n, 3)."""
         count = len(prompts["points"])
         rows = min(1 << (count - 1).bit_length(), max(self.batch_size, count))
-        filled = {
-            name: np.concatenate([x, np.repeat(x[:1], rows - count, axis=0)])[None]
-            for name, x in prompts.items()
-        }
+        views = [self._encoded(prompts, window, view) for view in self._views]
+        filled = {}
+        for name in views[0]:
+            x = np.stack([given[name] for given in views])
+            filled[name] = np.concatenate([x, np.repeat(x[:, :1], rows - count, axis=1)], axis=1)
+        embedding = self._embedding_of(window)
         outputs = self.sam.decode.predict_on_batch({"embedding": embedding, **filled})
         logits, iou = (ops.convert_to_numpy(outputs[name]) for name in ("masks", "iou"))
-        return (logits[0, :count, 1:].astype("float32"), iou[0, :count, 1:].astype("float32"))
+        return (logits[:, :count, 1:].astype("float32"), iou[:, :count, 1:].astype("float32"))
 
     def _windows_of(self, prompts: dict[str, np.ndarray]) -> dict[Window, np.ndarray]:
         """Return the windows that the model is shown, with the numbers of their objects."""
@@ -313,16 +334,23 @@ class Predictor:
         reach = np.abs(np.concatenate([own, beside]) - middle).max()
         return window_at(middle, max(self.window or SMALLEST, side, 4 * reach), self.shape)
 
-    def _encoded(self, prompts: dict[str, np.ndarray], window: Window) -> dict[str, np.ndarray]:
-        """Bring prompts in pixels of the image to the model's input, shown a window."""
+    def _encoded(
+        self, prompts: dict[str, np.ndarray], window: Window, view: tuple[bool, bool]
+    ) -> dict[str, np.ndarray]:
+        """Bring prompts in pixels of the image to the model's input, shown a view of a window."""
         ratio, side = self.sam.image_size / max(window.shape), 4 * self.sam.grid
         rough = prompts["masks"]
         if rough.dtype == bool:
-            grid = _on_grid(rough[:, *window.part], side)
+            grid = _on_grid(_seen(rough[:, *window.part], view, (1, 2)), side)
             rough = np.where(grid, _SURE, -_SURE)
-        points = (prompts["points"] - [window.x0, window.y0]) * ratio
+        elif any(view):
+            rows, columns = (len(cells) for cells in cells_of(window.shape, side))
+            rough = rough.copy()
+            rough[:, :rows, :columns] = _seen(rough[:, :rows, :columns], view, (1, 2))
+        points = prompts["points"] - [window.x0, window.y0]
+        points = _points_seen(points, prompts["labels"], window.shape, view)
         return {
-            "points": points.astype("float32"),
+            "points": (points * ratio).astype("float32"),
             "labels": prompts["labels"],
             "masks": rough.astype("float32"),
             "has_mask": prompts["has_mask"],
@@ -454,6 +482,8 @@ def segment(
     masks: Any = None,
     window: int | None = None,
     times: float | None = None,
+    mirrored: bool = False,
+    clip_to_boxes: bool = False,
 ) -> Prediction:
     """Segment what prompts show in one image, see `Predictor` for several prompts of the same one.
 
@@ -466,6 +496,8 @@ def segment(
         masks: As for `Predictor.predict`.
         window: As for `Predictor`.
         times: As for `Predictor`.
+        mirrored: As for `Predictor`.
+        clip_to_boxes: As for `Predictor`.
 
     Returns:
         `Prediction`, three masks of each object.
@@ -478,12 +510,17 @@ def segment(
         >>> segment(sam, np.zeros((20, 30), "uint8"), points=[[3, 5]]).best.shape
         (1, 20, 30)
     """
-    predictor = Predictor(sam, window=window, times=times).set_image(image)
+    options = {"mirrored": mirrored, "clip_to_boxes": clip_to_boxes}
+    predictor = Predictor(sam, window=window, times=times, **options).set_image(image)
     return predictor.predict(points, labels, boxes, masks)
 
 
 def segment_everything(
-    sam: Sam, image: Any, settings: Settings | None = None, window: int | None = None
+    sam: Sam,
+    image: Any,
+    settings: Settings | None = None,
+    window: int | None = None,
+    mirrored: bool = False,
 ) -> Found:
     """Find the masks of all objects of an image, from a grid of points.
 
@@ -495,6 +532,7 @@ def segment_everything(
         settings: See `kft.segmentation.Settings`; None for those of the original, with the
             thresholds of the model.
         window: As for `Predictor`.
+        mirrored: As for `Predictor`.
 
     Returns:
         The masks that remain, the best first, with the numbers of those that do not.
@@ -509,7 +547,7 @@ def segment_everything(
         >>> found.labels.shape
         (20, 30)
     """
-    return Predictor(sam, window=window).set_image(image).everything(settings)
+    return Predictor(sam, window=window, mirrored=mirrored).set_image(image).everything(settings)
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:
@@ -521,6 +559,37 @@ def _as_array(name: str, value: Any) -> np.ndarray:
             f"{name} must have as many entries for each object, received lists of different "
             f"lengths: fill up points with (0, 0) and their labels with -1."
         ) from None
+
+
+# Views --------------------------------------------------------------------------------------------
+
+
+def _seen(x: np.ndarray, view: Sequence[bool], axes: Sequence[int] = (0, 1)) -> np.ndarray:
+    """Return an array with the axes of rows and columns reversed as in a view."""
+    return np.flip(x, tuple(axis for axis, reverse in zip(axes, view, strict=True) if reverse))
+
+
+def _points_seen(
+    points: np.ndarray, labels: np.ndarray, shape: Sequence[int], view: Sequence[bool]
+) -> np.ndarray:
+    """Return points (n, P, 2) as they are in a view; those of boxes lie between pixels."""
+    points, with_box = points.copy(), labels[:, 0] == TOP_LEFT
+    corner = np.isin(labels, (TOP_LEFT, BOTTOM_RIGHT))
+    for axis, (length, reverse) in enumerate(zip(shape[::-1], view[::-1], strict=True)):
+        if reverse:
+            at = np.maximum(np.where(corner, length, length - 1) - points[..., axis], 0)
+            at[with_box, :2] = at[with_box, 1::-1]
+            points[..., axis] = at
+    return points
+
+
+def _clipped(logits: np.ndarray, corners: np.ndarray, window: Window) -> np.ndarray:
+    """Return logits of a window that are minus infinity where the box does not touch a pixel."""
+    (x0, y0), (x1, y1) = corners - [window.x0, window.y0]
+    part = slice(math.floor(y0), math.ceil(y1)), slice(math.floor(x0), math.ceil(x1))
+    clipped = np.full_like(logits, -np.inf)
+    clipped[part] = logits[part]
+    return clipped
 
 
 # Between the grid and the image -------------------------------------------------------------------

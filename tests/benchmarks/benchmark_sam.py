@@ -6,7 +6,8 @@ Command: KFT_DATA=folder KERAS_BACKEND=torch python tests/benchmarks/benchmark_s
 Data, split and baselines are those of benchmark_segmentation.py. A row is strategy:images:seed,
 "as_it_is", or "grid": the true masks on the grid of the model's logits, which no strategy can
 exceed by much. "+windows" after a strategy or "as_it_is" shows the model windows of 7 times the
-side of each box, in training, too; there are no points then. Each is trained on so many images of
+side of each box, in training, too; there are no points then, and masks are also clipped to their
+boxes, and the mean of four mirrored views. Each is trained on so many images of
 train, drawn by the seed, with the weights of the best epoch on 20 images of valid, and scored on
 all images of test: the IoU of the mask of the highest predicted IoU from the true box and from one
 random point, automatic masks, and the rank correlation of predicted and true IoU over all objects
@@ -55,7 +56,7 @@ AUTOMATIC = Settings(points_per_side=20, least_area=10, most_area=0.2)  # and of
 STEPS, RATE = 300, {"iou_head": 1e-3, "mask_decoder": 5e-4, "lora": 5e-4, "full": 3e-4}
 TIMES, WINDOW_STEPS = 7, 600
 IN_WINDOWS = Prompting(1, 1, box_probability=1, best=0.3)  # of a box there is one mask
-COLUMNS = ("point", "box", "SA", "at 0.5")
+COLUMNS = ("point", "box", "clipped", "clipped, mirrored", "SA", "at 0.5")
 
 
 def data_of(name):
@@ -96,20 +97,27 @@ def automatic(labels, found):
 
 def scored(sam, image, labels, number, with_automatic, times=None):
     """Return the scores of one image, and predicted and true IoU of its masks."""
-    masks, predictor = to_masks(labels), Predictor(sam, times=times).set_image(image)
-    prompts = {"box": {"boxes": boxes_of(labels)}}
+    masks, boxes = to_masks(labels), boxes_of(labels)
+    predictor = Predictor(sam, times=times).set_image(image)
+    scores, pairs = {}, []
     if times is None:
         points, _ = draw_points(masks, np.random.default_rng(number))
-        prompts = {"point": {"points": points}, **prompts}
-    scores, pairs = {}, []
-    for name, given in prompts.items():
-        found = predictor.predict(**given)
-        iou = mask_iou(masks, found.best)
-        scores[name] = iou.mean()
-        pairs.append(np.stack([found.iou.max(axis=1), iou]))
+        scores["point"] = judged(predictor.predict(points), masks, pairs)
+    scores["box"] = judged(predictor.predict(boxes=boxes), masks, pairs)
+    for name, mirrored in (("clipped", False), ("clipped, mirrored", True)) if times else ():
+        options = {"mirrored": mirrored, "clip_to_boxes": True}
+        found = kft.segment(sam, image, boxes=boxes, times=times, **options)
+        scores[name] = judged(found, masks, [])
     if with_automatic:
         scores |= automatic(labels, predictor.everything(AUTOMATIC).labels)
     return scores, np.concatenate(pairs, axis=1)
+
+
+def judged(found, masks, pairs):
+    """Return the mean IoU of a prediction; predicted and true IoU are appended to pairs."""
+    iou = mask_iou(masks, found.best)
+    pairs.append(np.stack([found.iou.max(axis=1), iou]))
+    return iou.mean()
 
 
 def baselines(image, labels, number, radius):
@@ -167,7 +175,8 @@ def table(scores):
             if name not in lines or lines[name].isna().all():
                 continue
             means = lines.groupby("image")[name].mean().dropna()  # over seeds
-            more = mean_interval(means - base[name].reindex(means.index))
+            beside = base["box" if name.startswith("clipped") else name]
+            more = mean_interval(means - beside.reindex(means.index))
             parts.append(f"{name} {mean_interval(means)} ({more})")
         rows = lines.drop_duplicates("row")
         print(f"{method} ({len(rows)} seeds): {'; '.join(parts)}", end="")
