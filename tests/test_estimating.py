@@ -11,11 +11,21 @@ from kft.comparison import estimating
 pytestmark = pytest.mark.once
 
 
-def test_extrapolation_is_a_line_through_two_sizes():
-    costs = {1: np.array([100.0, 2.0, 50.0, 1.0]), 5: np.array([140.0, 4.0, 50.0, 0.5])}
-    found = estimating._at(costs, 9)
-    assert found.tolist() == [180.0, 6.0, 50.0, 0.5]  # what did not grow stays
-    assert estimating._at(costs, 5) is costs[5]
+def test_extrapolation_is_a_line_through_two_sizes(monkeypatch):
+    """The first run pays for what all sizes share: its memory counts once."""
+    sizes = []
+
+    def costs(model, size, length):
+        sizes.append(size)
+        shared = 1000 if len(sizes) == 1 else 0
+        return np.array([shared + 300 + 20 * size, 0.1 + 0.1 * size, 7, 0.25, 3.0])
+
+    monkeypatch.setattr(estimating, "_costs", costs)
+    found = kft.estimate(kft.Model(esm2(), kft.heads.Regression()), batch_size=50, length=9)
+    assert sizes == [1, 1, 8]  # of 0.25 and 0.2 seconds, the largest within two seconds
+    assert found.memory - found.forward_memory == 1000 + 300 + 20 * 50 - 7
+    assert found.seconds == pytest.approx(0.1 + 0.1 * 50)
+    assert (found.forward_seconds, found.compiling, found.measured) == (0.25, 3.0, 8)  # the same
 
 
 def test_a_model_of_sequences_is_measured_and_left_as_it_was():

@@ -196,19 +196,26 @@ def estimate(model: keras.Model, batch_size: int = 32, length: int | None = None
         trial = copy.deepcopy(model)
     if not trial.trainable_variables:
         raise ValueError(f"No weight of {model.name} is trainable: unfreeze a layer first.")
-    with PeakMemory() as held:  # with the copy, which is no part of a training
-        costs = {1: _costs(trial, 1, length)}
+    first = many = _costs(trial, 1, length)  # pays for what all sizes share, such as the optimizer
+    larger, grown = 1, np.zeros(4)
     if batch_size > 1:
-        first = np.maximum(costs[1][:4] - [held.before, 0, held.before, 0], [2**20, 1e-4] * 2)
+        usual = np.maximum(first[:4], [2**20, 1e-4] * 2)
         most = np.array([(available_memory() or 2**40) / 2, _SECONDS] * 2)
-        larger = min(max(int(np.min(most / first)), 2), batch_size)
-        costs[larger] = _costs(trial, larger, length)
-    else:
-        larger = 1
-    found = _at(costs, batch_size)
-    memory, forward_memory = (int(alone.before + x - held.before) for x in found[:4:2])
-    seconds, forward, compiling = map(float, (found[1], found[3], costs[larger][4]))
-    return Estimate(batch_size, length, memory, seconds, forward_memory, forward, compiling, larger)
+        larger = min(max(int(np.min(most / usual)), 2), batch_size)
+        one, many = (_costs(trial, size, length) for size in (1, larger))
+        grown = _growth(one, many, larger - 1)
+    memory, forward_memory = (
+        int(alone.before + x) for x in (first[:4] + grown * (batch_size - 1))[::2]
+    )
+    seconds, forward = map(float, (many[:4] + grown * (batch_size - larger))[1::2])
+    return Estimate(
+        batch_size, length, memory, seconds, forward_memory, forward, float(many[4]), larger
+    )
+
+
+def _growth(one: np.ndarray, many: np.ndarray, records: int) -> np.ndarray:
+    """Return the bytes and seconds that a record more takes, at least 0."""
+    return np.maximum(many[:4] - one[:4], 0.0) / records
 
 
 def _check_length(model: keras.Model, length: int | None) -> None:
@@ -254,7 +261,7 @@ def _compile(model: keras.Model) -> None:
 
 
 def _costs(model: keras.Model, size: int, length: int | None) -> np.ndarray:
-    """Return peak bytes and seconds of a training step, of a forward pass, and of compiling."""
+    """Return added bytes and seconds of a training step, of a forward pass, and of compiling."""
     inputs = _batch(model, size, length)
     _compile(model)
     with PeakMemory() as forward:
@@ -262,13 +269,5 @@ def _costs(model: keras.Model, size: int, length: int | None) -> np.ndarray:
     zeros = np.zeros(size, "float32")
     with PeakMemory() as training:
         step = seconds_of_training(model, inputs, [zeros])
-    found = [training.peak, step.seconds, forward.peak, passed.seconds, step.compiling]
-    return np.array(found, dtype="float64")
-
-
-def _at(costs: dict[int, np.ndarray], size: int) -> np.ndarray:
-    """Return the costs of a batch, extrapolated from two that were measured."""
-    if size in costs:
-        return costs[size]
-    (small, low), (large, high) = sorted(costs.items())
-    return high + np.maximum(high - low, 0.0) * (size - large) / (large - small)
+    added = [memory.peak - memory.before for memory in (training, forward)]
+    return np.array([added[0], step.seconds, added[1], passed.seconds, step.compiling], "float64")
