@@ -238,7 +238,7 @@ class Predictor:
                 logits[some], iou[some] = found[0], predicted.mean(axis=0)
                 for n, k in np.ndindex(len(some), MASKS):
                     views = zip(found[:, n, k], self._views, strict=True)
-                    in_window = np.mean([_seen(enlarge(x), view) for x, view in views], axis=0)
+                    in_window: Any = sum(_seen(enlarge(x), view) for x, view in views) / len(found)
                     if self.clip_to_boxes and given["labels"][n, 0] == TOP_LEFT:
                         in_window = _clipped(in_window, given["points"][n, :2], window)
                     mask = np.zeros(self.shape, bool)
