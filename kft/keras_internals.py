@@ -26,11 +26,13 @@ from keras.src.saving import serialization_lib
 from keras.src.utils.naming import to_snake_case
 
 __all__ = [
+    "ClippedAdamW",
     "Functional",
     "GraphModel",
     "MonitorCallback",
     "attention_settings",
     "autocast",
+    "averages_of",
     "batches_seen",
     "change_class",
     "compile_arguments",
@@ -62,6 +64,7 @@ __all__ = [
     "take_own_policy",
     "to_snake_case",
     "torch_device",
+    "training_of_call",
     "unlocked",
 ]
 
@@ -229,8 +232,12 @@ class GraphModel(keras.Model):
     def in_training(self) -> bool:
         """Whether the model is being called with `training=True`."""
         # `stateless_call`, which JAX trains with, opens no context of a call.
-        context = getattr(get_global_attribute("current_call_ctx"), "training", None)
-        return True in (context, vars(self).get("_stateless_training"))
+        return True in (training_of_call(), vars(self).get("_stateless_training"))
+
+
+def training_of_call() -> bool | None:
+    """Return `training` of the layer call that runs; None outside of a call or if not given."""
+    return getattr(get_global_attribute("current_call_ctx"), "training", None)
 
 
 def functional_of(model: keras.Layer) -> keras.Layer:
@@ -297,6 +304,25 @@ def batches_seen(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     `iterations` are the steps, of which there are fewer where gradients are accumulated.
     """
     return optimizer._iterations
+
+
+class ClippedAdamW(keras.optimizers.AdamW):
+    """Keras's AdamW, with a method of its own for what `clipnorm` does to a gradient."""
+
+    def clipped(self, gradient: Any) -> Any:
+        """Return a gradient of norm `clipnorm` at most."""
+        return super()._clip_by_norm(gradient)
+
+    def _clip_by_norm(self, values: Any, axes: Any = None) -> Any:
+        return self.clipped(values)
+
+
+def averages_of(
+    optimizer: keras.optimizers.Adam, variable: keras.Variable
+) -> tuple[keras.Variable, keras.Variable]:
+    """Return Adam's averages of the gradient of a weight, and of its square."""
+    index = optimizer._get_variable_index(variable)
+    return optimizer._momentums[index], optimizer._velocities[index]
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:

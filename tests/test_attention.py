@@ -92,6 +92,30 @@ def test_all_backends_have_the_gradient_of_the_equation():
         assert slope == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="programs for any length")
+@pytest.mark.parametrize("training", [False, True, None])
+def test_a_program_for_any_length_goes_by_heads_where_no_gradient_is_needed(training):
+    """Of TensorFlow; the loop over heads is a "While" in it."""
+    import tensorflow as tf
+
+    class Attention(keras.layers.Layer):
+        def call(self, *inputs):
+            return attention(*inputs)
+
+    layer = Attention()
+    query, key, value, mask = projections()
+    floats = [tf.TensorSpec((None, None, H, d))] * 3
+    program = tf.function(
+        lambda *inputs: layer(*inputs, training=training),
+        input_signature=[*floats, tf.TensorSpec((None, None), "bool")],
+    )
+    found = program(*tensors(query, key, value, mask))
+    weights = weights_by_equation(query, key, mask)
+    assert_rounds_alike(found.numpy(), np.einsum("bhlm,bmhd->blhd", weights, value))
+    loops = [op.type for op in program.get_concrete_function().graph.get_operations()]
+    assert any("While" in loop for loop in loops) == (training is False)
+
+
 def test_bfloat16_has_its_softmax_in_float32():
     query, key, value, mask = projections()
     half = [ops.cast(x, "bfloat16") for x in tensors(query, key, value)]

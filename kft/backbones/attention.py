@@ -17,6 +17,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kft.keras_internals import training_of_call
+
 
 def rotary_frequencies(head_width: int, base: float = 10000.0) -> tuple[float, ...]:
     """Compute the angle per position of each pair of features.
@@ -118,12 +120,14 @@ _LONG = 384 if keras.backend.backend() == "tensorflow" else 192
 def _pays_in_pieces(length: Any) -> bool:
     """Return whether XLA compiles for a processor, and pieces take less time.
 
-    TensorFlow does not know the length where a program is traced for any. To compile both ways
-    would take longer than is gained.
+    TensorFlow does not know the length where a program is traced for any: pieces then take less
+    time where no gradient is needed. To compile both ways would take longer than is gained.
     """
     if keras.backend.backend() == "torch" or not on_processor():
         return False
-    return keras.backend.backend() == "jax" or (isinstance(length, int) and length >= _SHORT)
+    if keras.backend.backend() == "jax":
+        return True
+    return length >= _SHORT if isinstance(length, int) else training_of_call() is False
 
 
 def on_processor() -> bool:
@@ -141,7 +145,7 @@ def _in_pieces(query: Any, key: Any, value: Any, bias: Any) -> Any:
     computing them again is cheaper than keeping them: less time, and a fraction of the memory.
     """
     batch, length, heads, width = ops.shape(query)
-    if not isinstance(length, int) or length < _LONG:
+    if isinstance(length, int) and length < _LONG:
         return ops.map(keras.remat(_of_one_protein), (query, key, value, bias))
     jax = keras.backend.backend() == "jax"
     of_one_head = _of_one_head_on_jax() if jax else keras.remat(_of_one_piece)

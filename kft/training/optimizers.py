@@ -12,7 +12,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.keras_internals import batches_seen, learning_rate_of, optimizer_weights
+from kft.backbones.attention import on_processor
+from kft.keras_internals import (
+    ClippedAdamW,
+    averages_of,
+    batches_seen,
+    learning_rate_of,
+    optimizer_weights,
+)
 from kft.params import weights
 
 # A number or a schedule, as Keras's optimizers take it.
@@ -84,6 +91,68 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return cls(**{"learning_rate" if k == "rate" else k: v for k, v in config.items()})
 
 
+@keras.saving.register_keras_serializable("kft")
+class AdamW(ClippedAdamW):
+    """Keras's AdamW, updated by PyTorch's fused kernel where weights are on a processor.
+
+    The numbers are Keras's, to rounding. Keras's own update makes several copies of all weights
+    on PyTorch; the fused kernel reads and writes each weight once. On other backends and devices
+    it is Keras's.
+
+    Args:
+        *args: As for keras.optimizers.AdamW.
+        **options: As for keras.optimizers.AdamW.
+
+    Example:
+        >>> AdamW(1e-3).weight_decay
+        0.004
+    """
+
+    def clipped(self, gradient: Any) -> Any:
+        """Return a gradient of norm `clipnorm` at most."""
+        if not _on_processor_of_torch(gradient):
+            return super().clipped(gradient)
+        import torch
+
+        norm = float(torch.linalg.vector_norm(gradient))
+        return gradient if norm <= self.clipnorm else gradient * (self.clipnorm / norm)
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        """Update one weight."""
+        averages = [average.value for average in averages_of(self, variable)]
+        tensors = [variable.value, gradient, *averages]
+        if self.amsgrad or not _on_processor_of_torch(*tensors):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import torch
+        from torch.optim.adamw import adamw as fused
+
+        steps = int(self.iterations)  # before this one, which PyTorch counts itself
+        with torch.no_grad():
+            fused(
+                *([tensor] for tensor in tensors),
+                [],
+                [torch.tensor(float(steps))],
+                fused=True,
+                amsgrad=False,
+                beta1=self.beta_1,
+                beta2=self.beta_2,
+                lr=float(learning_rate),
+                weight_decay=0.0,  # Keras has applied it
+                # Keras adds it to the average before that is corrected, PyTorch after.
+                eps=self.epsilon / (1 - self.beta_2 ** (steps + 1)) ** 0.5,
+                maximize=False,
+            )
+
+
+def _on_processor_of_torch(*tensors: Any) -> bool:
+    """Return whether these are tensors of PyTorch that its kernels for a processor can update."""
+    return keras.backend.backend() == "torch" and all(
+        x.device.type == "cpu" and x.is_contiguous() and x.dtype == tensors[0].dtype
+        for x in tensors
+    )
+
+
 def adamw(
     learning_rate: LearningRate, variables: Sequence[keras.Variable], **options: Any
 ) -> keras.optimizers.AdamW:
@@ -95,7 +164,7 @@ def adamw(
         **options: Arguments of keras.optimizers.AdamW that differ.
 
     Returns:
-        keras.optimizers.AdamW, not built yet.
+        keras.optimizers.AdamW, not built yet; `AdamW` on PyTorch on a processor.
 
     Source: Loshchilov and Hutter 2019, "Decoupled weight decay regularization".
 
@@ -103,9 +172,9 @@ def adamw(
         >>> adamw(1e-3, [], weight_decay=0.1).weight_decay
         0.1
     """
-    optimizer = keras.optimizers.AdamW(
-        learning_rate, **{"weight_decay": 0.01, "clipnorm": 1.0, **options}
-    )
+    on_torch = keras.backend.backend() == "torch" and on_processor()
+    kind = AdamW if on_torch else keras.optimizers.AdamW
+    optimizer = kind(learning_rate, **{"weight_decay": 0.01, "clipnorm": 1.0, **options})
     return _matrices_decay(optimizer, variables)
 
 

@@ -6,7 +6,7 @@ counts CPU time). It prints the tables of docs/benchmarks.md and writes out/benc
 
 Steps: one process per backend holds both sides, which take turns, so that whatever else the
 machine does meets both; given are medians. Both sides have the shape of esm2_t6_8M_UR50D, the same
-random weights, mean pooling, a zero linear head, cross-entropy and Adam with the same numbers. kft
+random weights, mean pooling, a zero linear head, cross-entropy and AdamW with the same numbers. kft
 goes its users' way, `predict_on_batch` and `train_on_batch` of a compiled `kft.Model`; the peer is
 a plain torch loop. "query/value" trains the blocks' query and value projections and the head; the
 peer does the same with `requires_grad`, without an adapter, since PEFT's LoRA trains other weights.
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 BACKENDS = ("torch", "jax", "tensorflow")
 SIZES = {False: (6, 320, 20), True: (2, 32, 4)}  # blocks, width, heads, by --tiny
 BATCHES = {False: [(8, 58), (32, 58), (8, 256)], True: [(2, 10)]}
-ADAM = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-7}
+ADAM = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-7, "weight_decay": 0.01}
 
 
 def main():
@@ -60,6 +60,14 @@ def main():
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"machine": machine(), **results}, indent=1))
     print(f"\n{machine()}\nwritten: {options.out}")
+
+
+def adamw():
+    """The optimizer of `kft.fit` with the numbers of the peer's."""
+    from kft.training.optimizers import AdamW
+
+    beta_1, beta_2 = ADAM["betas"]
+    return AdamW(ADAM["lr"], ADAM["weight_decay"], beta_1, beta_2, ADAM["eps"])
 
 
 def pinned(core):
@@ -175,7 +183,6 @@ def converted(language_model):
 
 class Ours:
     def __init__(self, language_model, work):
-        import keras
 
         import kft
 
@@ -188,9 +195,7 @@ class Ours:
                 for name, layer in self.parts(block):
                     layer.trainable = name in ("query", "value")
         self.model, self.work = kft.Model(backbone, kft.heads.Classification(2)), work
-        beta_1, beta_2 = ADAM["betas"]
-        adam = keras.optimizers.Adam(ADAM["lr"], beta_1, beta_2, ADAM["eps"])
-        self.model.compile(adam, "sparse_categorical_crossentropy", metrics=[])
+        self.model.compile(adamw(), "sparse_categorical_crossentropy", metrics=[])
 
     @staticmethod
     def parts(block):
@@ -217,7 +222,7 @@ class Theirs:
             for name, parameter in self.esm.named_parameters():
                 parameter.requires_grad_(".query." in name or ".value." in name)
         learning = [p for p in self.esm.parameters() if p.requires_grad]
-        self.adam = torch.optim.Adam([*learning, *self.head.parameters()], **ADAM)
+        self.adam = torch.optim.AdamW([*learning, *self.head.parameters()], **ADAM)
 
     def logits(self, token_ids):
         import torch

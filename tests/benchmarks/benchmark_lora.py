@@ -138,11 +138,7 @@ class Ours(base.Ours):
         self.compile()
 
     def compile(self):
-        import keras
-
-        beta_1, beta_2 = base.ADAM["betas"]
-        adam = keras.optimizers.Adam(base.ADAM["lr"], beta_1, beta_2, base.ADAM["eps"])
-        self.model.compile(adam, "sparse_categorical_crossentropy", metrics=[])
+        self.model.compile(base.adamw(), "sparse_categorical_crossentropy", metrics=[])
 
 
 class Own(Ours):
@@ -181,7 +177,7 @@ class Theirs(base.Theirs):
         for parameter in self.head.parameters():
             torch.nn.init.zeros_(parameter)
         learning = [p for p in self.esm.parameters() if p.requires_grad]
-        self.adam = torch.optim.Adam([*learning, *self.head.parameters()], **base.ADAM)
+        self.adam = torch.optim.AdamW([*learning, *self.head.parameters()], **base.ADAM)
 
 
 if __name__ == "__main__":
