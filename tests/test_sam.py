@@ -16,6 +16,7 @@ from parity import assert_parity, assert_rounds_alike
 import kft
 from kft import params
 from kft.backbones.sam import PUBLISHED, Sam, SamImages, original_name
+from kft.backbones.sam import layers as sam_layers
 from kft.backbones.sam import weights as sam_weights
 from kft.backbones.sam.family import SHIPPED
 from kft.backbones.sam.layers import GridAttention
@@ -378,6 +379,27 @@ def test_what_has_no_prompts_refuses_it():
 def test_random_weights_are_drawn_for_names():
     assert set(PUBLISHED) <= set(kft.backbones.names())
     assert keras.saving.get_registered_object("kft>Sam") is Sam
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_attention_of_some_rows_at_a_time_is_that_of_the_whole_grid(rows, monkeypatch):
+    """The output, and all weights after a step of training; a grid of 4 x 3."""
+    results = []
+    for in_cache in (rows * 2 * 2 * 3 * 12 * 4, 2**30):  # bytes: images, heads, columns, keys
+        monkeypatch.setattr(sam_layers, "_IN_CACHE", in_cache)
+        assert sam_layers._rows_together(4, 3, 2 * 2) == (rows if in_cache < 2**30 else 4)
+        rng = np.random.default_rng(0)
+        inputs = keras.Input((4, 3, 8), batch_size=2)
+        model = keras.Model(inputs, GridAttention(8, 2, (4, 3))(inputs))
+        for variable in model.weights:
+            variable.assign(rng.standard_normal(variable.shape, dtype="float32"))
+        x, y = rng.standard_normal((2, 2, 4, 3, 8), dtype="float32")
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        found = model.predict_on_batch(x)
+        model.train_on_batch(x, y)
+        results.append([found, *model.get_weights()])
+    for one, other in zip(*results, strict=True):
+        assert_rounds_alike(one, other)
 
 
 @pytest.mark.once

@@ -181,20 +181,56 @@ class GridAttention(keras.layers.Layer):
         qkv = ops.reshape(self.qkv(x), (-1, h * w, 3, self.num_heads, d))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, M, H, h w, d)
         query, key, value = (ops.reshape(qkv[i], (-1, h * w, d)) for i in range(3))  # (M H, h w, d)
-        scores = ops.matmul(query * d**-0.5, ops.swapaxes(key, -1, -2))  # (M H, h w, h w)
         on_grid = ops.reshape(query, (-1, h, w, d))
         rows = ops.einsum("mhwd,hkd->mhwk", on_grid, _relative(self.rel_pos_h, h))
         columns = ops.einsum("mhwd,wkd->mhwk", on_grid, _relative(self.rel_pos_w, w))
-        scores = ops.reshape(scores, (-1, h, w, h, w))
-        scores = scores + rows[:, :, :, :, None] + columns[:, :, :, None, :]
-        weights = softmax(ops.reshape(scores, (-1, h * w, h * w)))
-        out = ops.reshape(ops.matmul(weights, value), (-1, self.num_heads, h * w, d))
+        together = _rows_together(h, w, query.shape[0] or self.num_heads)
+
+        def pieces(of_queries: Any) -> Any:  # (M H, h, w, ...) -> (h / r, M H, r w, ...)
+            split = (-1, h // together, together * w, of_queries.shape[-1])
+            return ops.swapaxes(ops.reshape(of_queries, split), 0, 1)
+
+        attend = keras.remat(_attend_on_grid) if together < h else _attend_on_grid
+        found = ops.map(
+            lambda of_queries: attend(*of_queries, key, value),
+            (pieces(on_grid * d**-0.5), pieces(rows), pieces(columns)),
+        )
+        out = ops.reshape(ops.swapaxes(found, 0, 1), (-1, self.num_heads, h * w, d))
         out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, h, w, self.width))
         return self.proj(out)
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape of the input."""
         return shape
+
+
+_IN_CACHE = 16 * 2**20  # bytes of the scores that are computed at once
+
+
+def _rows_together(h: int, w: int, heads: int) -> int:
+    """Return of how many rows of the grid, a divisor of h, the scores are computed at once."""
+    fitting = _IN_CACHE / (4 * heads * w * h * w)
+    return max(r for r in range(1, h + 1) if h % r == 0 and r <= max(1, fitting))
+
+
+def _attend_on_grid(query: Any, rows: Any, columns: Any, key: Any, value: Any) -> Any:
+    """Compute attention of some queries to the whole grid.
+
+    Args:
+        query: Float (M, T, d), scaled.
+        rows: Float (M, T, h), added to the scores of keys in each row.
+        columns: Float (M, T, w), added to the scores of keys in each column.
+        key: Float (M, h w, d).
+        value: Float (M, h w, d).
+
+    Returns:
+        Float (M, T, d).
+    """
+    scores = ops.matmul(query, ops.swapaxes(key, -1, -2))  # (M, T, h w)
+    on_grid = (-1, query.shape[1], rows.shape[-1], columns.shape[-1])
+    scores = ops.reshape(scores, on_grid) + rows[:, :, :, None] + columns[:, :, None, :]
+    weights = softmax(ops.reshape(scores, (-1, query.shape[1], key.shape[1])))
+    return ops.matmul(weights, value)
 
 
 def _relative(table: Any, side: int) -> Any:
