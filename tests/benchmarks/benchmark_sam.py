@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from benchmark_remat import status
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
@@ -244,17 +245,20 @@ def seconds_of_step(sam, objects):
 
 
 def costs(objects=10):
-    """Print what a step costs: with many objects, and without the image encoder.
+    """Print what encoding costs, and a step: with many objects, and without the image encoder.
 
     sam-vit-base has random weights.
     """
     for sam in (kft.load("kft_sam_tiny"), kft.load("sam-vit-base", weights=False)):
         kft.train_only(sam, "mask_decoder")
-        one, many = (seconds_of_step(sam, count) for count in (1, objects))
         pixels = {"images": np.zeros((1, sam.image_size, sam.image_size, 3), "float32")}
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is taken from here on
+        before = status("VmRSS")
         encoding = median_seconds(sam.image_encoder.predict_on_batch, pixels, repeats=3)
+        added = status("VmHWM") - before
+        one, many = (seconds_of_step(sam, count) for count in (1, objects))
         print(
-            f"{sam.name}: a step of 1 object {1000 * one:.0f} ms, of {objects} objects "
+            f"{sam.name}: encoding adds {added:.0f} MiB; a step of 1 object {1000 * one:.0f} ms, of {objects} objects "
             f"{1000 * many:.0f} ms, {many / (objects * one):.2f} of {objects} steps of 1; encoding "
             f"an image {1000 * encoding:.0f} ms, so a step with the embedding kept takes "
             f"{many / (encoding + many):.2f} of one that encodes"
