@@ -258,10 +258,10 @@ def costs(objects=10):
         added = status("VmHWM") - before
         one, many = (seconds_of_step(sam, count) for count in (1, objects))
         print(
-            f"{sam.name}: encoding adds {added:.0f} MiB; a step of 1 object {1000 * one:.0f} ms, of {objects} objects "
-            f"{1000 * many:.0f} ms, {many / (objects * one):.2f} of {objects} steps of 1; encoding "
-            f"an image {1000 * encoding:.0f} ms, so a step with the embedding kept takes "
-            f"{many / (encoding + many):.2f} of one that encodes"
+            f"{sam.name}: encoding an image {1000 * encoding:.0f} ms and {added:.0f} MiB; "
+            f"a step of 1 object {1000 * one:.0f} ms, of {objects} objects {1000 * many:.0f} ms, "
+            f"{many / (objects * one):.2f} of {objects} steps of 1; a step with the embedding kept "
+            f"takes {many / (encoding + many):.2f} of one that encodes"
         )
 
 
