@@ -194,7 +194,9 @@ def draw(scores, out):
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     cost, curve = figure.subplots(1, 2)
     scores["method"] = scores["row"].str.replace(r":\d+$", "", regex=True)
+    scores = scores.reindex(columns=scores.columns.union(SHOWN))
     means = scores.groupby("method", sort=False)[list(SHOWN)].mean()
+    means = means.reindex(means.index.union(["baselines"], sort=False))
     means["seconds"] = scores.groupby("method")["seconds"].median()  # other work took its share
     means["box"] = means.pop("clipped, mirrored").fillna(means["box"])
     methods = means[~means.index.str.contains(r"baselines|grid|:5|:20")].sort_values("box")
