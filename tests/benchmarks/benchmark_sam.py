@@ -50,7 +50,7 @@ STRATEGIES = ("iou_head", "mask_decoder", "lora", "full")
 ROWS = [
     "baselines", "grid", "as_it_is", "mask_decoder:80:1", "iou_head:80:1", "full:80:1", "lora:80:1",
     "mask_decoder:20:1", "mask_decoder:5:1", "as_it_is+windows", "mask_decoder+windows:80:1",
-    *(f"{name}:80:{seed}" for seed in (2, 3) for name in ("mask_decoder", *STRATEGIES)),
+    *(f"{name}:80:{seed}" for seed in (2, 3) for name in (*STRATEGIES, "mask_decoder+windows")),
     *(f"mask_decoder:{n}:{seed}" for seed in (2, 3) for n in (20, 5)),
 ]  # fmt: skip
 AUTOMATIC = Settings(points_per_side=20, least_area=10, most_area=0.2)  # and of the model
