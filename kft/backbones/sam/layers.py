@@ -190,7 +190,7 @@ class GridAttention(keras.layers.Layer):
             split = (-1, h // together, together * w, of_queries.shape[-1])
             return ops.swapaxes(ops.reshape(of_queries, split), 0, 1)
 
-        attend = keras.remat(_attend_on_grid) if together < h else _attend_on_grid
+        attend: Any = keras.remat(_attend_on_grid) if together < h else _attend_on_grid
         found = ops.map(
             lambda of_queries: attend(*of_queries, key, value),
             (pieces(on_grid * d**-0.5), pieces(rows), pieces(columns)),
