@@ -307,7 +307,7 @@ def batches_seen(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
 
 
 class ClippedAdamW(keras.optimizers.AdamW):
-    """Keras's AdamW, with a method of its own for what `clipnorm` does to a gradient."""
+    """Keras's AdamW, which clips a gradient by the method `clipped`."""
 
     def clipped(self, gradient: Any) -> Any:
         """Return a gradient of norm `clipnorm` at most."""

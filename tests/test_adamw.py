@@ -60,7 +60,7 @@ def test_half_precision_is_as_exact_as_keras(dtype):
 
 @ON_TORCH
 def test_the_kernel_is_used_and_only_where_it_can_be():
-    """`adamw` makes it; a transposed weight, of which the kernel knows nothing, is Keras's."""
+    """`adamw` makes it; a transposed weight is updated by Keras."""
     start = np.random.default_rng(0).normal(size=(5, 7))
     module = importlib.import_module("torch.optim.adamw")
     results = []
@@ -92,7 +92,7 @@ def test_gradients_that_are_not_finite_are_seen_in_the_weights():
 
 
 def test_kept_with_a_model_and_continued(tmp_path):
-    """A saved model goes on as the one that was not saved."""
+    """A saved model trains further as the one that was not saved."""
     layers = [keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)]
     model = keras.Sequential(layers)
     model.compile(AdamW(1e-2), "mse")

@@ -30,6 +30,8 @@ def private_parts():
     model, metric = small_model(), keras.metrics.MeanSquaredError()
     layer, optimizer = model.get_layer("hidden"), model.optimizer
     optimizer.build(model.trainable_variables)
+    adamw = keras.optimizers.AdamW()
+    adamw.build(model.trainable_variables)
     attention = keras.layers.MultiHeadAttention(1, 2)
     sequential = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     owners = {
@@ -47,6 +49,7 @@ def private_parts():
         model.output: ("_keras_history",),
         model.output._keras_history: ("operation", "tensor_index"),
         optimizer: ("_trainable_variables", "_learning_rate"),
+        adamw: ("_clip_by_norm", "_get_variable_index", "_momentums", "_velocities"),
         metric: ("_direction",),
         keras.callbacks.Callback().on_epoch_end: ("_is_default",),
         serialization_lib: ("tf",),
