@@ -80,6 +80,17 @@ def test_the_kernel_is_used_and_only_where_it_can_be():
 
 
 @ON_TORCH
+def test_a_gradient_of_another_shape_is_an_error():
+    """As with Keras; the kernel would read past its end."""
+    weight = keras.Variable(np.ones((3, 4)), dtype="float32")
+    optimizer = AdamW(1e-2, weight_decay=0.0)
+    optimizer.build([weight])
+    with pytest.raises(RuntimeError, match="size"):
+        optimizer.apply([torch.ones(2, 2)])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight.value), np.ones((3, 4)))
+
+
+@ON_TORCH
 def test_gradients_that_are_not_finite_are_seen_in_the_weights():
     """As with Keras: a training that has diverged must not look as if it went on."""
     for bad in (np.nan, np.inf):

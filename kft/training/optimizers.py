@@ -148,7 +148,9 @@ class AdamW(ClippedAdamW):
 def _on_processor_of_torch(*tensors: Any) -> bool:
     """Return whether these are tensors of PyTorch that its kernels for a processor can update."""
     return keras.backend.backend() == "torch" and all(
-        x.device.type == "cpu" and x.is_contiguous() and x.dtype == tensors[0].dtype
+        x.device.type == "cpu"
+        and x.is_contiguous()
+        and (x.shape, x.dtype) == (tensors[0].shape, tensors[0].dtype)
         for x in tensors
     )
 
