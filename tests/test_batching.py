@@ -12,7 +12,7 @@ from parity import assert_rounds_alike
 
 import kft
 from kft.backbones.esm2.model import PAD, encode
-from kft.training import batching
+from kft.training import batching, lengths
 
 
 def proteins(n=1000, seed=0):
@@ -76,7 +76,7 @@ def test_neighbours_change_from_epoch_to_epoch(many):
 @pytest.fixture
 def compiled(monkeypatch):
     """Batches as on a backend that compiles."""
-    monkeypatch.setattr(batching, "PAD_LENGTHS", batching.FEW_LENGTHS)
+    monkeypatch.setattr(lengths, "compiles_each_length", lambda: True)
 
 
 @pytest.mark.once
@@ -87,7 +87,7 @@ def test_little_is_padded_and_few_shapes_occur(many, seed):
     shapes = [batches[i]["token_ids"].shape for i in range(len(batches))]
     tokens = sum(len(protein) + 2 for protein in many)
     assert 1 - tokens / sum(b * length for b, length in shapes) < 0.3  # unsorted: 0.7
-    assert {length for _, length in shapes} <= set(batching.PAD_LENGTHS)
+    assert {length for _, length in shapes} <= set(batches.pad_lengths)
     assert len(set(shapes)) <= 16
 
 
@@ -95,16 +95,16 @@ def test_only_what_is_compiled_is_padded_to_few_lengths(many):
     batches = kft.batches(many, encode, 16)
     for i, indices in enumerate(batches.record_indices):
         tokens = max(len(many[record]) for record in indices) + 2
-        if keras.backend.backend() != "torch":
-            tokens = min(n for n in batching.FEW_LENGTHS if n >= tokens)
+        if keras.backend.backend() == "jax":
+            tokens = min(n for n in batches.pad_lengths if n >= tokens)
         assert batches[i]["token_ids"].shape == (len(indices), tokens)
 
 
 @pytest.mark.once
 @pytest.mark.usefixtures("compiled")
 def test_evaluation_batches_hold_a_bounded_number_of_tokens():
-    lengths = [20_000, 9_000, *[500] * 9, *[50] * 50]
-    batches = kft.batches(["A" * n for n in lengths], encode, 32, seed=None)
+    sizes = [20_000, 9_000, *[500] * 9, *[50] * 50]
+    batches = kft.batches(["A" * n for n in sizes], encode, 32, seed=None)
     shapes = [batches[i]["token_ids"].shape for i in range(len(batches))]
     assert [b for b, _ in shapes[:2]] == [1, 1]  # nothing can be done about one this long
     assert batching.most_tokens() == 2048  # of a processor
@@ -114,8 +114,9 @@ def test_evaluation_batches_hold_a_bounded_number_of_tokens():
 
 
 @pytest.mark.once
-def test_the_first_two_batches_differ_in_length_if_any_do():
+def test_the_first_two_batches_differ_in_length_if_any_do(monkeypatch):
     """TensorFlow reads off them which sizes of a batch may vary."""
+    monkeypatch.setattr(lengths, "compiles_each_length", lambda: False)
     inputs = ["A" * 60] * 12 + ["A" * 5] * 4
     for seed in (None, *range(10)):
         batches = kft.batches(inputs, encode, 4, seed=seed)
@@ -183,7 +184,7 @@ def test_predict_of_a_kft_model_answers_in_the_order_of_the_records(seed):
     batches = kft.batches(mixed, encode, 4, seed=seed)
     answers = model.predict(batches, verbose=0)
     batches.on_epoch_end()
-    alone = [model.predict_on_batch(encode([x], pad_lengths=batching.PAD_LENGTHS)) for x in mixed]
+    alone = [model.predict_on_batch(encode([x], pad_lengths=batches.pad_lengths)) for x in mixed]
     assert_rounds_alike(answers, np.concatenate(alone))
     assert np.ptp(answers) > 1e-3
     assert len(model.predict(batches, steps=2, verbose=0)) == 8
@@ -215,11 +216,12 @@ def test_predict_of_a_kft_model_answers_in_the_order_of_the_records(seed):
 )
 @pytest.mark.filterwarnings("ignore:1 of 3 sequences held lower-case")
 def test_inputs_and_targets_of_many_kinds(inputs, targets):
-    (encoded, given), *more = kft.batches((inputs, targets), encode, seed=None)
+    batches = kft.batches((inputs, targets), encode, seed=None)
+    (encoded, given), *more = batches
     assert not more
     np.testing.assert_array_equal(
         encoded["token_ids"],
-        encode(["MKT", "GA", "WW"], pad_lengths=batching.PAD_LENGTHS)["token_ids"],
+        encode(["MKT", "GA", "WW"], pad_lengths=batches.pad_lengths)["token_ids"],
     )
     np.testing.assert_array_equal(given, np.array([0.5, 1.5, 2.5], "float32"))
     assert given.dtype == "float32"
@@ -245,7 +247,7 @@ def test_max_length_warns_once_with_what_it_cuts():
         "5001 of 5003 inputs were longer than max_length=4: 25,002 residues cut from their ends."
     ]
     assert caught[0].filename == __file__
-    assert batches[0]["token_ids"].shape == (32, batching.padded_length(6))  # no further warning
+    assert batches[0]["token_ids"].shape == (32, batches.padded_length(6))  # no further warning
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kft.batches(inputs[1:3], encode, max_length=4)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,6 +16,7 @@ from kft.comparison import expecting, progress, runs, scoring, study
 from kft.comparison.results import NULL
 from kft.data import Dataset, Split
 from kft.files import only_writer
+from kft.training import lengths
 
 pytestmark = pytest.mark.usefixtures("as_written")
 
@@ -441,32 +441,6 @@ def test_the_announcement_counts_the_controls(backbone, data, monkeypatch, capsy
     assert "control" not in said(["linear_probe"], controls=False).split("should take about")[1]
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone compiles every model anew")
-def test_programs_are_compiled_once():
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
-
-    theirs = jax.config.jax_compilation_cache_dir
-    with runs.compiled_once():  # the user has a place of their own
-        assert jax.config.jax_compilation_cache_dir == theirs
-    jax.config.update("jax_compilation_cache_dir", None)
-    try:
-        with runs.compiled_once():
-            folder = Path(jax.config.jax_compilation_cache_dir)
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # this one is small
-            for _ in range(2):  # another function each time, and the same program
-                jax.jit(lambda x: jax.lax.fori_loop(0, 9, lambda i, y: jax.numpy.sort(y @ y), x))(
-                    jax.numpy.ones((64, 64))
-                )
-                programs = [path.name for path in folder.iterdir() if "lambda" in path.name]
-                assert len(programs) == 1, programs
-        assert not folder.exists()
-        assert jax.config.jax_compilation_cache_dir is None
-    finally:
-        jax.config.update("jax_compilation_cache_dir", theirs)
-        compilation_cache.reset_cache()
-
-
 def test_peak_memory_is_seen():
     with runs.PeakMemory() as small:
         pass
@@ -575,6 +549,7 @@ class CountedHead(kft.heads.Classification):
 def test_as_many_programs_are_expected_as_are_compiled(backbone, monkeypatch):
     """Batches of two sizes and of two lengths."""
     monkeypatch.undo()  # TensorFlow compiles
+    monkeypatch.setattr(lengths, "WORTH_TRAINING", 0)  # so that two pay for few records
     rng = np.random.default_rng(0)
 
     def part(*counts):

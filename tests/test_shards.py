@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 import kft
 from kft.cli import app
 from kft.inference import embedding, records, shards
-from kft.training import batching, features, memory
+from kft.training import features, memory
+from kft.training.lengths import padded_length
 
 pytestmark = pytest.mark.once
 
@@ -191,7 +192,7 @@ def test_what_is_too_long_is_skipped_by_name_and_the_rest_goes_on(
     titin = "MKTAYIAKQR" * 30
     path.write_text(f">a\nMKT\n>b\nMKTA\n>none\n>titin\n{titin}\n>c\nGSS\n>last\n>wrong\nM1\n")
     monkeypatch.setattr(memory, "MOST_TOKENS_OF_ONE", 200)
-    too_long = f"titin has {batching.padded_length(len(titin) + 2)} tokens"
+    too_long = f"titin has {padded_length(len(titin) + 2)} tokens"
     with pytest.raises(ValueError, match=f"record {too_long}"):
         kft.embed(backbone, without(path, "none", "last", "wrong"))
     said = []

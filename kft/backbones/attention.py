@@ -147,15 +147,15 @@ def _in_pieces(query: Any, key: Any, value: Any, bias: Any) -> Any:
     batch, length, heads, width = ops.shape(query)
     if isinstance(length, int) and length < _LONG:
         return ops.map(keras.remat(_of_one_protein), (query, key, value, bias))
-    jax = keras.backend.backend() == "jax"
-    of_one_head = _of_one_head_on_jax() if jax else keras.remat(_of_one_piece)
+    if keras.backend.backend() == "jax":
+        return _by_heads_on_jax()(query, key, value, bias)
 
     def pieces(x: Any) -> Any:  # (B, H, ...) -> (B H, ...)
         return ops.reshape(x, (-1, *ops.shape(x)[2:]))
 
     arrays = [pieces(ops.transpose(x, (0, 2, 1, 3))) for x in (query, key, value)]
     bias = pieces(ops.broadcast_to(bias[:, None, None, :], (batch, heads, 1, length)))
-    found = ops.map(of_one_head, (*arrays, bias))
+    found = ops.map(keras.remat(_of_one_piece), (*arrays, bias))
     return ops.transpose(ops.reshape(found, (batch, heads, length, width)), (0, 2, 1, 3))
 
 
@@ -173,11 +173,12 @@ def _of_one_piece(inputs: Any) -> Any:
 
 
 @cache
-def _of_one_head_on_jax() -> Callable:
-    """Return a function of query, key, value (L, d) and bias (1, L) with its own gradient.
+def _by_heads_on_jax() -> Callable:
+    """Return a function of query, key, value (B, L, H, d) and bias (B, L) with its own gradient.
 
-    The gradients of keys and values are products with the transposed (L, L) weights, which XLA
-    copies in another order first. Here their small factor is transposed instead: a third less time.
+    Heads are read and written where they are: XLA takes longer to bring them into another order
+    than to compute their scores. It would also copy the transposed (L, L) weights, with which the
+    gradients of keys and values are products, so their small factor is transposed instead.
     """
     import jax
 
@@ -186,26 +187,60 @@ def _of_one_head_on_jax() -> Callable:
         return ops.transpose(jax.lax.optimization_barrier(ops.matmul(ops.transpose(x), weights)))
 
     def forward(query: Any, key: Any, value: Any, bias: Any) -> tuple[Any, tuple]:
-        scores = _scores(query, key, bias)
-        largest = ops.max(scores, axis=-1, keepdims=True)
-        weights = ops.exp(scores - largest)
-        total = ops.sum(weights, axis=-1, keepdims=True)  # (L, 1)
-        found = ops.cast(ops.matmul(ops.cast(weights, value.dtype), value) / total, value.dtype)
-        return found, (query, key, value, bias, found, largest + ops.log(total))
+        batch, length, heads, _ = query.shape
+
+        def attend(i: Any, done: tuple) -> tuple:
+            q, k, v = (_head(x, i) for x in (query, key, value))
+            scores = _scores(q, k, bias[i // heads])
+            largest = ops.max(scores, axis=-1, keepdims=True)
+            weights = ops.exp(scores - largest)
+            total = ops.sum(weights, axis=-1, keepdims=True)  # (L, 1)
+            found = ops.matmul(ops.cast(weights, v.dtype), v) / total
+            return _with_head(done[0], found, i), _with_head(done[1], largest + ops.log(total), i)
+
+        log_totals = ops.zeros((batch, length, heads, 1), "float32")
+        start = ops.zeros_like(value), log_totals
+        found, log_totals = ops.fori_loop(0, batch * heads, attend, start)
+        return found, (query, key, value, bias, found, log_totals)
 
     def backward(kept: tuple, gradient: Any) -> tuple[Any, Any, Any, None]:
-        query, key, value, bias, found, log_total = kept
-        weights = ops.exp(_scores(query, key, bias) - log_total)  # (L, L)
-        of_weights = ops.cast(ops.matmul(gradient, ops.transpose(value)), "float32")
-        mean = ops.sum(ops.cast(gradient * found, "float32"), axis=-1, keepdims=True)
-        of_scores = weights * (of_weights - mean) * query.shape[-1] ** -0.5
-        of_scores, weights = (ops.cast(x, value.dtype) for x in (of_scores, weights))
-        of_key = transposed_product(of_scores, query)
-        return ops.matmul(of_scores, key), of_key, transposed_product(weights, gradient), None
+        query, key, value, bias, found, log_totals = kept
+        batch, _, heads, width = query.shape
+
+        def attend(i: Any, done: tuple) -> tuple:
+            q, k, v, g = (_head(x, i) for x in (query, key, value, gradient))
+            weights = ops.exp(_scores(q, k, bias[i // heads]) - _head(log_totals, i))  # (L, L)
+            of_weights = ops.cast(ops.matmul(g, ops.transpose(v)), "float32")
+            mean = ops.sum(ops.cast(g * _head(found, i), "float32"), axis=-1, keepdims=True)
+            of_scores = weights * (of_weights - mean) * width**-0.5
+            of_scores, weights = (ops.cast(x, v.dtype) for x in (of_scores, weights))
+            gradients = (
+                ops.matmul(of_scores, k),
+                transposed_product(of_scores, q),
+                transposed_product(weights, g),
+            )
+            return tuple(_with_head(x, of_x, i) for x, of_x in zip(done, gradients, strict=True))
+
+        start = tuple(ops.zeros_like(x) for x in (query, key, value))
+        return (*ops.fori_loop(0, batch * heads, attend, start), None)
 
     attend = jax.custom_vjp(lambda *inputs: forward(*inputs)[0])
     attend.defvjp(forward, backward)
-    return lambda inputs: attend(*inputs)
+    return attend
+
+
+def _head(x: Any, i: Any) -> Any:
+    """Return head i of all B H heads of (B, L, H, d): (L, d)."""
+    _, length, heads, width = x.shape
+    piece = ops.slice(x, (i // heads, 0, i % heads, 0), (1, length, 1, width))
+    return ops.reshape(piece, (length, width))
+
+
+def _with_head(x: Any, head: Any, i: Any) -> Any:
+    """Return (B, L, H, d) with another head i (L, d)."""
+    _, length, heads, width = x.shape
+    piece = ops.cast(ops.reshape(head, (1, length, 1, width)), x.dtype)
+    return ops.slice_update(x, (i // heads, 0, i % heads, 0), piece)
 
 
 def _weights(query: Any, key: Any, bias: Any) -> Any:

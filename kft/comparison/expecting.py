@@ -17,7 +17,7 @@ from kft.data import Dataset
 from kft.keras_internals import own_weights, sublayers_of
 from kft.models import Model
 from kft.params import layers
-from kft.training.batching import Batches, batches, padded_length
+from kft.training.batching import Batches, batches
 from kft.training.features import FrontierError
 from kft.training.frontier import fit_value_range, split
 from kft.training.optimizers import adamw
@@ -183,7 +183,7 @@ def _longest(records: Batches) -> int | None:
     """Return the residues of the longest record with padding; None for records without a length."""
     if records.lengths is None:
         return None
-    return max(1, int(padded_length(records.lengths.max())) - sum(records.info.specials))
+    return max(1, int(records.padded_length(records.lengths.max())) - sum(records.info.specials))
 
 
 def _compile(model: keras.Model, head: keras.layers.Layer) -> None:
@@ -197,7 +197,7 @@ def _compile(model: keras.Model, head: keras.layers.Layer) -> None:
 def _share_of_compiled(
     model: keras.Model, head: keras.layers.Layer, inputs: Any, targets: Sequence[Any], step: Timed
 ) -> float:
-    """Return which share of compilation is left once the program is kept, as in `compiled_once`."""
+    """Return which share of compilation is left once the program is kept, as in `kept_programs`."""
     if keras.backend.backend() != "jax" or not step.compiling:
         return 1.0
     _compile(model, head)

@@ -3,11 +3,9 @@
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -45,35 +43,6 @@ class Run:
     parameters: int
     seconds: float
     memory: int
-
-
-@contextmanager
-def compiled_once() -> Iterator[None]:
-    """Keep compiled programs for all trainings within the `with` block, on JAX.
-
-    Each training has a new model, which JAX would compile again although the program is the same;
-    in a small comparison that takes most of the time. Programs are kept in a temporary folder.
-    """
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
-
-    if jax.config.jax_compilation_cache_dir:  # the user has set a folder
-        yield
-        return
-    minimum = jax.config.jax_persistent_cache_min_compile_time_secs
-    with tempfile.TemporaryDirectory(prefix="kft-jax-", ignore_cleanup_errors=True) as folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        compilation_cache.reset_cache()  # or it would not read the settings again
-        try:
-            yield
-        finally:
-            jax.config.update("jax_compilation_cache_dir", None)
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", minimum)
-            compilation_cache.reset_cache()
 
 
 def new_model(backbone: keras.Model, head: keras.layers.Layer) -> Model:

@@ -31,7 +31,6 @@ from kft.comparison.results import Comparison, Row
 from kft.comparison.runs import (
     Run,
     Store,
-    compiled_once,
     digest_of_data,
     digest_of_model,
     ensure_kept,
@@ -47,6 +46,7 @@ from kft.messages import count_of, shown, warn
 from kft.models import heads
 from kft.params import user_marks, weights
 from kft.params.paths import check_model
+from kft.programs import kept_programs
 from kft.training import strategies
 from kft.training.batching import silent_cuts
 
@@ -367,7 +367,7 @@ class _Study:
 
     def rows(self, methods: Sequence[Method], seeds: Sequence[int], resamples: int) -> list[Row]:
         """Fit the baselines, run the trainings, and return a row for each."""
-        with compiled_once(), silent_cuts():  # `expect` reports once what is cut
+        with kept_programs(), silent_cuts():  # `expect` reports once what is cut
             self.expect(methods, seeds)
             rows = baseline_rows(
                 self.data,

@@ -20,7 +20,9 @@ from kft.arguments import check_integer, check_optional_integer
 from kft.data.inputs import encoder_info
 from kft.data.sequences import changes, warn_of_changes
 from kft.evaluation.metrics import Interval, interval
-from kft.training.batching import most_tokens, padded_length, silent_cuts
+from kft.programs import kept_programs
+from kft.training.batching import most_tokens, silent_cuts
+from kft.training.lengths import padded_length
 from kft.training.pretraining import encoded, hide, language_model, vocabulary_of
 
 
@@ -133,6 +135,7 @@ def masked_score(
     return _score(rows, [log_softmax(one, axis=-1) for one in logits], confidence)
 
 
+@kept_programs()
 def logits_at(
     backbone: keras.Model,
     rows: Sequence[np.ndarray],

@@ -36,8 +36,10 @@ from kft.inference.records import (
 from kft.inference.windows import SMALLEST, cut, warn_of_windows
 from kft.inference.writing import Part, Rows
 from kft.messages import progress
-from kft.training.batching import batches, padded_length, silent_cuts, warn_of_cut
+from kft.programs import kept_programs
+from kft.training.batching import batches, silent_cuts, warn_of_cut
 from kft.training.features import Features, Source, kept
+from kft.training.lengths import padded_length
 from kft.training.memory import check_fits, check_memory, explained
 
 
@@ -117,11 +119,12 @@ class Stream:
                     may_be_empty &= not part.in_table
                     continue  # none is valid
                 seen += len(part.inputs)
-                if self.window is None:
-                    rows = self._rows(part, folder, lambda n: bar.advance(task, n))
-                else:
-                    rows = self._rows_of_windows(part, self.window, folder)
-                    bar.advance(task, len(part.inputs))
+                with kept_programs():
+                    if self.window is None:
+                        rows = self._rows(part, folder, lambda n: bar.advance(task, n))
+                    else:
+                        rows = self._rows_of_windows(part, self.window, folder)
+                        bar.advance(task, len(part.inputs))
                 if valid is not None:
                     rows = {name: _in_places(x, valid, count) for name, x in rows.items()}
                 yield part, rows

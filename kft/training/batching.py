@@ -24,14 +24,7 @@ from kft.backbones.attention import on_processor
 from kft.data.inputs import InputKind, encoder_info, listed_inputs, residues_in
 from kft.data.sequences import SequenceWarning, warn_of_changes
 from kft.messages import count_of, warn
-
-# Numbers of tokens that grow by a third to a half per step: shapes of these lengths are few.
-FEW_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-
-# Numbers of tokens that batches of sequences are padded to. JAX and TensorFlow compile a model once
-# per shape, so shapes must be few; a quarter of the tokens is padding, on proteins of 3 to 1,000
-# residues. On torch nothing is compiled: a batch is as long as its longest sequence.
-PAD_LENGTHS: tuple[int, ...] = () if keras.backend.backend() == "torch" else FEW_LENGTHS
+from kft.training.lengths import chosen_lengths, padded_length
 
 # Largest number of tokens of a batch for evaluation, for any batch size: the memory of attention
 # grows with the square of the length. What a processor computes of 2,000 tokens stays in its cache,
@@ -97,6 +90,8 @@ class Batches(Passes):
         info: Description of the encoder, see `kft.data.inputs.EncoderInfo`.
         lengths: int array, the number of tokens of each record, with special tokens and without
             residues that were cut; None if records are images or rows, which have one size.
+        pad_lengths: Numbers of tokens that batches are padded to, see
+            `kft.training.lengths.chosen_lengths`; none if each is as long as its longest record.
         encoded: List of the encoded records without padding, one dict of arrays (L,) each, if the
             encoder has a `pad`: they are encoded once, when the batches are made. Else None:
             records are encoded again in every epoch, but for images that are kept.
@@ -122,6 +117,7 @@ class Batches(Passes):
         self.residues_cut: list[int] = []
         self.changes: Counter[str] = Counter()
         self.lengths: np.ndarray | None = None
+        self.pad_lengths: tuple[int, ...] = ()
         self.encoded: list[dict[str, np.ndarray]] | None = None
         self.kept: KeptImages | None = None
         self.info, sizes = encoder_info(encode, inputs), None
@@ -130,6 +126,7 @@ class Batches(Passes):
             _check_arrays(inputs, names)
         elif self.info.input_kind.has_length:
             self.lengths, sizes = self._measure(names)
+            self.pad_lengths = chosen_lengths(self.lengths, training=seed is not None)
             if self.info.changes is not None:
                 self.changes = self.info.changes(inputs)
         elif self.info.check is not None:
@@ -162,7 +159,7 @@ class Batches(Passes):
         if self.lengths is None:
             return self.encode(inputs)
         with silent_cuts():  # they are counted in `residues_cut` and `changes`
-            return self.encode(inputs, self.max_length, pad_lengths=PAD_LENGTHS)
+            return self.encode(inputs, self.max_length, pad_lengths=self.pad_lengths)
 
     def targets_of(self, index: int, length: int | None) -> tuple[np.ndarray, ...]:
         """Return the targets of batch `index`, and their weights if they have any.
@@ -209,11 +206,15 @@ class Batches(Passes):
                 out[: len(row[name])] = row[name]
         return batch
 
+    def padded_length(self, length: int) -> int:
+        """Return the number of tokens that a record of so many is padded to, if it is alone."""
+        return padded_length(length, self.pad_lengths)
+
     def padded(self, index: int) -> int | None:
         """Return the number of tokens that batch `index` is padded to; None without lengths."""
         if self.lengths is None:
             return None
-        return int(padded_length(self.lengths[self.record_indices[index]].max()))
+        return int(self.padded_length(self.lengths[self.record_indices[index]].max()))
 
     def _at_tokens(self, indices: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return targets (B, L) or (B, L, K) and weights (B, L), 0 except at residues.
@@ -281,7 +282,7 @@ class Batches(Passes):
             return
         # If the first two batches have the same length, TensorFlow assumes it for all.
         order = self.record_indices
-        padded = [padded_length(self.lengths[indices].max()) for indices in order]
+        padded = [self.padded(i) for i in range(len(order))]
         other = next((i for i, length in enumerate(padded) if length != padded[0]), 0)
         if other > 1:
             order[1], order[other] = order[other], order[1]
@@ -304,7 +305,7 @@ class Batches(Passes):
         order = np.argsort(-self.lengths, kind="stable")
         in_batches, start = [], 0
         while start < len(order):
-            padded = padded_length(self.lengths[order[start]])
+            padded = self.padded_length(self.lengths[order[start]])
             size = max(1, min(self.batch_size, most_tokens() // padded))
             in_batches.append(order[start : start + size])
             start += size
@@ -404,16 +405,6 @@ def _tokens(encoded: Mapping[str, np.ndarray]) -> int:
     return next(iter(encoded.values())).shape[1]
 
 
-def padded_length(length: int, lengths: Sequence[int] | None = None) -> int:
-    """Return the first of some lengths that is not less than `length`, else `length` itself.
-
-    Args:
-        length: Number of tokens.
-        lengths: Ascending numbers of tokens; None takes `PAD_LENGTHS`.
-    """
-    return next((p for p in (PAD_LENGTHS if lengths is None else lengths) if p >= length), length)
-
-
 def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[i : i + size] for i in range(0, len(order), size)]
 
@@ -428,8 +419,8 @@ def batches(
 ) -> Batches:
     """Make batches that `fit`, `evaluate` and `predict` of any Keras model take.
 
-    Sequences are batched with others of similar length and padded to one of a few lengths, so that
-    there is little padding and few shapes are compiled. Every epoch has another order.
+    Sequences are batched with others of similar length. Where the backend compiles a program for
+    each length, they are padded to few lengths. Every epoch has another order.
 
     Args:
         records: An object with `.inputs` and `.targets` (a `kft.data.Split`), a tuple

@@ -30,6 +30,7 @@ from kft.models.losses import balanced
 from kft.models.model import Model
 from kft.params import Parameters, differences, parameters, record_marks, user_marks, weights
 from kft.params.paths import check_model
+from kft.programs import kept_programs
 from kft.training import strategies
 from kft.training.batching import Batches, keep_images, records_of
 from kft.training.callbacks import (
@@ -253,7 +254,8 @@ def fit(
         check_strategy(strategy)
     elif prompting is not None:
         raise ValueError(f"prompting is for models that take prompts, and {model.name} takes none.")
-    return run(model, data, strategy, batching, keep)
+    with kept_programs():
+        return run(model, data, strategy, batching, keep)
 
 
 @dataclass

@@ -17,7 +17,7 @@ import numpy as np
 from kft.backbones.attention import on_processor
 from kft.data.task import Task
 from kft.messages import harmless
-from kft.training.batching import Batches, padded_length
+from kft.training.batching import Batches
 
 # Longer than any known protein (titin has 35,213 residues). The time of attention grows with the
 # square of the length.
@@ -146,7 +146,7 @@ def _longest(records: Batches, lengths: np.ndarray) -> tuple[int, int, str]:
     """Return the tokens that the longest record is padded to, the size of its batch, its name."""
     longest = int(np.argmax(lengths))
     size = next(len(indices) for indices in records.record_indices if longest in indices)
-    return int(padded_length(lengths[longest])), size, harmless(records.names[longest])
+    return int(records.padded_length(lengths[longest])), size, harmless(records.names[longest])
 
 
 def _sizes(model: keras.Model) -> dict[str, int] | None:

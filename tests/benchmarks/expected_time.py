@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import kft
 from kft.comparison import expecting, runs
+from kft.programs import kept_programs
 
 STRATEGIES = [
     "linear_probe",
@@ -65,5 +66,5 @@ def _print(name: str, expected: float, real: float) -> None:
 
 
 if __name__ == "__main__":
-    with runs.compiled_once():  # as `kft.compare` does
+    with kept_programs():  # as `kft.compare` does
         main()

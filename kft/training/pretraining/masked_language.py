@@ -30,7 +30,8 @@ from kft.data.inputs import encoder_info, listed_inputs
 from kft.data.sequences import changes, warn_of_changes
 from kft.keras_internals import set_direction
 from kft.models.losses import REDUCTION
-from kft.training.batching import FEW_LENGTHS, padded_length, silent_cuts
+from kft.training.batching import silent_cuts
+from kft.training.lengths import FEW_LENGTHS, padded_length
 from kft.training.optimizers import OptimizerFactory, adamw
 from kft.training.pretraining.training import Pretraining, Steps, check_settings, run
 from kft.training.pretraining.vocabulary import Vocabulary, vocabulary_of

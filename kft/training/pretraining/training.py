@@ -9,6 +9,7 @@ import keras
 
 from kft.arguments import check_integer
 from kft.params import fingerprint
+from kft.programs import kept_programs
 from kft.training.batching import Passes
 from kft.training.callbacks import Resume, require_constant_learning_rate
 from kft.training.optimizers import OptimizerFactory, WarmupCosine
@@ -153,7 +154,8 @@ def run(
     state = Path(out) / "state.npz" if out else None
     resume = Resume(state, train, settings, EARLIER_NAMES)
     callbacks = [*callbacks, keras.callbacks.TerminateOnNaN(), resume]
-    model.fit(train, validation_data=valid, epochs=epochs, callbacks=callbacks, verbose=verbose)
+    with kept_programs():
+        model.fit(train, validation_data=valid, epochs=epochs, callbacks=callbacks, verbose=verbose)
     if resume.diverged:
         raise FloatingPointError(
             f"The loss or a weight is NaN or infinity in epoch {len(resume.logs) + 1}: lower "
