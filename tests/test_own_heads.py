@@ -295,6 +295,20 @@ def test_an_exported_model_predicts_the_same(tmp_path):
         assert_rounds_alike(run(x), ops.convert_to_numpy(model(x)))
 
 
+@pytest.mark.filterwarnings("ignore:The `native_serialization` parameter")  # Keras's, of JAX
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras's own export, of fixed sizes")
+def test_a_model_that_is_exported_with_fixed_sizes_predicts_the_same(tmp_path):
+    import tensorflow as tf
+
+    model = perturb(kft.Model(esm2(), pooled()))
+    x = model.encode(SEQUENCES)
+    signature = [{name: keras.InputSpec(shape=a.shape, dtype="int32") for name, a in x.items()}]
+    model.export(tmp_path / "model", verbose=False, input_signature=signature)
+    loaded = tf.saved_model.load(tmp_path / "model")
+    found = loaded.serve({name: tf.constant(a) for name, a in x.items()}).numpy()
+    assert_rounds_alike(found, ops.convert_to_numpy(model(x)))
+
+
 def exported_to_onnx(model, path):
     import onnxruntime
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 
+from kft.backbones.gelu import gelu_of_keras
 from kft.native_logs import without_native_logs
 
 # ONNX files end at 2 GB; weights of larger models are written to a second file.
@@ -63,7 +64,8 @@ def export(
             return
         _check_converter(backend)
     # Not `model.export`, which calls this function where the model is one of kft.
-    keras.Model.export(model, filepath, format, verbose, input_signature, **kwargs)
+    with gelu_of_keras():
+        keras.Model.export(model, filepath, format, verbose, input_signature, **kwargs)
 
 
 def _check_saved_model(backend: str) -> None:
