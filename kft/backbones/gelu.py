@@ -25,7 +25,7 @@ def gelu(x: Any) -> Any:
     """Compute x Phi(x), where Phi is the normal distribution function.
 
     On JAX, Keras computes it by the complementary error function, which takes three times as long
-    and differs by rounding. That is left to models that are exported, whose sizes are open.
+    and differs by rounding. That is left to models that are exported.
 
     Args:
         x: Float tensor.

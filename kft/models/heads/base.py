@@ -113,7 +113,9 @@ class Pooling(_OnPositions):
             return ops.max(ops.where(marked, features, -float("inf")), axis=1)
         if self.kind == "attention":
             scores = ops.cast(self.score(features)[..., 0], "float32")  # (B, L)
-            weights = ops.softmax(ops.where(position_mask, scores, -1e9), axis=-1)
+            scores = ops.where(position_mask, scores, -1e9)
+            # A softmax; Keras's warns of inputs with one position.
+            weights = ops.exp(scores - ops.logsumexp(scores, axis=-1, keepdims=True))
         else:
             marked = ops.cast(position_mask, "float32")
             weights = marked / ops.sum(marked, axis=-1, keepdims=True)  # (B, L)
