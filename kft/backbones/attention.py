@@ -176,9 +176,9 @@ def _of_one_piece(inputs: Any) -> Any:
 def _by_heads_on_jax() -> Callable:
     """Return a function of query, key, value (B, L, H, d) and bias (B, L) with its own gradient.
 
-    Heads are read and written where they are: XLA takes longer to bring them into another order
-    than to compute their scores. It would also copy the transposed (L, L) weights, with which the
-    gradients of keys and values are products, so their small factor is transposed instead.
+    Heads are read and written where they are, since XLA is slow to bring them into another order.
+    It would also copy the transposed (L, L) weights, with which the gradients of keys and values
+    are products, so their small factor is transposed instead.
     """
     import jax
 
