@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from kft.training import lengths
-from kft.training.lengths import FEW_LENGTHS, WORTH_PREDICTING, WORTH_TRAINING, chosen_lengths
+from kft.training.lengths import (
+    FEW_LENGTHS,
+    WORTH_FEW,
+    WORTH_PREDICTING,
+    WORTH_TRAINING,
+    chosen_lengths,
+)
 
 
 @pytest.fixture
@@ -70,10 +76,14 @@ def test_many_records_have_little_padding_and_few_have_few_lengths():
 @pytest.mark.once
 @pytest.mark.usefixtures("compiled")
 def test_predictions_share_their_lengths_until_others_pay():
-    for records in ([50], [50, 300, 301], proteins(40)):
+    assert chosen_lengths(np.array([50]), training=False) == (64,)
+    for records in ([50, 300, 301], proteins(40)):
         chosen = chosen_lengths(np.array(records), training=False)
         assert set(chosen) <= set(FEW_LENGTHS)
-        assert tokens(records, chosen) == tokens(records, FEW_LENGTHS)
+        usual = {min(n for n in FEW_LENGTHS if n >= record) for record in records}
+        assert len(chosen) < len(usual)
+        spared = WORTH_FEW * (len(usual) - len(chosen))
+        assert cost(records, chosen) - spared <= cost(records, FEW_LENGTHS)
     many = proteins(10_000)
     chosen = chosen_lengths(many, training=False)
     more = len(set(chosen) - set(FEW_LENGTHS))

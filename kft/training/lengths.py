@@ -17,8 +17,8 @@ FEW_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 
 
 # What one more length must save, in tokens (see `cost`), since its program has to be compiled. On
 # JAX a step of ESM-2 8M is compiled in the time of 8,000 tokens, and is used in several epochs; a
-# program for predictions in that of 6,000, and serves later calls, too.
-WORTH_TRAINING, WORTH_PREDICTING = 4096, 16384
+# program for predictions in that of 6,000, and one of `FEW_LENGTHS` serves later calls, too.
+WORTH_TRAINING, WORTH_PREDICTING, WORTH_FEW = 4096, 16384, 2048
 
 
 @cache
@@ -60,8 +60,8 @@ def cost(length: Any) -> Any:
 def chosen_lengths(lengths: np.ndarray, training: bool) -> tuple[int, ...]:
     """Choose the lengths that records are padded to, by what each saves and costs to compile.
 
-    Training uses its own lengths, as few as pay. Predictions add to `FEW_LENGTHS`, which serve
-    each call, those that pay for many records.
+    Training uses its own lengths. Predictions prefer `FEW_LENGTHS`, which serve other calls, too,
+    and use others where there are many records.
 
     Args:
         lengths: int array (N,), tokens of each record.
@@ -78,13 +78,14 @@ def chosen_lengths(lengths: np.ndarray, training: bool) -> tuple[int, ...]:
     # Rounded, so that other records of the same kind have the same lengths; a tenth is a kind.
     kinds = {*few, *map(_rounded, seen), *seen[10 * counts >= len(lengths)]}
     found = np.array(sorted(n for n in kinds if n <= max(enough, _rounded(lengths.max()))))
-    worth = WORTH_TRAINING if training else WORTH_PREDICTING
+    worth = np.full(len(found), WORTH_TRAINING if training else WORTH_PREDICTING)
+    worth[np.isin(found, few)] = WORTH_FEW
     up_to = np.searchsorted(np.sort(lengths), found, side="right")  # records
     # The least cost of the records up to each length, where it is chosen, and the length before it.
     least, before = [0.0], []
     for i, length in enumerate(found):
         records = up_to[i] - np.concatenate([[0], up_to[:i]])
-        costs = np.array(least) + records * cost(length) + (0 if length in few else worth)
+        costs = np.array(least) + records * cost(length) + worth[i]
         before.append(int(costs.argmin()))
         least.append(float(costs.min()))
     last = int(np.searchsorted(found, lengths.max()))  # the first that holds all
