@@ -18,7 +18,7 @@ FEW_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 
 # What one more length must save, in tokens (see `cost`), since its program has to be compiled. On
 # JAX a step of ESM-2 8M is compiled in the time of 8,000 tokens, and is used in several epochs; a
 # program for predictions in that of 6,000, and one of `FEW_LENGTHS` serves later calls, too.
-WORTH_TRAINING, WORTH_PREDICTING, WORTH_FEW = 4096, 16384, 2048
+WORTH_TRAINING, WORTH_PREDICTING, WORTH_FEW = 4096, 16384, 4096
 
 
 @cache
