@@ -41,15 +41,11 @@ def load(name):
 
 
 def assert_near(found, wanted, rtol=1e-5, atol=1e-6):
-    """Compares an array, or a dict of them, with a stored dict.
-
-    An array is rounded as its largest values are: `atol` is that of values up to 1.
-    """
+    """Compares an array, or a dict of them, with a stored dict."""
     found = found if isinstance(found, dict) else {"answer": found}
     assert found.keys() == wanted.keys()
     for name, values in found.items():
-        near_zero = atol * max(1.0, np.abs(wanted[name]).max(initial=0))
-        np.testing.assert_allclose(values, wanted[name], rtol, near_zero, err_msg=name)
+        np.testing.assert_allclose(values, wanted[name], rtol, atol, err_msg=name)
 
 
 def test_all_files_are_there():

@@ -15,7 +15,6 @@ from typing import Any
 
 import keras
 
-from kft.backbones.gelu import gelu_of_keras
 from kft.native_logs import without_native_logs
 
 # ONNX files end at 2 GB; weights of larger models are written to a second file.
@@ -64,8 +63,7 @@ def export(
             return
         _check_converter(backend)
     # Not `model.export`, which calls this function where the model is one of kft.
-    with gelu_of_keras():
-        keras.Model.export(model, filepath, format, verbose, input_signature, **kwargs)
+    keras.Model.export(model, filepath, format, verbose, input_signature, **kwargs)
 
 
 def _check_saved_model(backend: str) -> None:

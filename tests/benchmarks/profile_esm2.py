@@ -109,7 +109,7 @@ def switched_off(part):
         "attention": (layers, "attention", lambda query, key, value, mask: query + key + value),
         "rotary": (layers, "rotate", lambda x, frequencies: x),
         "norm": (keras.layers.LayerNormalization, "call", lambda self, x: x),
-        "gelu": (layers, "gelu", lambda x: x),
+        "gelu": (layers.ops, "gelu", lambda x, approximate: x),
     }.items():
         if name == part:
             stack.enter_context(mock.patch.object(where, what, instead))

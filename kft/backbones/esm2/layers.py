@@ -16,7 +16,6 @@ from keras import ops
 from kft.backbones.attention import attention, attention_weights, rotate
 from kft.backbones.composite import Composite
 from kft.backbones.copies import lost
-from kft.backbones.gelu import gelu
 from kft.backbones.residue_tokens import ALPHABET, EOS, MASK, PAD
 from kft.backbones.token_table import TokenTable
 from kft.keras_internals import set_untracked
@@ -130,7 +129,7 @@ class EncoderBlock(Composite):
         h = attention(*self._project(self.attention_norm(x), shape[1]), attention_mask)
         h = self.attention_output(ops.reshape(h, ops.shape(x)))  # (B, L, H, d) -> (BL, D)
         x = ops.add(x, h)  # which may have another dtype
-        h = gelu(self.feedforward_in(self.feedforward_norm(x)))
+        h = ops.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate=False)
         return ops.reshape(ops.add(x, self.feedforward_out(h)), shape)
 
     def attention_weights(self, x: Any, attention_mask: Any) -> Any:
@@ -191,7 +190,7 @@ class MaskedLMHead(Composite):
         """Compute the logits, see the class."""
         if not isinstance(self.lender, TokenEmbedding):
             raise lost(self.name, self.lender, "the model that was copied")
-        x = self.norm(gelu(self.dense(x)))
+        x = self.norm(ops.gelu(self.dense(x), approximate=False))
         table = ops.convert_to_tensor(self.lender.tokens.tied)  # (33, D)
         return ops.matmul(x, ops.transpose(table)) + self.bias
 

@@ -16,7 +16,6 @@ from keras import ops
 
 from kft.backbones.attention import attention, rotary_frequencies, rotate
 from kft.backbones.composite import Composite
-from kft.backbones.gelu import gelu
 
 
 @keras.saving.register_keras_serializable("kft")
@@ -123,7 +122,7 @@ class ESMCHead(Composite):
 
     def call(self, x: Any) -> Any:
         """Compute the logits, see the class."""
-        return self.decoder(self.norm(gelu(self.dense(x))))
+        return self.decoder(self.norm(ops.gelu(self.dense(x), approximate=False)))
 
     def compute_output_spec(self, x: Any) -> Any:
         """Return shape and dtype of the output."""

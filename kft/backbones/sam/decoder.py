@@ -13,7 +13,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from kft.backbones.gelu import gelu
 from kft.backbones.sam.encoder import Stage
 from kft.backbones.sam.layers import (
     Chain,
@@ -21,6 +20,7 @@ from kft.backbones.sam.layers import (
     Table,
     TokenAttention,
     feed_forward,
+    gelu,
     norm,
     perceptron,
 )

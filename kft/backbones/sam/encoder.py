@@ -10,8 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kft.backbones.gelu import gelu
-from kft.backbones.sam.layers import GridAttention, feed_forward, norm
+from kft.backbones.sam.layers import GridAttention, feed_forward, gelu, norm
 
 # Statistics of ImageNet, in units of 8-bit pixels, as in the reference.
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

@@ -95,6 +95,11 @@ def norm(epsilon: float, name: str, dtype: Any) -> keras.Layer:
     return keras.layers.LayerNormalization(epsilon=epsilon, name=name, dtype=dtype)
 
 
+def gelu(x: Any) -> Any:
+    """Return the exact GELU."""
+    return keras.activations.gelu(x, approximate=False)
+
+
 def perceptron(
     widths: Sequence[int], name: str, dtype: Any, activation: Any = "relu"
 ) -> keras.Layer:

@@ -16,9 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kft.backbones.gelu import gelu
 from kft.backbones.sam.encoder import Stage
-from kft.backbones.sam.layers import Chain, Group, Table, norm
+from kft.backbones.sam.layers import Chain, Group, Table, gelu, norm
 
 # What the label of a prompt means. A box is its two corners. An object without a box has one prompt
 # NOT_A_POINT in place of it, as in the reference; ABSENT ones fill up an array.
